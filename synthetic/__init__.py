@@ -1,0 +1,1 @@
+"""Problems with exact gradients, and the suites run on them: `python -m synthetic`."""

@@ -1,0 +1,27 @@
+"""zobench: a theory-and-benchmark toolkit for zeroth-order gradient estimation.
+
+An estimator asks for losses on seeded lines and is told them; a space owns the parameters; a rule consumes the
+estimates.
+"""
+
+from zobench import kernels, methods, theory
+from zobench.combination import Combination, Term
+from zobench.estimator import Estimator, LineEstimator, Told
+from zobench.keys import derive, keyed
+from zobench.law import Coordinate, Gaussian, Law, Rademacher, Sphere
+from zobench.montecarlo import Moments, controlled_moments, estimate, moments
+from zobench.plan import Plan
+from zobench.query import query
+from zobench.rule import SGD, UpdateRule, schedule
+from zobench.space import FlatSpace, ModuleSpace, Space
+from zobench.stencil import CentralStencil, ForwardStencil, KernelStencil, RichardsonStencil, Stencil
+from zobench.version import VERSION
+
+__version__ = VERSION
+
+__all__ = [
+    "SGD", "CentralStencil", "Combination", "Coordinate", "Estimator", "FlatSpace", "ForwardStencil", "Gaussian",
+    "KernelStencil", "Law", "LineEstimator", "ModuleSpace", "Moments", "Plan", "Rademacher", "RichardsonStencil",
+    "Space", "Sphere", "Stencil", "Term", "Told", "UpdateRule", "controlled_moments", "derive", "estimate", "kernels",
+    "keyed", "methods", "moments", "query", "schedule", "theory",
+]  # fmt: skip

@@ -1,0 +1,28 @@
+"""Keys: every random number is named, never counted.
+
+A key is a 63-bit integer derived from names (experiment, step, direction, parameter, block). Equal names give
+equal numbers whatever else was drawn before, so adding a method, a thread or a parameter changes nobody's draws.
+"""
+
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+KEY_BITS = 63
+
+
+def derive(*names: int | str) -> int:
+    """Return the key of a path of names: 63 bits of BLAKE2b, so that it fits a JSON or a torch integer.
+
+    `derive("run", 3) != derive("run", "3")`: integers and strings are told apart.
+    """
+    text = "\x1f".join(repr(name) for name in names)
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") >> (64 - KEY_BITS)
+
+
+def keyed(items: Iterable[Item], *names: int | str) -> Iterator[tuple[int, Item]]:
+    """Pair the items with `derive(*names, 0)`, `derive(*names, 1)`, ...: one key a step."""
+    for step, item in enumerate(items):
+        yield derive(*names, step), item

@@ -1,0 +1,223 @@
+"""Monte Carlo over estimates: dense samples, streamed moments, and a control variate.
+
+Samples come in chunks of fixed size keyed (key, chunk), so the first N depend on neither the total, the threads nor the
+memory.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from zobench import streams
+from zobench.combination import Combination, Term
+from zobench.estimator import Estimator, LineEstimator
+from zobench.keys import derive
+from zobench.plan import Plan
+from zobench.query import query
+from zobench.space.flat import FlatSpace
+from zobench.space.space import require_resolved
+from zobench.stencil import StencilRule
+from zobench.streams import Shape
+
+Function = Callable[[Tensor], Tensor]
+Result = TypeVar("Result")
+
+CHUNK_ENTRIES = 1 << 17  # 1 MiB of float64 a direction: a chunk stays in a core's cache
+CHUNK_ROWS = 1 << 14
+QUADRATURE_DEGREE = 16
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean (d,), its standard errors (d,), trace of the covariance of one estimate E|g - E g|^2 and its standard
+    error.
+    """
+
+    mean: Tensor
+    mean_error: Tensor
+    covariance_trace: float
+    covariance_trace_error: float
+    samples: int
+
+
+def estimate(
+    estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float = 0.0
+) -> Tensor:
+    """Return `samples` independent dense estimates of grad f(x), float64 (samples, d).
+
+    f maps (..., d) to (...) and must be safe to call from several threads; `noise` is the standard deviation of
+    independent Gaussian noise added to each evaluation. Cost: samples * plan.queries evaluations; memory: the result
+    and less than 256 MiB.
+
+    Raises:
+        ValueError: samples < 1, x is not a floating-point vector, f has the wrong shape, or epsilon is below the
+            resolution of x.
+    """
+    x = _checked(estimator, x, samples)
+    result = torch.empty(samples, x.shape[-1], dtype=torch.float64)
+    size = chunk_rows(x.shape[-1])
+
+    def fill(chunk: int, rows: int) -> None:
+        result[chunk * size :][:rows] = _chunk(estimator, f, x, derive(key, chunk), rows, noise)
+
+    for _ in _each_chunk(fill, x.shape[-1], samples):
+        pass
+    return result
+
+
+def moments(
+    estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float = 0.0
+) -> Moments:
+    """Return mean and covariance trace of `samples` estimates, the same as `estimate` draws, keeping nothing of size
+    `samples`.
+
+    Errors and costs as for `estimate`.
+    """
+    x = _checked(estimator, x, samples)
+    return _accumulate(lambda key, rows: _chunk(estimator, f, x, key, rows, noise), key, x.shape[-1], samples)
+
+
+def controlled_moments(
+    estimator: LineEstimator, f: Function, gradient: Tensor, x: Tensor, key: int = 0, samples: int = 1
+) -> Moments:
+    """Return the moments of estimates of the *bias*: mean = E g - grad f, far below the noise of plain sampling.
+
+    Average each estimate over u and -u, which have the same law, and over the random nodes, by quadrature; subtract
+    (u . grad f) u sum_k w_k r_k, whose mean is m_1 grad f exactly, since E[u u^T] = I. What is left is of the size of
+    the bias itself. The bias does not depend on n, so n = 1 is sampled; the covariance is that of what is left. Cost: 2
+    evaluations for each distinct |r|.
+    """
+    x = _checked(estimator, x, samples)
+    rule = estimator.stencil.quadrature(QUADRATURE_DEGREE)
+    offsets, weights = _folded(rule, estimator.epsilon)
+    slope = rule.mean(rule.power_sums(1))
+    unit = estimator.law.unit(x.shape[-1])
+
+    def draw(key: int, rows: int) -> Tensor:
+        space = FlatSpace(x)
+        plan = Plan(estimator.law, key, offsets.expand(rows, 1, -1), weights.expand(rows, 1, -1))
+        coefficients = (plan.weights * space.losses(f, plan)).sum(-1)
+        probe = space.dense(Combination((Term(plan.law, key, torch.ones_like(coefficients)),)))  # u / unit
+        residual = coefficients - slope * unit**2 * (probe @ gradient.to(probe))[:, None]
+        return residual * probe + (slope - 1.0) * gradient
+
+    return _accumulate(draw, key, x.shape[-1], samples)
+
+
+def _folded(rule: StencilRule, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Offsets and weights of the rule's mean over u and -u: a central pair for each distinct |r|."""
+    signed = (rule.probabilities[:, None] * rule.weights * rule.nodes.sign()).flatten()
+    distinct, place = torch.unique((rule.nodes.abs().flatten() * 1e12).round(), return_inverse=True)
+    weights = torch.zeros_like(distinct).index_add_(0, place, signed) / (2 * epsilon)
+    offsets = epsilon * distinct / 1e12
+    kept = offsets > 0
+    return torch.cat((offsets[kept], -offsets[kept])), torch.cat((weights[kept], -weights[kept]))
+
+
+def _checked(estimator: Estimator, x: Tensor, samples: int) -> Tensor:
+    if samples != int(samples) or samples < 1:
+        raise ValueError(f"samples is {samples!r}: give a positive whole number")
+    space = FlatSpace(x)
+    if x.ndim != 1:
+        raise ValueError(f"x has shape {tuple(x.shape)}: estimates are taken at one point (d,)")
+    if isinstance(estimator, LineEstimator):
+        require_resolved(space, estimator.epsilon)
+    return x.detach().double()
+
+
+class _NoisySpace(FlatSpace):
+    """A flat space whose evaluations carry independent Gaussian noise; directions that share the base point share its
+    noise.
+    """
+
+    def __init__(self, x: Tensor, noise: float) -> None:
+        super().__init__(x)
+        self.noise = noise
+
+    def losses(self, f: Function, plan: Plan) -> Tensor:
+        losses = super().losses(f, plan)
+        error = self._draw(plan, "noise", tuple(losses.shape))
+        for i, row in enumerate(plan.base):
+            for k, is_base in enumerate(row):
+                if is_base:
+                    error[..., i, k] = self._draw(plan, "base noise", plan.batch)
+        return losses.add_(error.to(losses), alpha=self.noise)
+
+    @staticmethod
+    def _draw(plan: Plan, name: str, shape: Shape) -> Tensor:
+        return streams.normal(derive(plan.key, name), shape, torch.float64, torch.device("cpu"))
+
+
+def _chunk(estimator: Estimator, f: Function, x: Tensor, key: int, rows: int, noise: float) -> Tensor:
+    space = _NoisySpace(x, noise) if noise else FlatSpace(x)
+    told = query(space, estimator, f, key, estimator.init(), (rows,))
+    assert told.gradient is not None  # query returns only then
+    return space.dense(told.gradient).expand(rows, -1)
+
+
+def chunk_rows(dim: int) -> int:
+    """Return how many estimates of dimension `dim` are drawn under one key."""
+    return min(CHUNK_ROWS, 1 << max(0, (CHUNK_ENTRIES // dim).bit_length() - 1))
+
+
+def _each_chunk(work: Callable[[int, int], Result], dim: int, samples: int, first: int = 0) -> Iterator[Result]:
+    """Yield work(chunk, rows) in order, on as many threads as torch uses, each of them with one torch thread."""
+    size = chunk_rows(dim)
+    threads = torch.get_num_threads()
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for chunk in range(first, -(-samples // size)):
+                waiting.append(pool.submit(work, chunk, min(size, samples - chunk * size)))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+            torch.set_num_threads(threads)
+
+
+class _Sums(NamedTuple):
+    """Sums over samples of y, y^2 (both (d,)), |y|^2 and |y|^4, with y the estimate less a fixed shift."""
+
+    first: Tensor
+    squares: Tensor
+    norm2: Tensor
+    norm4: Tensor
+
+    @classmethod
+    def of(cls, samples: Tensor, shift: Tensor) -> "_Sums":
+        squares = (samples - shift).square_()
+        norm2 = squares.sum(-1)
+        return cls(samples.sum(0) - len(samples) * shift, squares.sum(0), norm2.sum(), norm2 @ norm2)
+
+
+def _accumulate(draw: Callable[[int, int], Tensor], key: int, dim: int, samples: int) -> Moments:
+    """Merge the sums of the chunks, shifted by the mean of the first so that no digits cancel."""
+    head = draw(derive(key, 0), min(chunk_rows(dim), samples))
+    shift = head.mean(0)
+    total = _Sums.of(head, shift)
+    for part in _each_chunk(lambda c, rows: _Sums.of(draw(derive(key, c), rows), shift), dim, samples, first=1):
+        total = _Sums(*(a + b for a, b in zip(total, part, strict=True)))
+    return _moments(total, shift, samples)
+
+
+def _moments(total: _Sums, shift: Tensor, samples: int) -> Moments:
+    freedom = max(samples - 1, 1)
+    variance = ((total.squares - total.first**2 / samples) / freedom).clamp(min=0)
+    norm2_variance = float(total.norm4 - total.norm2**2 / samples) / freedom
+    return Moments(
+        mean=shift + total.first / samples,
+        mean_error=(variance / samples).sqrt(),
+        covariance_trace=float(variance.sum()),
+        covariance_trace_error=math.sqrt(max(norm2_variance, 0.0) / samples),
+        samples=samples,
+    )

@@ -1,0 +1,40 @@
+"""The contract of a function whose gradient is known."""
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Problem(Protocol):
+    """f: R^d -> R with an exact gradient; x is (..., d), values (...), gradients (..., d).
+
+    Optional, as far as known; theory names what it needs and lacks:
+    `degree` of a polynomial, or None; `minimum`, the least value, or None;
+    `derivative(x, u, order)` = D^order f(x)[u, ..., u];
+    `grad_laplacian(x, order=k)` = grad(Lap^k f)(x);
+    `line_product(x, a, b)` = E[D^a f(x)[u^a] D^b f(x)[u^b]] over u ~ N(0, I).
+    """
+
+    dim: int
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return f(x)."""
+
+    def gradient(self, x: Tensor) -> Tensor:
+        """Return grad f(x)."""
+
+
+class MissingDerivativeError(ValueError):
+    """A prediction needs something of the problem that it does not declare."""
+
+
+def demand(problem: Any, name: str, why: str) -> Any:
+    """Return problem.<name>.
+
+    Raises:
+        MissingDerivativeError: the problem does not have it; the message says what needs it.
+    """
+    value = getattr(problem, name, None)
+    if value is None:
+        raise MissingDerivativeError(f"{why} needs .{name} of {type(problem).__name__}, which does not declare it")
+    return value

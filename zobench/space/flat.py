@@ -1,0 +1,109 @@
+"""FlatSpace: vectors (*batch, d), for functions whose gradient is known."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from zobench.combination import Combination
+from zobench.law import Law
+from zobench.layout import Layout
+from zobench.plan import Plan
+from zobench.space.space import Space, require_finite
+from zobench.streams import Shape
+
+REMEMBERED_BYTES = 1 << 26
+
+
+class FlatSpace(Space):
+    """Points x (*batch, d) and functions f(points (..., d)) -> (...), evaluated in batches.
+
+    A plan's batch broadcasts against that of x. Told the layout of a module, it draws that module's directions. The
+    directions of the latest plan are remembered if they fit 64 MiB, since a step along them usually follows.
+
+    Raises:
+        ValueError: x is not a floating-point vector, or the layout has another dimension.
+    """
+
+    def __init__(self, x: Tensor, layout: Layout | None = None) -> None:
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 1 or x.shape[-1] < 1:
+            raise ValueError(f"a flat space wants a floating-point tensor (*batch, d) with d >= 1, got {_describe(x)}")
+        self.x = x
+        self.layout = layout or Layout.flat(x.shape[-1], torch.float64, x.device)
+        if self.layout.dim != x.shape[-1]:
+            raise ValueError(f"the layout has {self.layout.dim} entries, x has {x.shape[-1]}")
+        self._remembered: dict[tuple[Law, int, int, Shape], Tensor] = {}
+
+    def losses(self, f: Callable[[Tensor], Tensor], plan: Plan) -> Tensor:
+        """Return f at the plan's points, float64 (*batch, n, m).
+
+        Raises:
+            ValueError: f does not map (..., d) to (...).
+        """
+        self._remembered.clear()
+        n, m = plan.offsets.shape[-2:]
+        losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=self.x.device)
+        base = self._evaluate(f, self.x.expand(*plan.batch, -1)) if any(map(any, plan.base)) else None
+        unit = plan.law.unit(self.layout.dim)
+        for i in range(n):
+            u = self._direction(plan.law, plan.key, i, plan.batch)
+            for k in range(m):
+                if base is not None and plan.base[i][k]:
+                    losses[..., i, k] = base
+                    continue
+                offset = plan.offsets[..., i, k, None].to(self.x) * unit
+                losses[..., i, k] = self._evaluate(f, torch.addcmul(self.x, offset, u))
+        return losses
+
+    def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
+        """Replace x, in place, by (1 - shrink) x + scale * combination."""
+        require_finite(combination)
+        if shrink:
+            decays = torch.cat([torch.full((s.size,), float(s.decays)) for s in self.layout.segments])
+            self.x.mul_(1.0 - shrink * decays.to(self.x))
+        if combination.terms:
+            self.x.add_(self.dense(combination).to(self.x), alpha=scale)
+
+    def dense(self, combination: Combination) -> Tensor:
+        """Return the combination as (*batch, d) float64."""
+        total: Tensor | None = None
+        for law, key, coefficients in combination.terms:
+            batch = tuple(coefficients.shape[:-1])
+            weights = coefficients.to(self.x.device, torch.float64) / law.unit(self.layout.dim)
+            for i in range(coefficients.shape[-1]):
+                part = weights[..., i, None] * self._direction(law, key, i, batch)
+                total = part if total is None else total + part
+        return self.x.new_zeros(self.layout.dim, dtype=torch.float64) if total is None else total
+
+    def settle_(self) -> None:
+        """Do nothing: points are evaluated beside x, which is never displaced."""
+
+    def unresolved_share(self, displacement: float) -> float:
+        """Return the share of entries that a displacement leaves unmoved in x's dtype."""
+        return float((self.x + displacement == self.x).double().mean())
+
+    def _direction(self, law: Law, key: int, index: int, batch: Shape) -> Tensor:
+        name = (law, key, index, batch)
+        if name in self._remembered:
+            return self._remembered[name]
+        draw = law.direction(key, index, self.layout, batch)
+        parts = [self._block(draw(block), (*batch, block.size)) for block in self.layout.blocks]
+        u = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+        if u.nbytes * (len(self._remembered) + 1) <= REMEMBERED_BYTES:
+            self._remembered[name] = u
+        return u
+
+    def _block(self, drawn: Tensor | None, shape: Shape) -> Tensor:
+        blank = torch.zeros(shape) if drawn is None else drawn
+        return blank.to(self.x.device, self.x.dtype)
+
+    def _evaluate(self, f: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+        values = f(points)
+        if not isinstance(values, Tensor) or values.shape != points.shape[:-1]:
+            wanted = tuple(points.shape[:-1])
+            raise ValueError(f"f must map points {tuple(points.shape)} to {wanted}, but returned {_describe(values)}")
+        return values.double()
+
+
+def _describe(value: object) -> str:
+    return f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)

@@ -1,0 +1,203 @@
+"""ModuleSpace: the parameters of a torch module, displaced in place."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zobench.combination import Combination
+from zobench.law import Law
+from zobench.layout import Layout, Segment
+from zobench.plan import Plan
+from zobench.space.space import Space, require_finite
+
+Line = tuple[Law, int, int]
+Displacement = dict[Line, float]
+
+SAMPLE = 4096
+
+
+class ModuleSpace(Space):
+    """The trainable parameters of a module, moved in place and never copied.
+
+    A two-point step takes three sweeps over them: to the first point, to the second, and back fused with the update.
+    Losses leave the module at the last point; step_ or settle_ brings it back, and so does any exception of the loss.
+    Tied weights are one segment, frozen ones none. f() returns the scalar loss of the module as it stands, or
+    per-example losses, which are averaged in float32 or better.
+
+    Raises:
+        ValueError: no trainable parameter, or one that is not contiguous.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self._flat = _trainable(module)
+        ndims = {name: p.ndim for name, p in module.named_parameters()}
+        self.layout = Layout(tuple(_segment(name, p, ndims[name]) for name, p in self._flat.items()))
+        self._displacement: Displacement = {}
+        self._trusted = False
+        self.sweeps = 0
+
+    def losses(self, f: Callable[[], Any], plan: Plan) -> Tensor:
+        """Return the losses of the plan's points, float64 (n, m), and leave the module at the last of them.
+
+        Raises:
+            ValueError: the plan is batched, or f is not reproducible while the module is in training mode (tried once).
+        """
+        if plan.batch:
+            raise ValueError(f"a module holds one point, but the plan has batch {plan.batch}: ask with batch=()")
+        try:
+            self._require_trusted(f)
+            return self._visit(f, plan)
+        except BaseException:
+            self.settle_()
+            raise
+
+    def _visit(self, f: Callable[[], Any], plan: Plan) -> Tensor:
+        losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
+        base: float | None = None
+        if any(map(any, plan.base)):
+            self.settle_()
+            base = evaluate(f)
+        for i, row in enumerate(plan.offsets.tolist()):
+            for k, offset in enumerate(row):
+                if base is not None and plan.base[i][k]:
+                    losses[i, k] = base
+                    continue
+                self._move_to({(plan.law, plan.key, i): offset * plan.law.unit(self.layout.dim)})
+                losses[i, k] = evaluate(f)
+        return losses
+
+    def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
+        """Replace the parameters by (1 - shrink) x + scale * combination, in the sweep that also restores them."""
+        try:
+            require_finite(combination)
+        except FloatingPointError:
+            self.settle_()
+            raise
+        update: Displacement = {}
+        for law, key, coefficients in combination.terms:
+            for i, coefficient in enumerate(coefficients.tolist()):
+                line = (law, key, i)
+                update[line] = update.get(line, 0.0) + scale * coefficient / law.unit(self.layout.dim)
+        self._move_to({}, update, shrink)
+
+    def dense(self, combination: Combination) -> Tensor:
+        """Return the combination as one float64 vector, segments in the layout's order."""
+        total = torch.zeros(self.layout.dim, dtype=torch.float64)
+        for law, key, coefficients in combination.terms:
+            for i, coefficient in enumerate(coefficients.tolist()):
+                draw = law.direction(key, i, self.layout, ())
+                for block in self.layout.blocks:
+                    u = draw(block)
+                    if u is not None:
+                        part = total[block.offset : block.offset + block.size]
+                        part.add_(u.cpu(), alpha=coefficient / law.unit(self.layout.dim))
+        return total
+
+    def settle_(self) -> None:
+        """Bring the module back from the last point of a plan."""
+        self._move_to({})
+
+    def vector(self) -> Tensor:
+        """Return a copy of the parameters as one float64 vector, in the layout's order: for tests and small models."""
+        return torch.cat([p.detach().double().cpu() for p in self._flat.values()])
+
+    def unresolved_share(self, displacement: float) -> float:
+        """Return the share of entries that a displacement leaves unmoved in their own dtype, from a sample of each
+        segment.
+        """
+        unmoved = 0.0
+        for name, flat in self._flat.items():
+            sample = flat.detach()[:SAMPLE]
+            unmoved += float((sample + displacement == sample).double().mean()) * self._flat[name].numel()
+        return unmoved / self.layout.dim
+
+    def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
+        back = {line: -amount for line, amount in self._displacement.items()}
+        forth = dict(target)
+        for line, amount in (update or {}).items():
+            forth[line] = forth.get(line, 0.0) + amount
+        self._displacement = target
+        self._sweep(back, forth, shrink)
+
+    @torch.no_grad()
+    def _sweep(self, back: Displacement, forth: Displacement, shrink: float) -> None:
+        """Replace x by keep * (x + back) + forth in one pass, drawing each block once."""
+        lines = [line for line in back | forth if back.get(line, 0.0) + forth.get(line, 0.0)]
+        if not lines and not shrink:
+            return
+        self.sweeps += 1
+        draws = {line: line[0].direction(line[1], line[2], self.layout, ()) for line in lines}
+        for block in self.layout.blocks:
+            view = self._flat[block.segment.name][block.start : block.stop]
+            keep = 1.0 - shrink if block.segment.decays else 1.0
+            if keep != 1.0:
+                view.mul_(keep)
+            for line, draw in draws.items():
+                u = draw(block)
+                if u is not None:
+                    view.add_(u, alpha=keep * back.get(line, 0.0) + forth.get(line, 0.0))
+
+    def _require_trusted(self, f: Callable[[], Any]) -> None:
+        if not self._trusted and any(m.training for m in self.module.modules()):
+            require_reproducible(f)
+        self._trusted = True
+
+
+def evaluate(f: Callable[[], Any]) -> float:
+    """Return f() as a number: a tensor is averaged in float32 or better, without a graph."""
+    with torch.no_grad():
+        value = f()
+        if isinstance(value, Tensor):
+            return float((value if value.dtype == torch.float64 else value.float()).mean())
+        return float(value)
+
+
+def require_reproducible(f: Callable[[], Any]) -> float:
+    """Call f twice and return its value, if both agree to a relative 1e-5.
+
+    Raises:
+        ValueError: they differ, so that a difference of losses would measure the closure's own randomness.
+    """
+    first, second = evaluate(f), evaluate(f)
+    if abs(first - second) > 1e-5 * max(abs(first), abs(second)):
+        raise ValueError(
+            f"the loss gave {first!r} and then {second!r} at the same parameters: dropout left on (call "
+            "model.eval()), or a minibatch drawn inside the closure (draw it outside, once a step)"
+        )
+    return first
+
+
+def _trainable(module: nn.Module) -> dict[str, Tensor]:
+    """Flat views of the trainable parameters under their first names; parameters that share memory appear once."""
+    views: dict[str, Tensor] = {}
+    ranges: dict[tuple[int, int, int], str] = {}
+    for name, p in module.named_parameters():
+        if not p.requires_grad or p.numel() == 0:
+            continue
+        if not p.is_contiguous():
+            raise ValueError(f"parameter {name!r} is not contiguous: replace it by a contiguous copy first")
+        start = p.storage_offset()
+        memory = (p.untyped_storage().data_ptr(), int(start), int(start) + p.numel())
+        if memory not in ranges:
+            _require_disjoint(name, memory, ranges)
+            ranges[memory] = name
+            views[name] = p.detach().view(-1)
+    if not views:
+        raise ValueError("the module has no trainable parameter: set requires_grad=True on those to be tuned")
+    return views
+
+
+def _require_disjoint(name: str, memory: tuple[int, int, int], ranges: dict[tuple[int, int, int], str]) -> None:
+    storage, start, stop = memory
+    for (other, first, last), owner in ranges.items():
+        if other == storage and start < last and first < stop:
+            raise ValueError(f"parameters {owner!r} and {name!r} overlap in memory but are not equal: copy one")
+
+
+def _segment(name: str, parameter: Tensor, ndim: int) -> Segment:
+    draw_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    decays = ndim >= 2 and not any(word in name.lower() for word in ("bias", "norm"))
+    return Segment(name, parameter.numel(), draw_dtype, parameter.device, decays)

@@ -1,0 +1,68 @@
+"""The contract of a space."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from zobench.combination import Combination
+from zobench.layout import Layout
+from zobench.plan import Plan
+
+TOLERATED_SHARE = 0.5
+
+
+class Space(ABC):
+    """Parameters, and the three things that are done to them: look along lines, step along a combination, settle.
+
+    Estimators, update rules and logs speak of keys and scalars; only a space turns them into displacements.
+    """
+
+    layout: Layout
+
+    @abstractmethod
+    def losses(self, f: Callable[..., Any], plan: Plan) -> Tensor:
+        """Return the losses of the plan's points, float64, shaped like plan.offsets. Costs plan.queries evaluations of
+        f.
+        """
+
+    @abstractmethod
+    def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
+        """Replace x by (1 - shrink) x + scale * combination, shrinking only the segments that decay.
+
+        Raises:
+            FloatingPointError: a coefficient is not finite; the parameters are left as they were before the plan.
+        """
+
+    @abstractmethod
+    def dense(self, combination: Combination) -> Tensor:
+        """Return the combination as one float64 vector (*batch, dim): for small dimensions, tests and theory."""
+
+    @abstractmethod
+    def settle_(self) -> None:
+        """Pay what is owed: after this the parameters are exactly what the steps made them, up to rounding."""
+
+    @abstractmethod
+    def unresolved_share(self, displacement: float) -> float:
+        """Return the share of entries that a displacement of this size leaves unmoved in their own dtype."""
+
+
+def require_resolved(space: Space, epsilon: float) -> None:
+    """Raise ValueError if a displacement by epsilon is lost in the rounding of most parameters."""
+    share = space.unresolved_share(epsilon)
+    if share > TOLERATED_SHARE:
+        raise ValueError(
+            f"epsilon {epsilon:g} is below the resolution of the parameters: it leaves {share:.0%} of them unmoved; "
+            "raise epsilon, or hold the parameters in a wider dtype"
+        )
+
+
+def require_finite(combination: Combination) -> None:
+    """Raise FloatingPointError if a coefficient of the combination is NaN or infinite."""
+    if not combination.finite:
+        values = [term.coefficients.flatten().tolist()[:4] for term in combination.terms]
+        raise FloatingPointError(
+            f"a step along coefficients {values} would destroy the parameters, so they were left alone: a loss was not "
+            "finite or overflowed; lower the learning rate or epsilon, or use a wider dtype"
+        )
