@@ -113,9 +113,10 @@ def controlled_moments(
 def _folded(rule: StencilRule, epsilon: float) -> tuple[Tensor, Tensor]:
     """Offsets and weights of the rule's mean over u and -u: a central pair for each distinct |r|."""
     signed = (rule.probabilities[:, None] * rule.weights * rule.nodes.sign()).flatten()
-    distinct, place = torch.unique((rule.nodes.abs().flatten() * 1e12).round(), return_inverse=True)
+    reach = rule.nodes.abs().flatten()
+    distinct, place = torch.unique((reach * 1e12).round(), return_inverse=True)
     weights = torch.zeros_like(distinct).index_add_(0, place, signed) / (2 * epsilon)
-    offsets = epsilon * distinct / 1e12
+    offsets = epsilon * torch.zeros_like(distinct).index_copy_(0, place, reach)
     kept = offsets > 0
     return torch.cat((offsets[kept], -offsets[kept])), torch.cat((weights[kept], -weights[kept]))
 

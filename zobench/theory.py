@@ -155,7 +155,7 @@ def _(law: Gaussian, problem: Problem, x: Tensor, j: int) -> Tensor:
     k = (j - 1) // 2
     grad_laplacian = demand(problem, "grad_laplacian", f"the bias of order epsilon^{j - 1} under {law!r}")
     gradient: Tensor = grad_laplacian(x, order=k)
-    return math.factorial(j) / (2**k * math.factorial(k)) * gradient
+    return gradient * (0.5**k * math.factorial(j) / math.factorial(k))
 
 
 @odd_mean.register

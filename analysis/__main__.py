@@ -1,0 +1,76 @@
+"""Command line: `python -m analysis report RUN_FOLDER... --out report.html`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.report import write
+from analysis.rows import ReadError, read
+
+EPILOG = """examples:
+  python -m analysis report runs                          every run below runs/, into report.html
+  python -m analysis report runs/bias runs/opt-* --out results/opt.html
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line, with one command so far."""
+    top = argparse.ArgumentParser(
+        prog="python -m analysis", description="Figures, tables and the report from result folders."
+    )
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    report = commands.add_parser(
+        "report",
+        help="one self-contained HTML page, and its figures as PNG and SVG",
+        description="Write one self-contained HTML page from run folders, and its figures as PNG and SVG "
+        "beside it. Reads files only; the same rows give the same bytes.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    report.add_argument(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="RUN_FOLDER",
+        help="a folder with rows.jsonl, or one that has such folders below",
+    )
+    report.add_argument(
+        "--out", type=Path, default=Path("report.html"), help="the page to write (default: %(default)s)"
+    )
+    report.add_argument(
+        "--title", default="zobench report", help="heading of the page (default: %(default)s)"
+    )
+    report.set_defaults(run=_report)
+    return top
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    out: Path = arguments.out
+    if out.is_dir():
+        raise ReadError(f"--out {str(out)!r} is a folder: name a file in it, as {str(out / 'report.html')!r}")
+    results = read(arguments.folders)
+    for warning in results.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figures = write(results, out, arguments.title)
+    rows = sum(len(run.rows) for run in results.runs)
+    print(
+        f"{rows:,} rows of {len(results.runs)} runs -> {out.resolve()}\nfigures (PNG and SVG) -> "
+        f"{figures.resolve()}"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 if it went well, 2 after an error that the user can mend."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except ReadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Optimisation on synthetic problems: loss gap against loss evaluations."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+from analysis import style, text
+from analysis.figures import panels
+from analysis.style import Look
+
+QUARTILES_FROM = 8  # seeds; quartiles of fewer say less than their range
+
+
+def aligned(rows: pd.DataFrame, value: str = "gap") -> pd.DataFrame:
+    """Seeds as columns over evaluation counts: the last value seen; infinity from where a seed diverged."""
+    table = rows.pivot_table(index="evaluations", columns="seed", values=value, aggfunc="last").sort_index()
+    table = table.ffill()
+    for seed, ends in rows[rows["status"] == "diverged"].groupby("seed")["evaluations"].min().items():
+        table.loc[ends:, seed] = np.inf
+    return table
+
+
+def band(table: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
+    """Median over seeds, with quartiles from QUARTILES_FROM seeds on and the range below that."""
+    low, high = (0.25, 0.75) if table.shape[1] >= QUARTILES_FROM else (0.0, 1.0)
+    values = table.to_numpy()
+    quantiles = [np.quantile(values, q, axis=1, method="nearest") for q in (low, high)]
+    median = np.quantile(values, 0.5, axis=1, method="nearest" if np.isinf(values).any() else "linear")
+    lower, middle, upper = (pd.Series(q, table.index) for q in (quantiles[0], median, quantiles[1]))
+    return lower, middle, upper
+
+
+def band_name(seeds: int) -> str:
+    """What the shaded band is, for captions."""
+    return "interquartile range" if seeds >= QUARTILES_FROM else "range"
+
+
+def measure(rows: pd.DataFrame) -> str:
+    """The column to draw: the gap to the known minimum, or the loss itself where no minimum is known."""
+    return "gap" if rows["gap"].notna().any() else "loss"
+
+
+@style.styled
+def convergence_figure(frame: pd.DataFrame) -> Figure:
+    """Median over seeds with a band, one panel for each problem, for rows of kind "converge" with labels."""
+    groups = panels.split(frame.assign(noise=frame.get("noise", 0.0)))
+    looks = style.looks(frame["label"].unique())
+    figure, axes = style.panels(len(groups), 2, (5.2, 4.2))
+    for panel, (title, rows) in zip(axes, groups, strict=True):
+        _panel(panel, title, rows, looks)
+    return figure
+
+
+def _panel(axes: Axes, title: str, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
+    value = measure(rows)
+    name = "loss − minimum" if value == "gap" else "loss (no minimum known)"
+    axes.set(xlabel="loss evaluations", ylabel=name, title=title, yscale="log")
+    drawable = rows.loc[np.isfinite(rows[value]) & (rows[value] > 0), value]
+    axes.set_ylim(drawable.min() / 1.8, drawable.max() * 1.8)
+    labels = [label for label in looks if label in set(rows["label"])]
+    for place, label in enumerate(labels):
+        _method(axes, rows[rows["label"] == label], value, looks[label], place)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    style.legend_below(axes, *axes.get_legend_handles_labels())
+
+
+def _method(axes: Axes, rows: pd.DataFrame, value: str, look: Look, place: int) -> None:
+    table = aligned(rows, value)
+    bottom, top = axes.get_ylim()
+    low, middle, high = band(table)
+    above = 10 * top  # where infinite values go: out of sight, with the band still shaded up to the frame
+    axes.fill_between(
+        table.index,
+        low.clip(bottom / 10, above),
+        high.clip(bottom / 10, above),
+        color=look.colour,
+        alpha=0.14,
+        linewidth=0,
+    )
+    middle = middle.where(middle > 0).clip(upper=above)
+    marks: dict[str, Any] = {"marker": look.marker, "markevery": (0.025 * place, 0.14), "markersize": 4.5}
+    axes.plot(table.index, middle, color=look.colour, linestyle=look.dash, label=_entry(rows), **marks)
+
+
+def _entry(rows: pd.DataFrame) -> str:
+    label, rates = rows["label"].iloc[0], rows["lr"].dropna().unique()
+    rate = f", lr {text.number(rates[0], 2)}" if len(rates) == 1 and "lr=" not in label else ""
+    diverged = rows.loc[rows["status"] == "diverged", "seed"].nunique()
+    lost = f", {diverged} diverged" if diverged else ""
+    return f"{label}{rate}{lost}"

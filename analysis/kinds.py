@@ -1,0 +1,96 @@
+"""The kinds of result rows: their columns, and which command writes them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of row: its `required` and `optional` columns, those that hold `text`, and who writes it."""
+
+    command: str
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All columns a frame of this kind has, whether or not a row gave them."""
+        return self.required + self.optional
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """The columns turned to float64, null becoming NaN."""
+        return tuple(column for column in self.columns if column not in self.text)
+
+
+_TRAINING = ("model", "task", "method", "estimator", "seed")
+_BIAS = "python -m synthetic bias"
+_CONVERGE = "python -m synthetic converge"
+_TRAIN = "python -m llm train"
+
+_BIAS_OPTIONAL = (
+    *(
+        "estimator",
+        "samples",
+        "queries",
+        "noise",
+        "gradient_norm",
+        "floor",
+        "predicted_bias",
+        "bias_deviation",
+    ),
+    *("covariance_trace", "covariance_trace_error", "predicted_covariance_trace", "mse", "mse_error"),
+    *("predicted_mse", "prediction_terms", "seconds"),
+)
+_FINAL_OPTIONAL = (
+    *("step", "forward_passes", "backward_passes", "seconds", "test_loss", "test_accuracy", "test_examples"),
+    *("best_step", "weights"),
+)
+
+KINDS: dict[str, Kind] = {
+    "bias": Kind(
+        _BIAS,
+        ("method", "problem", "dim", "epsilon", "sampling", "bias", "bias_error"),
+        _BIAS_OPTIONAL,
+        ("method", "problem", "sampling", "estimator", "prediction_terms"),
+    ),
+    "kernel": Kind(
+        "python -m synthetic kernels",
+        ("name", "r", "values"),
+        ("order", "constant", "first_moment", "moments", "second_moment_r2k2", "second_moment_k2", "note"),
+        ("name", "r", "values", "moments", "note"),
+    ),
+    "tune": Kind(
+        _CONVERGE,
+        ("method", "problem", "dim", "lr"),
+        ("seeds", "loss", "status"),
+        ("method", "problem", "status", "seeds"),
+    ),
+    "converge": Kind(
+        _CONVERGE,
+        ("method", "problem", "dim", "seed", "evaluations", "loss"),
+        ("estimator", "lr", "epsilon", "step", "gap", "status"),
+        ("method", "problem", "estimator", "status"),
+    ),
+    "end": Kind(_CONVERGE, ("method",), (), ("method",)),
+    "step": Kind(
+        _TRAIN,
+        (*_TRAINING, "step"),
+        ("forward_passes", "seconds", "train_loss", "lr"),
+        _TRAINING[:4],
+    ),
+    "evaluation": Kind(
+        _TRAIN,
+        (*_TRAINING, "step", "forward_passes"),
+        ("backward_passes", "seconds", "train_loss", "dev_loss", "dev_accuracy"),
+        _TRAINING[:4],
+    ),
+    "baseline": Kind(
+        _TRAIN,
+        ("model", "task", "name"),
+        ("seed", "dev_accuracy", "test_accuracy", "test_examples"),
+        ("model", "task", "name"),
+    ),
+    "final": Kind(_TRAIN, (*_TRAINING, "status"), _FINAL_OPTIONAL, (*_TRAINING[:4], "status", "weights")),
+    "failure": Kind(_TRAIN, _TRAINING, ("reason", "step"), (*_TRAINING[:4], "reason")),
+}

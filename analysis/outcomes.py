@@ -1,0 +1,49 @@
+"""Fine-tuning rows -> what became of each run, and its trajectory, with every run accounted for."""
+
+import numpy as np
+import pandas as pd
+
+from analysis.labels import label, with_settings
+from analysis.rows import Results
+
+IDENTITY = ["run", "model", "task", "method", "seed"]
+CELL = ["model", "task"]
+COUNTED = (
+    "ok",
+    "diverged",
+)  # ends a method is answerable for; interrupted, failed and unfinished runs are listed
+
+
+def outcomes(results: Results) -> pd.DataFrame:
+    """One row for each training run: its `label`, `status` and, where it ended, its final measurements.
+
+    status is that of the last final row (a resumed run has several); else "failed" where there is a failure
+    row, "unfinished" where there is neither. `repeat` marks a run whose label and seed already ended in an
+    earlier folder: it is no independent evidence and is left out of statistics.
+    """
+    columns = [*IDENTITY, "provenance"]
+    seen = pd.concat([results.of(kind)[columns] for kind in ("final", "evaluation", "failure", "step")])
+    seen = seen.drop_duplicates(IDENTITY).reset_index(drop=True)
+    final = results.of("final").drop_duplicates(IDENTITY, keep="last").drop(columns="provenance")
+    failure = results.of("failure").drop_duplicates(IDENTITY, keep="last")[[*IDENTITY, "reason"]]
+    ends = seen.merge(final, on=IDENTITY, how="left").merge(failure, on=IDENTITY, how="left")
+    without = np.where(ends["reason"].notna(), "failed", "unfinished")
+    ends["status"] = ends["status"].where(ends["status"].notna(), pd.Series(without, index=ends.index))
+    ends, settings = with_settings(ends, results)
+    ends = label(ends, CELL, settings)
+    counted = ends["status"].isin(COUNTED)
+    ends["repeat"] = False
+    ends.loc[counted, "repeat"] = ends[counted].duplicated([*CELL, "label", "seed"])
+    return ends
+
+
+def counted(ends: pd.DataFrame) -> pd.DataFrame:
+    """The runs whose test accuracy enters the statistics."""
+    return ends[ends["status"].isin(COUNTED) & ~ends["repeat"] & ends["test_accuracy"].notna()]
+
+
+def trajectories(results: Results, ends: pd.DataFrame) -> pd.DataFrame:
+    """Evaluation rows with label and status of their run; of steps written twice (a resumed run) the last."""
+    evaluations = results.of("evaluation").drop_duplicates([*IDENTITY, "step"], keep="last")
+    joined = evaluations.merge(ends.loc[~ends["repeat"], [*IDENTITY, "label", "status"]], on=IDENTITY)
+    return joined.sort_values([*IDENTITY, "step"], ignore_index=True)

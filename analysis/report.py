@@ -1,0 +1,84 @@
+"""Results -> one self-contained HTML page, and its figures as PNG and SVG beside it."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from analysis import style
+from analysis.rows import Results, Run
+from analysis.sections import bias, convergence, finetuning, kernels, mse
+from analysis.sections.section import Illustration, Section
+
+SECTIONS: tuple[Callable[[Results], Section], ...] = (
+    bias.section,
+    mse.section,
+    kernels.section,
+    convergence.section,
+    finetuning.section,
+)
+SHOWN_APART = ("command", "provenance")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page holds it: the SVG itself, in base64."""
+
+    stem: str
+    data: str
+    caption: str
+    alt: str
+
+
+def write(results: Results, out: Path, title: str) -> Path:
+    """Write the page to `out` and the figures to `<out stem>_figures/`; return that folder.
+
+    The same rows give the same bytes. Figures of other names, from an older report there, are left alone.
+    """
+    folder = out.with_name(out.stem + "_figures")
+    folder.mkdir(parents=True, exist_ok=True)
+    made = [section(results) for section in SECTIONS]
+    pictures = {section.key: [_picture(shown, folder) for shown in section.illustrations] for section in made}
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.jinja").render(
+        title=title,
+        sections=made,
+        pictures=pictures,
+        runs=[_described(run) for run in results.runs],
+        warnings=results.warnings,
+    )
+    out.write_text(page, encoding="utf-8")
+    return folder
+
+
+def _picture(shown: Illustration, folder: Path) -> Picture:
+    _, svg = style.save(shown.figure, folder / shown.stem)
+    return Picture(shown.stem, base64.b64encode(svg.read_bytes()).decode("ascii"), shown.caption, shown.alt)
+
+
+def _described(run: Run) -> dict[str, str]:
+    """A run as the list at the end of the page has it."""
+    settings = (f"{key} = {value}" for key, value in run.config.items() if key not in SHOWN_APART)
+    machine = [str(run.environment[key]) for key in ("cpu", "gpu", "platform") if run.environment.get(key)]
+    if run.environment.get("cores"):
+        machine.append(f"{run.environment['cores']} cores")
+    versions = (f"{key} {run.environment[key]}" for key in ("python", "torch") if run.environment.get(key))
+    return {
+        "name": run.name,
+        "command": str(run.config.get("command", "unknown")),
+        "settings": ", ".join(settings),
+        "commit": str(run.environment.get("commit") or "unknown")[:12],
+        "machine": ", ".join(machine) or "unknown",
+        "versions": ", ".join(versions),
+        "date": str(run.environment.get("date", "")),
+        "rows": f"{len(run.rows):,}",
+        "provenance": run.provenance,
+    }

@@ -1,0 +1,176 @@
+"""Run folders -> one tidy frame for each kind of row, with the run's name and provenance beside each row."""
+
+import json
+import tomllib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.kinds import KINDS
+
+Row = dict[str, Any]
+
+
+class ReadError(ValueError):
+    """A result folder cannot be read; the message names the file and the way out."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder: what it was asked to do, where it ran, and its rows as written."""
+
+    name: str
+    folder: Path
+    config: Row
+    environment: Row
+    rows: tuple[Row, ...]
+
+    @property
+    def provenance(self) -> str:
+        """Where the results come from: "live", or what config.toml says instead."""
+        return str(self.config.get("provenance", "live"))
+
+
+@dataclass(frozen=True)
+class Results:
+    """All runs, one frame for each known kind of row, and what the reader should be warned of."""
+
+    runs: tuple[Run, ...]
+    frames: dict[str, pd.DataFrame]
+    warnings: tuple[str, ...] = field(default=())
+
+    def of(self, kind: str) -> pd.DataFrame:
+        """The frame of one kind, empty (but with its columns) if no run has such rows."""
+        return self.frames[kind]
+
+    def config_of(self, run: str) -> Row:
+        """The configuration of the run of that name."""
+        return next(one.config for one in self.runs if one.name == run)
+
+
+def read(paths: Iterable[Path]) -> Results:
+    """Read run folders, or parents of run folders.
+
+    Raises:
+        ReadError: nothing to read, a broken line other than the last, or a row without a needed column.
+    """
+    warnings: list[str] = []
+    folders = find_runs(paths)
+    runs = tuple(_read_run(name, folder, warnings) for name, folder in _named(folders))
+    warnings += _unknown_kinds(runs)
+    return Results(runs, {kind: _frame(kind, runs) for kind in KINDS}, tuple(warnings))
+
+
+def find_runs(paths: Iterable[Path]) -> list[Path]:
+    """Every folder at or below `paths` that holds a rows.jsonl, each once, in the order given.
+
+    Raises:
+        ReadError: a path does not exist, or there is no rows.jsonl at or below it.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise ReadError(
+                f"no folder {str(path)!r}: give a run folder (it holds rows.jsonl) or a parent of some"
+            )
+        below = sorted(file.parent for file in path.rglob("rows.jsonl"))
+        if not below:
+            raise ReadError(
+                f"no rows.jsonl in {str(path)!r} or below it: run folders are written by "
+                f"`{KINDS['bias'].command}` or `{KINDS['final'].command}`"
+            )
+        for folder in below:
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
+
+
+def _named(folders: list[Path]) -> Iterator[tuple[str, Path]]:
+    last = [folder.resolve().name for folder in folders]
+    for name, folder in zip(last, folders, strict=True):
+        resolved = folder.resolve()
+        yield (name if last.count(name) == 1 else f"{resolved.parent.name}/{name}"), folder
+
+
+def _read_run(name: str, folder: Path, warnings: list[str]) -> Run:
+    config = _read_optional(folder / "config.toml", tomllib.loads, warnings)
+    environment = _read_optional(folder / "environment.json", json.loads, warnings)
+    return Run(name, folder, config, environment, tuple(_read_rows(folder / "rows.jsonl", warnings)))
+
+
+def _read_optional(file: Path, parse: Any, warnings: list[str]) -> Row:
+    if not file.exists():
+        warnings.append(f"{file} is missing: the report cannot say what it would have said")
+        return {}
+    try:
+        return dict(parse(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ReadError(
+            f"{file} cannot be parsed: {error}; restore it, or move that run folder elsewhere"
+        ) from error
+
+
+def _read_rows(file: Path, warnings: list[str]) -> Iterator[Row]:
+    lines = [(number, line) for number, line in enumerate(_lines(file), start=1) if line.strip()]
+    for number, line in lines:
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict) or "kind" not in row:
+                raise ValueError('not an object with a "kind"')
+        except ValueError as error:
+            if number == lines[-1][0]:
+                warnings.append(
+                    f"{file}:{number}: dropped the last line, which is torn (a crash while writing?)"
+                )
+                return
+            raise ReadError(f"{file}:{number}: broken row ({error}): repair or delete that line") from error
+        yield _checked(row, file, number)
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text(encoding="utf-8", errors="replace").split("\n")
+
+
+def _checked(row: Row, file: Path, number: int) -> Row:
+    kind = KINDS.get(row["kind"])
+    missing = [column for column in kind.required if column not in row] if kind else []
+    if missing:
+        raise ReadError(
+            f"{file}:{number}: a row of kind {row['kind']!r} lacks {', '.join(map(repr, missing))}"
+        )
+    return row
+
+
+def _unknown_kinds(runs: Iterable[Run]) -> Iterator[str]:
+    for run in runs:
+        unknown = [row["kind"] for row in run.rows if row["kind"] not in KINDS]
+        for kind in sorted(set(map(str, unknown))):
+            yield f"{run.folder}: ignored {unknown.count(kind)} rows of kind {kind!r}, unknown to this report"
+
+
+def _frame(kind: str, runs: Iterable[Run]) -> pd.DataFrame:
+    rows = [
+        {"provenance": run.provenance, **row, "run": run.name}
+        for run in runs
+        for row in run.rows
+        if row["kind"] == kind
+    ]
+    known = KINDS[kind]
+    frame = pd.DataFrame(rows, dtype=object)
+    frame = frame.reindex(columns=["run", "provenance", *known.columns]).astype(object)
+    for column in known.numbers:
+        frame[column] = _numbers(frame, kind, column)
+    return frame
+
+
+def _numbers(frame: pd.DataFrame, kind: str, column: str) -> pd.Series:
+    numbers = pd.to_numeric(frame[column], errors="coerce").astype(float)
+    wrong = frame[numbers.isna() & frame[column].map(lambda value: isinstance(value, str | list | dict))]
+    if len(wrong):
+        where, value = wrong["run"].iloc[0], wrong[column].iloc[0]
+        raise ReadError(
+            f"run {where!r}: a row of kind {kind!r} has {column!r} = {value!r}, where a number belongs"
+        )
+    return numbers

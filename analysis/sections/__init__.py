@@ -1,0 +1,1 @@
+"""Sections of the report, each a function of Results."""

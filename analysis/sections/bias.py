@@ -1,0 +1,89 @@
+"""The report on bias: slopes, agreement with theory, null controls."""
+
+import pandas as pd
+
+from analysis import text
+from analysis.figures import panels
+from analysis.figures.bias import bias_figure, is_null
+from analysis.labels import label
+from analysis.rows import Results
+from analysis.sections.section import Illustration, Section, missing
+from analysis.tables.bias import FAR, bias_table, slopes, slopes_table
+
+TITLE = "Bias against ε"
+CAPTION = (
+    "Norm of the bias of each method. Lines: theory. Filled points: measured with a control variate; hollow "
+    "points: plain sampling, "
+    "which cannot see below its floor √(tr Cov / samples), grey: dark below every method's floor, light up "
+    "to the largest. "
+    "Pale points lie below three floors of their own sampling: they show its noise. Bars are 95 % "
+    "intervals; hollow points are shifted by up to 6 % in ε to keep them apart. Legends give the slope "
+    "fitted to the "
+    "controlled points (to plain ones where there are none). What is exactly 0 has no place on a "
+    "logarithmic axis: a prediction "
+    "of 0 has no line, a measurement of 0 (up to rounding) is a triangle on the ε axis."
+)
+
+
+def section(results: Results) -> Section:
+    """Figure 1 with its tables."""
+    rows = results.of("bias")
+    if rows.empty:
+        return missing("bias", TITLE, "bias")
+    frame = label(rows, [*panels.PANEL, "sampling"], [])
+    figure = bias_figure(frame)
+    shown = [
+        Illustration("bias", figure, CAPTION, "Norm of the bias against epsilon, a panel for each problem")
+    ]
+    return Section("bias", TITLE, sentences(frame), shown, [slopes_table(frame), bias_table(frame)])
+
+
+def sentences(frame: pd.DataFrame) -> list[str]:
+    """What the rows say about powers, nulls and agreement, in that order."""
+    found = [sentence for title, rows in panels.split(frame) for sentence in _powers(title, rows)]
+    return [*found, *_agreement(frame)]
+
+
+def _powers(title: str, rows: pd.DataFrame) -> list[str]:
+    if is_null(rows):
+        found = f"{title} is a null control, where theory predicts no bias for any method"
+        groups = rows.groupby("sampling", sort=False)
+        counts = (_null(str(sampling), points) for sampling, points in groups)
+        return ["; ".join([found, *counts]) + "."]
+    fits = slopes(rows)
+    best = {slope.label: slope for slope in sorted(fits, key=lambda slope: slope.sampling == "controlled")}
+    powers = [
+        f"{name} {text.slope(slope.law.slope)} (theory {text.fixed(slope.law.predicted, 3)})"
+        for name, slope in best.items()
+        if slope.law and not slope.unbiased
+    ]
+    unbiased = [name for name, slope in best.items() if slope.unbiased]
+    sentence = (
+        f"{title}: fitted power of ε: {'; '.join(powers)}."
+        if powers
+        else f"{title}: no slope could be resolved."
+    )
+    return [sentence + (f" Theory predicts no bias for {text.listed(unbiased)}." if unbiased else "")]
+
+
+def _null(sampling: str, rows: pd.DataFrame) -> str:
+    seen = rows[~panels.zero(rows, "bias") & (rows["floor"] > 0)]
+    if seen.empty:
+        return f"all {len(rows)} {sampling} measurements are 0 up to rounding"
+    largest = text.fixed((seen["bias"] / seen["floor"]).max())
+    return f"the largest of {len(rows)} {sampling} measurements is {largest} floors"
+
+
+def _agreement(frame: pd.DataFrame) -> list[str]:
+    frame = frame.assign(deviation=panels.deviation(frame))
+    known = frame[frame["deviation"].notna()]
+    if known.empty:
+        return []
+    within = int((known["deviation"] <= FAR).sum())
+    worst = known.loc[known["deviation"].idxmax()]
+    panel, epsilon = panels.title(worst["problem"], worst["dim"]), text.number(worst["epsilon"])
+    return [
+        f"{within} of {len(known)} measured bias vectors lie within {FAR:g} floors of the predicted one, "
+        f"or no farther than rounding; the farthest is {worst['label']} on {panel} at ε = {epsilon} "
+        f"({worst['sampling']} sampling), {text.fixed(worst['deviation'])} floors away."
+    ]

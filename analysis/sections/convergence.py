@@ -1,0 +1,54 @@
+"""The report on optimisation of synthetic problems."""
+
+import pandas as pd
+
+from analysis import text
+from analysis.figures import panels
+from analysis.figures.convergence import band_name, convergence_figure
+from analysis.labels import label
+from analysis.rows import Results
+from analysis.sections.section import Illustration, Section, missing
+from analysis.statistics import Comparison
+from analysis.tables.convergence import CELL, REFERENCE, finals, finals_table, ratio_text, tuning_table
+from analysis.tables.table import Table
+
+TITLE = "Convergence on synthetic problems"
+
+
+def section(results: Results) -> Section:
+    """Figure 4 with its tables."""
+    rows, tune = results.of("converge"), results.of("tune")
+    tuning: list[Table] = [tuning_table(tune)] if len(tune) else []
+    if rows.empty:
+        empty = missing("convergence", TITLE, "converge")
+        return Section(empty.key, empty.title, tables=tuning, missing=empty.missing)
+    frame = label(rows, CELL, ["lr", "epsilon"])
+    bands = sorted(frame.groupby([*CELL, "label"])["seed"].nunique().map(band_name).unique())
+    caption = (
+        f"Median over seeds; band: {text.listed(bands)} over seeds (quartiles from 8 seeds on). A diverged "
+        "seed counts as infinite "
+        "from where it diverged; a curve ends where its median does."
+    )
+    shown = [
+        Illustration("convergence", convergence_figure(frame), caption, "Loss gap against loss evaluations")
+    ]
+    return Section("convergence", TITLE, sentences(frame), shown, [finals_table(frame), *tuning])
+
+
+def sentences(frame: pd.DataFrame) -> list[str]:
+    """Gaps at equal evaluations relative to MeZO, then a count of what diverged."""
+    ends = finals(frame)
+    found = []
+    for (problem, dim), cell in ends.groupby(CELL):
+        ratios = [
+            f"{end.label} {ratio_text(end.ratio)}"
+            for end in cell.itertuples()
+            if isinstance(end.ratio, Comparison)
+        ]
+        if ratios:
+            where = f"{panels.title(problem, dim)}: after {cell['budget'].iloc[0]:,.0f} evaluations"
+            found.append(
+                f"{where} the {cell['measure'].iloc[0]} in units of {REFERENCE}'s is {'; '.join(ratios)}."
+            )
+    found.append(f"{text.count(int(ends['diverged'].sum()), 'run')} of {int(ends['seeds'].sum())} diverged.")
+    return found

@@ -1,0 +1,92 @@
+"""The report on fine-tuning language models."""
+
+import re
+
+import pandas as pd
+
+from analysis import text
+from analysis.figures.finetuning import accuracies_figure, curves_figure
+from analysis.outcomes import CELL, counted, outcomes, trajectories
+from analysis.rows import Results
+from analysis.sections.section import Illustration, Section, missing
+from analysis.statistics import Interval
+from analysis.style import FIRST_ORDER
+from analysis.tables.finetuning import (
+    STATUSES,
+    accuracies,
+    accuracies_table,
+    casualties_table,
+    margins_table,
+)
+from analysis.tables.pairs import pairs, pairs_table
+
+TITLE = "Fine-tuning language models"
+CURVES = (
+    "Mean over seeds with its 95 % t-interval, as far as all seeds go. Methods with a backward pass are "
+    "drawn thinner, with the number of "
+    "those passes: at equal forward passes they did more work; dotted: the level where they ended. Diverged "
+    "runs: thin lines up to a cross, where they end or leave the frame."
+)
+DOTS = (
+    "Mean test accuracy with its 95 % interval (t over seeds; Wilson's over test examples where there is "
+    "one seed); ticks: single seeds. "
+    "Vertical lines: baselines."
+)
+
+
+def section(results: Results) -> Section:
+    """Figures 5 and 6 with their tables."""
+    ends = outcomes(results)
+    if ends.empty:
+        return missing("finetuning", TITLE, "final")
+    runs, baselines = trajectories(results, ends), results.of("baseline")
+    scores, compared = accuracies(ends, baselines), pairs(ends, runs)
+    shown = [_curves(model, rows, baselines) for model, rows in runs.groupby("model")]
+    scored = scores[scores["n"] > 0]
+    if len(scored):
+        figure = accuracies_figure(scored, counted(ends), baselines)
+        shown.append(Illustration("finetuning-accuracy", figure, DOTS, "Test accuracies with intervals"))
+    tables = [accuracies_table(scores), margins_table(scores)] + (
+        [pairs_table(compared)] if len(compared) else []
+    )
+    casualties = casualties_table(ends)
+    return Section(
+        "finetuning",
+        TITLE,
+        sentences(scores, compared),
+        shown,
+        tables + ([] if casualties.frame.empty else [casualties]),
+    )
+
+
+def _curves(model: str, rows: pd.DataFrame, baselines: pd.DataFrame) -> Illustration:
+    stem = "finetuning-" + re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-").lower()
+    figure = curves_figure(rows, baselines[baselines["model"] == model])
+    return Illustration(
+        stem, figure, f"{model}. {CURVES}", f"Dev loss and accuracy of {model} against forward passes"
+    )
+
+
+def sentences(scores: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
+    """Accuracies, the paired comparison, and how many runs came to nothing."""
+    found = []
+    for (model, task), cell in scores[scores["n"] > 0].groupby(CELL):
+        named = (
+            f"{row.label}{' (first order)' if row.label.split(' ')[0] in FIRST_ORDER else ''} "
+            f"{text.points(Interval(row.accuracy, row.low, row.high))} (n = {row.n})"
+            for row in cell.itertuples()
+        )
+        found.append(f"{model}, {task}: test accuracy in percent: {'; '.join(named)}.")
+    found += _compared(compared[compared["quantity"] == "test accuracy"])
+    statuses = (f"{int(scores[status].sum())} {status}" for status in STATUSES)
+    found.append(f"Of {text.count(int(scores['runs'].sum()), 'run')}, {text.listed(statuses)}.")
+    return found
+
+
+def _compared(rows: pd.DataFrame) -> list[str]:
+    return [
+        f"{row.model}, {row.task}: {row.first} minus {row.second} in test accuracy after {row.passes:,.0f} "
+        "forward passes: "
+        f"{text.margin(row.comparison)} (points; {text.count(row.comparison.pairs, 'pair')} of seeds)."
+        for row in rows.itertuples()
+    ]

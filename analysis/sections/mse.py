@@ -1,0 +1,59 @@
+"""The report on the mean squared error of one estimate."""
+
+import pandas as pd
+
+from analysis import style, text
+from analysis.figures import panels
+from analysis.figures.mse import mse_figure
+from analysis.labels import label
+from analysis.rows import Results
+from analysis.sections.section import Illustration, Section, missing
+from analysis.statistics import Z
+from analysis.tables.bias import mse_table
+
+TITLE = "Mean squared error against ε"
+CAPTION = (
+    "Mean of |g − ∇f|² for a single estimate g, plain sampling; points with 95 % intervals (shifted by up "
+    "to 6 % in ε to keep them apart) "
+    "over predicted lines. Methods differ in how many loss evaluations one estimate takes: see the table."
+)
+REFERENCE = "mezo"
+
+
+def section(results: Results) -> Section:
+    """Figure 2 with its table."""
+    rows = results.of("bias")
+    rows = rows[rows["mse"].notna()]
+    if rows.empty:
+        return missing("mse", TITLE, "bias")
+    frame = label(rows, [*panels.PANEL, "sampling"], [])
+    shown = [
+        Illustration(
+            "mse", mse_figure(frame), CAPTION, "Mean squared error against epsilon, a panel for each problem"
+        )
+    ]
+    return Section("mse", TITLE, sentences(frame), shown, [mse_table(frame)])
+
+
+def sentences(frame: pd.DataFrame) -> list[str]:
+    """Each method's MSE in units of MeZO's at the smallest epsilon, then agreement with theory."""
+    found = [sentence for title, rows in panels.split(frame) for sentence in _relative(title, rows)]
+    known = frame[frame["predicted_mse"].notna() & (frame["mse_error"] > 0)]
+    if len(known):
+        inside = ((known["mse"] - known["predicted_mse"]).abs() <= Z * known["mse_error"]).sum()
+        found.append(
+            f"{inside} of {len(known)} measured errors have the predicted one inside their 95 % interval."
+        )
+    return found
+
+
+def _relative(title: str, rows: pd.DataFrame) -> list[str]:
+    smallest = rows[rows["epsilon"] == rows["epsilon"].min()].groupby("label")["mse"].mean()
+    if REFERENCE not in smallest or len(smallest) < 2:
+        return []
+    others = [name for name in style.in_order(smallest.index) if name != REFERENCE]
+    ratios = (f"{name} {text.number(smallest[name] / smallest[REFERENCE])}" for name in others)
+    return [
+        f"{title}: at ε = {text.number(rows['epsilon'].min())} the error in units of {REFERENCE}'s is "
+        f"{text.listed(ratios)}."
+    ]

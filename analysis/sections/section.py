@@ -1,0 +1,36 @@
+"""What a section of the page is made of: sentences that the rows back, figures and tables."""
+
+from dataclasses import dataclass, field
+
+from matplotlib.figure import Figure
+
+from analysis.kinds import KINDS
+from analysis.tables.table import Table
+
+
+@dataclass(frozen=True)
+class Illustration:
+    """A figure, its file name without ending, what it shows, and a line for readers who cannot see it."""
+
+    stem: str
+    figure: Figure
+    caption: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One heading of the report. `missing` says, where there are no rows, what would make them."""
+
+    key: str
+    title: str
+    sentences: list[str] = field(default_factory=list)
+    illustrations: list[Illustration] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    missing: str = ""
+
+
+def missing(key: str, title: str, kind: str) -> Section:
+    """A section without rows, which names the command that writes them."""
+    command = KINDS[kind].command
+    return Section(key, title, missing=f"No rows of kind “{kind}” in these runs. They are made by: {command}")

@@ -1,0 +1,110 @@
+"""Where optimisation ends at equal loss evaluations, and how learning rates were chosen."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import style, text
+from analysis.figures import panels
+from analysis.figures.convergence import aligned, band, band_name, measure
+from analysis.statistics import Comparison, paired
+from analysis.tables.table import Table, table
+
+REFERENCE = "mezo"
+CELL = ["problem", "dim"]
+
+
+def finals(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row for each problem and label: its gap at the largest count of evaluations that all reached.
+
+    `ratio` compares log gaps with those of MeZO, paired over seeds; one that diverged in either has no ratio.
+    """
+    rows: list[dict[str, Any]] = []
+    for (problem, dim), cell in frame.groupby(CELL):
+        value = measure(cell)
+        budget = cell[cell["status"] != "diverged"].groupby("label")["evaluations"].max().min()
+        ends = {label: aligned(runs, value).loc[:budget] for label, runs in cell.groupby("label")}
+        ends = {label: ends[label].iloc[-1] for label in style.in_order(ends) if len(ends[label])}
+        for label, end in ends.items():
+            runs = cell[cell["label"] == label]
+            low, middle, high = (part.iloc[0] for part in band(end.to_frame().T))
+            rows.append(
+                {"problem": problem, "dim": dim, "label": label, "budget": budget, "seeds": len(end)}
+                | {
+                    "diverged": int(np.isinf(end).sum()),
+                    "lr": runs["lr"].iloc[0],
+                    "epsilon": runs["epsilon"].iloc[0],
+                }
+                | {"median": middle, "low": low, "high": high, "measure": value}
+                | {"ratio": _ratio(end, ends.get(REFERENCE)) if label != REFERENCE else None}
+            )
+    return pd.DataFrame(rows)
+
+
+def _ratio(end: pd.Series, reference: pd.Series | None) -> Comparison | None:
+    if reference is None:
+        return None
+    both = pd.concat([end, reference], axis=1, keys=["one", "two"]).dropna()
+    both = both[np.isfinite(both).all(axis=1) & (both > 0).all(axis=1)]
+    return paired(np.log10(both["one"]), np.log10(both["two"])) if len(both) else None
+
+
+def ratio_text(comparison: Comparison | None) -> str:
+    """`6.1 [5.0, 7.4], p = 0.001`: 10 to the mean difference of log gaps."""
+    if not isinstance(comparison, Comparison):
+        return text.NONE
+    estimate, low, high = (10**bound for bound in comparison.difference)
+    bounds = "" if math.isnan(low) else f" [{text.number(low)}, {text.number(high)}]"
+    p = "" if math.isnan(comparison.p) else f", {text.p_phrase(comparison.p)}"
+    return f"{text.number(estimate)}{bounds}{p}"
+
+
+def finals_table(frame: pd.DataFrame) -> Table:
+    """Final gaps at equal evaluations, with the learning rate each method was given."""
+    rows = []
+    for end in finals(frame).itertuples():
+        rows.append(
+            {
+                "problem": panels.title(end.problem, end.dim),
+                "method": end.label,
+                "lr": text.number(end.lr, 4),
+                "ε": text.number(end.epsilon),
+                "evaluations": f"{end.budget:,.0f}",
+                "seeds": str(end.seeds),
+                "diverged": str(end.diverged),
+                "gap, median": text.number(end.median),
+                band_name(end.seeds): f"{text.number(end.low)} to {text.number(end.high)}",
+                f"gap / gap of {REFERENCE}": ratio_text(end.ratio),
+            }
+        )
+    note = (
+        "A diverged seed counts as an infinite gap in the median. The ratio is the geometric mean over "
+        "seeds, paired, with a 95 % "
+        "t-interval on its logarithm; seeds that diverged in either method have none."
+    )
+    return table(rows, "Gap at equal loss evaluations", note)
+
+
+def tuning_table(tune: pd.DataFrame) -> Table:
+    """The best learning rate of each method among those tried, and whether it lay at the edge of the grid."""
+    rows = []
+    for (problem, dim, method), trials in tune.groupby(["problem", "dim", "method"]):
+        trials = trials.sort_values("lr")
+        finite = trials[np.isfinite(trials["loss"])]
+        best = finite.loc[finite["loss"].idxmin(), "lr"] if len(finite) else math.nan
+        rows.append(
+            {
+                "problem": panels.title(problem, dim),
+                "method": method,
+                "trials": str(len(trials)),
+                "diverged": str((trials["status"] == "diverged").sum()),
+                "best lr": text.number(best, 4),
+                "loss there": text.number(finite["loss"].min()),
+                "tried": f"{text.number(trials['lr'].min())} to {text.number(trials['lr'].max())}",
+                "edge of the grid": "yes !" if best in (trials["lr"].min(), trials["lr"].max()) else "",
+            }
+        )
+    note = "! the best rate is the smallest or largest tried: the true best may lie beyond."
+    return table(rows, "Learning rates tried", note)

@@ -1,0 +1,144 @@
+"""Fine-tuning as numbers: test accuracies, margins over baselines, and runs that came to nothing."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from analysis import style, text
+from analysis.outcomes import CELL, counted
+from analysis.statistics import (
+    Comparison,
+    Interval,
+    against_chance,
+    paired,
+    t_interval,
+    two_proportions,
+    wilson,
+)
+from analysis.tables.table import Table, table
+
+BASELINES = ("chance", "zero-shot", "calibrated zero-shot")
+STATUSES = ("diverged", "interrupted", "failed", "unfinished")
+PAIRED = ("kerzoo", "mezo")
+NO_COMPARISON = Comparison(Interval(math.nan, math.nan, math.nan), math.nan, 0)
+
+
+def accuracies(ends: pd.DataFrame, baselines: pd.DataFrame) -> pd.DataFrame:
+    """One row for each model, task and label: mean test accuracy, interval, margins, counts of all runs."""
+    rows = []
+    for (model, task), cell in ends.groupby(CELL):
+        known = baselines[(baselines["model"] == model) & (baselines["task"] == task)]
+        for label in style.in_order(cell["label"].unique()):
+            runs = cell[cell["label"] == label]
+            rows.append({"model": model, "task": task, "label": label} | _accuracy(runs, known))
+    return pd.DataFrame(rows)
+
+
+def _accuracy(runs: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, Any]:
+    used = counted(runs)
+    values = used["test_accuracy"].to_numpy()
+    examples = used["test_examples"].max()
+    single = len(values) == 1 and examples > 0
+    interval = wilson(float(values[0]), int(examples)) if single else t_interval(values)
+    statuses = {status: int((runs["status"] == status).sum()) for status in STATUSES}
+    return {
+        "runs": len(runs),
+        "n": len(values),
+        "ok": int((runs["status"] == "ok").sum()),
+        **statuses,
+        "repeats": int(runs["repeat"].sum()),
+        "accuracy": interval.estimate,
+        "low": interval.low,
+        "high": interval.high,
+        "basis": "" if math.isnan(interval.low) else "Wilson, test examples" if single else "t, seeds",
+        "examples": examples,
+        **{name: _margin(used, baselines[baselines["name"] == name]) for name in BASELINES},
+        **{column: used[column].mean() for column in ("forward_passes", "backward_passes", "seconds")},
+        "lr": runs["lr"].iloc[0] if "lr" in runs else math.nan,
+        "weights": "; ".join(sorted(runs["weights"].dropna().unique())),
+        "provenance": "; ".join(sorted(runs["provenance"].unique())),
+    }
+
+
+def _margin(used: pd.DataFrame, baseline: pd.DataFrame) -> Comparison:
+    """Accuracy over a baseline: paired over seeds where it was measured for each, else against its mean."""
+    baseline = baseline[baseline["test_accuracy"].notna()]
+    if used.empty or baseline.empty:
+        return NO_COMPARISON
+    by_seed = baseline.groupby("seed")["test_accuracy"].mean()
+    reference = used["seed"].map(by_seed).fillna(baseline["test_accuracy"].mean())
+    examples = used["test_examples"].max()
+    if len(used) > 1 or not examples > 0:
+        return paired(used["test_accuracy"], reference)
+    accuracy, level = float(used["test_accuracy"].iloc[0]), float(reference.iloc[0])
+    test = against_chance if baseline["name"].iloc[0] == "chance" else two_proportions
+    return test(accuracy, level, int(examples))
+
+
+def accuracies_table(frame: pd.DataFrame) -> Table:
+    """Test accuracies with intervals and margins, in percent and points."""
+    rows = []
+    for row in frame.to_dict("records"):
+        rows.append(
+            {
+                "model": row["model"],
+                "task": row["task"],
+                "method": row["label"],
+                "lr": text.setting(row["lr"]) if pd.notna(row["lr"]) else text.NONE,
+                "n": f"{row['n']}/{row['runs']}",
+                "accuracy, %": text.points(Interval(row["accuracy"], row["low"], row["high"])),
+                "interval": row["basis"],
+                "forward": text.number(row["forward_passes"], 6),
+                "backward": text.number(row["backward_passes"], 6),
+                "seconds": text.number(row["seconds"]),
+                "weights": row["weights"],
+                "provenance": row["provenance"],
+            }
+        )
+    note = (
+        "n: runs with a test accuracy, diverged ones included, of all runs. Intervals are 95 %: Student's t "
+        "over "
+        "seeds, or, where there is one seed, Wilson's over test examples. Passes and seconds are means over "
+        "these runs."
+    )
+    return table(rows, "Final test accuracy", note)
+
+
+def margins_table(frame: pd.DataFrame) -> Table:
+    """How far each method is above chance and above the model as it was, in points."""
+    rows = [
+        {"model": row["model"], "task": row["task"], "method": row["label"], "n": str(row["n"])}
+        | {f"over {name}": text.margin(row[name]) for name in BASELINES}
+        for row in frame.to_dict("records")
+    ]
+    note = (
+        "Points with 95 % intervals: t over seeds, with the baseline's own accuracy on the same test "
+        "examples taken as "
+        "given; for one seed an exact binomial test (chance) or, as its pairing by example is unknown, a "
+        "comparison of "
+        "two proportions. p two-sided, not adjusted for the number of rows."
+    )
+    return table(rows, "Margins over baselines", note)
+
+
+def casualties_table(ends: pd.DataFrame) -> Table:
+    """Every run that did not simply end well, by name."""
+    odd = ends[(ends["status"] != "ok") | ends["repeat"]]
+    rows = [
+        {
+            "run": row.run,
+            "model": row.model,
+            "task": row.task,
+            "method": row.label,
+            "seed": f"{row.seed:g}",
+            "what": "repeats an earlier seed, left out" if row.repeat else row.status,
+            "reason": row.reason if isinstance(row.reason, str) else "",
+        }
+        for row in odd.itertuples()
+    ]
+    return (
+        table(rows, "Runs that diverged, failed, stopped early or repeat another")
+        if rows
+        else Table("", pd.DataFrame())
+    )

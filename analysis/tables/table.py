@@ -1,0 +1,22 @@
+"""A table of the page: strings under a caption."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Table:
+    """A frame of strings with its caption and a note on its numbers; a `long` one is folded away."""
+
+    caption: str
+    frame: pd.DataFrame
+    note: str = ""
+    long: bool = False
+
+
+def table(rows: list[dict[str, str]], caption: str, note: str = "", long: bool = False) -> Table:
+    """Rows of text as a Table; columns that say nothing in any row are left out."""
+    frame = pd.DataFrame(rows, dtype=str)
+    said = [column for column in frame.columns if not frame[column].isin(["", "–"]).all()]
+    return Table(caption, frame[said], note, long)

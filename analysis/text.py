@@ -1,0 +1,89 @@
+"""Numbers as a reader wants them: few digits, an interval in brackets, a p-value that never reads 0."""
+
+import math
+from collections.abc import Iterable
+
+from analysis.statistics import Comparison, Interval
+
+NONE = "–"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """`value` to some significant digits, as 1.23e-05 when very small or large; a dash for NaN or null."""
+    if value is None or math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    text = (
+        f"{value:.{digits}g}" if value == 0 or 1e-3 <= abs(value) < 10**digits else _scientific(value, digits)
+    )
+    return text.replace("-", "−")
+
+
+def _scientific(value: float, digits: int) -> str:
+    if 10**digits <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def setting(value: object) -> str:
+    """A configured value (0.001, 1e-06, 'full', 4000) in its shortest exact form."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def fixed(value: float, decimals: int = 2, signed: bool = False) -> str:
+    """`value` with a fixed number of decimals, with a sign where asked."""
+    if math.isnan(value):
+        return NONE
+    return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")
+
+
+def interval(value: Interval, decimals: int = 2, signed: bool = False) -> str:
+    """`2.00 [1.99, 2.01]`; the estimate alone where there are no bounds."""
+    estimate = fixed(value.estimate, decimals, signed)
+    if math.isnan(value.low):
+        return estimate
+    return f"{estimate} [{fixed(value.low, decimals, signed)}, {fixed(value.high, decimals, signed)}]"
+
+
+def slope(value: Interval) -> str:
+    """A slope with as many decimals (2 or 3) as its interval needs to have a width."""
+    half = value.high - value.estimate
+    return interval(value, min(3, max(2, math.ceil(-math.log10(half)) if half > 0 else 2)))
+
+
+def points(value: Interval, signed: bool = False) -> str:
+    """An accuracy or a difference of accuracies in percent (points), one decimal."""
+    return interval(Interval(*(100 * bound for bound in value)), 1, signed)
+
+
+def p_value(p: float) -> str:
+    """A p-value to two digits, never below what a reader should believe."""
+    if math.isnan(p):
+        return NONE
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.1 else f"{p:.2f}"
+
+
+def margin(comparison: Comparison) -> str:
+    """`+3.1 [+1.0, +5.2], p = 0.012`, in points of accuracy."""
+    if math.isnan(comparison.difference.estimate):
+        return NONE
+    text = points(comparison.difference, signed=True)
+    return text if math.isnan(comparison.p) else f"{text}, {p_phrase(comparison.p)}"
+
+
+def p_phrase(p: float) -> str:
+    """`p = 0.012` or `p < 0.0001`, to stand in a sentence."""
+    return f"p {p_value(p)}" if p < 1e-4 else f"p = {p_value(p)}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    words = list(words)
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def count(amount: int, noun: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{amount} {noun}{'' if amount == 1 else 's'}"

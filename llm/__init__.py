@@ -1,0 +1,1 @@
+"""Models, tasks, objectives and the training suite: `python -m llm`."""

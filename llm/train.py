@@ -1,0 +1,249 @@
+"""The training suite: fine-tune a language model with a zeroth-order or a first-order method, and keep every
+measurement.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tqdm import tqdm
+
+from llm import models, tasks
+from llm.first_order import FIRST_ORDER, FirstOrder
+from llm.models import LanguageModel
+from llm.objective import Encoded, Measured, Objective, calibrated_accuracy
+from llm.zeroth_order import ZerothOrder
+from zobench import derive, methods, schedule, streams
+from zobench.naming import require_known
+from zobench.options import option
+from zobench.records import Row, Run
+from zobench.space import require_reproducible
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `python -m llm train`."""
+
+    model: str = option("tiny-opt", "tiny-opt, smollm2-135m-instruct, a hub id, a folder or a .gguf file")
+    task: str = option("spam", "spam, sentences, sst2")
+    data: str | None = option(None, "folder of the task's files; without it: shipped, or the hub")
+    method: str = option("mezo", "mezo, kerzoo, forward, richardson, coordinate (name:option=value...), sgd, adamw")
+    steps: int = option(500, "optimisation steps")
+    lr: float = option(1e-3, "learning rate")
+    epsilon: float = option(1e-3, "displacement of the zeroth-order methods")
+    schedule: str = option("constant", "constant, linear or cosine")
+    warmup: int = option(0, "steps of linear warm-up")
+    weight_decay: float = option(0.0, "decoupled weight decay, not on biases and norms")
+    batch: int = option(16, "examples a step")
+    train: int = option(500, "training examples")
+    dev: int = option(200, "development examples")
+    test: int = option(300, "test examples")
+    max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
+    eval_every: int = option(50, "steps between evaluations on dev")
+    seed: int = option(0, "names the split, the minibatches and the directions")
+    device: str = option("cpu", "cpu, cuda, cuda:1, ...")
+    dtype: str = option("float32", "float32, bfloat16 or float16")
+    save: bool = option(True, "write the tuned weights to <out>/model")
+    journal: bool = option(True, "a row for each step, from which an interrupted zeroth-order run continues")
+    provenance: str = option("live", "a word about where the rows come from, shown in reports")
+    out: str = option("runs/train", "folder of the results; an interrupted run continues there")
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The encoded examples of a run."""
+
+    train: list[Encoded]
+    dev: list[Encoded]
+    test: list[Encoded]
+
+
+def run(options: TrainOptions) -> None:
+    """Fine-tune a causal language model with forward passes only (or a first-order reference) on a labelled task."""
+    session = Session(options)
+    session.go()
+    print(f"rows: {session.record.folder / 'rows.jsonl'}")
+
+
+class Session:
+    """One run: everything is checked before the folder of results is touched, and before long work starts."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.options = options
+        _check(options)
+        task = tasks.find(options.task)
+        split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
+        self.language_model = models.load(options.model, options.device, options.dtype)
+        self.objective = Objective.of(self.language_model, task.candidates, options.max_tokens)
+        self.data = Data(*(self.objective.encode(part) for part in split))
+        self.trainer = trainer(options, self.language_model)
+        self.start_loss = require_reproducible(lambda: self.objective.losses(self.minibatch(0)))
+        if not math.isfinite(self.start_loss):
+            raise ValueError(
+                f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
+            )
+        self.record = Run(options.out, {"command": "train", **asdict(options)})
+        self.began = time.perf_counter() - self._seconds_before()
+        self.losses: list[float] = []
+        self._dev = ""
+        self._journalled = 0
+
+    def minibatch(self, step: int) -> list[Encoded]:
+        """Return the examples of a step: drawn by the seed and the step, the same for every method."""
+        order = streams.uniform(derive("minibatch", self.options.seed, step), (len(self.data.train),)).argsort()
+        return [self.data.train[i] for i in order[: self.options.batch].tolist()]
+
+    def go(self) -> None:
+        """Run, or continue, to the final row. An interruption keeps what was measured and can be continued."""
+        if self.record.find(kind="final"):
+            print(f"{self.record.folder} holds a finished run")
+            return
+        self._baselines()
+        steps = self.record.find(kind="step")
+        self._journalled = len(steps)
+        first = self.trainer.replay(steps)
+        status = "ok"
+        with interruptible() as interrupted, self._bar(first) as bar:
+            for step in bar:
+                if step % self.options.eval_every == 0 and not self.record.find(kind="evaluation", step=step):
+                    self._evaluate(step, bar)
+                try:
+                    self._step(step, bar)
+                except FloatingPointError as error:
+                    self.record.append({"kind": "failure", "step": step, "reason": str(error)})
+                    status = "diverged"
+                    break
+                if interrupted():
+                    raise KeyboardInterrupt
+        self._finish(status)
+
+    def _bar(self, first: int) -> Any:
+        return tqdm(
+            range(first, self.options.steps), initial=first, total=self.options.steps, unit="step", mininterval=1.0
+        )
+
+    def _step(self, step: int, bar: Any) -> None:
+        batch = self.minibatch(step)
+        key = derive("directions", self.options.seed, step)
+        row = self.trainer.step(key, lambda: self.objective.losses(batch))
+        self.losses.append(row["train_loss"])
+        if self.options.journal and step >= self._journalled:
+            self.record.append({"kind": "step", "step": step, **self._cost(), **row})
+        bar.set_postfix_str(f"train loss {row['train_loss']:.3f} {self._dev}", refresh=False)
+
+    def _baselines(self) -> None:
+        if self.record.find(kind="baseline"):
+            return
+        train, dev, test = (self.objective.measure(part) for part in (self.data.train, self.data.dev, self.data.test))
+        zero = {"dev_accuracy": dev.accuracy, "test_accuracy": test.accuracy}
+        fitted = {
+            name: calibrated_accuracy(train, part) for name, part in (("dev_accuracy", dev), ("test_accuracy", test))
+        }
+        chance = dict.fromkeys(zero, _majority(train, dev, test))
+        for name, row in (("chance", chance), ("zero-shot", zero), ("calibrated zero-shot", fitted)):
+            self.record.append(
+                {"kind": "baseline", "name": name, **self._names(), **row, "test_examples": len(self.data.test)}
+            )
+
+    def _evaluate(self, step: int, bar: Any = None) -> Measured:
+        found = self.objective.measure(self.data.dev)
+        train_loss = sum(self.losses) / len(self.losses) if self.losses else None
+        self.losses.clear()
+        row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy}
+        self.record.append({"kind": "evaluation", "step": step, **self._names(), **self._cost(), **row})
+        self._dev = f"dev loss {found.loss:.3f} accuracy {found.accuracy:.1%}"
+        return found
+
+    def _finish(self, status: str) -> None:
+        step = self.trainer.steps
+        if not self.record.find(kind="evaluation", step=step):
+            self._evaluate(step)
+        test = self.objective.measure(self.data.test)
+        evaluations = self.record.find(kind="evaluation")
+        best = min(evaluations, key=lambda row: math.inf if row["dev_loss"] is None else row["dev_loss"])
+        if self.options.save:
+            models.save(self.language_model, self.record.folder / "model")
+        row = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_examples": len(self.data.test)}
+        about = {"best_step": best["step"], "status": status, "weights": self.language_model.weights}
+        self.record.append({"kind": "final", "step": step, **self._names(), **self._cost(), **row, **about})
+        dev_accuracy = evaluations[-1]["dev_accuracy"]
+        print(f"{self.options.method}: dev accuracy {dev_accuracy:.1%}, test {test.accuracy:.1%} ({status})")
+
+    def _names(self) -> Row:
+        options = self.options
+        return {
+            "model": Path(options.model).name if Path(options.model).exists() else options.model,
+            "task": options.task,
+            "method": options.method,
+            "estimator": self.trainer.identity,
+            "seed": options.seed,
+            "lr": options.lr,
+            "provenance": options.provenance,
+        }
+
+    def _cost(self) -> Row:
+        return {
+            "forward_passes": self.trainer.forward_passes,
+            "backward_passes": self.trainer.backward_passes,
+            "seconds": time.perf_counter() - self.began,
+        }
+
+    def _seconds_before(self) -> float:
+        return max((row["seconds"] for row in self.record.rows if "seconds" in row), default=0.0)
+
+
+def _check(options: TrainOptions) -> None:
+    """Refuse what cannot work before anything is loaded."""
+    require_known(options.method.partition(":")[0], [m.name for m in methods.table()] + list(FIRST_ORDER), "method")
+    if options.steps < 1 or options.batch < 1 or options.eval_every < 1:
+        raise ValueError(
+            f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"
+        )
+    if options.batch > options.train:
+        raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")
+
+
+def trainer(options: TrainOptions, language_model: LanguageModel) -> ZerothOrder | FirstOrder:
+    """Return what takes the steps of the named method.
+
+    Raises:
+        ValueError: an option of the method is out of range, or epsilon is below the resolution of the weights.
+    """
+    rate = schedule(options.schedule, options.lr, options.steps, options.warmup)
+    if options.method in FIRST_ORDER:
+        return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
+    estimator = methods.parse(options.method, epsilon=options.epsilon)
+    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay)
+
+
+def _majority(train: Measured, *parts: Measured) -> float:
+    counts = train.labels.bincount()
+    return float(counts.max() / counts.sum())
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Let the first SIGINT or SIGTERM only be noted, so that no step is torn; the second acts as usual."""
+    seen: list[int] = []
+    previous: dict[int, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        signal.signal(number, previous[number])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread: signals are somebody else's business
+        pass
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

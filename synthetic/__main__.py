@@ -1,0 +1,23 @@
+"""`python -m synthetic COMMAND`."""
+
+import sys
+from collections.abc import Sequence
+
+from synthetic import bench, bias, converge, kernel_table
+from zobench.options import run_command
+
+COMMANDS = {
+    "bias": (bias.BiasOptions, bias.run),
+    "converge": (converge.ConvergeOptions, converge.run),
+    "kernels": (kernel_table.KernelOptions, kernel_table.run),
+    "bench": (bench.BenchOptions, bench.run),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command of the synthetic suites."""
+    return run_command("python -m synthetic", "Estimators on functions whose gradient is known.", COMMANDS, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""The speed of Monte Carlo, against the random-number bound: what drawing the directions alone would take."""
+
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from synthetic import problems
+from zobench import methods, moments
+from zobench.montecarlo import chunk_rows
+from zobench.options import option
+from zobench.records import Run
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Options of `python -m synthetic bench`."""
+
+    methods: tuple[str, ...] = option(("mezo", "kerzoo", "kerzoo:law=rademacher"), "name[:option=value]...")
+    problem: str = option("quartic", "quadratic, cubic, quartic, sextic")
+    dim: int = option(16, "number of variables")
+    samples: int = option(10_000_000, "estimates a repetition")
+    repetitions: int = option(3, "alternating repetitions; the median counts")
+    out: str = option("runs/bench", "folder of the results; every call appends rows")
+
+
+def run(options: BenchOptions) -> None:
+    """Time `moments` and print estimates per second and the share of the random-number bound."""
+    record = Run(options.out, {"command": "bench", **asdict(options)})
+    problem = problems.make(options.problem, options.dim)
+    x = problems.start(problem)
+    jobs: dict[str, Callable[[], object]] = {"bound": lambda: draw_only(options.samples, options.dim)}
+    for method in options.methods:
+        estimator = methods.parse(method, epsilon=0.1)
+        jobs[method] = lambda estimator=estimator: moments(estimator, problem, x, samples=options.samples)
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(options.repetitions):
+        for name, job in jobs.items():
+            began = time.perf_counter()
+            job()
+            seconds[name].append(time.perf_counter() - began)
+    bound = statistics.median(seconds.pop("bound"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{options.samples:.3g} estimates in d = {options.dim}; drawing their float64 normals alone: {bound:.2f} s")
+    print(f"{'method':26}{'seconds':>9}{'estimates/s':>14}{'share of bound':>16}")
+    for name, times in seconds.items():
+        middle = statistics.median(times)
+        print(f"{name:26}{middle:9.2f}{options.samples / middle:14.4g}{bound / middle:16.1%}")
+        rates = {"seconds": times, "bound_seconds": bound, "samples": options.samples, "dim": options.dim}
+        record.append({"kind": "bench", "method": name, **rates, "peak_gib": peak, "threads": torch.get_num_threads()})
+    print(f"peak resident size of the process: {peak:.2f} GiB")
+
+
+def draw_only(samples: int, dim: int) -> None:
+    """Draw samples x dim float64 standard normals on torch's number of threads, and nothing else."""
+    rows = chunk_rows(dim)
+
+    def draw(chunk: int) -> None:
+        np.random.Generator(np.random.SFC64(chunk)).standard_normal((min(rows, samples - chunk * rows), dim))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for _ in pool.map(draw, range(-(-samples // rows))):
+            pass

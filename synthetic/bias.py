@@ -1,0 +1,163 @@
+"""The bias suite: measured bias, variance and error of each estimator beside the predictions."""
+
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import zobench
+from synthetic import problems
+from synthetic.problems import RidgePolynomial
+from zobench import LineEstimator, Moments, derive, methods, theory
+from zobench.options import option
+from zobench.records import Run
+
+PLAIN, CONTROLLED = "plain", "controlled"
+
+
+@dataclass(frozen=True)
+class BiasOptions:
+    """Options of `python -m synthetic bias`."""
+
+    methods: tuple[str, ...] = option(
+        ("mezo", "kerzoo", "forward", "richardson", "coordinate"), "name[:option=value]..."
+    )
+    problem: tuple[str, ...] = option(("quadratic", "sextic"), "quadratic, cubic, quartic, sextic")
+    dim: int = option(16, "number of variables")
+    condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
+    rotated: bool = option(True, "random eigenvectors instead of the axes")
+    epsilons: tuple[float, ...] = option((0.02, 0.05, 0.1, 0.2, 0.5), "displacements")
+    samples: int = option(1_000_000, "plain estimates a cell")
+    controlled_samples: int = option(100_000, "estimates with the control variate a cell; 0 leaves them out")
+    noise: float = option(0.0, "standard deviation of the noise of one evaluation (plain sampling only)")
+    seed: int = option(0, "names problem, point and draws")
+    out: str = option("runs/bias", "folder of the results; an interrupted run continues there")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One estimator on one problem at one point."""
+
+    method: str
+    estimator: LineEstimator
+    problem: RidgePolynomial
+    x: Tensor
+    sampling: str
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells this cell's row from the others."""
+        return {
+            "method": self.method,
+            "problem": self.problem.name,
+            "epsilon": self.estimator.epsilon,
+            "sampling": self.sampling,
+        }
+
+
+def run(options: BiasOptions) -> None:
+    """Measure bias, variance and mean squared error against exact gradients, beside the theory."""
+    cells = _cells(options)
+    record = Run(options.out, {"command": "bias", **asdict(options)})
+    with tqdm(cells, unit="cell") as progress:
+        for cell in progress:
+            if record.find(kind="bias", **cell.identity):
+                continue
+            row = measure(cell, options)
+            record.append(row)
+            progress.set_postfix_str(
+                f"{cell.method} {cell.problem.name} eps {row['epsilon']:g}: bias {row['bias']:.2e}"
+            )
+    print(table(record.rows))
+    print(f"rows: {record.folder / 'rows.jsonl'}")
+
+
+def _cells(options: BiasOptions) -> list[Cell]:
+    if not options.methods or not options.epsilons or not options.problem:
+        raise ValueError("give at least one of --methods, --problem and --epsilons")
+    cells = []
+    for name in options.problem:
+        problem = problems.make(name, options.dim, options.condition, options.rotated, seed=options.seed)
+        x = problems.start(problem, options.seed)
+        for method in options.methods:
+            for epsilon in options.epsilons:
+                estimator = methods.parse(method, epsilon=epsilon)
+                for sampling in (PLAIN, CONTROLLED) if options.controlled_samples else (PLAIN,):
+                    cells.append(Cell(method, estimator, problem, x, sampling))
+    return cells
+
+
+def measure(cell: Cell, options: BiasOptions) -> dict[str, Any]:
+    """Return the row of one cell: measurement, standard errors, prediction."""
+    began = time.perf_counter()
+    gradient = cell.problem.gradient(cell.x)
+    key = derive("bias", options.seed, cell.problem.name, cell.estimator.epsilon.hex(), cell.sampling)
+    if cell.sampling == PLAIN:
+        found = zobench.moments(cell.estimator, cell.problem, cell.x, key, options.samples, options.noise)
+        found = replace(found, mean=found.mean - gradient)
+    else:
+        single = replace(cell.estimator, n=1)
+        found = zobench.controlled_moments(single, cell.problem, gradient, cell.x, key, options.controlled_samples)
+    common = {
+        "kind": "bias",
+        **cell.identity,
+        "estimator": repr(cell.estimator),
+        "dim": options.dim,
+        "samples": found.samples,
+        "queries": cell.estimator.ask(0, ()).queries,
+        "noise": options.noise,
+        "gradient_norm": float(gradient.norm()),
+    }
+    spread = _spread(cell, found, options.noise) if cell.sampling == PLAIN else {}
+    return {**common, **_bias(cell, found), **spread, "seconds": time.perf_counter() - began}
+
+
+def _bias(cell: Cell, found: Moments) -> dict[str, float]:
+    """The norm of the measured bias; its standard error along itself, from the errors of the coordinates."""
+    predicted = theory.bias(cell.estimator, cell.problem, cell.x)
+    size = float(found.mean.norm())
+    along = found.mean / size if size else torch.zeros_like(found.mean)
+    floor = math.sqrt(found.covariance_trace / found.samples)
+    off = float((found.mean - predicted).norm())
+    return {
+        "bias": size,
+        "bias_error": float((along * found.mean_error).norm()),
+        "floor": floor,
+        "predicted_bias": float(predicted.norm()),
+        "bias_deviation": off / math.hypot(floor, _rounding(cell)),
+    }
+
+
+def _rounding(cell: Cell) -> float:
+    """What float64 differences cannot see: one unit in the last place of f(x), over epsilon."""
+    return torch.finfo(torch.float64).eps * float(cell.problem(cell.x).abs()) / cell.estimator.epsilon
+
+
+def _spread(cell: Cell, found: Moments, noise: float) -> dict[str, Any]:
+    offset = float(found.mean @ found.mean)
+    return {
+        "covariance_trace": found.covariance_trace,
+        "covariance_trace_error": found.covariance_trace_error,
+        "predicted_covariance_trace": theory.covariance_trace(cell.estimator, cell.problem, cell.x, noise),
+        # the squared norm of the sampling error of the mean, trace / samples, is no bias
+        "mse": found.covariance_trace * (1 - 1 / found.samples) + offset,
+        "mse_error": found.covariance_trace_error,
+        "predicted_mse": theory.mse(cell.estimator, cell.problem, cell.x, noise),
+        "prediction_terms": theory.coverage(cell.estimator, cell.problem),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the rows as aligned text."""
+    titles = f"{'bias':>11}{'+-':>9}{'predicted':>11}{'off':>6}"
+    lines = [f"{'problem':10}{'method':16}{'epsilon':>8} {'sampling':11}{titles}"]
+    for row in (r for r in rows if r["kind"] == "bias"):
+        lines.append(
+            f"{row['problem']:10}{row['method']:16}{row['epsilon']:8g} {row['sampling']:11}{row['bias']:11.3e}"
+            f"{row['bias_error']:9.1e}{row['predicted_bias']:11.3e}{row['bias_deviation']:6.2f}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,136 @@
+"""The convergence suite: loss against evaluations, each method at the learning rate that tuning found for it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from synthetic import problems
+from synthetic.problems import RidgePolynomial
+from zobench import SGD, Combination, Estimator, FlatSpace, derive, methods, query
+from zobench.options import option
+from zobench.records import Run
+
+DIVERGED = 1e6
+
+
+@dataclass(frozen=True)
+class ConvergeOptions:
+    """Options of `python -m synthetic converge`."""
+
+    methods: tuple[str, ...] = option(
+        ("mezo", "kerzoo", "forward", "richardson", "coordinate"), "name[:option=value]..."
+    )
+    problem: str = option("quartic", "quadratic, quartic, sextic")
+    dim: int = option(16, "number of variables")
+    condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
+    epsilon: float = option(1e-3, "displacement")
+    evaluations: int = option(20_000, "budget of loss evaluations of one run")
+    seeds: int = option(5, "runs of each method: starting points and directions")
+    tuning_seeds: int = option(5, "other runs, on which the learning rate is chosen")
+    rates: tuple[float, ...] = option(
+        tuple(2.0**-k for k in range(11)), "learning rates tried, the same number for every method"
+    )
+    points: int = option(100, "rows of a run")
+    out: str = option("runs/converge", "folder of the results; an interrupted run continues there")
+
+
+def run(options: ConvergeOptions) -> None:
+    """Minimise a problem with every method at equal loss evaluations, learning rates tuned on other seeds."""
+    problem = problems.make(options.problem, options.dim, options.condition)
+    estimators = {name: methods.parse(name, epsilon=options.epsilon) for name in options.methods}
+    record = Run(options.out, {"command": "converge", **asdict(options)})
+    with tqdm(estimators.items(), unit="method") as progress:
+        for name, estimator in progress:
+            lr = _tuned(record, name, estimator, problem, options)
+            progress.set_postfix_str(f"{name}: lr {lr:g}")
+            if len(record.find(kind="end", method=name)) == 0:
+                _final(record, name, estimator, problem, options, lr)
+    print(table(record.rows))
+    print(f"rows: {record.folder / 'rows.jsonl'}")
+
+
+def _tuned(record: Run, name: str, estimator: Estimator, problem: RidgePolynomial, options: ConvergeOptions) -> float:
+    """The rate with the least mean final loss on the tuning seeds, all rates tried, diverged ones too."""
+    seeds = range(-options.tuning_seeds, 0)
+    for lr in options.rates:
+        if not record.find(kind="tune", method=name, lr=lr):
+            final = descend(estimator, problem, options, lr, list(seeds))[-1][1]
+            diverged = not bool((final < DIVERGED).all())
+            row = {"kind": "tune", "method": name, "problem": problem.name, "dim": problem.dim, "lr": lr}
+            status = "diverged" if diverged else "ok"
+            record.append({**row, "seeds": len(seeds), "loss": None if diverged else final.mean(), "status": status})
+    finished = [row for row in record.find(kind="tune", method=name) if row["status"] == "ok"]
+    if not finished:
+        raise ValueError(f"{name} diverged at every rate in {options.rates}: give smaller --rates")
+    return float(min(finished, key=lambda row: row["loss"])["lr"])
+
+
+def _final(
+    record: Run, name: str, estimator: Estimator, problem: RidgePolynomial, options: ConvergeOptions, lr: float
+) -> None:
+    seeds = list(range(options.seeds))
+    common = {"method": name, "estimator": repr(estimator), "problem": problem.name, "dim": problem.dim, "lr": lr}
+    queries = estimator.ask(0, estimator.init()).queries
+    kept = {(row["seed"], row["step"]) for row in record.find(kind="converge", method=name)}
+    for step, losses in descend(estimator, problem, options, lr, seeds):
+        for seed, loss in zip(seeds, losses.tolist(), strict=True):
+            if (seed, step) in kept:
+                continue
+            row = {"seed": seed, "epsilon": options.epsilon, "step": step, "evaluations": step * queries, "loss": loss}
+            gap = None if problem.minimum is None else loss - problem.minimum
+            record.append({"kind": "converge", **common, **row, "gap": gap, "status": _status(loss)})
+    record.append({"kind": "end", **common})
+
+
+def _status(loss: float) -> str:
+    return "ok" if loss < DIVERGED else "diverged"
+
+
+def descend(
+    estimator: Estimator, problem: RidgePolynomial, options: ConvergeOptions, lr: float, seeds: list[int]
+) -> list[tuple[int, Tensor]]:
+    """Return (step, loss of each seed) along SGD from the seeds' starting points; all seeds are one batch.
+
+    Steps spend the budget of evaluations; a seed whose loss passes 1e6 has diverged and stops there.
+    """
+    points = torch.stack([problems.start(problem, seed) for seed in seeds])
+    space, rule = FlatSpace(points), SGD(lr)
+    memory, state = rule.init(space), estimator.init()
+    steps = options.evaluations // estimator.ask(0, state).queries
+    every = max(1, steps // options.points)
+    curve = [(0, problem(space.x))]
+    for step in range(1, steps + 1):
+        key = derive("converge", seeds[0], step)
+        told = query(space, estimator, problem, key, state, (len(seeds),))
+        assert told.gradient is not None  # query returns only then
+        alive = problem(space.x) < DIVERGED
+        memory, state = rule.apply_(space, _of_living(told.gradient, alive), memory), told.state
+        if step % every == 0 or step == steps:
+            curve.append((step, problem(space.x)))
+    return curve
+
+
+def _of_living(gradient: Combination, alive: Tensor) -> Combination:
+    """The gradient with the coefficients of diverged seeds at 0: they stay where they are, and stay counted."""
+    return Combination(
+        tuple(t._replace(coefficients=t.coefficients.where(alive[:, None], 0.0)) for t in gradient.terms)
+    )
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the final loss of each method: median, least and greatest over the seeds."""
+    lines = [f"{'method':16}{'lr':>10}{'evaluations':>13}{'median loss':>13}{'least':>11}{'greatest':>11}"]
+    runs = [row for row in rows if row["kind"] == "converge"]
+    for method in dict.fromkeys(row["method"] for row in runs):
+        mine = [row for row in runs if row["method"] == method]
+        last = max(row["step"] for row in mine)
+        final = [row for row in mine if row["step"] == last]
+        losses = sorted(float("inf") if row["loss"] is None else row["loss"] for row in final)
+        lines.append(
+            f"{method:16}{final[0]['lr']:10.4g}{final[0]['evaluations']:13d}{losses[len(losses) // 2]:13.4e}"
+            f"{losses[0]:11.3e}{losses[-1]:11.3e}"
+        )
+    return "\n".join(lines)

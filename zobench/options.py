@@ -1,0 +1,121 @@
+"""Options: a frozen dataclass as a command line and as a TOML file."""
+
+import argparse
+import dataclasses
+import tomllib
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from zobench.naming import require_known
+
+Options = TypeVar("Options")
+
+
+def option(default: Any, help: str) -> Any:
+    """Return a dataclass field with a default and a help text."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
+    """Give the parser one --option for each field of the dataclass, and --config for a TOML file with the same
+    names.
+    """
+    parser.add_argument("--config", metavar="FILE", help="TOML file of options, such as the config.toml of a run")
+    types_of = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        flag = "--" + field.name.replace("_", "-")
+        text = f"{field.metadata.get('help', '')} (default: {_shown(field.default)})".strip().replace("%", "%%")
+        if types_of[field.name] is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        else:
+            convert = _converter(types_of[field.name])
+            parser.add_argument(flag, type=convert, default=argparse.SUPPRESS, help=text, metavar=_metavar(convert))
+
+
+def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
+    """Return the dataclass from --config, overridden by what the command line gives.
+
+    Raises:
+        UnknownNameError: a key of the file is no option; the message names the nearest.
+        ValueError: the file is missing or is not TOML.
+    """
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    values = _read(arguments.config) if arguments.config else {}
+    values.pop("command", None)
+    for key in values:
+        require_known(key, names, f"option in {arguments.config}:")
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    types_of = get_type_hints(cls)
+    loaded = {k: tuple(v) if get_origin(types_of[k]) is tuple else v for k, v in values.items()}
+    return cls(**{**loaded, **given})
+
+
+def _read(file: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"--config {file}: no such file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"--config {file}: not TOML: {error}") from None
+
+
+def whole(text: str) -> int:
+    """Return a whole number written as 1000 or 1e3.
+
+    Raises:
+        ValueError: the text is not a whole number.
+    """
+    number = float(text)
+    if number != int(number):
+        raise ValueError(f"{text} is not a whole number")
+    return int(number)
+
+
+def _converter(kind: Any) -> Callable[[str], Any]:
+    if get_origin(kind) is tuple:
+        item = _converter(get_args(kind)[0])
+        return _named("list", lambda text: tuple(item(part.strip()) for part in text.split(",") if part.strip()))
+    if isinstance(kind, types.UnionType):
+        return _converter(next(k for k in get_args(kind) if k is not type(None)))
+    converters: dict[Any, Callable[[str], Any]] = {int: whole, float: float, Path: Path}
+    return converters.get(kind, str)
+
+
+def _named(name: str, function: Callable[[str], Any]) -> Callable[[str], Any]:
+    function.__name__ = name
+    return function
+
+
+def _metavar(convert: Callable[[str], Any]) -> str:
+    return {"whole": "N", "float": "X", "list": "A,B,..."}.get(convert.__name__, "NAME")
+
+
+def _shown(default: Any) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def run_command(
+    prog: str,
+    description: str,
+    commands: dict[str, tuple[type[Any], Callable[[Any], None]]],
+    argv: Sequence[str] | None,
+) -> int:
+    """Run the command that argv names and return the exit status; a ValueError becomes one line on stderr, not a
+    traceback.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (cls, function) in commands.items():
+        text = (function.__doc__ or "").strip().partition("\n")[0]
+        add_arguments(subparsers.add_parser(name, help=text, description=function.__doc__), cls)
+    arguments = parser.parse_args(argv)
+    cls, function = commands[arguments.command]
+    try:
+        function(build(cls, arguments))
+    except (ValueError, FileNotFoundError) as error:
+        parser.exit(2, f"{prog} {arguments.command}: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, f"{prog} {arguments.command}: interrupted; what was measured is kept\n")
+    return 0
