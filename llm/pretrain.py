@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from random import Random
@@ -22,17 +22,12 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from tqdm import tqdm
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from llm import corpus
+from llm.bpe import BOS, PAD, train_tokenizer
 from llm.perplexity import encode, perplexity, shuffled_words, token_losses
-
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")  # ids 0 to 3, as in the published OPT
-PAD, BOS = 1, 2  # OPT begins a text with "</s>" too
-# Words that the shipped tasks answer with. They are single tokens in the published OPT, hence here too.
-WHOLE_WORDS = (" normal", " spam", " terrible", " great")
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
     if out.exists():
         raise FileExistsError(f"{out} already exists: pretraining never overwrites; name another folder")
     began = time.perf_counter()
-    tokenizer = train_tokenizer(corpus.pretraining_texts(config.data), config)
+    tokenizer = train_tokenizer(corpus.pretraining_texts(config.data), config.vocabulary, config.positions)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(config.threads)
@@ -91,29 +86,6 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
     record = _record(config, model, losses, perplexities, time.perf_counter() - began)
     _write(out, tokenizer, model, record)
     return record
-
-
-def train_tokenizer(texts: Sequence[str], config: PretrainConfig) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE with OPT's conventions: pad 1, bos = eos = unk = 2, BOS before each text.
-
-    Returns:
-        the tokenizer; `WHOLE_WORDS` are single tokens of it.
-    """
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=config.vocabulary,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    bpe.train_from_iterator([*texts, *WHOLE_WORDS * len(texts)], trainer)
-    bpe.post_processor = processors.TemplateProcessing(
-        single="</s> $A", pair="</s> $A </s> $B", special_tokens=[("</s>", BOS)]
-    )
-    end = {"bos_token": "</s>", "eos_token": "</s>", "unk_token": "</s>"}
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, pad_token="<pad>", model_max_length=config.positions, **end)
 
 
 def new_model(config: PretrainConfig) -> OPTForCausalLM:
@@ -175,7 +147,7 @@ def held_out_perplexities(
     """Measure what was learned. A model that knew only word frequencies would do no worse on shuffled texts.
 
     Returns:
-        perplexity per token on the test pool, on its texts with their words shuffled, and on texts trained on.
+        perplexity per token on the test pool, on its texts with words shuffled, and on texts trained on.
     """
     texts = corpus.held_out_texts(config.data)
     seen = corpus.pretraining_texts(config.data)[:: config.batch]

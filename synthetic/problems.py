@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from zobench import streams
 from zobench.keys import derive
@@ -57,12 +58,15 @@ class RidgePolynomial:
         return 0.0 if proven and min(self.ridges.get(4, 0.0), self.ridges.get(6, 0.0)) >= 0 else None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return f(x)."""
-        y = x - self.centre
-        quadratic = ((y @ self.hessian) * y).sum(-1).mul_(0.5)
-        if not self.ridges:
-            return quadratic
-        return quadratic + self._psi(y @ self.ridge_directions.T, 0).sum(-1)
+        """Return f(x), as sum_j s_j ((B s)_j / 2 + s_j p(s_j)) with s = V y, B = V A V^T and psi(s) = s^2 p(s): few
+        passes over x.
+        """
+        v = self.ridge_directions
+        s = linear(x, v, -(v @ self.centre))
+        inner = linear(s, v @ self.hessian @ v.T / 2)
+        if self.ridges:
+            inner.addcmul_(s, self._series(s, 0, 2))
+        return inner.mul_(s).sum(-1)
 
     value = __call__
 
@@ -105,18 +109,21 @@ class RidgePolynomial:
         return self._psi(self.ridge_directions @ (x - self.centre), order)
 
     def _psi(self, s: Tensor, order: int) -> Tensor:
-        """The order-th derivative of psi at s, by Horner's rule in s^gap."""
-        terms = [(p - order, c / math.factorial(p - order)) for p, c in sorted(self.ridges.items()) if p >= order]
+        """The order-th derivative of psi at s."""
+        return self._series(s, order, 0)
+
+    def _series(self, s: Tensor, order: int, divided: int) -> Tensor:
+        """The order-th derivative of psi at s, divided by s^divided."""
+        ridges = sorted(self.ridges.items())
+        terms = [(p - order - divided, c / math.factorial(p - order)) for p, c in ridges if p >= order]
         if not terms:
             return torch.zeros_like(s)
-        lowest = terms[0][0]
-        value, power = torch.full_like(s, terms[-1][1]), terms[-1][0]
-        for lower, coefficient in reversed(terms[:-1]):
-            value = value.mul_(s if power - lower == 1 else s * s).add_(coefficient)
-            power = lower
-        for _ in range(lowest):
-            value = value.mul_(s)
-        return value
+        value, power = torch.tensor(terms[-1][1], dtype=s.dtype), terms[-1][0]
+        for lower, coefficient in [*reversed(terms[:-1]), (0, 0.0)]:
+            for _ in range(power - lower):
+                value = value * s
+            value, power = value + coefficient if coefficient else value, lower
+        return value.expand_as(s)
 
 
 def make(

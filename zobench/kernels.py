@@ -85,11 +85,13 @@ class PolynomialKernel(Kernel):
         return self.name
 
     def __call__(self, r: Tensor) -> Tensor:
-        """Return K(r), by Horner's rule."""
-        value = torch.zeros_like(r)
-        for coefficient in reversed(self.coefficients):
-            value = value * r + coefficient
-        return value
+        """Return K(r), by Horner's rule in r^2."""
+        square = r * r
+        *lower, leading = self.coefficients[1::2]
+        value = torch.full_like(r, leading)
+        for coefficient in reversed(lower):
+            value = value.mul_(square).add_(coefficient)
+        return value * r
 
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
         """Return r ~ Uniform[-1, 1] and K(r)."""
