@@ -54,7 +54,7 @@ class RidgePolynomial:
     def minimum(self) -> float | None:
         """The least value, 0, where the coefficients prove it; else None."""
         least = float(torch.linalg.eigvalsh(self.hessian)[0])
-        proven = self.ridges.get(3, 0.0) ** 2 <= 3 * least * self.ridges.get(4, 0.0)
+        proven = self.ridges.get(3, 0.0) ** 2 <= 3 * least * self.ridges.get(4, 0.0) * (1 + 1e-12)
         return 0.0 if proven and min(self.ridges.get(4, 0.0), self.ridges.get(6, 0.0)) >= 0 else None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -143,11 +143,13 @@ def make(
 
     Raises:
         UnknownNameError: no such problem.
-        ValueError: dim < 1 or condition < 1.
+        ValueError: dim < 1, condition < 1, or a negative quartic or sextic coefficient.
     """
     require_known(name, DEGREES, "problem")
     if dim < 1 or not condition >= 1:
         raise ValueError(f"dim is {dim}, condition {condition}: give dim >= 1 and condition >= 1")
+    if quartic < 0 or sextic < 0:
+        raise ValueError(f"quartic is {quartic}, sextic {sextic}: negative ones leave the problem without a minimum")
     eigenvalues = torch.logspace(-math.log10(condition), 0.0, dim, dtype=torch.float64)
     axes = orthogonal(derive("axes", seed, dim), dim) if rotated else torch.eye(dim, dtype=torch.float64)
     hessian = axes.T @ torch.diag(eigenvalues) @ axes

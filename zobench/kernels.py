@@ -69,6 +69,7 @@ class PolynomialKernel(Kernel):
     checked: bool = True
 
     def __post_init__(self) -> None:
+        _require_order(self.order)
         if any(self.coefficients[::2]):
             raise ValueError(f"kernel {self.name}: an odd polynomial is wanted, got {self.coefficients}")
         if self.checked:
@@ -129,15 +130,26 @@ def legendre(order: int, constant: float = 1.0) -> PolynomialKernel:
     Raises:
         ValueError: `order` is not an odd positive integer.
     """
-    if order != int(order) or order < 1 or order % 2 == 0:
-        raise ValueError(f"kernel order {order!r}: give an odd order 1, 3, 5, ...; even moments vanish by symmetry")
+    order = _require_order(order)
     total = [Fraction(0)] * (order + 1)
     for m in range(1, order + 1, 2):
         polynomial = _legendre_polynomial(m)
         for power, coefficient in enumerate(polynomial):
             total[power] += (2 * m + 1) * polynomial[1] * coefficient
-    name = f"legendre({order})" if constant == 1.0 else f"legendre({order}, constant={constant})"
+    name = _named("legendre", str(order), constant)
     return PolynomialKernel(name, tuple(constant * float(c) for c in total), order, constant)
+
+
+def _require_order(order: int) -> int:
+    if not isinstance(order, int | float) or order < 1 or order % 2 != 1:
+        raise ValueError(f"kernel order {order!r}: give an odd order 1, 3, 5, ...; even moments vanish by symmetry")
+    return int(order)
+
+
+def _named(name: str, order: str, constant: float) -> str:
+    """The expression that makes the kernel: its repr."""
+    arguments = [order] * bool(order) + [f"constant={constant!r}"] * (constant != 1.0)
+    return f"{name}({', '.join(arguments)})"
 
 
 def _legendre_polynomial(degree: int) -> list[Fraction]:
@@ -157,4 +169,4 @@ def kerzoo5_as_printed(constant: float = 1.0) -> PolynomialKernel:
     Source: arXiv 2505.18886.
     """
     printed = tuple(constant * 195 / 64 * c for c in (0.0, 35.0, 0.0, -126.0, 0.0, 99.0))
-    return PolynomialKernel("kerzoo5_as_printed()", printed, order=5, constant=constant, checked=False)
+    return PolynomialKernel(_named("kerzoo5_as_printed", "", constant), printed, order=5, constant=constant, checked=False)

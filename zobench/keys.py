@@ -6,6 +6,7 @@ equal numbers whatever else was drawn before, so adding a method, a thread or a 
 
 from collections.abc import Iterable, Iterator
 from hashlib import blake2b
+from operator import index
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -16,9 +17,9 @@ KEY_BITS = 63
 def derive(*names: int | str) -> int:
     """Return the key of a path of names: 63 bits of BLAKE2b, so that it fits a JSON or a torch integer.
 
-    `derive("run", 3) != derive("run", "3")`: integers and strings are told apart.
+    `derive("run", 3) != derive("run", "3")`: integers and strings are told apart; anything else is a TypeError.
     """
-    text = "\x1f".join(repr(name) for name in names)
+    text = "\x1f".join(repr(name if isinstance(name, str) else index(name)) for name in names)
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") >> (64 - KEY_BITS)
 
 

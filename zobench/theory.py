@@ -90,7 +90,8 @@ def best_epsilon(estimator: LineEstimator, problem: Problem, x: Tensor, noise: f
     bounds = (math.log(1e-8), math.log(1e2))
     grid = torch.linspace(*bounds, 93).tolist()
     start = min(grid, key=error)
-    found = minimize_scalar(error, bounds=(start - 0.5, start + 0.5), method="bounded", options={"xatol": 1e-6})
+    around = (max(start - 0.5, bounds[0]), min(start + 0.5, bounds[1]))
+    found = minimize_scalar(error, bounds=around, method="bounded", options={"xatol": 1e-6})
     return float(math.exp(found.x))
 
 

@@ -125,7 +125,7 @@ class ModuleSpace(Space):
     @torch.no_grad()
     def _sweep(self, back: Displacement, forth: Displacement, shrink: float) -> None:
         """Replace x by keep * (x + back) + forth in one pass, drawing each block once."""
-        lines = [line for line in back | forth if back.get(line, 0.0) + forth.get(line, 0.0)]
+        lines = [line for line in back | forth if back.get(line, 0.0) + forth.get(line, 0.0) or shrink]
         if not lines and not shrink:
             return
         self.sweeps += 1
@@ -143,7 +143,7 @@ class ModuleSpace(Space):
     def _require_trusted(self, f: Callable[[], Any]) -> None:
         if not self._trusted and any(m.training for m in self.module.modules()):
             require_reproducible(f)
-        self._trusted = True
+            self._trusted = True
 
 
 def evaluate(f: Callable[[], Any]) -> float:
