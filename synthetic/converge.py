@@ -46,7 +46,7 @@ def run(options: ConvergeOptions) -> None:
         for name, estimator in progress:
             lr = _tuned(record, name, estimator, problem, options)
             progress.set_postfix_str(f"{name}: lr {lr:g}")
-            if len(record.find(kind="end", method=name)) == 0:
+            if not record.find(kind="end", method=name):
                 _final(record, name, estimator, problem, options, lr)
     print(table(record.rows))
     print(f"rows: {record.folder / 'rows.jsonl'}")

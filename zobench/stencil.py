@@ -122,6 +122,10 @@ class KernelStencil(Stencil):
         rule = self.kernel.quadrature(degree)
         return StencilRule(rule.probabilities, *self._mirror(rule.nodes, rule.values))
 
+    def moment(self, j: int) -> float:
+        """Return E[r^j K] for odd j, 0 for even."""
+        return self.kernel.moment(j) if j % 2 else 0.0
+
     @staticmethod
     def _mirror(r: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         return torch.stack((r, -r), -1), torch.stack((value / 2, -value / 2), -1)

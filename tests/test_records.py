@@ -1,0 +1,102 @@
+"""Runs: configuration, rows, resumption, and what a crash leaves."""
+
+import json
+import tomllib
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from zobench.naming import UnknownNameError
+from zobench.options import add_arguments, build, option, run_command
+from zobench.records import Run
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a command that tests made."""
+
+    samples: int = option(10, "how many")
+    epsilons: tuple[float, ...] = option((0.1, 0.2), "displacements")
+    data: str | None = option(None, "folder")
+    rotated: bool = option(True, "turn")
+    out: str = option("runs/x", "folder")
+
+
+def parsed(*argv: str) -> Options:
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, Options)
+    return build(Options, parser.parse_args(argv))
+
+
+def test_rows_survive_and_continue(tmp_path):
+    run = Run(tmp_path / "a", {"command": "t", "lr": 0.1, "names": ("x", "y"), "data": None})
+    run.append({"kind": "k", "value": torch.tensor([1.0, float("nan")]), "loss": float("inf")})
+    again = Run(tmp_path / "a", {"command": "t", "lr": 0.1, "names": ("x", "y"), "data": None})
+    assert again.rows == [{"kind": "k", "value": [1.0, None], "loss": None}]
+    assert again.find(kind="k", loss=None) and not again.find(kind="other")
+    assert tomllib.loads((tmp_path / "a/config.toml").read_text()) == {"command": "t", "lr": 0.1, "names": ["x", "y"]}
+    assert {"torch", "python", "commit", "cpu", "cores", "date"} <= json.loads(
+        (tmp_path / "a/environment.json").read_text()
+    ).keys()
+
+
+def test_a_torn_last_line_is_cut_and_the_file_stays_readable(tmp_path):
+    run = Run(tmp_path, {"lr": 1})
+    run.append({"step": 1})
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    again = Run(tmp_path, {"lr": 1})
+    assert again.rows == [{"step": 1}]
+    again.append({"step": 2})
+    assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == [
+        {"step": 1},
+        {"step": 2},
+    ]
+
+
+def test_another_configuration_is_refused_and_named(tmp_path):
+    Run(tmp_path, {"lr": 0.1, "steps": 5})
+    with pytest.raises(ValueError, match=r"lr: 0\.1 there, 0\.2 now.*--out"):
+        Run(tmp_path, {"lr": 0.2, "steps": 5})
+
+
+def test_the_command_line_gives_typed_values():
+    given = parsed("--samples", "1e7", "--epsilons", "0.5, 1e-3", "--no-rotated", "--data", "d")
+    assert given == Options(10_000_000, (0.5, 1e-3), "d", False)
+    assert parsed() == Options()
+
+
+def test_the_config_of_a_run_is_a_config_file(tmp_path):
+    options = Options(7, (0.3,), None, False, str(tmp_path / "r"))
+    Run(options.out, {"command": "t", **options.__dict__})
+    file = str(tmp_path / "r" / "config.toml")
+    assert parsed("--config", file) == options
+    assert parsed("--config", file, "--samples", "8").samples == 8
+
+
+def test_unknown_keys_name_the_nearest(tmp_path, capsys):
+    (tmp_path / "c.toml").write_text("sampels = 3\n")
+    with pytest.raises(UnknownNameError, match=r"'sampels'.*Did you mean 'samples'"):
+        parsed("--config", str(tmp_path / "c.toml"))
+    with pytest.raises(ValueError, match="no such file"):
+        parsed("--config", str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("samples = = 3\n")
+    with pytest.raises(ValueError, match="not TOML"):
+        parsed("--config", str(tmp_path / "bad.toml"))
+
+
+def test_a_value_error_is_one_line_and_status_2(capsys):
+    def fail(options: Options) -> None:
+        """Fail."""
+        raise ValueError(f"samples is {options.samples}: give more")
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command("prog", "tests", {"fail": (Options, fail)}, ["fail", "--samples", "3"])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == "prog fail: samples is 3: give more\n"
+    with pytest.raises(SystemExit):
+        run_command("prog", "tests", {"fail": (Options, fail)}, ["fail", "--samples", "1.5"])
+    assert "--samples" in capsys.readouterr().err
