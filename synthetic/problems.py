@@ -53,8 +53,9 @@ class RidgePolynomial:
     @property
     def minimum(self) -> float | None:
         """The least value, 0, where the coefficients prove it; else None."""
-        least = float(torch.linalg.eigvalsh(self.hessian)[0])
-        proven = self.ridges.get(3, 0.0) ** 2 <= 3 * least * self.ridges.get(4, 0.0) * (1 + 1e-12)
+        eigenvalues = torch.linalg.eigvalsh(self.hessian)
+        least = float(eigenvalues[0] + 1e-13 * eigenvalues[-1])
+        proven = self.ridges.get(3, 0.0) ** 2 <= 3 * least * self.ridges.get(4, 0.0)
         return 0.0 if proven and min(self.ridges.get(4, 0.0), self.ridges.get(6, 0.0)) >= 0 else None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ class RidgePolynomial:
         passes over x.
         """
         v = self.ridge_directions
-        s = linear(x, v, -(v @ self.centre))
+        s = linear(x.to(v), v, -(v @ self.centre))
         inner = linear(s, v @ self.hessian @ v.T / 2)
         if self.ridges:
             inner.addcmul_(s, self._series(s, 0, 2))
@@ -156,7 +157,8 @@ def make(
     given: dict[int, float] = {3: cubic, 4: quartic, 6: sextic}
     ridges = {p: given[p] for p in DEGREES[name]}
     if 4 in ridges:
-        ridges[3] = min(cubic, math.sqrt(3 * float(eigenvalues[0]) * quartic))
+        bound = math.sqrt(3 * float(eigenvalues[0]) * quartic)
+        ridges[3] = max(-bound, min(cubic, bound))
     centre = _normal(derive("centre", seed, dim), (dim,)) / dim**0.5
     directions = orthogonal(derive("ridges", seed, dim), dim)
     return RidgePolynomial(name, (hessian + hessian.T) / 2, directions, centre, ridges)

@@ -169,4 +169,6 @@ def kerzoo5_as_printed(constant: float = 1.0) -> PolynomialKernel:
     Source: arXiv 2505.18886.
     """
     printed = tuple(constant * 195 / 64 * c for c in (0.0, 35.0, 0.0, -126.0, 0.0, 99.0))
-    return PolynomialKernel(_named("kerzoo5_as_printed", "", constant), printed, order=5, constant=constant, checked=False)
+    return PolynomialKernel(
+        _named("kerzoo5_as_printed", "", constant), printed, order=5, constant=constant, checked=False
+    )

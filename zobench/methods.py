@@ -34,9 +34,11 @@ def _mezo(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian()) -> LineEstim
 
 
 def _kerzoo(
-    epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian(), order: int = 3, kernel: Kernel | None = None
+    epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian(), order: int | None = None, kernel: Kernel | None = None
 ) -> LineEstimator:
-    return LineEstimator(law, KernelStencil(kernel or kernels.legendre(order)), epsilon, n)
+    if kernel is not None and order is not None:
+        raise ValueError(f"order is {order} and kernel is {kernel!r}: give one of them")
+    return LineEstimator(law, KernelStencil(kernel or kernels.legendre(order or 3)), epsilon, n)
 
 
 def _forward(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian()) -> LineEstimator:

@@ -59,7 +59,7 @@ def estimate(
         ValueError: samples < 1, x is not a floating-point vector, f has the wrong shape, or epsilon is below the
             resolution of x.
     """
-    x = _checked(estimator, x, samples)
+    x, samples = _checked(estimator, x, noise), _whole(samples)
     result = torch.empty(samples, x.shape[-1], dtype=torch.float64)
     size = chunk_rows(x.shape[-1])
 
@@ -79,7 +79,7 @@ def moments(
 
     Errors and costs as for `estimate`.
     """
-    x = _checked(estimator, x, samples)
+    x, samples = _checked(estimator, x, noise), _whole(samples)
     return _accumulate(lambda key, rows: _chunk(estimator, f, x, key, rows, noise), key, x.shape[-1], samples)
 
 
@@ -93,7 +93,7 @@ def controlled_moments(
     the bias itself. The bias does not depend on n, so n = 1 is sampled; the covariance is that of what is left. Cost: 2
     evaluations for each distinct |r|.
     """
-    x = _checked(estimator, x, samples)
+    x, samples = _checked(estimator, x), _whole(samples)
     rule = estimator.stencil.quadrature(QUADRATURE_DEGREE)
     offsets, weights = _folded(rule, estimator.epsilon)
     slope = rule.mean(rule.power_sums(1))
@@ -121,15 +121,21 @@ def _folded(rule: StencilRule, epsilon: float) -> tuple[Tensor, Tensor]:
     return torch.cat((offsets[kept], -offsets[kept])), torch.cat((weights[kept], -weights[kept]))
 
 
-def _checked(estimator: Estimator, x: Tensor, samples: int) -> Tensor:
-    if samples != int(samples) or samples < 1:
-        raise ValueError(f"samples is {samples!r}: give a positive whole number")
+def _checked(estimator: Estimator, x: Tensor, noise: float = 0.0) -> Tensor:
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"noise is {noise!r}: give a standard deviation, 0 or more")
     space = FlatSpace(x)
     if x.ndim != 1:
         raise ValueError(f"x has shape {tuple(x.shape)}: estimates are taken at one point (d,)")
     if isinstance(estimator, LineEstimator):
         require_resolved(space, estimator.epsilon)
     return x.detach().double()
+
+
+def _whole(samples: int) -> int:
+    if isinstance(samples, bool) or samples != int(samples) or samples < 1:
+        raise ValueError(f"samples is {samples!r}: give a positive whole number")
+    return int(samples)
 
 
 class _NoisySpace(FlatSpace):
@@ -203,7 +209,7 @@ class _Sums(NamedTuple):
 
 def _accumulate(draw: Callable[[int, int], Tensor], key: int, dim: int, samples: int) -> Moments:
     """Merge the sums of the chunks, shifted by the mean of the first so that no digits cancel."""
-    head = draw(derive(key, 0), min(chunk_rows(dim), samples))
+    (head,) = _each_chunk(lambda c, rows: draw(derive(key, c), rows), dim, min(samples, chunk_rows(dim)))
     shift = head.mean(0)
     total = _Sums.of(head, shift)
     for part in _each_chunk(lambda c, rows: _Sums.of(draw(derive(key, c), rows), shift), dim, samples, first=1):
@@ -212,13 +218,13 @@ def _accumulate(draw: Callable[[int, int], Tensor], key: int, dim: int, samples:
 
 
 def _moments(total: _Sums, shift: Tensor, samples: int) -> Moments:
-    freedom = max(samples - 1, 1)
+    freedom = samples - 1 or math.nan  # one sample says nothing of its own error
     variance = ((total.squares - total.first**2 / samples) / freedom).clamp(min=0)
     norm2_variance = float(total.norm4 - total.norm2**2 / samples) / freedom
     return Moments(
         mean=shift + total.first / samples,
         mean_error=(variance / samples).sqrt(),
         covariance_trace=float(variance.sum()),
-        covariance_trace_error=math.sqrt(max(norm2_variance, 0.0) / samples),
+        covariance_trace_error=math.sqrt(norm2_variance / samples if not norm2_variance < 0 else 0.0),
         samples=samples,
     )

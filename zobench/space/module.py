@@ -32,9 +32,8 @@ class ModuleSpace(Space):
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self._flat = _trainable(module)
-        ndims = {name: p.ndim for name, p in module.named_parameters()}
-        self.layout = Layout(tuple(_segment(name, p, ndims[name]) for name, p in self._flat.items()))
+        self._parameters = _trainable(module)
+        self.layout = Layout(tuple(_segment(name, p) for name, p in self._parameters.items()))
         self._displacement: Displacement = {}
         self._trusted = False
         self.sweeps = 0
@@ -102,16 +101,16 @@ class ModuleSpace(Space):
 
     def vector(self) -> Tensor:
         """Return a copy of the parameters as one float64 vector, in the layout's order: for tests and small models."""
-        return torch.cat([p.detach().double().cpu() for p in self._flat.values()])
+        return torch.cat([p.detach().flatten().double().cpu() for p in self._parameters.values()])
 
     def unresolved_share(self, displacement: float) -> float:
         """Return the share of entries that a displacement leaves unmoved in their own dtype, from a sample of each
         segment.
         """
         unmoved = 0.0
-        for name, flat in self._flat.items():
-            sample = flat.detach()[:SAMPLE]
-            unmoved += float((sample + displacement == sample).double().mean()) * self._flat[name].numel()
+        for p in self._parameters.values():
+            sample = p.detach().view(-1)[:SAMPLE]
+            unmoved += float((sample + displacement == sample).double().mean()) * p.numel()
         return unmoved / self.layout.dim
 
     def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
@@ -131,7 +130,7 @@ class ModuleSpace(Space):
         self.sweeps += 1
         draws = {line: line[0].direction(line[1], line[2], self.layout, ()) for line in lines}
         for block in self.layout.blocks:
-            view = self._flat[block.segment.name][block.start : block.stop]
+            view = self._parameters[block.segment.name].detach().view(-1)[block.start : block.stop]
             keep = 1.0 - shrink if block.segment.decays else 1.0
             if keep != 1.0:
                 view.mul_(keep)
@@ -170,9 +169,9 @@ def require_reproducible(f: Callable[[], Any]) -> float:
     return first
 
 
-def _trainable(module: nn.Module) -> dict[str, Tensor]:
-    """Flat views of the trainable parameters under their first names; parameters that share memory appear once."""
-    views: dict[str, Tensor] = {}
+def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The trainable parameters under their first names; those that share memory appear once."""
+    found: dict[str, nn.Parameter] = {}
     ranges: dict[tuple[int, int, int], str] = {}
     for name, p in module.named_parameters():
         if not p.requires_grad or p.numel() == 0:
@@ -184,10 +183,10 @@ def _trainable(module: nn.Module) -> dict[str, Tensor]:
         if memory not in ranges:
             _require_disjoint(name, memory, ranges)
             ranges[memory] = name
-            views[name] = p.detach().view(-1)
-    if not views:
+            found[name] = p
+    if not found:
         raise ValueError("the module has no trainable parameter: set requires_grad=True on those to be tuned")
-    return views
+    return found
 
 
 def _require_disjoint(name: str, memory: tuple[int, int, int], ranges: dict[tuple[int, int, int], str]) -> None:
@@ -197,7 +196,7 @@ def _require_disjoint(name: str, memory: tuple[int, int, int], ranges: dict[tupl
             raise ValueError(f"parameters {owner!r} and {name!r} overlap in memory but are not equal: copy one")
 
 
-def _segment(name: str, parameter: Tensor, ndim: int) -> Segment:
+def _segment(name: str, parameter: Tensor) -> Segment:
     draw_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    decays = ndim >= 2 and not any(word in name.lower() for word in ("bias", "norm"))
+    decays = parameter.ndim >= 2 and not any(word in name.lower() for word in ("bias", "norm"))
     return Segment(name, parameter.numel(), draw_dtype, parameter.device, decays)

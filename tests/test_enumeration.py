@@ -1,0 +1,387 @@
+"""The proof: theory equals the mean over every outcome, computed by plain code without the library's estimators."""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from synthetic import problems
+from zobench import (
+    CentralStencil,
+    Coordinate,
+    ForwardStencil,
+    Gaussian,
+    KernelStencil,
+    LineEstimator,
+    Rademacher,
+    RichardsonStencil,
+    Sphere,
+    methods,
+    theory,
+)
+from zobench.kernels import kerzoo5_as_printed, legendre
+from zobench.problem import MissingDerivativeError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PROVEN = 1e-10
+MISSED = 1e-6
+
+STENCILS = {
+    "forward": ForwardStencil(),
+    "central": CentralStencil(),
+    "richardson": RichardsonStencil(),
+    "kernel1": KernelStencil(legendre(1)),
+    "kernel3": KernelStencil(legendre(3)),
+    "kernel5": KernelStencil(legendre(5)),
+    "printed": KernelStencil(kerzoo5_as_printed()),
+}
+KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
+    "kernel1": lambda r: 3 * r,
+    "kernel3": lambda r: 15 / 4 * r * (5 - 7 * r**2),
+    "kernel5": lambda r: 105 / 64 * r * (99 * r**4 - 126 * r**2 + 35),
+    "printed": lambda r: 195 / 64 * r * (99 * r**4 - 126 * r**2 + 35),
+}
+FIXED = {
+    "forward": ((1, 0), (1, -1)),
+    "central": ((1, -1), (1 / 2, -1 / 2)),
+    "richardson": ((1, -1, 2, -2), (2 / 3, -2 / 3, -1 / 12, 1 / 12)),
+}
+
+
+class Outcomes(NamedTuple):
+    """A stencil's nodes and weights, both (Q, m), with probabilities (Q,)."""
+
+    probabilities: Tensor
+    nodes: Tensor
+    weights: Tensor
+
+
+class Moments(NamedTuple):
+    mean: Tensor
+    covariance_trace: float
+
+
+@cache
+def outcomes(stencil: str, scale: float = 1.0) -> Outcomes:
+    if stencil in FIXED:
+        nodes, weights = torch.tensor(FIXED[stencil], dtype=torch.float64)[:, None]
+        return Outcomes(torch.ones(1, dtype=torch.float64), nodes, scale * weights)
+    r, p = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(14))  # exact for r^12 K^2, of degree 22
+    k = scale * KERNELS[stencil](r)
+    return Outcomes(p / 2, torch.stack((r, -r), -1), torch.stack((k, -k), -1) / 2)
+
+
+def enumerate_estimates(
+    f: Callable[[Tensor], Tensor], x: Tensor, e: float, u: Tensor, p: Tensor, stencil: Outcomes, noise: float = 0.0
+) -> Moments:
+    """Mean and covariance trace of sum_k (w_k / e) (f(x + e r_k u) ± noise) u over all u (N, d), r and signs."""
+    values = f(x + e * stencil.nodes[..., None, None] * u)  # (Q, m, N)
+    m = stencil.nodes.shape[-1]
+    errors = itertools.product((-noise, noise), repeat=m) if noise else [(0.0,) * m]
+    moments = []
+    for error in errors:
+        noisy = values + torch.tensor(error, dtype=torch.float64)[:, None]
+        slopes = (stencil.weights[..., None] * noisy).sum(1) / e  # (Q, N)
+        mean = (stencil.probabilities @ slopes * p) @ u
+        moments.append((mean, float((stencil.probabilities @ slopes.square() * p) @ u.square().sum(-1))))
+    mean = torch.stack([first for first, _ in moments]).mean(0)
+    return Moments(mean, sum(second for _, second in moments) / len(moments) - float(mean @ mean))
+
+
+def sign_vectors(dim: int) -> tuple[Tensor, Tensor]:
+    u = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=dim)), dtype=torch.float64)
+    return u, torch.full((len(u),), 1 / len(u), dtype=torch.float64)
+
+
+def signed_axes(dim: int) -> tuple[Tensor, Tensor]:
+    eye = math.sqrt(dim) * torch.eye(dim, dtype=torch.float64)
+    return torch.cat((eye, -eye)), torch.full((2 * dim,), 1 / (2 * dim), dtype=torch.float64)
+
+
+def gauss_hermite(dim: int, count: int = 10) -> tuple[Tensor, Tensor]:
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    weights = weights / weights.sum()
+    u = torch.tensor(list(itertools.product(nodes.tolist(), repeat=dim)), dtype=torch.float64)
+    p = torch.tensor(list(itertools.product(weights.tolist(), repeat=dim)), dtype=torch.float64).prod(-1)
+    return u, p
+
+
+def circle(count: int = 64) -> tuple[Tensor, Tensor]:
+    angle = torch.arange(count, dtype=torch.float64) * (2 * math.pi / count) + 0.1
+    u = math.sqrt(2) * torch.stack((angle.cos(), angle.sin()), -1)
+    return u, torch.full((count,), 1 / count, dtype=torch.float64)
+
+
+def ball_surface(heights: int = 12, angles: int = 32) -> tuple[Tensor, Tensor]:
+    """The sphere of radius sqrt(3) in d = 3: Gauss-Legendre in height (Archimedes) times the trapezoidal rule."""
+    nodes, weights = np.polynomial.legendre.leggauss(heights)
+    angle = np.arange(angles) * (2 * math.pi / angles)
+    h, a = (v.ravel() for v in np.meshgrid(nodes, angle, indexing="ij"))
+    u = math.sqrt(3) * np.stack((h, np.sqrt(1 - h**2) * np.cos(a), np.sqrt(1 - h**2) * np.sin(a)), -1)
+    return torch.from_numpy(u), torch.from_numpy(np.repeat(weights, angles) / (2 * angles))
+
+
+@dataclass(frozen=True)
+class Case:
+    law: object
+    directions: tuple[Tensor, Tensor]
+
+    @property
+    def dim(self) -> int:
+        return self.directions[0].shape[-1]
+
+
+CASES = {
+    "rademacher-8": Case(Rademacher(), sign_vectors(8)),
+    "rademacher-1": Case(Rademacher(), sign_vectors(1)),
+    "coordinate-8": Case(Coordinate(), signed_axes(8)),
+    "coordinate-3": Case(Coordinate(), signed_axes(3)),
+    "gaussian-2": Case(Gaussian(), gauss_hermite(2)),
+    "gaussian-3": Case(Gaussian(), gauss_hermite(3)),
+    "sphere-2": Case(Sphere(), circle()),
+    "sphere-3": Case(Sphere(), ball_surface()),
+}
+EXACT_VARIANCE = [name for name in CASES if not name.startswith("rademacher")]
+
+
+def enumerated(case: Case, f, x, epsilon: float, stencil: str, scale: float = 1.0, noise: float = 0.0) -> Moments:
+    e = epsilon / math.sqrt(case.dim) if isinstance(case.law, Coordinate) else epsilon
+    return enumerate_estimates(f, x, e, *case.directions, outcomes(stencil, scale), noise)
+
+
+@cache
+def setting(case: str, problem: str, seed: int = 0):
+    f = problems.make(problem, dim=CASES[case].dim, seed=seed)
+    return CASES[case], f, problems.start(f, seed)
+
+
+def miss(case: Case, f, x, stencil: str, epsilon: float, law=None, **planted: float) -> float:
+    """Largest entry of: enumerated mean - (grad f + theory.bias)."""
+    predicted = f.gradient(x) + theory.bias(LineEstimator(law or case.law, STENCILS[stencil], epsilon), f, x)
+    return float((enumerated(case, f, x, epsilon, stencil, **planted).mean - predicted).abs().max())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_directions_enumerated_here_have_identity_covariance(case):
+    u, p = CASES[case].directions
+    assert float(p.sum()) == pytest.approx(1.0, abs=1e-13)
+    assert torch.allclose(u.T @ (p[:, None] * u), torch.eye(u.shape[-1], dtype=torch.float64), atol=1e-12)
+    fourth = u.T @ ((p * u.square().sum(-1))[:, None] * u)
+    wanted = CASES[case].law.fourth_moment(u.shape[-1]) * torch.eye(u.shape[-1], dtype=torch.float64)
+    assert torch.allclose(fourth, wanted, atol=1e-11)
+
+
+@pytest.mark.parametrize("stencil", STENCILS)
+@pytest.mark.parametrize("problem", ["quadratic", "cubic", "quartic", "sextic"])
+@pytest.mark.parametrize("case", CASES)
+def test_bias_is_proven(case, problem, stencil):
+    for epsilon in (0.05, 0.7):
+        assert miss(*setting(case, problem), stencil, epsilon) < PROVEN
+
+
+@given(epsilon=st.floats(1e-2, 1.0), seed=st.integers(0, 10**6), stencil=st.sampled_from(list(STENCILS)))
+@pytest.mark.parametrize("case", ["rademacher-8", "coordinate-3", "gaussian-2", "sphere-3"])
+def test_bias_is_proven_for_any_epsilon_and_problem(case, epsilon, seed, stencil):
+    setup = setting(case, "sextic", seed)
+    assert miss(*setup, stencil, epsilon) < PROVEN * max(1.0, float(setup[1].gradient(setup[2]).abs().max()))
+
+
+@pytest.mark.parametrize("stencil", STENCILS)
+@pytest.mark.parametrize("case", EXACT_VARIANCE)
+def test_covariance_trace_is_proven(case, stencil):
+    case, f, x = setting(case, "sextic")
+    for epsilon in (0.05, 0.7):
+        estimator = LineEstimator(case.law, STENCILS[stencil], epsilon)
+        truth = enumerated(case, f, x, epsilon, stencil)
+        assert theory.covariance_trace(estimator, f, x) == pytest.approx(truth.covariance_trace, rel=PROVEN)
+        second = truth.covariance_trace + float(truth.mean @ truth.mean)
+        assert theory.second_moment(estimator, f, x) == pytest.approx(second, rel=PROVEN)
+        error = truth.covariance_trace + float((truth.mean - f.gradient(x)).square().sum())
+        assert theory.mse(estimator, f, x) == pytest.approx(error, rel=PROVEN)
+        assert theory.coverage(estimator, f) == "exact, all orders"
+
+
+@pytest.mark.parametrize("stencil", ["forward", "central", "richardson", "kernel3"])
+@pytest.mark.parametrize("case", EXACT_VARIANCE)
+def test_the_variance_of_noise_is_proven(case, stencil):
+    """The noise is ±s here, every combination of signs over the nodes: only its variance enters."""
+    case, f, x = setting(case, "quartic")
+    truth = enumerated(case, f, x, 0.3, stencil, noise=0.5)
+    estimator = LineEstimator(case.law, STENCILS[stencil], 0.3)
+    assert theory.covariance_trace(estimator, f, x, noise=0.5) == pytest.approx(truth.covariance_trace, rel=PROVEN)
+    wrong = theory.covariance_trace(estimator, f, x, noise=0.5 * 1.01)
+    assert abs(wrong / truth.covariance_trace - 1) > MISSED  # planted: the noise 1 % off
+
+
+@pytest.mark.parametrize(("stencil", "order"), [("forward", 2), ("central", 4), ("kernel1", 4), ("kernel3", 4)])
+def test_what_the_rademacher_variance_leaves_out_is_of_the_declared_order(stencil, order):
+    case, f, x = setting("rademacher-8", "sextic")
+    errors = []
+    for epsilon in (0.04, 0.02):
+        truth = enumerated(case, f, x, epsilon, stencil).covariance_trace
+        errors.append(truth - theory.covariance_trace(LineEstimator(case.law, STENCILS[stencil], epsilon), f, x))
+    assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.05)
+    assert f"variance without O(epsilon^{order})" in theory.coverage(LineEstimator(case.law, STENCILS[stencil], 1.0), f)
+
+
+@pytest.mark.parametrize("stencil", ["central", "forward"])
+def test_the_covariance_of_two_directions_is_half(stencil):
+    """Every pair of directions, and every combination of noise, the base point of forward shared by both lines."""
+    case, f, x = setting("coordinate-3", "sextic")
+    u, epsilon, s = case.directions[0], 0.3, 0.4
+    e = epsilon / math.sqrt(3)
+    ends = (1, -1) if stencil == "central" else (1,)
+    values = {r: f(x + e * r * u) for r in ends}
+    estimates = []
+    for i, j in itertools.product(range(len(u)), repeat=2):
+        for noise in itertools.product((-s, s), repeat=2 * len(ends) + (stencil == "forward")):
+            if stencil == "central":
+                first = (values[1][i] + noise[0] - values[-1][i] - noise[1]) / (2 * e)
+                second = (values[1][j] + noise[2] - values[-1][j] - noise[3]) / (2 * e)
+            else:
+                first = (values[1][i] + noise[0] - f(x) - noise[2]) / e
+                second = (values[1][j] + noise[1] - f(x) - noise[2]) / e
+            estimates.append((first * u[i] + second * u[j]) / 2)
+    spread = torch.stack(estimates)
+    estimator = LineEstimator(case.law, STENCILS[stencil], epsilon, n=2)
+    assert torch.allclose(spread.mean(0), f.gradient(x) + theory.bias(estimator, f, x), atol=PROVEN)
+    covariance = float(spread.var(0, unbiased=False).sum())
+    assert theory.covariance_trace(estimator, f, x, noise=s) == pytest.approx(covariance, rel=PROVEN)
+    assert theory.covariance_trace(replace(estimator, n=1), f, x, noise=s) == pytest.approx(2 * covariance, rel=PROVEN)
+
+
+@pytest.mark.parametrize("stencil", ["central", "richardson", "kernel1", "kernel3", "kernel5"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_quadratic_is_the_null_control(case, stencil):
+    case, f, x = setting(case, "quadratic")
+    for epsilon in (1e-2, 1.0):
+        assert theory.bias(LineEstimator(case.law, STENCILS[stencil], epsilon), f, x).abs().max() < 1e-14
+        assert (enumerated(case, f, x, epsilon, stencil).mean - f.gradient(x)).abs().max() < 1e-12
+    assert miss(case, f, x, "printed", 0.3) < PROVEN
+    printed = theory.bias(LineEstimator(case.law, STENCILS["printed"], 0.3), f, x)
+    assert torch.allclose(printed, 6 / 7 * f.gradient(x), atol=1e-12)  # the misprint is biased even here
+
+
+@pytest.mark.parametrize("stencil", STENCILS)
+@pytest.mark.parametrize("case", CASES)
+def test_planted_a_factor_two_percent_off_is_seen(case, stencil):
+    setup = setting(case, "quartic")
+    assert miss(*setup, stencil, 0.3, scale=1.02) > 1e-3
+    assert miss(*setup, stencil, 0.3, scale=1.0 + 1e-5) > MISSED
+
+
+class WithoutCorrection(Rademacher):
+    """Rademacher signs with the theory of Gaussian directions: the -2 f_iii is dropped."""
+
+
+@theory.odd_mean.register
+def _(law: WithoutCorrection, problem, x: Tensor, j: int) -> Tensor:
+    return theory.odd_mean(Gaussian(), problem, x, j)
+
+
+class WithoutFifthOrder(Rademacher):
+    """Right at order e^2, the Gaussian theory at order e^4."""
+
+
+@theory.odd_mean.register
+def _(law: WithoutFifthOrder, problem, x: Tensor, j: int) -> Tensor:
+    return theory.odd_mean(Rademacher() if j == 3 else Gaussian(), problem, x, j)
+
+
+@pytest.mark.parametrize("stencil", ["forward", "central", "kernel1"])
+def test_planted_a_wrong_rademacher_correction_is_seen(stencil):
+    setup = setting("rademacher-8", "quartic")
+    assert miss(*setup, stencil, 0.1, law=WithoutCorrection()) > MISSED
+    assert miss(*setting("rademacher-8", "sextic"), stencil, 0.3, law=WithoutFifthOrder()) > MISSED
+
+
+@pytest.mark.parametrize("case", ["gaussian-3", "sphere-3", "coordinate-3"])
+def test_planted_the_theory_of_another_law_is_seen(case):
+    case, f, x = setting(case, "sextic")
+    for law in (Gaussian(), Sphere(), Coordinate(), Rademacher()):
+        if law != case.law:
+            assert miss(case, f, x, "central", 0.3, law=law) > MISSED
+
+
+@given(epsilon=st.floats(0.05, 1.0), seed=st.integers(0, 1000))
+def test_forward_and_central_have_the_same_bias_and_not_the_same_variance(epsilon, seed):
+    _, f, x = setting("gaussian-3", "sextic", seed)
+    forward, central = (LineEstimator(Gaussian(), STENCILS[name], epsilon) for name in ("forward", "central"))
+    assert torch.allclose(theory.bias(forward, f, x), theory.bias(central, f, x), atol=1e-13)
+    assert theory.covariance_trace(forward, f, x) > theory.covariance_trace(central, f, x)
+
+
+@pytest.mark.parametrize("epsilon", [0.1, 0.5])
+def test_the_closed_form_of_rademacher_on_a_product_of_exponentials(epsilon):
+    """f = exp(a . x): E g_i = sinh(eps a_i)/eps prod_(j != i) cosh(eps a_j) f; the series leaves O(eps^6)."""
+    a, x = torch.tensor([0.5, -0.3, 0.8], dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
+
+    class Exponential:
+        dim, degree = 3, None
+
+        def __call__(self, x):
+            return (x @ a).exp()
+
+        def gradient(self, x):
+            return a * self(x)
+
+        def derivative(self, x, u, order):
+            return (u @ a) ** order * self(x)
+
+        def grad_laplacian(self, x, order=1):
+            return float(a @ a) ** order * a * self(x)
+
+    cosh = (epsilon * a).cosh()
+    exact = (epsilon * a).sinh() / epsilon * cosh.prod() / cosh
+    error = a + theory.bias(LineEstimator(Rademacher(), CentralStencil(), epsilon), Exponential(), x) - exact
+    assert float(error.abs().max()) < 0.01 * epsilon**6
+    assert float((a - exact).abs().max()) > 0.01 * epsilon**2  # planted: no bias claimed
+
+
+def test_theory_says_what_it_lacks():
+    class Bare:
+        dim, degree = 2, 4
+
+        def __call__(self, x):
+            return x.square().sum(-1)
+
+        def gradient(self, x):
+            return 2 * x
+
+    x = torch.ones(2, dtype=torch.float64)
+    with pytest.raises(MissingDerivativeError, match=r"\.grad_laplacian of Bare"):
+        theory.bias(methods.make("mezo"), Bare(), x)
+    with pytest.raises(MissingDerivativeError, match=r"\.derivative of Bare"):
+        theory.bias(methods.make("coordinate"), Bare(), x)
+    assert theory.bias(methods.make("kerzoo", order=5), Bare(), x).abs().max() < 1e-12  # m_3 = 0: nothing needed
+    with pytest.raises(TypeError, match="covers LineEstimator, not str"):
+        theory.bias("mezo", Bare(), x)
+
+
+@pytest.mark.parametrize("method", ["mezo", "kerzoo", "forward", "richardson", "coordinate"])
+@pytest.mark.parametrize("noise", [1e-4, 1e-2])
+def test_the_best_epsilon_is_a_minimum(method, noise):
+    f = problems.make("sextic", dim=4)
+    x = problems.start(f)
+    estimator = methods.make(method)
+    best = theory.best_epsilon(estimator, f, x, noise)
+    least = theory.mse(replace(estimator, epsilon=best), f, x, noise)
+    for factor in (0.1, 0.5, 0.99, 1.01, 2.0, 10.0):
+        assert theory.mse(replace(estimator, epsilon=factor * best), f, x, noise) >= least * (1 - 1e-9)
+    with pytest.raises(ValueError, match="noise"):
+        theory.best_epsilon(estimator, f, x, 0.0)
+
+
+def test_the_best_epsilon_stays_within_its_bounds():
+    f = problems.make("quadratic", dim=4)
+    assert 1e-8 <= theory.best_epsilon(methods.make("mezo"), f, problems.start(f), 0.1) <= 1e2

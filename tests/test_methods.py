@@ -1,0 +1,183 @@
+"""The table of methods: names, options, identities and costs."""
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import zobench
+from zobench import FlatSpace, KernelStencil, LineEstimator, ModuleSpace, kernels, methods, query
+from zobench.law import LAWS
+from zobench.naming import UnknownNameError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+NAMES = [method.name for method in methods.table()]
+WITH_LAW = [name for name in NAMES if name != "coordinate"]
+NAMESPACE = {**vars(zobench), **vars(kernels)}
+
+
+@pytest.mark.parametrize(
+    ("call", "nearest"),
+    [
+        (lambda: methods.make("mezzo"), "unknown method 'mezzo'. Did you mean 'mezo'?"),
+        (lambda: methods.make("kerzo"), "Did you mean 'kerzoo'?"),
+        (lambda: methods.make("KerZOO"), "unknown method"),
+        (lambda: methods.make("kerzoo", ordr=5), "unknown option of method 'kerzoo': 'ordr'. Did you mean 'order'?"),
+        (lambda: methods.make("mezo", order=5), "unknown option of method 'mezo': 'order'"),
+        (lambda: methods.make("coordinate", law="gaussian"), "unknown option of method 'coordinate': 'law'"),
+        (lambda: methods.make("mezo", law="gausian"), "unknown law 'gausian'. Did you mean 'gaussian'?"),
+        (lambda: methods.make("kerzoo", kernel="kerzoo5_printed"), "Did you mean 'kerzoo5_as_printed'?"),
+        (lambda: methods.parse("fwd"), "Known: mezo, kerzoo, forward, richardson, coordinate."),
+        (lambda: methods.parse("forward:epsilonn=1"), "Did you mean 'epsilon'?"),
+        (lambda: methods.parse("forward:law=spere"), "Did you mean 'sphere'?"),
+    ],
+)
+def test_an_unknown_name_gets_the_nearest(call, nearest):
+    with pytest.raises(UnknownNameError) as caught:
+        call()
+    assert nearest in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["kerzoo:order", "mezo:", "mezo:n:epsilon=1"])
+def test_a_part_that_is_no_option_is_refused(text):
+    with pytest.raises(ValueError, match="is not option=value"):
+        methods.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"n": 0}, "n is 0"), ({"n": 1.5}, "n is 1.5"), ({"epsilon": -1.0}, "epsilon is -1.0"), ({"law": 3}, "a Law")],
+)
+@pytest.mark.parametrize("name", WITH_LAW)
+def test_values_out_of_range(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        methods.make(name, **options)
+
+
+@pytest.mark.parametrize("order", [2, -3, 2.5])
+def test_orders_out_of_range(order):
+    with pytest.raises(ValueError, match="kernel order"):
+        methods.make("kerzoo", order=order)
+
+
+def test_parse_is_make():
+    assert methods.parse("kerzoo:order=5:n=3") == methods.make("kerzoo", order=5, n=3)
+    assert methods.parse("mezo:epsilon=1e-2:law=sphere", n=4) == methods.make("mezo", epsilon=1e-2, law="sphere", n=4)
+    assert methods.parse("mezo:n=2", n=9).n == 2
+    assert methods.parse("mezo") == methods.make("mezo") == methods.make("mezo", epsilon=1e-3, n=1, law="gaussian")
+    assert methods.parse("kerzoo:kernel=kerzoo5_as_printed") == methods.make("kerzoo", kernel="kerzoo5_as_printed")
+
+
+def test_a_whole_order_written_as_a_float_gets_a_sentence_or_the_kernel():
+    try:
+        assert methods.parse("kerzoo:order=3.0") == methods.make("kerzoo", order=3)
+    except ValueError as error:
+        assert "order" in str(error)
+
+
+def test_the_printed_kernel():
+    printed = methods.make("kerzoo", kernel="kerzoo5_as_printed")
+    assert printed.stencil == KernelStencil(kernels.kerzoo5_as_printed())
+    assert printed.stencil.moment(1) == pytest.approx(13 / 7)
+    assert methods.make("kerzoo", order=5).stencil.moment(1) == pytest.approx(1.0)
+    assert printed != methods.make("kerzoo", order=5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_declares_its_options_and_builds_with_them(name):
+    row = next(method for method in methods.table() if method.name == name)
+    assert row.formula and row.source
+    assert methods.make(name, **row.options) == methods.make(name)
+    for option, value in {"epsilon": 0.25, "n": 3, "law": LAWS["sphere"]}.items():
+        if option in row.options:
+            assert getattr(methods.make(name, **{option: value}), option) == value
+
+
+def cost(name: str, n: int) -> int:
+    documented = next(method for method in methods.table() if method.name == name).evaluations
+    return {"n + 1": n + 1, "2 n": 2 * n, "4 n": 4 * n}[documented]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("batch", [(), (7,), (2, 3)])
+def test_the_plan_costs_what_is_documented(name, n, batch):
+    plan = methods.make(name, n=n).ask(12, (), batch)
+    assert plan.queries == cost(name, n)
+    assert plan.offsets.shape[:-1] == (*batch, n)
+    assert plan.offsets.dtype == plan.weights.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_step_evaluates_as_often_as_documented(name, n):
+    calls = []
+
+    def flat(points):
+        calls.append(1)
+        return points.square().sum(-1)
+
+    def loss():
+        calls.append(1)
+        return module.weight.square().sum()
+
+    module = torch.nn.Linear(3, 1, bias=False).eval()
+    for space, f in [(FlatSpace(torch.ones(3, dtype=torch.float64)), flat), (ModuleSpace(module), loss)]:
+        calls.clear()
+        told = query(space, methods.make(name, n=n), f, 4, ())
+        assert len(calls) == told.info["queries"] == cost(name, n)
+
+
+BUILDS = st.builds(
+    lambda name, **options: methods.make(name, **options),
+    st.sampled_from(WITH_LAW),
+    epsilon=st.floats(1e-6, 10),
+    n=st.integers(1, 50),
+    law=st.sampled_from(list(LAWS)),
+) | st.builds(
+    lambda **options: methods.make("kerzoo", **options),
+    epsilon=st.floats(1e-6, 10),
+    law=st.sampled_from(list(LAWS)),
+    kernel=st.sampled_from([1, 3, 5, 7]).map(kernels.legendre)
+    | st.floats(-9, 9).filter(bool).map(lambda c: kernels.legendre(3, c))
+    | st.floats(-9, 9).filter(bool).map(kernels.kerzoo5_as_printed),
+)
+
+
+@given(first=BUILDS, second=BUILDS)
+def test_the_repr_is_the_identity(first, second):
+    assert eval(repr(first), NAMESPACE) == first
+    assert (repr(first) == repr(second)) == (first == second)
+    assert hash(first) == hash(eval(repr(first), NAMESPACE))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_estimators_are_frozen(name):
+    estimator = methods.make(name)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        estimator.epsilon = 1.0
+
+
+@given(method=st.sampled_from(NAMES), epsilon=st.floats(1e-4, 10), n=st.integers(1, 4), slope=st.floats(-5, 5))
+def test_an_affine_function_gets_its_slope(method, epsilon, n, slope):
+    """f = 3 + slope a on every line: the coefficients are slope sum_k w_k r_k / n, whatever epsilon is."""
+    estimator = methods.make(method, epsilon=epsilon, n=n)
+    plan = estimator.ask(77, ())
+    told = estimator.tell(plan, 3.0 + slope * plan.offsets, ())
+    wanted = slope * (plan.weights * plan.offsets).sum(-1)
+    assert torch.allclose(told.gradient.terms[0].coefficients, wanted, atol=1e-9 / epsilon)
+    if method != "kerzoo":
+        assert torch.allclose(wanted, torch.full((n,), slope / n, dtype=torch.float64))
+
+
+def test_keys_are_shared_between_methods_and_nodes_are_not_directions():
+    """Two methods under one key look along the same lines; a kernel's nodes have a stream of their own."""
+    one, two = methods.make("mezo").ask(5, ()), methods.make("kerzoo").ask(5, ())
+    assert (one.law, one.key) == (two.law, two.key)
+    assert isinstance(methods.make("kerzoo"), LineEstimator)
+    nodes = [methods.make("kerzoo", epsilon=1.0).ask(key, ()).offsets[0, 0].item() for key in range(50)]
+    assert len(set(nodes)) == 50
+    assert methods.make("kerzoo", epsilon=1.0).ask(5, ()).offsets[0, 0].item() == nodes[5]
