@@ -11,10 +11,10 @@ QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 demo: $(READY)
 	$(QUIET) $(RUN) -m synthetic kernels --out runs/demo/kernels
 	$(QUIET) $(RUN) -m synthetic bias --problem quadratic,sextic --samples 300000 --controlled-samples 30000 --out runs/demo/bias
-	$(QUIET) $(RUN) -m synthetic converge --evaluations 4000 --rates 0.0078125,0.015625,0.03125,0.0625,0.125,0.25 --out runs/demo/converge
-	$(QUIET) $(RUN) -m llm train --task spam --method mezo --steps 500 --lr 1e-3 --no-save --out runs/demo/spam-mezo
-	$(QUIET) $(RUN) -m llm train --task spam --method kerzoo --steps 500 --lr 3e-4 --no-save --out runs/demo/spam-kerzoo
-	$(QUIET) $(RUN) -m analysis report runs/demo results --out runs/demo/report.html
+	$(QUIET) $(RUN) -m synthetic converge --evaluations 3000 --rates 0.015625,0.03125,0.0625,0.125 --out runs/demo/converge
+	$(QUIET) $(RUN) -m llm train --task spam --method mezo --steps 500 --lr 3e-4 --test 330 --no-save --out runs/demo/spam-mezo
+	$(QUIET) $(RUN) -m llm train --task spam --method kerzoo --steps 500 --lr 1e-4 --test 330 --no-save --out runs/demo/spam-kerzoo
+	$(QUIET) $(RUN) -m analysis report runs/demo results/spam/seeds --out runs/demo/report.html
 
 test: check
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m pytest -n 2

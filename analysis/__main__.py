@@ -38,9 +38,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out", type=Path, default=Path("report.html"), help="the page to write (default: %(default)s)"
     )
-    report.add_argument(
-        "--title", default="zobench report", help="heading of the page (default: %(default)s)"
-    )
+    report.add_argument("--title", default="zobench report", help="heading of the page (default: %(default)s)")
     report.set_defaults(run=_report)
     return top
 
@@ -55,10 +53,7 @@ def _report(arguments: argparse.Namespace) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     figures = write(results, out, arguments.title)
     rows = sum(len(run.rows) for run in results.runs)
-    print(
-        f"{rows:,} rows of {len(results.runs)} runs -> {out.resolve()}\nfigures (PNG and SVG) -> "
-        f"{figures.resolve()}"
-    )
+    print(f"{rows:,} rows of {len(results.runs)} runs -> {out.resolve()}\nfigures (PNG and SVG) -> {figures.resolve()}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,12 +10,8 @@ from scipy import stats
 
 from analysis.statistics import Interval, Z
 
-RESOLVED = (
-    3.0  # the norm of pure noise is about one floor, so three floors add 5 % of noise to a norm at most
-)
-RELATIVE = (
-    1e-3  # relative error granted to points that claim a smaller one, lest rounding decide where a line bends
-)
+RESOLVED = 3.0  # the norm of pure noise is about one floor, so three floors add 5 % of noise to a norm at most
+RELATIVE = 1e-3  # relative error granted to points that claim a smaller one, lest rounding decide where a line bends
 FEWEST = 3
 
 Array = NDArray[np.float64]

@@ -33,10 +33,7 @@ def label(frame: pd.DataFrame, within: list[str], settings: list[str]) -> pd.Dat
 def with_settings(frame: pd.DataFrame, results: Results) -> tuple[pd.DataFrame, list[str]]:
     """Join rows with their run's configuration as far as it varies; also return the names of what varies."""
     configs = pd.DataFrame(
-        [
-            {key: _scalar(value) for key, value in run.config.items()} | {"run": run.name}
-            for run in results.runs
-        ]
+        [{key: _scalar(value) for key, value in run.config.items()} | {"run": run.name} for run in results.runs]
     )
     used = configs[configs["run"].isin(frame["run"].unique())]
     settings = [

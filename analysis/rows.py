@@ -73,9 +73,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
-            raise ReadError(
-                f"no folder {str(path)!r}: give a run folder (it holds rows.jsonl) or a parent of some"
-            )
+            raise ReadError(f"no folder {str(path)!r}: give a run folder (it holds rows.jsonl) or a parent of some")
         below = sorted(file.parent for file in path.rglob("rows.jsonl"))
         if not below:
             raise ReadError(
@@ -107,9 +105,7 @@ def _read_optional(file: Path, parse: Any, warnings: list[str]) -> Row:
     try:
         return dict(parse(file.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ReadError(
-            f"{file} cannot be parsed: {error}; restore it, or move that run folder elsewhere"
-        ) from error
+        raise ReadError(f"{file} cannot be parsed: {error}; restore it, or move that run folder elsewhere") from error
 
 
 def _read_rows(file: Path, warnings: list[str]) -> Iterator[Row]:
@@ -121,9 +117,7 @@ def _read_rows(file: Path, warnings: list[str]) -> Iterator[Row]:
                 raise ValueError('not an object with a "kind"')
         except ValueError as error:
             if number == lines[-1][0]:
-                warnings.append(
-                    f"{file}:{number}: dropped the last line, which is torn (a crash while writing?)"
-                )
+                warnings.append(f"{file}:{number}: dropped the last line, which is torn (a crash while writing?)")
                 return
             raise ReadError(f"{file}:{number}: broken row ({error}): repair or delete that line") from error
         yield _checked(row, file, number)
@@ -137,9 +131,7 @@ def _checked(row: Row, file: Path, number: int) -> Row:
     kind = KINDS.get(row["kind"])
     missing = [column for column in kind.required if column not in row] if kind else []
     if missing:
-        raise ReadError(
-            f"{file}:{number}: a row of kind {row['kind']!r} lacks {', '.join(map(repr, missing))}"
-        )
+        raise ReadError(f"{file}:{number}: a row of kind {row['kind']!r} lacks {', '.join(map(repr, missing))}")
     return row
 
 
@@ -170,7 +162,5 @@ def _numbers(frame: pd.DataFrame, kind: str, column: str) -> pd.Series:
     wrong = frame[numbers.isna() & frame[column].map(lambda value: isinstance(value, str | list | dict))]
     if len(wrong):
         where, value = wrong["run"].iloc[0], wrong[column].iloc[0]
-        raise ReadError(
-            f"run {where!r}: a row of kind {kind!r} has {column!r} = {value!r}, where a number belongs"
-        )
+        raise ReadError(f"run {where!r}: a row of kind {kind!r} has {column!r} = {value!r}, where a number belongs")
     return numbers

@@ -14,9 +14,7 @@ def number(value: float, digits: int = 3) -> str:
         return NONE
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
-    text = (
-        f"{value:.{digits}g}" if value == 0 or 1e-3 <= abs(value) < 10**digits else _scientific(value, digits)
-    )
+    text = f"{value:.{digits}g}" if value == 0 or 1e-3 <= abs(value) < 10**digits else _scientific(value, digits)
     return text.replace("-", "−")
 
 

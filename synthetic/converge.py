@@ -14,6 +14,7 @@ from zobench.options import option
 from zobench.records import Run
 
 DIVERGED = 1e6
+OVERFLOW = 1e60  # beyond this the next step could not be evaluated
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def descend(
 ) -> list[tuple[int, Tensor]]:
     """Return (step, loss of each seed) along SGD from the seeds' starting points; all seeds are one batch.
 
-    Steps spend the budget of evaluations; a seed whose loss passes 1e6 has diverged and stops there.
+    Steps spend the budget of evaluations; a seed whose loss passes 1e6 has diverged.
     """
     points = torch.stack([problems.start(problem, seed) for seed in seeds])
     space, rule = FlatSpace(points), SGD(lr)
@@ -106,18 +107,19 @@ def descend(
         key = derive("converge", seeds[0], step)
         told = query(space, estimator, problem, key, state, (len(seeds),))
         assert told.gradient is not None  # query returns only then
-        alive = problem(space.x) < DIVERGED
-        memory, state = rule.apply_(space, _of_living(told.gradient, alive), memory), told.state
+        memory, state = rule.apply_(space, _of_living(told.gradient), memory), told.state
         if step % every == 0 or step == steps:
             curve.append((step, problem(space.x)))
     return curve
 
 
-def _of_living(gradient: Combination, alive: Tensor) -> Combination:
-    """The gradient with the coefficients of diverged seeds at 0: they stay where they are, and stay counted."""
-    return Combination(
-        tuple(t._replace(coefficients=t.coefficients.where(alive[:, None], 0.0)) for t in gradient.terms)
-    )
+def _of_living(gradient: Combination) -> Combination:
+    """The gradient with coefficients that are not finite at 0: a diverged seed stays where it is, and stays counted."""
+    return Combination(tuple(t._replace(coefficients=_finite(t.coefficients)) for t in gradient.terms))
+
+
+def _finite(coefficients: Tensor) -> Tensor:
+    return coefficients.where(coefficients.abs() < OVERFLOW, 0.0)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -43,7 +43,8 @@ def is_null(rows: pd.DataFrame) -> bool:
 
 def _panel(axes: Axes, title: str, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
     methods = {label: rows[rows["label"] == label] for label in looks if label in set(rows["label"])}
-    axes.set(xscale="log", yscale="log", xlabel="ε (displacement along u)", ylabel="norm of the bias")
+    axes.set(yscale="log", ylabel="norm of the bias")
+    panels.epsilon_axis(axes, rows)
     axes.set_title(f"{title}: null control" if is_null(rows) else title)
     for label, nudge in panels.nudges(list(methods)).items():
         _method(axes, methods[label], looks[label], nudge)

@@ -124,23 +124,16 @@ def accuracies_figure(accuracies: pd.DataFrame, ends: pd.DataFrame, baselines: p
     methods = accuracies.groupby(["model", "task"])["label"].nunique().max()
     figure, axes = style.panels(len(cells), 2, (5.2, 1.5 + 0.36 * methods))
     for panel, (model, task) in zip(axes, cells, strict=True):
-        chosen = [
-            frame[(frame["model"] == model) & (frame["task"] == task)]
-            for frame in (accuracies, ends, baselines)
-        ]
+        chosen = [frame[(frame["model"] == model) & (frame["task"] == task)] for frame in (accuracies, ends, baselines)]
         _dots(panel, chosen[0], chosen[1], chosen[2], looks)
         panel.set(title=f"{model}, {task}", xlabel="test accuracy")
-    lines = {
-        line.get_label(): line for panel in axes for line in panel.get_lines() if line.get_label() in LINES
-    }
+    lines = {line.get_label(): line for panel in axes for line in panel.get_lines() if line.get_label() in LINES}
     if lines:
         figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=len(lines))
     return figure
 
 
-def _dots(
-    axes: Axes, rows: pd.DataFrame, ends: pd.DataFrame, baselines: pd.DataFrame, looks: dict[str, Look]
-) -> None:
+def _dots(axes: Axes, rows: pd.DataFrame, ends: pd.DataFrame, baselines: pd.DataFrame, looks: dict[str, Look]) -> None:
     labels = [label for label in looks if label in set(rows["label"])]
     for height, label in enumerate(labels):
         row, look = rows[rows["label"] == label].iloc[0], looks[label]
@@ -148,9 +141,7 @@ def _dots(
         axes.plot(seeds, [height - 0.27] * len(seeds), "|", color=GREY, markersize=6, markeredgewidth=1.0)
         if not np.isnan(row["low"]):
             axes.plot([row["low"], row["high"]], [height, height], color=look.colour, linewidth=1.8)
-        axes.plot(
-            [row["accuracy"]], [height], marker=look.marker, color=look.colour, markersize=7, linestyle="none"
-        )
+        axes.plot([row["accuracy"]], [height], marker=look.marker, color=look.colour, markersize=7, linestyle="none")
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.6)
     axes.grid(axis="y", visible=False)

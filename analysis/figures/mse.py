@@ -29,18 +29,12 @@ def mse_figure(frame: pd.DataFrame) -> Figure:
 
 
 def _panel(axes: Axes, title: str, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="ε (displacement along u)",
-        ylabel="mean squared error of one estimate",
-    )
+    axes.set(yscale="log", ylabel="mean squared error of one estimate")
+    panels.epsilon_axis(axes, rows)
     axes.set_title(title)
     labels = [label for label in looks if label in set(rows["label"])]
     for label, nudge in panels.nudges(labels).items():
         points, look = rows[rows["label"] == label], looks[label]
         predicted = points[points["predicted_mse"] > 0].drop_duplicates("epsilon").sort_values("epsilon")
-        axes.plot(
-            predicted["epsilon"], predicted["predicted_mse"], color=look.colour, linestyle=look.dash, zorder=2
-        )
+        axes.plot(predicted["epsilon"], predicted["predicted_mse"], color=look.colour, linestyle=look.dash, zorder=2)
         panels.measured(axes, points, ("mse", "mse_error"), look, hollow=True, nudge=nudge)

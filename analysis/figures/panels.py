@@ -11,6 +11,7 @@ from analysis.style import Look
 
 PANEL = ["problem", "dim", "noise"]
 PROBLEMS = ("quadratic", "cubic", "quartic", "sextic")
+MOST_TICKS = 9
 ROUNDING = 1e-11  # relative to the gradient: what float64 arithmetic leaves of a bias that is exactly 0
 
 
@@ -74,3 +75,12 @@ def line_handle(look: Look, hollow: bool = False) -> Line2D:
 def nudges(labels: list[str]) -> dict[str, float]:
     """Factors on epsilon, at most 6 % either way, that keep points of methods from hiding each other."""
     return dict(zip(labels, np.geomspace(0.94, 1.06, len(labels)) if len(labels) > 1 else [1.0], strict=True))
+
+
+def epsilon_axis(axes: Axes, rows: pd.DataFrame) -> None:
+    """A logarithmic axis with the measured displacements as its ticks, every other one where they crowd."""
+    epsilons = sorted(rows["epsilon"].unique())
+    shown = epsilons[:: -(-len(epsilons) // MOST_TICKS)]
+    axes.set(xscale="log", xlabel="ε (displacement along u)")
+    axes.set_xticks(shown, [f"{epsilon:g}" for epsilon in shown])
+    axes.set_xticks([], minor=True)

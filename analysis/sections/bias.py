@@ -32,9 +32,7 @@ def section(results: Results) -> Section:
         return missing("bias", TITLE, "bias")
     frame = label(rows, [*panels.PANEL, "sampling"], [])
     figure = bias_figure(frame)
-    shown = [
-        Illustration("bias", figure, CAPTION, "Norm of the bias against epsilon, a panel for each problem")
-    ]
+    shown = [Illustration("bias", figure, CAPTION, "Norm of the bias against epsilon, a panel for each problem")]
     return Section("bias", TITLE, sentences(frame), shown, [slopes_table(frame), bias_table(frame)])
 
 
@@ -59,9 +57,7 @@ def _powers(title: str, rows: pd.DataFrame) -> list[str]:
     ]
     unbiased = [name for name, slope in best.items() if slope.unbiased]
     sentence = (
-        f"{title}: fitted power of ε: {'; '.join(powers)}."
-        if powers
-        else f"{title}: no slope could be resolved."
+        f"{title}: fitted power of ε: {'; '.join(powers)}." if powers else f"{title}: no slope could be resolved."
     )
     return [sentence + (f" Theory predicts no bias for {text.listed(unbiased)}." if unbiased else "")]
 

@@ -29,9 +29,7 @@ def section(results: Results) -> Section:
         "seed counts as infinite "
         "from where it diverged; a curve ends where its median does."
     )
-    shown = [
-        Illustration("convergence", convergence_figure(frame), caption, "Loss gap against loss evaluations")
-    ]
+    shown = [Illustration("convergence", convergence_figure(frame), caption, "Loss gap against loss evaluations")]
     return Section("convergence", TITLE, sentences(frame), shown, [finals_table(frame), *tuning])
 
 
@@ -41,14 +39,10 @@ def sentences(frame: pd.DataFrame) -> list[str]:
     found = []
     for (problem, dim), cell in ends.groupby(CELL):
         ratios = [
-            f"{end.label} {ratio_text(end.ratio)}"
-            for end in cell.itertuples()
-            if isinstance(end.ratio, Comparison)
+            f"{end.label} {ratio_text(end.ratio)}" for end in cell.itertuples() if isinstance(end.ratio, Comparison)
         ]
         if ratios:
             where = f"{panels.title(problem, dim)}: after {cell['budget'].iloc[0]:,.0f} evaluations"
-            found.append(
-                f"{where} the {cell['measure'].iloc[0]} in units of {REFERENCE}'s is {'; '.join(ratios)}."
-            )
+            found.append(f"{where} the {cell['measure'].iloc[0]} in units of {REFERENCE}'s is {'; '.join(ratios)}.")
     found.append(f"{text.count(int(ends['diverged'].sum()), 'run')} of {int(ends['seeds'].sum())} diverged.")
     return found

@@ -46,9 +46,7 @@ def section(results: Results) -> Section:
     if len(scored):
         figure = accuracies_figure(scored, counted(ends), baselines)
         shown.append(Illustration("finetuning-accuracy", figure, DOTS, "Test accuracies with intervals"))
-    tables = [accuracies_table(scores), margins_table(scores)] + (
-        [pairs_table(compared)] if len(compared) else []
-    )
+    tables = [accuracies_table(scores), margins_table(scores)] + ([pairs_table(compared)] if len(compared) else [])
     casualties = casualties_table(ends)
     return Section(
         "finetuning",
@@ -62,9 +60,7 @@ def section(results: Results) -> Section:
 def _curves(model: str, rows: pd.DataFrame, baselines: pd.DataFrame) -> Illustration:
     stem = "finetuning-" + re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-").lower()
     figure = curves_figure(rows, baselines[baselines["model"] == model])
-    return Illustration(
-        stem, figure, f"{model}. {CURVES}", f"Dev loss and accuracy of {model} against forward passes"
-    )
+    return Illustration(stem, figure, f"{model}. {CURVES}", f"Dev loss and accuracy of {model} against forward passes")
 
 
 def sentences(scores: pd.DataFrame, compared: pd.DataFrame) -> list[str]:

@@ -22,9 +22,7 @@ def section(results: Results) -> Section:
     frame = results.of("kernel").drop_duplicates("name")
     if frame.empty:
         return missing("kernels", TITLE, "kernel")
-    shown = [
-        Illustration("kernels", kernels_figure(frame), CAPTION, "Kernels on [-1, 1] and their product with r")
-    ]
+    shown = [Illustration("kernels", kernels_figure(frame), CAPTION, "Kernels on [-1, 1] and their product with r")]
     return Section("kernels", TITLE, sentences(frame), shown, [kernels_table(frame)])
 
 

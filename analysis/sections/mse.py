@@ -28,9 +28,7 @@ def section(results: Results) -> Section:
         return missing("mse", TITLE, "bias")
     frame = label(rows, [*panels.PANEL, "sampling"], [])
     shown = [
-        Illustration(
-            "mse", mse_figure(frame), CAPTION, "Mean squared error against epsilon, a panel for each problem"
-        )
+        Illustration("mse", mse_figure(frame), CAPTION, "Mean squared error against epsilon, a panel for each problem")
     ]
     return Section("mse", TITLE, sentences(frame), shown, [mse_table(frame)])
 
@@ -41,9 +39,7 @@ def sentences(frame: pd.DataFrame) -> list[str]:
     known = frame[frame["predicted_mse"].notna() & (frame["mse_error"] > 0)]
     if len(known):
         inside = ((known["mse"] - known["predicted_mse"]).abs() <= Z * known["mse_error"]).sum()
-        found.append(
-            f"{inside} of {len(known)} measured errors have the predicted one inside their 95 % interval."
-        )
+        found.append(f"{inside} of {len(known)} measured errors have the predicted one inside their 95 % interval.")
     return found
 
 

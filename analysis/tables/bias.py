@@ -90,9 +90,7 @@ def _bias_row(title: str, label: str, epsilon: float, at: pd.DataFrame) -> dict[
     row["predicted"] = text.number(at["predicted_bias"].iloc[0])
     for sampling in ("plain", "controlled"):
         points = at[at["sampling"] == sampling]
-        row[sampling] = _joined(
-            f"{text.number(p.bias)} ± {text.number(p.bias_error, 2)}" for p in points.itertuples()
-        )
+        row[sampling] = _joined(f"{text.number(p.bias)} ± {text.number(p.bias_error, 2)}" for p in points.itertuples())
         row[f"deviation, {sampling}"] = _joined(map(_deviation, panels.deviation(points)))
     return row
 

@@ -45,9 +45,7 @@ def _pair(first: pd.DataFrame, second: pd.DataFrame, trajectories: pd.DataFrame)
         comparison = paired(first["test_accuracy"], second["test_accuracy"])
         yield {"quantity": "test accuracy", "passes": passes[0], "comparison": comparison}
     rows = trajectories[trajectories["run"].isin(both["run"]) & trajectories["label"].isin(both["label"])]
-    rows = rows[
-        rows["seed"].isin(seeds) & rows["model"].isin(both["model"]) & rows["task"].isin(both["task"])
-    ]
+    rows = rows[rows["seed"].isin(seeds) & rows["model"].isin(both["model"]) & rows["task"].isin(both["task"])]
     budget = rows[rows["status"] != "diverged"].groupby(["label", "seed"])["forward_passes"].max().min()
     for value in ("dev_accuracy", "dev_loss"):
         within = rows[(rows["forward_passes"] <= budget) & np.isfinite(rows[value])]
@@ -63,9 +61,7 @@ def pairs_table(frame: pd.DataFrame) -> Table:
     for row in frame.itertuples():
         accuracy = row.quantity.endswith("accuracy")
         difference = row.comparison.difference
-        shown = (
-            text.points(difference, signed=True) if accuracy else text.interval(difference, 4, signed=True)
-        )
+        shown = text.points(difference, signed=True) if accuracy else text.interval(difference, 4, signed=True)
         rows.append(
             {
                 "model": row.model,

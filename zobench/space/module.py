@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.combination import Combination
-from zobench.law import Law
+from zobench.law import Direction, Law
 from zobench.layout import Layout, Segment
 from zobench.plan import Plan
 from zobench.space.space import Space, require_finite
@@ -35,6 +35,7 @@ class ModuleSpace(Space):
         self._parameters = _trainable(module)
         self.layout = Layout(tuple(_segment(name, p) for name, p in self._parameters.items()))
         self._displacement: Displacement = {}
+        self._directions: dict[Line, Direction] = {}
         self._trusted = False
         self.sweeps = 0
 
@@ -128,16 +129,21 @@ class ModuleSpace(Space):
         if not lines and not shrink:
             return
         self.sweeps += 1
-        draws = {line: line[0].direction(line[1], line[2], self.layout, ()) for line in lines}
+        self._directions = {line: self._direction(line) for line in lines}
         for block in self.layout.blocks:
             view = self._parameters[block.segment.name].detach().view(-1)[block.start : block.stop]
             keep = 1.0 - shrink if block.segment.decays else 1.0
             if keep != 1.0:
                 view.mul_(keep)
-            for line, draw in draws.items():
+            for line, draw in self._directions.items():
                 u = draw(block)
                 if u is not None:
                     view.add_(u, alpha=keep * back.get(line, 0.0) + forth.get(line, 0.0))
+
+    def _direction(self, line: Line) -> Direction:
+        """The line's direction, from the last sweep if it was there: a law that needs a norm looks for it once."""
+        law, key, index = line
+        return self._directions.get(line) or law.direction(key, index, self.layout, ())
 
     def _require_trusted(self, f: Callable[[], Any]) -> None:
         if not self._trusted and any(m.training for m in self.module.modules()):
