@@ -35,7 +35,7 @@ class TrainOptions:
     data: str | None = option(None, "folder of the task's files; without it: shipped, or the hub")
     method: str = option("mezo", "mezo, kerzoo, forward, richardson, coordinate (name:option=value...), sgd, adamw")
     steps: int = option(500, "optimisation steps")
-    lr: float = option(1e-3, "learning rate")
+    lr: float = option(1e-4, "learning rate")
     epsilon: float = option(1e-3, "displacement of the zeroth-order methods")
     schedule: str = option("constant", "constant, linear or cosine")
     warmup: int = option(0, "steps of linear warm-up")
@@ -145,7 +145,7 @@ class Session:
         fitted = {
             name: calibrated_accuracy(train, part) for name, part in (("dev_accuracy", dev), ("test_accuracy", test))
         }
-        chance = dict.fromkeys(zero, _majority(train, dev, test))
+        chance = dict(zip(zero, (_majority_accuracy(train, part) for part in (dev, test)), strict=True))
         for name, row in (("chance", chance), ("zero-shot", zero), ("calibrated zero-shot", fitted)):
             self.record.append(
                 {"kind": "baseline", "name": name, **self._names(), **row, "test_examples": len(self.data.test)}
@@ -222,9 +222,9 @@ def trainer(options: TrainOptions, language_model: LanguageModel) -> ZerothOrder
     return ZerothOrder(language_model.model, estimator, rate, options.weight_decay)
 
 
-def _majority(train: Measured, *parts: Measured) -> float:
-    counts = train.labels.bincount()
-    return float(counts.max() / counts.sum())
+def _majority_accuracy(train: Measured, judged: Measured) -> float:
+    """The accuracy of always answering with the most frequent training label."""
+    return float((judged.labels == train.labels.mode().values).double().mean())
 
 
 @contextmanager
