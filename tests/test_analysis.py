@@ -31,12 +31,8 @@ EPSILONS = (0.01, 0.03, 0.1, 0.3, 1.0)
 def folder(path: Path, rows: list[Row], tail: str = "", **config: object) -> Path:
     """A run folder with these rows, and `tail` as a crash left it."""
     path.mkdir(parents=True)
-    (path / "config.toml").write_text(
-        "".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items())
-    )
-    (path / "environment.json").write_text(
-        json.dumps({"python": "3.12", "commit": "abcdef0123456", "cores": 2})
-    )
+    (path / "config.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in config.items()))
+    (path / "environment.json").write_text(json.dumps({"python": "3.12", "commit": "abcdef0123456", "cores": 2}))
     (path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + tail)
     return path
 
@@ -95,9 +91,7 @@ def converge_rows(method: str, rate: float, diverged_seed: int | None = None) ->
     return rows
 
 
-def training_rows(
-    method: str, seed: int, accuracy: float, status: str = "ok", passes: int = 200
-) -> list[Row]:
+def training_rows(method: str, seed: int, accuracy: float, status: str = "ok", passes: int = 200) -> list[Row]:
     name: Row = {"model": "tiny", "task": "sst2", "method": method, "estimator": method, "seed": seed}
     rows: list[Row] = [
         {"kind": "baseline", "name": baseline, "model": "tiny", "task": "sst2", "seed": seed}
@@ -138,9 +132,7 @@ def training_rows(
     return rows
 
 
-def training(
-    root: Path, method: str, seed: int, accuracy: float, status: str = "ok", **settings: Any
-) -> Path:
+def training(root: Path, method: str, seed: int, accuracy: float, status: str = "ok", **settings: Any) -> Path:
     passes = settings.pop("passes", 200)
     config = {"command": "train", "method": method, "seed": seed, "lr": 1e-3, "batch": 16} | settings
     lr = config["lr"]
@@ -152,9 +144,7 @@ def training(
 def runs(tmp_path: Path) -> Path:
     """A parent folder with every kind of run."""
     root = tmp_path / "runs"
-    folder(
-        root / "bias", bias_rows("mezo", 2) + bias_rows("kerzoo", 4) + bias_rows("mezo", 2, "quadratic", 0.0)
-    )
+    folder(root / "bias", bias_rows("mezo", 2) + bias_rows("kerzoo", 4) + bias_rows("mezo", 2, "quadratic", 0.0))
     folder(root / "kernels", kernel_rows(), command="kernels")
     tune = [
         {
@@ -312,9 +302,7 @@ def test_every_run_is_accounted_for(tmp_path: Path) -> None:
         training(tmp_path, "mezo", seed, 0.7, status)
     results = read([tmp_path])
     row = accuracies(outcomes(results), results.of("baseline")).iloc[0]
-    counts = {
-        name: row[name] for name in ("runs", "n", "ok", "diverged", "failed", "interrupted", "unfinished")
-    }
+    counts = {name: row[name] for name in ("runs", "n", "ok", "diverged", "failed", "interrupted", "unfinished")}
     assert counts == {"runs": 5, "n": 2} | dict.fromkeys(counts, 1) | {"runs": 5, "n": 2}
 
 

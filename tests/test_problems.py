@@ -222,5 +222,3 @@ def test_a_negative_quartic_is_no_riddle():
         assert make("quartic", quartic=-1.0).minimum is None
     except ValueError as error:
         assert "quartic" in str(error)
-
-
