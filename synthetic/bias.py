@@ -117,7 +117,7 @@ def measure(cell: Cell, options: BiasOptions) -> dict[str, Any]:
 
 
 def _bias(cell: Cell, found: Moments) -> dict[str, float]:
-    """The norm of the measured bias; its standard error along itself, from the errors of the coordinates."""
+    """The norm of the measured bias; its standard error is that along itself."""
     predicted = theory.bias(cell.estimator, cell.problem, cell.x)
     size = float(found.mean.norm())
     along = found.mean / size if size else torch.zeros_like(found.mean)
@@ -125,7 +125,7 @@ def _bias(cell: Cell, found: Moments) -> dict[str, float]:
     off = float((found.mean - predicted).norm())
     return {
         "bias": size,
-        "bias_error": float((along * found.mean_error).norm()),
+        "bias_error": found.error_along(along),
         "floor": floor,
         "predicted_bias": float(predicted.norm()),
         "bias_deviation": off / math.hypot(floor, _rounding(cell)),
@@ -133,8 +133,9 @@ def _bias(cell: Cell, found: Moments) -> dict[str, float]:
 
 
 def _rounding(cell: Cell) -> float:
-    """What float64 differences cannot see: one unit in the last place of f(x), over epsilon."""
-    return torch.finfo(torch.float64).eps * float(cell.problem(cell.x).abs()) / cell.estimator.epsilon
+    """What float64 differences cannot see: rounding of f(x), over epsilon, and of the slopes themselves."""
+    value, slope = cell.problem(cell.x).abs(), cell.problem.gradient(cell.x).norm()
+    return torch.finfo(torch.float64).eps * float(value / cell.estimator.epsilon + slope * cell.problem.dim**0.5)
 
 
 def _spread(cell: Cell, found: Moments, noise: float) -> dict[str, Any]:

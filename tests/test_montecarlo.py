@@ -388,3 +388,15 @@ def test_memory_is_the_result_and_less_than_256_mib():
     printed = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True).stdout
     extra = int(printed)
     assert extra < 256 << 20
+
+
+def test_the_error_along_a_direction_is_that_of_the_projection():
+    """The coordinates of an estimate are correlated: their errors alone would claim too much along the gradient."""
+    f = problems.make("quartic", 6)
+    x, estimator = problems.start(f), methods.make("mezo", epsilon=0.1)
+    along = f.gradient(x) / f.gradient(x).norm()
+    rows = estimate(estimator, f, x, samples=20_000) @ along
+    found = moments(estimator, f, x, samples=20_000)
+    assert found.error_along(along) == pytest.approx(float(rows.std() / len(rows) ** 0.5), rel=1e-9)
+    assert found.error_along(along) > 1.1 * float((along * found.mean_error).norm())
+    assert moments(estimator, problems.make("quartic", 65), torch.zeros(65).double(), samples=9).covariance is None

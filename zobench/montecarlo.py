@@ -31,12 +31,14 @@ Result = TypeVar("Result")
 CHUNK_ENTRIES = 1 << 16  # 512 KiB of float64 a direction: a chunk stays in a core's cache
 CHUNK_ROWS = 1 << 14
 QUADRATURE_DEGREE = 16
+COVARIANCE_DIM = 64
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean (d,), its standard errors (d,), trace of the covariance of one estimate E|g - E g|^2 and its standard
-    error.
+    """Mean (d,), its standard errors (d,), trace of the covariance of one estimate E|g - E g|^2 and its standard error.
+
+    `covariance` (d, d) of one estimate is kept for d <= 64.
     """
 
     mean: Tensor
@@ -44,6 +46,15 @@ class Moments:
     covariance_trace: float
     covariance_trace_error: float
     samples: int
+    covariance: Tensor | None = None
+
+    def error_along(self, direction: Tensor) -> float:
+        """Return the standard error of mean . direction; from the coordinates' errors alone where no covariance was
+        kept.
+        """
+        if self.covariance is None:
+            return float((direction * self.mean_error).norm())
+        return math.sqrt(float(direction @ self.covariance @ direction) / self.samples)
 
 
 def estimate(
@@ -193,18 +204,22 @@ def _each_chunk(work: Callable[[int, int], Result], dim: int, samples: int, firs
 
 
 class _Sums(NamedTuple):
-    """Sums over samples of y, y^2 (both (d,)), |y|^2 and |y|^4, with y the estimate less a fixed shift."""
+    """Sums over samples of y, y y^T (in large dimensions its diagonal), |y|^2 and |y|^4, y the estimate less a
+    shift.
+    """
 
     first: Tensor
-    squares: Tensor
+    products: Tensor
     norm2: Tensor
     norm4: Tensor
 
     @classmethod
     def of(cls, samples: Tensor, shift: Tensor) -> "_Sums":
-        squares = (samples - shift).square_()
+        y = samples - shift
+        squares = y * y
         norm2 = squares.sum(-1)
-        return cls(samples.sum(0) - len(samples) * shift, squares.sum(0), norm2.sum(), norm2 @ norm2)
+        products = y.T @ y if y.shape[1] <= COVARIANCE_DIM else squares.sum(0)
+        return cls(y.sum(0), products, norm2.sum(), norm2 @ norm2)
 
 
 def _accumulate(draw: Callable[[int, int], Tensor], key: int, dim: int, samples: int) -> Moments:
@@ -219,7 +234,10 @@ def _accumulate(draw: Callable[[int, int], Tensor], key: int, dim: int, samples:
 
 def _moments(total: _Sums, shift: Tensor, samples: int) -> Moments:
     freedom = samples - 1 or math.nan  # one sample says nothing of its own error
-    variance = ((total.squares - total.first**2 / samples) / freedom).clamp(min=0)
+    full = total.products.ndim == 2
+    square = torch.outer(total.first, total.first) if full else total.first**2
+    covariance = (total.products - square / samples) / freedom
+    variance = (covariance.diagonal() if full else covariance).clamp(min=0)
     norm2_variance = float(total.norm4 - total.norm2**2 / samples) / freedom
     return Moments(
         mean=shift + total.first / samples,
@@ -227,4 +245,5 @@ def _moments(total: _Sums, shift: Tensor, samples: int) -> Moments:
         covariance_trace=float(variance.sum()),
         covariance_trace_error=math.sqrt(norm2_variance / samples if not norm2_variance < 0 else 0.0),
         samples=samples,
+        covariance=covariance if full else None,
     )
