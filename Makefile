@@ -9,6 +9,7 @@ QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 .PHONY: demo test check install bench study figures clean
 
 demo: $(READY)
+	rm -rf runs/demo
 	$(QUIET) $(RUN) -m synthetic kernels --out runs/demo/kernels
 	$(QUIET) $(RUN) -m synthetic bias --problem quadratic,sextic --samples 300000 --controlled-samples 30000 \
 	    --out runs/demo/bias

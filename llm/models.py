@@ -48,7 +48,7 @@ def load(name: str, device: str = "cpu", dtype: str = "float32") -> LanguageMode
     try:
         tokenizer = _tokenizer(source, options)
         model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], **options)
-    except (OSError, ImportError, KeyError) as error:
+    except Exception as error:  # each reader of weights has errors of its own
         near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
         raise ValueError(f"model {name!r} could not be loaded from {source}{near}: {error}") from error
     if gguf:
@@ -80,7 +80,7 @@ def _locate(name: str) -> tuple[str, str | None, str]:
     """Folder or hub id, GGUF file in it, and a note about the weights."""
     if name == "tiny-opt":
         return str(TINY_OPT), None, "committed tiny-opt, pretrained by `python -m llm pretrain`"
-    path = _smollm2() if name == SMOLLM2 else Path(name)
+    path = _smollm2() if name == SMOLLM2 else Path(name).expanduser()
     if path.is_dir():
         files = sorted(path.glob("*.gguf"))
         if not (path / "config.json").exists() and len(files) == 1:

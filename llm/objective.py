@@ -105,7 +105,9 @@ class Objective:
             scores[part] = self.scores([examples[i] for i in part]).cpu()
         labels = torch.tensor([row.label for row in examples])
         loss = functional.cross_entropy(scores, labels)
-        return Measured(float(loss), float((scores.argmax(1) == labels).double().mean()), scores, labels)
+        right = (scores.argmax(1) == labels).double()
+        right[~scores.isfinite().all(1)] = torch.nan  # no answer is not a wrong answer, let alone a right one
+        return Measured(float(loss), float(right.mean()), scores, labels)
 
     def _logits(self, rows: list[list[int]], places: list[tuple[int, int]]) -> Tensor:
         """Float32 logits at (row, position) places, right-padded: under the causal mask no text sees the padding."""

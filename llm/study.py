@@ -1,15 +1,15 @@
 """The study: several methods at equal forward passes, each tuned with the same trials on dev, over several seeds."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from llm.first_order import FIRST_ORDER
-from llm.train import Session, TrainOptions
+from llm.train import TrainOptions, check_method, train
 from zobench import methods
 from zobench.options import option
-from zobench.records import Row
+from zobench.records import Row, Run
 
 
 @dataclass(frozen=True)
@@ -41,25 +41,46 @@ class StudyOptions:
 
 def run(options: StudyOptions) -> None:
     """Tune every method on dev of other seeds, then run all seeds at the chosen rates; resumes from its own runs."""
-    finals: dict[str, list[Row]] = {}
+    _check(options)
+    record = Run(options.out, {"command": "study", **asdict(options)})
     for method in options.methods:
         rates = options.first_order_rates if method in FIRST_ORDER else options.rates
-        trials = {
-            lr: [_dev_loss(_train(options, method, lr, -1 - t, "tune")) for t in range(options.tuning_seeds)]
-            for lr in rates
-        }
-        lr = min(rates, key=lambda rate: sum(trials[rate]))
-        if not math.isfinite(sum(trials[lr])):
+        losses = {lr: _tuning_loss(options, method, lr) for lr in rates}
+        lr = min(rates, key=lambda rate: losses[rate])
+        if not math.isfinite(losses[lr]):
             raise ValueError(f"{method} diverged at every rate of {rates}: give smaller ones")
-        finals[method] = [_train(options, method, lr, seed, "seeds")[-1] for seed in range(options.seeds)]
-        accuracies = ", ".join(f"{row['test_accuracy']:.1%}" for row in finals[method])
-        print(
-            f"{method}: lr {lr:g} (mean dev loss {sum(trials[lr]) / len(trials[lr]):.4f}); test accuracies {accuracies}"
-        )
+        if not record.find(kind="chosen", method=method):
+            record.append(
+                {"kind": "chosen", "method": method, "lr": lr, "rates": rates, "dev_losses": list(losses.values())}
+            )
+        finals = [_train(options, method, lr, seed, "seeds") for seed in range(options.seeds)]
+        accuracies = ", ".join(f"{row['test_accuracy']:.1%}" for row in finals)
+        print(f"{method}: lr {lr:g} (dev loss {losses[lr]:.4f}); test accuracies {accuracies}")
 
 
-def _train(options: StudyOptions, method: str, lr: float, seed: int, group: str) -> list[Row]:
-    """The rows of one run, made now if they are not there."""
+def _check(options: StudyOptions) -> None:
+    """Refuse before the first run what would only fail in the last."""
+    counts = ("seeds", "tuning_seeds", "evaluations", "backward_passes")
+    for name in counts:
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name} is {getattr(options, name)}: give 1 or more")
+    if not (options.methods and options.rates and options.first_order_rates):
+        raise ValueError("give at least one of --methods, --rates and --first-order-rates")
+    for method in options.methods:
+        check_method(method)
+        if _steps(options, method) < 1:
+            raise ValueError(f"forward_passes is {options.forward_passes}: not enough for one step of {method}")
+
+
+def _tuning_loss(options: StudyOptions, method: str, lr: float) -> float:
+    """The mean last dev loss over the tuning seeds, infinite if one diverged."""
+    finals = [_train(options, method, lr, -1 - trial, "tune") for trial in range(options.tuning_seeds)]
+    losses = [row["dev_loss"] if row["status"] == "ok" else None for row in finals]
+    return math.inf if None in losses else sum(losses) / len(losses)
+
+
+def _train(options: StudyOptions, method: str, lr: float, seed: int, group: str) -> Row:
+    """The final row of one run, made now if it is not there."""
     steps = _steps(options, method)
     folder = Path(options.out) / group / f"{method.replace(':', '_')}-lr{lr:g}-seed{seed}"
     shared = {f.name for f in fields(TrainOptions)} & {f.name for f in fields(StudyOptions)}
@@ -67,9 +88,7 @@ def _train(options: StudyOptions, method: str, lr: float, seed: int, group: str)
     base = TrainOptions(
         **copied, method=method, lr=lr, seed=seed, steps=steps, out=str(folder), save=False, journal=False
     )
-    session = Session(replace(base, eval_every=max(1, steps // options.evaluations)))
-    session.go()
-    return session.record.rows
+    return train(replace(base, eval_every=max(1, steps // options.evaluations)))
 
 
 def _steps(options: StudyOptions, method: str) -> int:
@@ -77,11 +96,3 @@ def _steps(options: StudyOptions, method: str) -> int:
         return options.backward_passes
     estimator = methods.parse(method, epsilon=options.epsilon)
     return options.forward_passes // estimator.ask(0, estimator.init()).queries
-
-
-def _dev_loss(rows: list[Row]) -> float:
-    """The last dev loss of a run, infinite if it diverged."""
-    if rows[-1].get("status") != "ok":
-        return math.inf
-    last = [row for row in rows if row["kind"] == "evaluation"][-1]["dev_loss"]
-    return math.inf if last is None else float(last)

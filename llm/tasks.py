@@ -132,6 +132,8 @@ def split(task: Task, data: str | None, train: int, dev: int, test: int, seed: i
     if min(train, dev, test) < 1:
         raise ValueError(f"train is {train}, dev {dev}, test {test}: each split wants at least one example")
     pools = task.pools(data)
+    tested_texts = {row.text.strip() for row in pools.test}
+    pools = pools._replace(training=[row for row in pools.training if row.text.strip() not in tested_texts])
     for row in (*pools.training, *pools.test):
         if not 0 <= row.label < len(task.candidates):
             raise ValueError(f"label {row.label} of {row.text[:60]!r} is out of range: the task has {task.candidates}")
@@ -142,9 +144,15 @@ def split(task: Task, data: str | None, train: int, dev: int, test: int, seed: i
 
 
 def _draw(task: Task, rows: Sequence[Labelled], count: int, key: int, what: str) -> list[Labelled]:
-    """`count` distinct texts in the order of their keys; where balanced, labels alternate."""
-    distinct = {row.text.strip(): row for row in rows}
-    order = sorted(distinct.values(), key=lambda row: derive(key, row.text.strip()))
+    """`count` distinct texts in the order of their keys; where balanced, labels alternate.
+
+    Of equal texts the first is kept, and none where their labels differ.
+    """
+    labels: dict[str, set[int]] = {}
+    for row in rows:
+        labels.setdefault(row.text.strip(), set()).add(row.label)
+    distinct = [Labelled(text, found.pop()) for text, found in labels.items() if len(found) == 1]
+    order = sorted(distinct, key=lambda row: derive(key, row.text))
     classes = len(task.candidates) if task.balanced else 1
     wanted = -(-count // classes)
     groups = [[row for row in order if row.label == c] for c in range(classes)] if task.balanced else [order]

@@ -25,10 +25,12 @@ from zobench.options import option
 from zobench.records import Row, Run
 from zobench.space import require_reproducible
 
+BASELINES = 3
+
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Options of `python -m llm train`."""
+    """Options of `python -m llm train`; `seconds` in rows are those of the steps, without evaluations."""
 
     model: str = option("tiny-opt", "tiny-opt, smollm2-135m-instruct, a hub id, a folder or a .gguf file")
     task: str = option("spam", "spam, sentences, sst2")
@@ -66,9 +68,24 @@ class Data:
 
 def run(options: TrainOptions) -> None:
     """Fine-tune a causal language model with forward passes only (or a first-order reference) on a labelled task."""
+    train(options)
+    print(f"rows: {Path(options.out) / 'rows.jsonl'}")
+
+
+def train(options: TrainOptions) -> Row:
+    """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated."""
+    if (Path(options.out) / "rows.jsonl").exists():
+        finished = Run(options.out, _config(options)).find(kind="final")
+        if finished:
+            print(f"{options.out} holds a finished run")
+            return finished[-1]
     session = Session(options)
     session.go()
-    print(f"rows: {session.record.folder / 'rows.jsonl'}")
+    return session.record.find(kind="final")[-1]
+
+
+def _config(options: TrainOptions) -> Row:
+    return {"command": "train", **asdict(options)}
 
 
 class Session:
@@ -88,8 +105,8 @@ class Session:
             raise ValueError(
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
-        self.record = Run(options.out, {"command": "train", **asdict(options)})
-        self.began = time.perf_counter() - self._seconds_before()
+        self.record = Run(options.out, _config(options))
+        self.seconds = 0.0
         self.losses: list[float] = []
         self._dev = ""
         self._journalled = 0
@@ -101,13 +118,14 @@ class Session:
 
     def go(self) -> None:
         """Run, or continue, to the final row. An interruption keeps what was measured and can be continued."""
-        if self.record.find(kind="final"):
-            print(f"{self.record.folder} holds a finished run")
-            return
         self._baselines()
         steps = self.record.find(kind="step")
         self._journalled = len(steps)
         first = self.trainer.replay(steps)
+        if first:
+            self.seconds = steps[-1]["seconds"]
+            evaluated = max((row["step"] for row in self.record.find(kind="evaluation")), default=0)
+            self.losses = [row["train_loss"] for row in steps if row["step"] >= evaluated]
         status = "ok"
         with interruptible() as interrupted, self._bar(first) as bar:
             for step in bar:
@@ -116,9 +134,12 @@ class Session:
                 try:
                     self._step(step, bar)
                 except FloatingPointError as error:
-                    self.record.append({"kind": "failure", "step": step, "reason": str(error)})
+                    self._fail(step, error)
                     status = "diverged"
                     break
+                except Exception as error:
+                    self._fail(step, error)
+                    raise
                 if interrupted():
                     raise KeyboardInterrupt
         self._finish(status)
@@ -131,14 +152,19 @@ class Session:
     def _step(self, step: int, bar: Any) -> None:
         batch = self.minibatch(step)
         key = derive("directions", self.options.seed, step)
+        began = time.perf_counter()
         row = self.trainer.step(key, lambda: self.objective.losses(batch))
+        self.seconds += time.perf_counter() - began
         self.losses.append(row["train_loss"])
         if self.options.journal and step >= self._journalled:
             self.record.append({"kind": "step", "step": step, **self._cost(), **row})
         bar.set_postfix_str(f"train loss {row['train_loss']:.3f} {self._dev}", refresh=False)
 
+    def _fail(self, step: int, error: Exception) -> None:
+        self.record.append({"kind": "failure", "step": step, "reason": f"{type(error).__name__}: {error}"})
+
     def _baselines(self) -> None:
-        if self.record.find(kind="baseline"):
+        if len(self.record.find(kind="baseline")) == BASELINES:
             return
         train, dev, test = (self.objective.measure(part) for part in (self.data.train, self.data.dev, self.data.test))
         zero = {"dev_accuracy": dev.accuracy, "test_accuracy": test.accuracy}
@@ -146,7 +172,8 @@ class Session:
             name: calibrated_accuracy(train, part) for name, part in (("dev_accuracy", dev), ("test_accuracy", test))
         }
         chance = dict(zip(zero, (_majority_accuracy(train, part) for part in (dev, test)), strict=True))
-        for name, row in (("chance", chance), ("zero-shot", zero), ("calibrated zero-shot", fitted)):
+        named = (("chance", chance), ("zero-shot", zero), ("calibrated zero-shot", fitted))
+        for name, row in (pair for pair in named if not self.record.find(kind="baseline", name=pair[0])):
             self.record.append(
                 {"kind": "baseline", "name": name, **self._names(), **row, "test_examples": len(self.data.test)}
             )
@@ -165,15 +192,18 @@ class Session:
         if not self.record.find(kind="evaluation", step=step):
             self._evaluate(step)
         test = self.objective.measure(self.data.test)
+        if not math.isfinite(test.loss):
+            status = "diverged"
         evaluations = self.record.find(kind="evaluation")
         best = min(evaluations, key=lambda row: math.inf if row["dev_loss"] is None else row["dev_loss"])
         if self.options.save:
             models.save(self.language_model, self.record.folder / "model")
-        row = {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_examples": len(self.data.test)}
+        last = {name: evaluations[-1][name] for name in ("dev_loss", "dev_accuracy")}
+        row = {**last, "test_loss": test.loss, "test_accuracy": test.accuracy, "test_examples": len(self.data.test)}
         about = {"best_step": best["step"], "status": status, "weights": self.language_model.weights}
         self.record.append({"kind": "final", "step": step, **self._names(), **self._cost(), **row, **about})
-        dev_accuracy = evaluations[-1]["dev_accuracy"]
-        print(f"{self.options.method}: dev accuracy {dev_accuracy:.1%}, test {test.accuracy:.1%} ({status})")
+        dev = math.nan if last["dev_accuracy"] is None else last["dev_accuracy"]
+        print(f"{self.options.method}: dev accuracy {dev:.1%}, test {test.accuracy:.1%} ({status})")
 
     def _names(self) -> Row:
         options = self.options
@@ -191,22 +221,29 @@ class Session:
         return {
             "forward_passes": self.trainer.forward_passes,
             "backward_passes": self.trainer.backward_passes,
-            "seconds": time.perf_counter() - self.began,
+            "seconds": self.seconds,
         }
-
-    def _seconds_before(self) -> float:
-        return max((row["seconds"] for row in self.record.rows if "seconds" in row), default=0.0)
 
 
 def _check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
-    require_known(options.method.partition(":")[0], [m.name for m in methods.table()] + list(FIRST_ORDER), "method")
+    check_method(options.method)
     if options.steps < 1 or options.batch < 1 or options.eval_every < 1:
         raise ValueError(
             f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"
         )
     if options.batch > options.train:
         raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")
+
+
+def check_method(text: str) -> None:
+    """Raise ValueError unless the text names a zeroth-order method with its options, or a first-order one."""
+    name, _, extra = text.partition(":")
+    require_known(name, [method.name for method in methods.table()] + list(FIRST_ORDER), "method")
+    if name not in FIRST_ORDER:
+        methods.parse(text)
+    elif extra:
+        raise ValueError(f"method {text!r}: {name} has no options of its own")
 
 
 def trainer(options: TrainOptions, language_model: LanguageModel) -> ZerothOrder | FirstOrder:

@@ -51,8 +51,12 @@ class ZerothOrder:
         return {"train_loss": float(seen.mean()), "lr": lr, "key": key, "coefficients": coefficients}
 
     def replay(self, rows: list[Row]) -> int:
-        """Take recorded steps again without a forward pass; return the number of the next step."""
+        """Take recorded steps again without a forward pass; return the number of the next step.
+
+        Each walks to its points as it did then, so that the weights round as they did: the result is equal to the bit.
+        """
         for row in rows:
+            self.space.losses(lambda: 0.0, self.estimator.ask(row["key"], self.state))
             coefficients = torch.tensor(row["coefficients"], dtype=torch.float64)
             gradient = Combination((Term(self.estimator.law, row["key"], coefficients),))
             self.memory = self.rule.apply_(self.space, gradient, self.memory)

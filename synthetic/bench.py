@@ -31,13 +31,15 @@ class BenchOptions:
 
 def run(options: BenchOptions) -> None:
     """Time `moments` and print estimates per second and the share of the random-number bound."""
-    record = Run(options.out, {"command": "bench", **asdict(options)})
+    if options.repetitions < 1 or options.samples < 1:
+        raise ValueError(f"repetitions is {options.repetitions}, samples {options.samples}: give 1 or more")
     problem = problems.make(options.problem, options.dim)
     x = problems.start(problem)
     jobs: dict[str, Callable[[], object]] = {"bound": lambda: draw_only(options.samples, options.dim)}
     for method in options.methods:
         estimator = methods.parse(method, epsilon=0.1)
         jobs[method] = lambda estimator=estimator: moments(estimator, problem, x, samples=options.samples)
+    record = Run(options.out, {"command": "bench", **asdict(options)})
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(options.repetitions):
         for name, job in jobs.items():

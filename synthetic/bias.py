@@ -12,9 +12,10 @@ from tqdm import tqdm
 import zobench
 from synthetic import problems
 from synthetic.problems import RidgePolynomial
-from zobench import LineEstimator, Moments, derive, methods, theory
+from zobench import FlatSpace, LineEstimator, Moments, derive, methods, theory
 from zobench.options import option
 from zobench.records import Run
+from zobench.space import require_resolved
 
 PLAIN, CONTROLLED = "plain", "controlled"
 
@@ -79,6 +80,10 @@ def run(options: BiasOptions) -> None:
 def _cells(options: BiasOptions) -> list[Cell]:
     if not options.methods or not options.epsilons or not options.problem:
         raise ValueError("give at least one of --methods, --problem and --epsilons")
+    if options.samples < 1 or options.controlled_samples < 0:
+        raise ValueError(
+            f"samples is {options.samples}, controlled_samples {options.controlled_samples}: give 1, 0 or more"
+        )
     cells = []
     for name in options.problem:
         problem = problems.make(name, options.dim, options.condition, options.rotated, seed=options.seed)
@@ -86,6 +91,7 @@ def _cells(options: BiasOptions) -> list[Cell]:
         for method in options.methods:
             for epsilon in options.epsilons:
                 estimator = methods.parse(method, epsilon=epsilon)
+                require_resolved(FlatSpace(x), estimator.epsilon)
                 for sampling in (PLAIN, CONTROLLED) if options.controlled_samples else (PLAIN,):
                     cells.append(Cell(method, estimator, problem, x, sampling))
     return cells

@@ -41,6 +41,10 @@ class ConvergeOptions:
 def run(options: ConvergeOptions) -> None:
     """Minimise a problem with every method at equal loss evaluations, learning rates tuned on other seeds."""
     problem = problems.make(options.problem, options.dim, options.condition)
+    if problem.minimum is None:
+        raise ValueError(f"problem {problem.name} has no minimum to converge to: take quadratic, quartic or sextic")
+    if min(options.seeds, options.tuning_seeds, options.points, len(options.rates), len(options.methods)) < 1:
+        raise ValueError("give at least one of --seeds, --tuning-seeds, --points, --rates and --methods")
     estimators = {name: methods.parse(name, epsilon=options.epsilon) for name in options.methods}
     record = Run(options.out, {"command": "converge", **asdict(options)})
     with tqdm(estimators.items(), unit="method") as progress:
@@ -59,7 +63,7 @@ def _tuned(record: Run, name: str, estimator: Estimator, problem: RidgePolynomia
     for lr in options.rates:
         if not record.find(kind="tune", method=name, lr=lr):
             final = descend(estimator, problem, options, lr, list(seeds))[-1][1]
-            diverged = not bool((final < DIVERGED).all())
+            diverged = not bool((final.abs() < DIVERGED).all())
             row = {"kind": "tune", "method": name, "problem": problem.name, "dim": problem.dim, "lr": lr}
             status = "diverged" if diverged else "ok"
             record.append({**row, "seeds": len(seeds), "loss": None if diverged else final.mean(), "status": status})
@@ -87,7 +91,7 @@ def _final(
 
 
 def _status(loss: float) -> str:
-    return "ok" if loss < DIVERGED else "diverged"
+    return "ok" if abs(loss) < DIVERGED else "diverged"
 
 
 def descend(

@@ -21,8 +21,8 @@ class KernelOptions:
 
 def run(options: KernelOptions) -> None:
     """Print the kernels with their moments and costs, KerZOO's misprint beside what was meant."""
-    record = Run(options.out, {"command": "kernels", **asdict(options)})
     listed = [(kernels.legendre(order), "") for order in options.orders]
+    record = Run(options.out, {"command": "kernels", **asdict(options)})
     printed = (kernels.kerzoo5_as_printed(), "as printed in KerZOO: 195/64 where 105/64 gives E[rK] = 1")
     print(f"{'kernel':24}{'E[rK]':>9}{'E[r^3K]':>9}{'E[r^5K]':>9}{'E[r^2K^2]':>11}{'E[K^2]':>9}")
     for kernel, note in [*listed, printed]:

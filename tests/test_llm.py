@@ -13,7 +13,7 @@ from llm.__main__ import main
 from llm.models import LanguageModel
 from llm.objective import Encoded, Measured, Objective, calibrated_accuracy
 from llm.tasks import Example, Labelled, Pools, Task
-from llm.train import Session, TrainOptions
+from llm.train import Session, TrainOptions, train
 from zobench import SGD, FlatSpace, ModuleSpace, derive, methods, query
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -106,14 +106,14 @@ def test_sst2_from_a_folder_in_glue_format(tmp_path):
         tasks.split(tasks.find("sst2"), str(tmp_path), 4, 2, 1, 0)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/sst2")
+@pytest.mark.skipif(not (SHARED / "data/sst2").is_dir(), reason="needs ../shared/data/sst2")
 def test_sst2_as_published():
     split = tasks.split(tasks.find("sst2"), str(SHARED / "data/sst2"), 1000, 500, 872, 0)
     assert [len(part) for part in split] == [1000, 500, 872]
     assert sum(example.label for example in split.test) == 444
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/models/opt-tokenizer")
+@pytest.mark.skipif(not (SHARED / "models/opt-tokenizer").is_dir(), reason="needs ../shared/models/opt-tokenizer")
 def test_opts_own_tokenizer_keeps_its_bos(tmp_path):
     for file in ("vocab.json", "merges.txt"):
         (tmp_path / file).write_bytes((SHARED / "models/opt-tokenizer" / file).read_bytes())
@@ -161,7 +161,11 @@ def test_methods_see_the_same_minibatches_and_directions(tmp_path):
     assert runs["mezo"] == runs["kerzoo"]
 
 
-def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_an_interrupted_run_continues_to_the_same_weights(dtype, tmp_path):
+    def options(tmp_path, out, **changes):
+        return TrainOptions(**{**QUICK, **changes, "dtype": dtype, "eval_every": 4, "out": out})
+
     whole = Session(options(tmp_path, steps=6, lr=1e-4, out=str(tmp_path / "whole")))
     whole.go()
     part = Session(options(tmp_path, steps=6, lr=1e-4, out=str(tmp_path / "part")))
@@ -179,10 +183,12 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):
     resumed.go()
     assert [row["step"] for row in rows(tmp_path / "part", "step")] == list(range(6))
     one, other = (s.trainer.space.vector() for s in (whole, resumed))
-    assert float((one - other).norm() / one.norm()) < 1e-6
+    assert torch.equal(one, other)
     assert rows(tmp_path / "part", "final")[0]["forward_passes"] == 12
-    Session(options(tmp_path, steps=6, lr=1e-4, out=str(tmp_path / "part"))).go()
+    assert train(options(tmp_path, steps=6, lr=1e-4, out=str(tmp_path / "part")))["step"] == 6
     assert len(rows(tmp_path / "part", "final")) == 1
+    one, other = (rows(tmp_path / name, "evaluation")[-1] for name in ("whole", "part"))
+    assert one["train_loss"] == other["train_loss"]
 
 
 def test_a_loss_that_turns_nan_ends_the_run_with_its_weights_and_rows(tmp_path):
@@ -202,6 +208,49 @@ def test_a_loss_that_turns_nan_ends_the_run_with_its_weights_and_rows(tmp_path):
     assert failure["step"] == 1 and "nan" in failure["reason"] and final["status"] == "diverged" and final["step"] == 1
     moved = session.trainer.space.vector() - start
     assert 0 < float(moved.norm() / start.norm()) < 0.05
+
+
+def test_destroyed_weights_are_no_accuracy(tmp_path):
+    session = Session(options(tmp_path, lr=1e37, steps=1))
+    session.go()
+    (final,) = rows(tmp_path / "run", "final")
+    assert final["status"] == "diverged" and final["test_accuracy"] is None and final["test_loss"] is None
+
+
+def test_any_other_failure_is_a_row_too_and_baselines_torn_by_a_kill_are_completed(tmp_path):
+    session = Session(options(tmp_path))
+
+    def fail(key, losses):
+        raise RuntimeError("out of memory")
+
+    session.trainer.step = fail
+    with pytest.raises(RuntimeError, match="out of memory"):
+        session.go()
+    assert rows(tmp_path / "run", "failure")[0]["reason"] == "RuntimeError: out of memory"
+    file = tmp_path / "run/rows.jsonl"
+    file.write_text(file.read_text().splitlines(keepends=True)[0])
+    Session(options(tmp_path)).go()
+    assert [row["name"] for row in rows(tmp_path / "run", "baseline")] == [
+        "chance",
+        "zero-shot",
+        "calibrated zero-shot",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--methods", "mezo,kerzo"], "Did you mean 'kerzoo'"),
+        (["--methods", "mezo,sgd:momentum=1"], "no options of its own"),
+        (["--rates", ""], "--rates"),
+        (["--evaluations", "0"], "evaluations is 0"),
+        (["--forward-passes", "1"], "not enough for one step"),
+    ],
+)
+def test_a_study_is_checked_as_a_whole_before_its_first_run(argv, message, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["study", *argv, "--out", str(tmp_path / "s")])
+    assert message in capsys.readouterr().err and not (tmp_path / "s").exists()
 
 
 def test_the_tuned_weights_are_kept_and_load_again(tmp_path):
@@ -256,7 +305,7 @@ def test_a_step_of_zero_learning_rate_restores_float32_weights(method, tiny):
         ({"method": "kerzo"}, "Did you mean 'kerzoo'"),
         ({"method": "mezo:nn=2"}, "Did you mean 'n'"),
         ({"dtype": "float8"}, "unknown dtype"),
-        ({"device": "cuda:7"}, "use --device cpu"),
+        ({"device": "cuda:99"}, "use --device cpu"),
         ({"model": "./nowhere"}, "no such folder"),
         ({"model": "nowhere.gguf"}, "no such file"),
         ({"model": "tiny-optt"}, "known names: tiny-opt"),

@@ -1,9 +1,13 @@
 """What the wheel holds: the library and nothing whose name belongs to others."""
 
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+import pytest
 
 import zobench
 
@@ -11,7 +15,13 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_wheel_holds_zobench_only(tmp_path):
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    source = tmp_path / "source"  # a copy: building in place would leave files that the next wheel picks up
+    shutil.copytree(ROOT / "zobench", source / "zobench", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("synthetic", "llm", "analysis"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    for file in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / file, source)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
     subprocess.run(command, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -26,3 +36,13 @@ def test_the_library_is_importable_without_the_suites():
     probe = f"import sys, zobench; print([m for m in {foreign} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/findings.md"])
+def test_what_the_pages_link_to_is_committed(page):
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("not a git checkout")
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
+    wanted = {str(((ROOT / page).parent / link).resolve().relative_to(ROOT)) for link in links}
+    assert wanted and wanted <= set(tracked.stdout.splitlines())

@@ -28,7 +28,7 @@ def parsed(*argv: str) -> Options:
 
     parser = argparse.ArgumentParser()
     add_arguments(parser, Options)
-    return build(Options, parser.parse_args(argv))
+    return build(Options, argparse.Namespace(command="t", **vars(parser.parse_args(argv))))
 
 
 def test_rows_survive_and_continue(tmp_path):
@@ -58,7 +58,7 @@ def test_a_torn_last_line_is_cut_and_the_file_stays_readable(tmp_path):
 
 
 def test_another_configuration_is_refused_and_named(tmp_path):
-    Run(tmp_path, {"lr": 0.1, "steps": 5})
+    Run(tmp_path, {"lr": 0.0}), Run(tmp_path, {"lr": 0.1, "steps": 5}).append({"step": 1})  # no rows, nothing to guard
     with pytest.raises(ValueError, match=r"lr: 0\.1 there, 0\.2 now.*--out"):
         Run(tmp_path, {"lr": 0.2, "steps": 5})
 
@@ -100,3 +100,39 @@ def test_a_value_error_is_one_line_and_status_2(capsys):
     with pytest.raises(SystemExit):
         run_command("prog", "tests", {"fail": (Options, fail)}, ["fail", "--samples", "1.5"])
     assert "--samples" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('samples = "ten"', "samples in .* is 'ten': give a int"),
+        ("epsilons = 0.1", "epsilons in .* give a list"),
+        ('rotated = "no"', "rotated in .* give a bool"),
+        ('command = "other"', "is of the command 'other'"),
+    ],
+)
+def test_mistyped_configuration_names_the_key(line, message, tmp_path):
+    (tmp_path / "c.toml").write_text(line + "\n")
+    with pytest.raises(ValueError, match=message):
+        parsed("--config", str(tmp_path / "c.toml"))
+
+
+def test_numbers_in_a_config_may_be_written_either_way(tmp_path):
+    (tmp_path / "c.toml").write_text("samples = 1e3\nepsilons = [1, 0.5]\n")
+    assert parsed("--config", str(tmp_path / "c.toml")) == Options(1000, (1.0, 0.5))
+
+
+def test_a_broken_middle_line_is_named(tmp_path):
+    run = Run(tmp_path, {"lr": 1})
+    run.append({"step": 1})
+    (tmp_path / "rows.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
+    with pytest.raises(ValueError, match=r"rows\.jsonl:2: not JSON"):
+        Run(tmp_path, {"lr": 1})
+
+
+def test_rows_of_another_version_come_after_a_row_that_says_so(tmp_path, monkeypatch):
+    Run(tmp_path, {"lr": 1}).append({"step": 1})
+    monkeypatch.setattr("zobench.records.VERSION", "9.9")
+    again = Run(tmp_path, {"lr": 1})
+    assert [row["zobench"] for row in again.find(kind="environment")] == ["9.9"]
+    assert len(Run(tmp_path, {"lr": 1}).find(kind="environment")) == 1

@@ -479,3 +479,26 @@ def test_two_hundred_steps_descend_and_planted_errors_do_not(method):
             assert not abs(share_left(wrong, method)) < 0.9, wrong
         except FloatingPointError:  # diverged to infinity: seen
             continue
+
+
+def test_a_torn_sweep_is_never_silent():
+    module, space, _ = twins()
+    law = LAWS["gaussian"]
+
+    class Interrupting(type(law)):
+        def direction(self, key, index, layout, batch):
+            draw = super().direction(key, index, layout, batch)
+
+            def torn(block):
+                if block is layout.blocks[-1]:
+                    raise KeyboardInterrupt
+                return draw(block)
+
+            return torn
+
+    with pytest.raises(KeyboardInterrupt):
+        space.losses(module.loss, LineEstimator(Interrupting(), CentralStencil(), 0.1).ask(9, ()))
+    with pytest.raises(RuntimeError, match="load them again"):
+        space.losses(module.loss, LineEstimator(law, CentralStencil(), 0.1).ask(9, ()))
+    with pytest.raises(RuntimeError, match="load them again"):
+        space.settle_()

@@ -90,11 +90,23 @@ def test_kernel_rows_show_the_misprint(tmp_path):
         (["bias", "--problem", "sextik"], "Did you mean 'sextic'"),
         (["bias", "--epsilons", "0"], "epsilon is 0"),
         (["bias", "--dim", "0"], "dim is 0"),
-        (["converge", "--rates", "1e9", "--methods", "mezo", "--evaluations", "40"], "diverged at every rate"),
+        (["bias", "--epsilons", "0.1,1e-20"], "below the resolution"),
+        (["bias", "--samples", "0"], "samples is 0"),
+        (["bias", "--samples", "inf"], "invalid whole value"),
+        (["converge", "--problem", "cubic"], "has no minimum"),
+        (["converge", "--seeds", "0"], "--seeds"),
+        (["kernels", "--orders", "2"], "give an odd order"),
+        (["bench", "--repetitions", "0"], "repetitions is 0"),
     ],
 )
 def test_bad_input_is_one_line_before_long_work(argv, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([*argv, "--out", str(tmp_path / "out")])
     assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_divergence_at_every_rate_is_told(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["converge", "--rates", "1e9", "--methods", "mezo", "--evaluations", "40", "--out", str(tmp_path)])
+    assert "diverged at every rate" in capsys.readouterr().err

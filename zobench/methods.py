@@ -38,7 +38,12 @@ def _kerzoo(
 ) -> LineEstimator:
     if kernel is not None and order is not None:
         raise ValueError(f"order is {order} and kernel is {kernel!r}: give one of them")
-    return LineEstimator(law, KernelStencil(kernel or kernels.legendre(order or 3)), epsilon, n)
+    return LineEstimator(
+        law,
+        KernelStencil(kernel if kernel is not None else kernels.legendre(3 if order is None else order)),
+        epsilon,
+        n,
+    )
 
 
 def _forward(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian()) -> LineEstimator:

@@ -43,12 +43,14 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
     """
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     values = _read(arguments.config) if arguments.config else {}
-    values.pop("command", None)
+    written_for = values.pop("command", arguments.command)
+    if written_for != arguments.command:
+        raise ValueError(f"--config {arguments.config} is of the command {written_for!r}, not {arguments.command!r}")
     for key in values:
         require_known(key, names, f"option in {arguments.config}:")
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     types_of = get_type_hints(cls)
-    loaded = {k: tuple(v) if get_origin(types_of[k]) is tuple else v for k, v in values.items()}
+    loaded = {key: _typed(value, types_of[key], f"{key} in {arguments.config}") for key, value in values.items()}
     return cls(**{**loaded, **given})
 
 
@@ -57,8 +59,26 @@ def _read(file: str) -> dict[str, Any]:
         return tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"--config {file}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"--config {file}: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"--config {file}: not TOML: {error}") from None
+
+
+def _typed(value: Any, kind: Any, what: str) -> Any:
+    """The value of a TOML file as the field's type."""
+    if isinstance(kind, types.UnionType):
+        kind = next(k for k in get_args(kind) if k is not type(None))
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_typed(item, get_args(kind)[0], what) for item in value)
+    if (kind is float and type(value) is int) or (kind is int and type(value) is float and value.is_integer()):
+        return kind(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if get_origin(kind) is tuple or type(value) is not kind:
+        wanted = "list" if get_origin(kind) is tuple else kind.__name__
+        raise ValueError(f"{what} is {value!r}: give a {wanted}")
+    return value
 
 
 def whole(text: str) -> int:
@@ -68,7 +88,7 @@ def whole(text: str) -> int:
         ValueError: the text is not a whole number.
     """
     number = float(text)
-    if number != int(number):
+    if not number.is_integer():
         raise ValueError(f"{text} is not a whole number")
     return int(number)
 
@@ -114,7 +134,7 @@ def run_command(
     cls, function = commands[arguments.command]
     try:
         function(build(cls, arguments))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.exit(2, f"{prog} {arguments.command}: {error}\n")
     except KeyboardInterrupt:
         parser.exit(130, f"{prog} {arguments.command}: interrupted; what was measured is kept\n")

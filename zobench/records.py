@@ -34,12 +34,10 @@ class Run:
     def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._keep_config({k: _toml(v) for k, v in config.items() if v is not None})
-        environment_file = self.folder / "environment.json"
-        if not environment_file.exists():
-            write_atomically(environment_file, json.dumps(environment(), indent=2) + "\n")
         self._rows_file = self.folder / "rows.jsonl"
         self.rows = self._read_rows()
+        self._keep_config({k: _toml(v) for k, v in config.items() if v is not None})
+        self._keep_environment()
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Append one measurement and force it to disk; numbers that are not finite are written as null."""
@@ -57,7 +55,7 @@ class Run:
 
     def _keep_config(self, config: dict[str, Any]) -> None:
         file = self.folder / "config.toml"
-        if not file.exists():
+        if not file.exists() or not self.rows:
             write_atomically(file, tomli_w.dumps(config))
             return
         kept = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -66,6 +64,16 @@ class Run:
             changes = ", ".join(f"{k}: {kept.get(k)!r} there, {config.get(k)!r} now" for k in differing)
             raise ValueError(f"{self.folder} holds a run with another configuration ({changes}): give another --out")
 
+    def _keep_environment(self) -> None:
+        """Write the environment once; rows that another version adds later come after a row that says so."""
+        file, now = self.folder / "environment.json", environment()
+        if not file.exists() or not self.rows:
+            write_atomically(file, json.dumps(now, indent=2) + "\n")
+            return
+        known = [json.loads(file.read_text(encoding="utf-8")), *self.find(kind="environment")]
+        if any(known[-1].get(name) != now[name] for name in ("zobench", "python", "torch", "commit", "cpu")):
+            self.append({"kind": "environment", **now})
+
     def _read_rows(self) -> list[Row]:
         if not self._rows_file.exists():
             return []
@@ -73,7 +81,14 @@ class Run:
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data):
             os.truncate(self._rows_file, len(whole))
-        return [json.loads(line) for line in whole.splitlines()]
+        return [self._parse(number, line) for number, line in enumerate(whole.splitlines(), 1)]
+
+    def _parse(self, number: int, line: bytes) -> Row:
+        try:
+            row: Row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self._rows_file}:{number}: not JSON ({error}): mend or remove the line") from None
+        return row
 
 
 def write_atomically(file: Path, text: str) -> None:

@@ -113,6 +113,10 @@ class KernelStencil(Stencil):
 
     kernel: Kernel
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.kernel, Kernel):
+            raise ValueError(f"kernel is {self.kernel!r}: give one of zobench.kernels, such as legendre(3)")
+
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
         """Return nodes (r, -r) and weights (K/2, -K/2), r independent for each entry of `shape`."""
         return self._mirror(*self.kernel.draw(key, shape))

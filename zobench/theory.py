@@ -70,13 +70,15 @@ def covariance_trace(estimator: LineEstimator, problem: Problem, x: Tensor, nois
 
 
 def mse(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float = 0.0) -> float:
-    """Return E|g - grad f|^2 = |bias|^2 + covariance trace."""
+    """Return E|g - grad f|^2 = |bias|^2 + covariance trace, exact or truncated as `coverage` says."""
     offset = bias(estimator, problem, x)
     return float(offset @ offset) + covariance_trace(estimator, problem, x, noise)
 
 
 def best_epsilon(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float) -> float:
-    """Return the epsilon in [1e-8, 1e2] that minimises the mean squared error at this noise.
+    """Return the epsilon in [1e-8, 1e2] that minimises the predicted mean squared error at this noise.
+
+    Where `coverage` is not exact it is trustworthy only if the result is small enough for the terms that are left out.
 
     Raises:
         ValueError: noise is not positive: in exact arithmetic the error then falls, or stays, as epsilon goes to 0.
@@ -85,7 +87,8 @@ def best_epsilon(estimator: LineEstimator, problem: Problem, x: Tensor, noise: f
         raise ValueError(f"noise is {noise!r}: without noise the smallest epsilon is the best, in exact arithmetic")
 
     def error(log_epsilon: float) -> float:
-        return math.log(mse(replace(estimator, epsilon=math.exp(log_epsilon)), problem, x, noise))
+        value = mse(replace(estimator, epsilon=math.exp(log_epsilon)), problem, x, noise)
+        return math.log(value) if value > 0 else math.inf  # a truncated series may fall below 0 far outside its range
 
     bounds = (math.log(1e-8), math.log(1e2))
     grid = torch.linspace(*bounds, 93).tolist()
@@ -123,6 +126,10 @@ def _noiseless_second_moment(estimator: LineEstimator, problem: Problem, x: Tens
     known = _products_known(law, problem)
     orders = range(1, _highest(problem) + 1)
     rule = estimator.stencil.quadrature(2 * HIGHEST_ORDER)
+    if float(rule.power_sums(0).abs().max()) > NEGLIGIBLE:
+        raise ValueError(
+            f"the weights of {estimator.stencil!r} do not sum to 0: its variance holds f(x)^2, which is not covered"
+        )
     for a in orders:
         for b in orders:
             factor = rule.mean(rule.power_sums(a) * rule.power_sums(b)) / (math.factorial(a) * math.factorial(b))

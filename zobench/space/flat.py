@@ -12,14 +12,14 @@ from zobench.plan import Plan
 from zobench.space.space import Space, require_finite
 from zobench.streams import Shape
 
-REMEMBERED_BYTES = 1 << 26
+REMEMBERED_BYTES = 1 << 24
 
 
 class FlatSpace(Space):
     """Points x (*batch, d) and functions f(points (..., d)) -> (...), evaluated in batches.
 
     A plan's batch broadcasts against that of x. Told the layout of a module, it draws that module's directions. The
-    directions of the latest plan are remembered if they fit 64 MiB, since a step along them usually follows.
+    directions of the latest plan are remembered if they fit 16 MiB, since a step along them usually follows.
 
     Raises:
         ValueError: x is not a floating-point vector, or the layout has another dimension.
@@ -42,7 +42,7 @@ class FlatSpace(Space):
         """
         self._remembered.clear()
         n, m = plan.offsets.shape[-2:]
-        losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=self.x.device)
+        losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
         base = self._evaluate(f, self.x.expand(*plan.batch, -1)) if any(map(any, plan.base)) else None
         unit = plan.law.unit(self.layout.dim)
         for i in range(n):

@@ -16,6 +16,7 @@ Line = tuple[Law, int, int]
 Displacement = dict[Line, float]
 
 SAMPLE = 4096
+TORN = "a sweep was interrupted, so that part of the parameters are displaced: load them again"
 
 
 class ModuleSpace(Space):
@@ -36,14 +37,17 @@ class ModuleSpace(Space):
         self.layout = Layout(tuple(_segment(name, p) for name, p in self._parameters.items()))
         self._displacement: Displacement = {}
         self._directions: dict[Line, Direction] = {}
-        self._trusted = False
+        self._trusted = self._torn = False
         self.sweeps = 0
 
     def losses(self, f: Callable[[], Any], plan: Plan) -> Tensor:
         """Return the losses of the plan's points, float64 (n, m), and leave the module at the last of them.
 
         Raises:
-            ValueError: the plan is batched, or f is not reproducible while the module is in training mode (tried once).
+            ValueError: the plan is batched, or f is not reproducible: it is called twice more before the first plan
+                that
+                meets the module in training mode. In evaluation mode call `require_reproducible` once yourself.
+            RuntimeError: a sweep was interrupted before; the parameters are torn.
         """
         if plan.batch:
             raise ValueError(f"a module holds one point, but the plan has batch {plan.batch}: ask with batch=()")
@@ -51,7 +55,8 @@ class ModuleSpace(Space):
             self._require_trusted(f)
             return self._visit(f, plan)
         except BaseException:
-            self.settle_()
+            if not self._torn:
+                self.settle_()
             raise
 
     def _visit(self, f: Callable[[], Any], plan: Plan) -> Tensor:
@@ -119,8 +124,11 @@ class ModuleSpace(Space):
         forth = dict(target)
         for line, amount in (update or {}).items():
             forth[line] = forth.get(line, 0.0) + amount
-        self._displacement = target
+        if self._torn:
+            raise RuntimeError(TORN)
+        self._torn = True  # until the sweep is whole
         self._sweep(back, forth, shrink)
+        self._displacement, self._torn = target, False
 
     @torch.no_grad()
     def _sweep(self, back: Displacement, forth: Displacement, shrink: float) -> None:
