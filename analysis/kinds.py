@@ -24,6 +24,8 @@ class Kind:
 
 
 _TRAINING = ("model", "task", "method", "estimator", "seed")
+IDENTITY = _TRAINING
+UNREPORTED = frozenset({"environment", "chosen", "measurement", "bench"})
 _BIAS = "python -m synthetic bias"
 _CONVERGE = "python -m synthetic converge"
 _TRAIN = "python -m llm train"
@@ -75,8 +77,8 @@ KINDS: dict[str, Kind] = {
     "end": Kind(_CONVERGE, ("method",), (), ("method",)),
     "step": Kind(
         _TRAIN,
-        (*_TRAINING, "step"),
-        ("forward_passes", "seconds", "train_loss", "lr"),
+        ("step",),  # the journal leaves the identity to the run's other rows
+        (*_TRAINING, "forward_passes", "seconds", "train_loss", "lr"),
         _TRAINING[:4],
     ),
     "evaluation": Kind(

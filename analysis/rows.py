@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.kinds import KINDS
+from analysis.kinds import IDENTITY, KINDS, UNREPORTED
 
 Row = dict[str, Any]
 
@@ -32,6 +32,12 @@ class Run:
     def provenance(self) -> str:
         """Where the results come from: "live", or what config.toml says instead."""
         return str(self.config.get("provenance", "live"))
+
+    @property
+    def identity(self) -> Row:
+        """Model, task, method, estimator and seed of a training run, from the first row that names them."""
+        whole = (row for row in self.rows if all(name in row for name in IDENTITY))
+        return {name: value for name, value in next(whole, {}).items() if name in IDENTITY}
 
 
 @dataclass(frozen=True)
@@ -137,15 +143,15 @@ def _checked(row: Row, file: Path, number: int) -> Row:
 
 def _unknown_kinds(runs: Iterable[Run]) -> Iterator[str]:
     for run in runs:
-        unknown = [row["kind"] for row in run.rows if row["kind"] not in KINDS]
+        unknown = [row["kind"] for row in run.rows if row["kind"] not in KINDS and row["kind"] not in UNREPORTED]
         for kind in sorted(set(map(str, unknown))):
             yield f"{run.folder}: ignored {unknown.count(kind)} rows of kind {kind!r}, unknown to this report"
 
 
 def _frame(kind: str, runs: Iterable[Run]) -> pd.DataFrame:
     rows = [
-        {"provenance": run.provenance, **row, "run": run.name}
-        for run in runs
+        {"provenance": run.provenance, **identity, **row, "run": run.name}
+        for run, identity in ((run, run.identity if kind == "step" else {}) for run in runs)
         for row in run.rows
         if row["kind"] == kind
     ]

@@ -161,7 +161,9 @@ class Session:
         bar.set_postfix_str(f"train loss {row['train_loss']:.3f} {self._dev}", refresh=False)
 
     def _fail(self, step: int, error: Exception) -> None:
-        self.record.append({"kind": "failure", "step": step, "reason": f"{type(error).__name__}: {error}"})
+        self.record.append(
+            {"kind": "failure", "step": step, **self._names(), "reason": f"{type(error).__name__}: {error}"}
+        )
 
     def _baselines(self) -> None:
         if len(self.record.find(kind="baseline")) == BASELINES:

@@ -451,3 +451,15 @@ def test_errors_end_with_status_2_and_one_line(tmp_path: Path, capsys: pytest.Ca
     error = capsys.readouterr().err
     assert error.startswith("error: no folder")
     assert error.count("\n") == 1
+
+
+def test_journal_rows_take_their_identity_from_the_runs_other_rows(tmp_path):
+    name = {"model": "m", "task": "t", "method": "mezo", "estimator": "e", "seed": 3}
+    rows = [
+        {"kind": "evaluation", **name, "step": 0, "forward_passes": 0},
+        {"kind": "step", "step": 0, "train_loss": 0.5},
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"kind": "environment"}]))
+    results = read([tmp_path])
+    assert results.of("step").iloc[0][["model", "method", "seed"]].tolist() == ["m", "mezo", 3]
+    assert not any("environment" in warning and "ignored" in warning for warning in results.warnings)
