@@ -110,7 +110,7 @@ def _base(label: str) -> str:
 def legend_below(axes: Axes, handles: Sequence[Artist], names: Sequence[str], title: str | None = None) -> None:
     """A legend under the axes, in two columns where its names are short enough not to squeeze them."""
     columns = 2 if max(map(len, names), default=0) <= 5.6 * _width(axes) else 1
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.04, -0.17), "alignment": "left"}
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.04, 0.0), "alignment": "left", "borderaxespad": 4.2}
     axes.legend(handles, names, ncols=columns, columnspacing=1.2, handlelength=3.0, title=title, **place)
 
 
