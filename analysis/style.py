@@ -11,6 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import IdentityTransform, ScaledTranslation
 
 RC: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -37,6 +38,7 @@ RC: dict[str, Any] = {
 styled = matplotlib.rc_context(RC)
 
 GREY = "#6e6e6e"
+LEGEND_DROP = -0.5
 Dash = str | tuple[int, tuple[float, ...]]
 
 
@@ -110,7 +112,15 @@ def _base(label: str) -> str:
 def legend_below(axes: Axes, handles: Sequence[Artist], names: Sequence[str], title: str | None = None) -> None:
     """A legend under the axes, in two columns where its names are short enough not to squeeze them."""
     columns = 2 if max(map(len, names), default=0) <= 5.6 * _width(axes) else 1
-    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (-0.04, 0.0), "alignment": "left", "borderaxespad": 4.2}
+    figure = axes.get_figure(root=True)
+    below = ScaledTranslation(0, LEGEND_DROP, figure.dpi_scale_trans) if figure else IdentityTransform()
+    place: dict[str, Any] = {
+        "loc": "upper left",
+        "bbox_to_anchor": (-0.04, 0.0),
+        "alignment": "left",
+        "borderaxespad": 0,
+    }
+    place["bbox_transform"] = axes.transAxes + below  # inches, whatever the height of the axes
     axes.legend(handles, names, ncols=columns, columnspacing=1.2, handlelength=3.0, title=title, **place)
 
 
@@ -121,7 +131,7 @@ def _width(axes: Axes) -> float:
 
 def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels in rows of up to `columns`, each about `size` inches."""
-    columns = min(columns, count)
+    columns = count if count <= 3 else columns
     rows = -(-count // columns)
     figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
     FigureCanvasAgg(figure)
