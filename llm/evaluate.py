@@ -48,4 +48,6 @@ def run(options: EvaluateOptions) -> None:
     for name, value in row.items():
         print(f"{name:26}{value:.4f}" if isinstance(value, float) else f"{name:26}{value}")
     if options.out:
-        Run(options.out, {"command": "evaluate", **asdict(options)}).append(row)
+        record = Run(options.out, {"command": "evaluate", **asdict(options)})
+        if not record.find(kind="measurement"):
+            record.append(row)

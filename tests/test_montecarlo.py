@@ -400,3 +400,11 @@ def test_the_error_along_a_direction_is_that_of_the_projection():
     assert found.error_along(along) == pytest.approx(float(rows.std() / len(rows) ** 0.5), rel=1e-9)
     assert found.error_along(along) > 1.1 * float((along * found.mean_error).norm())
     assert moments(estimator, problems.make("quartic", 65), torch.zeros(65).double(), samples=9).covariance is None
+
+
+def test_a_batch_that_is_not_that_of_x_is_told():
+    f = problems.make("quadratic", 3)
+    for method in ("mezo", "forward"):
+        with pytest.raises(ValueError, match="ask with the batch of x"):
+            query(FlatSpace(torch.zeros(5, 3).double()), methods.make(method), f, 0, ())
+        assert query(FlatSpace(torch.zeros(5, 3).double()), methods.make(method), f, 0, (), (5,)).gradient is not None

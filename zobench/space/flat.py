@@ -38,8 +38,10 @@ class FlatSpace(Space):
         """Return f at the plan's points, float64 (*batch, n, m).
 
         Raises:
-            ValueError: f does not map (..., d) to (...).
+            ValueError: f does not map (..., d) to (...), or the plan's batch is not that of x.
         """
+        if tuple(self.x.shape[:-1]) not in ((), plan.batch):
+            raise ValueError(f"x has batch {tuple(self.x.shape[:-1])}, the plan {plan.batch}: ask with the batch of x")
         self._remembered.clear()
         n, m = plan.offsets.shape[-2:]
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
