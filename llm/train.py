@@ -130,7 +130,7 @@ class Session:
         with interruptible() as interrupted, self._bar(first) as bar:
             for step in bar:
                 if step % self.options.eval_every == 0 and not self.record.find(kind="evaluation", step=step):
-                    self._evaluate(step, bar)
+                    self._evaluate(step)
                 try:
                     self._step(step, bar)
                 except FloatingPointError as error:
@@ -180,14 +180,13 @@ class Session:
                 {"kind": "baseline", "name": name, **self._names(), **row, "test_examples": len(self.data.test)}
             )
 
-    def _evaluate(self, step: int, bar: Any = None) -> Measured:
+    def _evaluate(self, step: int) -> None:
         found = self.objective.measure(self.data.dev)
         train_loss = sum(self.losses) / len(self.losses) if self.losses else None
         self.losses.clear()
         row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy}
         self.record.append({"kind": "evaluation", "step": step, **self._names(), **self._cost(), **row})
         self._dev = f"dev loss {found.loss:.3f} accuracy {found.accuracy:.1%}"
-        return found
 
     def _finish(self, status: str) -> None:
         step = self.trainer.steps

@@ -133,6 +133,9 @@ def test_a_broken_middle_line_is_named(tmp_path):
 def test_rows_of_another_version_come_after_a_row_that_says_so(tmp_path, monkeypatch):
     Run(tmp_path, {"lr": 1}).append({"step": 1})
     monkeypatch.setattr("zobench.records.VERSION", "9.9")
+    before = (tmp_path / "rows.jsonl").read_bytes()
     again = Run(tmp_path, {"lr": 1})
+    assert (tmp_path / "rows.jsonl").read_bytes() == before  # to read a finished run is not to write to it
+    again.append({"step": 2})
     assert [row["zobench"] for row in again.find(kind="environment")] == ["9.9"]
     assert len(Run(tmp_path, {"lr": 1}).find(kind="environment")) == 1

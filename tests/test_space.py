@@ -485,20 +485,17 @@ def test_a_torn_sweep_is_never_silent():
     module, space, _ = twins()
     law = LAWS["gaussian"]
 
+    def interrupt():
+        raise KeyboardInterrupt
+
     class Interrupting(type(law)):
         def direction(self, key, index, layout, batch):
             draw = super().direction(key, index, layout, batch)
+            return lambda block: interrupt() if block is layout.blocks[-1] else draw(block)
 
-            def torn(block):
-                if block is layout.blocks[-1]:
-                    raise KeyboardInterrupt
-                return draw(block)
-
-            return torn
-
+    plans = [LineEstimator(each, CentralStencil(), 0.1).ask(9, ()) for each in (Interrupting(), law)]
     with pytest.raises(KeyboardInterrupt):
-        space.losses(module.loss, LineEstimator(Interrupting(), CentralStencil(), 0.1).ask(9, ()))
-    with pytest.raises(RuntimeError, match="load them again"):
-        space.losses(module.loss, LineEstimator(law, CentralStencil(), 0.1).ask(9, ()))
-    with pytest.raises(RuntimeError, match="load them again"):
-        space.settle_()
+        space.losses(module.loss, plans[0])
+    for again in (lambda: space.losses(module.loss, plans[1]), space.settle_):
+        with pytest.raises(RuntimeError, match="load them again"):
+            again()

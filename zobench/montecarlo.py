@@ -18,6 +18,7 @@ from zobench import streams
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimator, LineEstimator
 from zobench.keys import derive
+from zobench.layout import CPU
 from zobench.plan import Plan
 from zobench.query import query
 from zobench.space.flat import FlatSpace
@@ -169,7 +170,7 @@ class _NoisySpace(FlatSpace):
 
     @staticmethod
     def _draw(plan: Plan, name: str, shape: Shape) -> Tensor:
-        return streams.normal(derive(plan.key, name), shape, torch.float64, torch.device("cpu"))
+        return streams.normal(derive(plan.key, name), shape, torch.float64, CPU)
 
 
 def _chunk(estimator: Estimator, f: Function, x: Tensor, key: int, rows: int, noise: float) -> Tensor:

@@ -38,9 +38,12 @@ class Run:
         self.rows = self._read_rows()
         self._keep_config({k: _toml(v) for k, v in config.items() if v is not None})
         self._keep_environment()
+        self._announced = False
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Append one measurement and force it to disk; numbers that are not finite are written as null."""
+        if not self._announced:
+            self._announce()
         plain = {k: _json(v) for k, v in row.items()}
         with self._rows_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(plain, allow_nan=False) + "\n")
@@ -65,11 +68,16 @@ class Run:
             raise ValueError(f"{self.folder} holds a run with another configuration ({changes}): give another --out")
 
     def _keep_environment(self) -> None:
-        """Write the environment once; rows that another version adds later come after a row that says so."""
-        file, now = self.folder / "environment.json", environment()
+        file = self.folder / "environment.json"
         if not file.exists() or not self.rows:
-            write_atomically(file, json.dumps(now, indent=2) + "\n")
+            write_atomically(file, json.dumps(environment(), indent=2) + "\n")
+
+    def _announce(self) -> None:
+        """Before the first row that this process adds to others': a row that says so, if another version adds it."""
+        self._announced = True
+        if not self.rows:
             return
+        file, now = self.folder / "environment.json", environment()
         known = [json.loads(file.read_text(encoding="utf-8")), *self.find(kind="environment")]
         if any(known[-1].get(name) != now[name] for name in ("zobench", "python", "torch", "commit", "cpu")):
             self.append({"kind": "environment", **now})
