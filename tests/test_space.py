@@ -483,17 +483,16 @@ def test_two_hundred_steps_descend_and_planted_errors_do_not(method):
 
 def test_a_torn_sweep_is_never_silent():
     module, space, _ = twins()
-    law = LAWS["gaussian"]
 
     def interrupt():
         raise KeyboardInterrupt
 
-    class Interrupting(type(law)):
+    class Interrupting(type(LAWS["gaussian"])):
         def direction(self, key, index, layout, batch):
             draw = super().direction(key, index, layout, batch)
             return lambda block: interrupt() if block is layout.blocks[-1] else draw(block)
 
-    plans = [LineEstimator(each, CentralStencil(), 0.1).ask(9, ()) for each in (Interrupting(), law)]
+    plans = [LineEstimator(each, CentralStencil(), 0.1).ask(9, ()) for each in (Interrupting(), LAWS["gaussian"])]
     with pytest.raises(KeyboardInterrupt):
         space.losses(module.loss, plans[0])
     for again in (lambda: space.losses(module.loss, plans[1]), space.settle_):
