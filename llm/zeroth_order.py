@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from zobench import SGD, Combination, LineEstimator, ModuleSpace, Term, query
+from zobench import SGD, Combination, Estimator, ModuleSpace, query
 from zobench.records import Row
 from zobench.rule import Schedule
 from zobench.space import require_resolved
@@ -18,7 +18,7 @@ class ZerothOrder:
         ValueError: epsilon is below the resolution of the weights.
     """
 
-    def __init__(self, model: nn.Module, estimator: LineEstimator, rate: Schedule, weight_decay: float) -> None:
+    def __init__(self, model: nn.Module, estimator: Estimator, rate: Schedule, weight_decay: float) -> None:
         self.estimator, self.space = estimator, ModuleSpace(model)
         require_resolved(self.space, estimator.epsilon)
         self.rule = SGD(rate, weight_decay)
@@ -53,12 +53,16 @@ class ZerothOrder:
     def replay(self, rows: list[Row]) -> int:
         """Take recorded steps again without a forward pass; return the number of the next step.
 
-        Each walks to its points as it did then, so that the weights round as they did: the result is equal to the bit.
+        Each walks to its points as it did then, so that the weights round as they did, and tells the estimator, so that
+        its state goes on: the result is equal to the bit.
         """
         for row in rows:
-            self.space.losses(lambda: 0.0, self.estimator.ask(row["key"], self.state))
+            plan = self.estimator.ask(row["key"], self.state)
+            told = self.estimator.tell(plan, self.space.losses(lambda: 0.0, plan), self.state)
+            assert told.gradient is not None  # a row is one round
+            (term,) = told.gradient.terms
             coefficients = torch.tensor(row["coefficients"], dtype=torch.float64)
-            gradient = Combination((Term(self.estimator.law, row["key"], coefficients),))
-            self.memory = self.rule.apply_(self.space, gradient, self.memory)
+            gradient = Combination((term._replace(coefficients=coefficients),))
+            self.memory, self.state = self.rule.apply_(self.space, gradient, self.memory), told.state
             self.forward_passes = row["forward_passes"]
         return len(rows)

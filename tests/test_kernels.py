@@ -1,4 +1,4 @@
-"""Kernels and stencils: exact moments against an independent computation, and refusal of wrong constants."""
+"""Polynomial kernels: exact moments against an independent computation, and refusal of wrong constants."""
 
 from fractions import Fraction
 
@@ -8,8 +8,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from zobench import CentralStencil, ForwardStencil, KernelStencil, RichardsonStencil
-from zobench.kernels import PolynomialKernel, kerzoo5_as_printed, legendre
+from zobench.kernels import PolynomialKernel, kerzoo5_as_printed, legendre, optimal, rescaled, shrunk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -121,12 +120,21 @@ def test_the_misprint_has_constant_thirteen_sevenths():
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("factor", [0.98, 1.02, 13 / 7, -1.0, 0.0, float("nan")])
+@pytest.mark.parametrize("factor", [0.98, 1.02, 13 / 7, -1.0, 0.0])
 def test_a_constant_that_is_off_is_refused(order, factor):
     wrong = tuple(factor * c if c else 0.0 for c in legendre(order).coefficients)
     with pytest.raises(ValueError, match=r"E\[r\^1 K\] is"):
         PolynomialKernel("wrong", wrong, order)
     assert repr(PolynomialKernel("let through", wrong, order, checked=False)) == "let through"
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_coefficients_that_are_not_finite_are_refused(bad):
+    for checked in (True, False):
+        with pytest.raises(ValueError, match="finite odd polynomial"):
+            PolynomialKernel("wrong", (0.0, bad), 1, checked=checked)
+    with pytest.raises(ValueError, match="constant is"):
+        legendre(3, bad)
 
 
 @given(order=st.sampled_from(ORDERS[1:]), place=st.integers(0, 3), change=st.floats(-1, 1))
@@ -163,8 +171,10 @@ def test_a_whole_float_order_is_taken_or_refused_with_a_sentence():
 
 def test_reprs_tell_kernels_apart():
     kernels = [legendre(1), legendre(3), legendre(3, 4.0), legendre(5), kerzoo5_as_printed(), kerzoo5_as_printed(2.0)]
+    kernels += [scale(kernel, s) for scale in (rescaled, shrunk) for kernel in kernels for s in (0.25, 0.7)]
+    kernels.append(rescaled(shrunk(legendre(3, 4.0), 0.3), 0.7))
     assert len({repr(kernel) for kernel in kernels}) == len(kernels)
-    names = {"legendre": legendre, "kerzoo5_as_printed": kerzoo5_as_printed}
+    names = {"legendre": legendre, "kerzoo5_as_printed": kerzoo5_as_printed, "rescaled": rescaled, "shrunk": shrunk}
     for kernel in kernels:
         assert eval(repr(kernel), names) == kernel
 
@@ -203,30 +213,113 @@ def test_a_shorter_draw_is_a_prefix():
     assert torch.equal(long[:10], short)
 
 
-STENCILS = [  # E[(sum w r)^2], E[sum w^2], m_3, m_2: facts/theory.md
-    (ForwardStencil(), 1, 2, 1, 1),
-    (CentralStencil(), 1, 1 / 2, 1, 0),
-    (RichardsonStencil(), 1, 65 / 72, 0, 0),
-    (KernelStencil(legendre(1)), 9 / 5, 3 / 2, 3 / 5, 0),
-    (KernelStencil(legendre(3)), 25 / 4, 75 / 8, 0, 0),
-    (KernelStencil(legendre(5)), 13.2512, 57.4219 / 2, 0, 0),
-]
+HIGH = (9, 15, 21, 31)
 
 
-@pytest.mark.parametrize(("stencil", "slope", "noise", "third", "second"), STENCILS, ids=lambda v: repr(v))
-def test_stencil_moments(stencil, slope, noise, third, second):
-    assert stencil.moment(0) == pytest.approx(0.0, abs=1e-13)
-    assert stencil.moment(1) == pytest.approx(1.0, abs=1e-13)
-    assert stencil.moment(2) == pytest.approx(second, abs=1e-13)
-    assert stencil.moment(3) == pytest.approx(third, abs=1e-12)
-    assert stencil.slope_second_moment() == pytest.approx(slope, rel=5e-6)
-    assert stencil.noise_second_moment() == pytest.approx(noise, rel=5e-6)
+@pytest.mark.parametrize("order", HIGH)
+def test_high_orders_are_exact(order):
+    """Coefficients and moments as rationals; values against rational evaluation."""
+    kernel, exact = legendre(order), by_moment_conditions(order)
+    assert list(kernel.coefficients) == exact
+    assert [kernel.moment(j) for j in range(1, order + 1, 2)] == [1.0] + [0.0] * ((order - 1) // 2)
+    assert kernel.second_moment() == float(exact_mean(exact, 2, squared=True))
+    scale = float(exact_mean(exact, 0, squared=True)) ** 0.5
+    points = np.linspace(-1, 1, 41)
+    wanted = [float(sum(c * Fraction(r) ** i for i, c in enumerate(exact))) for r in points]
+    assert kernel(torch.from_numpy(points)).numpy() == pytest.approx(wanted, abs=2e-14 * scale)
+    rule = kernel.quadrature(0)
+    assert float(rule.probabilities @ rule.values**2) == pytest.approx(scale**2, rel=1e-13)
+    assert kernel.draw(3, (5,))[1].shape == (5,)
 
 
-@pytest.mark.parametrize(("stencil", "slope", "noise", "third", "second"), STENCILS, ids=lambda v: repr(v))
-def test_drawn_stencils_are_the_ones_of_theory(stencil, slope, noise, third, second):
-    nodes, weights = stencil.draw(99, (50_000, 2))
-    for sample, mean in [((weights * nodes).sum(-1), 1.0), ((weights**2).sum(-1), noise)]:
-        error = float(sample.std()) / sample.numel() ** 0.5
-        assert abs(float(sample.mean()) - mean) < 5 * error + 1e-4
-        assert abs(float(sample.mean()) - 1.2 * mean) > 5 * error + 1e-4  # planted: a fifth off
+def test_horners_rule_would_not_do_at_high_order():
+    """The planted twin: the same coefficients by Horner's rule are wrong in the sixth digit."""
+    kernel = legendre(31)
+    points = np.linspace(-1, 1, 41)
+    horner = np.polynomial.polynomial.polyval(points, [float(c) for c in kernel.coefficients])
+    assert np.abs(kernel(torch.from_numpy(points)).numpy() - horner).max() > 1e-7 * 7280**0.5
+
+
+def test_the_second_moment_of_legendre_kernels_grows_as_the_cube_of_the_order():
+    noise = [legendre(q).second_moment(1.0) - legendre(q).second_moment() for q in (15, 31)]
+    assert 2.8 < np.log(noise[1] / noise[0]) / np.log(31 / 15) < 3.0
+
+
+SCALES = (1e-4, 0.1, 0.5, 0.77, 1.0)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("order", [1, 3, 5, 31])
+def test_a_rescaled_kernel_is_the_kernel_at_another_epsilon(order, scale):
+    kernel, wide = rescaled(legendre(order, 4.0), scale), legendre(order, 4.0)
+    for j in range(1, order + 4, 2):
+        assert kernel.moment(j) == pytest.approx(scale ** (j - 1) * wide.moment(j), rel=1e-14, abs=1e-300)
+    assert kernel.moment(1) == 4.0 and all(kernel.moment(j) == 0.0 for j in range(3, order + 1, 2))
+    for t in (0.0, 2.0):
+        assert kernel.second_moment(t) == pytest.approx(wide.second_moment(t / scale**2), rel=1e-14)
+    for (r, value), (s, other) in [
+        (kernel.draw(5, (9,)), wide.draw(5, (9,))),
+        (kernel.quadrature(3)[1:], wide.quadrature(3)[1:]),
+    ]:
+        assert torch.allclose(r, scale * s, rtol=1e-15, atol=0)
+        assert torch.allclose(value, other / scale, rtol=1e-9, atol=1e-12 / scale)
+
+
+M = {1.0: 4.0, (25 / 42) ** 0.5: 625 / 84, 0.5: 4.94, 0.25: 1.48, 0.1: 0.25}  # facts/kerzoo.md, C = 4
+
+
+@pytest.mark.parametrize("scale", M)
+def test_the_mean_step_under_a_shrinking_interval(scale):
+    kernel = shrunk(legendre(3, 4.0), scale)
+    assert kernel.moment(1) == pytest.approx(15 * (5 * scale**2 / 3 - 7 * scale**4 / 5), rel=1e-13)
+    assert kernel.moment(1) == pytest.approx(M[scale], abs=5e-3)
+    if scale != 1.0:
+        assert rescaled(legendre(3, 4.0), scale).moment(1) != pytest.approx(M[scale], abs=5e-3)  # planted
+
+
+def test_the_largest_mean_step_is_at_the_root_of_25_42():
+    moments = [shrunk(legendre(3, 4.0), s / 1000).moment(1) for s in range(700, 850)]
+    assert 700 + int(np.argmax(moments)) == round(1000 * (25 / 42) ** 0.5) == 772
+    assert 0 < 625 / 84 - max(moments) < 2e-5
+
+
+@pytest.mark.parametrize(("scale", "ratio"), [(1.0, 0.0), (0.9, 0.289), (0.7, 0.255), (0.5, 0.142)])
+def test_a_shrinking_interval_undoes_the_cancellation(scale, ratio):
+    kernel = shrunk(legendre(3), scale)
+    assert kernel.moment(3) / kernel.moment(1) == pytest.approx(ratio, abs=5e-4)
+    assert abs(rescaled(legendre(3), scale).moment(3)) < 1e-15
+
+
+@pytest.mark.parametrize(("scale", "ratio"), [(1.0, 6.25), (0.77, 1.41), (0.5, 1.64), (1e-3, 1.8)])
+def test_the_second_moment_under_a_shrinking_interval(scale, ratio):
+    kernel = shrunk(legendre(3, 4.0), scale)
+    assert kernel.second_moment() / kernel.moment(1) ** 2 == pytest.approx(ratio, abs=5e-3)
+    r, value = kernel.draw(8, (400_000,))
+    assert float(r.abs().max()) <= scale and torch.equal(value, legendre(3, 4.0)(r))
+    sample = (r * value) ** 2
+    error = float(sample.std()) / len(sample) ** 0.5
+    assert abs(float(sample.mean()) - kernel.second_moment()) < 5 * error
+    assert abs(float(sample.mean()) - 1.05 * kernel.second_moment()) > 5 * error  # planted
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.5, float("nan"), float("inf"), "half"])
+def test_scales_out_of_range(scale):
+    for change in (rescaled, shrunk):
+        with pytest.raises(ValueError, match="scale is"):
+            change(legendre(3), scale)
+    with pytest.raises(ValueError, match="scale is"):
+        PolynomialKernel("wrong", (0.0, 3.0), 1, reach=scale)
+
+
+def test_a_kernel_without_values_elsewhere_cannot_be_shrunk():
+    with pytest.raises(ValueError, match="only a polynomial kernel"):
+        shrunk(optimal(3, 1.0), 0.5)
+
+
+def test_the_conditions_are_checked_on_the_kernels_own_interval():
+    small = rescaled(legendre(3), 0.25)
+    with pytest.raises(ValueError, match=r"E\[r\^1 K\]"):
+        PolynomialKernel("wrong", legendre(3).coefficients, 3, reach=0.25)
+    wrong = tuple(c * (1 + 1e-6 * (i == 3)) for i, c in enumerate(small.coefficients))
+    with pytest.raises(ValueError, match=r"E\[r\^[13] K\]"):
+        PolynomialKernel("wrong", wrong, 3, reach=0.25)

@@ -15,7 +15,9 @@ from zobench.naming import UnknownNameError
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAMES = [method.name for method in methods.table()]
-WITH_LAW = [name for name in NAMES if name != "coordinate"]
+WITH_LAW = [name for name in NAMES if name not in ("coordinate", "orthogonal")]
+SLOPE_KNOWN = [name for name in NAMES if name not in ("kerzoo", "optimal", "chebyshev", "telescoping")]
+DIM = 8  # room for the orthogonal directions of a step
 NAMESPACE = {**vars(zobench), **vars(kernels)}
 
 
@@ -30,8 +32,11 @@ NAMESPACE = {**vars(zobench), **vars(kernels)}
         (lambda: methods.make("coordinate", law="gaussian"), "unknown option of method 'coordinate': 'law'"),
         (lambda: methods.make("mezo", law="gausian"), "unknown law 'gausian'. Did you mean 'gaussian'?"),
         (lambda: methods.make("kerzoo", kernel="kerzoo5_printed"), "Did you mean 'kerzoo5_as_printed'?"),
-        (lambda: methods.parse("fwd"), "Known: mezo, kerzoo, forward, richardson, coordinate."),
+        (lambda: methods.parse("fwd"), f"Known: {', '.join(NAMES)}."),
         (lambda: methods.parse("forward:epsilonn=1"), "Did you mean 'epsilon'?"),
+        (lambda: methods.make("optimal", noise=1.0), "unknown option of method 'optimal': 'noise'"),
+        (lambda: methods.make("kerzoo-cod"), "Did you mean 'kerzoo-code'?"),
+        (lambda: methods.make("mezo", law="orthogonl"), "Did you mean 'orthogonal'?"),
         (lambda: methods.parse("forward:law=spere"), "Did you mean 'sphere'?"),
     ],
 )
@@ -49,7 +54,12 @@ def test_a_part_that_is_no_option_is_refused(text):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"n": 0}, "n is 0"), ({"n": 1.5}, "n is 1.5"), ({"epsilon": -1.0}, "epsilon is -1.0"), ({"law": 3}, "a Law")],
+    [
+        ({"n": 0}, "n is 0"),
+        ({"n": 1.5}, "n is 1.5"),
+        ({"epsilon": -1.0}, "epsilon is -1.0"),
+        ({"law": 3}, "a Law|law is 3"),
+    ],
 )
 @pytest.mark.parametrize("name", WITH_LAW)
 def test_values_out_of_range(name, options, message):
@@ -59,8 +69,28 @@ def test_values_out_of_range(name, options, message):
 
 @pytest.mark.parametrize("order", [2, -3, 2.5])
 def test_orders_out_of_range(order):
-    with pytest.raises(ValueError, match="kernel order"):
-        methods.make("kerzoo", order=order)
+    for name in ("kerzoo", "kerzoo-code", "optimal", "chebyshev"):
+        with pytest.raises(ValueError, match="kernel order"):
+            methods.make(name, order=order)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("optimal:noise_to_gradient=0", "is not attained"),
+        ("optimal:noise_to_gradient=-1", "noise_to_gradient is -1"),
+        ("kerzoo:kernel=kerzoo5_as_printed:order=3", "give the kernel or the others"),
+        ("kerzoo:kernel=kerzoo5_as_printed:constant=4", "give the kernel or the others"),
+        ("kerzoo:interval=0", "scale is 0"),
+        ("kerzoo:unscaled=yes", "unscaled is 'yes': give true or false"),
+        ("telescoping:decay=2", "decay is 2"),
+        ("coordinate:replace=1", "replace is 1"),
+        ("kerzoo-code:per_tensor=1", "per_tensor is 1"),
+    ],
+)
+def test_options_out_of_range(text, message):
+    with pytest.raises(ValueError, match=message):
+        methods.parse(text)
 
 
 def test_parse_is_make():
@@ -69,6 +99,31 @@ def test_parse_is_make():
     assert methods.parse("mezo:n=2", n=9).n == 2
     assert methods.parse("mezo") == methods.make("mezo") == methods.make("mezo", epsilon=1e-3, n=1, law="gaussian")
     assert methods.parse("kerzoo:kernel=kerzoo5_as_printed") == methods.make("kerzoo", kernel="kerzoo5_as_printed")
+    assert methods.parse("kerzoo:unscaled=true:interval=0.5") == methods.make("kerzoo", unscaled=True, interval=0.5)
+    assert methods.parse("kerzoo:unscaled=false") == methods.make("kerzoo")
+    assert methods.parse("coordinate:replace=false").law == LAWS["distinct-coordinate"]
+    assert methods.parse("optimal:noise_to_gradient=inf:order=5") == methods.make("chebyshev", order=5)
+    assert methods.parse("kerzoo-code").n == 3 and methods.parse("orthogonal:n=2").law == LAWS["orthogonal"]
+
+
+def test_what_the_new_rows_are():
+    made = {name: methods.make(name) for name in NAMES}
+    assert made["optimal"].stencil == KernelStencil(kernels.optimal(3, 1.0))
+    assert made["chebyshev"].stencil == KernelStencil(kernels.chebyshev(3))
+    assert [made[f"central{m}"].stencil for m in (4, 6)] == [zobench.least_noise(m) for m in (4, 6)]
+    assert made["telescoping"].stencil == zobench.TelescopingStencil()
+    assert made["one-point"].stencil == zobench.OnePointStencil()
+    assert made["orthogonal"].law == zobench.Orthogonal()
+
+
+def test_the_options_of_kerzoo():
+    make = lambda **options: methods.make("kerzoo", **options).stencil.kernel  # noqa: E731
+    assert make(constant=4.0) == kernels.legendre(3, 4.0)
+    assert make(interval=0.5) == kernels.rescaled(kernels.legendre(3), 0.5)
+    assert make(interval=0.5, unscaled=True, constant=4.0) == kernels.shrunk(kernels.legendre(3, 4.0), 0.5)
+    assert make(kernel=kernels.optimal(3, 1.0), interval=0.5) == kernels.rescaled(kernels.optimal(3, 1.0), 0.5)
+    with pytest.raises(ValueError, match="only a polynomial kernel"):
+        make(kernel=kernels.optimal(3, 1.0), unscaled=True)
 
 
 def test_a_whole_order_written_as_a_float_gets_a_sentence_or_the_kernel():
@@ -98,14 +153,15 @@ def test_a_row_declares_its_options_and_builds_with_them(name):
 
 def cost(name: str, n: int) -> int:
     documented = next(method for method in methods.table() if method.name == name).evaluations
-    return {"n + 1": n + 1, "2 n": 2 * n, "4 n": 4 * n}[documented]
+    return {"n": n, "n + 1": n + 1, "2 n": 2 * n, "4 n": 4 * n, "6 n": 6 * n}[documented]
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("n", [1, 2, 5])
 @pytest.mark.parametrize("batch", [(), (7,), (2, 3)])
 def test_the_plan_costs_what_is_documented(name, n, batch):
-    plan = methods.make(name, n=n).ask(12, (), batch)
+    estimator = methods.make(name, n=n)
+    plan = estimator.ask(12, estimator.init(), batch)
     assert plan.queries == cost(name, n)
     assert plan.offsets.shape[:-1] == (*batch, n)
     assert plan.offsets.dtype == plan.weights.dtype == torch.float64
@@ -124,26 +180,38 @@ def test_a_step_evaluates_as_often_as_documented(name, n):
         calls.append(1)
         return module.weight.square().sum()
 
-    module = torch.nn.Linear(3, 1, bias=False).eval()
-    for space, f in [(FlatSpace(torch.ones(3, dtype=torch.float64)), flat), (ModuleSpace(module), loss)]:
+    module, estimator = torch.nn.Linear(DIM, 1, bias=False).eval(), methods.make(name, n=n)
+    for space, f in [(FlatSpace(torch.ones(DIM, dtype=torch.float64)), flat), (ModuleSpace(module), loss)]:
         calls.clear()
-        told = query(space, methods.make(name, n=n), f, 4, ())
+        told = query(space, estimator, f, 4, estimator.init())
         assert len(calls) == told.info["queries"] == cost(name, n)
 
 
-BUILDS = st.builds(
-    lambda name, **options: methods.make(name, **options),
-    st.sampled_from(WITH_LAW),
-    epsilon=st.floats(1e-6, 10),
-    n=st.integers(1, 50),
-    law=st.sampled_from(list(LAWS)),
-) | st.builds(
-    lambda **options: methods.make("kerzoo", **options),
-    epsilon=st.floats(1e-6, 10),
-    law=st.sampled_from(list(LAWS)),
-    kernel=st.sampled_from([1, 3, 5, 7]).map(kernels.legendre)
-    | st.floats(-9, 9).filter(bool).map(lambda c: kernels.legendre(3, c))
-    | st.floats(-9, 9).filter(bool).map(kernels.kerzoo5_as_printed),
+BUILDS = (
+    st.builds(
+        lambda name, **options: methods.make(name, **options),
+        st.sampled_from(WITH_LAW),
+        epsilon=st.floats(1e-6, 10),
+        n=st.integers(1, 50),
+        law=st.sampled_from(list(LAWS)),
+    )
+    | st.builds(
+        lambda **options: methods.make("kerzoo-code", **options),
+        steps=st.integers(1, 9000),
+        least=st.floats(1e-6, 1),
+        unscaled=st.booleans(),
+        per_tensor=st.booleans(),
+    )
+    | st.builds(
+        lambda **options: methods.make("kerzoo", **options),
+        epsilon=st.floats(1e-6, 10),
+        law=st.sampled_from(list(LAWS)),
+        kernel=st.sampled_from([1, 3, 5, 7]).map(kernels.legendre)
+        | st.floats(-9, 9).filter(bool).map(lambda c: kernels.legendre(3, c))
+        | st.floats(-9, 9).filter(bool).map(kernels.kerzoo5_as_printed)
+        | st.floats(1e-3, 1e3).map(lambda t: kernels.optimal(3, t)),
+        interval=st.floats(0.01, 2),
+    )
 )
 
 
@@ -165,11 +233,13 @@ def test_estimators_are_frozen(name):
 def test_an_affine_function_gets_its_slope(method, epsilon, n, slope):
     """f = 3 + slope a on every line: the coefficients are slope sum_k w_k r_k / n, whatever epsilon is."""
     estimator = methods.make(method, epsilon=epsilon, n=n)
-    plan = estimator.ask(77, ())
-    told = estimator.tell(plan, 3.0 + slope * plan.offsets, ())
-    wanted = slope * (plan.weights * plan.offsets).sum(-1)
+    state = estimator.init()
+    plan = estimator.ask(77, state)
+    told = estimator.tell(plan, 3.0 + slope * plan.offsets, state)
+    wanted = slope * (plan.weights * plan.offsets).sum(-1) + 3.0 * plan.weights.sum(-1)
     assert torch.allclose(told.gradient.terms[0].coefficients, wanted, atol=1e-9 / epsilon)
-    if method != "kerzoo":
+    assert (float(plan.weights.sum(-1).abs().max()) > 1e-6 / epsilon) == (method == "one-point")
+    if method in SLOPE_KNOWN and method != "one-point":
         assert torch.allclose(wanted, torch.full((n,), slope / n, dtype=torch.float64))
 
 

@@ -6,22 +6,33 @@ estimates.
 
 from zobench import kernels, methods, theory
 from zobench.combination import Combination, Term
-from zobench.estimator import Estimator, LineEstimator, Told
+from zobench.estimator import Estimator, LineEstimator, Shrinking, Told
 from zobench.keys import derive, keyed
-from zobench.law import Coordinate, Gaussian, Law, Rademacher, Sphere
+from zobench.law import Coordinate, Gaussian, Law, Orthogonal, PerTensor, PerTensorCredit, Rademacher, Sphere
 from zobench.montecarlo import Moments, controlled_moments, estimate, moments
 from zobench.plan import Plan
 from zobench.query import query
 from zobench.rule import SGD, UpdateRule, schedule
 from zobench.space import FlatSpace, ModuleSpace, Space
-from zobench.stencil import CentralStencil, ForwardStencil, KernelStencil, RichardsonStencil, Stencil
+from zobench.stencil import (
+    CentralStencil,
+    ForwardStencil,
+    KernelStencil,
+    OnePointStencil,
+    RichardsonStencil,
+    Stencil,
+    SymmetricStencil,
+    TelescopingStencil,
+    least_noise,
+)
 from zobench.version import VERSION
 
 __version__ = VERSION
 
 __all__ = [
     "SGD", "CentralStencil", "Combination", "Coordinate", "Estimator", "FlatSpace", "ForwardStencil", "Gaussian",
-    "KernelStencil", "Law", "LineEstimator", "ModuleSpace", "Moments", "Plan", "Rademacher", "RichardsonStencil",
-    "Space", "Sphere", "Stencil", "Term", "Told", "UpdateRule", "controlled_moments", "derive", "estimate", "kernels",
-    "keyed", "methods", "moments", "query", "schedule", "theory",
+    "KernelStencil", "Law", "LineEstimator", "ModuleSpace", "Moments", "OnePointStencil", "Orthogonal", "PerTensor",
+    "PerTensorCredit", "Plan", "Rademacher", "RichardsonStencil", "Shrinking", "Space", "Sphere", "Stencil",
+    "SymmetricStencil", "TelescopingStencil", "Term", "Told", "UpdateRule", "controlled_moments", "derive", "estimate",
+    "kernels", "keyed", "least_noise", "methods", "moments", "query", "schedule", "theory",
 ]  # fmt: skip

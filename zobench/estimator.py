@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from zobench.combination import Combination, Term
+from zobench.kernels import PolynomialKernel, rescaled, shrunk
 from zobench.keys import derive
-from zobench.law import Law
+from zobench.law import Law, PerTensor
 from zobench.plan import Plan
-from zobench.stencil import Stencil
+from zobench.stencil import CentralStencil, KernelStencil, Stencil
 from zobench.streams import Shape
 
 State = Any
@@ -80,7 +81,66 @@ class LineEstimator(Estimator):
         return Plan(self.law, key, self.epsilon * nodes, weights / (self.n * self.epsilon))
 
     def tell(self, plan: Plan, losses: Tensor, state: State) -> Told:
-        """Return sum_i c_i u_i with c_i the weighted sum of the losses on line i."""
+        """Return sum_i c_i u_i with c_i the weighted sum of the losses on line i, u_i of the law's credit."""
         coefficients = (plan.weights * losses).sum(-1)
-        gradient = Combination((Term(plan.law, plan.key, coefficients),))
+        gradient = Combination((Term(plan.law.credit, plan.key, coefficients),))
         return Told(gradient, state, {"coefficients": coefficients, "losses": losses})
+
+
+@dataclass(frozen=True)
+class Shrinking(Estimator):
+    """A kernel whose interval shrinks with the steps: at step k, r ~ Uniform[-s, s] with s = max(1 - k / steps, least).
+
+    The state is the step. Where `unscaled`, the kernel stays that of [-1, 1], as in a port of KerZOO's code: a hidden
+    schedule of the learning rate and a bias of order e^2 again, see `kernels.shrunk`; otherwise it is rescaled with the
+    interval, which is epsilon shrinking to s epsilon. With `per_tensor` each segment has an r of its own, see
+    `PerTensor`. Cost: 2 n loss evaluations.
+
+    Raises:
+        ValueError: the kernel is no polynomial one, steps is not a positive integer, least is not in (0, 1], or as for
+            LineEstimator.
+    """
+
+    law: Law
+    kernel: PolynomialKernel
+    epsilon: float
+    n: int = 1
+    steps: int = 4000
+    least: float = 1e-4
+    unscaled: bool = True
+    per_tensor: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kernel, PolynomialKernel):
+            raise ValueError(f"kernel is {self.kernel!r}: give a polynomial one, such as legendre(3)")
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"steps is {self.steps!r}: give the number of steps after which the interval is gone")
+        if not (isinstance(self.least, int | float) and 0 < self.least <= 1):
+            raise ValueError(f"least is {self.least!r}: give the smallest scale of the interval, in (0, 1]")
+        for name in ("unscaled", "per_tensor"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} is {getattr(self, name)!r}: give True or False")
+        self.at(0)
+
+    def init(self) -> int:
+        """Return step 0."""
+        return 0
+
+    def scale(self, step: int) -> float:
+        """Return s at this step, counted from 0."""
+        return max(1.0 - step / self.steps, self.least)
+
+    def at(self, step: int) -> LineEstimator:
+        """Return the estimator of one step: what theory is asked about."""
+        kernel = (shrunk if self.unscaled else rescaled)(self.kernel, self.scale(step))
+        if self.per_tensor:
+            return LineEstimator(PerTensor(kernel, self.law), CentralStencil(), self.epsilon, self.n)
+        return LineEstimator(self.law, KernelStencil(kernel), self.epsilon, self.n)
+
+    def ask(self, key: int, state: int, batch: Shape = ()) -> Plan:
+        """Return the plan of the state's step."""
+        return self.at(state).ask(key, (), batch)
+
+    def tell(self, plan: Plan, losses: Tensor, state: int) -> Told:
+        """Return the estimate of the state's step, and the next step."""
+        return self.at(state).tell(plan, losses, ())._replace(state=state + 1)

@@ -1,0 +1,66 @@
+"""The contract of a kernel."""
+
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor
+
+from zobench.streams import Shape
+
+
+class Rule(NamedTuple):
+    """A quadrature rule in r: probabilities (Q,), nodes r (Q,) and kernel values K(r) (Q,)."""
+
+    probabilities: Tensor
+    nodes: Tensor
+    values: Tensor
+
+
+class Kernel(ABC):
+    """A law of r, symmetric about 0 and on [-1, 1] unless it was rescaled, and an odd function K of it."""
+
+    @abstractmethod
+    def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
+        """Return independent nodes r and K(r), both float64 of `shape`."""
+
+    @abstractmethod
+    def quadrature(self, degree: int) -> Rule:
+        """Return a rule that integrates r^i K(r)^j exactly for i <= degree and j <= 2."""
+
+    @abstractmethod
+    def moment(self, j: int) -> float:
+        """Return E[r^j K(r)]."""
+
+    @abstractmethod
+    def second_moment(self, noise_to_gradient: float = 0.0) -> float:
+        """Return E[r^2 K^2] + t E[K^2]: the second moment of the estimate against that of r = K = 1, times 1 + t.
+
+        t is d s^2 / (2 e^2 c_d |grad f|^2), with s the standard deviation of one evaluation.
+        """
+
+    @abstractmethod
+    def rescaled(self, scale: float) -> "Kernel":
+        """Return K(r / s) / s under the law of s r: see `zobench.kernels.rescaled`."""
+
+
+def require_order(order: int) -> int:
+    """Return the order as an int.
+
+    Raises:
+        ValueError: it is not an odd positive integer.
+    """
+    if not isinstance(order, int | float) or order < 1 or order % 2 != 1:
+        raise ValueError(f"kernel order {order!r}: give an odd order 1, 3, 5, ...; even moments vanish by symmetry")
+    return int(order)
+
+
+def require_scale(scale: float) -> float:
+    """Return the scale as a float.
+
+    Raises:
+        ValueError: it is not positive and finite.
+    """
+    if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+        raise ValueError(f"scale is {scale!r}: give the factor of the interval of r, such as 0.5")
+    return float(scale)

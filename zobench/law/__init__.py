@@ -1,0 +1,26 @@
+"""Laws of directions: what u is in g = sum_i c_i u_i.
+
+Every law here but PerTensor has mean zero, u ~ -u and E[u u^T] = I, so that c u with c = u . grad f is an unbiased
+estimate of grad f. A law never holds a direction: it regenerates one block by block from (key, direction, parameter,
+block), in any order.
+"""
+
+from zobench.law.coordinate import Coordinate
+from zobench.law.independent import Gaussian, Rademacher
+from zobench.law.law import DenseDirection, Direction, Law
+from zobench.law.per_tensor import PerTensor, PerTensorCredit
+from zobench.law.sphere import Orthogonal, Sphere
+
+LAWS: dict[str, Law] = {
+    "gaussian": Gaussian(),
+    "rademacher": Rademacher(),
+    "sphere": Sphere(),
+    "orthogonal": Orthogonal(),
+    "coordinate": Coordinate(),
+    "distinct-coordinate": Coordinate(replace=False),
+}
+
+__all__ = [
+    "LAWS", "Coordinate", "DenseDirection", "Direction", "Gaussian", "Law", "Orthogonal", "PerTensor",
+    "PerTensorCredit", "Rademacher", "Sphere",
+]  # fmt: skip

@@ -1,0 +1,60 @@
+"""The contract of a law of directions."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zobench.layout import Block, Layout
+from zobench.streams import Shape
+
+DenseDirection = Callable[[Block], Tensor]
+Direction = Callable[[Block], Tensor | None]
+"""One direction, realised: block -> its entries (*batch, block.size), or None where they are all zero."""
+
+
+@dataclass(frozen=True)
+class Law(ABC):
+    """A law of directions u with E[credit u^T] = second_moment * I; credit is u itself, except for PerTensor.
+
+    An offset a moves a space by a * unit(d) * u, and a coefficient c contributes c * credit / unit(d). So epsilon is
+    always a displacement along u: unit(d) is 1 except for Coordinate, whose epsilon is the displacement of its one
+    coordinate.
+    """
+
+    @property
+    def second_moment(self) -> float:
+        """The factor in E[credit u^T] = second_moment * I."""
+        return 1.0
+
+    @property
+    def orthogonal(self) -> bool:
+        """Whether the directions of one step are orthogonal; if so a step has at most d of them."""
+        return False
+
+    @property
+    def credit(self) -> "Law":
+        """The law of the direction that a coefficient multiplies, drawn from the same key and index."""
+        return self
+
+    @abstractmethod
+    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
+        """Return direction number `index` of `key`: a function from a block to its entries."""
+
+    @abstractmethod
+    def fourth_moment(self, dim: int) -> float:
+        """Return c_d in E[|u|^2 u u^T] = c_d I: the factor of |grad f|^2 in the second moment of c u."""
+
+    def unit(self, dim: int) -> float:
+        """Return the multiple of u that one unit of epsilon displaces."""
+        return 1.0
+
+
+def require_room(index: int, dim: int) -> None:
+    """Raise ValueError if a step of orthogonal directions asks for more than there are."""
+    if index >= dim:
+        raise ValueError(
+            f"n is {index + 1} or more, but in dimension {dim} no more than {dim} directions are orthogonal: lower n, "
+            "or give a law of independent directions"
+        )

@@ -1,0 +1,106 @@
+"""One random reach for each parameter tensor: what a port of KerZOO's code does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zobench.kernels import Kernel
+from zobench.keys import derive
+from zobench.law.independent import Gaussian, Rademacher
+from zobench.law.law import Direction, Law
+from zobench.layout import Block, Layout
+from zobench.streams import Shape
+
+GAUSSIAN = Gaussian()
+
+
+@dataclass(frozen=True)
+class PerTensor(Law):
+    """Moves along r_l v_l in segment l, v of `law` and r_l of `kernel`, independent for each segment, and credits
+    K(r_l) v_l: under the central stencil [f(x + e r v) - f(x - e r v)] / (2 e) K v.
+
+    Mean: E[credit probe^T] = E[r K] I. Bias: with one r for all segments e^2/2 E[r^3 K] grad(Lap f) vanishes at order
+    3. Here, for Gaussian v and i in segment l,
+        e^2/2 (E[r^3 K] sum_{j in l} f_ijj + E[r K] E[r^2] sum_{j not in l} f_ijj):
+    E[r^2] of the cross-tensor bias of the central difference stays, a third under r ~ Uniform[-1, 1].
+
+    Second moment, f locally linear and v with independent entries: sum_m c_m |g_m|^2 over segments of sizes d_m, with
+        c_m = E[r^2 K^2] c_(d_m) + E[r^2] E[K^2] (d - d_m),
+    c_(d) of `law`: see `fourth_moments`. The factors are equal (25/4) for legendre(3). Noise adds as under a shared r.
+
+    Raises:
+        ValueError: `kernel` is no Kernel, or `law` no Law that credits itself.
+    """
+
+    kernel: Kernel
+    law: Law = GAUSSIAN
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kernel, Kernel):
+            raise ValueError(f"kernel is {self.kernel!r}: give one of zobench.kernels, such as legendre(3)")
+        if not isinstance(self.law, Law) or isinstance(self.law, PerTensor):
+            raise ValueError(f"law is {self.law!r}: give the law of v, such as Gaussian()")
+
+    @property
+    def second_moment(self) -> float:
+        """E[r K]."""
+        return self.kernel.moment(1)
+
+    @property
+    def credit(self) -> "PerTensorCredit":
+        """The law of K(r_l) v_l."""
+        return PerTensorCredit(self.kernel, self.law)
+
+    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
+        """Return r_l v_l, with r_l from a stream named (key, index, segment)."""
+        draw = self.law.direction(key, index, layout, batch)
+        factors = {s.name: self._factor(key, index, s.name, batch).unsqueeze(-1) for s in layout.segments}
+
+        def scaled(block: Block) -> Tensor | None:
+            v = draw(block)
+            return v if v is None else v * factors[block.segment.name].to(v)
+
+        return scaled
+
+    def _factor(self, key: int, index: int, name: str, batch: Shape) -> Tensor:
+        return self.kernel.draw(derive(key, index, "reach", name), batch)[0]
+
+    def fourth_moment(self, dim: int) -> float:
+        """Raise: there is no one factor, but one for each segment.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"the second moment under {self!r} depends on the segments: ask .fourth_moments(sizes)")
+
+    def fourth_moments(self, sizes: Sequence[int]) -> tuple[float, ...]:
+        """Return c_m for segments of these sizes: E[|credit|^2 (probe . g)^2] = sum_m c_m |g_m|^2.
+
+        Raises:
+            ValueError: the entries of v are not independent, so that segments do not separate.
+        """
+        if not isinstance(self.law, Gaussian | Rademacher):
+            raise ValueError(f"segments separate only for laws with independent entries, unlike {self.law!r}")
+        rule = self.kernel.quadrature(2)
+        square = float(rule.probabilities @ rule.nodes**2)
+        within = self.kernel.second_moment()
+        across = square * (self.kernel.second_moment(1.0) - within)
+        return tuple(within * self.law.fourth_moment(size) + across * (sum(sizes) - size) for size in sizes)
+
+    def unit(self, dim: int) -> float:
+        """Return that of `law`."""
+        return self.law.unit(dim)
+
+
+@dataclass(frozen=True)
+class PerTensorCredit(PerTensor):
+    """K(r_l) v_l in segment l, with the r_l and v of PerTensor: what its coefficients multiply."""
+
+    @property
+    def credit(self) -> "PerTensorCredit":
+        """Itself."""
+        return self
+
+    def _factor(self, key: int, index: int, name: str, batch: Shape) -> Tensor:
+        return self.kernel.draw(derive(key, index, "reach", name), batch)[1]

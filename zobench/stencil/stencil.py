@@ -1,0 +1,51 @@
+"""The contract of a stencil."""
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+from torch import Tensor
+
+from zobench.streams import Shape
+
+
+class StencilRule(NamedTuple):
+    """A stencil as a finite mixture: probabilities (Q,), nodes (Q, m), weights (Q, m)."""
+
+    probabilities: Tensor
+    nodes: Tensor
+    weights: Tensor
+
+    def power_sums(self, j: int) -> Tensor:
+        """Return sum_k w_k r_k^j for each of the Q outcomes."""
+        return (self.weights * self.nodes**j).sum(-1)
+
+    def mean(self, values: Tensor) -> float:
+        """Return the expectation of one value for each outcome."""
+        return float(self.probabilities @ values)
+
+
+class Stencil(ABC):
+    """Nodes r_k and weights w_k of one line, independent of its direction."""
+
+    @abstractmethod
+    def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
+        """Return nodes and weights, both float64 (*shape, m)."""
+
+    @abstractmethod
+    def quadrature(self, degree: int) -> StencilRule:
+        """Return a rule exact for moments of total degree up to `degree` in r, also of squared sums."""
+
+    def moment(self, j: int) -> float:
+        """Return m_j = E sum_k w_k r_k^j."""
+        rule = self.quadrature(j)
+        return rule.mean(rule.power_sums(j))
+
+    def slope_second_moment(self) -> float:
+        """Return q = E[(sum_k w_k r_k)^2]: what multiplies |grad f|^2 in the second moment."""
+        rule = self.quadrature(2)
+        return rule.mean(rule.power_sums(1) ** 2)
+
+    def noise_second_moment(self) -> float:
+        """Return E[sum_k w_k^2]: what multiplies the variance of one evaluation, over epsilon^2."""
+        rule = self.quadrature(0)
+        return rule.mean((rule.weights**2).sum(-1))
