@@ -114,7 +114,7 @@ def measure(cell: Cell, options: BiasOptions) -> dict[str, Any]:
         "estimator": repr(cell.estimator),
         "dim": options.dim,
         "samples": found.samples,
-        "queries": cell.estimator.ask(0, ()).queries,
+        "queries": cell.estimator.ask(0, cell.estimator.init()).queries,
         "noise": options.noise,
         "gradient_norm": float(gradient.norm()),
     }

@@ -3,7 +3,6 @@
 import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +10,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import grad, hessian, jvp
 
-from synthetic.problems import DEGREES, RidgePolynomial, make, orthogonal, start
+from synthetic.problems import (
+    DEGREES,
+    NAMES,
+    Ackley,
+    Levy,
+    Rastrigin,
+    RidgePolynomial,
+    Rosenbrock,
+    StyblinskiTang,
+    make,
+    orthogonal,
+    start,
+    table,
+)
 from zobench.naming import UnknownNameError
 
 pytestmark = [
@@ -26,8 +38,8 @@ SEEDS = st.integers(0, 10**6)
 def plain(f: RidgePolynomial, x: Tensor) -> Tensor:
     """The formula of the module's docstring, term by term."""
     y = x - f.centre
-    value = 0.5 * y @ f.hessian @ y
-    for power, c in f.ridges.items():
+    value = 0.5 * y @ f.curvature @ y
+    for power, c in f.powers.items():
         value = value + c / math.factorial(power) * ((f.ridge_directions @ y) ** power).sum()
     return value
 
@@ -94,24 +106,28 @@ def test_gradients_of_iterated_laplacians(name, order):
 
 
 @pytest.mark.parametrize("name", DEGREES)
-@pytest.mark.parametrize("dim", [1, 2, 3])
-@pytest.mark.parametrize(("a", "b"), [(2, 2), (2, 4), (2, 6), (3, 3), (3, 5), (4, 4), (4, 6), (5, 5), (6, 6)])
-def test_line_products_against_gauss_hermite(name, dim, a, b):
-    f = make(name, dim=dim, seed=2)
+@pytest.mark.parametrize("order", range(1, 7))
+def test_ridges_are_the_directional_derivatives(name, order):
+    f = make(name, dim=5, seed=2)
+    x, u = point_and_direction(f, 3)
+    coefficients, directions = f.ridges(x, order)
+    wanted = f.derivative(x, u, order)
+    assert torch.allclose(coefficients @ (directions @ u) ** order, wanted, rtol=1e-11, atol=1e-12)
+    if order <= f.degree and order != 5:
+        assert not torch.allclose(1.0001 * coefficients @ (directions @ u) ** order, wanted, rtol=1e-6)  # planted
+
+
+@pytest.mark.parametrize("name", DEGREES)
+def test_hessian(name):
+    f = make(name, dim=4, seed=2)
     x = start(f, 2)
-    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
-    u = torch.tensor(list(itertools.product(nodes, repeat=dim)), dtype=torch.float64)
-    p = torch.tensor(list(itertools.product(weights / weights.sum(), repeat=dim)), dtype=torch.float64).prod(-1)
-    wanted = float(p @ (f.derivative(x, u, a) * f.derivative(x, u, b)))
-    assert f.line_product(x, a, b) == pytest.approx(wanted, rel=1e-10, abs=1e-10)
-    if max(a, b) <= f.degree and (a, b) != (3, 5):
-        assert f.line_product(x, a, b) != pytest.approx(1.02 * wanted, rel=1e-6)  # planted
+    assert torch.allclose(f.hessian(x), hessian(lambda p: plain(f, p))(x), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("ridges", [{3: 1.0}, {4: 2.0}, {6: 5.0}, {4: 1.0, 6: 2.0}, {3: 1.0, 6: 2.0}, {3: 1.0, 4: 1.0}])
 def test_any_ridges_of_the_documented_powers(ridges):
     base = make("sextic", dim=3)
-    f = RidgePolynomial("own", base.hessian, base.ridge_directions, base.centre, ridges)
+    f = RidgePolynomial("own", base.curvature, base.ridge_directions, base.centre, ridges)
     x, u = point_and_direction(f, 1)
     assert torch.allclose(f(x), plain(f, x), rtol=1e-11)
     assert torch.allclose(f.gradient(x), grad(lambda p: plain(f, p))(x), rtol=1e-11)
@@ -140,15 +156,15 @@ def test_a_declared_minimum_is_one(seed, condition, name, cubic, size):
         return
     away = size * torch.cat((orthogonal(seed, 5), -orthogonal(seed, 5), f.ridge_directions, -f.ridge_directions))
     assert float(f(f.centre + away).min()) >= -1e-12
-    softest = torch.linalg.eigh(f.hessian).eigenvectors.T
+    softest = torch.linalg.eigh(f.curvature).eigenvectors.T
     assert float(f(f.centre + size * torch.cat((softest, -softest))).min()) >= -1e-12
 
 
 def test_a_minimum_is_not_declared_where_there_is_none():
     """Ridges along the axes, the cubic above its bound: points below the centre exist, and none is promised."""
     base = make("quartic", dim=3, condition=1.0, cubic=100.0)
-    assert base.ridges[3] == pytest.approx(math.sqrt(12.0))
-    f = RidgePolynomial("deep", base.hessian, base.ridge_directions, base.centre, {3: 2 * base.ridges[3], 4: 4.0})
+    assert base.powers[3] == pytest.approx(math.sqrt(12.0))
+    f = RidgePolynomial("deep", base.curvature, base.ridge_directions, base.centre, {3: 2 * base.powers[3], 4: 4.0})
     ray = torch.linspace(-5, 5, 401, dtype=torch.float64)[:, None] * f.ridge_directions[0]
     assert float(f(f.centre + ray).min()) < -0.1
     assert f.minimum is None
@@ -176,13 +192,13 @@ def test_batches_are_loops(seed, dim, name):
 @given(seed=SEEDS, dim=st.integers(2, 20), condition=st.floats(1, 1e6), rotated=st.booleans())
 def test_condition_number_and_rotation(seed, dim, condition, rotated):
     f = make("quadratic", dim=dim, condition=condition, rotated=rotated, seed=seed)
-    eigenvalues = torch.linalg.eigvalsh(f.hessian)
+    eigenvalues = torch.linalg.eigvalsh(f.curvature)
     assert float(eigenvalues[-1]) == pytest.approx(1.0) == f.smoothness
     assert float(eigenvalues[0]) == pytest.approx(1 / condition, rel=1e-6)
     steps = eigenvalues[1:] / eigenvalues[:-1]
     assert torch.allclose(steps, torch.full_like(steps, condition ** (1 / (dim - 1))), rtol=1e-5)
-    apart = f.hessian - torch.diag(f.hessian.diagonal())
-    assert torch.equal(f.hessian, f.hessian.T)
+    apart = f.curvature - torch.diag(f.curvature.diagonal())
+    assert torch.equal(f.curvature, f.curvature.T)
     if not rotated:
         assert torch.count_nonzero(apart) == 0
     elif condition > 2:
@@ -200,8 +216,8 @@ def test_random_rotations_have_no_preferred_sign():
 
 def test_seeds_and_starts():
     one, two, again = make("quartic", seed=1), make("quartic", seed=2), make("quartic", seed=1)
-    assert torch.equal(one.hessian, again.hessian) and torch.equal(one.centre, again.centre)
-    assert not torch.allclose(one.hessian, two.hessian) and not torch.allclose(one.centre, two.centre)
+    assert torch.equal(one.curvature, again.curvature) and torch.equal(one.centre, again.centre)
+    assert not torch.allclose(one.curvature, two.curvature) and not torch.allclose(one.centre, two.centre)
     far = [float((start(make("quartic", dim=400), seed) - make("quartic", dim=400).centre).norm()) for seed in range(9)]
     assert all(0.8 < distance < 1.2 for distance in far)
     assert len(set(far)) == 9
@@ -222,3 +238,49 @@ def test_a_negative_quartic_is_no_riddle():
         assert make("quartic", quartic=-1.0).minimum is None
     except ValueError as error:
         assert "quartic" in str(error)
+
+
+def test_the_table_has_a_row_for_each_name():
+    assert [row.name for row in table()] == list(NAMES)
+    assert len(set(NAMES)) == len(NAMES) == 13
+    for row in table():
+        f = make(row.name)
+        assert f.name == row.name and row.line and f.dim >= 16
+        assert f.gradient(start(f)).shape == (f.dim,)
+        assert row.options.get("dim", 16) in (16, None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_takes_its_options_only(name):
+    with pytest.raises(UnknownNameError, match=f"option of problem '{name}': 'conditoin'"):
+        make(name, conditoin=3.0)
+    has = {row.name: row.options for row in table()}[name]
+    for option, value in {"condition": 3.0, "rotated": False}.items():
+        if option in has:
+            assert make(name, **{option: value}) is not None
+        else:
+            with pytest.raises(UnknownNameError, match=f"option of problem '{name}': '{option}'"):
+                make(name, **{option: value})
+    assert make(name, None, None, None).dim == make(name).dim
+
+
+def test_options_may_be_given_in_order():
+    one, two = make("quartic", 5, 3.0, False, seed=2), make("quartic", dim=5, condition=3.0, rotated=False, seed=2)
+    assert torch.equal(one.curvature, two.curvature)
+    assert not torch.equal(one.curvature, make("quartic", 5, 4.0, False, seed=2).curvature)
+    assert make("separable", 7, 3.0, degree="quartic").degree == 4
+
+
+@pytest.mark.parametrize("kind", [Ackley, Levy, Rastrigin, Rosenbrock, StyblinskiTang])
+def test_problems_without_data_are_their_repr(kind):
+    f = kind(dim=3)
+    assert eval(repr(f)) == f and f != kind(dim=4)
+    assert repr(make(f.name, 3)) == repr(f)
+    for dim in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match=f"dim is {dim}: {f.name} wants"):
+            kind(dim)
+
+
+def test_rosenbrock_wants_neighbours():
+    with pytest.raises(ValueError, match="rosenbrock wants 2 or more variables"):
+        make("rosenbrock", 1)

@@ -14,17 +14,15 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from zobench import streams
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimator, LineEstimator
 from zobench.keys import derive
-from zobench.layout import CPU
+from zobench.noise import NoiseModel, NoisySpace, as_model
 from zobench.plan import Plan
 from zobench.query import query
 from zobench.space.flat import FlatSpace
 from zobench.space.space import require_resolved
 from zobench.stencil import StencilRule
-from zobench.streams import Shape
 
 Function = Callable[[Tensor], Tensor]
 Result = TypeVar("Result")
@@ -59,24 +57,25 @@ class Moments:
 
 
 def estimate(
-    estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float = 0.0
+    estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float | NoiseModel = 0.0
 ) -> Tensor:
     """Return `samples` independent dense estimates of grad f(x), float64 (samples, d).
 
     f maps (..., d) to (...) and must be safe to call from several threads; `noise` is the standard deviation of
-    independent Gaussian noise added to each evaluation. Cost: samples * plan.queries evaluations; memory: the result
-    and less than 256 MiB.
+    independent Gaussian noise added to each evaluation, or a model of noise. Cost: samples * plan.queries evaluations;
+    memory: the result and less than 256 MiB.
 
     Raises:
-        ValueError: samples < 1, x is not a floating-point vector, f has the wrong shape, or epsilon is below the
-            resolution of x.
+        ValueError: samples < 1, noise < 0, x is not a floating-point vector, f has the wrong shape, or epsilon is below
+            the resolution of x.
     """
-    x, samples = _checked(estimator, x, noise), _whole(samples)
+    model = as_model(noise)
+    x, samples = _checked(estimator, x), _whole(samples)
     result = torch.empty(samples, x.shape[-1], dtype=torch.float64)
     size = chunk_rows(x.shape[-1])
 
     def fill(chunk: int, rows: int) -> None:
-        result[chunk * size :][:rows] = _chunk(estimator, f, x, derive(key, chunk), rows, noise)
+        result[chunk * size :][:rows] = _chunk(estimator, f, x, derive(key, chunk), rows, model)
 
     for _ in _each_chunk(fill, x.shape[-1], samples):
         pass
@@ -84,15 +83,16 @@ def estimate(
 
 
 def moments(
-    estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float = 0.0
+    estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float | NoiseModel = 0.0
 ) -> Moments:
     """Return mean and covariance trace of `samples` estimates, the same as `estimate` draws, keeping nothing of size
     `samples`.
 
     Errors and costs as for `estimate`.
     """
-    x, samples = _checked(estimator, x, noise), _whole(samples)
-    return _accumulate(lambda key, rows: _chunk(estimator, f, x, key, rows, noise), key, x.shape[-1], samples)
+    model = as_model(noise)
+    x, samples = _checked(estimator, x), _whole(samples)
+    return _accumulate(lambda key, rows: _chunk(estimator, f, x, key, rows, model), key, x.shape[-1], samples)
 
 
 def controlled_moments(
@@ -101,9 +101,9 @@ def controlled_moments(
     """Return the moments of estimates of the *bias*: mean = E g - grad f, far below the noise of plain sampling.
 
     Average each estimate over u and -u, which have the same law, and over the random nodes, by quadrature; subtract
-    (u . grad f) u sum_k w_k r_k, whose mean is m_1 grad f exactly, since E[u u^T] = I. What is left is of the size of
-    the bias itself. The bias does not depend on n, so n = 1 is sampled; the covariance is that of what is left. Cost: 2
-    evaluations for each distinct |r|.
+    (u . grad f) v sum_k w_k r_k, v the direction that is credited (u itself for most laws), whose mean is m_1 E[v u^T]
+    grad f exactly. What is left is of the size of the bias itself. The bias does not depend on n, so n = 1 is sampled;
+    the covariance is that of what is left. Cost: 2 evaluations for each distinct |r|.
     """
     x, samples = _checked(estimator, x), _whole(samples)
     rule = estimator.stencil.quadrature(QUADRATURE_DEGREE)
@@ -115,9 +115,12 @@ def controlled_moments(
         space = FlatSpace(x)
         plan = Plan(estimator.law, key, offsets.expand(rows, 1, -1), weights.expand(rows, 1, -1))
         coefficients = (plan.weights * space.losses(f, plan)).sum(-1)
-        probe = space.dense(Combination((Term(plan.law, key, torch.ones_like(coefficients)),)))  # u / unit
+        probe, credit = (  # u / unit
+            space.dense(Combination((Term(law, key, torch.ones_like(coefficients)),)))
+            for law in (plan.law, plan.law.credit)
+        )
         residual = coefficients - slope * unit**2 * (probe @ gradient.to(probe))[:, None]
-        return residual * probe + (slope - 1.0) * gradient
+        return residual * credit + (slope * plan.law.second_moment - 1.0) * gradient
 
     return _accumulate(draw, key, x.shape[-1], samples)
 
@@ -133,9 +136,7 @@ def _folded(rule: StencilRule, epsilon: float) -> tuple[Tensor, Tensor]:
     return torch.cat((offsets[kept], -offsets[kept])), torch.cat((weights[kept], -weights[kept]))
 
 
-def _checked(estimator: Estimator, x: Tensor, noise: float = 0.0) -> Tensor:
-    if not 0 <= noise < math.inf:
-        raise ValueError(f"noise is {noise!r}: give a standard deviation, 0 or more")
+def _checked(estimator: Estimator, x: Tensor) -> Tensor:
     space = FlatSpace(x)
     if x.ndim != 1:
         raise ValueError(f"x has shape {tuple(x.shape)}: estimates are taken at one point (d,)")
@@ -150,31 +151,8 @@ def _whole(samples: int) -> int:
     return int(samples)
 
 
-class _NoisySpace(FlatSpace):
-    """A flat space whose evaluations carry independent Gaussian noise; directions that share the base point share its
-    noise.
-    """
-
-    def __init__(self, x: Tensor, noise: float) -> None:
-        super().__init__(x)
-        self.noise = noise
-
-    def losses(self, f: Function, plan: Plan) -> Tensor:
-        losses = super().losses(f, plan)
-        error = self._draw(plan, "noise", tuple(losses.shape))
-        for i, row in enumerate(plan.base):
-            for k, is_base in enumerate(row):
-                if is_base:
-                    error[..., i, k] = self._draw(plan, "base noise", plan.batch)
-        return losses.add_(error.to(losses), alpha=self.noise)
-
-    @staticmethod
-    def _draw(plan: Plan, name: str, shape: Shape) -> Tensor:
-        return streams.normal(derive(plan.key, name), shape, torch.float64, CPU)
-
-
-def _chunk(estimator: Estimator, f: Function, x: Tensor, key: int, rows: int, noise: float) -> Tensor:
-    space = _NoisySpace(x, noise) if noise else FlatSpace(x)
+def _chunk(estimator: Estimator, f: Function, x: Tensor, key: int, rows: int, noise: NoiseModel | None) -> Tensor:
+    space = NoisySpace(x, noise) if noise else FlatSpace(x)
     told = query(space, estimator, f, key, estimator.init(), (rows,))
     assert told.gradient is not None  # query returns only then
     return space.dense(told.gradient).expand(rows, -1)

@@ -1,8 +1,19 @@
 """The contract of a function whose gradient is known."""
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
+
+
+class Ridges(NamedTuple):
+    """One directional derivative as a sum of powers: D^a f(x)[u, ..., u] = sum_j coefficients_j (directions_j . u)^a.
+
+    Coefficients are (m,), directions (m, d), both float64. Every polynomial has this form; separable functions have it
+    with the axes, sums over data such as logistic regression with the data.
+    """
+
+    coefficients: Tensor
+    directions: Tensor
 
 
 class Problem(Protocol):
@@ -12,7 +23,8 @@ class Problem(Protocol):
     `degree` of a polynomial, or None; `minimum`, the least value, or None;
     `derivative(x, u, order)` = D^order f(x)[u, ..., u];
     `grad_laplacian(x, order=k)` = grad(Lap^k f)(x);
-    `line_product(x, a, b)` = E[D^a f(x)[u^a] D^b f(x)[u^b]] over u ~ N(0, I).
+    `hessian(x)` = D^2 f(x), (d, d), at one point x (d,);
+    `ridges(x, order)` = D^order f(x)[u, ..., u] as Ridges, at one point x (d,), for orders 1 to 6.
     """
 
     dim: int

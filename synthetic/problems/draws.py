@@ -1,0 +1,19 @@
+"""Draws that name a problem: standard normals and rotations."""
+
+import torch
+from torch import Tensor
+
+from zobench import streams
+from zobench.layout import CPU
+from zobench.streams import Shape
+
+
+def normal(key: int, shape: Shape) -> Tensor:
+    """Return independent standard normals, float64."""
+    return streams.normal(key, shape, torch.float64, CPU)
+
+
+def orthogonal(key: int, dim: int) -> Tensor:
+    """Return a random orthogonal matrix (dim, dim), uniform on the group."""
+    q, r = torch.linalg.qr(normal(key, (dim, dim)))
+    return q * r.diagonal().sign()

@@ -1,0 +1,101 @@
+"""Noise of evaluations: what is seen of f where its values are not exact.
+
+A model of noise stands between a space and its function. Its draws are keyed by the plan, so they depend on neither the
+order of evaluation nor the threads, and one evaluation that several lines share carries one error.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zobench import streams
+from zobench.keys import derive
+from zobench.layout import CPU, Layout
+from zobench.plan import Plan
+from zobench.space.flat import FlatSpace
+from zobench.streams import Shape
+
+Function = Callable[[Tensor], Tensor]
+Evaluate = Callable[[Function, Plan], Tensor]
+"""What looks without noise: a function and a plan -> losses (*batch, n, m)."""
+
+
+class NoiseModel(ABC):
+    """How evaluations of f are disturbed; its repr is its identity in result rows."""
+
+    @abstractmethod
+    def losses(self, evaluate: Evaluate, f: Function, plan: Plan) -> Tensor:
+        """Return the disturbed losses of the plan's points, float64 (*batch, n, m); `evaluate` looks without noise."""
+
+    @abstractmethod
+    def deviation(self, f: Any, x: Tensor) -> float:
+        """Return the standard deviation of one evaluation at x (d,), over the noise."""
+
+
+@dataclass(frozen=True)
+class Additive(NoiseModel):
+    """f(x) + scale xi, xi ~ N(0, 1) independent at each evaluation.
+
+    Raises:
+        ValueError: scale is negative or not finite.
+    """
+
+    scale: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.scale, int | float) or not 0 <= self.scale < math.inf:
+            raise ValueError(f"noise is {self.scale!r}: give a standard deviation, 0 or more, or a model of noise")
+
+    def losses(self, evaluate: Evaluate, f: Function, plan: Plan) -> Tensor:
+        """Return the losses with independent errors."""
+        losses = evaluate(f, plan)
+        return losses.add_(errors(plan).to(losses), alpha=self.scale)
+
+    def deviation(self, f: Any, x: Tensor) -> float:
+        """Return `scale`."""
+        return self.scale
+
+
+class NoisySpace(FlatSpace):
+    """A flat space whose evaluations pass through a model of noise."""
+
+    def __init__(self, x: Tensor, noise: NoiseModel, layout: Layout | None = None) -> None:
+        super().__init__(x, layout)
+        self.noise = noise
+
+    def losses(self, f: Function, plan: Plan) -> Tensor:
+        """Return the disturbed values of f at the plan's points, float64 (*batch, n, m); errors as FlatSpace."""
+        return self.noise.losses(super().losses, f, plan)
+
+
+def as_model(noise: float | NoiseModel) -> NoiseModel | None:
+    """Return the model of noise, None where there is no noise; a number is the standard deviation of Additive.
+
+    Raises:
+        ValueError: the number is negative or not finite.
+    """
+    if isinstance(noise, NoiseModel):
+        return noise
+    model = Additive(noise)
+    return model if noise else None
+
+
+def errors(plan: Plan) -> Tensor:
+    """Return independent standard normals for the plan's evaluations, (*batch, n, m), one for all nodes at the base
+    point.
+    """
+    drawn = _draw(plan, "noise", tuple(plan.offsets.shape))
+    for i, row in enumerate(plan.base):
+        for k, is_base in enumerate(row):
+            if is_base:
+                drawn[..., i, k] = _draw(plan, "base noise", plan.batch)
+    return drawn
+
+
+def _draw(plan: Plan, name: str, shape: Shape) -> Tensor:
+    return streams.normal(derive(plan.key, name), shape, torch.float64, CPU)

@@ -1,0 +1,32 @@
+"""Theory: what an estimator does on a problem, predicted before any run.
+
+`error` has bias, variance and mean squared error; `descent` the expected gain of a step; `budget` the best epsilon and
+estimators side by side. `laws` holds what a law of directions brings in, `lines` what a problem does, `series` puts
+both together with a stencil.
+"""
+
+from zobench.theory.budget import Forecast, best_epsilon, equal_budget, spend
+from zobench.theory.descent import Step, best_lr, descent
+from zobench.theory.error import bias, covariance_trace, coverage, mse, second_moment
+from zobench.theory.laws import curved, odd_mean, product, quartic
+from zobench.theory.noise import Noise
+
+__all__ = [
+    "Forecast",
+    "Noise",
+    "Step",
+    "best_epsilon",
+    "best_lr",
+    "bias",
+    "covariance_trace",
+    "coverage",
+    "curved",
+    "descent",
+    "equal_budget",
+    "mse",
+    "odd_mean",
+    "product",
+    "quartic",
+    "second_moment",
+    "spend",
+]  # fmt: skip

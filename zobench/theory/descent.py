@@ -1,0 +1,112 @@
+"""What one SGD step is expected to gain: E f(x - lr g) = f - lr grad f . E g + lr^2/2 E[g^T H g] + O(lr^3).
+
+For n directions with estimates g_i of their own,
+    E[g^T H g] = E[g_1^T H g_1] / n + (1 - 1/n) E[g_1^T H g_2].
+Independent directions have E[g_1^T H g_2] = E g^T H E g. The best rate is grad f . E g / E[g^T H g] and gains half the
+rate times grad f . E g, so where tr H |grad f|^2 dominates, an estimator with E[(sum w r)^2] = q takes q times as many
+steps as one with 1; far below the best rate q does not matter. Mean squared error does not enter.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from zobench.estimator import LineEstimator
+from zobench.law import Coordinate, Law
+from zobench.problem import Problem
+from zobench.theory import laws
+from zobench.theory.error import series
+from zobench.theory.noise import Noise
+from zobench.theory.series import Series, displacement
+
+
+def descent(estimator: LineEstimator, problem: Problem, x: Tensor, lr: float, noise: float | Noise = 0.0) -> float:
+    """Return the expected decrease f(x) - E f(x - lr g) of one SGD step, up to O(lr^3); negative where it climbs.
+
+    Exact on quadratics. Orders in epsilon as for second_moment, except: under Rademacher directions, terms of order
+    epsilon^4 with entries of H off its diagonal are left out, and so are, between directions that are orthogonal
+    within a step, terms of order epsilon^2.
+
+    Raises:
+        MissingDerivativeError: the problem lacks hessian, or what the law needs.
+    """
+    return Step.of(estimator, problem, x, noise).decrease(lr)
+
+
+def best_lr(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> float:
+    """Return the learning rate at which one SGD step is expected to gain most: grad f . E g / E[g^T H g].
+
+    Raises:
+        ValueError: E[g^T H g] is not positive, so that longer is better within the quadratic model, or the estimate
+            points uphill on average.
+    """
+    return Step.of(estimator, problem, x, noise).best_lr
+
+
+@dataclass(frozen=True)
+class Step:
+    """The two numbers that decide an SGD step: slope = grad f . E g and curvature = E[g^T H g]."""
+
+    slope: float
+    curvature: float
+
+    @classmethod
+    def of(cls, estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> "Step":
+        """Return the step of this estimator at x."""
+        return cls.along(series(estimator, problem, x), estimator, noise)
+
+    @classmethod
+    def along(cls, one: Series, estimator: LineEstimator, noise: float | Noise = 0.0) -> "Step":
+        """Return the step from the series of one direction."""
+        e = displacement(estimator, one.lines.dim)
+        slope = float(one.lines.gradient @ one.mean(e))
+        return cls(slope, _curvature(one, estimator, Noise.of(noise), e))
+
+    def decrease(self, lr: float) -> float:
+        """Return lr slope - lr^2/2 curvature."""
+        return lr * self.slope - lr**2 / 2 * self.curvature
+
+    @property
+    def best_lr(self) -> float:
+        """Slope / curvature."""
+        if not (self.curvature > 0 and self.slope > 0):
+            raise ValueError(
+                f"no best learning rate: grad f . E g is {self.slope:g} and E[g^T H g] is {self.curvature:g}; both "
+                "must be positive (the point is stationary, the estimate points uphill, or f is concave along it)"
+            )
+        return self.slope / self.curvature
+
+    @property
+    def best_decrease(self) -> float:
+        """slope^2 / (2 curvature): the gain at the best rate; infinite where the quadratic model has no bound."""
+        return max(self.slope, 0.0) ** 2 / (2 * self.curvature) if self.curvature > 0 else math.inf
+
+
+def _curvature(one: Series, estimator: LineEstimator, noise: Noise, e: float) -> float:
+    law, n, hessian = estimator.law, estimator.n, one.hessian
+    mean = one.mean(e)
+    of_one = one.curvature(e)
+    of_one += one.stencil.noise_second_moment() * float(hessian.trace()) * (noise.evaluation / e) ** 2
+    outer = torch.outer(mean, mean)
+    if noise.minibatch is not None:
+        of_one += one.stencil.slope_second_moment() * laws.quartic(law, noise.minibatch, hessian)
+        if noise.shared:
+            outer = outer + one.stencil.moment(1) ** 2 * noise.minibatch
+    return of_one / n + ((1 - 1 / n) * between(law, outer, hessian) if n > 1 else 0.0)
+
+
+def between(law: Law, outer: Tensor, hessian: Tensor) -> float:
+    """Return E[u_1^T G u_2 u_1^T H u_2] for G = E g (E g)^T, two directions of one step; tr(G H) if independent.
+
+    Orthogonal frames: d/((d-1)(d+2)) (d tr(G H) - tr G tr H), from E[q_i q_k p_j p_l] for orthonormal q, p; distinct
+    coordinates: d/(d-1) sum_{i != j} G_ij H_ij.
+    """
+    d = len(outer)
+    along = float((outer * hessian).sum())
+    if not law.orthogonal:
+        return along
+    if isinstance(law, Coordinate):
+        return d / (d - 1) * (along - float(outer.diagonal() @ hessian.diagonal()))
+    return d / ((d - 1) * (d + 2)) * (d * along - float(outer.trace() * hessian.trace()))

@@ -1,0 +1,33 @@
+"""The noise of evaluations, as theory sees it."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Noise of the evaluations of one step.
+
+    `evaluation` is the standard deviation of noise that is independent at each evaluation. `minibatch` (d, d) is the
+    covariance of the gradient over minibatches: both ends of a difference see the same one, and so do all directions
+    of a step if `shared`; otherwise each direction draws its own. Exact where the minibatch changes f by a function
+    linear in x; otherwise to leading order in epsilon.
+
+    Raises:
+        ValueError: evaluation is negative or not finite.
+    """
+
+    evaluation: float = 0.0
+    minibatch: Tensor | None = None
+    shared: bool = True
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.evaluation < math.inf):
+            raise ValueError(f"noise is {self.evaluation!r}: give the standard deviation of one evaluation, 0 or more")
+
+    @classmethod
+    def of(cls, noise: "float | Noise") -> "Noise":
+        """Return the noise; a number is the standard deviation of one evaluation."""
+        return noise if isinstance(noise, Noise) else cls(float(noise))
