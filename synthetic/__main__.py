@@ -3,13 +3,16 @@
 import sys
 from collections.abc import Sequence
 
-from synthetic import bench, bias, converge, kernel_table
+from synthetic import bench, bias, converge, descent, design, kernel_table, phase
 from zobench.options import run_command
 
 COMMANDS = {
     "bias": (bias.BiasOptions, bias.run),
     "converge": (converge.ConvergeOptions, converge.run),
     "kernels": (kernel_table.KernelOptions, kernel_table.run),
+    "design": (design.DesignOptions, design.run),
+    "descent": (descent.DescentOptions, descent.run),
+    "phase": (phase.PhaseOptions, phase.run),
     "bench": (bench.BenchOptions, bench.run),
 }
 

@@ -1,20 +1,26 @@
-"""The speed of Monte Carlo, against the random-number bound: what drawing the directions alone would take."""
+"""The speed of Monte Carlo, against the random-number bound: what drawing the directions alone would take; and that of
+predictions in a large dimension.
+"""
 
+import itertools
 import resource
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
 from synthetic import problems
-from zobench import methods, moments
+from zobench import methods, moments, theory
 from zobench.montecarlo import chunk_rows
 from zobench.options import option
 from zobench.records import Run
+
+LAWS_TIMED = ("gaussian", "sphere", "rademacher", "coordinate")
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class BenchOptions:
     dim: int = option(16, "number of variables")
     samples: int = option(10_000_000, "estimates a repetition")
     repetitions: int = option(3, "alternating repetitions; the median counts")
+    predict_dim: int = option(1000, "number of variables of the problems that are predicted; 0 leaves predictions out")
     out: str = option("runs/bench", "folder of the results; every call appends rows")
 
 
@@ -33,19 +40,20 @@ def run(options: BenchOptions) -> None:
     """Time `moments` and print estimates per second and the share of the random-number bound."""
     if options.repetitions < 1 or options.samples < 1:
         raise ValueError(f"repetitions is {options.repetitions}, samples {options.samples}: give 1 or more")
+    record = Run(options.out, {"command": "bench", **asdict(options)})
+    _sampling(record, options)
+    if options.predict_dim:
+        _predictions(record, options)
+
+
+def _sampling(record: Run, options: BenchOptions) -> None:
     problem = problems.make(options.problem, options.dim)
     x = problems.start(problem)
     jobs: dict[str, Callable[[], object]] = {"bound": lambda: draw_only(options.samples, options.dim)}
     for method in options.methods:
         estimator = methods.parse(method, epsilon=0.1)
         jobs[method] = lambda estimator=estimator: moments(estimator, problem, x, samples=options.samples)
-    record = Run(options.out, {"command": "bench", **asdict(options)})
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(options.repetitions):
-        for name, job in jobs.items():
-            began = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - began)
+    seconds = _alternating(jobs, options.repetitions)
     bound = statistics.median(seconds.pop("bound"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{options.samples:.3g} estimates in d = {options.dim}; drawing their float64 normals alone: {bound:.2f} s")
@@ -56,6 +64,36 @@ def run(options: BenchOptions) -> None:
         rates = {"seconds": times, "bound_seconds": bound, "samples": options.samples, "dim": options.dim}
         record.append({"kind": "bench", "method": name, **rates, "peak_gib": peak, "threads": torch.get_num_threads()})
     print(f"peak resident size of the process: {peak:.2f} GiB")
+
+
+def _predictions(record: Run, options: BenchOptions) -> None:
+    """Time the exact error, and the expected descent, of two estimators under each law, problem by problem."""
+    print(f"predictions in d = {options.predict_dim}, each from nothing")
+    print(f"{'problem':22}{'law':14}{'method':10}{'seconds':>9}")
+    for name, degree in (("separable", "sextic"), ("quartic", "ridge sum"), ("sextic", "ridge sum")):
+        problem = problems.make(name, options.predict_dim)
+        x = problems.start(problem)
+        for law, method in itertools.product(LAWS_TIMED, ("mezo", "forward")):
+            estimator = methods.make(method, epsilon=0.1, law=law)
+            jobs: dict[str, Callable[[], object]] = {
+                "mse": partial(theory.mse, estimator, problem, x, 1e-3),
+                "descent": partial(theory.best_lr, estimator, problem, x, 1e-3),
+            }
+            times = {job: statistics.median(t) for job, t in _alternating(jobs, options.repetitions).items()}
+            shown = "".join(f"{job} {seconds:.2f}  " for job, seconds in times.items())
+            print(f"{name + ', ' + degree:22}{law:14}{method:10}{shown:>20}")
+            place = {"problem": name, "law": law, "method": method, "dim": options.predict_dim}
+            record.append({"kind": "bench", "prediction": times, **place, "threads": torch.get_num_threads()})
+
+
+def _alternating(jobs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(repetitions):
+        for name, job in jobs.items():
+            began = time.perf_counter()
+            job()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
 
 
 def draw_only(samples: int, dim: int) -> None:

@@ -1,0 +1,149 @@
+"""The descent suite: the gain of every SGD step predicted before it is taken, then taken.
+
+On a quadratic the prediction is the conditional expectation of the gain, so realised minus predicted gains are
+martingale differences: their sum over a run, divided by the root of the sum of their squares, is about standard normal.
+On other problems the prediction leaves out O(lr^3).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from synthetic import problems
+from zobench import FlatSpace, LineEstimator, derive, methods, query
+from zobench.options import option
+from zobench.problem import Problem
+from zobench.records import Row, Run
+from zobench.theory import Step
+
+BASELINE = "mezo"
+OWN, EQUAL = "own best", "equal"
+
+
+@dataclass(frozen=True)
+class DescentOptions:
+    """Options of `python -m synthetic descent`."""
+
+    methods: tuple[str, ...] = option(
+        ("mezo", "kerzoo", "kerzoo:order=5", "optimal", "forward", "richardson", "orthogonal", "coordinate"),
+        "name[:option=value]...",
+    )
+    problem: tuple[str, ...] = option(("quadratic", "quartic"), "problems with a minimum and a Hessian")
+    dim: int = option(32, "number of variables")
+    condition: float = option(3.0, "largest over least eigenvalue of the Hessian at the centre")
+    epsilon: float = option(0.05, "displacement")
+    noise: float = option(0.0, "standard deviation of one evaluation")
+    n: int = option(1, "directions of a step")
+    evaluations: int = option(800, "loss evaluations of a run")
+    fraction: float = option(0.02, "the equal rate, in units of MeZO's best rate at the start")
+    seeds: int = option(10, "runs of each method: starting points and directions")
+    out: str = option("runs/descent", "folder of the results; an interrupted run continues there")
+
+
+def run(options: DescentOptions) -> None:
+    """Predict the gain of every SGD step, at each method's own best rate and at one rate for all, and take it."""
+    if options.seeds < 1 or options.evaluations < 4 or not options.fraction > 0:
+        raise ValueError(
+            f"seeds {options.seeds}, evaluations {options.evaluations}, fraction {options.fraction}: give 1, 4 or "
+            "more, and a positive fraction"
+        )
+    if BASELINE not in options.methods:
+        raise ValueError(f"methods are {options.methods}: {BASELINE} is what the others are compared with, add it")
+    estimators = {name: methods.parse(name, epsilon=options.epsilon, n=options.n) for name in options.methods}
+    for name, estimator in estimators.items():
+        if not isinstance(estimator, LineEstimator):
+            raise ValueError(f"{name} changes from step to step: no prediction covers it, leave it out of --methods")
+    chosen = [problems.make(name, options.dim, options.condition) for name in options.problem]
+    for problem in chosen:
+        if problem.minimum is None:
+            raise ValueError(f"problem {problem.name} has no known minimum to descend to")
+    record = Run(options.out, {"command": "descent", **asdict(options)})
+    for problem in chosen:
+        for rate in (OWN, EQUAL):
+            for seed in tqdm(range(options.seeds), desc=f"{problem.name}, {rate} rate", unit="seed"):
+                _one_seed(record, problem, estimators, rate, seed, options)
+    print(table(record.rows))
+    print(f"rows: {record.folder / 'rows.jsonl'}")
+
+
+def _one_seed(
+    record: Run, problem: Problem, estimators: dict[str, LineEstimator], rate: str, seed: int, options: DescentOptions
+) -> None:
+    start = problems.start(problem, seed)
+    fixed = options.fraction * Step.of(estimators[BASELINE], problem, start, options.noise).best_lr
+    for method, estimator in estimators.items():
+        place = {"problem": problem.name, "dim": problem.dim, "method": method, "rate": rate, "seed": seed}
+        if not record.find(kind="descent", **place):
+            found = descend(estimator, problem, start, fixed if rate == EQUAL else None, seed, options)
+            record.append({"kind": "descent", **place, "estimator": repr(estimator), **found})
+
+
+def descend(
+    estimator: LineEstimator, problem: Problem, start: Tensor, lr: float | None, seed: int, options: DescentOptions
+) -> Row:
+    """Return the row of one run: gains predicted and realised, their z, and the gap to the minimum before and after;
+    `predicted_share` and `realised_share` sum the gains in units of the gap before each step.
+
+    `lr` None takes the best rate of each point, predicted anew.
+    """
+    space, cost = FlatSpace(start.clone()), estimator.ask(0, estimator.init()).queries
+    gap = float(problem(start) - problem.minimum)
+    gaps, predicted, rates = [gap], [], []
+    for step in range(options.evaluations // cost):
+        forecast = Step.of(estimator, problem, space.x, options.noise)
+        rates.append(forecast.best_lr if lr is None else lr)
+        predicted.append(forecast.decrease(rates[-1]))
+        told = query(space, estimator, _noisy(problem, options, seed, step), derive("descent", seed, step), ())
+        space.step_(told.gradient, -rates[-1])
+        gaps.append(float(problem(space.x) - problem.minimum))
+    realised = [before - after for before, after in pairwise(gaps)]
+    off = torch.tensor(realised, dtype=torch.float64) - torch.tensor(predicted, dtype=torch.float64)
+    return {
+        **{"epsilon": options.epsilon, "noise": options.noise, "steps": len(rates), "evaluations": len(rates) * cost},
+        **{"first_lr": rates[0], "first_predicted": predicted[0], "cost": cost, "z": float(off.sum() / off.norm())},
+        **{"predicted": sum(predicted), "realised": sum(realised), "start_gap": gap, "final_gap": gaps[-1]},
+        "predicted_share": sum(gain / before for gain, before in zip(predicted, gaps, strict=False)),
+        "realised_share": sum(gain / before for gain, before in zip(realised, gaps, strict=False)),
+    }
+
+
+def _noisy(problem: Problem, options: DescentOptions, seed: int, step: int) -> Callable[[Tensor], Tensor]:
+    if not options.noise:
+        return problem
+    draws = torch.Generator().manual_seed(derive("noise", seed, step))
+    return lambda x: problem(x) + options.noise * torch.randn(x.shape[:-1], generator=draws, dtype=x.dtype)
+
+
+def table(rows: list[Row]) -> str:
+    """Return, for each problem, rate and method, how much slower than MeZO a run is: in evaluations for the same share
+    of the gap, predicted from the first step alone, predicted step by step along the run, and measured.
+    """
+    titles = f"{'slower: at start':>17}{'along run':>11}{'measured':>10}{'z':>7}"
+    lines = [f"{'problem':11}{'rate':10}{'method':18}{titles}"]
+    found = [row for row in rows if row["kind"] == "descent"]
+    for problem, rate in dict.fromkeys((row["problem"], row["rate"]) for row in found):
+        mine = [row for row in found if (row["problem"], row["rate"]) == (problem, rate)]
+        base = [row for row in mine if row["method"] == BASELINE]
+        for method in dict.fromkeys(row["method"] for row in mine):
+            own = [row for row in mine if row["method"] == method]
+            z = sum(row["z"] for row in own) / math.sqrt(len(own))
+            start, along, measured = (speed(base) / speed(own) for speed in (_at_start, _along, _measured))
+            lines.append(f"{problem:11}{rate:10}{method:18}{start:17.3f}{along:11.3f}{measured:10.3f}{z:7.2f}")
+    return "\n".join(lines)
+
+
+def _at_start(rows: list[Row]) -> float:
+    return sum(row["first_predicted"] / row["start_gap"] / row["cost"] for row in rows) / len(rows)
+
+
+def _along(rows: list[Row]) -> float:
+    return sum(row["predicted_share"] / row["evaluations"] for row in rows) / len(rows)
+
+
+def _measured(rows: list[Row]) -> float:
+    return sum(row["realised_share"] / row["evaluations"] for row in rows) / len(rows)
