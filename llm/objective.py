@@ -76,8 +76,7 @@ class Objective:
         """Return the candidates' scores, float32 (examples, candidates). Cost: one forward pass."""
         if all(len(c) == 1 for c in self.candidates):
             last = [(i, len(row.tokens) - 1) for i, row in enumerate(batch)]
-            logits = self._logits([row.tokens for row in batch], last)
-            return logits[:, [c[0] for c in self.candidates]]
+            return self._logits([row.tokens for row in batch], last, [c[0] for c in self.candidates])
         rows = [row.tokens + list(c) for row in batch for c in self.candidates]
         starts = [len(row.tokens) for row in batch for _ in self.candidates]
         places = [
@@ -109,8 +108,12 @@ class Objective:
         right[~scores.isfinite().all(1)] = torch.nan  # no answer is not a wrong answer, let alone a right one
         return Measured(float(loss), float(right.mean()), scores, labels)
 
-    def _logits(self, rows: list[list[int]], places: list[tuple[int, int]]) -> Tensor:
-        """Float32 logits at (row, position) places, right-padded: under the causal mask no text sees the padding."""
+    def _logits(
+        self, rows: list[list[int]], places: list[tuple[int, int]], tokens: list[int] | slice = slice(None)
+    ) -> Tensor:
+        """Float32 logits of `tokens` at (row, position) places, right-padded: under the causal mask no text sees the
+        padding.
+        """
         model, device = self.language_model.model, self.language_model.device
         longest = max(map(len, rows))
         pad = self.language_model.tokenizer.pad_token_id or 0
@@ -120,16 +123,16 @@ class Objective:
         row, position = torch.tensor(places, device=device).T
         if _plain_head(model):
             states = model.base_model(**inputs).last_hidden_state[row, position]
-            return model.get_output_embeddings()(states).float()
-        return model(**inputs).logits[row, position].float()
+            return functional.linear(states, model.get_output_embeddings().weight[tokens]).float()
+        return model(**inputs).logits[row, position][:, tokens].float()
 
 
 def _plain_head(model: Any) -> bool:
     """Whether logits are the output embedding of the last hidden state and nothing else."""
     scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-    return model.config.model_type in ("opt", "llama", "gpt2", "qwen2", "qwen3", "mistral") and not any(
-        getattr(model.config, name, None) for name in scaled
-    )
+    known = model.config.model_type in ("opt", "llama", "gpt2", "qwen2", "qwen3", "mistral")
+    head = model.get_output_embeddings()
+    return known and head.bias is None and not any(getattr(model.config, name, None) for name in scaled)
 
 
 def calibrated_accuracy(fitted: Measured, judged: Measured) -> float:

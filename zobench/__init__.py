@@ -13,7 +13,7 @@ from zobench.montecarlo import Moments, controlled_moments, estimate, moments
 from zobench.plan import Plan
 from zobench.query import query
 from zobench.rule import SGD, UpdateRule, schedule
-from zobench.space import FlatSpace, ModuleSpace, Space
+from zobench.space import FlatSpace, InForwardSpace, ModuleSpace, Space
 from zobench.stencil import (
     CentralStencil,
     ForwardStencil,
@@ -31,6 +31,7 @@ __version__ = VERSION
 
 __all__ = [
     "SGD", "CentralStencil", "Combination", "Coordinate", "Estimator", "FlatSpace", "ForwardStencil", "Gaussian",
+    "InForwardSpace",
     "KernelStencil", "Law", "LineEstimator", "ModuleSpace", "Moments", "OnePointStencil", "Orthogonal", "PerTensor",
     "PerTensorCredit", "Plan", "Rademacher", "RichardsonStencil", "Shrinking", "Space", "Sphere", "Stencil",
     "SymmetricStencil", "TelescopingStencil", "Term", "Told", "UpdateRule", "controlled_moments", "derive", "estimate",

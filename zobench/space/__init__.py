@@ -1,7 +1,8 @@
 """Spaces own the parameters and are the only code that moves them."""
 
 from zobench.space.flat import FlatSpace
+from zobench.space.in_forward import InForwardSpace
 from zobench.space.module import ModuleSpace, require_reproducible
 from zobench.space.space import Space, require_resolved
 
-__all__ = ["FlatSpace", "ModuleSpace", "Space", "require_reproducible", "require_resolved"]
+__all__ = ["FlatSpace", "InForwardSpace", "ModuleSpace", "Space", "require_reproducible", "require_resolved"]

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from zobench.combination import Combination
 from zobench.law import Direction, Law
-from zobench.layout import Layout, Segment
+from zobench.layout import Block, Layout, Segment
 from zobench.plan import Plan
+from zobench.space.blocks import for_each
 from zobench.space.space import Space, require_finite
 
 Line = tuple[Law, int, int]
@@ -64,14 +65,14 @@ class ModuleSpace(Space):
         base: float | None = None
         if any(map(any, plan.base)):
             self.settle_()
-            base = evaluate(f)
+            base = self._evaluate(f)
         for i, row in enumerate(plan.offsets.tolist()):
             for k, offset in enumerate(row):
                 if base is not None and plan.base[i][k]:
                     losses[i, k] = base
                     continue
                 self._move_to({(plan.law, plan.key, i): offset * plan.law.unit(self.layout.dim)})
-                losses[i, k] = evaluate(f)
+                losses[i, k] = self._evaluate(f)
         return losses
 
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
@@ -119,6 +120,9 @@ class ModuleSpace(Space):
             unmoved += float((sample + displacement == sample).double().mean()) * p.numel()
         return unmoved / self.layout.dim
 
+    def _evaluate(self, f: Callable[[], Any]) -> float:
+        return evaluate(f)
+
     def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
         back = {line: -amount for line, amount in self._displacement.items()}
         forth = dict(target)
@@ -138,8 +142,9 @@ class ModuleSpace(Space):
             return
         self.sweeps += 1
         self._directions = {line: self._direction(line) for line in lines}
-        for block in self.layout.blocks:
-            view = self._parameters[block.segment.name].detach().view(-1)[block.start : block.stop]
+
+        def move(block: Block) -> None:
+            view = self._view(block)
             keep = 1.0 - shrink if block.segment.decays else 1.0
             if keep != 1.0:
                 view.mul_(keep)
@@ -147,6 +152,11 @@ class ModuleSpace(Space):
                 u = draw(block)
                 if u is not None:
                     view.add_(u, alpha=keep * back.get(line, 0.0) + forth.get(line, 0.0))
+
+        for_each(self.layout.blocks, move)
+
+    def _view(self, block: Block) -> Tensor:
+        return self._parameters[block.segment.name].detach().view(-1)[block.start : block.stop]
 
     def _direction(self, line: Line) -> Direction:
         """The line's direction, from the last sweep if it was there: a law that needs a norm looks for it once."""

@@ -1,0 +1,178 @@
+"""The in-forward engine does what the plain one does, and leaves the stored parameters alone."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from zobench import InForwardSpace, ModuleSpace, layout, methods, query
+from zobench.law import LAWS
+from zobench.layout import Block, Segment
+from zobench.space import blocks
+from zobench.space.lazy_rows import overlaps
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Tiny(nn.Module):
+    """Embedding tied to the head, a frozen layer, a layer used twice, a norm, a buffer and a bare parameter."""
+
+    def __init__(self, tied: bool = True, dtype: torch.dtype = torch.float64, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.embedding = nn.Embedding(23, 7)
+            self.frozen, self.shared, self.norm = nn.Linear(7, 7), nn.Linear(7, 7, bias=False), nn.LayerNorm(7)
+            self.head = nn.Linear(7, 23, bias=False)
+            self.gain = nn.Parameter(torch.randn(7))
+            self.register_buffer("shift", torch.randn(7))
+        if tied:
+            self.head.weight = self.embedding.weight
+        self.frozen.requires_grad_(False)
+        self.to(dtype)
+
+    def forward(self, ids):
+        x = self.shared(torch.tanh(self.frozen(self.embedding(ids))))
+        x = self.norm(x + self.shared(x)) * self.gain + self.shift
+        return self.head(x)
+
+
+IDS = torch.tensor([[3, 5, 5, 0], [22, 1, 3, 9]])
+
+
+def loss_of(module):
+    return lambda: functional.cross_entropy(module(IDS).flatten(0, 1).double(), IDS.flatten())
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of 10 entries: they end within rows, and rows within them."""
+    monkeypatch.setattr(layout, "BLOCK_SIZE", 10)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("name", ["mezo", "forward", "kerzoo", "richardson"])
+def test_losses_and_steps_are_those_of_the_plain_engine(name, law, tied, small_blocks):
+    plain, other = Tiny(tied), Tiny(tied)
+    spaces = ModuleSpace(plain), InForwardSpace(other)
+    estimator = methods.make(name, epsilon=0.05, law=law, n=2)
+    for key in range(50 if law == "gaussian" else 5):
+        told = [query(s, estimator, loss_of(m), key, ()) for s, m in zip(spaces, (plain, other), strict=True)]
+        assert torch.allclose(told[0].info["losses"], told[1].info["losses"], rtol=1e-9)
+        for space, one in zip(spaces, told, strict=True):
+            space.step_(one.gradient, -1e-3, shrink=0.01)
+    assert torch.allclose(spaces[0].vector(), spaces[1].vector(), rtol=1e-7, atol=1e-9)
+    assert not torch.allclose(spaces[1].vector(), InForwardSpace(Tiny(tied)).vector(), atol=1e-4)  # planted: it moved
+
+
+def test_kerzoos_code_runs_on_both():
+    plain, other = Tiny(), Tiny()
+    spaces, estimator = (ModuleSpace(plain), InForwardSpace(other)), methods.make("kerzoo-code", epsilon=0.05)
+    told = [query(s, estimator, loss_of(m), 3, estimator.init()) for s, m in zip(spaces, (plain, other), strict=True)]
+    assert torch.allclose(told[0].info["losses"], told[1].info["losses"], rtol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_looking_writes_nothing_in_any_dtype(dtype):
+    module = Tiny(dtype=dtype)
+    space, before = InForwardSpace(module), copy.deepcopy(module.state_dict())
+    query(space, methods.make("mezo", epsilon=0.1), loss_of(module), 1, ())
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name])
+    plain = Tiny(dtype=dtype)
+    unsettled = ModuleSpace(plain)
+    query(unsettled, methods.make("mezo", epsilon=0.1), loss_of(plain), 1, ())
+    unsettled.settle_()
+    drift = sum(float((a != b).sum()) for a, b in zip(plain.state_dict().values(), before.values(), strict=True))
+    assert drift > 0  # what the plain engine leaves behind
+
+
+def test_a_loss_that_fails_leaves_the_module_whole():
+    module = Tiny()
+    space, before = InForwardSpace(module), copy.deepcopy(module.state_dict())
+
+    def broken():
+        module(IDS)
+        raise RuntimeError("no loss today")
+
+    with pytest.raises(RuntimeError, match="no loss today"):
+        query(space, methods.make("mezo", epsilon=0.1), broken, 1, ())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert all(type(m._parameters) is dict for m in module.modules())
+    assert torch.equal(loss_of(module)(), loss_of(Tiny())())
+
+
+def test_what_is_read_is_displaced_and_what_is_listed_is_not():
+    module = Tiny().eval()
+    space, seen = InForwardSpace(module), []
+    stored = module.gain.detach().clone()
+
+    def look():
+        seen.append((module.gain.detach().clone(), dict(module.named_parameters())["gain"].detach().clone()))
+        assert module.embedding.weight[[2, 5, 2]].shape == (3, 7)
+        assert torch.allclose(module.embedding.weight[[2, 5, 2]], (module.embedding.weight + 0)[[2, 5, 2]])
+        return 0.0
+
+    query(space, methods.make("mezo", epsilon=0.1), look, 1, ())
+    (first, listed), (second, _) = seen
+    assert not torch.equal(first, stored) and torch.allclose(first + second, 2 * stored)
+    assert torch.equal(listed, stored) and torch.equal(module.gain, stored)
+
+
+@given(
+    width=st.integers(1, 9),
+    start=st.integers(0, 60),
+    size=st.integers(1, 40),
+    rows=st.sets(st.integers(0, 40), max_size=12),
+)
+def test_overlaps_cover_every_wanted_entry_of_a_block_once(width, start, size, rows):
+    block = Block(Segment("x", 1000), 0, start, start + size, start)
+    wanted = torch.tensor(sorted(rows), dtype=torch.int64)
+    numbers = torch.arange(start, start + size)
+    found = torch.full((len(wanted), width), -1)
+    for part, place, columns, offset in overlaps(block, wanted, width):
+        length = columns.stop - columns.start
+        seen = numbers[offset:][: (size - offset) // length * length].view(-1, length)[place]
+        assert bool((found[part, columns] == -1).all())
+        found[part, columns] = seen
+    every = wanted[:, None] * width + torch.arange(width)
+    inside = (every >= start) & (every < start + size)
+    assert torch.equal(found, torch.where(inside, every, -1))
+
+
+def test_the_number_of_threads_changes_nothing(small_blocks):
+    results = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            module = Tiny(dtype=torch.float32)
+            space = InForwardSpace(module)
+            for key in range(3):
+                told = query(space, methods.make("mezo", epsilon=0.05), loss_of(module), key, ())
+                space.step_(told.gradient, -1e-2)
+            results.append(space.vector())
+        finally:
+            torch.set_num_threads(1)
+    assert torch.equal(*results)
+
+
+def test_an_error_in_any_block_is_told():
+    work = [Block(Segment("x", 10), i, i, i + 1, i) for i in range(10)]
+
+    def fail(block):
+        if block.index == 7:
+            raise ValueError("block 7")
+
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        try:
+            with pytest.raises(ValueError, match="block 7"):
+                blocks.for_each(work, fail)
+            assert torch.get_num_threads() == threads
+        finally:
+            torch.set_num_threads(1)

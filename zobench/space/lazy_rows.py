@@ -1,0 +1,87 @@
+"""A displaced embedding of which only the rows that are looked at come into being."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zobench.layout import Block
+
+Rows = Callable[[Tensor], Tensor]
+
+
+class LazyRows:
+    """Stands for a matrix (rows, width): an embedding lookup and an index by rows ask `rows` for those alone; any other
+    use asks `whole` for all of it.
+    """
+
+    def __init__(self, parameter: Tensor, rows: Rows, whole: Callable[[], Tensor]) -> None:
+        self.shape, self.dtype, self.device, self.ndim = parameter.shape, parameter.dtype, parameter.device, 2
+        self.rows, self.whole = rows, whole
+
+    def __getitem__(self, index: Any) -> Tensor:
+        chosen = _row_numbers(index, self.device)
+        if chosen is None:
+            return self.whole()[index]
+        wanted, place = torch.unique(chosen, return_inverse=True)
+        return self.rows(wanted)[place]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.whole(), name)
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.embedding and isinstance(args[1], LazyRows) and kwargs.get("max_norm") is None:
+            wanted, place = torch.unique(args[0], return_inverse=True)
+            return functional.embedding(place, args[1].rows(wanted))
+        return func(*map(_whole, args), **{name: _whole(value) for name, value in kwargs.items()})
+
+
+def _operator(name: str) -> Callable[..., Any]:
+    return lambda lazy, *others: getattr(lazy.whole(), name)(*map(_whole, others))
+
+
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "matmul", "rmatmul", "pow", "neg"):
+    setattr(LazyRows, f"__{_name}__", _operator(f"__{_name}__"))  # Python looks operators up in the class alone
+
+
+def _row_numbers(index: Any, device: torch.device) -> Tensor | None:
+    if isinstance(index, list) and index and all(isinstance(i, int) for i in index):
+        return torch.tensor(index, device=device)
+    if isinstance(index, Tensor) and index.ndim == 1 and index.dtype in (torch.int64, torch.int32):
+        return index
+    return None
+
+
+def _whole(value: Any) -> Any:
+    return value.whole() if isinstance(value, LazyRows) else value
+
+
+def overlaps(block: Block, rows: Tensor, width: int) -> list[tuple[slice, Tensor, slice, int]]:
+    """Where a block of a matrix meets sorted rows: (slice of `rows`, their numbers from the offset on, columns, offset
+    in the block), for the whole rows, the row it begins within, and the row it ends within.
+    """
+    found = []
+    first, last = -(-block.start // width), block.stop // width  # whole rows are first ... last - 1
+    edges = [(first - 1, block.start - (first - 1) * width, width)] if first * width > block.start else []
+    if last < first:  # within one row
+        edges = [(first - 1, block.start - (first - 1) * width, block.stop - (first - 1) * width)]
+    elif last * width < block.stop:
+        edges.append((last, 0, block.stop - last * width))
+    numbers = torch.tensor([first, max(first, last), *(row for row, _, _ in edges)], device=rows.device)
+    bounds = torch.searchsorted(rows, numbers).tolist()
+    if bounds[0] < bounds[1]:
+        part = slice(bounds[0], bounds[1])
+        found.append((part, rows[part] - first, slice(0, width), first * width - block.start))
+    for (row, begin, end), place in zip(edges, bounds[2:], strict=True):
+        if place < len(rows) and int(rows[place]) == row:
+            part = slice(place, place + 1)
+            found.append(
+                (part, torch.zeros(1, dtype=torch.int64), slice(begin, end), row * width + begin - block.start)
+            )
+    return found
