@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,11 @@ SIZES = {  # hidden, layers, heads, vocabulary
     "opt-125m": (768, 12, 12, 50272),
     "opt-350m": (1024, 24, 16, 50272),
 }
-ENGINES: dict[str, type[ModuleSpace]] = {"plain": ModuleSpace, "in-forward": InForwardSpace}
+ENGINES: dict[str, Callable[[Any], ModuleSpace]] = {
+    "plain": ModuleSpace,
+    "in-forward": InForwardSpace,
+    "in-forward, paired": partial(InForwardSpace, paired=True),
+}
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The in-forward engine does what the plain one does, and leaves the stored parameters alone."""
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -54,12 +55,13 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(layout, "BLOCK_SIZE", 10)
 
 
+@pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("name", ["mezo", "forward", "kerzoo", "richardson"])
-def test_losses_and_steps_are_those_of_the_plain_engine(name, law, tied, small_blocks):
+def test_losses_and_steps_are_those_of_the_plain_engine(name, law, tied, paired, small_blocks):
     plain, other = Tiny(tied), Tiny(tied)
-    spaces = ModuleSpace(plain), InForwardSpace(other)
+    spaces = ModuleSpace(plain), InForwardSpace(other, paired)
     estimator = methods.make(name, epsilon=0.05, law=law, n=2)
     for key in range(50 if law == "gaussian" else 5):
         told = [query(s, estimator, loss_of(m), key, ()) for s, m in zip(spaces, (plain, other), strict=True)]
@@ -105,6 +107,44 @@ def test_a_loss_that_fails_leaves_the_module_whole():
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert all(type(m._parameters) is dict for m in module.modules())
     assert torch.equal(loss_of(module)(), loss_of(Tiny())())
+
+
+@pytest.mark.parametrize("when", ["both", "first", "second"])
+def test_an_error_in_one_of_a_pair_is_told_and_the_next_step_works(when, small_blocks, monkeypatch):
+    module = Tiny().eval()
+    space, ready, lock = InForwardSpace(module, paired=True), [], threading.Lock()
+
+    def broken():
+        with lock:
+            ready.append(threading.get_ident())
+        main = threading.current_thread() is threading.main_thread()
+        module.shared.weight.sum()
+        if when == "both" or (when == "first") == main:
+            raise RuntimeError("no loss today")
+        return module(IDS).square().mean()
+
+    with pytest.raises(RuntimeError, match="no loss today"):
+        query(space, methods.make("mezo", epsilon=0.1), broken, 1, ())
+    assert len(set(ready)) == 2
+    losses = []
+    for whole, engine in ((module, space), (fresh := Tiny().eval(), InForwardSpace(fresh))):
+        losses.append(query(engine, methods.make("mezo", epsilon=0.1), loss_of(whole), 1, ()).info["losses"])
+    assert torch.equal(*losses)
+
+
+def test_threads_that_read_different_things_go_on_alone(small_blocks):
+    """A closure whose reads depend on the thread: no deadlock, and the losses are still those of the points."""
+    module = Tiny().eval()
+    space = InForwardSpace(module, paired=True)
+
+    def crooked():
+        if threading.current_thread() is threading.main_thread():
+            module.shared.weight.sum()
+        return loss_of(module)()
+
+    crooked_told = query(space, methods.make("mezo", epsilon=0.1), crooked, 1, ())
+    told = query(InForwardSpace(module), methods.make("mezo", epsilon=0.1), loss_of(module), 1, ())
+    assert torch.allclose(crooked_told.info["losses"], told.info["losses"], rtol=1e-12)
 
 
 def test_what_is_read_is_displaced_and_what_is_listed_is_not():
