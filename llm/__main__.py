@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Sequence
 
-from llm import bench, evaluate, pretrain, study, train
+from llm import bench, evaluate, noise_report, pretrain, study, train
 from zobench.options import run_command
 
 COMMANDS = {
     "train": (train.TrainOptions, train.run),
     "evaluate": (evaluate.EvaluateOptions, evaluate.run),
     "study": (study.StudyOptions, study.run),
+    "noise": (noise_report.NoiseOptions, noise_report.run),
     "bench": (bench.BenchOptions, bench.run),
     "pretrain": (pretrain.PretrainConfig, pretrain.run),
 }

@@ -7,7 +7,8 @@ from typing import Any
 
 from llm.first_order import FIRST_ORDER
 from llm.train import TrainOptions, check_method, train
-from zobench import methods
+from zobench import AutoEpsilon, methods
+from zobench.auto import Choice
 from zobench.options import option
 from zobench.records import Row, Run
 
@@ -24,7 +25,7 @@ class StudyOptions:
     backward_passes: int = option(200, "steps of a first-order run")
     rates: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3), "learning rates tried by each zeroth-order method")
     first_order_rates: tuple[float, ...] = option((1e-3, 1e-2, 3e-2, 1e-1), "... by each first-order method")
-    epsilon: float = option(1e-3, "displacement")
+    epsilon: float | str = option(1e-3, "displacement, or auto")
     seeds: int = option(5, "runs of each method at its rate")
     tuning_seeds: int = option(1, "other seeds, on whose dev sets the rate is chosen")
     batch: int = option(16, "examples a step")
@@ -95,4 +96,6 @@ def _steps(options: StudyOptions, method: str) -> int:
     if method in FIRST_ORDER:
         return options.backward_passes
     estimator = methods.parse(method, epsilon=options.epsilon)
+    if isinstance(estimator, AutoEpsilon):  # its probes come on top of the budget, and are counted in the rows
+        estimator = estimator.at(Choice(estimator.start, 0))
     return options.forward_passes // estimator.ask(0, estimator.init()).queries

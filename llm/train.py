@@ -38,7 +38,7 @@ class TrainOptions:
     method: str = option("mezo", "mezo, kerzoo, forward, richardson, coordinate (name:option=value...), sgd, adamw")
     steps: int = option(500, "optimisation steps")
     lr: float = option(1e-4, "learning rate")
-    epsilon: float = option(1e-3, "displacement of the zeroth-order methods")
+    epsilon: float | str = option(1e-3, "displacement of the zeroth-order methods, or auto")
     schedule: str = option("constant", "constant, linear or cosine")
     warmup: int = option(0, "steps of linear warm-up")
     weight_decay: float = option(0.0, "decoupled weight decay, not on biases and norms")

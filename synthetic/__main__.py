@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from synthetic import bench, bias, converge, descent, design, kernel_table, phase
+from synthetic import bench, bias, converge, descent, design, epsilon, kernel_table, phase
 from zobench.options import run_command
 
 COMMANDS = {
@@ -12,6 +12,7 @@ COMMANDS = {
     "kernels": (kernel_table.KernelOptions, kernel_table.run),
     "design": (design.DesignOptions, design.run),
     "descent": (descent.DescentOptions, descent.run),
+    "epsilon": (epsilon.EpsilonOptions, epsilon.run),
     "phase": (phase.PhaseOptions, phase.run),
     "bench": (bench.BenchOptions, bench.run),
 }

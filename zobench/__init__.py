@@ -5,6 +5,7 @@ estimates.
 """
 
 from zobench import kernels, methods, theory
+from zobench.auto import AutoEpsilon
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimator, LineEstimator, Shrinking, Told
 from zobench.keys import derive, keyed
@@ -30,7 +31,8 @@ from zobench.version import VERSION
 __version__ = VERSION
 
 __all__ = [
-    "SGD", "CentralStencil", "Combination", "Coordinate", "Estimator", "FlatSpace", "ForwardStencil", "Gaussian",
+    "SGD", "AutoEpsilon", "CentralStencil", "Combination", "Coordinate", "Estimator", "FlatSpace", "ForwardStencil",
+    "Gaussian",
     "InForwardSpace",
     "KernelStencil", "Law", "LineEstimator", "ModuleSpace", "Moments", "OnePointStencil", "Orthogonal", "PerTensor",
     "PerTensorCredit", "Plan", "Rademacher", "RichardsonStencil", "Shrinking", "Space", "Sphere", "Stencil",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zobench import kernels
+from zobench.auto import AutoEpsilon
 from zobench.estimator import Estimator, LineEstimator, Shrinking
 from zobench.kernels import Kernel
 from zobench.law import LAWS, Coordinate, Gaussian, Law, Orthogonal
@@ -132,6 +133,7 @@ def _coordinate(epsilon: float = 1e-3, n: int = 1, replace: bool = True) -> Esti
     return LineEstimator(Coordinate(replace), CentralStencil(), epsilon, n)
 
 
+AUTO = "auto"
 DIFFERENCE = "f(x+eru) - f(x-eru)"
 
 METHODS = (
@@ -172,7 +174,7 @@ def table() -> tuple[Method, ...]:
 
 def make(name: str, **options: Any) -> Estimator:
     """Return the estimator of a named method, `make("kerzoo", epsilon=1e-2, order=5, n=3)`; `law` and `kernel`
-    may be objects or names.
+    may be objects or names. epsilon="auto" gives an AutoEpsilon with the method's law, stencil and n.
 
     Raises:
         UnknownNameError: no such method, option, law or kernel; the message names the nearest.
@@ -183,7 +185,13 @@ def make(name: str, **options: Any) -> Estimator:
     method = by_name[name]
     for option in options:
         require_known(option, method.options, f"option of method {name!r}:")
-    return method.build(**{option: _named(option, value) for option, value in options.items()})
+    named = {option: _named(option, value) for option, value in options.items()}
+    if named.get("epsilon") != AUTO:
+        return method.build(**named)
+    built = method.build(**{option: value for option, value in named.items() if option != "epsilon"})
+    if not isinstance(built, LineEstimator):
+        raise ValueError(f"epsilon is {AUTO!r}, but {name} changes from step to step: give a number")
+    return AutoEpsilon(built.law, (built.stencil,), built.n)
 
 
 def _named(option: str, value: Any) -> Any:

@@ -68,6 +68,8 @@ def _read(file: str) -> dict[str, Any]:
 def _typed(value: Any, kind: Any, what: str) -> Any:
     """The value of a TOML file as the field's type."""
     if isinstance(kind, types.UnionType):
+        if str in get_args(kind) and isinstance(value, str):
+            return value
         kind = next(k for k in get_args(kind) if k is not type(None))
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_typed(item, get_args(kind)[0], what) for item in value)
@@ -98,9 +100,17 @@ def _converter(kind: Any) -> Callable[[str], Any]:
         item = _converter(get_args(kind)[0])
         return _named("list", lambda text: tuple(item(part.strip()) for part in text.split(",") if part.strip()))
     if isinstance(kind, types.UnionType):
-        return _converter(next(k for k in get_args(kind) if k is not type(None)))
+        first = _converter(next(k for k in get_args(kind) if k is not type(None)))
+        return _named("number", lambda text: _or_text(first, text)) if get_args(kind)[-1] is str else first
     converters: dict[Any, Callable[[str], Any]] = {int: whole, float: float, Path: Path}
     return converters.get(kind, str)
+
+
+def _or_text(convert: Callable[[str], Any], text: str) -> Any:
+    try:
+        return convert(text)
+    except ValueError:
+        return text
 
 
 def _named(name: str, function: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -109,7 +119,7 @@ def _named(name: str, function: Callable[[str], Any]) -> Callable[[str], Any]:
 
 
 def _metavar(convert: Callable[[str], Any]) -> str:
-    return {"whole": "N", "float": "X", "list": "A,B,..."}.get(convert.__name__, "NAME")
+    return {"whole": "N", "float": "X", "number": "X", "list": "A,B,..."}.get(convert.__name__, "NAME")
 
 
 def _shown(default: Any) -> str:

@@ -102,6 +102,19 @@ class ModuleSpace(Space):
                         part.add_(u.cpu(), alpha=coefficient / law.unit(self.layout.dim))
         return total
 
+    def dot(self, combination: Combination) -> float:
+        """Return the inner product of the combination with the parameters' .grad, block by block, in float64."""
+        total = 0.0
+        for law, key, coefficients in combination.terms:
+            for i, coefficient in enumerate(coefficients.tolist()):
+                draw = law.direction(key, i, self.layout, ())
+                for block in self.layout.blocks:
+                    gradient, u = self._parameters[block.segment.name].grad, draw(block)
+                    if gradient is not None and u is not None:
+                        part = gradient.view(-1)[block.start : block.stop].double() @ u.double()
+                        total += coefficient / law.unit(self.layout.dim) * float(part)
+        return total
+
     def settle_(self) -> None:
         """Bring the module back from the last point of a plan."""
         self._move_to({})

@@ -1,0 +1,168 @@
+"""The noise report: how exact the losses of a real model are, and how much bias there is for a kernel to remove.
+
+Along lines u the coefficient of the central difference is c = D_1 + delta, delta its truncation error. The bias
+E[delta u] of a model cannot be sampled: its noise is sqrt(d) times the gradient. But |E[delta u]|^2 <= E[delta^2] for
+E[u u^T] = I (project u on the bias and use Cauchy-Schwarz), so a few hundred lines bound it, and its component along
+the gradient is E[delta D_1] / |grad f|, with |grad f|^2 = E[D_1^2].
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from llm import models, tasks
+from llm.objective import Objective
+from zobench import (
+    AutoEpsilon,
+    CentralStencil,
+    Combination,
+    Gaussian,
+    InForwardSpace,
+    LineEstimator,
+    Term,
+    derive,
+    query,
+)
+from zobench.auto import Choice
+from zobench.options import option
+from zobench.records import Row, Run
+from zobench.space import require_reproducible
+
+
+@dataclass(frozen=True)
+class NoiseOptions:
+    """Options of `python -m llm noise`."""
+
+    model: str = option("tiny-opt", "as for train")
+    task: str = option("spam", "spam, sentences, sst2")
+    data: str | None = option(None, "folder of the task's files; without it: shipped, or the hub")
+    batch: int = option(16, "examples of the one minibatch")
+    max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
+    lines: int = option(200, "lines along which truncation is measured")
+    epsilons: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "displacements")
+    device: str = option("cpu", "cpu, cuda, ...")
+    dtype: str = option("float32", "float32, bfloat16, float16 or float64")
+    seed: int = option(0, "names the minibatch and the lines")
+    out: str = option("runs/noise", "folder of the results")
+
+
+def run(options: NoiseOptions) -> None:
+    """Measure noise, derivatives along lines and truncation of a model's loss, and recommend an epsilon."""
+    if options.lines < 2 or options.batch < 1 or not options.epsilons or not min(options.epsilons) > 0:
+        raise ValueError(
+            f"lines {options.lines}, batch {options.batch}, epsilons {options.epsilons}: give 2, 1, positive"
+        )
+    language_model = models.load(options.model, options.device, options.dtype)
+    task = tasks.find(options.task)
+    train, _, _ = tasks.split(task, options.data, options.batch, 1, 1, options.seed)
+    objective = Objective.of(language_model, task.candidates, options.max_tokens)
+    batch = objective.encode(train)
+    loss = lambda: objective.losses(batch)  # noqa: E731
+    require_reproducible(loss)
+    record = Run(options.out, {"command": "noise", **asdict(options)})
+    space = InForwardSpace(language_model.model)
+    place = {"model": options.model, "task": options.task, "dtype": options.dtype, "weights": language_model.weights}
+    choice = _choice(record, space, loss, options, place)
+    slopes = _reference(record, space, loss, options, place)
+    found = [_at(record, space, loss, slopes, epsilon, options, place) for epsilon in _epsilons(options, choice)]
+    print(table(found, choice))
+    print(f"rows: {record.folder / 'rows.jsonl'}")
+
+
+def _epsilons(options: NoiseOptions, choice: Choice) -> list[float]:
+    return sorted({*options.epsilons, choice.epsilon})
+
+
+def _choice(
+    record: Run, space: InForwardSpace, loss: Callable[[], Tensor], options: NoiseOptions, place: Row
+) -> Choice:
+    """What AutoEpsilon chooses, as the row "noise-level"."""
+    kept = record.find(kind="noise-level")
+    if kept:
+        return Choice(*(kept[-1][name] for name in ("epsilon", "stencil", "noise", "rounding", "slope", "third")))
+    estimator = AutoEpsilon(lines=8)
+    told = query(space, estimator, loss, derive("noise report", options.seed), estimator.init())
+    choice: Choice = told.info["choice"]
+    record.append({"kind": "noise-level", **place, **choice._asdict(), "parameters": space.layout.dim})
+    return choice
+
+
+def _plan(options: NoiseOptions, line: int, epsilon: float):
+    return LineEstimator(Gaussian(), CentralStencil(), epsilon).ask(derive("lines", options.seed, line), ())
+
+
+def _reference(
+    record: Run, space: InForwardSpace, loss: Callable[[], Tensor], options: NoiseOptions, place: Row
+) -> Tensor:
+    """D_1 along every line, from one backward pass: u . grad f, u drawn again block by block."""
+    space.module.zero_grad(set_to_none=True)
+    loss().float().mean().backward()
+    slopes = []
+    for line in tqdm(range(options.lines), desc="slopes", unit="line"):
+        key = derive("lines", options.seed, line)
+        slopes.append(space.dot(Combination((Term(Gaussian(), key, torch.ones(1)),))))
+    space.module.zero_grad(set_to_none=True)
+    return torch.tensor(slopes, dtype=torch.float64)
+
+
+def _at(
+    record: Run,
+    space: InForwardSpace,
+    loss: Callable[[], Tensor],
+    slopes: Tensor,
+    epsilon: float,
+    options: NoiseOptions,
+    place: Row,
+) -> Row:
+    """The row of one epsilon: errors of the coefficients, and what they say of the bias."""
+    kept = record.find(kind="noise-report", epsilon=epsilon)
+    if kept:
+        return kept[-1]
+    errors = []
+    for line in tqdm(range(options.lines), desc=f"epsilon {epsilon:.3g}", unit="line"):
+        plan = _plan(options, line, epsilon)
+        errors.append(float((plan.weights * space.losses(loss, plan)).sum()) - float(slopes[line]))
+    delta, square = torch.tensor(errors, dtype=torch.float64), float(slopes.square().mean())
+    along = delta * slopes / square
+    share = delta.square() / square
+    row = {
+        **{
+            "kind": "noise-report",
+            **place,
+            "epsilon": epsilon,
+            "lines": options.lines,
+            "gradient_norm": math.sqrt(square),
+        },
+        **{"relative_error": math.sqrt(float(share.mean())), "relative_error_error": _root_error(share)},
+        **{"along_gradient": along.mean(), "along_gradient_error": along.std() / math.sqrt(len(along))},
+    }
+    record.append(row)
+    return record.rows[-1]
+
+
+def _root_error(square: Tensor) -> float:
+    mean = float(square.mean())
+    return float(square.std()) / math.sqrt(len(square)) / (2 * math.sqrt(mean)) if mean > 0 else 0.0
+
+
+def table(rows: list[Row], choice: Choice) -> str:
+    """Return the rows as text, with the sentence they add up to."""
+    lines = [
+        f"noise of one evaluation {choice.noise:.2g}, of its rounding {choice.rounding:.2g}; "
+        f"rms D_1 {choice.slope:.3g}, D_3 {choice.third:.3g}; recommended epsilon {choice.epsilon:.3g}",
+        f"{'epsilon':>10}{'|error| / |D_1|, a bound on the bias':>40}{'bias along the gradient':>28}",
+    ]
+    for row in rows:
+        bound = f"{row['relative_error']:.3g} +- {row['relative_error_error']:.1g}"
+        along = f"{row['along_gradient']:+.2g} +- {row['along_gradient_error']:.1g}"
+        lines.append(f"{row['epsilon']:10.3g}{bound:>40}{along:>28}")
+    near = min(rows, key=lambda row: abs(math.log(row["epsilon"] / 1e-3)))
+    lines.append(
+        f"at epsilon {near['epsilon']:.3g} the bias that a kernel could remove is at most {near['relative_error']:.2g} "
+        "of the gradient, noise included"
+    )
+    return "\n".join(lines)

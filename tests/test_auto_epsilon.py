@@ -1,0 +1,241 @@
+"""Epsilon that chooses itself: the model of lines, the probe's rounds, what it costs, and what it refuses."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_suites import rows
+from torch import nn
+
+import zobench
+from llm.zeroth_order import ZerothOrder
+from synthetic import problems
+from synthetic.__main__ import main
+from synthetic.epsilon import Cell, EpsilonOptions
+from zobench import (
+    AutoEpsilon,
+    CentralStencil,
+    FlatSpace,
+    ForwardStencil,
+    KernelStencil,
+    RichardsonStencil,
+    derive,
+    methods,
+)
+from zobench import query as step
+from zobench.kernels import legendre
+from zobench.line_model import LineModel, covariance, significand
+from zobench.noise import Additive, NoisySpace
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def cubic_lines(noise: float, lines: int = 400, seed: int = 0):
+    """Values D_1 a + D_3 a^3 / 6 + noise at ± reaches, D_1 ~ N(0, 4), D_3 ~ N(0, 9)."""
+    draws = torch.Generator().manual_seed(seed)
+    normal = lambda *shape: torch.randn(*shape, generator=draws, dtype=torch.float64)  # noqa: E731
+    reaches = torch.logspace(-3, 0, 7, dtype=torch.float64)
+    odd = 2 * normal(lines, 1) * reaches + 3 * normal(lines, 1) * reaches**3 / 6
+    values = torch.stack((odd, -odd), -1) + noise * normal(lines, 7, 2)
+    return reaches, values
+
+
+def test_the_covariance_is_that_of_a_random_function():
+    """Against E of the slopes of cos(w r + phase), w ~ N(0, 1), whose odd part has this covariance; 1 % off is seen."""
+    w, p = map(torch.from_numpy, np.polynomial.hermite_e.hermegauss(60))
+    p = p / p.sum()
+    for a, b in ((0.05, 0.1), (0.5, 0.4), (1.0, 2.0), (3.0, 3.0)):
+        slope = lambda r: (w * r).sin() / r - w  # noqa: E731
+        wanted = float(p @ (slope(a) * slope(b)))
+        found = float(covariance(*(torch.tensor([r], dtype=torch.float64) for r in (a, b))))
+        assert found == pytest.approx(wanted, rel=1e-9)
+        assert found != pytest.approx(1.01 * wanted, rel=1e-3)
+
+
+def test_noise_and_derivatives_are_found():
+    model = LineModel.fit(*cubic_lines(1e-4))
+    assert model.noise_square**0.5 == pytest.approx(1e-4, rel=0.1)
+    assert model.slope_square == pytest.approx(4.0, rel=0.3)
+    assert model.third_square == pytest.approx(9.0, rel=0.3)
+    assert LineModel.fit(*cubic_lines(1e-2)).noise_square ** 0.5 == pytest.approx(1e-2, rel=0.1)
+
+
+def test_truncation_and_noise_of_any_symmetric_stencil():
+    """On cubics: central e^2 D_3 / 6, the others 0 or spread by M_1; noise E[sum w^2] s^2 / e^2."""
+    model, e = LineModel.fit(*cubic_lines(1e-4)), torch.tensor([0.05], dtype=torch.float64)
+    assert float(model.truncation(CentralStencil(), e)) == pytest.approx(9 * 0.05**4 / 36, rel=0.3)
+    assert float(model.truncation(RichardsonStencil(), e)) < 0.1 * float(model.truncation(CentralStencil(), e))
+    kernel = float(model.truncation(KernelStencil(legendre(3)), e))
+    assert kernel == pytest.approx(5.25 * model.slope_square, rel=0.01)  # (M_1 - 1)^2 D_1^2
+    for stencil in (CentralStencil(), RichardsonStencil(), KernelStencil(legendre(3))):
+        wanted = stencil.noise_second_moment() * 1e-8 / 0.05**2
+        assert float(model.noise_variance(stencil, e)) == pytest.approx(wanted, rel=0.25)
+
+
+@given(bits=st.integers(2, 53), seed=st.integers(0, 1000))
+def test_the_significand_is_read_off(bits, seed):
+    whole = torch.randint(2 ** (bits - 1), 2**bits, (200,), generator=torch.Generator().manual_seed(seed))
+    values = torch.ldexp((whole | 1).double(), torch.tensor(-40))
+    assert significand(values) == bits
+    assert significand(torch.zeros(3, dtype=torch.float64)) == 53
+    for dtype, wanted in ((torch.bfloat16, 8), (torch.float32, 24)):
+        assert significand(torch.rand(500, generator=torch.Generator().manual_seed(seed)).to(dtype).double()) <= wanted
+
+
+def choice_of(problem, noise: float, key: int = 0, **options):
+    estimator = AutoEpsilon(**options)
+    space = NoisySpace(problems.start(problem), Additive(noise)) if noise else FlatSpace(problems.start(problem))
+    return step(space, estimator, problem, key, estimator.init())
+
+
+@pytest.mark.parametrize("noise", [1e-6, 1e-3, 1e-1])
+@pytest.mark.parametrize("problem", ["sextic", "rosenbrock", "mlp"])
+def test_the_choice_is_near_the_best(problem, noise):
+    """The middle of 5 choices within a factor 2.5 of the least excess; a tenth of it, and ten times, are not."""
+    cell = Cell(problem, "float32", noise, EpsilonOptions(directions=400, dim=10))
+    best = min(cell.excess(10 ** (k / 6)) for k in range(-30, 12))
+    chosen = sorted((cell.excess(e), e) for e in (cell.choose(trial)[0] for trial in range(5)))[2]
+    assert chosen[0] < 2.5 * best
+    assert min(cell.excess(factor * chosen[1]) for factor in (0.1, 10)) > 2.5 * best
+
+
+def test_evaluations_of_the_probe_are_counted_and_repeated_on_schedule():
+    problem, calls = problems.make("sextic", 6), []
+
+    def counted(points):
+        calls.append(1)
+        return problem(points)
+
+    estimator = AutoEpsilon(every=3, n=2)
+    space, state = FlatSpace(problems.start(problem)), estimator.init()
+    probes = []
+    for key in range(7):
+        calls.clear()
+        told = step(space, estimator, counted, key, state)
+        assert told.info["queries"] == len(calls)
+        probes.append(len(calls) - 4)
+        assert (probes[-1] > 0) == (key % 3 == 0)
+        if probes[-1]:
+            assert told.info["choice"].evaluations == probes[-1] == 2 * 5 * sum(map(len, told.info["choice"].rounds))
+        state = told.state
+    again = step(space, estimator, problem, 0, estimator.init())
+    assert again.info["choice"] == step(space, estimator, problem, 0, estimator.init()).info["choice"]
+
+
+def test_a_probe_that_meets_infinity_stays_below_it():
+    wall = lambda x: torch.where(x.norm(dim=-1) < 3.0, x.square().sum(-1), math.inf)  # noqa: E731
+    estimator = AutoEpsilon(start=0.1)
+    told = step(FlatSpace(torch.ones(4, dtype=torch.float64)), estimator, wall, 1, estimator.init())
+    assert told.gradient.finite and told.info["epsilon"] < 3.0
+    with pytest.raises(FloatingPointError, match="epsilon cannot be chosen"):
+        step(
+            FlatSpace(torch.ones(4, dtype=torch.float64)),
+            estimator,
+            lambda x: x[..., 0] * math.nan,
+            1,
+            estimator.init(),
+        )
+
+
+def test_a_flat_loss_gets_the_start():
+    estimator = AutoEpsilon(start=0.02)
+    told = step(FlatSpace(torch.ones(4)), estimator, lambda x: x[..., 0] * 0 + 5, 1, estimator.init())
+    assert told.info["epsilon"] == 0.02 and math.isnan(told.info["choice"].noise)
+
+
+def test_a_batch_shares_one_choice_and_monte_carlo_takes_it():
+    problem = problems.make("sextic", 6)
+    x = problems.start(problem)
+    drawn = zobench.estimate(AutoEpsilon(), problem, x, key=3, samples=4000)
+    z = (drawn.mean(0) - problem.gradient(x)) / (drawn.std(0) / math.sqrt(4000))
+    assert float(z.abs().max()) < 5
+
+
+def test_the_stencil_is_chosen_at_equal_evaluations():
+    quiet = choice_of(problems.make("sextic", 8), 1e-9, stencils=(CentralStencil(), RichardsonStencil()), n=2)
+    assert quiet.info["choice"].stencil == 0  # one direction looked along twice as well is half as many directions
+    estimator = AutoEpsilon(stencils=(RichardsonStencil(), CentralStencil()), n=3)
+    assert estimator.at(quiet.info["choice"]._replace(stencil=1)).n == 6
+
+
+def test_make_takes_auto():
+    assert methods.make("mezo", epsilon="auto", n=2) == AutoEpsilon(n=2)
+    assert methods.parse("kerzoo:epsilon=auto").stencils == (KernelStencil(legendre(3)),)
+    for text, message in [("forward:epsilon=auto", "is not symmetric"), ("kerzoo-code:epsilon=auto", "step to step")]:
+        with pytest.raises(ValueError, match=message):
+            methods.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lines": 0}, "lines is 0"),
+        ({"every": 1.5}, "every is 1.5"),
+        ({"start": 0.0}, "start is 0.0"),
+        ({"stencils": ()}, "stencils is empty"),
+        ({"stencils": (ForwardStencil(),)}, "is not symmetric"),
+    ],
+)
+def test_bad_numbers(options, message):
+    with pytest.raises(ValueError, match=message):
+        AutoEpsilon(**options)
+
+
+def test_the_suite_in_small(tmp_path, capsys):
+    command = [
+        "epsilon",
+        "--problem",
+        "sextic,rastrigin",
+        "--noises",
+        "0,1e-3",
+        "--directions",
+        "200",
+        "--choices",
+        "3",
+    ]
+    assert main([*command, "--dim", "8", "--out", str(tmp_path)]) == 0
+    found = rows(tmp_path, "epsilon")
+    assert len(found) == 2 * 2 * 2 and sum(row["ratio"] < 3 for row in found) >= 7
+    assert all(row["ratio"] >= 0.8 and row["evaluations"] <= 140 for row in found)
+    assert sum(row["fixed_ratio"] > 10 for row in found) >= 4
+    before = (tmp_path / "rows.jsonl").read_bytes()
+    assert main(command) == 0
+    assert (tmp_path / "rows.jsonl").read_bytes() == before and "of 8 cells" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_run_that_chose_its_epsilon_is_replayed_to_the_bit(dtype):
+    """Stopped after 5 of 8 steps, with probes at steps 0, 3 and 6; the twin forgets the choice and walks elsewhere."""
+
+    def rows_of(trainer, model, steps):
+        inputs = torch.linspace(-1, 1, 24).view(4, 6).to(dtype)
+        return [trainer.step(derive("key", k), lambda: model(inputs).float().square().mean(1)) for k in steps]
+
+    def trainer_of():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype).eval()
+        return ZerothOrder(model, AutoEpsilon(every=3, n=2), lambda step: 0.01, 0.0), model
+
+    whole, model = trainer_of()
+    written = rows_of(whole, model, range(8))
+    assert [bool(row.get("choice")) for row in written] == [k % 3 == 0 for k in range(8)]
+    kept = [{**row, "forward_passes": 0} for row in json.loads(json.dumps(written[:5]))]
+    again, model = trainer_of()
+    assert again.replay(kept) == 5
+    rows_of(again, model, range(5, 8))
+    for one in (whole, again):
+        one.space.settle_()
+    assert torch.equal(whole.space.vector(), again.space.vector())
+    wrong, _ = trainer_of()
+    doubled = lambda choice: [2 * choice[0], *choice[1:]]  # noqa: E731
+    wrong.replay([{**row, "choice": doubled(row["choice"])} if row.get("choice") else row for row in kept])
+    right, _ = trainer_of()
+    right.replay(kept)
+    for one in (wrong, right):
+        one.space.settle_()
+    assert not torch.equal(wrong.space.vector(), right.space.vector())

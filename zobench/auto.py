@@ -1,0 +1,230 @@
+"""Epsilon and stencil that choose themselves, from losses along a few lines."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zobench.estimator import Estimator, LineEstimator, Told
+from zobench.keys import derive
+from zobench.law import Gaussian, Law
+from zobench.line_model import LineModel
+from zobench.plan import Plan
+from zobench.stencil import CentralStencil, Stencil
+from zobench.streams import Shape
+
+RATIO, WIDEST = 4.0, 16.0  # between neighbouring reaches: to begin with, and at most
+ROUNDS = 14
+DOMINATES = 100.0  # truncation over noise variance at which the largest reach is large enough
+ABOVE, BELOW = 3.0, 30.0  # how far beyond the choice the reaches must go; far below, the noise has nowhere to hide
+LEAST, MOST = 1e-8, 1e3
+POOLED_LINES = 64
+
+
+class Choice(NamedTuple):
+    """What a probe found: epsilon, which stencil, and what it was chosen by (nan where the loss was flat).
+
+    `noise` is the standard deviation of one evaluation without rounding, `rounding` that of rounding; `slope` and
+    `third` are root mean squares of D_1 and D_3 along the lines; `rounds` are the reaches looked at, round by round.
+    """
+
+    epsilon: float
+    stencil: int
+    noise: float = math.nan
+    rounding: float = math.nan
+    slope: float = math.nan
+    third: float = math.nan
+    evaluations: int = 0
+    rounds: tuple[tuple[float, ...], ...] = ()
+
+
+class AutoState(NamedTuple):
+    """The step, the choice in force (None before the first), and the probe under way: reaches and values (L, m, 2)."""
+
+    step: int = 0
+    choice: Choice | None = None
+    chosen_at: int = -1
+    reaches: tuple[float, ...] = ()
+    values: Tensor | None = None
+    ceiling: float = MOST
+    rounds: tuple[tuple[float, ...], ...] = ()
+
+
+@dataclass(frozen=True)
+class AutoEpsilon(Estimator):
+    """A LineEstimator whose epsilon, and stencil among `stencils`, are chosen by a probe every `every` steps.
+
+    A probe looks along `lines` lines at ± a few reaches, `start` the middle of the first three, and adds reaches until
+    truncation dominates at the largest and noise at the smallest that matters; LineModel says which epsilon has the
+    least excess E[(coefficient - D_1)^2]. Among stencils it takes the least (q E[D_1^2] + excess) / n at equal
+    evaluations: the first gets n directions, the others as many as the same evaluations pay. Cost: about 12 `lines`
+    evaluations a probe (at most 28), counted in info["queries"], and those of the estimator each step. In a batch one
+    choice is made from up to 64 of all its lines.
+
+    A loss that is equal everywhere gives `start`; reaches with losses that are not finite bound the choice from above.
+
+    Raises:
+        ValueError: a stencil is not symmetric (its even part is not modelled), or a number is out of range.
+    """
+
+    law: Law = field(default_factory=Gaussian)
+    stencils: tuple[Stencil, ...] = (CentralStencil(),)
+    n: int = 1
+    every: int = 1000
+    lines: int = 5
+    start: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ("n", "every", "lines"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}: give a whole number from 1")
+        if not (isinstance(self.start, int | float) and RATIO * LEAST < self.start < MOST / RATIO):
+            raise ValueError(
+                f"start is {self.start!r}: give the displacement the first probe looks around, such as 1e-3"
+            )
+        if not self.stencils:
+            raise ValueError("stencils is empty: give at least one, such as (CentralStencil(),)")
+        for stencil in self.stencils:
+            rule = stencil.quadrature(4)
+            if max(float(rule.power_sums(j).abs().max()) for j in (0, 2)) > 1e-9:
+                raise ValueError(f"{stencil!r} is not symmetric: its even part is not modelled; give pairs of ± nodes")
+            LineEstimator(self.law, stencil, self.start, self.n)
+
+    def init(self) -> AutoState:
+        """Return the state before the first step: nothing chosen."""
+        return AutoState()
+
+    def at(self, choice: Choice) -> LineEstimator:
+        """Return the estimator of a choice: what theory is asked about."""
+        first, stencil = self.stencils[0], self.stencils[choice.stencil]
+        n = self.n if choice.stencil == 0 else max(1, self.n * _cost(first) // _cost(stencil))
+        return LineEstimator(self.law, stencil, choice.epsilon, n)
+
+    def due(self, state: AutoState) -> bool:
+        """Return whether the next plan is one of a probe."""
+        return state.choice is None or (state.step % self.every == 0 and state.chosen_at != state.step)
+
+    def ask(self, key: int, state: AutoState, batch: Shape = ()) -> Plan:
+        """Return the plan of the probe's next reaches, or of the estimator."""
+        if not self.due(state):
+            assert state.choice is not None
+            return self.at(state.choice).ask(key, (), batch)
+        return self.probe(key, self._wanted(state), batch)
+
+    def probe(self, key: int, reaches: Sequence[float], batch: Shape = ()) -> Plan:
+        """Return the plan of one round of a probe: ± each reach, along the same lines for all rounds under a key."""
+        wanted = torch.tensor(reaches, dtype=torch.float64)
+        offsets = torch.stack((wanted, -wanted), -1).flatten().expand(*batch, self.lines, -1)
+        return Plan(self.law, derive(key, "probe"), offsets, torch.zeros_like(offsets))
+
+    def resumed(self, step: int, choice: Choice) -> AutoState:
+        """Return the state in which a step is about to be taken after a probe that chose this."""
+        return AutoState(step, choice, step)
+
+    def tell(self, plan: Plan, losses: Tensor, state: AutoState) -> Told:
+        """Return the estimate; or no gradient yet, while a probe is under way."""
+        if not self.due(state):
+            assert state.choice is not None
+            told = self.at(state.choice).tell(plan, losses, ())
+            return told._replace(state=state._replace(step=state.step + 1), info={**told.info, **_shown(state.choice)})
+        state = self._extended(state, losses.reshape(-1, losses.shape[-1] // 2, 2))
+        if self._wanted(state):
+            return Told(None, state, {})
+        choice = self._choose(state)
+        return Told(None, self.resumed(state.step, choice), {})
+
+    def _wanted(self, state: AutoState) -> list[float]:
+        """The reaches to look at next; none when those seen suffice."""
+        if not state.reaches:
+            middle = self.start if state.choice is None else state.choice.epsilon
+            middle = min(max(middle, LEAST * RATIO), MOST / RATIO)
+            return [middle / RATIO, middle, middle * RATIO] if not state.rounds else [state.ceiling / RATIO]
+        if len(state.rounds) >= ROUNDS:
+            return []
+        if len(state.reaches) < 2:
+            return [min(state.reaches) / RATIO]
+        if _flat(state):
+            return [max(state.reaches) * WIDEST] if max(state.reaches) * WIDEST < state.ceiling else []
+        return _beyond(self.stencils[0], _model(state), state.ceiling)
+
+    def _extended(self, state: AutoState, seen: Tensor) -> AutoState:
+        """The state with what was seen at the wanted reaches, ascending; those with a loss that is not finite are left
+        out and bound the others.
+        """
+        wanted, seen = self._wanted(state), seen[:POOLED_LINES]
+        finite = seen.isfinite().all(-1).all(0).tolist()
+        ceiling = min([state.ceiling, *(reach for reach, good in zip(wanted, finite, strict=True) if not good)])
+        before = [] if state.values is None else list(zip(state.reaches, state.values.unbind(1), strict=True))
+        pairs = before + [p for p, good in zip(zip(wanted, seen.unbind(1), strict=True), finite, strict=True) if good]
+        if ceiling < LEAST * RATIO:
+            raise FloatingPointError(
+                f"losses are not finite even at a displacement of {ceiling:g}: epsilon cannot be chosen"
+            )
+        pairs = sorted((pair for pair in pairs if pair[0] < ceiling), key=lambda pair: pair[0])
+        values = torch.stack([v for _, v in pairs], 1) if pairs else seen[:, :0]
+        rounds = (*state.rounds, tuple(wanted))
+        return state._replace(reaches=tuple(r for r, _ in pairs), values=values, ceiling=ceiling, rounds=rounds)
+
+    def _choose(self, state: AutoState) -> Choice:
+        assert state.values is not None
+        spent = 2 * self.lines * sum(map(len, state.rounds))
+        if _flat(state):
+            return Choice(min(self.start, state.ceiling / RATIO), 0, evaluations=spent, rounds=state.rounds)
+        model = _model(state)
+        epsilons = _between(state.reaches[0], state.reaches[-1], 200)
+        costs, choices = [], []
+        for i, stencil in enumerate(self.stencils):
+            excess = model.excess(stencil, epsilons)
+            reach = float(stencil.quadrature(0).nodes.abs().max())
+            allowed = epsilons * reach <= state.reaches[-1] * (1 + 1e-9)
+            best = int(excess.where(allowed, math.inf).argmin())
+            direction = stencil.slope_second_moment() * model.slope_square
+            costs.append((direction + float(excess[best])) / self.at(Choice(1.0, i)).n)
+            choices.append(float(epsilons[best]))
+        least = min(range(len(costs)), key=costs.__getitem__)
+        rounding = float(model.rounding_at(torch.tensor([choices[least]], dtype=torch.float64)))
+        found = (model.noise_square, rounding, model.slope_square, model.third_square)
+        noise, rounding, slope, third = map(math.sqrt, found)
+        return Choice(choices[least], least, noise, rounding, slope, third, spent, state.rounds)
+
+
+def _beyond(stencil: Stencil, model: LineModel, ceiling: float) -> list[float]:
+    """The next reach: larger until truncation dominates the largest, then smaller until the choice is well inside."""
+    low, high = float(model.reaches[0]), float(model.reaches[-1])
+    inside, wide = _between(low, high, 100), _between(low / WIDEST, high * WIDEST, 160)
+    epsilon, best = (float(grid[int(model.excess(stencil, grid).argmin())]) for grid in (inside, wide))
+    top = model.reaches[-1:]
+    faint = float(model.truncation(stencil, top)) < DOMINATES * float(model.noise_variance(stencil, top))
+    if faint or high < ABOVE * epsilon:
+        reach = min(max(high * RATIO, best * RATIO**0.5), high * WIDEST)
+        if reach < ceiling:
+            return [reach]
+    if epsilon / BELOW < low:
+        reach = max(min(low / RATIO, best / RATIO), low / WIDEST)
+        return [reach] if reach > LEAST else []
+    return []
+
+
+def _model(state: AutoState) -> LineModel:
+    assert state.values is not None
+    return LineModel.fit(torch.tensor(state.reaches, dtype=torch.float64), state.values.double())
+
+
+def _flat(state: AutoState) -> bool:
+    return state.values is not None and bool((state.values[..., 0] == state.values[..., 1]).all())
+
+
+def _between(low: float, high: float, count: int) -> Tensor:
+    return torch.logspace(math.log10(low), math.log10(high), count, dtype=torch.float64)
+
+
+def _cost(stencil: Stencil) -> int:
+    return int(stencil.draw(0, (1,))[0].shape[-1])
+
+
+def _shown(choice: Choice) -> dict[str, Any]:
+    return {"choice": choice, "epsilon": choice.epsilon}
