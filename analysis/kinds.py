@@ -49,6 +49,21 @@ _FINAL_OPTIONAL = (
     *("best_step", "weights"),
 )
 
+_PHASE_PLACE = ("map", "dim", "bend", "noise", "evaluations", "common_epsilon")
+_PHASE_OPTIONAL = (
+    *("estimator", "n", "bias", "best_lr", "least_mse", "fastest", "samples", "measured_mse", "measured_mse_error"),
+    *("measured_decrease", "measured_decrease_error", "realised_decrease"),
+)
+_DESCENT_OPTIONAL = (
+    *("estimator", "epsilon", "noise", "steps", "first_lr", "predicted", "realised", "start_gap", "final_gap"),
+    *("first_predicted", "predicted_share", "realised_share"),
+)
+_MOMENTS = ("slope_second_moment", "noise_second_moment", "m1", "m3", "m5", "m7")
+_PLAYED = ("nodes", "probabilities", "values")
+_DESIGN = "python -m synthetic design"
+_NOISE = "python -m llm noise"
+_MODEL = ("model", "task", "dtype")
+
 KINDS: dict[str, Kind] = {
     "bias": Kind(
         _BIAS,
@@ -75,6 +90,51 @@ KINDS: dict[str, Kind] = {
         ("method", "problem", "estimator", "status"),
     ),
     "end": Kind(_CONVERGE, ("method",), (), ("method",)),
+    "phase": Kind(
+        "python -m synthetic phase",
+        (*_PHASE_PLACE, "method", "epsilon", "predicted_mse", "predicted_decrease"),
+        _PHASE_OPTIONAL,
+        ("map", "method", "estimator"),
+    ),
+    "descent": Kind(
+        "python -m synthetic descent",
+        ("problem", "dim", "method", "rate", "seed", "evaluations", "cost", "z"),
+        _DESCENT_OPTIONAL,
+        ("problem", "method", "rate", "estimator"),
+    ),
+    "design": Kind(
+        _DESIGN,
+        ("family", "name", "order", "noise_share", "second_moment"),
+        ("noise_to_gradient", "evaluations", "scale", *_PLAYED, *_MOMENTS, "bound", "legendre_second_moment"),
+        ("family", "name", *_PLAYED),
+    ),
+    "road": Kind(
+        _DESIGN,
+        ("name", "order", "noise_share", "evaluations", "cost"),
+        ("family", "stencil", "noise_to_gradient", "second_moment", *_PLAYED, *_MOMENTS),
+        ("family", "name", "stencil", *_PLAYED),
+    ),
+    "epsilon": Kind(
+        "python -m synthetic epsilon",
+        ("problem", "dtype", "noise", "best_epsilon", "best_excess", "auto_epsilon", "auto_excess", "ratio"),
+        (
+            *("dim", "slope_square", "worst_ratio", "within", "fixed_epsilon", "fixed_excess", "fixed_ratio"),
+            *("evaluations", "choices"),
+        ),
+        ("problem", "dtype"),
+    ),
+    "noise-level": Kind(
+        _NOISE,
+        (*_MODEL, "epsilon", "noise", "slope", "third"),
+        ("weights", "stencil", "rounding", "evaluations", "parameters"),
+        (*_MODEL, "weights"),
+    ),
+    "noise-report": Kind(
+        _NOISE,
+        (*_MODEL, "epsilon", "relative_error", "relative_error_error", "along_gradient", "along_gradient_error"),
+        ("weights", "lines", "gradient_norm"),
+        (*_MODEL, "weights"),
+    ),
     "step": Kind(
         _TRAIN,
         ("step",),  # the journal leaves the identity to the run's other rows

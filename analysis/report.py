@@ -9,13 +9,18 @@ import jinja2
 
 from analysis import style
 from analysis.rows import Results, Run
-from analysis.sections import bias, convergence, finetuning, kernels, mse
+from analysis.sections import bias, convergence, descent, design, epsilon, finetuning, kernels, mse, noise, phase
 from analysis.sections.section import Illustration, Section
 
 SECTIONS: tuple[Callable[[Results], Section], ...] = (
     bias.section,
     mse.section,
     kernels.section,
+    design.section,
+    phase.section,
+    descent.section,
+    epsilon.section,
+    noise.section,
     convergence.section,
     finetuning.section,
 )

@@ -57,6 +57,21 @@ def paired(first: ArrayLike, second: ArrayLike) -> Comparison:
     return Comparison(interval, p, int(difference.size))
 
 
+def ratio_of_means(first: ArrayLike, second: ArrayLike) -> Interval:
+    """mean(first) / mean(second) of pairs, with a Student interval on its logarithm by the delta method.
+
+    log ratio +- t s / sqrt(n), s the standard deviation of first_i / mean(first) - second_i / mean(second): pairs that
+    vary together leave the ratio sharp. NaN where a mean is not positive.
+    """
+    one, two = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if not one.size or not (one.mean() > 0 and two.mean() > 0):
+        return Interval(math.nan, math.nan, math.nan)
+    ratio = float(one.mean() / two.mean())
+    around = t_interval(one / one.mean() - two / two.mean())
+    half = around.high - around.estimate
+    return Interval(ratio, ratio * math.exp(-half), ratio * math.exp(half))
+
+
 def against_chance(accuracy: float, chance: float, examples: int) -> Comparison:
     """One model against a fixed chance level: Wilson interval and exact binomial p over test examples."""
     interval = wilson(accuracy, examples)

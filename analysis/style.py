@@ -61,20 +61,32 @@ KNOWN = {
     "forward": Look("#E69F00", "^", DOTTED),
     "richardson": Look("#009E73", "D", DASHDOT),
     "coordinate": Look("#CC79A7", "v", (0, (9, 2))),
+    "optimal": Look("#56B4E9", "*", (0, (7, 1.5))),
+    "chebyshev": Look("#882255", "p", (0, (4, 1, 1, 1, 1, 1))),
+    "central4": Look("#117733", "h", (0, (2, 1))),
+    "central6": Look("#44AA99", "H", (0, (5, 1, 2, 1))),
+    "telescoping": Look("#999933", ">", (0, (1, 2))),
+    "orthogonal": Look("#332288", "8", (0, (8, 2, 2, 2))),
+    "one-point": Look("#8C510A", "<", (0, (1, 1))),
+    "kerzoo-code": Look("#CC6677", "d", (0, (6, 3))),
     "sgd": Look("#000000", "P", (0, (3, 1, 1, 1, 1, 1))),
     "adamw": Look("#5a5a5a", "X", (0, (2, 2))),
 }
 FIRST_ORDER = frozenset({"sgd", "adamw", "adam"})
 _SPARE = (
-    Look("#56B4E9", "<", (0, (4, 1, 1, 1))),
-    Look("#882255", ">", (0, (8, 2, 2, 2))),
-    Look("#009E73", "p", (0, (2, 1))),
-    Look("#0072B2", "h", (0, (1, 2))),
+    Look("#AA4499", "<", (0, (4, 1, 1, 1))),
+    Look("#661100", ">", (0, (8, 2, 2, 2))),
+    Look("#6699CC", "p", (0, (2, 1))),
+    Look("#DDAA33", "h", (0, (1, 2))),
     Look("#D55E00", "*", (0, (6, 3))),
-    Look("#CC79A7", "d", (0, (3, 3))),
-    Look("#000000", "8", (0, (1, 1))),
+    Look("#009E73", "d", (0, (3, 3))),
+    Look("#0072B2", "8", (0, (1, 1))),
     Look("#E69F00", "H", SOLID),
 )
+
+
+_SHADES = ("#d9b8e8", "#a97bc4", "#6a3d8f", "#2d1045")
+_LEVELS = ("o", "s", "D", "^", "v", "p")
 
 
 def looks(labels: Iterable[str]) -> dict[str, Look]:
@@ -97,6 +109,12 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
 def sequence(names: Iterable[str]) -> dict[str, Look]:
     """Looks for things that are no methods, in their own order."""
     return dict(zip(dict.fromkeys(names), cycle(KNOWN.values()), strict=False))
+
+
+def shade(place: int, count: int) -> dict[str, Any]:
+    """Marker and colour of one of `count` levels of a quantity, light to dark."""
+    colour = _SHADES[round(place * (len(_SHADES) - 1) / max(1, count - 1))]
+    return {"marker": _LEVELS[place % len(_LEVELS)], "color": colour, "markeredgewidth": 0.0}
 
 
 def in_order(labels: Iterable[str]) -> list[str]:

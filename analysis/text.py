@@ -30,6 +30,13 @@ def setting(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def power(value: float) -> str:
+    """A tick label: 10⁻⁶ for a power of ten beyond two decimals, else the number."""
+    exponent = round(math.log10(value)) if value > 0 else 0
+    exact = value > 0 and math.isclose(value, 10.0**exponent, rel_tol=1e-9)
+    return f"$10^{{{exponent}}}$" if exact and not -2 <= exponent <= 2 else number(value)
+
+
 def fixed(value: float, decimals: int = 2, signed: bool = False) -> str:
     """`value` with a fixed number of decimals, with a sign where asked."""
     if math.isnan(value):

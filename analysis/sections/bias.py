@@ -77,7 +77,7 @@ def _agreement(frame: pd.DataFrame) -> list[str]:
         return []
     within = int((known["deviation"] <= FAR).sum())
     worst = known.loc[known["deviation"].idxmax()]
-    panel, epsilon = panels.title(worst["problem"], worst["dim"]), text.number(worst["epsilon"])
+    panel, epsilon = panels.title(worst["problem"], worst["dim"], worst["noise"]), text.number(worst["epsilon"])
     return [
         f"{within} of {len(known)} measured bias vectors lie within {FAR:g} floors of the predicted one, "
         f"or no farther than rounding; the farthest is {worst['label']} on {panel} at ε = {epsilon} "

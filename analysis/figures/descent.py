@@ -1,0 +1,69 @@
+"""How much slower than MeZO SGD is along each estimate: predictions before a run, along it, and what was measured."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis import style, text
+from analysis.figures import panels
+from analysis.slowness import PANEL
+from analysis.style import GREY, Look
+
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
+
+
+@style.styled
+def descent_figure(frame: pd.DataFrame) -> Figure:
+    """Methods as lines of a panel for each problem and rate, for rows that `slowness.slowness` returned."""
+    looks = style.looks(frame["label"].unique())
+    groups = list(frame.groupby(PANEL, sort=False, dropna=False))
+    figure, axes = style.panels(len(groups), 2, (5.4, 1.2 + 0.34 * frame.groupby(PANEL, dropna=False).size().max()))
+    for panel, ((problem, dim, noise, rate), rows) in zip(axes, groups, strict=True):
+        _panel(panel, rows, looks)
+        panel.set_title(f"{panels.title(problem, dim, noise)}: {rate_name(rate)}")
+    figure.legend(handles=_key(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def rate_name(rate: str) -> str:
+    """What learning rate the methods of a panel had."""
+    return {"own best": "each at its own best rate", "equal": "all at one small rate"}.get(rate, f"rate {rate}")
+
+
+def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
+    for height, (_, row) in enumerate(rows.iterrows()):
+        look, measured = looks[row["label"]], row["measured"]
+        axes.plot(
+            [row["at start"].estimate], [height], "|", color="black", markersize=15, markeredgewidth=1.3, zorder=2
+        )
+        axes.plot([row["along the run"].estimate], [height - 0.2], marker="v", color=GREY, markersize=5, zorder=3)
+        if not np.isnan(measured.low):
+            axes.plot([measured.low, measured.high], [height, height], color=look.colour, linewidth=1.8, zorder=3)
+        axes.plot([measured.estimate], [height], marker=look.marker, color=look.colour, markersize=7, zorder=4)
+    axes.axvline(1.0, color=GREY, linewidth=0.8, zorder=1)
+    axes.set_yticks(range(len(rows)), rows["label"])
+    axes.set(xscale="log", ylim=(len(rows) - 0.45, -0.75), xlabel="times slower than mezo")
+    _limits(axes, rows)
+    axes.grid(axis="y", visible=False)
+
+
+def _limits(axes: Axes, rows: pd.DataFrame) -> None:
+    columns = ("at start", "along the run", "measured")
+    values = np.array([bound for column in columns for interval in rows[column] for bound in interval], dtype=float)
+    values = values[np.isfinite(values) & (values > 0)]
+    low, high = values.min() / 1.15, values.max() * 1.15
+    axes.set_xlim(low, high)
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    axes.set_xticks(ticks, [text.number(tick) for tick in ticks])
+    axes.set_xticks([], minor=True)
+
+
+def _key() -> list[Line2D]:
+    bare = {"linestyle": "none"}
+    return [
+        Line2D([], [], color="black", marker="|", markersize=12, label="predicted from the first step", **bare),
+        Line2D([], [], color=GREY, marker="v", label="predicted along the run", **bare),
+        Line2D([], [], color=GREY, marker="o", label="measured, 95 % interval"),
+    ]

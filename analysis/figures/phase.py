@@ -1,0 +1,120 @@
+"""Maps of who wins where: cells of noise and dimension, panels of bend and evaluations."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Patch, Rectangle
+
+from analysis import style, text
+from analysis.phases import GOALS
+from analysis.style import Look
+
+CELL = (0.66, 0.33)  # inches
+BLANK = "#f4f4f4"
+RGB = tuple[float, float, float]
+
+
+@style.styled
+def phase_figure(cells: pd.DataFrame) -> Figure:
+    """One block for each goal among `contests` of one map, or of those with epsilons of their own.
+
+    A cell has the colour and letters of its winner, and how many times better than MeZO KerZOO is there.
+    """
+    goals = [goal for goal in GOALS if goal in set(cells["goal"])]
+    axes = {name: sorted(cells[name].unique()) for name in ("bend", "evaluations", "noise", "dim")}
+    width = 1.3 + len(axes["bend"]) * (CELL[0] * len(axes["noise"]) + 0.25)
+    height = 0.85 + len(axes["evaluations"]) * (CELL[1] * len(axes["dim"]) + 0.16)
+    figure = Figure(figsize=(width, 0.75 + len(goals) * height), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05)  # type: ignore[union-attr, call-arg]
+    looks = style.looks(cells["winner"].dropna().unique())
+    letters = initials(list(looks))
+    blocks = figure.subfigures(len(goals), 1, squeeze=False)[:, 0]
+    for goal, block in zip(goals, blocks, strict=True):
+        _block(block, goal, cells[cells["goal"] == goal], axes, looks, letters)
+    figure.legend(handles=_key(cells, looks, letters), loc="outside lower center", ncols=4, columnspacing=1.6)
+    return figure
+
+
+def initials(labels: Sequence[str]) -> dict[str, str]:
+    """Short names that tell methods apart in grey print: mezo M, kerzoo:order=5 K5, central4 C4."""
+    chosen: dict[str, str] = {}
+    for label in labels:
+        letters, digits = "".join(c for c in label if c.isalpha()), "".join(c for c in label if c.isdigit())
+        longer = (letters[:n].capitalize() + digits for n in range(1, len(letters) + 1))
+        chosen[label] = next((name for name in longer if name not in chosen.values()), label)
+    return chosen
+
+
+def tint(colour: str, share: float = 0.42) -> RGB:
+    """A colour light enough to write on."""
+    red, green, blue = (1 - share * (1 - part) for part in to_rgb(colour))
+    return red, green, blue
+
+
+def _block(
+    block: SubFigure,
+    goal: str,
+    cells: pd.DataFrame,
+    values: dict[str, list[float]],
+    looks: dict[str, Look],
+    letters: dict[str, str],
+) -> None:
+    block.suptitle(f"by {GOALS[goal]}", x=0.01, ha="left", fontsize=11, weight="bold")
+    grid = block.subplots(len(values["evaluations"]), len(values["bend"]), squeeze=False, sharex=True, sharey=True)
+    for row, evaluations in zip(grid, values["evaluations"], strict=True):
+        for axes, bend in zip(row, values["bend"], strict=True):
+            _panel(axes, cells[(cells["evaluations"] == evaluations) & (cells["bend"] == bend)], values, looks, letters)
+        row[0].set_ylabel(f"{evaluations:,.0f} evaluations", fontsize=8.5)
+    for axes, bend in zip(grid[0], values["bend"], strict=True):
+        axes.set_title(f"bend {text.number(bend)}" + ("" if bend else ": quadratic"), fontsize=9.5, weight="normal")
+    for axes in grid[-1]:
+        axes.set_xlabel("noise of one evaluation")
+
+
+def _panel(
+    axes: Axes,
+    cells: pd.DataFrame,
+    values: dict[str, list[float]],
+    looks: dict[str, Look],
+    letters: dict[str, str],
+) -> None:
+    noises, dims = values["noise"], values["dim"]
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set(xlim=(-0.5, len(noises) - 0.5), ylim=(-0.5, len(dims) - 0.5))
+    axes.set_xticks(range(len(noises)), [text.power(noise) for noise in noises])
+    axes.set_yticks(range(len(dims)), [f"d = {dim:g}" for dim in dims])
+    for cell in cells.itertuples():
+        place = (noises.index(cell.noise), dims.index(cell.dim))
+        look = looks.get(cell.winner) if isinstance(cell.winner, str) else None
+        _cell(axes, place, cell.advantage, look, letters.get(cell.winner, ""))
+    for line in range(1, len(noises)):
+        axes.axvline(line - 0.5, color="white", linewidth=1.2)
+
+
+def _cell(axes: Axes, place: tuple[int, int], advantage: float, look: Look | None, letter: str) -> None:
+    x, y = place
+    face = tint(look.colour) if look else BLANK
+    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.2))
+    better = advantage > 1
+    if better:
+        inner = Rectangle((x - 0.45, y - 0.42), 0.9, 0.84, fill=False, edgecolor="black", linewidth=1.4, zorder=3)
+        axes.add_patch(inner)
+    axes.text(x - 0.42, y, letter, ha="left", va="center", fontsize=7.5, weight="bold")
+    shown = text.number(advantage, 2)
+    axes.text(x + 0.42, y, shown, ha="right", va="center", fontsize=7.5, weight="bold" if better else "normal")
+
+
+def _key(cells: pd.DataFrame, looks: dict[str, Look], letters: dict[str, str]) -> list[Patch]:
+    counts = cells["winner"].value_counts()
+    won = [
+        Patch(facecolor=tint(look.colour), label=f"{letters[name]}  {name}: best in {counts[name]} of {len(cells)}")
+        for name, look in looks.items()
+    ]
+    return [*won, Patch(facecolor="white", edgecolor="black", linewidth=1.4, label="kerzoo beats mezo")]
