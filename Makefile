@@ -6,6 +6,9 @@ READY := $(VENV)/.ready
 # No command of this file waits for a hub.
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
+SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
+    phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured
+
 .PHONY: demo test check install bench study figures clean
 
 demo: $(READY)
@@ -32,20 +35,26 @@ check: $(READY)
 bench: $(READY)
 	$(RUN) -m synthetic bench
 
-# The rows under results/, made again under runs/: about an hour on 2 cores, and it continues where it was interrupted.
+# The rows under results/, made again under runs/: about an hour and a half on 2 cores, and it continues where it was interrupted.
 study: $(READY)
 	$(RUN) -m synthetic kernels --out runs/results/kernels
 	$(RUN) -m synthetic bias --problem quadratic,quartic,sextic --epsilons 0.01,0.02,0.05,0.1,0.2,0.5 \
 	    --samples 1e6 --controlled-samples 1e5 --out runs/results/bias
 	$(RUN) -m synthetic converge --evaluations 4000 --seeds 10 \
 	    --rates 0.0078125,0.015625,0.03125,0.0625,0.125,0.25 --out runs/results/converge
+	$(RUN) -m synthetic design --out runs/results/design
+	$(RUN) -m synthetic descent --out runs/results/descent
+	$(RUN) -m synthetic phase --out runs/results/phase
+	$(RUN) -m synthetic epsilon --out runs/results/epsilon
+	$(QUIET) $(RUN) -m llm noise --lines 100 --out runs/results/noise/tiny-opt-float32
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m llm study --task spam --forward-passes 1000 --backward-passes 100 \
 	    --rates 3e-5,1e-4,3e-4,1e-3 --first-order-rates 1e-4,1e-3,1e-2,1e-1 --test 330 --out runs/results/spam
 
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)
-	$(RUN) -m analysis report results/bias results/kernels results/converge results/spam/seeds --out build/report.html
-	cp build/report_figures/bias.png build/report_figures/mse.png build/report_figures/convergence.png docs/
+	$(RUN) -m analysis report results/bias results/kernels results/converge results/design results/descent results/phase \
+	    results/epsilon results/noise results/spam/seeds --out build/report.html
+	cp $(addprefix build/report_figures/,$(addsuffix .png,$(SHOWN))) docs/
 	cp build/report_figures/finetuning-*.png docs/
 
 install: $(READY)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from llm.models import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
 from zobench import InForwardSpace, ModuleSpace, derive, methods, query, streams
+from zobench.naming import require_known
 from zobench.options import option
 from zobench.records import Run
 
@@ -49,6 +50,8 @@ def run(options: BenchOptions) -> None:
     """Time one MeZO step of each engine against the published four-walk loop and against two bare forwards."""
     if options.repetitions < 1 or options.batch < 1 or options.candidates < 2 or options.tokens < 2:
         raise ValueError(f"{options}: give repetitions and batch of 1 or more, candidates and tokens of 2 or more")
+    require_known(options.size, SIZES, "size")
+    require_known(options.dtype, DTYPES, "dtype")
     model = random_opt(options.size, options.dtype)
     objective, batch = _task(model, options)
     jobs = _jobs(model, objective, batch, options)
