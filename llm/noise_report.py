@@ -54,7 +54,7 @@ def run(options: NoiseOptions) -> None:
     """Measure noise, derivatives along lines and truncation of a model's loss, and recommend an epsilon."""
     if options.lines < 2 or options.batch < 1 or not options.epsilons or not min(options.epsilons) > 0:
         raise ValueError(
-            f"lines {options.lines}, batch {options.batch}, epsilons {options.epsilons}: give 2 or more, 1 or more, and "
+            f"lines {options.lines}, batch {options.batch}, epsilons {options.epsilons}: give 2, 1 or more, and "
             "positive ones"
         )
     language_model = models.load(options.model, options.device, options.dtype)

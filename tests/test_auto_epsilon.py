@@ -141,6 +141,15 @@ def test_a_probe_that_meets_infinity_stays_below_it():
         )
 
 
+def test_a_probe_that_fails_leaves_the_weights_as_they_were():
+    model = nn.Linear(3, 2).eval()
+    trainer, before = ZerothOrder(model, AutoEpsilon(), lambda step: 0.1, 0.0), model.weight.detach().clone()
+    with pytest.raises(FloatingPointError, match="epsilon cannot be chosen"):
+        trainer.step(1, lambda: model.weight.sum() * math.nan)
+    assert torch.allclose(model.weight, before, rtol=0, atol=2e-6)  # rounding of some thirty moves
+    assert not trainer.space._displacement
+
+
 def test_a_flat_loss_gets_the_start():
     estimator = AutoEpsilon(start=0.02)
     told = step(FlatSpace(torch.ones(4)), estimator, lambda x: x[..., 0] * 0 + 5, 1, estimator.init())

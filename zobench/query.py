@@ -12,12 +12,17 @@ def query(space: Space, estimator: Estimator, f: Callable[..., Any], key: int, s
     """Return what the estimator makes of f around the space's point; info["queries"] counts the loss evaluations of all
     rounds.
 
-    A module space is left at the last point of the plan: step_ or settle_ brings it back.
+    A module space is left at the last point of the plan, unless this raises: step_ or settle_ brings it back.
     """
     queries = 0
     while True:
         plan = estimator.ask(key, state, batch)
-        told = estimator.tell(plan, space.losses(f, plan), state)
+        losses = space.losses(f, plan)
+        try:
+            told = estimator.tell(plan, losses, state)
+        except BaseException:
+            space.settle_()
+            raise
         queries += plan.queries
         if told.gradient is not None:
             return told._replace(info={**told.info, "queries": queries})
