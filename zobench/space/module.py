@@ -86,8 +86,9 @@ class ModuleSpace(Space):
         for law, key, coefficients in combination.terms:
             for i, coefficient in enumerate(coefficients.tolist()):
                 line = (law, key, i)
-                update[line] = update.get(line, 0.0) + scale * coefficient / law.unit(self.layout.dim)
-        self._move_to({}, update, shrink)
+                update[line] = update.get(line, 0.0) + coefficient
+        moved = {line: scale * total / line[0].unit(self.layout.dim) for line, total in update.items()}
+        self._move_to({}, moved, shrink)
 
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
