@@ -23,7 +23,8 @@ class Meeting:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._round, self._waiting, self._left = 0, 0, False
-        self._brought: list[tuple[str, Tensor] | None] = [None, None]
+        self._brought: dict[int, tuple[str, Tensor]] = {}
+        self._met: list[tuple[str, Tensor]] = []  # what both had brought when the later of them came
 
     @contextmanager
     def over(self, index: int, name: str, mine: Tensor) -> Iterator[list[Tensor] | None]:
@@ -32,7 +33,7 @@ class Meeting:
         None if the other thread reads something else or has left: then each goes on alone, here and from now on.
         """
         self._brought[index] = (name, mine)
-        brought = [one for one in self._brought if one is not None] if self._both_here() else []
+        brought = self._met if self._both_here() else []
         if len(brought) < 2 or any((other, target.shape) != (name, mine.shape) for other, target in brought):
             self.leave()
             yield None
@@ -60,6 +61,7 @@ class Meeting:
             self._waiting += 1
             if self._waiting == 2:
                 self._round, self._waiting = now + 1, 0
+                self._met = [self._brought[index] for index in sorted(self._brought)]
                 self._changed.notify_all()
             self._changed.wait_for(lambda: self._round > now or self._left)
             return self._round > now
