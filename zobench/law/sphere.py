@@ -66,10 +66,6 @@ class Orthogonal(Sphere):
         coefficients = _coefficients(draws, layout)
         return lambda block: _combined(coefficients, [draw(block) for draw in draws])
 
-    def fourth_moment(self, dim: int) -> float:
-        """Return d."""
-        return float(dim)
-
 
 def _norm(draws: Iterable[Tensor]) -> Tensor:
     return torch.stack([draw.double().square().sum(-1).cpu() for draw in draws]).sum(0).sqrt()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 
 import torch
 
@@ -30,17 +30,18 @@ def for_each(blocks: Sequence[Block], work: Work) -> None:
 
     waiting = [_pool(threads - 1).submit(share, first) for first in range(1, threads)]
     try:
-        _alone(share, 0)
+        _alone(partial(share, 0))
     finally:
         for future in waiting:
             future.result()
 
 
-def _alone(share: Callable[[int], None], first: int) -> None:
+def _alone(work: Callable[[], None]) -> None:
+    """Call work() with one torch thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        share(first)
+        work()
     finally:
         torch.set_num_threads(threads)
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from zobench.layout import Block
-from zobench.plan import Plan
 from zobench.space.blocks import for_each
 from zobench.space.lazy_rows import LazyRows, overlaps
 from zobench.space.meeting import Meeting, in_two_threads
@@ -48,22 +47,8 @@ class InForwardSpace(ModuleSpace):
         self._owners = [m for m in module.modules() if any(id(p) in self._segments for p in m._parameters.values())]
         tables = [m.weight for m in module.modules() if isinstance(m, nn.Embedding) and m.max_norm is None]
         self._tables = {self._segments[id(p)] for p in tables if id(p) in self._segments}
+        self._on_cpu = all(segment.device.type == "cpu" for segment in self.layout.segments)
         self._views = threading.local()
-
-    def _visit(self, f: Callable[[], Any], plan: Plan) -> Tensor:
-        if not self.paired or any(block.segment.device.type != "cpu" for block in self.layout.blocks):
-            return super()._visit(f, plan)
-        losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
-        unit, base = plan.law.unit(self.layout.dim), evaluate(f) if any(map(any, plan.base)) else torch.nan
-        for i, row in enumerate(plan.offsets.tolist()):
-            line = (plan.law, plan.key, i)
-            self._directions = {line: self._direction(line)}
-            losses[i] = base
-            apart = [k for k in range(len(row)) if not plan.base[i][k]]
-            for pair in (apart[k : k + 2] for k in range(0, len(apart), 2)):
-                points: list[Displacement] = [{line: row[k] * unit} for k in pair]
-                losses[i, pair] = torch.tensor(self._look(f, points), dtype=torch.float64)
-        return losses
 
     def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
         if self._torn:
@@ -72,14 +57,16 @@ class InForwardSpace(ModuleSpace):
             self._torn = True  # until the sweep is whole
             self._sweep({}, update or {}, shrink)
             self._torn = False
-        self._displacement = {line: amount for line, amount in target.items() if amount}
+        self._displacement = target
         self._directions = {line: self._direction(line) for line in self._displacement or self._directions}
 
-    def _evaluate(self, f: Callable[[], Any]) -> float:
-        return self._look(f, [self._displacement])[0]
-
     def _look(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
-        """The losses of one point, or of two at once."""
+        """The losses of points of one line, two at a time where the space is paired."""
+        together = 2 if self.paired and self._on_cpu else 1
+        return [loss for k in range(0, len(points), together) for loss in self._look_at(f, points[k : k + together])]
+
+    def _look_at(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
+        self._move_to(points[-1])
         meeting = Meeting() if len(points) == 2 else None
 
         def look(index: int) -> float:
@@ -141,9 +128,7 @@ class _View:
         return found
 
     @torch.no_grad()
-    def _fill(
-        self, name: str, mine: Tensor, displace: Callable[[Block, list[Tensor], list[list[float]]], None]
-    ) -> None:
+    def _fill(self, name: str, mine: Tensor, displace: Displace) -> None:
         blocks = self.space._blocks[name]
         if self.meeting is None or len(blocks) == 1:
             for_each(blocks, lambda block: displace(block, [mine], [self.amounts[self.index]]))

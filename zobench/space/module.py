@@ -46,8 +46,7 @@ class ModuleSpace(Space):
 
         Raises:
             ValueError: the plan is batched, or f is not reproducible: it is called twice more before the first plan
-                that
-                meets the module in training mode. In evaluation mode call `require_reproducible` once yourself.
+                that meets the module in training mode. In evaluation mode call `require_reproducible` once yourself.
             RuntimeError: a sweep was interrupted before; the parameters are torn.
         """
         if plan.batch:
@@ -62,18 +61,24 @@ class ModuleSpace(Space):
 
     def _visit(self, f: Callable[[], Any], plan: Plan) -> Tensor:
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
-        base: float | None = None
+        unit = plan.law.unit(self.layout.dim)
         if any(map(any, plan.base)):
             self.settle_()
-            base = self._evaluate(f)
+            losses[:] = evaluate(f)
         for i, row in enumerate(plan.offsets.tolist()):
-            for k, offset in enumerate(row):
-                if base is not None and plan.base[i][k]:
-                    losses[i, k] = base
-                    continue
-                self._move_to({(plan.law, plan.key, i): offset * plan.law.unit(self.layout.dim)})
-                losses[i, k] = self._evaluate(f)
+            line = (plan.law, plan.key, i)
+            apart = [k for k, is_base in enumerate(plan.base[i]) if not is_base]
+            points: list[Displacement] = [{line: row[k] * unit} for k in apart]
+            losses[i, apart] = torch.tensor(self._look(f, points), dtype=torch.float64)
         return losses
+
+    def _look(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
+        """The losses of points of one line, one after the other."""
+        found = []
+        for point in points:
+            self._move_to(point)
+            found.append(evaluate(f))
+        return found
 
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
         """Replace the parameters by (1 - shrink) x + scale * combination, in the sweep that also restores them."""
@@ -133,9 +138,6 @@ class ModuleSpace(Space):
             sample = p.detach().view(-1)[:SAMPLE]
             unmoved += float((sample + displacement == sample).double().mean()) * p.numel()
         return unmoved / self.layout.dim
-
-    def _evaluate(self, f: Callable[[], Any]) -> float:
-        return evaluate(f)
 
     def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
         back = {line: -amount for line, amount in self._displacement.items()}

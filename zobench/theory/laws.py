@@ -25,7 +25,7 @@ def odd_mean(law: Law, problem: Problem, x: Tensor, j: int) -> Tensor:
 
 @odd_mean.register
 def _(law: Gaussian, problem: Problem, x: Tensor, j: int) -> Tensor:
-    """J! / (2^k k!) grad Lap^k f, k = (j - 1) / 2."""
+    """The gradient of Lap^k f times j! / (2^k k!), k = (j - 1) / 2."""
     why = f"the bias of order epsilon^{j - 1} under {law!r}"
     if getattr(problem, "grad_laplacian", None) is None and getattr(problem, "ridges", None) is not None:
         return ridge_moments.normal_odd_mean(Lines(problem, x).ridges(j, why), j)
@@ -34,7 +34,7 @@ def _(law: Gaussian, problem: Problem, x: Tensor, j: int) -> Tensor:
 
 
 def _odd_factorial(j: int) -> float:
-    """J! / (2^k k!) = 1 * 3 * ... * j."""
+    """1 * 3 * ... * j = j! / (2^k k!)."""
     return float(torch.arange(1, j + 1, 2, dtype=torch.float64).prod())
 
 
@@ -123,8 +123,8 @@ def _(law: Gaussian, lines: Lines, a: int, b: int) -> float:
     hessian = lines.hessian(why)
     if a == b:
         return quartic(law, hessian, hessian)
-    other = lines.ridges(b if a == 2 else a, why)
-    return _quadratic_and_powers(hessian, other, b if a == 2 else a)
+    order = a + b - 2
+    return _quadratic_and_powers(hessian, lines.ridges(order, why), order)
 
 
 def _quadratic_and_powers(weight: Tensor, ridges: Ridges, b: int) -> float:
@@ -149,9 +149,14 @@ def _(law: Rademacher, lines: Lines, a: int, b: int) -> float:
     hessian = lines.hessian(why)
     if a == b:
         return quartic(law, hessian, hessian)
-    order = b if a == 2 else a
-    other, off = lines.ridges(order, why), hessian - torch.diag(hessian.diagonal())
-    return float(hessian.trace()) * sign_mean(other, order) + sign_quadratic_mean(off, other, order)
+    order = a + b - 2
+    other = lines.ridges(order, why)
+    return float(hessian.trace()) * sign_mean(other, order) + sign_quadratic_mean(_apart(hessian), other, order)
+
+
+def _apart(matrix: Tensor) -> Tensor:
+    """The matrix without its diagonal."""
+    return matrix - torch.diag(matrix.diagonal())
 
 
 @singledispatch
@@ -194,7 +199,7 @@ def _(law: Gaussian, lines: Lines, weight: Tensor, a: int, b: int) -> float:
         hessian = lines.hessian(why)
         if a == b:
             return _three_quadratics(hessian, weight)
-        return _curved_quadratic(hessian, weight, lines.ridges(b if a == 2 else a, why), b if a == 2 else a)
+        return _curved_quadratic(hessian, weight, lines.ridges(a + b - 2, why), a + b - 2)
     left, right = (lines.ridges(order, why) for order in (a, b))
     c, e = left.coefficients, right.coefficients
     joint = lines.joint(NormalMoments, left, right)
@@ -242,9 +247,8 @@ def _(law: Coordinate, lines: Lines, weight: Tensor, a: int, b: int) -> float:
 
 @curved.register
 def _(law: Rademacher, lines: Lines, weight: Tensor, a: int, b: int) -> float:
-    """Tr W E[D_a D_b], as u_i^2 = 1, and what the entries of W off its diagonal add."""
-    off = weight - torch.diag(weight.diagonal())
-    return float(weight.trace()) * _expected(law, lines, a, b) + _off_diagonal(lines, off, a, b)
+    """E[D_a D_b] tr W, as u_i^2 = 1, and what the entries of W off its diagonal add."""
+    return float(weight.trace()) * _expected(law, lines, a, b) + _off_diagonal(lines, _apart(weight), a, b)
 
 
 def _off_diagonal(lines: Lines, off: Tensor, a: int, b: int) -> float:
@@ -255,8 +259,9 @@ def _off_diagonal(lines: Lines, off: Tensor, a: int, b: int) -> float:
     if a == 0:
         return lines.value * sign_quadratic_mean(off, lines.ridges(b, why), b)
     if a == 2:
-        apart = lines.hessian(why) - torch.diag(lines.hessian(why).diagonal())
-        return 4 * float(lines.hessian(why).trace() * (apart * off).sum()) + 8 * float((apart @ apart * off).sum())
+        hessian = lines.hessian(why)
+        apart = _apart(hessian)
+        return 4 * float(hessian.trace() * (apart * off).sum()) + 8 * float((apart @ apart * off).sum())
     g = lines.gradient
     if b == 1:
         return 2 * float(g @ off @ g)

@@ -49,7 +49,7 @@ class Lines:
 
     @property
     def gradient(self) -> Tensor:
-        """Grad f(x), float64 (d,)."""
+        """The gradient at x, float64 (d,)."""
         if self._gradient is None:
             self._gradient = self.problem.gradient(self.x).double()
         return self._gradient
