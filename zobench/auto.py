@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from zobench.estimator import Estimator, LineEstimator, Told
 from zobench.keys import derive
 from zobench.law import Gaussian, Law
-from zobench.line_model import LineModel
+from zobench.line_model import LineModel, log_grid
 from zobench.plan import Plan
 from zobench.stencil import CentralStencil, Stencil
 from zobench.streams import Shape
@@ -42,7 +42,9 @@ class Choice(NamedTuple):
 
 
 class AutoState(NamedTuple):
-    """The step, the choice in force (None before the first), and the probe under way: reaches and values (L, m, 2)."""
+    """The step, the choice in force (None before the first), and the probe under way: reaches and values (L, m, 2), and
+    the reaches wanted next.
+    """
 
     step: int = 0
     choice: Choice | None = None
@@ -51,6 +53,7 @@ class AutoState(NamedTuple):
     values: Tensor | None = None
     ceiling: float = MOST
     rounds: tuple[tuple[float, ...], ...] = ()
+    wanted: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class AutoEpsilon(Estimator):
         if not self.due(state):
             assert state.choice is not None
             return self.at(state.choice).ask(key, (), batch)
-        return self.probe(key, self._wanted(state), batch)
+        return self.probe(key, state.wanted or self._first(state), batch)
 
     def probe(self, key: int, reaches: Sequence[float], batch: Shape = ()) -> Plan:
         """Return the plan of one round of a probe: ± each reach, along the same lines for all rounds under a key."""
@@ -130,32 +133,38 @@ class AutoEpsilon(Estimator):
         if not self.due(state):
             assert state.choice is not None
             told = self.at(state.choice).tell(plan, losses, ())
-            return told._replace(state=state._replace(step=state.step + 1), info={**told.info, **_shown(state.choice)})
+            chosen = {"choice": state.choice, "epsilon": state.choice.epsilon}
+            return told._replace(state=state._replace(step=state.step + 1), info={**told.info, **chosen})
         state = self._extended(state, losses.reshape(-1, losses.shape[-1] // 2, 2))
-        if self._wanted(state):
-            return Told(None, state, {})
-        choice = self._choose(state)
-        return Told(None, self.resumed(state.step, choice), {})
+        model = _model(state)
+        wanted = self._next(state, model)
+        if wanted:
+            return Told(None, state._replace(wanted=wanted), {})
+        return Told(None, self.resumed(state.step, self._choose(state, model)), {})
 
-    def _wanted(self, state: AutoState) -> list[float]:
+    def _first(self, state: AutoState) -> tuple[float, ...]:
+        middle = self.start if state.choice is None else state.choice.epsilon
+        middle = min(max(middle, LEAST * RATIO), MOST / RATIO)
+        return (middle / RATIO, middle, middle * RATIO)
+
+    def _next(self, state: AutoState, model: LineModel | None) -> tuple[float, ...]:
         """The reaches to look at next; none when those seen suffice."""
         if not state.reaches:
-            middle = self.start if state.choice is None else state.choice.epsilon
-            middle = min(max(middle, LEAST * RATIO), MOST / RATIO)
-            return [middle / RATIO, middle, middle * RATIO] if not state.rounds else [state.ceiling / RATIO]
+            return (state.ceiling / RATIO,)
         if len(state.rounds) >= ROUNDS:
-            return []
+            return ()
         if len(state.reaches) < 2:
-            return [min(state.reaches) / RATIO]
-        if _flat(state):
-            return [max(state.reaches) * WIDEST] if max(state.reaches) * WIDEST < state.ceiling else []
-        return _beyond(self.stencils[0], _model(state), state.ceiling)
+            return (state.reaches[0] / RATIO,)
+        if model is None:
+            further = state.reaches[-1] * WIDEST
+            return (further,) if further < state.ceiling else ()
+        return _beyond(self.stencils[0], model, state.ceiling)
 
     def _extended(self, state: AutoState, seen: Tensor) -> AutoState:
         """The state with what was seen at the wanted reaches, ascending; those with a loss that is not finite are left
         out and bound the others.
         """
-        wanted, seen = self._wanted(state), seen[:POOLED_LINES]
+        wanted, seen = state.wanted or self._first(state), seen[:POOLED_LINES]
         finite = seen.isfinite().all(-1).all(0).tolist()
         ceiling = min([state.ceiling, *(reach for reach, good in zip(wanted, finite, strict=True) if not good)])
         before = [] if state.values is None else list(zip(state.reaches, state.values.unbind(1), strict=True))
@@ -166,16 +175,14 @@ class AutoEpsilon(Estimator):
             )
         pairs = sorted((pair for pair in pairs if pair[0] < ceiling), key=lambda pair: pair[0])
         values = torch.stack([v for _, v in pairs], 1) if pairs else seen[:, :0]
-        rounds = (*state.rounds, tuple(wanted))
+        rounds = (*state.rounds, wanted)
         return state._replace(reaches=tuple(r for r, _ in pairs), values=values, ceiling=ceiling, rounds=rounds)
 
-    def _choose(self, state: AutoState) -> Choice:
-        assert state.values is not None
+    def _choose(self, state: AutoState, model: LineModel | None) -> Choice:
         spent = 2 * self.lines * sum(map(len, state.rounds))
-        if _flat(state):
+        if model is None:
             return Choice(min(self.start, state.ceiling / RATIO), 0, evaluations=spent, rounds=state.rounds)
-        model = _model(state)
-        epsilons = _between(state.reaches[0], state.reaches[-1], 200)
+        epsilons = log_grid(state.reaches[0], state.reaches[-1], 200)
         costs, choices = [], []
         for i, stencil in enumerate(self.stencils):
             excess = model.excess(stencil, epsilons)
@@ -192,39 +199,30 @@ class AutoEpsilon(Estimator):
         return Choice(choices[least], least, noise, rounding, slope, third, spent, state.rounds)
 
 
-def _beyond(stencil: Stencil, model: LineModel, ceiling: float) -> list[float]:
+def _beyond(stencil: Stencil, model: LineModel, ceiling: float) -> tuple[float, ...]:
     """The next reach: larger until truncation dominates the largest, then smaller until the choice is well inside."""
     low, high = float(model.reaches[0]), float(model.reaches[-1])
-    inside, wide = _between(low, high, 100), _between(low / WIDEST, high * WIDEST, 160)
+    inside, wide = log_grid(low, high, 100), log_grid(low / WIDEST, high * WIDEST, 160)
     epsilon, best = (float(grid[int(model.excess(stencil, grid).argmin())]) for grid in (inside, wide))
     top = model.reaches[-1:]
     faint = float(model.truncation(stencil, top)) < DOMINATES * float(model.noise_variance(stencil, top))
     if faint or high < ABOVE * epsilon:
         reach = min(max(high * RATIO, best * RATIO**0.5), high * WIDEST)
         if reach < ceiling:
-            return [reach]
+            return (reach,)
     if epsilon / BELOW < low:
         reach = max(min(low / RATIO, best / RATIO), low / WIDEST)
-        return [reach] if reach > LEAST else []
-    return []
+        return (reach,) if reach > LEAST else ()
+    return ()
 
 
-def _model(state: AutoState) -> LineModel:
-    assert state.values is not None
-    return LineModel.fit(torch.tensor(state.reaches, dtype=torch.float64), state.values.double())
-
-
-def _flat(state: AutoState) -> bool:
-    return state.values is not None and bool((state.values[..., 0] == state.values[..., 1]).all())
-
-
-def _between(low: float, high: float, count: int) -> Tensor:
-    return torch.logspace(math.log10(low), math.log10(high), count, dtype=torch.float64)
+def _model(state: AutoState) -> LineModel | None:
+    """What was seen says; None of fewer than two reaches, or where the loss is flat."""
+    values = state.values
+    if values is None or len(state.reaches) < 2 or bool((values[..., 0] == values[..., 1]).all()):
+        return None
+    return LineModel.fit(torch.tensor(state.reaches, dtype=torch.float64), values.double())
 
 
 def _cost(stencil: Stencil) -> int:
     return int(stencil.draw(0, (1,))[0].shape[-1])
-
-
-def _shown(choice: Choice) -> dict[str, Any]:
-    return {"choice": choice, "epsilon": choice.epsilon}

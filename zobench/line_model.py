@@ -5,11 +5,11 @@ Central differences c(a) = [f(x + a u) - f(x - a u)] / (2 a) along L lines at re
 with t the truncation error of a random function: if f is a Gaussian process along the line, of length l (covariance
 proportional to exp(-r^2 / 2 l^2)), its odd part gives, with a and b in units of l,
     E[t(a) t(b)] = A { exp(-(a^2 + b^2) / 2) [sinh(a b) / (a b) - 1] + (1 - exp(-a^2 / 2)) (1 - exp(-b^2 / 2)) },
-that of a^2 D_3 / 6 for small reaches, and bounded for large ones. D_1 is free: only
-contrasts between reaches count. The posterior over (l, s, A) on a grid, lines pooled, says what to expect at any reach.
-It needs neither a spacing that resolves the noise nor a scale on which f is a cubic, as difference tables do (More and
-Wild 2011, "Estimating computational noise"; 2012, "Estimating derivatives of noisy simulations"). The rounding of
-values is read off them: the shortest binary significand that holds them all.
+that of a^2 D_3 / 6 for small reaches, and bounded for large ones. D_1 is free: only contrasts between reaches count.
+The posterior over (l, s, A) on a grid, lines pooled, says what to expect at any reach. It needs neither a spacing that
+resolves the noise nor a scale on which f is a cubic, as difference tables do (More and Wild 2011, "Estimating
+computational noise"; 2012, "Estimating derivatives of noisy simulations"). The rounding of values is read off them: the
+shortest binary significand that holds them all.
 """
 
 import math
@@ -59,10 +59,11 @@ class LineModel:
             )
         slopes = (values[..., 0] - values[..., 1]) / (2 * reaches)
         seen = _Seen(reaches, slopes, _rounding(values))
-        axes = [_grid(*bounds, size) for bounds, size in zip(seen.bounds(), COARSE, strict=True)]
+        axes = [log_grid(*bounds, size) for bounds, size in zip(seen.bounds(), COARSE, strict=True)]
         likelihood = seen.likelihood(*axes)
         axes = [_zoomed(axis, likelihood, i, size) for i, (axis, size) in enumerate(zip(axes, FINE, strict=True))]
-        weights = (lambda log: (log - log.max()).exp())(seen.likelihood(*axes))
+        refined = seen.likelihood(*axes)
+        weights = (refined - refined.max()).exp()
         kept = (weights > 1e-5).nonzero().T
         lengths, noises, strengths = (axis[index] for axis, index in zip(axes, kept, strict=True))
         chosen = weights[tuple(kept)]
@@ -181,7 +182,8 @@ def _rounding(values: Tensor) -> Tensor:
     return ulp.square().mean((0, 2)) / 12
 
 
-def _grid(low: float, high: float, size: int) -> Tensor:
+def log_grid(low: float, high: float, size: int) -> Tensor:
+    """Return `size` points from low to high, equal factors apart, float64."""
     return torch.logspace(math.log10(low), math.log10(high), size, dtype=torch.float64)
 
 
@@ -189,4 +191,4 @@ def _zoomed(axis: Tensor, likelihood: Tensor, dim: int, size: int) -> Tensor:
     """A finer axis over what is plausible on this one, and one point beyond."""
     plausible = (likelihood > likelihood.max() - IMPLAUSIBLE).movedim(dim, 0).flatten(1).any(1).nonzero()[:, 0]
     first, last = max(int(plausible[0]) - 1, 0), min(int(plausible[-1]) + 1, len(axis) - 1)
-    return _grid(float(axis[first]), float(axis[last]), size)
+    return log_grid(float(axis[first]), float(axis[last]), size)

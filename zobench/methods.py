@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from zobench import kernels
@@ -17,6 +18,7 @@ from zobench.stencil import (
     KernelStencil,
     OnePointStencil,
     RichardsonStencil,
+    Stencil,
     TelescopingStencil,
     least_noise,
 )
@@ -38,8 +40,13 @@ class Method:
         return {name: p.default for name, p in inspect.signature(self.build).parameters.items()}
 
 
-def _mezo(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian()) -> Estimator:
-    return LineEstimator(law, CentralStencil(), epsilon, n)
+def _along_lines(stencil: Callable[[], Stencil]) -> Callable[..., Estimator]:
+    """What builds a method that is this stencil along lines."""
+
+    def build(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian()) -> Estimator:
+        return LineEstimator(law, stencil(), epsilon, n)
+
+    return build
 
 
 def _kerzoo(
@@ -94,26 +101,6 @@ def _chebyshev(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian(), order: 
     return LineEstimator(law, KernelStencil(kernels.chebyshev(order)), epsilon, n)
 
 
-def _one_point(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian()) -> Estimator:
-    return LineEstimator(law, OnePointStencil(), epsilon, n)
-
-
-def _forward(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian()) -> Estimator:
-    return LineEstimator(law, ForwardStencil(), epsilon, n)
-
-
-def _richardson(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian()) -> Estimator:
-    return LineEstimator(law, RichardsonStencil(), epsilon, n)
-
-
-def _central4(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian()) -> Estimator:
-    return LineEstimator(law, least_noise(4), epsilon, n)
-
-
-def _central6(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian()) -> Estimator:
-    return LineEstimator(law, least_noise(6), epsilon, n)
-
-
 def _telescoping(
     epsilon: float = 1e-3,
     n: int = 1,
@@ -137,7 +124,13 @@ AUTO = "auto"
 DIFFERENCE = "f(x+eru) - f(x-eru)"
 
 METHODS = (
-    Method("mezo", "[f(x+eu) - f(x-eu)] / (2e) u", "2 n", "Malladi et al. 2023, arXiv 2305.17333", _mezo),
+    Method(
+        "mezo",
+        "[f(x+eu) - f(x-eu)] / (2e) u",
+        "2 n",
+        "Malladi et al. 2023, arXiv 2305.17333",
+        _along_lines(CentralStencil),
+    ),
     Method("kerzoo", f"K(r) [{DIFFERENCE}] / (2e) u", "2 n", "Mi et al. 2025, arXiv 2505.18886", _kerzoo),
     Method(
         "kerzoo-code",
@@ -148,11 +141,23 @@ METHODS = (
     ),
     Method("optimal", f"K(r) [{DIFFERENCE}] / (2e) u, r and K of least second moment", "2 n", "Elfving 1952", _optimal),
     Method("chebyshev", f"±q [{DIFFERENCE}] / (2e) u, r at Chebyshev extrema", "2 n", "Elfving 1952", _chebyshev),
-    Method("one-point", "f(x+eu) / e u", "n", "Flaxman, Kalai and McMahan 2005", _one_point),
-    Method("forward", "[f(x+eu) - f(x)] / e u", "n + 1", "Nesterov and Spokoiny 2017", _forward),
-    Method("richardson", "4/3 central(e) - 1/3 central(2e)", "4 n", "Richardson 1911", _richardson),
-    Method("central4", "sum_k A_k central(r_k e), m_3 = 0, least noise", "4 n", "least_noise(4)", _central4),
-    Method("central6", "sum_k A_k central(r_k e), m_3 = m_5 = 0, least noise", "6 n", "least_noise(6)", _central6),
+    Method("one-point", "f(x+eu) / e u", "n", "Flaxman, Kalai and McMahan 2005", _along_lines(OnePointStencil)),
+    Method("forward", "[f(x+eu) - f(x)] / e u", "n + 1", "Nesterov and Spokoiny 2017", _along_lines(ForwardStencil)),
+    Method("richardson", "4/3 central(e) - 1/3 central(2e)", "4 n", "Richardson 1911", _along_lines(RichardsonStencil)),
+    Method(
+        "central4",
+        "sum_k A_k central(r_k e), m_3 = 0, least noise",
+        "4 n",
+        "least_noise(4)",
+        _along_lines(partial(least_noise, 4)),
+    ),
+    Method(
+        "central6",
+        "sum_k A_k central(r_k e), m_3 = m_5 = 0, least noise",
+        "6 n",
+        "least_noise(6)",
+        _along_lines(partial(least_noise, 6)),
+    ),
     Method(
         "telescoping",
         "[central(2^-k e) - central(2^(1-k) e)] / p_k, k random",
