@@ -1,7 +1,6 @@
 """The speed of one step: the published loop, this library's engines, and the limit of two bare forwards."""
 
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
 from llm.models import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
@@ -18,6 +16,7 @@ from zobench import InForwardSpace, ModuleSpace, derive, methods, query, streams
 from zobench.naming import require_known
 from zobench.options import option
 from zobench.records import Run
+from zobench.timing import alternating
 
 SIZES = {  # hidden, layers, heads, vocabulary
     "opt-1m": (64, 4, 4, 8192),
@@ -55,13 +54,8 @@ def run(options: BenchOptions) -> None:
     model = random_opt(options.size, options.dtype)
     objective, batch = _task(model, options)
     jobs = _jobs(model, objective, batch, options)
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
     record = Run(options.out, {"command": "bench", **asdict(options)})
-    for _ in tqdm(range(options.repetitions), unit="round"):
-        for name, job in jobs.items():
-            began = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - began)
+    seconds = alternating(jobs, options.repetitions)
     middle = {name: statistics.median(times) for name, times in seconds.items()}
     threads = torch.get_num_threads()
     print(f"{options.size}, {options.dtype}, batch {options.batch} x {options.tokens} tokens, {threads} threads")

@@ -9,6 +9,7 @@ the gradient is E[delta D_1] / |grad f|, with |grad f|^2 = E[D_1^2].
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -64,85 +65,75 @@ def run(options: NoiseOptions) -> None:
     batch = objective.encode(train)
     loss = lambda: objective.losses(batch)  # noqa: E731
     require_reproducible(loss)
-    record = Run(options.out, {"command": "noise", **asdict(options)})
-    space = InForwardSpace(language_model.model)
     place = {"model": options.model, "task": options.task, "dtype": options.dtype, "weights": language_model.weights}
-    choice = _choice(record, space, loss, options, place)
-    slopes = _reference(record, space, loss, options, place)
-    found = [_at(record, space, loss, slopes, epsilon, options, place) for epsilon in _epsilons(options, choice)]
+    record = Run(options.out, {"command": "noise", **asdict(options)})
+    report = Report(record, InForwardSpace(language_model.model), loss, options, place)
+    choice = report.choice()
+    found = [report.at(epsilon) for epsilon in sorted({*options.epsilons, choice.epsilon})]
     print(table(found, choice))
     print(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-def _epsilons(options: NoiseOptions, choice: Choice) -> list[float]:
-    return sorted({*options.epsilons, choice.epsilon})
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What is measured of one loss; what the record holds is not measured again."""
 
+    record: Run
+    space: InForwardSpace
+    loss: Callable[[], Tensor]
+    options: NoiseOptions
+    place: Row
 
-def _choice(
-    record: Run, space: InForwardSpace, loss: Callable[[], Tensor], options: NoiseOptions, place: Row
-) -> Choice:
-    """What AutoEpsilon chooses, as the row "noise-level"."""
-    kept = record.find(kind="noise-level")
-    if kept:
-        return Choice(*(kept[-1][name] for name in ("epsilon", "stencil", "noise", "rounding", "slope", "third")))
-    estimator = AutoEpsilon(lines=8)
-    told = query(space, estimator, loss, derive("noise report", options.seed), estimator.init())
-    choice: Choice = told.info["choice"]
-    record.append({"kind": "noise-level", **place, **choice._asdict(), "parameters": space.layout.dim})
-    return choice
+    def choice(self) -> Choice:
+        """Return what AutoEpsilon chooses: the row "noise-level"."""
+        kept = self.record.find(kind="noise-level")
+        if kept:
+            return Choice(*(kept[-1][name] for name in ("epsilon", "stencil", "noise", "rounding", "slope", "third")))
+        estimator = AutoEpsilon(lines=8)
+        key = derive("noise report", self.options.seed)
+        choice: Choice = query(self.space, estimator, self.loss, key, estimator.init()).info["choice"]
+        parameters = self.space.layout.dim
+        self.record.append({"kind": "noise-level", **self.place, **choice._asdict(), "parameters": parameters})
+        return choice
 
+    @cached_property
+    def keys(self) -> list[int]:
+        """The key of every line."""
+        return [derive("lines", self.options.seed, line) for line in range(self.options.lines)]
 
-def _plan(options: NoiseOptions, line: int, epsilon: float):
-    return LineEstimator(Gaussian(), CentralStencil(), epsilon).ask(derive("lines", options.seed, line), ())
+    @cached_property
+    def slopes(self) -> Tensor:
+        """D_1 along every line, from one backward pass: u . grad f, u drawn again block by block."""
+        self.space.module.zero_grad(set_to_none=True)
+        self.loss().float().mean().backward()
+        lines = (Combination((Term(Gaussian(), key, torch.ones(1)),)) for key in self.keys)
+        shown = tqdm(lines, desc="slopes", unit="line", total=len(self.keys))
+        slopes = torch.tensor([self.space.dot(line) for line in shown], dtype=torch.float64)
+        self.space.module.zero_grad(set_to_none=True)
+        return slopes
 
-
-def _reference(
-    record: Run, space: InForwardSpace, loss: Callable[[], Tensor], options: NoiseOptions, place: Row
-) -> Tensor:
-    """D_1 along every line, from one backward pass: u . grad f, u drawn again block by block."""
-    space.module.zero_grad(set_to_none=True)
-    loss().float().mean().backward()
-    slopes = []
-    for line in tqdm(range(options.lines), desc="slopes", unit="line"):
-        key = derive("lines", options.seed, line)
-        slopes.append(space.dot(Combination((Term(Gaussian(), key, torch.ones(1)),))))
-    space.module.zero_grad(set_to_none=True)
-    return torch.tensor(slopes, dtype=torch.float64)
-
-
-def _at(
-    record: Run,
-    space: InForwardSpace,
-    loss: Callable[[], Tensor],
-    slopes: Tensor,
-    epsilon: float,
-    options: NoiseOptions,
-    place: Row,
-) -> Row:
-    """The row of one epsilon: errors of the coefficients, and what they say of the bias."""
-    kept = record.find(kind="noise-report", epsilon=epsilon)
-    if kept:
-        return kept[-1]
-    errors = []
-    for line in tqdm(range(options.lines), desc=f"epsilon {epsilon:.3g}", unit="line"):
-        plan = _plan(options, line, epsilon)
-        errors.append(float((plan.weights * space.losses(loss, plan)).sum()) - float(slopes[line]))
-    delta, square = torch.tensor(errors, dtype=torch.float64), float(slopes.square().mean())
-    along = delta * slopes / square
-    share = delta.square() / square
-    row = {
-        **{
-            "kind": "noise-report",
-            **place,
-            "epsilon": epsilon,
-            "lines": options.lines,
+    def at(self, epsilon: float) -> Row:
+        """Return the row of one epsilon: errors of the coefficients, and what they say of the bias."""
+        kept = self.record.find(kind="noise-report", epsilon=epsilon)
+        if kept:
+            return kept[-1]
+        slopes, estimator = self.slopes, LineEstimator(Gaussian(), CentralStencil(), epsilon)
+        coefficients = []
+        for key in tqdm(self.keys, desc=f"epsilon {epsilon:.3g}", unit="line"):
+            plan = estimator.ask(key, ())
+            coefficients.append(float((plan.weights * self.space.losses(self.loss, plan)).sum()))
+        delta, square = torch.tensor(coefficients, dtype=torch.float64) - slopes, float(slopes.square().mean())
+        along, share = delta * slopes / square, delta.square() / square
+        measured = {
             "gradient_norm": math.sqrt(square),
-        },
-        **{"relative_error": math.sqrt(float(share.mean())), "relative_error_error": _root_error(share)},
-        **{"along_gradient": along.mean(), "along_gradient_error": along.std() / math.sqrt(len(along))},
-    }
-    record.append(row)
-    return record.rows[-1]
+            "relative_error": math.sqrt(float(share.mean())),
+            "relative_error_error": _root_error(share),
+            "along_gradient": along.mean(),
+            "along_gradient_error": along.std() / math.sqrt(len(along)),
+        }
+        place = {"kind": "noise-report", **self.place, "epsilon": epsilon, "lines": self.options.lines}
+        self.record.append({**place, **measured})
+        return self.record.rows[-1]
 
 
 def _root_error(square: Tensor) -> float:

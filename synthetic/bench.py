@@ -5,7 +5,6 @@ predictions in a large dimension.
 import itertools
 import resource
 import statistics
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ from zobench import methods, moments, theory
 from zobench.montecarlo import chunk_rows
 from zobench.options import option
 from zobench.records import Run
+from zobench.timing import alternating
 
 LAWS_TIMED = ("gaussian", "sphere", "rademacher", "coordinate")
 
@@ -53,7 +53,7 @@ def _sampling(record: Run, options: BenchOptions) -> None:
     for method in options.methods:
         estimator = methods.parse(method, epsilon=0.1)
         jobs[method] = lambda estimator=estimator: moments(estimator, problem, x, samples=options.samples)
-    seconds = _alternating(jobs, options.repetitions)
+    seconds = alternating(jobs, options.repetitions)
     bound = statistics.median(seconds.pop("bound"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"{options.samples:.3g} estimates in d = {options.dim}; drawing their float64 normals alone: {bound:.2f} s")
@@ -79,21 +79,11 @@ def _predictions(record: Run, options: BenchOptions) -> None:
                 "mse": partial(theory.mse, estimator, problem, x, 1e-3),
                 "descent": partial(theory.best_lr, estimator, problem, x, 1e-3),
             }
-            times = {job: statistics.median(t) for job, t in _alternating(jobs, options.repetitions).items()}
+            times = {job: statistics.median(t) for job, t in alternating(jobs, options.repetitions).items()}
             shown = "".join(f"{job} {seconds:.2f}  " for job, seconds in times.items())
             print(f"{name + ', ' + degree:22}{law:14}{method:10}{shown:>20}")
             place = {"problem": name, "law": law, "method": method, "dim": options.predict_dim}
             record.append({"kind": "bench", "prediction": times, **place, "threads": torch.get_num_threads()})
-
-
-def _alternating(jobs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(repetitions):
-        for name, job in jobs.items():
-            began = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - began)
-    return seconds
 
 
 def draw_only(samples: int, dim: int) -> None:

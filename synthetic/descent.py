@@ -6,7 +6,6 @@ On other problems the prediction leaves out O(lr^3).
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from synthetic import problems
 from zobench import FlatSpace, LineEstimator, derive, methods, query
+from zobench.noise import NoisySpace, as_model
 from zobench.options import option
 from zobench.problem import Problem
 from zobench.records import Row, Run
@@ -91,14 +91,16 @@ def descend(
 
     `lr` None takes the best rate of each point, predicted anew.
     """
-    space, cost = FlatSpace(start.clone()), estimator.ask(0, estimator.init()).queries
+    noise, point = as_model(options.noise), start.clone()
+    space = NoisySpace(point, noise) if noise else FlatSpace(point)
+    cost = estimator.ask(0, estimator.init()).queries
     gap = float(problem(start) - problem.minimum)
     gaps, predicted, rates = [gap], [], []
     for step in range(options.evaluations // cost):
         forecast = Step.of(estimator, problem, space.x, options.noise)
         rates.append(forecast.best_lr if lr is None else lr)
         predicted.append(forecast.decrease(rates[-1]))
-        told = query(space, estimator, _noisy(problem, options, seed, step), derive("descent", seed, step), ())
+        told = query(space, estimator, problem, derive("descent", seed, step), ())
         space.step_(told.gradient, -rates[-1])
         gaps.append(float(problem(space.x) - problem.minimum))
     realised = [before - after for before, after in pairwise(gaps)]
@@ -110,13 +112,6 @@ def descend(
         "predicted_share": sum(gain / before for gain, before in zip(predicted, gaps, strict=False)),
         "realised_share": sum(gain / before for gain, before in zip(realised, gaps, strict=False)),
     }
-
-
-def _noisy(problem: Problem, options: DescentOptions, seed: int, step: int) -> Callable[[Tensor], Tensor]:
-    if not options.noise:
-        return problem
-    draws = torch.Generator().manual_seed(derive("noise", seed, step))
-    return lambda x: problem(x) + options.noise * torch.randn(x.shape[:-1], generator=draws, dtype=x.dtype)
 
 
 def table(rows: list[Row]) -> str:

@@ -1,0 +1,17 @@
+"""Times of jobs, taken side by side."""
+
+import time
+from collections.abc import Callable, Mapping
+
+Job = Callable[[], object]
+
+
+def alternating(jobs: Mapping[str, Job], repetitions: int) -> dict[str, list[float]]:
+    """Return the seconds of each job, `repetitions` times in turn: what slows the machine for a while slows all."""
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for _ in range(repetitions):
+        for name, job in jobs.items():
+            began = time.perf_counter()
+            job()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
