@@ -12,10 +12,15 @@ from zobench.naming import require_known
 
 
 class Example(NamedTuple):
-    """One question: the prompt, and which candidate continues it."""
+    """One question: the prompt, the continuations among which the model chooses, and the index of the right one.
+
+    Where an answer is generated instead, `answers` are the right ones, and the one candidate is the training target.
+    """
 
     prompt: str
     label: int
+    candidates: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 class Labelled(NamedTuple):
@@ -52,7 +57,7 @@ class Task:
 
     def example(self, row: Labelled) -> Example:
         """Return the prompt of a row: its text, stripped, and the suffix."""
-        return Example(row.text.strip() + self.suffix, row.label)
+        return Example(row.text.strip() + self.suffix, row.label, self.candidates)
 
 
 def shipped(name: str) -> Callable[[str | None], Pools]:
