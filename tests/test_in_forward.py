@@ -13,8 +13,8 @@ from torch.nn import functional
 from zobench import InForwardSpace, ModuleSpace, layout, methods, query
 from zobench.law import LAWS
 from zobench.layout import Block, Segment
-from zobench.space import blocks
 from zobench.space.lazy_rows import overlaps
+from zobench.space.threads import in_parallel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -202,17 +202,19 @@ def test_the_number_of_threads_changes_nothing(small_blocks):
 
 
 def test_an_error_in_any_block_is_told():
-    work = [Block(Segment("x", 10), i, i, i + 1, i) for i in range(10)]
+    waiting = iter(range(10))
 
-    def fail(block):
-        if block.index == 7:
-            raise ValueError("block 7")
+    def take():
+        for number in waiting:
+            if number == 7:
+                raise ValueError("block 7")
 
     for threads in (1, 3):
         torch.set_num_threads(threads)
+        waiting = iter(range(10))
         try:
             with pytest.raises(ValueError, match="block 7"):
-                blocks.for_each(work, fail)
+                in_parallel(take, 10, torch.device("cpu"))
             assert torch.get_num_threads() == threads
         finally:
             torch.set_num_threads(1)

@@ -14,7 +14,7 @@ BLOCK_SIZE = 1 << 18  # 1 MiB of float32: a block is drawn and applied while it 
 class Segment:
     """One parameter: its canonical name, number of entries, and where and in which dtype its directions are drawn.
 
-    `decays` says whether weight decay applies to it (not to biases and norms).
+    `decays` says whether weight decay applies to it (not to biases and norms); `shape` is its own, where it has one.
     """
 
     name: str
@@ -22,6 +22,7 @@ class Segment:
     dtype: torch.dtype = torch.float64
     device: torch.device = CPU
     decays: bool = True
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,11 @@ class Layout:
     def blocks(self) -> tuple[Block, ...]:
         """The blocks of all segments, in order."""
         return tuple(self._cut())
+
+    @cached_property
+    def blocks_of(self) -> dict[str, tuple[Block, ...]]:
+        """The blocks of each segment."""
+        return {s.name: tuple(block for block in self.blocks if block.segment is s) for s in self.segments}
 
     def _cut(self) -> Iterator[Block]:
         offset = 0

@@ -6,27 +6,36 @@ from torch import Tensor
 
 from zobench import streams
 from zobench.keys import derive
-from zobench.law.law import DenseDirection, Direction, Law
+from zobench.law.law import Law
 from zobench.layout import Block, Layout
 from zobench.streams import Shape
 
 
-def _independent(stream: streams.Stream, key: int, index: int, batch: Shape) -> DenseDirection:
-    def draw(block: Block) -> Tensor:
-        segment = block.segment
-        block_key = derive(key, index, segment.name, block.index)
-        return stream(block_key, (*batch, block.size), segment.dtype, segment.device)
+@dataclass(frozen=True)
+class Independent:
+    """A direction whose entries are independent: each block is a stream of its own."""
 
-    return draw
+    stream: streams.Stream
+    key: int
+    index: int
+    batch: Shape
+
+    def __call__(self, block: Block) -> Tensor:
+        """Return the entries of a block."""
+        return self.stream(self.seed(block), (*self.batch, block.size), block.segment.dtype, block.segment.device)
+
+    def seed(self, block: Block) -> int:
+        """Return the key of the block's stream."""
+        return derive(self.key, self.index, block.segment.name, block.index)
 
 
 @dataclass(frozen=True)
 class Gaussian(Law):
     """u ~ N(0, I_d); c_d = d + 2. The law of MeZO and KerZOO."""
 
-    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> DenseDirection:
+    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Independent:
         """Return a direction of independent standard normals."""
-        return _independent(streams.normal, key, index, batch)
+        return Independent(streams.normal, key, index, batch)
 
     def fourth_moment(self, dim: int) -> float:
         """Return d + 2."""
@@ -37,9 +46,9 @@ class Gaussian(Law):
 class Rademacher(Law):
     """Independent signs; c_d = d. One random bit an entry."""
 
-    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
+    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Independent:
         """Return a direction of independent signs."""
-        return _independent(streams.signs, key, index, batch)
+        return Independent(streams.signs, key, index, batch)
 
     def fourth_moment(self, dim: int) -> float:
         """Return d."""

@@ -46,6 +46,15 @@ class Law(ABC):
     def fourth_moment(self, dim: int) -> float:
         """Return c_d in E[|u|^2 u u^T] = c_d I: the factor of |grad f|^2 in the second moment of c u."""
 
+    @property
+    def reads_weights(self) -> bool:
+        """Whether a direction depends on the undisplaced parameters, so that a space must `bind` the law first."""
+        return False
+
+    def bind(self, layout: Layout, weights: Callable[[Block], Tensor]) -> "Law":
+        """Return the law whose directions know what it read of the undisplaced parameters, block by block."""
+        return self
+
     def unit(self, dim: int) -> float:
         """Return the multiple of u that one unit of epsilon displaces."""
         return 1.0

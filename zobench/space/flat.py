@@ -88,7 +88,8 @@ class FlatSpace(Space):
         name = (law, key, index, batch)
         if name in self._remembered:
             return self._remembered[name]
-        draw = law.direction(key, index, self.layout, batch)
+        bound = law.bind(self.layout, lambda block: self.x[..., block.offset : block.offset + block.size])
+        draw = bound.direction(key, index, self.layout, batch)
         parts = [self._block(draw(block), (*batch, block.size)) for block in self.layout.blocks]
         u = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         if u.nbytes * (len(self._remembered) + 1) <= REMEMBERED_BYTES:

@@ -1,22 +1,32 @@
 """InForwardSpace: the parameters of a torch module, displaced where they are read instead of where they are stored."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from zobench.layout import Block
-from zobench.space.blocks import for_each
+from zobench.naming import require_known
 from zobench.space.lazy_rows import LazyRows, overlaps
-from zobench.space.meeting import Meeting, in_two_threads
+from zobench.space.meeting import Job, Meeting, in_two_threads
 from zobench.space.module import TORN, Displacement, ModuleSpace, evaluate
+from zobench.space.scratch import Scratch
+from zobench.space.support import Support
+from zobench.space.sweep import NOTHING, Drawn, Sweep, Update
+from zobench.space.threads import in_parallel
 
-Displace = Callable[[Block, list[Tensor], list[list[float]]], None]
-"""Fills a block of each target with what is stored, displaced by its amounts."""
+ROUNDING = ("nearest", "stochastic")
+
+
+class Owed(NamedTuple):
+    """An update that was asked for and is not yet written, and the entries that its directions live on."""
+
+    update: Update
+    support: Support
 
 
 class InForwardSpace(ModuleSpace):
@@ -28,37 +38,102 @@ class InForwardSpace(ModuleSpace):
     Losses and steps are those of ModuleSpace, without the rounding that displacing in place leaves behind.
 
     With `paired` two points of a line are looked at together, each in a thread with half of torch's threads, and share
-    one drawing of the direction: f must then be safe to call from two threads. A two-point step draws twice and writes
-    once; unpaired it draws three times.
+    one drawing of the direction: f must then be safe to call from two threads. With `deferred` a step is only noted,
+    and written as the next look reads each parameter, in the same pass over it: call settle_ before the module is used
+    elsewhere (evaluation, saving). Neither changes a bit of losses or parameters. A two-point step draws twice and
+    walks over the parameters once; without `deferred` twice, and unpaired it draws three times.
+
+    `rounding="stochastic"` rounds steps of bfloat16 parameters at random, without bias, by bits that the step's key
+    names: to the nearest, a step below half a unit in the last place is lost. `reads=torch.bfloat16` holds the
+    parameters as they are (float32, say: the master copy) and hands them to the layers in that dtype.
 
     f must read parameters as attributes of the modules that own them, as torch's layers do, in the thread that calls
-    it. Raises as ModuleSpace.
+    it.
+
+    Raises:
+        UnknownNameError: rounding is neither "nearest" nor "stochastic".
+        ValueError: as ModuleSpace; stochastic rounding of float16.
     """
 
-    def __init__(self, module: nn.Module, paired: bool = False) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        paired: bool = False,
+        deferred: bool = False,
+        rounding: str = "nearest",
+        reads: torch.dtype | None = None,
+    ) -> None:
         super().__init__(module)
-        self.paired = paired
-        self._blocks: dict[str, list[Block]] = {}
-        for block in self.layout.blocks:
-            self._blocks.setdefault(block.segment.name, []).append(block)
+        require_known(rounding, ROUNDING, "rounding")
+        if rounding == "stochastic" and any(p.dtype == torch.float16 for p in self._parameters.values()):
+            raise ValueError("rounding is stochastic, but parameters are float16: hold them in bfloat16 or float32")
+        self.paired, self.deferred, self.rounding, self.reads = paired, deferred, rounding, reads
         segments = {p.data_ptr(): name for name, p in self._parameters.items()}
         sharing = [p for p in module.parameters() if p.data_ptr() in segments and p.numel()]
         self._segments = {id(p): segments[p.data_ptr()] for p in sharing}
-        self._owners = [m for m in module.modules() if any(id(p) in self._segments for p in m._parameters.values())]
+        self._owners = [m for m in module.modules() if any(self._reads(p) for p in m._parameters.values())]
         tables = [m.weight for m in module.modules() if isinstance(m, nn.Embedding) and m.max_norm is None]
         self._tables = {self._segments[id(p)] for p in tables if id(p) in self._segments}
         self._on_cpu = all(segment.device.type == "cpu" for segment in self.layout.segments)
+        self._owed: dict[str, list[Owed]] = {}
+        self._paying = threading.Lock()
+        self._tearing: set[str] = set()
         self._views = threading.local()
+
+    def vector(self) -> Tensor:
+        """Return a copy of the settled parameters as one float64 vector, in the layout's order."""
+        self.settle_()
+        return super().vector()
+
+    def _undisplace(self) -> None:
+        """Nothing is ever displaced; what is owed knows its own support."""
+
+    def _reads(self, parameter: Any) -> bool:
+        cast = self.reads is not None and parameter is not None and parameter.is_floating_point()
+        return id(parameter) in self._segments or cast
+
+    def _update(self, moved: Displacement, shrink: float) -> Update:
+        update = super()._update(moved, shrink)
+        if self.rounding == "nearest":
+            return update
+        return update._replace(rounding=next((key for _, key, _ in moved), 0))
 
     def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
         if self._torn:
             raise RuntimeError(TORN)
-        if update is not None or shrink:
-            self._torn = True  # until the sweep is whole
-            self._sweep({}, update or {}, shrink)
-            self._torn = False
-        self._displacement = target
-        self._directions = {line: self._direction(line) for line in self._displacement or self._directions}
+        if update is None and not shrink:  # settle
+            self._pay(self._parameters)
+            return
+        owed = Owed(self._update(update or {}, shrink), self._support)
+        if owed.update.lines or shrink:
+            self.sweeps += 1
+            for name in self._parameters:
+                self._owed.setdefault(name, []).append(owed)
+        if not self.deferred:
+            self._pay(self._parameters)
+
+    def _pay(self, names: Sequence[str] | dict[str, Any]) -> None:
+        """Write what these parameters are owed, first things first."""
+        while due := {name: self._owed[name][0] for name in names if name in self._owed}:
+            for owed in {id(owed): owed for owed in due.values()}.values():
+                group = [name for name in due if due[name] is owed]
+                self._torn = True  # until the sweep is whole
+                self._write(group, owed.support, {True: owed.update, False: owed.update})
+                self._torn = False
+                for name in group:
+                    self._paid(name)
+
+    def _paid(self, name: str) -> None:
+        left = self._owed.pop(name, [])[1:]
+        if left:
+            self._owed[name] = left
+
+    def _owed_in_one(self, name: str) -> bool:
+        """Whether what a parameter is owed can be written while it is displaced: one update, of whole matrices."""
+        owed = self._owed.get(name, ())
+        shared = not self.paired or len(self._support.layout.blocks_of[name]) > 1
+        whole = name not in self._tables and name not in self._support.rows
+        return shared and whole and len(owed) == 1 and name not in owed[0].support.rows
 
     def _look(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
         """The losses of points of one line, two at a time where the space is paired."""
@@ -66,7 +141,10 @@ class InForwardSpace(ModuleSpace):
         return [loss for k in range(0, len(points), together) for loss in self._look_at(f, points[k : k + together])]
 
     def _look_at(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
-        self._move_to(points[-1])
+        if self._torn:
+            raise RuntimeError(TORN)
+        self._directions = {line: self._direction(line) for line in points[0]}
+        self._pay([name for name in self._owed if not (points[0] and self._owed_in_one(name))])
         meeting = Meeting() if len(points) == 2 else None
 
         def look(index: int) -> float:
@@ -78,8 +156,11 @@ class InForwardSpace(ModuleSpace):
                 if meeting:
                     meeting.leave()
 
-        with self._displaced():
-            return in_two_threads(look) if meeting else [look(0)]
+        try:
+            with self._displaced():
+                return in_two_threads(look) if meeting else [look(0)]
+        finally:
+            self._torn = bool(self._tearing)
 
     @contextmanager
     def _displaced(self) -> Iterator[None]:
@@ -95,10 +176,13 @@ class InForwardSpace(ModuleSpace):
     def _read(self, parameter: Any) -> Any:
         name = self._segments.get(id(parameter))
         view: _View | None = getattr(self._views, "latest", None)
-        if name is None or view is None:
+        if view is None:
             return parameter
-        if name in self._tables:
-            return LazyRows(parameter, partial(view.rows, name), partial(view.whole, name))
+        if name is None:
+            return parameter.to(self.reads) if self._reads(parameter) else parameter
+        if name in self._tables or name in self._support.rows:
+            dtype = self.reads or parameter.dtype
+            return LazyRows(parameter, dtype, partial(view.rows, name), partial(view.whole, name))
         return view.whole(name)
 
 
@@ -111,56 +195,109 @@ class _View:
         self.draws = [space._directions[line] for line in lines]
         self.amounts = [[point[line] for line in lines] for point in points]
         self._latest: tuple[str, Tensor] | None = None
+        self._chosen: dict[str, Tensor] = {}
+        self._scratch = Scratch()
 
     def whole(self, name: str) -> Tensor:
         """The displaced parameter; the latest is kept, as layers may read one twice."""
+        stored = self.space._parameters[name]
+        if name in self.space._support.rows:
+            raise ValueError(
+                f"all of {name!r} was read, but directions are restricted to some of its rows: the loss depends on the "
+                "others too, as a normaliser over the whole vocabulary does; lift the restriction"
+            )
         if self._latest is None or self._latest[0] != name:
             self._latest = None  # its memory is free for the next one
-            copy = torch.empty_like(self.space._parameters[name])
-            self._fill(name, copy, self._displace)
+            copy = self._scratch.like(stored, self.space.reads or stored.dtype)
+            self._fill(name, copy)
             self._latest = (name, copy)
         return self._latest[1]
 
     def rows(self, name: str, wanted: Tensor) -> Tensor:
         """The displaced rows of a table, in ascending order; blocks that hold none of them are not drawn."""
-        found = self.space._parameters[name].detach()[wanted]
-        self._fill(name, found, partial(self._displace_rows, wanted))
-        return found
+        stored = self.space._parameters[name].detach()
+        dtype = self.space.reads or stored.dtype
+        if name in self.space._support.rows:
+            return self._chosen_rows(name, stored, dtype, wanted)
+        found = stored[wanted]
+        if self.draws:
+            self._share(name, found, partial(_RowSweep, self._blocks(name), wanted))
+        return found.to(dtype)
+
+    def _chosen_rows(self, name: str, stored: Tensor, dtype: torch.dtype, wanted: Tensor) -> Tensor:
+        rows = self.space._support.rows[name]
+        places = torch.searchsorted(rows, wanted).clamp_(max=len(rows) - 1)
+        if not torch.equal(rows[places], wanted):
+            row = int(wanted[rows[places] != wanted][0])
+            raise ValueError(f"row {row} of {name!r} was looked up, but directions are restricted to others")
+        if name not in self._chosen:
+            entries = self.space._support.entries(name, stored)
+            displaced = torch.empty_like(entries, dtype=dtype)
+            Sweep(self._blocks(name), entries, NOTHING, self._lines((self.index,)), [displaced]).take()
+            self._chosen[name] = displaced.view(-1, stored.shape[1])
+        return self._chosen[name][places]
+
+    def _fill(self, name: str, mine: Tensor) -> None:
+        """Displace a whole parameter, and write what it is owed in the same pass."""
+        owed = self.space._owed.get(name)
+        update = owed[0].update if owed else NOTHING
+        if owed:
+            self.space._tearing.add(name)
+        stored = self.space._parameters[name].detach().view(-1)
+
+        def make(update: Update, lines: list[Drawn], targets: list[Tensor]) -> Sweep:
+            return Sweep(self._blocks(name), stored, update, lines, [target.view(-1) for target in targets])
+
+        self._share(name, mine, make, update)
+        if owed:
+            self.space._tearing.discard(name)
+            self.space._paid(name)
+
+    def _share(self, name: str, mine: Tensor, make: Callable[..., Job], update: Update = NOTHING) -> None:
+        """Do make(update, lines, targets), for both points together if the other thread reads this parameter too."""
+        parts, device = len(self._blocks(name)), mine.device
+        alone = (self._lines((self.index,)), [mine])
+        if self.meeting is None or parts == 1:  # waiting for the other thread costs more than drawing a block
+            in_parallel(make(update, *alone).take, parts, device)
+            return
+        with self.meeting.over(self.index, name, mine, partial(make, update, self._lines((0, 1)))) as job:
+            if job is not None:
+                in_parallel(job.take, parts, device)
+                return
+        with self.space._paying:  # the other thread reads something else, or nothing any more
+            self.space._pay([name])
+        in_parallel(make(NOTHING, *alone).take, parts, device)
+
+    def _blocks(self, name: str) -> Sequence[Block]:
+        return self.space._support.layout.blocks_of[name]
+
+    def _lines(self, points: Sequence[int]) -> list[Drawn]:
+        return [Drawn(draw, [self.amounts[p][i] for p in points]) for i, draw in enumerate(self.draws)]
+
+
+class _RowSweep:
+    """Displaces rows of a matrix, given for each target in ascending order; blocks that hold none are not drawn."""
+
+    def __init__(
+        self, blocks: Sequence[Block], wanted: Tensor, _: Update, lines: list[Drawn], targets: list[Tensor]
+    ) -> None:
+        self.wanted, self.lines, self.targets = wanted, lines, targets
+        self._waiting = iter(blocks)
 
     @torch.no_grad()
-    def _fill(self, name: str, mine: Tensor, displace: Displace) -> None:
-        blocks = self.space._blocks[name]
-        if self.meeting is None or len(blocks) == 1:
-            for_each(blocks, lambda block: displace(block, [mine], [self.amounts[self.index]]))
-            return
-        with self.meeting.over(self.index, name, mine) as targets:
-            if targets is None:  # the other thread reads something else, or nothing any more
-                for_each(blocks, lambda block: displace(block, [mine], [self.amounts[self.index]]))
-            else:
-                for_each(blocks[self.index :: 2], lambda block: displace(block, targets, self.amounts))
-
-    def _displace(self, block: Block, targets: list[Tensor], amounts: list[list[float]]) -> None:
-        parts = [target.detach().view(-1)[block.start : block.stop] for target in targets]
-        stored = [self.space._view(block)] * len(parts)
-        for i, draw in enumerate(self.draws):
-            u = draw(block)
-            if u is not None:
-                stored = [torch.add(s, u, alpha=a[i], out=p) for s, p, a in zip(stored, parts, amounts, strict=True)]
-        for source, part in zip(stored, parts, strict=True):
-            if source is not part:
-                part.copy_(source)
-
-    def _displace_rows(self, wanted: Tensor, block: Block, targets: list[Tensor], amounts: list[list[float]]) -> None:
-        meetings = overlaps(block, wanted, targets[0].shape[1])
-        for i, draw in enumerate(self.draws if meetings else ()):
-            u = draw(block)
-            if u is None:
-                continue
-            for part, rows, columns, offset in meetings:
-                length = columns.stop - columns.start
-                seen = u[offset:][: (len(u) - offset) // length * length].view(-1, length)[rows]
-                for target, amount in zip(targets, amounts, strict=True):
-                    target[part, columns] += amount[i] * seen
+    def take(self) -> None:
+        """Displace what lies in the blocks that no other thread has taken."""
+        for block in self._waiting:
+            meetings = overlaps(block, self.wanted, self.targets[0].shape[1])
+            for draw, amounts in self.lines if meetings else ():
+                u = draw(block)
+                if u is None:
+                    continue
+                for part, rows, columns, offset in meetings:
+                    length = columns.stop - columns.start
+                    seen = u[offset:][: (len(u) - offset) // length * length].view(-1, length)[rows]
+                    for target, amount in zip(self.targets, amounts, strict=True):
+                        target[part, columns] += amount * seen
 
 
 class _Reading(dict[str, Any]):

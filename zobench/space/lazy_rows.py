@@ -17,8 +17,8 @@ class LazyRows:
     use asks `whole` for all of it.
     """
 
-    def __init__(self, parameter: Tensor, rows: Rows, whole: Callable[[], Tensor]) -> None:
-        self.shape, self.dtype, self.device, self.ndim = parameter.shape, parameter.dtype, parameter.device, 2
+    def __init__(self, parameter: Tensor, dtype: torch.dtype, rows: Rows, whole: Callable[[], Tensor]) -> None:
+        self.shape, self.dtype, self.device, self.ndim = parameter.shape, dtype, parameter.device, 2
         self.rows, self.whole = rows, whole
 
     def __getitem__(self, index: Any) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,16 @@ class OtherPointError(RuntimeError):
     """The other thread failed while both were filling a parameter; its own error says why."""
 
 
+class Job(Protocol):
+    """Work that threads share."""
+
+    def take(self) -> None:
+        """Do what no other thread has taken."""
+
+
+Make = Callable[[list[Tensor]], Job]
+
+
 class Meeting:
     """Where two threads wait for each other, parameter by parameter."""
 
@@ -24,22 +34,22 @@ class Meeting:
         self._changed = threading.Condition()
         self._round, self._waiting, self._left = 0, 0, False
         self._brought: dict[int, tuple[str, Tensor]] = {}
-        self._met: list[tuple[str, Tensor]] = []  # what both had brought when the later of them came
+        self._job: Job | None = None  # what both do, made by the later of them
 
     @contextmanager
-    def over(self, index: int, name: str, mine: Tensor) -> Iterator[list[Tensor] | None]:
-        """Give both threads' targets, of which each fills its share of blocks in both; at the end both are whole.
+    def over(self, index: int, name: str, mine: Tensor, make: Make) -> Iterator[Job | None]:
+        """Give make(both threads' targets) to both, to be done together; at the end both targets are whole.
 
         None if the other thread reads something else or has left: then each goes on alone, here and from now on.
         """
         self._brought[index] = (name, mine)
-        brought = self._met if self._both_here() else []
-        if len(brought) < 2 or any((other, target.shape) != (name, mine.shape) for other, target in brought):
+        job = self._job if self._both_here(make) else None
+        if job is None:
             self.leave()
             yield None
             return
         try:
-            yield [target for _, target in brought]
+            yield job
         except BaseException:
             self.leave()
             raise
@@ -52,7 +62,7 @@ class Meeting:
             self._left = True
             self._changed.notify_all()
 
-    def _both_here(self) -> bool:
+    def _both_here(self, make: Make | None = None) -> bool:
         """Wait for the other thread; False if it has left."""
         with self._changed:
             if self._left:
@@ -60,11 +70,17 @@ class Meeting:
             now = self._round
             self._waiting += 1
             if self._waiting == 2:
+                if make is not None:
+                    self._job = self._made(make)
                 self._round, self._waiting = now + 1, 0
-                self._met = [self._brought[index] for index in sorted(self._brought)]
                 self._changed.notify_all()
             self._changed.wait_for(lambda: self._round > now or self._left)
             return self._round > now
+
+    def _made(self, make: Make) -> Job | None:
+        brought = [self._brought[index] for index in sorted(self._brought)]
+        alike = len({(name, target.shape) for name, target in brought}) == 1
+        return make([target for _, target in brought]) if alike else None
 
 
 def in_two_threads(work: Callable[[int], Result]) -> list[Result]:

@@ -1,6 +1,6 @@
 """ModuleSpace: the parameters of a torch module, displaced in place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from zobench.combination import Combination
 from zobench.law import Direction, Law
-from zobench.layout import Block, Layout, Segment
 from zobench.plan import Plan
-from zobench.space.blocks import for_each
+from zobench.space.motion import Motion, motion
 from zobench.space.space import Space, require_finite
+from zobench.space.support import Rows, Support
+from zobench.space.sweep import Drawn, Sweep, Update, run
 
 Line = tuple[Law, int, int]
 Displacement = dict[Line, float]
@@ -35,11 +36,29 @@ class ModuleSpace(Space):
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._parameters = _trainable(module)
-        self.layout = Layout(tuple(_segment(name, p) for name, p in self._parameters.items()))
+        self._support = Support.whole(self._parameters)
+        self.layout = self._support.layout
         self._displacement: Displacement = {}
         self._directions: dict[Line, Direction] = {}
+        self._bound: dict[tuple[Law, int], Law] = {}
         self._trusted = self._torn = False
         self.sweeps = 0
+
+    def restrict(self, rows: Mapping[str, Rows]) -> None:
+        """Let directions live on these rows of these matrices, and on all of every other parameter, until told anew.
+
+        A loss that reads no other row of them does not notice the difference: its gradient is zero there, so that the
+        estimate keeps its mean and loses the noise of the other rows, which then do not move (but decay as before).
+        The layout becomes that of the smaller space. Restrict before the plan of each minibatch, and before its step is
+        replayed; `{}` lifts it.
+
+        Raises:
+            ValueError: a name is no trainable matrix, or a row is out of range.
+        """
+        self._undisplace()
+        self._support = Support.whole(self._parameters).restricted(rows)
+        self.layout = self._support.layout
+        self._directions, self._bound = {}, {}
 
     def losses(self, f: Callable[[], Any], plan: Plan) -> Tensor:
         """Return the losses of the plan's points, float64 (n, m), and leave the module at the last of them.
@@ -53,6 +72,7 @@ class ModuleSpace(Space):
             raise ValueError(f"a module holds one point, but the plan has batch {plan.batch}: ask with batch=()")
         try:
             self._require_trusted(f)
+            self._bind(plan.law, plan.key)
             return self._visit(f, plan)
         except BaseException:
             if not self._torn:
@@ -63,8 +83,7 @@ class ModuleSpace(Space):
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
         unit = plan.law.unit(self.layout.dim)
         if any(map(any, plan.base)):
-            self.settle_()
-            losses[:] = evaluate(f)
+            (losses[:],) = self._look(f, [{}])
         for i, row in enumerate(plan.offsets.tolist()):
             line = (plan.law, plan.key, i)
             apart = [k for k, is_base in enumerate(plan.base[i]) if not is_base]
@@ -87,20 +106,36 @@ class ModuleSpace(Space):
         except FloatingPointError:
             self.settle_()
             raise
-        update: Displacement = {}
+        self._move_to({}, self._moved(combination, scale), shrink)
+
+    def motion(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> Motion:
+        """Return what step_ with these arguments would do to the entries as they are stored; nothing is written. Cost:
+        one sweep, no loss.
+        """
+        self.settle_()
+        update = self._update(self._moved(combination, scale), shrink)
+        return motion(self._support, update)
+
+    def _moved(self, combination: Combination, scale: float) -> Displacement:
+        total: Displacement = {}
         for law, key, coefficients in combination.terms:
+            self._bind(law, key)
             for i, coefficient in enumerate(coefficients.tolist()):
                 line = (law, key, i)
-                update[line] = update.get(line, 0.0) + coefficient
-        moved = {line: scale * total / line[0].unit(self.layout.dim) for line, total in update.items()}
-        self._move_to({}, moved, shrink)
+                total[line] = total.get(line, 0.0) + coefficient
+        return {line: scale * amount / line[0].unit(self.layout.dim) for line, amount in total.items()}
+
+    def _update(self, moved: Displacement, shrink: float) -> Update:
+        lines = [Drawn(self._direction(line), (amount,)) for line, amount in moved.items() if amount]
+        return Update(1.0 - shrink, lines)
 
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
         total = torch.zeros(self.layout.dim, dtype=torch.float64)
         for law, key, coefficients in combination.terms:
+            self._bind(law, key)
             for i, coefficient in enumerate(coefficients.tolist()):
-                draw = law.direction(key, i, self.layout, ())
+                draw = self._direction((law, key, i))
                 for block in self.layout.blocks:
                     u = draw(block)
                     if u is not None:
@@ -112,18 +147,24 @@ class ModuleSpace(Space):
         """Return the inner product of the combination with the parameters' .grad, block by block, in float64."""
         total = 0.0
         for law, key, coefficients in combination.terms:
+            self._bind(law, key)
             for i, coefficient in enumerate(coefficients.tolist()):
-                draw = law.direction(key, i, self.layout, ())
+                draw = self._direction((law, key, i))
                 for block in self.layout.blocks:
-                    gradient, u = self._parameters[block.segment.name].grad, draw(block)
+                    name, u = block.segment.name, draw(block)
+                    gradient = self._parameters[name].grad
                     if gradient is not None and u is not None:
-                        part = gradient.view(-1)[block.start : block.stop].double() @ u.double()
+                        part = self._support.entries(name, gradient)[block.start : block.stop].double() @ u.double()
                         total += coefficient / law.unit(self.layout.dim) * float(part)
         return total
 
     def settle_(self) -> None:
         """Bring the module back from the last point of a plan."""
         self._move_to({})
+
+    def _undisplace(self) -> None:
+        """Make the stored parameters those that directions were added to."""
+        self.settle_()
 
     def vector(self) -> Tensor:
         """Return a copy of the parameters as one float64 vector, in the layout's order: for tests and small models."""
@@ -150,34 +191,47 @@ class ModuleSpace(Space):
         self._sweep(back, forth, shrink)
         self._displacement, self._torn = target, False
 
-    @torch.no_grad()
     def _sweep(self, back: Displacement, forth: Displacement, shrink: float) -> None:
         """Replace x by keep * (x + back) + forth in one pass, drawing each block once."""
+        keep = 1.0 - shrink
         lines = [line for line in back | forth if back.get(line, 0.0) + forth.get(line, 0.0) or shrink]
         if not lines and not shrink:
             return
         self.sweeps += 1
         self._directions = {line: self._direction(line) for line in lines}
+        amounts = [(back.get(line, 0.0), forth.get(line, 0.0)) for line in lines]
 
-        def move(block: Block) -> None:
-            view = self._view(block)
-            keep = 1.0 - shrink if block.segment.decays else 1.0
+        def update(decays: bool) -> Update:
+            kept = keep if decays else 1.0
+            pairs = zip(self._directions.values(), amounts, strict=True)
+            return Update(keep, [Drawn(draw, (kept * owed + moved,)) for draw, (owed, moved) in pairs])
+
+        self._write(self._parameters, self._support, {decays: update(decays) for decays in (True, False)})
+
+    @torch.no_grad()
+    def _write(self, names: Iterable[str], support: Support, updates: Mapping[bool, Update]) -> None:
+        """Update these parameters, by updates[whether they decay]."""
+        entries = {name: support.entries(name, self._parameters[name].detach()) for name in names}
+        cut = support.layout.blocks_of
+        run([Sweep(cut[name], entries[name], updates[cut[name][0].segment.decays]) for name in entries])
+        for name in entries.keys() & support.rows.keys():
+            parameter = self._parameters[name].detach()
+            keep = updates[True].keeps(support.layout.blocks_of[name][0])
             if keep != 1.0:
-                view.mul_(keep)
-            for line, draw in self._directions.items():
-                u = draw(block)
-                if u is not None:
-                    view.add_(u, alpha=keep * back.get(line, 0.0) + forth.get(line, 0.0))
-
-        for_each(self.layout.blocks, move)
-
-    def _view(self, block: Block) -> Tensor:
-        return self._parameters[block.segment.name].detach().view(-1)[block.start : block.stop]
+                parameter.mul_(keep)
+            parameter[support.rows[name]] = entries[name].view(-1, parameter.shape[1])
 
     def _direction(self, line: Line) -> Direction:
         """The line's direction, from the last sweep if it was there: a law that needs a norm looks for it once."""
         law, key, index = line
-        return self._directions.get(line) or law.direction(key, index, self.layout, ())
+        bound = self._bound.get((law, key), law)
+        return self._directions.get(line) or bound.direction(key, index, self.layout, ())
+
+    def _bind(self, law: Law, key: int) -> None:
+        """Let a law that reads the undisplaced parameters do so, unless it has for this key."""
+        if law.reads_weights and (law, key) not in self._bound:
+            self.settle_()
+            self._bound = {(law, key): law.bind(self.layout, self._support.stored)}
 
     def _require_trusted(self, f: Callable[[], Any]) -> None:
         if not self._trusted and any(m.training for m in self.module.modules()):
@@ -234,9 +288,3 @@ def _require_disjoint(name: str, memory: tuple[int, int, int], ranges: dict[tupl
     for (other, first, last), owner in ranges.items():
         if other == storage and start < last and first < stop:
             raise ValueError(f"parameters {owner!r} and {name!r} overlap in memory but are not equal: copy one")
-
-
-def _segment(name: str, parameter: Tensor) -> Segment:
-    draw_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    decays = parameter.ndim >= 2 and not any(word in name.lower() for word in ("bias", "norm"))
-    return Segment(name, parameter.numel(), draw_dtype, parameter.device, decays)

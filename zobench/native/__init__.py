@@ -1,0 +1,184 @@
+"""The sweep over a parameter in C: drawn and applied in one pass, with the numbers of the eager path.
+
+Compiled once by the machine's C compiler and kept in the user's cache folder. It is used only where it gives torch's
+own numbers to the bit, which is tried when it is loaded; without a compiler, or with ZOBENCH_NATIVE=0, torch does the
+same in more passes.
+"""
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).parent / "sweep.c"
+FLAGS = (
+    "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing",
+    "-shared", "-fPIC",
+)  # fmt: skip
+TYPES = {torch.float32: 0, torch.bfloat16: 1}
+GROUP = 16
+"""Fewer numbers than this torch draws in another way."""
+
+
+class NativeLine(NamedTuple):
+    """A direction's streams, normals or signs, one seed a block; and its amounts, one for the stored values or one for
+    each point.
+    """
+
+    signs: bool
+    seeds: Sequence[int]
+    amounts: Sequence[float]
+
+
+class _Line(ctypes.Structure):
+    _fields_ = (
+        ("seeds", ctypes.POINTER(ctypes.c_uint32)),
+        ("amounts", ctypes.POINTER(ctypes.c_float)),
+        ("kind", ctypes.c_int32),
+    )
+
+
+class _Sweep(ctypes.Structure):
+    _fields_ = (
+        ("stored", ctypes.c_void_p),
+        ("targets", ctypes.POINTER(ctypes.c_void_p)),
+        ("owed", ctypes.POINTER(_Line)),
+        ("lines", ctypes.POINTER(_Line)),
+        ("rounding", ctypes.POINTER(ctypes.c_uint32)),
+        ("count", ctypes.c_int64),
+        ("block", ctypes.c_int64),
+        ("owed_count", ctypes.c_int32),
+        ("line_count", ctypes.c_int32),
+        ("points", ctypes.c_int32),
+        ("type", ctypes.c_int32),
+        ("target_type", ctypes.c_int32),
+        ("keep", ctypes.c_float),
+    )
+
+
+class Sweep:
+    """stored <- keep * stored + sum of amount * u over `owed`; targets[p] <- that + sum of amounts[p] * u over `lines`.
+
+    All are contiguous vectors; the targets have one dtype. With `rounding` (bfloat16; a seed for each block of `block`
+    entries) the stored values are rounded once and at random.
+    """
+
+    def __init__(
+        self,
+        stored: Tensor,
+        block: int,
+        keep: float,
+        owed: Sequence[NativeLine],
+        lines: Sequence[NativeLine],
+        targets: Sequence[Tensor],
+        rounding: Sequence[int] | None,
+    ) -> None:
+        self._held = (stored, targets)  # and with them the memory that the pointers name
+        self._taken = ctypes.c_int64(0)
+        kind = TYPES[targets[0].dtype] if targets else 0
+        self._sweep = _Sweep(
+            stored.data_ptr(), (ctypes.c_void_p * len(targets))(*(target.data_ptr() for target in targets)),
+            _lines(owed), _lines(lines), None if rounding is None else _seeds(rounding), stored.numel(), block,
+            len(owed), len(lines), len(targets), TYPES[stored.dtype], kind, keep,
+        )  # fmt: skip
+
+    def take(self) -> None:
+        """Sweep the blocks that no other caller has taken; the interpreter goes on meanwhile.
+
+        Raises:
+            MemoryError: no memory for a few chunks.
+        """
+        if _library().sweep(ctypes.byref(self._sweep), ctypes.byref(self._taken)):
+            raise MemoryError("the native sweep found no memory for its chunks")
+
+
+def _lines(lines: Sequence[NativeLine]) -> Any:
+    return (_Line * len(lines))(
+        *(_Line(_seeds(x.seeds), (ctypes.c_float * len(x.amounts))(*x.amounts), int(x.signs)) for x in lines)
+    )
+
+
+def _seeds(keys: Sequence[int]) -> Any:
+    return (ctypes.c_uint32 * len(keys))(*(key & 0xFFFFFFFF for key in keys))
+
+
+def status() -> str:
+    """Return "in use", or why the native sweep is not."""
+    return _loaded()[1]
+
+
+def available() -> bool:
+    """Whether the native sweep is in use."""
+    return _loaded()[0] is not None
+
+
+def normals(seed: int, count: int) -> Tensor:
+    """Return float32 (count,) with the numbers of torch.randn under a CPU generator of this seed; 16 or more."""
+    out = torch.empty(count)
+    _library().normals(ctypes.c_uint32(seed & 0xFFFFFFFF), ctypes.c_void_p(out.data_ptr()), ctypes.c_long(count))
+    return out
+
+
+def _library() -> Any:
+    library, reason = _loaded()
+    if library is None:
+        raise RuntimeError(f"the native sweep is not in use: {reason}")
+    return library
+
+
+@cache
+def _loaded() -> tuple[Any, str]:
+    if os.environ.get("ZOBENCH_NATIVE", "1") == "0":
+        return None, "turned off by ZOBENCH_NATIVE=0"
+    compiler = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        return None, "no C compiler was found"
+    try:
+        library = ctypes.CDLL(str(_built(compiler)))
+    except (OSError, subprocess.SubprocessError) as error:
+        return None, f"it could not be built: {error}"
+    return (library, "in use") if _agrees(library) else (None, "its numbers are not those of torch on this machine")
+
+
+def _built(compiler: str) -> Path:
+    """The compiled library, built if it is not there; its name tells source, flags, compiler and processor."""
+    told = "\n".join((SOURCE.read_text(), *FLAGS, compiler, _processor()))
+    cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    file = cache_home / "zobench" / f"sweep-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=file.parent) as aside:
+            out = Path(aside) / file.name
+            subprocess.run(
+                [compiler, *FLAGS, str(SOURCE), "-o", str(out), "-lm"], check=True, capture_output=True, timeout=120
+            )
+            out.replace(file)  # whole or not at all, also where two processes build it
+    return file
+
+
+def _processor() -> str:
+    """What tells processors apart whose instructions differ."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine() + platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())
+
+
+def _agrees(library: Any) -> bool:
+    out, count = torch.empty(10_007), 10_007
+    for seed in (0, 5, 2**32 - 1):
+        library.normals(ctypes.c_uint32(seed), ctypes.c_void_p(out.data_ptr()), ctypes.c_long(count))
+        if not torch.equal(out, torch.randn(count, generator=torch.Generator().manual_seed(seed))):
+            return False
+    return True

@@ -1,0 +1,50 @@
+"""Motion: what is left of a step when it is rounded to the dtype of the parameters."""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from zobench.space.support import Support
+from zobench.space.sweep import Sweep, Update, run
+
+
+class Motion(NamedTuple):
+    """The realised step r = stored after - stored before against the intended one s, over all entries of the layout.
+
+    `moved`: share of entries with r != 0, among those with s != 0. `cosine`: <r, s> / (|r| |s|), and NaN where r or s
+    is zero. `length`: |r| / |s|. Rounding to the nearest swallows what is below half a unit in the last place.
+    """
+
+    moved: float
+    cosine: float
+    length: float
+
+
+@torch.no_grad()
+def motion(support: Support, update: Update) -> Motion:
+    """Return the motion of an update, without writing it."""
+    meant = moved = product = squared_meant = squared_real = 0.0
+    for name, blocks in support.layout.blocks_of.items():
+        before = support.entries(name, support.parameters[name].detach())
+        after = before.clone()
+        run([Sweep(blocks, after, update)])
+        for block in blocks:
+            old, new = (x[block.start : block.stop].double() for x in (before, after))
+            exact = old * update.keeps(block)
+            for draw, amounts in update.lines:
+                u = draw(block)
+                if u is not None:
+                    exact += amounts[0] * u.double()
+            intended, realised = exact - old, new - old
+            meant += int((intended != 0).sum())
+            moved += int(((realised != 0) & (intended != 0)).sum())
+            product += float(intended @ realised)
+            squared_meant += float(intended @ intended)
+            squared_real += float(realised @ realised)
+    lengths = math.sqrt(squared_meant) * math.sqrt(squared_real)
+    return Motion(
+        moved / meant if meant else math.nan,
+        product / lengths if lengths else math.nan,
+        math.sqrt(squared_real / squared_meant) if squared_meant else math.nan,
+    )

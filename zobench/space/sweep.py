@@ -1,0 +1,144 @@
+"""What a sweep does to one block: pay what is owed to the stored values, and write them displaced to each point."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zobench import native, streams
+from zobench.keys import derive
+from zobench.law import Direction
+from zobench.law.independent import Independent
+from zobench.layout import Block
+from zobench.space.threads import in_parallel
+
+Amounts = Sequence[float]
+
+
+class Drawn(NamedTuple):
+    """A direction, and its amount in the stored values or at each point."""
+
+    draw: Direction
+    amounts: Amounts
+
+
+class Update(NamedTuple):
+    """x <- keep x + sum of amounts u, where keep is 1 on segments that do not decay.
+
+    With a `rounding` key the sum is rounded once and at random, without bias, where x is bfloat16.
+    """
+
+    keep: float
+    lines: Sequence[Drawn]
+    rounding: int | None = None
+
+    def keeps(self, block: Block) -> float:
+        """Return keep, as far as the block decays."""
+        return self.keep if block.segment.decays else 1.0
+
+
+NOTHING = Update(1.0, ())
+
+
+class Sweep:
+    """One pass over a parameter: its stored values are updated, and each target is filled with them displaced along the
+    lines. Threads that share a sweep share its blocks; who ends last has waited for nobody.
+
+    `stored` and the targets are vectors of the segment that `blocks` cut. The numbers drawn for a block depend on its
+    key alone, so that order and number of threads do not change the result.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        stored: Tensor,
+        update: Update,
+        lines: Sequence[Drawn] = (),
+        targets: Sequence[Tensor] = (),
+    ) -> None:
+        self.blocks, self.stored, self.update, self.lines, self.targets = blocks, stored, update, lines, targets
+        self._waiting = iter(blocks)  # a list's iterator gives each block to one thread
+        self._native = _native(self)
+
+    def seed(self, block: Block) -> int | None:
+        """Return the key of a block's random rounding; None if it is rounded to the nearest."""
+        key = self.update.rounding
+        if key is None or self.stored.dtype != torch.bfloat16:
+            return None
+        return derive(key, "rounding", block.segment.name, block.index)
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Sweep the blocks that no other thread has taken."""
+        if self._native is not None:
+            self._native.take()
+            return
+        for block in self._waiting:
+            self._sweep(block)
+
+    def _sweep(self, block: Block) -> None:
+        part = slice(block.start, block.stop)
+        _pay(block, self.stored[part], self.update, self.seed(block))
+        for target in self.targets:
+            target[part].copy_(self.stored[part])
+        for draw, amounts in self.lines:
+            u = draw(block)
+            for target, amount in zip(self.targets, amounts, strict=True):
+                _add(target[part], u, amount)
+
+
+def _pay(block: Block, stored: Tensor, update: Update, seed: int | None) -> None:
+    keep = update.keeps(block)
+    if keep == 1.0 and not update.lines:
+        return
+    total = stored if seed is None else stored.float()
+    if keep != 1.0:
+        total.mul_(keep)
+    for draw, amounts in update.lines:
+        _add(total, draw(block), amounts[0])
+    if seed is not None:
+        bits = total.view(torch.int32).add_(streams.words16(seed, block.size).to(total.device))
+        stored.copy_(bits.bitwise_and_(-0x10000).view(torch.float32))
+
+
+def _add(total: Tensor, u: Tensor | None, amount: float) -> None:
+    if u is not None and amount:
+        total.add_(u, alpha=amount)
+
+
+STREAMS = {streams.normal: False, streams.signs: True}
+
+
+def _native(job: Sweep) -> native.Sweep | None:
+    """The sweep in C, if it can do this one."""
+    tensors = (job.stored, *job.targets)
+    here = all(t.device.type == "cpu" and t.dtype in native.TYPES and t.is_contiguous() for t in tensors)
+    drawable = all(block.size >= native.GROUP and block.segment.dtype == torch.float32 for block in job.blocks)
+    owed, lines = _native_lines(job.blocks, job.update.lines), _native_lines(job.blocks, job.lines)
+    if not (here and drawable and job.blocks and native.available()) or owed is None or lines is None:
+        return None
+    seeds = [job.seed(block) for block in job.blocks]
+    rounding = [seed for seed in seeds if seed is not None] or None
+    keep, size = job.update.keeps(job.blocks[0]), job.blocks[0].size
+    return native.Sweep(job.stored, size, keep, owed, lines, job.targets, rounding)
+
+
+def _native_lines(blocks: Sequence[Block], lines: Sequence[Drawn]) -> list[native.NativeLine] | None:
+    found = []
+    for draw, amounts in lines:
+        if not isinstance(draw, Independent) or draw.stream not in STREAMS or draw.batch:
+            return None
+        found.append(native.NativeLine(STREAMS[draw.stream], [draw.seed(block) for block in blocks], amounts))
+    return found
+
+
+def run(jobs: Sequence[Sweep]) -> None:
+    """Sweep all parameters, on as many threads as torch uses; they must not share what they write."""
+
+    def take() -> None:
+        for job in jobs:
+            job.take()
+
+    if jobs:
+        in_parallel(take, sum(len(job.blocks) for job in jobs), jobs[0].stored.device)

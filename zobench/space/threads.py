@@ -1,0 +1,46 @@
+"""Work that threads share: each takes what is left, and blocks are drawn and applied while they are in cache."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import torch
+
+Take = Callable[[], None]
+"""Does what no other thread has taken yet, until nothing is left."""
+
+
+def in_parallel(take: Take, parts: int, device: torch.device) -> None:
+    """Call take() on as many threads as torch uses, at most one a part; on one, if another device does the work."""
+    threads = min(torch.get_num_threads(), parts) if device.type == "cpu" else 1
+    if threads < 2:
+        take()
+        return
+    grad, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+    def share() -> None:
+        with torch.inference_mode(inference), torch.set_grad_enabled(grad):
+            take()
+
+    helpers = [_pool(threads - 1).submit(share) for _ in range(1, threads)]
+    try:
+        _alone(share)
+    finally:
+        for helper in helpers:
+            helper.result()
+
+
+def _alone(work: Callable[[], None]) -> None:
+    """Call work() with one torch thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        work()
+    finally:
+        torch.set_num_threads(threads)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Workers of one torch thread each, kept for the life of the process."""
+    return ThreadPoolExecutor(threads, "zobench-blocks", initializer=lambda: torch.set_num_threads(1))
