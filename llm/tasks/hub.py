@@ -43,7 +43,7 @@ class HubSet:
             return self._records(sets["train"], "train"), self._records(sets[self.test], self.test)
         except Exception as error:  # the hub, its cache and its formats have errors of their own
             raise ValueError(
-                f"task {task}: {self.path} could not be had from the hub ({type(error).__name__}: {error}); "
+                f"task {task}: {self} could not be had from the hub ({type(error).__name__}: {error}); "
                 f"give --data FOLDER ({files})"
             ) from error
 

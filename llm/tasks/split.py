@@ -102,7 +102,9 @@ def _training_sizes(task: Task, rows: int, asked: _Asked) -> tuple[int, int, lis
 
 
 def _test_size(task: Task, rows: int, asked: int | None) -> tuple[int, list[str]]:
-    if asked is not None or rows >= task.sizes.test or not rows:
+    if not rows:
+        raise ValueError(f"task {task.name} has no test rows: give it a test file, or more rows")
+    if asked is not None or rows >= task.sizes.test:
         return asked or task.sizes.test, []
     return rows, [f"{task.name}: {rows} test rows, all there are, not {task.sizes.test}"]
 
