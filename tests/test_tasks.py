@@ -130,15 +130,12 @@ def test_labels_and_candidates_that_do_not_fit_the_task_are_refused():
 
 
 def test_a_run_keeps_what_was_told_and_its_sizes(tmp_path, capsys):
-    (tmp_path / "few.csv").write_text("text,label\n" + "".join(f"message {i},{i % 2}\n" for i in range(60)))
-    (tmp_path / "few.toml").write_text(
-        'train = "few.csv"\ntest = "few.csv"\nprompt = "{text} It was"\n[labels]\n0 = " bad"\n1 = " good"\n'
-    )
-    text = (tmp_path / "few.csv").read_text().replace("message", "sentence")
-    (tmp_path / "few.csv").write_text(text)
-    (tmp_path / "test.csv").write_text(text.replace("sentence", "text"))
+    for name in ("train", "test"):
+        rows = "".join(f"{name} message {i},{i % 2}\n" for i in range(60))
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + rows)
+    files = 'train = "train.csv"\ntest = "test.csv"\n'
     file = tmp_path / "few.toml"
-    file.write_text(file.read_text().replace('test = "few.csv"', 'test = "test.csv"'))
+    file.write_text(files + 'prompt = "{text} It was"\n[labels]\n0 = " bad"\n1 = " good"\n')
     options = TrainOptions(task=str(file), steps=1, batch=4, max_tokens=24, save=False, out=str(tmp_path / "run"))
     assert train(options)["test_examples"] == 60
     assert "few: 60 rows: 40 for training and 20 for dev, not 1000 and 500" in capsys.readouterr().out

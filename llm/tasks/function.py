@@ -36,7 +36,7 @@ def _task(name: str, title: str, made: Any) -> Task:
     examples = [item.example for part in parts for item in part]
     written = any(example.answers for example in examples)
     shared = len({example.candidates for example in examples}) == 1 and not written
-    pools = Pools(*parts) if paired else held_out(title, ((item, item.example.prompt) for item in parts[0]))
+    pools = Pools(parts[0], parts[1]) if paired else held_out(title, ((item, item.example.prompt) for item in parts[0]))
     return Task(
         title,
         lambda folder: pools,

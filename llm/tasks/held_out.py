@@ -20,4 +20,4 @@ def held_out(name: str, items: Iterable[tuple[Item, str]]) -> Pools:
 
 
 def _held(text: str) -> bool:
-    return derive("held out", " ".join(text.casefold().split())) < SHARE * 2**KEY_BITS
+    return bool(derive("held out", " ".join(text.casefold().split())) < SHARE * 2**KEY_BITS)

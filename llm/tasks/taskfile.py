@@ -17,6 +17,7 @@ from llm.tasks.template import Template
 from zobench.naming import require_known
 
 SIZES = Sizes(dev_share=1 / 3)
+CHOICES = {"task": tuple(PUBLISHED), "objective": OBJECTIVES, "metric": METRICS}
 Make = Callable[[Record], Item]
 
 
@@ -55,12 +56,12 @@ def load(file: Path) -> Task:
     told = _told(file)
     official = PUBLISHED[told.task] if told.task else None
     left = official is not None and told.prompt is None and told.labels is None and told.answer is None
+    make: Make
     if official is not None and left:
         make, candidates, usual = official.item, official.candidates, (official.objective, official.metric)
     else:
         make, candidates = _maker(file, told), _common(told)
-        objective = "classification" if candidates else "language-model"
-        usual = (objective, "f1" if told.answer else "accuracy")
+        usual = ("classification" if candidates else "language-model", "f1" if told.answer else "accuracy")
     return Task(
         told.name or file.stem,
         _pools(file, told, official, make),
@@ -84,9 +85,8 @@ def _told(file: Path) -> TaskFile:
         wanted = {"balanced": bool, "labels": dict}.get(key, str)
         if not isinstance(value, wanted):
             raise ValueError(f"{file}: {key} is {value!r}: give a {'table' if wanted is dict else wanted.__name__}")
-        for name, choices in (("task", PUBLISHED), ("objective", OBJECTIVES), ("metric", METRICS)):
-            if key == name:
-                require_known(value, choices, f"{name} in {file}:")
+        if key in CHOICES:
+            require_known(str(value), CHOICES[key], f"{key} in {file}:")
     if "train" not in values:
         raise ValueError(f'{file}: no training file: give train = "my.csv" (or .tsv, .jsonl)')
     return TaskFile(**values)
