@@ -7,6 +7,8 @@ from llm.first_order import FIRST_ORDER
 from zobench import methods
 from zobench.options import option
 
+PLACES = "a hub id (facebook/opt-1.3b), a folder, or a .gguf file"
+
 
 @dataclass(frozen=True)
 class ListOptions:
@@ -21,15 +23,13 @@ class ListOptions:
 def run(options: ListOptions) -> None:
     """List tasks, methods and models; with --task, how its data are read and split, and some of its questions."""
     if options.task is None:
-        print("\n\n".join((_tasks(), _methods(), "models\n  " + "\n  ".join((*models.NAMED, *PLACES)))))
+        print("\n\n".join((all_tasks(), _methods(), "models\n  " + "\n  ".join((*models.NAMED, PLACES)))))
     else:
         print(_one(tasks.find(options.task), options))
 
 
-PLACES = ("a hub id (facebook/opt-1.3b), a folder, or a .gguf file",)
-
-
-def _tasks() -> str:
+def all_tasks() -> str:
+    """Return the tasks as lines: usual sizes, objective, metric, source, and a made-up question."""
     lines = ["tasks", f"  {'name':12}{'train/dev/test':16}{'objective':16}{'metric':10}source"]
     for task in tasks.TASKS.values():
         lines.append(f"  {task.name:12}{_usual(task):16}{task.objective:16}{task.metric:10}{task.source}")

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from llm import tasks
+from llm import listing, tasks
 from llm.__main__ import main
 from llm.tasks import Example, Item, Pools, Sizes, Task
+from llm.tasks.published import PUBLISHED
 from llm.train import TrainOptions, train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -170,6 +171,12 @@ def test_the_list_shows_tasks_methods_and_models_and_one_task_with_its_data(caps
     assert "label 1: 250 of the training examples" in shown
 
 
+def test_the_guide_shows_the_list_as_it_is():
+    guide = (Path(__file__).parents[1] / "docs/tasks.md").read_text(encoding="utf-8")
+    assert listing.all_tasks() in guide
+    assert all(f"| {name} |" in guide for name in PUBLISHED)
+
+
 def shared(path):
     return pytest.mark.skipif(not (DATA / path).exists(), reason=f"needs ../shared/data/{path}")
 
@@ -207,6 +214,8 @@ def test_one_official_file_is_cut_into_training_and_test_by_its_texts(name, fold
     (tmp_path / "cut.toml").write_text(f'task = "{name}"\ntrain = "val.jsonl"\n')
     pools = tasks.find(str(tmp_path / "cut.toml")).pools(str(DATA / folder))
     assert len(pools.training) + len(pools.test) == rows and 0.15 < len(pools.test) / rows < 0.35
+    split = tasks.split(tasks.find(str(tmp_path / "cut.toml")), str(DATA / folder), 40, 20, 15, 0)
+    assert not {e.prompt for e in split.test} & {e.prompt for e in split.train + split.dev}
     paragraphs = [{item.example.prompt.partition("\nQuestion:")[0] for item in part} for part in pools[:2]]
     assert name != "multirc" or not paragraphs[0] & paragraphs[1]
     assert f"{len(pools.test)} of {rows} rows are held out" in pools.notes[0]

@@ -1,5 +1,6 @@
 """The published tasks: official files and hub rows become the prompts that are written out by hand."""
 
+import json
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import ClassVar
@@ -156,6 +157,16 @@ def test_questions_without_an_answer_are_left_out_and_told(tmp_path):
     pools = tasks.find("squad").pools(write(tmp_path, "squad", **{"train-v1.1.json": text}))
     assert pools.training == [] and len(pools.test) == 1
     assert pools.notes == ("squad: 1 training and 0 test questions without an answer are left out",)
+
+
+def test_two_pronouns_of_one_text_are_two_questions(tmp_path):
+    row = {"span1_index": 0, "span1_text": "Ann", "span2_text": "she"}
+    targets = [{**row, "span2_index": index} for index in (3, 7, 3)]
+    rows = [{"text": "Ann said that she will if she can.", "target": target, "label": True} for target in targets]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    pools = tasks.find("wsc").pools(write(tmp_path, "wsc", **{"train.jsonl": lines}))
+    first, second, third = (item.key for item in pools.training)
+    assert first == third != second and len({item.example.prompt for item in pools.training}) == 1
 
 
 def test_how_each_task_is_trained_and_judged():

@@ -17,7 +17,8 @@ class Official:
     """A published set: names of its training and test file (with other names they go by), and how they are read.
 
     `group` is the column that rows of one text share: where a test pool has to be held out, they stay together.
-    `sample` is a record made up for `llm list`.
+    `keyed_by` is the column whose text is a question's key, otherwise prompt and candidates are, with the values of
+    `told_apart_by`. `sample` is a record made up for `llm list`.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Official:
     metric: str = "accuracy"
     sizes: Sizes = USUAL
     keyed_by: str | None = None
+    told_apart_by: tuple[str, ...] = ()
 
     @property
     def task(self) -> Task:
@@ -73,7 +75,9 @@ class Official:
         """Return the example of a record under its key; nothing stands before the first letter of a prompt."""
         made = self.example(record)
         made = made._replace(prompt=made.prompt.lstrip())
-        return Item(record.text(self.keyed_by).strip() if self.keyed_by else digest(made), made)
+        if self.keyed_by:
+            return Item(record.text(self.keyed_by).strip(), made)
+        return Item(digest(made, *(str(record.fields.get(name)) for name in self.told_apart_by)), made)
 
     def _found(self, folder: Path, names: tuple[str, ...]) -> Path:
         """The first of the names that is a file in the folder."""
@@ -92,6 +96,6 @@ def has_answer(record: Record) -> bool:
     return bool(record.fields.get("answers", True))
 
 
-def digest(example: Example) -> str:
-    """Return a short text that identifies prompt and candidates."""
-    return blake2b("\x1f".join((example.prompt, *example.candidates)).encode(), digest_size=16).hexdigest()
+def digest(example: Example, *more: str) -> str:
+    """Return a short text that identifies prompt and candidates, and what more there is."""
+    return blake2b("\x1f".join((example.prompt, *example.candidates, *more)).encode(), digest_size=16).hexdigest()

@@ -38,12 +38,14 @@ def superglue(
     read: Read = json_lines,
     subset: str | None = None,
     sizes: Sizes = USUAL,
+    told_apart_by: tuple[str, ...] = (),
 ) -> Official:
     """Return a SuperGLUE task of classification; `numbers`: the labels 0, 1, ..., if the words are in another order."""
     verbaliser = Verbaliser(words, numbers or tuple(words))
     hub, example = HubSet("aps/super_glue", subset or name), classified(prompt, verbaliser)
     files = ("train.jsonl",), ("val.jsonl",)
-    return Official(name, *files, read, hub, group, example, sample, verbaliser.candidates, sizes=sizes)
+    more = {"sizes": sizes, "told_apart_by": told_apart_by}
+    return Official(name, *files, read, hub, group, example, sample, verbaliser.candidates, **more)
 
 
 def chosen(
@@ -136,6 +138,7 @@ WSC = superglue(
     NO_YES,
     read=formats.wsc,
     subset="wsc.fixed",
+    told_apart_by=("span1_index", "span2_index"),  # the second "it" of a text is another question of the same prompt
 )
 WIC = superglue(
     "wic",
