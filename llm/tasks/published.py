@@ -43,9 +43,19 @@ def superglue(
     """Return a SuperGLUE task of classification; `numbers`: the labels 0, 1, ..., if the words are in another order."""
     verbaliser = Verbaliser(words, numbers or tuple(words))
     hub, example = HubSet("aps/super_glue", subset or name), classified(prompt, verbaliser)
-    files = ("train.jsonl",), ("val.jsonl",)
-    more = {"sizes": sizes, "told_apart_by": told_apart_by}
-    return Official(name, *files, read, hub, group, example, sample, verbaliser.candidates, **more)
+    return Official(
+        name,
+        ("train.jsonl",),
+        ("val.jsonl",),
+        read,
+        hub,
+        group,
+        example,
+        sample,
+        verbaliser.candidates,
+        sizes=sizes,
+        told_apart_by=told_apart_by,
+    )
 
 
 def chosen(
@@ -61,8 +71,8 @@ def chosen(
     sizes: Sizes = USUAL,
 ) -> Official:
     """Return a task whose examples have their own candidates or answers: it is trained as a language model."""
-    kind = {"objective": "language-model", "metric": metric}
-    return Official(name, (training,), (test,), read, hub, group, example, sample, None, **kind, sizes=sizes)
+    files = (training,), (test,)
+    return Official(name, *files, read, hub, group, example, sample, None, "language-model", metric, sizes)
 
 
 def labelled(
