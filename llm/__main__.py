@@ -3,10 +3,11 @@
 import sys
 from collections.abc import Sequence
 
-from llm import bench, evaluate, noise_report, pretrain, study, train
+from llm import bench, evaluate, listing, noise_report, pretrain, study, train
 from zobench.options import run_command
 
 COMMANDS = {
+    "list": (listing.ListOptions, listing.run),
     "train": (train.TrainOptions, train.run),
     "evaluate": (evaluate.EvaluateOptions, evaluate.run),
     "study": (study.StudyOptions, study.run),

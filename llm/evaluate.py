@@ -1,6 +1,6 @@
 """Zero-shot, calibrated or tuned: accuracy of a model on a task, without training."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from llm import models, tasks
 from llm.objective import Objective, calibrated_accuracy
@@ -13,11 +13,11 @@ class EvaluateOptions:
     """Options of `python -m llm evaluate`."""
 
     model: str = option("tiny-opt", "as for train; the tuned weights of a run are in <run>/model")
-    task: str = option("spam", "spam, sentences, sst2")
-    data: str | None = option(None, "folder of the task's files; without it: shipped, or the hub")
-    train: int = option(500, "training examples, on which the calibration is fitted")
-    dev: int = option(200, "development examples")
-    test: int = option(300, "test examples")
+    task: str = option("spam", tasks.HELP)
+    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
+    train: int | None = option(None, "training examples, on which the calibration is fitted")
+    dev: int | None = option(None, "development examples; without it the task's usual number")
+    test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
     max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
     seed: int = option(0, "names the split")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
@@ -29,13 +29,16 @@ def run(options: EvaluateOptions) -> None:
     """Measure loss and accuracy on dev and test, as the model stands and with calibrated scores."""
     task = tasks.find(options.task)
     split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
+    options = replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))
+    for note in split.notes:
+        print(note)
     language_model = models.load(options.model, options.device, options.dtype)
     objective = Objective.of(language_model, task.candidates, options.max_tokens)
     train, dev, test = (objective.measure(objective.encode(part)) for part in split)
     row = {
         "kind": "measurement",
         "model": options.model,
-        "task": options.task,
+        "task": task.name,
         "dev_loss": dev.loss,
         "dev_accuracy": dev.accuracy,
         "test_loss": test.loss,
@@ -50,4 +53,6 @@ def run(options: EvaluateOptions) -> None:
     if options.out:
         record = Run(options.out, {"command": "evaluate", **asdict(options)})
         if not record.find(kind="measurement"):
+            for note in split.notes:
+                record.append({"kind": "note", "note": note})
             record.append(row)

@@ -39,8 +39,8 @@ class NoiseOptions:
     """Options of `python -m llm noise`."""
 
     model: str = option("tiny-opt", "as for train")
-    task: str = option("spam", "spam, sentences, sst2")
-    data: str | None = option(None, "folder of the task's files; without it: shipped, or the hub")
+    task: str = option("spam", tasks.HELP)
+    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     batch: int = option(16, "examples of the one minibatch")
     max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
     lines: int = option(200, "lines along which truncation is measured")
@@ -65,7 +65,7 @@ def run(options: NoiseOptions) -> None:
     batch = objective.encode(train)
     loss = lambda: objective.losses(batch)  # noqa: E731
     require_reproducible(loss)
-    place = {"model": options.model, "task": options.task, "dtype": options.dtype, "weights": language_model.weights}
+    place = {"model": options.model, "task": task.name, "dtype": options.dtype, "weights": language_model.weights}
     record = Run(options.out, {"command": "noise", **asdict(options)})
     report = Report(record, InForwardSpace(language_model.model), loss, options, place)
     choice = report.choice()

@@ -43,12 +43,14 @@ class Objective:
     max_tokens: int
 
     @classmethod
-    def of(cls, language_model: LanguageModel, candidates: Sequence[str], max_tokens: int) -> "Objective":
+    def of(cls, language_model: LanguageModel, candidates: Sequence[str] | None, max_tokens: int) -> "Objective":
         """Return the objective over these candidate strings; prompts are cut from the left to `max_tokens`, BOS kept.
 
         Raises:
             ValueError: a candidate tokenises to nothing, two to the same, or the model cannot read `max_tokens`.
         """
+        if candidates is None:
+            raise ValueError("the examples of this task have candidates of their own, which cannot be scored yet")
         tokenize = language_model.tokenizer
         tokens = [tuple(tokenize(c, add_special_tokens=False)["input_ids"]) for c in candidates]
         for text, ids in zip(candidates, tokens, strict=True):

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from llm import tasks
 from llm.first_order import FIRST_ORDER
 from llm.train import TrainOptions, check_method, train
 from zobench import AutoEpsilon, methods
@@ -18,7 +19,7 @@ class StudyOptions:
     """Options of `python -m llm study`; the rest is as for train."""
 
     model: str = option("tiny-opt", "as for train")
-    task: str = option("spam", "spam, sentences, sst2")
+    task: str = option("spam", tasks.HELP)
     data: str | None = option(None, "folder of the task's files")
     methods: tuple[str, ...] = option(("mezo", "kerzoo", "forward", "richardson", "sgd", "adamw"), "as for train")
     forward_passes: int = option(2000, "budget of a zeroth-order run")
@@ -29,9 +30,9 @@ class StudyOptions:
     seeds: int = option(5, "runs of each method at its rate")
     tuning_seeds: int = option(1, "other seeds, on whose dev sets the rate is chosen")
     batch: int = option(16, "examples a step")
-    train: int = option(500, "training examples")
-    dev: int = option(200, "development examples")
-    test: int = option(300, "test examples")
+    train: int | None = option(None, "training examples; without it the task's usual number")
+    dev: int | None = option(None, "development examples; without it the task's usual number")
+    test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
     max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
     evaluations: int = option(10, "evaluations on dev in a run")
     device: str = option("cpu", "cpu, cuda, ...")

@@ -5,9 +5,9 @@ measurement.
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -33,8 +33,8 @@ class TrainOptions:
     """Options of `python -m llm train`; `seconds` in rows are those of the steps, without evaluations."""
 
     model: str = option("tiny-opt", "tiny-opt, smollm2-135m-instruct, a hub id, a folder or a .gguf file")
-    task: str = option("spam", "spam, sentences, sst2")
-    data: str | None = option(None, "folder of the task's files; without it: shipped, or the hub")
+    task: str = option("spam", tasks.HELP)
+    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     method: str = option("mezo", "mezo, kerzoo, forward, richardson, coordinate (name:option=value...), sgd, adamw")
     steps: int = option(500, "optimisation steps")
     lr: float = option(1e-4, "learning rate")
@@ -43,9 +43,9 @@ class TrainOptions:
     warmup: int = option(0, "steps of linear warm-up")
     weight_decay: float = option(0.0, "decoupled weight decay, not on biases and norms")
     batch: int = option(16, "examples a step")
-    train: int = option(500, "training examples")
-    dev: int = option(200, "development examples")
-    test: int = option(300, "test examples")
+    train: int | None = option(None, "training examples; without it the task's usual number")
+    dev: int | None = option(None, "development examples; without it the task's usual number")
+    test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
     max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
     eval_every: int = option(50, "steps between evaluations on dev")
     seed: int = option(0, "names the split, the minibatches and the directions")
@@ -75,6 +75,7 @@ def run(options: TrainOptions) -> None:
 def train(options: TrainOptions) -> Row:
     """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated."""
     if (Path(options.out) / "rows.jsonl").exists():
+        options = options if options.train and options.dev and options.test else _sized(options, _split(options))
         finished = Run(options.out, _config(options)).find(kind="final")
         if finished:
             print(f"{options.out} holds a finished run")
@@ -92,12 +93,13 @@ class Session:
     """One run: everything is checked before the folder of results is touched, and before long work starts."""
 
     def __init__(self, options: TrainOptions) -> None:
-        self.options = options
         _check(options)
-        task = tasks.find(options.task)
-        split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
+        self.task = tasks.find(options.task)
+        split = _split(options)
+        self.options = options = _sized(options, split)
+        _check(options)
         self.language_model = models.load(options.model, options.device, options.dtype)
-        self.objective = Objective.of(self.language_model, task.candidates, options.max_tokens)
+        self.objective = Objective.of(self.language_model, self.task.candidates, options.max_tokens)
         self.data = Data(*(self.objective.encode(part) for part in split))
         self.trainer = trainer(options, self.language_model)
         self.start_loss = require_reproducible(lambda: self.objective.losses(self.minibatch(0)))
@@ -106,10 +108,18 @@ class Session:
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
         self.record = Run(options.out, _config(options))
+        self._tell(split.notes)
         self.seconds = 0.0
         self.losses: list[float] = []
         self._dev = ""
         self._journalled = 0
+
+    def _tell(self, notes: Sequence[str]) -> None:
+        """Print what was not as usual with the data, and keep it in rows."""
+        for note in notes:
+            print(note)
+            if not self.record.find(kind="note", note=note):
+                self.record.append({"kind": "note", "note": note})
 
     def minibatch(self, step: int) -> list[Encoded]:
         """Return the examples of a step: drawn by the seed and the step, the same for every method."""
@@ -210,7 +220,7 @@ class Session:
         options = self.options
         return {
             "model": Path(options.model).name if Path(options.model).exists() else options.model,
-            "task": options.task,
+            "task": self.task.name,
             "method": options.method,
             "estimator": self.trainer.identity,
             "seed": options.seed,
@@ -226,6 +236,16 @@ class Session:
         }
 
 
+def _split(options: TrainOptions) -> tasks.Split:
+    task = tasks.find(options.task)
+    return tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
+
+
+def _sized(options: TrainOptions, split: tasks.Split) -> TrainOptions:
+    """The options with the sizes of the splits, so that config.toml is complete."""
+    return replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))
+
+
 def _check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
     check_method(options.method)
@@ -233,7 +253,7 @@ def _check(options: TrainOptions) -> None:
         raise ValueError(
             f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"
         )
-    if options.batch > options.train:
+    if options.train is not None and options.batch > options.train:
         raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")
 
 

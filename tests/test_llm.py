@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
-from llm import models, tasks
+from llm import models
 from llm.__main__ import main
 from llm.models import LanguageModel
 from llm.objective import Encoded, Measured, Objective, calibrated_accuracy
-from llm.tasks import Example, Labelled, Pools, Task
+from llm.tasks import Example
 from llm.train import Session, TrainOptions, train
 from zobench import SGD, FlatSpace, ModuleSpace, derive, methods, query
 
@@ -83,34 +83,6 @@ def test_calibration_finds_a_threshold_and_centres_more_classes():
     biased = torch.eye(3) + torch.tensor([0.0, 5.0, 0.0])
     three = Measured(0.0, 1 / 3, biased, torch.arange(3))
     assert calibrated_accuracy(three, three) == 1.0
-
-
-def test_splits_are_disjoint_balanced_and_share_their_test_set():
-    spam = tasks.find("spam")
-    first, second = (tasks.split(spam, None, 100, 40, 60, seed) for seed in (0, 1))
-    sets = [{example.prompt for example in part} for part in first]
-    assert [len(s) for s in sets] == [100, 40, 60] and not (sets[0] & sets[1] or sets[2] & (sets[0] | sets[1]))
-    assert first.test == second.test and first.train != second.train
-    for part in first:
-        assert sum(example.label for example in part) * 2 == len(part)
-
-
-def test_sst2_from_a_folder_in_glue_format(tmp_path):
-    for name, count in (("train", 6), ("dev", 3)):
-        lines = [f"{name} sentence {i} \t{i % 2}" for i in range(count)]
-        (tmp_path / f"{name}.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
-    split = tasks.split(tasks.find("sst2"), str(tmp_path), 4, 2, 3, 0)
-    assert {example.prompt for example in split.test} == {f"dev sentence {i} It was" for i in range(3)}
-    (tmp_path / "dev.tsv").write_text("sentence\tlabel\nfine\t0\nnot so\t2\n")
-    with pytest.raises(ValueError, match=r"dev\.tsv:3: label '2'"):
-        tasks.split(tasks.find("sst2"), str(tmp_path), 4, 2, 1, 0)
-
-
-@pytest.mark.skipif(not (SHARED / "data/sst2").is_dir(), reason="needs ../shared/data/sst2")
-def test_sst2_as_published():
-    split = tasks.split(tasks.find("sst2"), str(SHARED / "data/sst2"), 1000, 500, 872, 0)
-    assert [len(part) for part in split] == [1000, 500, 872]
-    assert sum(example.label for example in split.test) == 444
 
 
 @pytest.mark.skipif(not (SHARED / "models/opt-tokenizer").is_dir(), reason="needs ../shared/models/opt-tokenizer")
@@ -334,13 +306,6 @@ def test_candidates_that_cannot_be_scored_are_refused(tiny):
         Objective.of(tiny, (" spam", " spam"), 16)
     with pytest.raises(ValueError, match="empty"):
         Objective.of(tiny, (" spam", " normal"), 16).encode([])
-
-
-def test_a_label_out_of_range_is_refused():
-    row = Labelled("what", 2)
-    task = Task("mine", " It was", (" a", " b"), lambda folder: Pools([row], [row]), balanced=False)
-    with pytest.raises(ValueError, match="label 2 of 'what' is out of range"):
-        tasks.split(task, None, 1, 1, 1, 0)
 
 
 def test_weights_that_are_nan_are_refused_at_the_start(tmp_path, tiny):

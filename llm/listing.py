@@ -1,0 +1,67 @@
+"""What there is: tasks, methods and models, and what a model reads of a task."""
+
+from dataclasses import dataclass
+
+from llm import models, tasks
+from llm.first_order import FIRST_ORDER
+from zobench import methods
+from zobench.options import option
+
+PLACES = "a hub id (facebook/opt-1.3b), a folder, or a .gguf file"
+
+
+@dataclass(frozen=True)
+class ListOptions:
+    """Options of `python -m llm list`."""
+
+    task: str | None = option(None, f"show the questions of one task: {tasks.HELP}")
+    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
+    examples: int = option(2, "questions of each label that are shown")
+    seed: int = option(0, "names the split")
+
+
+def run(options: ListOptions) -> None:
+    """List tasks, methods and models; with --task, how its data are read and split, and some of its questions."""
+    if options.task is None:
+        print("\n\n".join((all_tasks(), _methods(), "models\n  " + "\n  ".join((*models.NAMED, PLACES)))))
+    else:
+        print(_one(tasks.find(options.task), options))
+
+
+def all_tasks() -> str:
+    """Return the tasks as lines: usual sizes, objective, metric, source, and a made-up question."""
+    lines = ["tasks", f"  {'name':12}{'train/dev/test':16}{'objective':16}{'metric':10}source"]
+    for task in tasks.TASKS.values():
+        lines.append(f"  {task.name:12}{_usual(task):16}{task.objective:16}{task.metric:10}{task.source}")
+        if task.sample is not None:
+            lines.append(f"    {_shown(task.sample)}")
+    lines.append("  or a task file (my.toml), or package.module:function: docs/tasks.md")
+    return "\n".join(lines)
+
+
+def _usual(task: tasks.Task) -> str:
+    return "/".join(map(str, task.sizes[:3]))
+
+
+def _shown(example: tasks.Example) -> str:
+    """Prompt and continuations, as Python writes them; a star is at the right one."""
+    written = " ".join(f"{'*' if i == example.label else ''}{text!r}" for i, text in enumerate(example.candidates))
+    return f"{example.prompt!r} -> {written}"
+
+
+def _methods() -> str:
+    rows = [(row.name, row.formula) for row in methods.table()]
+    width = max(len(name) for name, _ in rows) + 2
+    lines = ["methods", *(f"  {name:{width}}{formula}" for name, formula in rows)]
+    return "\n".join([*lines, *(f"  {name:{width}}first-order reference" for name in FIRST_ORDER)])
+
+
+def _one(task: tasks.Task, options: ListOptions) -> str:
+    split = tasks.split(task, options.data, None, None, None, options.seed)
+    sizes = ", ".join(f"{len(part)} {name}" for name, part in zip(("train", "dev", "test"), split, strict=True))
+    lines = [f"{task.name}: {sizes}; {task.objective}, {task.metric}; {task.source}", *split.notes]
+    for label in sorted({example.label for example in split.train}):
+        found = [example for example in split.train if example.label == label]
+        lines.append(f"label {label}: {len(found)} of the training examples")
+        lines.extend(f"  {_shown(example)}" for example in found[: options.examples])
+    return "\n".join(lines)

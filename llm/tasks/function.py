@@ -1,0 +1,61 @@
+"""The user's own data: a Python function that returns Examples."""
+
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+from llm.tasks.example import Example
+from llm.tasks.held_out import held_out
+from llm.tasks.official import digest
+from llm.tasks.task import Item, Pools, Sizes, Task
+
+
+def load(name: str) -> Task:
+    """Return the task of `package.module:function`; modules are looked for in the current folder too.
+
+    The function takes nothing and returns Examples (a quarter of them is then held out for the test), a pair
+    (training, test) of lists of Examples, or a Task.
+
+    Raises:
+        ValueError: the module or the function is not there, or it returns something else.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"task {name!r}: {error}; a module is looked for in the current folder too") from None
+    if not callable(function):
+        raise ValueError(f"task {name!r} is {function!r}: name a function that returns Examples")
+    made = function()
+    return made if isinstance(made, Task) else _task(name, attribute, made)
+
+
+def _task(name: str, title: str, made: Any) -> Task:
+    paired = isinstance(made, tuple) and len(made) == 2 and not isinstance(made[0], Example)
+    parts = [_items(name, part) for part in (made if paired else (made,))]
+    examples = [item.example for part in parts for item in part]
+    written = any(example.answers for example in examples)
+    shared = len({example.candidates for example in examples}) == 1 and not written
+    pools = Pools(parts[0], parts[1]) if paired else held_out(title, ((item, item.example.prompt) for item in parts[0]))
+    return Task(
+        title,
+        lambda folder: pools,
+        examples[0].candidates if shared else None,
+        "classification" if shared else "language-model",
+        "f1" if written else "accuracy",
+        sizes=Sizes(dev_share=1 / 3),
+        source=name,
+    )
+
+
+def _items(name: str, examples: Any) -> list[Item]:
+    found = list(examples) if isinstance(examples, Iterable) else []
+    if not found:
+        raise ValueError(f"task {name!r} returned {examples!r}: return Examples, or (training, test), or a Task")
+    for number, example in enumerate(found):
+        if not isinstance(example, Example) or not example.candidates:
+            raise ValueError(
+                f"task {name!r}: item {number} is {example!r}: give Example(prompt, label, candidates), or "
+                'Example(prompt, 0, (" " + answer + "\\n",), answers)'
+            )
+    return [Item(digest(example), example) for example in found]

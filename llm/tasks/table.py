@@ -1,0 +1,29 @@
+"""The tasks that have a name, and how any task is found."""
+
+from pathlib import Path
+
+from llm.tasks import function, taskfile
+from llm.tasks.published import PUBLISHED
+from llm.tasks.shipped import SHIPPED
+from llm.tasks.task import Task
+from zobench.naming import require_known
+
+TASKS = {task.name: task for task in (*SHIPPED, *(official.task for official in PUBLISHED.values()))}
+HELP = "a name (python -m llm list), a task file (my.toml), or package.module:function"
+
+
+def find(name: str) -> Task:
+    """Return a task by name, from a task file (`my.toml`), or from a Python function (`package.module:function`).
+
+    Raises:
+        UnknownNameError: no such task, or no such key of a task file; the message names the nearest.
+        ValueError: the file or the function cannot be used; the message says why.
+    """
+    if name.endswith(".toml"):
+        return taskfile.load(Path(name))
+    if name.endswith((".csv", ".tsv", ".jsonl")):
+        raise ValueError(f"task {name!r} is a data file: name it in a task file with its prompt and labels")
+    if ":" in name:
+        return function.load(name)
+    require_known(name, TASKS, "task")
+    return TASKS[name]

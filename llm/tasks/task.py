@@ -1,0 +1,82 @@
+"""A task: where its questions come from, and how it is trained and judged."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from llm.tasks.example import Example
+from zobench.naming import require_known
+
+OBJECTIVES = ("classification", "language-model")
+METRICS = ("accuracy", "f1", "exact-match")
+
+
+class Item(NamedTuple):
+    """An example, and the text by which it is drawn and told from others."""
+
+    key: str
+    example: Example
+
+
+class Pools(NamedTuple):
+    """Where training and development examples come from, where test examples come from, and what is to be told."""
+
+    training: list[Item]
+    test: list[Item]
+    notes: tuple[str, ...] = ()
+
+
+class Sizes(NamedTuple):
+    """Sizes where none are asked for; of too small a file, dev takes no more than this share and training the rest."""
+
+    train: int = 1000
+    dev: int = 500
+    test: int = 1000
+    dev_share: float = 1.0
+
+
+USUAL = Sizes()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Disjoint examples; test is the same for every seed. Unpacks to train, dev, test.
+
+    `notes` tell what was not as asked or as usual: smaller splits, rows left out.
+    """
+
+    train: list[Example]
+    dev: list[Example]
+    test: list[Example]
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[list[Example]]:
+        return iter((self.train, self.dev, self.test))
+
+
+@dataclass(frozen=True)
+class Task:
+    """Questions as a language model sees them.
+
+    `pools` reads them from a folder, or from where they usually are (None). `candidates` are the continuations that all
+    examples share, None where each has its own. `objective` says what is trained: "classification" (the cross-entropy
+    of the candidates' scores) or "language-model" (the log-probability of the right continuation); `metric` what is
+    reported: "accuracy", "f1" or "exact-match". `balanced` splits have equally many examples of each label.
+
+    Raises:
+        UnknownNameError: no such objective or metric.
+    """
+
+    name: str
+    pools: Callable[[str | None], Pools]
+    candidates: tuple[str, ...] | None = None
+    objective: str = "classification"
+    metric: str = "accuracy"
+    balanced: bool = False
+    sizes: Sizes = USUAL
+    source: str = ""
+    sample: Example | None = None
+
+    def __post_init__(self) -> None:
+        require_known(self.objective, OBJECTIVES, "objective")
+        require_known(self.metric, METRICS, "metric")

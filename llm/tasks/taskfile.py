@@ -1,0 +1,155 @@
+"""The user's own data: a TOML file that names the files, the prompt and the labels."""
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from llm.tasks.example import Example
+from llm.tasks.files import Record, lines, read
+from llm.tasks.held_out import held_out
+from llm.tasks.labels import lookup
+from llm.tasks.official import Official, digest, has_answer
+from llm.tasks.prompts import generated
+from llm.tasks.published import PUBLISHED
+from llm.tasks.task import METRICS, OBJECTIVES, Item, Pools, Sizes, Task
+from llm.tasks.template import Template
+from zobench.naming import require_known
+
+SIZES = Sizes(dev_share=1 / 3)
+CHOICES = {"task": tuple(PUBLISHED), "objective": OBJECTIVES, "metric": METRICS}
+Make = Callable[[Record], Item]
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """What a task file may say; data files are beside it, or in --data.
+
+    `train` and `test` are .csv, .tsv or .jsonl; without `test`, a quarter of `train` is held out (rows that share the
+    column `group` stay together). `prompt` is a template over the columns. Then either `label`, a column, with the
+    table `labels`: value = continuation (a template too); or `answer`, a column with the text to be written, or a list
+    of right ones. With `task`, a published one, the files are in its format, and prompt and labels may be left to it.
+    """
+
+    train: str
+    test: str | None = None
+    name: str | None = None
+    task: str | None = None
+    prompt: str | None = None
+    label: str = "label"
+    labels: dict[str, str] | None = None
+    answer: str | None = None
+    group: str | None = None
+    objective: str | None = None
+    metric: str | None = None
+    balanced: bool = False
+    encoding: str = "utf-8"
+
+
+def load(file: Path) -> Task:
+    """Return the task that a task file describes; data files are read when it is split.
+
+    Raises:
+        UnknownNameError: a key, or the value of one, is unknown; the message names the nearest.
+        ValueError: the file is missing, is not TOML, or does not say what a task needs.
+    """
+    told = _told(file)
+    official = PUBLISHED[told.task] if told.task else None
+    left = official is not None and told.prompt is None and told.labels is None and told.answer is None
+    make: Make
+    if official is not None and left:
+        make, candidates, usual = official.item, official.candidates, (official.objective, official.metric)
+    else:
+        make, candidates = _maker(file, told), _common(told)
+        usual = ("classification" if candidates else "language-model", "f1" if told.answer else "accuracy")
+    return Task(
+        told.name or file.stem,
+        _pools(file, told, official, make),
+        candidates,
+        told.objective or usual[0],
+        told.metric or usual[1],
+        told.balanced and candidates is not None,
+        SIZES,
+        source=f"{file.name}: {told.train}, {told.test or 'a quarter of it held out'}",
+    )
+
+
+def _told(file: Path) -> TaskFile:
+    try:
+        values = tomllib.loads("\n".join(lines(file)))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{file}: not TOML: {error}") from None
+    known = [field.name for field in fields(TaskFile)]
+    for key, value in values.items():
+        require_known(key, known, f"key in {file}:")
+        wanted = {"balanced": bool, "labels": dict}.get(key, str)
+        if not isinstance(value, wanted):
+            raise ValueError(f"{file}: {key} is {value!r}: give a {'table' if wanted is dict else wanted.__name__}")
+        if key in CHOICES:
+            require_known(str(value), CHOICES[key], f"{key} in {file}:")
+    if "train" not in values:
+        raise ValueError(f'{file}: no training file: give train = "my.csv" (or .tsv, .jsonl)')
+    return TaskFile(**values)
+
+
+def _common(told: TaskFile) -> tuple[str, ...] | None:
+    """The candidates, where no column is filled in them."""
+    labels = told.labels or {}
+    fixed = labels and not any(Template(text).columns for text in labels.values())
+    return tuple(Template(text).fill(Record("", {})) for text in labels.values()) if fixed else None
+
+
+def _maker(file: Path, told: TaskFile) -> Make:
+    """What makes an example of a record by template."""
+    if told.prompt is None or (told.labels is None) == (told.answer is None):
+        raise ValueError(f"{file}: a task wants prompt, and either a table [labels] or answer = COLUMN")
+    if told.labels is not None and told.prompt.endswith(" "):
+        raise ValueError(
+            f"{file}: prompt ends in a space, which tokenizers count to the word that follows: put it in front of the "
+            "continuations"
+        )
+    if told.answer is not None:
+        return _written(Template(told.prompt.rstrip(" ")), told.answer)
+    labels = told.labels or {}
+    if len(labels) < 2 or not all(isinstance(text, str) and text for text in labels.values()):
+        raise ValueError(f'{file}: labels are {labels}: give two lines or more, value = " continuation"')
+    return _labelled(Template(told.prompt), told.label, {name: Template(text) for name, text in labels.items()})
+
+
+def _labelled(prompt: Template, column: str, labels: dict[str, Template]) -> Make:
+    def make(record: Record) -> Item:
+        candidates = tuple(continuation.fill(record) for continuation in labels.values())
+        made = Example(prompt.fill(record), lookup(record, column, list(labels)), candidates)
+        return Item(digest(made), made)
+
+    return make
+
+
+def _written(prompt: Template, column: str) -> Make:
+    def make(record: Record) -> Item:
+        value = record.value(column)
+        answers = record.texts(column) if isinstance(value, list) else (str(value).strip(),)
+        if value is None or not all(text.strip() for text in answers):
+            raise ValueError(f"{record.where}: {column} is {value!r}: give a text, or a list of right ones")
+        made = generated(prompt.fill(record), answers)
+        return Item(digest(made), made)
+
+    return make
+
+
+def _pools(file: Path, told: TaskFile, official: Official | None, make: Make) -> Callable[[str | None], Pools]:
+    name, group = told.name or file.stem, told.group or (official.group if official else None)
+
+    def rows(path: Path) -> list[Record]:
+        records = official.read(path) if official else read(path, told.encoding)
+        return [record for record in records if has_answer(record)]
+
+    def pools(folder: str | None) -> Pools:
+        place = file.parent if folder is None else Path(folder)
+        training = [(make(record), record) for record in rows(place / told.train)]
+        if told.test is None:
+            texts = (str(record.value(group)) if group else item.example.prompt for item, record in training)
+            return held_out(name, zip((item for item, _ in training), texts, strict=True))
+        return Pools([item for item, _ in training], [make(record) for record in rows(place / told.test)])
+
+    return pools

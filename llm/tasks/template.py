@@ -1,0 +1,47 @@
+"""Templates: texts with the columns of a row in braces."""
+
+from dataclasses import dataclass
+from string import Formatter
+
+from llm.tasks.files import Record
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text such as `{title}: {text} It was`; `{{` and `}}` are braces. Values are stripped before they go in.
+
+    Raises:
+        ValueError: a brace is not closed, or has more inside than the name of a column.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        try:
+            parts = list(Formatter().parse(self.text))
+        except ValueError as error:
+            raise ValueError(f"template {self.text!r}: {error}; a brace that is none is written twice") from None
+        for _, name, spec, conversion in parts:
+            if name == "" or spec or conversion:
+                raise ValueError(f"template {self.text!r}: between braces goes the name of a column and nothing else")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names between braces."""
+        return tuple(name for _, name, _, _ in Formatter().parse(self.text) if name)
+
+    def fill(self, record: Record) -> str:
+        """Return the text with the values of a record.
+
+        Raises:
+            ValueError: the record has no such column, or its value is a list, an object or null.
+        """
+        parts = Formatter().parse(self.text)
+        return "".join(literal + ("" if name is None else _shown(record, name)) for literal, name, _, _ in parts)
+
+
+def _shown(record: Record, name: str) -> str:
+    value = record.value(name)
+    if not isinstance(value, str | int | float):
+        raise ValueError(f"{record.where}: {name} is {value!r}: a template wants a text or a number")
+    return str(value).strip()
