@@ -12,7 +12,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ FLAGS = (
     "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing",
     "-shared", "-fPIC",
 )  # fmt: skip
+_turned_off = False
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 GROUP = 16
 """Fewer numbers than this torch draws in another way."""
@@ -119,7 +121,18 @@ def status() -> str:
 
 def available() -> bool:
     """Whether the native sweep is in use."""
-    return _loaded()[0] is not None
+    return not _turned_off and _loaded()[0] is not None
+
+
+@contextmanager
+def turned_off() -> Iterator[None]:
+    """Let torch do what the native sweep does, in the whole process: to compare them."""
+    global _turned_off
+    before, _turned_off = _turned_off, True
+    try:
+        yield
+    finally:
+        _turned_off = before
 
 
 def normals(seed: int, count: int) -> Tensor:
