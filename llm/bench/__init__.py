@@ -1,0 +1,86 @@
+"""Time and memory of a step, side by side with the published loop, bare forwards and inference."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+
+from llm.bench import adapters, memory, scaling, steps, sweeps
+from llm.bench.setting import SIZES, setting
+from llm.models import DTYPES
+from zobench import native
+from zobench.law import LAWS
+from zobench.naming import require_known
+from zobench.options import option
+from zobench.records import Row, Run
+
+PARTS = ("steps", "memory", "sweeps", "adapters", "scaling")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Options of `python -m llm bench`."""
+
+    parts: tuple[str, ...] = option(PARTS, "what is measured")
+    size: str = option("opt-125m", f"{', '.join(SIZES)}: OPT of this size with random weights")
+    laws: tuple[str, ...] = option(("gaussian", "rademacher"), "laws of directions whose steps are timed")
+    batch: int = option(16, "examples a step")
+    tokens: int = option(48, "tokens of a prompt")
+    dtype: str = option("float32", "float32, bfloat16")
+    repetitions: int = option(7, "alternating repetitions; the median counts")
+    entries: int = option(50_000_000, "entries of the parameter that is swept")
+    scaling_sizes: tuple[str, ...] = option(tuple(SIZES), "sizes of the scaling table")
+    scaling_batches: tuple[int, ...] = option((4, 16), "its batches: the first with all lengths")
+    scaling_lengths: tuple[int, ...] = option((32, 128, 512), "its lengths: the first with all batches")
+    scaling_repetitions: int = option(3, "its repetitions")
+    out: str = option("runs/llm-bench", "folder of the results; every call appends rows")
+
+
+def run(options: BenchOptions) -> None:
+    """Time a MeZO step of each engine against the published four-walk loop and two bare forwards, and its memory."""
+    _check(options)
+    record = Run(options.out, {"command": "bench", **asdict(options)})
+    print(f"{torch.get_num_threads()} threads; native sweep: {native.status()}")
+    measures = _measures(options)
+    for part in (part for part in PARTS if part in options.parts):
+        measured, table = measures[part]
+        rows = measured()
+        for row in rows:
+            record.append(row)
+        print(f"\n{table(rows)}", flush=True)
+    print(f"rows: {record.folder / 'rows.jsonl'}")
+
+
+Measure = tuple[Callable[[], list[Row]], Callable[[Sequence[Row]], str]]
+
+
+def _measures(options: BenchOptions) -> dict[str, Measure]:
+    """Each part: what measures it, and what prints it."""
+    size, dtype, batch, tokens, count = (
+        options.size, options.dtype, options.batch, options.tokens, options.repetitions
+    )  # fmt: skip
+    lengths, batches = options.scaling_lengths, options.scaling_batches
+    return {
+        "steps": (lambda: steps.measure(setting(size, dtype, batch, tokens), options.laws, count), steps.table),
+        "memory": (lambda: memory.measure(size, dtype, batch, tokens), memory.table),
+        "sweeps": (lambda: sweeps.measure(options.entries, count), sweeps.table),
+        "adapters": (lambda: adapters.measure(setting(size, dtype, batch, tokens), count), adapters.table),
+        "scaling": (
+            lambda: scaling.measure(options.scaling_sizes, batches, lengths, options.scaling_repetitions),
+            scaling.table,
+        ),
+    }
+
+
+def _check(options: BenchOptions) -> None:
+    numbers = (options.repetitions, options.scaling_repetitions, options.batch, options.entries)
+    if min(*numbers, *options.scaling_batches) < 1 or min(options.tokens, *options.scaling_lengths) < 2:
+        raise ValueError(f"{options}: give repetitions, batches and entries of 1 or more, and tokens of 2 or more")
+    for names, known, what in (
+        (options.parts, PARTS, "part"),
+        ((options.size, *options.scaling_sizes), SIZES, "size"),
+        ((options.dtype,), DTYPES, "dtype"),
+        (options.laws, LAWS, "law"),
+    ):
+        for name in names:
+            require_known(name, known, what)

@@ -1,0 +1,99 @@
+"""Peak memory of a step and of inference, each in a process of its own."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from llm.bench.published import Published
+from llm.bench.setting import ENGINES, setting, stepper
+from zobench.records import Row
+
+MIB = 2**20
+SHARE = 1.05  # of inference, and the largest layer on top
+
+
+def measure(size: str, dtype: str, batch: int, tokens: int) -> list[Row]:
+    """Return a row a job: "inference", "published" and each engine.
+
+    `peak_mb` is the highest resident size from the first forward on, of a process that does nothing else; its limit is
+    1.05 times that of inference, and the largest parameter on top.
+    """
+    jobs = ["inference", "published", *ENGINES]
+    peaks = {job: _in_a_process(size, dtype, batch, tokens, job) for job in jobs}
+    rows = []
+    for job, found in peaks.items():
+        limit = SHARE * peaks["inference"]["peak_mb"] + found["largest_mb"]
+        ratio = found["peak_mb"] / peaks["inference"]["peak_mb"]
+        row = {"kind": "bench-memory", "size": size, "dtype": dtype, "batch": batch, "tokens": tokens, "job": job}
+        rows.append({**row, **found, "of_inference": ratio, "limit_mb": limit, "held": found["peak_mb"] <= limit})
+    return rows
+
+
+def _in_a_process(size: str, dtype: str, batch: int, tokens: int, job: str) -> Row:
+    code = "import json, sys; from llm.bench.memory import child; print(json.dumps(child(*json.loads(sys.argv[1]))))"
+    arguments = json.dumps([size, dtype, batch, tokens, job, torch.get_num_threads()])
+    done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the process that measures {job} failed:\n{done.stderr[-2000:]}")
+    found: Row = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def child(size: str, dtype: str, batch: int, tokens: int, job: str, threads: int) -> Row:
+    """Run a job three times and return its peak; the peak of building the model does not count."""
+    torch.set_num_threads(threads)
+    here = setting(size, dtype, batch, tokens)
+    sizes = [p.numel() * p.element_size() / MIB for p in here.model.parameters()]
+    if job == "inference":
+        work = torch.inference_mode()(here.loss)
+    else:
+        work = Published(here).step if job == "published" else stepper(here, job, "gaussian")
+    with Peak() as peak:
+        for _ in range(3):
+            work()
+    return {"peak_mb": peak.mb, "model_mb": sum(sizes), "largest_mb": max(sizes)}
+
+
+class Peak:
+    """The highest resident size within the block, read every millisecond."""
+
+    def __enter__(self) -> "Peak":
+        self._highest, self._over = _resident(), threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watcher.join()
+
+    @property
+    def mb(self) -> float:
+        """In MiB."""
+        return self._highest / MIB
+
+    def _watch(self) -> None:
+        while not self._over.wait(1e-3):
+            self._highest = max(self._highest, _resident())
+
+
+def _resident() -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status tells no VmRSS: memory is measured on Linux only")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as text."""
+    lines = [f"{'peak memory':42}{'MiB':>9}{'of inference':>14}{'limit MiB':>11}{'held':>6}"]
+    for row in rows:
+        held = "yes" if row["held"] else "no"
+        ratio = row["of_inference"]
+        lines.append(f"{row['job']:42}{row['peak_mb']:9.0f}{ratio:14.3f}{row['limit_mb']:11.0f}{held:>6}")
+    return "\n".join(lines)

@@ -1,0 +1,108 @@
+"""What is timed: OPT models of published sizes with random weights, random prompts, candidates of one token."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llm.models import DTYPES, LanguageModel
+from llm.objective import Encoded, Objective
+from llm.touched import touched_rows
+from zobench import InForwardSpace, ModuleSpace, derive, methods, query, streams
+
+SIZES = {  # hidden, layers, heads, vocabulary
+    "opt-1m": (64, 4, 4, 8192),
+    "opt-10m": (256, 6, 4, 16384),
+    "opt-125m": (768, 12, 12, 50272),
+    "opt-350m": (1024, 24, 16, 50272),
+}
+ENGINES: dict[str, Callable[[Any], ModuleSpace]] = {
+    "plain": ModuleSpace,
+    "in-forward": partial(InForwardSpace, deferred=True),
+    "in-forward, paired": partial(InForwardSpace, paired=True, deferred=True),
+}
+
+
+class _NoTokenizer:
+    pad_token_id = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A model, its objective and one minibatch."""
+
+    size: str
+    dtype: str
+    tokens: int
+    model: Any
+    objective: Objective
+    batch: list[Encoded]
+
+    def loss(self) -> Tensor:
+        """Return the loss of each example."""
+        return self.objective.losses(self.batch)
+
+    @torch.inference_mode()
+    def limit(self) -> None:
+        """Do what no two-point step can do without: two bare forwards of the loss."""
+        self.loss(), self.loss()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What rows say about it."""
+        threads = torch.get_num_threads()
+        return {
+            "size": self.size, "dtype": self.dtype, "batch": len(self.batch), "tokens": self.tokens, "threads": threads
+        }  # fmt: skip
+
+
+def setting(size: str, dtype: str, batch: int, tokens: int, candidates: int = 2) -> Setting:
+    """Return the setting of a named size: weights, prompts and labels are the same in every process."""
+    model = random_opt(size, dtype)
+    ids = streams.integers(derive("bench", "tokens"), (batch, tokens), model.config.vocab_size - 4) + 4
+    labels = streams.integers(derive("bench", "labels"), (batch,), candidates).tolist()
+    language_model = LanguageModel(size, model, _NoTokenizer(), "random")
+    objective = Objective(language_model, tuple((10 + c,) for c in range(candidates)), tokens)
+    rows = [Encoded(row, label) for row, label in zip(ids.tolist(), labels, strict=True)]
+    return Setting(size, dtype, tokens, model, objective, rows)
+
+
+def random_opt(size: str, dtype: str) -> Any:
+    """Return an OPT of a named size with random weights, in evaluation mode."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    hidden, layers, heads, vocabulary = SIZES[size]
+    config = OPTConfig(
+        vocab_size=vocabulary,
+        hidden_size=hidden,
+        word_embed_proj_dim=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        ffn_dim=4 * hidden,
+        max_position_embeddings=2048,
+    )
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(DTYPES[dtype])  # never held in two dtypes at once
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return OPTForCausalLM(config).eval()
+    finally:
+        torch.set_default_dtype(before)
+
+
+def stepper(here: Setting, engine: str, law: str, touched: bool = False) -> Callable[[], None]:
+    """Return what takes one MeZO step of an engine each time it is called."""
+    space, estimator, keys = ENGINES[engine](here.model), methods.make("mezo", law=law), iter(range(10**9))
+
+    def step() -> None:
+        if touched:
+            space.restrict(touched_rows(here.objective, here.batch))
+        told = query(space, estimator, here.loss, derive("bench", "step", next(keys)), ())
+        assert told.gradient is not None  # query returns only then
+        space.step_(told.gradient, -1e-7)
+
+    return step

@@ -1,0 +1,55 @@
+"""How fast directions are drawn and applied, against a copy of as much memory."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import nn
+
+from zobench import Combination, ModuleSpace, Term, native
+from zobench.law import LAWS
+from zobench.records import Row
+from zobench.timing import alternating
+
+SLOW = ("distinct-coordinate",)  # one coordinate, as "coordinate"
+
+
+def measure(entries: int, repetitions: int) -> list[Row]:
+    """Return a row a law and path: entries of a float32 parameter moved a second by a step along one direction."""
+    module = nn.Module()
+    module.weight = nn.Parameter(torch.zeros(entries))
+    space, other = ModuleSpace(module), torch.zeros(entries)
+    jobs: dict[str, Callable[[], object]] = {"copy": lambda: other.copy_(module.weight.detach())}
+    for law in LAWS:
+        for path in ("native", "eager"):
+            if law not in SLOW and (path == "eager" or native.available()):
+                jobs[f"{law}|{path}"] = _step(space, law, path)
+    speeds = {name: entries / statistics.median(s) for name, s in alternating(jobs, repetitions).items()}
+    rows = []
+    for name, speed in speeds.items():
+        if name != "copy":
+            law, path = name.split("|")
+            row = {"kind": "bench-sweep", "law": law, "path": path, "numbers_per_second": speed}
+            rows.append({**row, "copied_per_second": speeds["copy"], "of_copy": speed / speeds["copy"]})
+    return rows
+
+
+def _step(space: ModuleSpace, law: str, path: str) -> Callable[[], None]:
+    keys = iter(range(10**9))
+
+    def step() -> None:
+        term = Term(LAWS[law], next(keys), torch.ones(1, dtype=torch.float64))
+        with nullcontext() if path == "native" else native.turned_off():
+            space.step_(Combination((term,)), 1e-9)
+
+    return step
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as text."""
+    lines = [f"{'sweep':42}{'million/s':>11}{'of a copy':>11}"]
+    for row in rows:
+        name = f"{row['law']}, {row['path']}"
+        lines.append(f"{name:42}{row['numbers_per_second'] / 1e6:11.0f}{row['of_copy']:11.3f}")
+    return "\n".join(lines)
