@@ -1,6 +1,6 @@
 """ModuleSpace: the parameters of a torch module, displaced in place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -82,18 +82,7 @@ class ModuleSpace(Space):
 
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
         """Replace the parameters by (1 - shrink) x + scale * combination, in the sweep that also restores them."""
-        try:
-            require_finite(combination)
-        except FloatingPointError:
-            self.settle_()
-            raise
-        update: Displacement = {}
-        for law, key, coefficients in combination.terms:
-            for i, coefficient in enumerate(coefficients.tolist()):
-                line = (law, key, i)
-                update[line] = update.get(line, 0.0) + coefficient
-        moved = {line: scale * total / line[0].unit(self.layout.dim) for line, total in update.items()}
-        self._move_to({}, moved, shrink)
+        self._move_to({}, self._moved(combination, scale), shrink)
 
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
@@ -139,6 +128,20 @@ class ModuleSpace(Space):
             unmoved += float((sample + displacement == sample).double().mean()) * p.numel()
         return unmoved / self.layout.dim
 
+    def _moved(self, combination: Combination, scale: float) -> Displacement:
+        """What a step adds along each line; a combination that is not finite brings the module back and raises."""
+        try:
+            require_finite(combination)
+        except FloatingPointError:
+            self.settle_()
+            raise
+        update: Displacement = {}
+        for law, key, coefficients in combination.terms:
+            for i, coefficient in enumerate(coefficients.tolist()):
+                line = (law, key, i)
+                update[line] = update.get(line, 0.0) + coefficient
+        return {line: scale * total / line[0].unit(self.layout.dim) for line, total in update.items()}
+
     def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
         back = {line: -amount for line, amount in self._displacement.items()}
         forth = dict(target)
@@ -151,8 +154,10 @@ class ModuleSpace(Space):
         self._displacement, self._torn = target, False
 
     @torch.no_grad()
-    def _sweep(self, back: Displacement, forth: Displacement, shrink: float) -> None:
-        """Replace x by keep * (x + back) + forth in one pass, drawing each block once."""
+    def _sweep(
+        self, back: Displacement, forth: Displacement, shrink: float, blocks: Sequence[Block] | None = None
+    ) -> None:
+        """Replace x by keep * (x + back) + forth in one pass over these blocks or all, drawing each once."""
         lines = [line for line in back | forth if back.get(line, 0.0) + forth.get(line, 0.0) or shrink]
         if not lines and not shrink:
             return
@@ -169,7 +174,7 @@ class ModuleSpace(Space):
                 if u is not None:
                     view.add_(u, alpha=keep * back.get(line, 0.0) + forth.get(line, 0.0))
 
-        for_each(self.layout.blocks, move)
+        for_each(self.layout.blocks if blocks is None else blocks, move)
 
     def _view(self, block: Block) -> Tensor:
         return self._parameters[block.segment.name].detach().view(-1)[block.start : block.stop]
