@@ -70,6 +70,9 @@ class ZerothOrder(torch.optim.Optimizer):
         """
         if closure is None:
             raise ValueError("a zeroth-order step evaluates the loss: call step(closure), closure() returning the loss")
+        return self._step(closure)
+
+    def _step(self, closure: Closure) -> Tensor:
         scales, shrinks = self._paces()
         shared, space = self._shared, self.space
         key = derive(shared["seed"], shared["step"])
