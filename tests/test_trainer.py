@@ -30,10 +30,12 @@ def tiny(dropout: float = 0.1) -> OPTForCausalLM:
 
 
 def rows(count: int) -> list[dict[str, Any]]:
-    """Sequences of 8 tokens; the labels of the first ones are mostly masked."""
+    """Sequences of 8 tokens; most labels of the first rows are masked, and that of every first token, which releases
+    before 5 count as an item.
+    """
     tokens = torch.randint(2, 40, (count, 8), generator=torch.Generator().manual_seed(1))
     labels = tokens.clone()
-    labels[: count // 2, 3:] = -100
+    labels[:, 0] = labels[: count // 2, 3:] = -100
     mask = torch.ones(8, dtype=torch.int64)
     return [{"input_ids": t, "attention_mask": mask, "labels": y} for t, y in zip(tokens, labels, strict=True)]
 
@@ -93,7 +95,7 @@ def test_a_step_is_that_of_a_module_space(tmp_path, estimator, decay):
 
 @pytest.mark.parametrize("counts_items", [True, False])
 def test_accumulated_microbatches_are_one_batch(tmp_path, counts_items):
-    """Rows 12 to 19 have 3 labels each, then 8: a mean of the two means weighs them wrongly."""
+    """Rows 12 to 19 have 2 labels each, then 7: a mean of the two means weighs them wrongly."""
     part = rows(32)[12:20]
     model = tiny().eval()
     halves = [model(**stacked(half)).loss.item() for half in (part[:4], part[4:])]
