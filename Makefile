@@ -9,7 +9,7 @@ QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured
 
-.PHONY: demo test check install bench study figures clean
+.PHONY: demo test oldest check install bench study figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -25,6 +25,13 @@ demo: $(READY)
 # One torch thread a test process: two processes of two threads each only wait for each other.
 test: check
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m pytest -n 2
+
+# ZerothOrderTrainer with the oldest transformers that it supports.
+oldest: $(READY)
+	rm -rf build/oldest
+	$(RUN) -m pip install --quiet --no-deps --target build/oldest \
+	    transformers==4.48.3 tokenizers==0.21.4 huggingface_hub==0.36.0 accelerate==1.2.1
+	PYTHONPATH=build/oldest OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m pytest tests/test_trainer.py
 
 check: $(READY)
 	$(VENV)/bin/ruff check .

@@ -4,7 +4,7 @@ An estimator asks for losses on seeded lines and is told them; a space owns the 
 estimates.
 """
 
-from zobench import kernels, methods, theory
+from zobench import kernels, methods, optim, theory
 from zobench.auto import AutoEpsilon
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimator, LineEstimator, Shrinking, Told
@@ -14,7 +14,7 @@ from zobench.montecarlo import Moments, controlled_moments, estimate, moments
 from zobench.plan import Plan
 from zobench.query import query
 from zobench.rule import SGD, UpdateRule, schedule
-from zobench.space import FlatSpace, InForwardSpace, ModuleSpace, Space
+from zobench.space import FlatSpace, InForwardSpace, ModuleSpace, ParameterSpace, Space
 from zobench.stencil import (
     CentralStencil,
     ForwardStencil,
@@ -32,10 +32,9 @@ __version__ = VERSION
 
 __all__ = [
     "SGD", "AutoEpsilon", "CentralStencil", "Combination", "Coordinate", "Estimator", "FlatSpace", "ForwardStencil",
-    "Gaussian",
-    "InForwardSpace",
-    "KernelStencil", "Law", "LineEstimator", "ModuleSpace", "Moments", "OnePointStencil", "Orthogonal", "PerTensor",
-    "PerTensorCredit", "Plan", "Rademacher", "RichardsonStencil", "Shrinking", "Space", "Sphere", "Stencil",
-    "SymmetricStencil", "TelescopingStencil", "Term", "Told", "UpdateRule", "controlled_moments", "derive", "estimate",
-    "kernels", "keyed", "least_noise", "methods", "moments", "query", "schedule", "theory",
+    "Gaussian", "InForwardSpace", "KernelStencil", "Law", "LineEstimator", "ModuleSpace", "Moments",
+    "OnePointStencil", "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher",
+    "RichardsonStencil", "Shrinking", "Space", "Sphere", "Stencil", "SymmetricStencil", "TelescopingStencil", "Term",
+    "Told", "UpdateRule", "controlled_moments", "derive", "estimate", "kernels", "keyed", "least_noise", "methods",
+    "moments", "optim", "query", "schedule", "theory",
 ]  # fmt: skip

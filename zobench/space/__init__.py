@@ -3,6 +3,15 @@
 from zobench.space.flat import FlatSpace
 from zobench.space.in_forward import InForwardSpace
 from zobench.space.module import ModuleSpace, require_reproducible
+from zobench.space.parameters import ParameterSpace
 from zobench.space.space import Space, require_resolved
 
-__all__ = ["FlatSpace", "InForwardSpace", "ModuleSpace", "Space", "require_reproducible", "require_resolved"]
+__all__ = [
+    "FlatSpace",
+    "InForwardSpace",
+    "ModuleSpace",
+    "ParameterSpace",
+    "Space",
+    "require_reproducible",
+    "require_resolved",
+]

@@ -101,11 +101,6 @@ class ModuleSpace(Space):
 
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
         """Replace the parameters by (1 - shrink) x + scale * combination, in the sweep that also restores them."""
-        try:
-            require_finite(combination)
-        except FloatingPointError:
-            self.settle_()
-            raise
         self._move_to({}, self._moved(combination, scale), shrink)
 
     def motion(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> Motion:
@@ -117,6 +112,11 @@ class ModuleSpace(Space):
         return motion(self._support, update)
 
     def _moved(self, combination: Combination, scale: float) -> Displacement:
+        try:
+            require_finite(combination)
+        except FloatingPointError:
+            self.settle_()
+            raise
         total: Displacement = {}
         for law, key, coefficients in combination.terms:
             self._bind(law, key)
@@ -191,8 +191,10 @@ class ModuleSpace(Space):
         self._sweep(back, forth, shrink)
         self._displacement, self._torn = target, False
 
-    def _sweep(self, back: Displacement, forth: Displacement, shrink: float) -> None:
-        """Replace x by keep * (x + back) + forth in one pass, drawing each block once."""
+    def _sweep(
+        self, back: Displacement, forth: Displacement, shrink: float, names: Iterable[str] | None = None
+    ) -> None:
+        """Replace x by keep * (x + back) + forth in one pass over these parameters or all, drawing each block once."""
         keep = 1.0 - shrink
         lines = [line for line in back | forth if back.get(line, 0.0) + forth.get(line, 0.0) or shrink]
         if not lines and not shrink:
@@ -206,7 +208,11 @@ class ModuleSpace(Space):
             pairs = zip(self._directions.values(), amounts, strict=True)
             return Update(keep, [Drawn(draw, (kept * owed + moved,)) for draw, (owed, moved) in pairs])
 
-        self._write(self._parameters, self._support, {decays: update(decays) for decays in (True, False)})
+        self._write(
+            self._parameters if names is None else names,
+            self._support,
+            {decays: update(decays) for decays in (True, False)},
+        )
 
     @torch.no_grad()
     def _write(self, names: Iterable[str], support: Support, updates: Mapping[bool, Update]) -> None:

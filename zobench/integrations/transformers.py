@@ -1,0 +1,124 @@
+"""ZerothOrderTrainer: the Trainer of transformers, training with forward passes only."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer
+
+from zobench import methods
+from zobench.estimator import Estimator
+from zobench.optim import Closure, ZerothOrder
+
+MEZO = methods.make("mezo")
+
+Microbatch = tuple[dict[str, Any], Any]
+
+
+class ZerothOrderTrainer(Trainer):  # type: ignore[misc]
+    """A transformers.Trainer whose step is that of ZerothOrder with this estimator.
+
+    The loss of a step is that of Trainer: over the micro-batches of `gradient_accumulation_steps` the mean over all
+    their items where the model takes `num_items_in_batch`, else the mean of their means; all of them are held until the
+    step. The model is in evaluation mode throughout, so there is no dropout. Directions are keyed by the parameters'
+    names and `args.seed`; `learning_rate`, the scheduler and `weight_decay` are Trainer's, `optim` and `max_grad_norm`
+    mean nothing. Logs have `loss_evaluations`, the evaluations of that loss so far, in place of `grad_norm`.
+
+    The step is taken in `training_step` of the last micro-batch; the callback on_pre_optimizer_step comes after it.
+
+    Raises:
+        ValueError: an optimizer is given, or args ask for fp16 (its loss scaler needs gradients: load the model in the
+            dtype wanted, or bf16), several devices, DeepSpeed or FSDP.
+        TypeError: the estimator is no Estimator.
+    """
+
+    optimizer: Any
+
+    def __init__(self, *args: Any, estimator: Estimator = MEZO, **kwargs: Any) -> None:
+        if not isinstance(estimator, Estimator):
+            raise TypeError(f"estimator is {estimator!r}: give one, such as zobench.methods.make('mezo')")
+        super().__init__(*args, **kwargs)
+        self.estimator = estimator
+        self._microbatches: list[Microbatch] = []
+        _require_supported(self)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return a ZerothOrder over the trainable parameters; those that Trainer spares from decay are a group."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            decaying = set(self.get_decay_parameter_names(model))
+            named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+            parts = [[pair for pair in named if (pair[0] in decaying) is decays] for decays in (True, False)]
+            groups = [
+                {"params": part, "weight_decay": decay}
+                for part, decay in zip(parts, (self.args.weight_decay, 0.0), strict=True)
+                if part
+            ]
+            self.optimizer = _Stepped(groups, self.estimator, self.args.learning_rate, seed=self.args.seed)
+        optimizer: torch.optim.Optimizer = self.optimizer
+        return optimizer
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        """Hold the micro-batch; at the last one take the step and return its loss, before that 0."""
+        self._microbatches.append((self._prepare_inputs(inputs), num_items_in_batch))
+        if not self.accelerator.sync_gradients:
+            return torch.zeros((), device=self.args.device)
+        microbatches, self._microbatches = self._microbatches, []
+        model.eval()
+        loss = self._zeroth_order.take(partial(self._loss, model, microbatches))
+        return loss.to(self.args.device, torch.float32)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log as Trainer, with the loss evaluations so far."""
+        if "loss" in logs:
+            logs = {name: value for name, value in logs.items() if name != "grad_norm"}
+            logs["loss_evaluations"] = self._zeroth_order.evaluations
+        super().log(logs, *args, **kwargs)
+
+    @property
+    def _zeroth_order(self) -> "_Stepped":
+        """The optimizer, taken out of what accelerate wraps it in."""
+        optimizer: _Stepped = getattr(self.optimizer, "optimizer", self.optimizer)
+        return optimizer
+
+    def _loss(self, model: nn.Module, microbatches: list[Microbatch]) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        for inputs, items in microbatches:
+            with self.compute_loss_context_manager():
+                loss = self.compute_loss(model, dict(inputs), num_items_in_batch=items)
+            total += loss.double().cpu() / (1 if self._is_shared_out(items) else len(microbatches))
+        return total
+
+    def _is_shared_out(self, items: Any) -> bool:
+        """Whether a micro-batch's loss is already its share of that of the step, by Trainer's rule."""
+        told: bool | None = getattr(self, "loss_is_scaled_for_ga", None)
+        if told is not None:
+            return told
+        return bool((self.model_accepts_loss_kwargs and items is not None) or self.compute_loss_func)
+
+
+class _Stepped(ZerothOrder):
+    """A ZerothOrder that takes its step before the loop asks for it."""
+
+    def take(self, closure: Closure) -> Tensor:
+        return self._step(closure)
+
+    def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
+        """Return the loss of the step that was taken."""
+        return self.loss
+
+
+def _require_supported(trainer: ZerothOrderTrainer) -> None:
+    args = trainer.args
+    if trainer.optimizer is not None or getattr(trainer, "optimizer_cls_and_kwargs", None) is not None:
+        raise ValueError("ZerothOrderTrainer makes its own optimizer: give estimator= instead of optimizers=")
+    if args.fp16:
+        raise ValueError("fp16=True scales losses for their gradients: load the model in float16, or give bf16=True")
+    if args.world_size > 1 or args.n_gpu > 1:
+        raise ValueError(
+            f"{max(args.world_size, args.n_gpu)} devices are visible: each would take its own step; show one, as by "
+            "CUDA_VISIBLE_DEVICES=0"
+        )
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        raise ValueError("DeepSpeed and FSDP shard what one process has to move: leave them out")
