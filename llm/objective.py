@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from llm.models import LanguageModel
 from llm.tasks import Example
@@ -132,7 +133,7 @@ class Objective:
 def _plain_head(model: Any) -> bool:
     """Whether logits are the output embedding of the last hidden state and nothing else."""
     scaled = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-    known = model.config.model_type in ("opt", "llama", "gpt2", "qwen2", "qwen3", "mistral")
+    known = isinstance(model, PreTrainedModel) and model.config.model_type in ("opt", "llama", "gpt2", "qwen2", "qwen3", "mistral")
     head = model.get_output_embeddings()
     return known and head.bias is None and not any(getattr(model.config, name, None) for name in scaled)
 

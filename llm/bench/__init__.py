@@ -64,7 +64,7 @@ def _measures(options: BenchOptions) -> dict[str, Measure]:
         "steps": (lambda: steps.measure(setting(size, dtype, batch, tokens), options.laws, count), steps.table),
         "memory": (lambda: memory.measure(size, dtype, batch, tokens), memory.table),
         "sweeps": (lambda: sweeps.measure(options.entries, count), sweeps.table),
-        "adapters": (lambda: adapters.measure(setting(size, dtype, batch, tokens), count), adapters.table),
+        "adapters": (lambda: adapters.measure(lambda: setting(size, dtype, batch, tokens), count), adapters.table),
         "scaling": (
             lambda: scaling.measure(options.scaling_sizes, batches, lengths, options.scaling_repetitions),
             scaling.table,

@@ -1,7 +1,7 @@
 """The step where only an adapter is trained: LoRA and prefix tuning, against two forwards of the adapted model."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,9 @@ BAR = 1.05
 ENGINE = "in-forward"
 
 
-def measure(here: Setting, repetitions: int) -> list[Row]:
-    """Return a row an adapter: MeZO's settings (LoRA of rank 8 on queries and values; 5 prefix tokens).
+def measure(make: Callable[[], Setting], repetitions: int) -> list[Row]:
+    """Return a row an adapter, each on a model of its own: MeZO's settings (LoRA of rank 8 on queries and values; 5
+    prefix tokens).
 
     Raises:
         ValueError: peft is missing.
@@ -28,22 +29,20 @@ def measure(here: Setting, repetitions: int) -> list[Row]:
         "lora": peft.LoraConfig(task_type=task, r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"]),
         "prefix": peft.PrefixTuningConfig(task_type=task, num_virtual_tokens=5),
     }
-    return [_row(here, name, config, repetitions) for name, config in makers.items()]
+    return [_row(make(), name, config, repetitions) for name, config in makers.items()]
 
 
 def _row(here: Setting, name: str, config: Any, repetitions: int) -> Row:
     import peft
 
     adapted = peft.get_peft_model(here.model, config).eval()
-    language_model = replace(here.objective.language_model, model=adapted)
-    there = replace(here, model=adapted, objective=replace(here.objective, language_model=language_model))
+    inner = adapted if name == "prefix" else adapted.get_base_model()  # LoRA is within its layers
+    language_model = replace(here.objective.language_model, model=inner)
+    there = replace(here, model=inner, objective=replace(here.objective, language_model=language_model))
     there.limit()
     seconds = alternating({"limit": there.limit, "step": stepper(there, ENGINE, "gaussian")}, repetitions)
     trainable = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
     ratio = statistics.median(seconds["step"]) / statistics.median(seconds["limit"])
-    adapted.unload()
-    for p in here.model.parameters():
-        p.requires_grad_(True)
     return {
         "kind": "bench-adapter", **here.about, "adapter": name, "trainable": trainable, "engine": ENGINE,
         "seconds": seconds["step"], "limit_seconds": seconds["limit"], "of_limit": ratio, "bar": BAR,
