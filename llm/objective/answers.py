@@ -12,7 +12,7 @@ from llm import metrics
 from llm.generation import greedy
 from llm.objective.classification import Judged, Objective
 from llm.objective.encoding import Encoded
-from llm.objective.measured import chosen, right_answers
+from llm.objective.measured import choices, chosen, right_answers
 from llm.objective.scoring import answer_log_probs
 from llm.tasks import Example
 
@@ -46,9 +46,9 @@ class AnswerObjective(Objective):
 class MetricObjective(Objective):
     """loss = what a function says of the answers: 1 - accuracy, 1 - F1, 1 - exact match, or any other.
 
-    Answers are the best candidates, exactly as the examples have them, or greedily generated texts, stripped. The loss
-    is piecewise constant in the weights: only methods without gradients can lower it. Cost of a loss: one forward pass,
-    or for generated answers one for each new token of the longest.
+    Answers are the best candidates, exactly as the examples have them (`choices`, else `candidates`), or greedily
+    generated texts, stripped. The loss is piecewise constant in the weights: only methods without gradients can lower
+    it. Cost of a loss: one forward pass, or for generated answers one for each new token of the longest.
     """
 
     loss: Losses | None = None
@@ -87,7 +87,7 @@ def one_minus(metric: str) -> Losses:
     def losses(answers: Sequence[str], examples: Sequence[Example]) -> Tensor:
         if metric != "accuracy":
             return 1 - metrics.values(metric, answers, [right_answers(example) for example in examples])
-        right = [text == e.candidates[e.label] for text, e in zip(answers, examples, strict=True)]
+        right = [text == choices(e)[e.label] for text, e in zip(answers, examples, strict=True)]
         return 1 - torch.tensor(right, dtype=torch.float64)
 
     return losses

@@ -65,9 +65,14 @@ def measured(
 
 
 def chosen(scores: Tensor, examples: Sequence[Example | None]) -> list[str | None]:
-    """Return the best candidate of each example as a text, or None where its scores are not finite."""
+    """Return what the best candidate of each example stands for, or None where its scores are not finite."""
     best = zip(scores.argmax(1).tolist(), answered(scores, examples).tolist(), examples, strict=True)
-    return [example.candidates[k] if ok and example else None for k, ok, example in best]
+    return [choices(example)[k] if ok and example else None for k, ok, example in best]
+
+
+def choices(example: Example) -> tuple[str, ...]:
+    """Return what the candidates stand for: `example.choices` (ReCoRD: the entity filled in), or themselves."""
+    return getattr(example, "choices", ()) or example.candidates
 
 
 def answered(scores: Tensor, examples: Sequence[Example | None]) -> Tensor:
@@ -77,10 +82,10 @@ def answered(scores: Tensor, examples: Sequence[Example | None]) -> Tensor:
 
 
 def right_answers(example: Example | None) -> tuple[str, ...]:
-    """Return the right answers of an example: its own, or else the right candidate."""
+    """Return the right answers of an example: its own, or else what the right candidate stands for."""
     if example is None:
         return ()
-    return example.answers or example.candidates[example.label : example.label + 1]
+    return example.answers or choices(example)[example.label : example.label + 1]
 
 
 def parts(keys: Sequence[int], lengths: Sequence[int], batch_size: int) -> list[list[int]]:
