@@ -191,7 +191,7 @@ class Session:
         self.losses.clear()
         row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy, **found.named("dev")}
         self.record.append({"kind": "evaluation", "step": step, **self._names(), **self._cost(), **row})
-        self._dev = f"dev loss {found.loss:.3f} accuracy {found.accuracy:.1%}"
+        self._dev = f"dev loss {found.loss:.3f} {found.metric} {found.accuracy:.1%}"
 
     def _finish(self, status: str) -> None:
         step = self.trainer.steps
@@ -210,7 +210,7 @@ class Session:
         about = {"best_step": best["step"], "status": status, "weights": self.language_model.weights}
         self.record.append({"kind": "final", "step": step, **self._names(), **self._cost(), **row, **about})
         dev = math.nan if last["dev_accuracy"] is None else last["dev_accuracy"]
-        print(f"{self.options.method}: dev accuracy {dev:.1%}, test {test.accuracy:.1%} ({status})")
+        print(f"{self.options.method}: dev {test.metric} {dev:.1%}, test {test.accuracy:.1%} ({status})")
 
     def _names(self) -> Row:
         options = self.options

@@ -227,7 +227,7 @@ def test_continuations_have_the_tokens_they_have_in_a_text():
         (inside,) = Encoder(llama, 9).continuations([text]).values()
         read = [llama.decode([*prompt, *ids], skip_special_tokens=True) for ids in (inside, bare(llama, text))]
         assert read[0] == f"Was it great?\n{text}"
-        assert read[1] == f"Was it great?\n {text}"  # what tokenising it alone would give
+        assert read[1] == "Was it great?\n " + text.strip()  # what tokenising it alone would give
 
 
 @pytest.mark.skipif(not OPT_TOKENIZER.is_dir(), reason="needs ../shared/models/opt-tokenizer")

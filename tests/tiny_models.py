@@ -64,7 +64,7 @@ def _fast(bpe, **names):
 
 
 def byte_level(bos=True, eos=False):
-    """GPT-2's kind: a leading space belongs to the word. OPT begins with BOS, GPT-2 and Qwen do not; some end in EOS."""
+    """GPT-2's kind: a leading space belongs to the word. OPT begins with BOS, GPT-2 and Qwen do not; some add EOS."""
     bpe = Tokenizer(tokenizer_models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     _trained(bpe, ("<unk>", "<pad>", "</s>"))
