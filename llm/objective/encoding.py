@@ -45,7 +45,7 @@ class Encoder:
             mask = self.tokenizer.mask_token
             texts = [text if mask in text else f"{text.rstrip()} {mask}." for text in texts]
         leading, trailing = self._specials()
-        rows = self.tokenizer(list(texts))["input_ids"]
+        rows = self.tokenizer(list(texts), verbose=False)["input_ids"]
         rows = rows if self.masked or not trailing else [ids[:-trailing] for ids in rows]
         if leading and self.bos is not None:
             rows = [[self.bos, *ids[1:]] for ids in rows]
