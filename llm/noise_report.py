@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from llm import models, tasks
-from llm.objective import Objective
+from llm.objective import choose
 from zobench import (
     AutoEpsilon,
     CentralStencil,
@@ -61,7 +61,7 @@ def run(options: NoiseOptions) -> None:
     language_model = models.load(options.model, options.device, options.dtype)
     task = tasks.find(options.task)
     train, _, _ = tasks.split(task, options.data, options.batch, 1, 1, options.seed)
-    objective = Objective.of(language_model, task.candidates, options.max_tokens)
+    objective = choose("task", task)(language_model, max_tokens=options.max_tokens, bos=None)
     batch = objective.encode(train)
     loss = lambda: objective.losses(batch)  # noqa: E731
     require_reproducible(loss)

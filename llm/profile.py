@@ -11,11 +11,14 @@ from torch import nn
 
 from llm.bench.setting import ENGINES, SIZES, Setting, setting, stepper
 from llm.models import DTYPES
-from zobench import Combination, InForwardSpace, ModuleSpace, Term, derive, native
+from zobench import Combination, ModuleSpace, Term, derive, native
 from zobench.law import LAWS
 from zobench.naming import require_known
 from zobench.options import option
 from zobench.records import Row, Run
+from zobench.space import in_forward
+from zobench.space import module as module_space
+from zobench.space import sweep as sweep_module
 from zobench.space.sweep import Sweep
 
 DRAW, APPLY, REST = "draw", "apply", "Python and the rest"
@@ -121,9 +124,65 @@ class Clock:
 
     @contextmanager
     def on_sweeps(self) -> Iterator[None]:
-        """Count the sweeps of both engines."""
+        """Count the sweeps of both engines, and the numbers that they draw."""
+
+        def timed(work: Callable[..., None]) -> Callable[..., None]:
+            def sweep(*arguments: Any) -> None:
+                self.enter(APPLY)
+                work(*arguments)
+                self.leave()
+
+            return sweep
+
+        def counted(make: Callable[..., Any]) -> Callable[..., Any]:
+            def made(*arguments: Any, **more: Any) -> Any:
+                job = make(*arguments, **more)
+                lines = len(job.lines) + (len(job.update.lines) if isinstance(job, Sweep) else 0)
+                self.numbers += lines * sum(block.size for block in job.blocks)
+                return job
+
+            return made
+
         with ExitStack() as stack:
-            for owner, name in ((ModuleSpace, "_write"), (InForwardSpace, "_fill_view")):
-                if hasattr(owner, name):
-                    stack.enter_context(_around(owner, name, self._sweeping))
+            for module in (in_forward, module_space):
+                stack.enter_context(_replaced(module, "Sweep", counted))
+            stack.enter_context(_replaced(in_forward, "_RowSweep", counted))
+            for module in (in_forward, sweep_module):
+                stack.enter_context(_replaced(module, "in_parallel", timed))
             yield
+
+    @contextmanager
+    def on_modules(self, model: nn.Module) -> Iterator[None]:
+        """Count the parts of a transformer: what is neither attention nor MLP nor a layer's own is embeddings and
+        logits.
+        """
+        hooks = []
+        for name, part in model.named_modules():
+            kind = _part(name)
+            if kind:
+                hooks.append(part.register_forward_pre_hook(lambda *_, kind=kind: self.enter(kind)))
+                hooks.append(part.register_forward_hook(lambda *_: self.leave(), always_call=True))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _part(name: str) -> str | None:
+    last = name.split(".")[-1]
+    if last in ATTENTION:
+        return PARTS[2]
+    if last in MLP:
+        return PARTS[3]
+    return PARTS[4] if last.startswith("embed") else None
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, change: Callable[[Any], Any]) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, change(before))
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)

@@ -16,15 +16,16 @@ def touched_rows(objective: Objective, batch: Sequence[Encoded]) -> dict[str, li
     Raises:
         ValueError: a candidate has several tokens: its score needs the normaliser, and so every row of a tied head.
     """
-    if any(len(candidate) > 1 for candidate in objective.candidates):
+    candidates = {candidate for row in batch for candidate in objective.options(row)}
+    if type(objective) is not Objective or any(len(candidate) != 1 for candidate in candidates):
         raise ValueError(
-            "directions cannot be restricted to touched rows: a candidate has several tokens, whose log-probabilities "
-            "need every row of the head"
+            "directions cannot be restricted to touched rows: the loss is not a choice among candidates of one token, "
+            "so that it depends on every row of the head"
         )
     model: Any = objective.language_model.model
     pad = objective.language_model.tokenizer.pad_token_id or 0
     read = {pad, *(token for row in batch for token in row.tokens)}
-    chosen = {candidate[0] for candidate in objective.candidates}
+    chosen = {candidate[0] for candidate in candidates}
     inputs, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     tied = inputs.data_ptr() == head.data_ptr()
     rows = {id(inputs): read | chosen} if tied else {id(inputs): read, id(head): chosen}

@@ -14,10 +14,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from llm import models, tasks
+from llm import models, objective, tasks
 from llm.first_order import FIRST_ORDER, FirstOrder
 from llm.models import LanguageModel
-from llm.objective import Encoded, Measured, Objective, calibrated_accuracy
+from llm.objective import Encoded, calibrated_accuracy, chance_accuracy
 from llm.zeroth_order import ZerothOrder
 from zobench import derive, methods, schedule, streams
 from zobench.naming import require_known
@@ -35,6 +35,7 @@ class TrainOptions:
     model: str = option("tiny-opt", "tiny-opt, smollm2-135m-instruct, a hub id, a folder or a .gguf file")
     task: str = option("spam", tasks.HELP)
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
+    objective: str = option("task", f"what is minimised: {objective.HELP}")
     method: str = option("mezo", "mezo, kerzoo, forward, richardson, coordinate (name:option=value...), sgd, adamw")
     steps: int = option(500, "optimisation steps")
     lr: float = option(1e-4, "learning rate")
@@ -47,6 +48,7 @@ class TrainOptions:
     dev: int | None = option(None, "development examples; without it the task's usual number")
     test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
     max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
+    bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
     eval_every: int = option(50, "steps between evaluations on dev")
     seed: int = option(0, "names the split, the minibatches and the directions")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
@@ -95,11 +97,14 @@ class Session:
     def __init__(self, options: TrainOptions) -> None:
         _check(options)
         self.task = tasks.find(options.task)
+        chosen = objective.choose(options.objective, self.task)
         split = _split(options)
         self.options = options = _sized(options, split)
         _check(options)
         self.language_model = models.load(options.model, options.device, options.dtype)
-        self.objective = Objective.of(self.language_model, self.task.candidates, options.max_tokens)
+        self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
+        if options.method in FIRST_ORDER and not self.objective.differentiable:
+            raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
         self.data = Data(*(self.objective.encode(part) for part in split))
         self.trainer = trainer(options, self.language_model)
         self.start_loss = require_reproducible(lambda: self.objective.losses(self.minibatch(0)))
@@ -183,7 +188,7 @@ class Session:
         fitted = {
             name: calibrated_accuracy(train, part) for name, part in (("dev_accuracy", dev), ("test_accuracy", test))
         }
-        chance = dict(zip(zero, (_majority_accuracy(train, part) for part in (dev, test)), strict=True))
+        chance = dict(zip(zero, (chance_accuracy(train, part) for part in (dev, test)), strict=True))
         named = (("chance", chance), ("zero-shot", zero), ("calibrated zero-shot", fitted))
         for name, row in (pair for pair in named if not self.record.find(kind="baseline", name=pair[0])):
             self.record.append(
@@ -194,9 +199,9 @@ class Session:
         found = self.objective.measure(self.data.dev)
         train_loss = sum(self.losses) / len(self.losses) if self.losses else None
         self.losses.clear()
-        row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy}
+        row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy, **found.named("dev")}
         self.record.append({"kind": "evaluation", "step": step, **self._names(), **self._cost(), **row})
-        self._dev = f"dev loss {found.loss:.3f} accuracy {found.accuracy:.1%}"
+        self._dev = f"dev loss {found.loss:.3f} {found.metric} {found.accuracy:.1%}"
 
     def _finish(self, status: str) -> None:
         step = self.trainer.steps
@@ -211,10 +216,11 @@ class Session:
             models.save(self.language_model, self.record.folder / "model")
         last = {name: evaluations[-1][name] for name in ("dev_loss", "dev_accuracy")}
         row = {**last, "test_loss": test.loss, "test_accuracy": test.accuracy, "test_examples": len(self.data.test)}
+        row |= test.named("test")
         about = {"best_step": best["step"], "status": status, "weights": self.language_model.weights}
         self.record.append({"kind": "final", "step": step, **self._names(), **self._cost(), **row, **about})
         dev = math.nan if last["dev_accuracy"] is None else last["dev_accuracy"]
-        print(f"{self.options.method}: dev accuracy {dev:.1%}, test {test.accuracy:.1%} ({status})")
+        print(f"{self.options.method}: dev {test.metric} {dev:.1%}, test {test.accuracy:.1%} ({status})")
 
     def _names(self) -> Row:
         options = self.options
@@ -278,11 +284,6 @@ def trainer(options: TrainOptions, language_model: LanguageModel) -> ZerothOrder
         return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
     return ZerothOrder(language_model.model, estimator, rate, options.weight_decay)
-
-
-def _majority_accuracy(train: Measured, judged: Measured) -> float:
-    """The accuracy of always answering with the most frequent training label."""
-    return float((judged.labels == train.labels.mode().values).double().mean())
 
 
 @contextmanager

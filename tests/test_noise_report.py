@@ -42,15 +42,6 @@ def test_dot_is_the_inner_product_with_the_gradient():
         assert space.dot(combination * 1.01) != pytest.approx(float(space.dense(combination) @ gradient), rel=1e-3)
 
 
-def test_the_bench_sets_engines_beside_the_published_loop(tmp_path, capsys):
-    command = ["bench", "--size", "opt-1m", "--batch", "2", "--tokens", "8", "--repetitions", "1"]
-    assert main([*command, "--out", str(tmp_path)]) == 0
-    found = {row["job"]: row for row in rows(tmp_path, "bench")}
-    assert {"published", "limit", "plain, gaussian", "in-forward, gaussian"} < set(found)
-    assert found["limit"]["of_limit"] == 1 and found["published"]["speedup"] == 1
-    assert "of the limit" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -58,7 +49,9 @@ def test_the_bench_sets_engines_beside_the_published_loop(tmp_path, capsys):
         (["noise", "--epsilons", "0"], "positive ones"),
         (["noise", "--model", "no-such-model"], "no-such-model"),
         (["bench", "--size", "opt-2m"], "Did you mean"),
-        (["bench", "--candidates", "1"], "candidates"),
+        (["bench", "--repetitions", "0"], "repetitions"),
+        (["bench", "--parts", "step"], "Did you mean"),
+        (["profile", "--engines", "in-forward, paired"], "engine of one thread"),
     ],
 )
 def test_bad_input_is_one_line_before_long_work(argv, message, tmp_path, capsys):

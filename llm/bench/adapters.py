@@ -1,6 +1,7 @@
 """The step where only an adapter is trained: LoRA and prefix tuning, against two forwards of the adapted model."""
 
 import statistics
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -35,7 +36,9 @@ def measure(make: Callable[[], Setting], repetitions: int) -> list[Row]:
 def _row(here: Setting, name: str, config: Any, repetitions: int) -> Row:
     import peft
 
-    adapted = peft.get_peft_model(here.model, config).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft reads what transformers renames
+        adapted = peft.get_peft_model(here.model, config).eval()
     inner = adapted if name == "prefix" else adapted.get_base_model()  # LoRA is within its layers
     language_model = replace(here.objective.language_model, model=inner)
     there = replace(here, model=inner, objective=replace(here.objective, language_model=language_model))

@@ -281,7 +281,7 @@ class _RowSweep:
     def __init__(
         self, blocks: Sequence[Block], wanted: Tensor, _: Update, lines: list[Drawn], targets: list[Tensor]
     ) -> None:
-        self.wanted, self.lines, self.targets = wanted, lines, targets
+        self.blocks, self.wanted, self.lines, self.targets = blocks, wanted, lines, targets
         self._waiting = iter(blocks)
 
     @torch.no_grad()

@@ -1,0 +1,26 @@
+"""Objectives: what is minimised and what evaluations report."""
+
+from llm.objective.answers import AnswerObjective, Losses, MetricObjective, one_minus
+from llm.objective.choose import HELP, choose
+from llm.objective.classification import Judged, Objective
+from llm.objective.encoding import Encoded, Encoder
+from llm.objective.measured import Measured, calibrated_accuracy, chance_accuracy
+from llm.objective.scoring import answer_log_probs, candidate_scores
+
+__all__ = [
+    "HELP",
+    "AnswerObjective",
+    "Encoded",
+    "Encoder",
+    "Judged",
+    "Losses",
+    "Measured",
+    "MetricObjective",
+    "Objective",
+    "answer_log_probs",
+    "calibrated_accuracy",
+    "candidate_scores",
+    "chance_accuracy",
+    "choose",
+    "one_minus",
+]

@@ -1,0 +1,59 @@
+"""Objectives by name."""
+
+import importlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from llm import metrics
+from llm.objective.answers import AnswerObjective, Losses, MetricObjective, one_minus
+from llm.objective.classification import Objective
+from llm.tasks import Task
+from zobench.naming import require_known
+
+TASKS_OWN = "task"
+DIFFERENTIABLE: dict[str, type[Objective]] = {"classification": Objective, "language-model": AnswerObjective}
+NAMES = (TASKS_OWN, *DIFFERENTIABLE, *metrics.METRICS)
+HELP = f"{', '.join(NAMES)}, or package.module:function"
+
+
+def choose(name: str, task: Task) -> Callable[..., Objective]:
+    """Return what makes the objective of a language model: (language_model, max_tokens=..., bos=...) -> Objective.
+
+    Args:
+        name: "task" for what the task is trained with; "classification"; "language-model"; a metric, minimised as
+            1 - metric; or "package.module:function", minimised as it is: (answers, examples) -> the loss of each.
+        task: gives the candidates, its own objective and the metric that evaluations report.
+
+    Raises:
+        UnknownNameError: no such objective.
+        ValueError: the function cannot be imported or called.
+    """
+    metric = task.metric
+    own = {"candidates": task.candidates, "metric": metric}
+    if ":" in name:
+        return partial(_judging, _imported(name), **own)
+    require_known(name, NAMES, "objective")
+    if name == TASKS_OWN:
+        name = task.objective
+    if name in DIFFERENTIABLE:
+        return partial(DIFFERENTIABLE[name].of, **own)
+    if name == "accuracy" != metric:
+        raise ValueError(f"task {task.name} is measured by {metric}: give --objective {metric} instead of accuracy")
+    return partial(_judging, one_minus(name), **own)
+
+
+def _judging(loss: Losses, language_model: Any, candidates: Any, max_tokens: int, bos: int | None, metric: str) -> Any:
+    made = MetricObjective.of(language_model, candidates, max_tokens, bos, metric)
+    return MetricObjective(language_model, made.candidates, max_tokens, bos, metric, loss)
+
+
+def _imported(name: str) -> Losses:
+    module, _, function = name.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"objective {name!r}: {error}; give package.module:function as Python imports it") from error
+    if not callable(found):
+        raise ValueError(f"objective {name!r} is {found!r}: give a function of (answers, examples)")
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,134 @@
+"""What an objective measures on a set of examples, and accuracies derived from scores alone."""
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from llm import metrics
+from llm.tasks import Example
+
+BATCH_TOKENS = 32768  # of an evaluation batch with its padding: a bound on memory
+NONE: Mapping[str, float] = MappingProxyType({})
+
+
+class Measured(NamedTuple):
+    """Mean loss and metric over a set of examples, with the candidates' scores (examples, candidates).
+
+    `accuracy` is the value of `metric`; `others` holds further metrics by name. `scores` is None where answers are
+    generated, and -inf where an example has fewer candidates; `common` says that all examples have the same ones.
+    """
+
+    loss: float
+    accuracy: float
+    scores: Tensor | None
+    labels: Tensor
+    metric: str = "accuracy"
+    others: Mapping[str, float] = NONE
+    common: bool = True
+
+    def named(self, prefix: str) -> dict[str, float | str]:
+        """Return what rows say beside loss and accuracy: nothing where the metric is accuracy and there is no other."""
+        metric: dict[str, float | str] = {"metric": self.metric} if self.metric != "accuracy" else {}
+        return {**metric, **{f"{prefix}_{name.replace('-', '_')}": value for name, value in self.others.items()}}
+
+
+def measured(
+    metric: str,
+    loss: float,
+    labels: Tensor,
+    examples: Sequence[Example | None],
+    scores: Tensor | None = None,
+    answers: Sequence[str | None] | None = None,
+    common: bool = False,
+) -> Measured:
+    """Return the metrics of the best candidates, where there are scores, or of generated answers.
+
+    Raises:
+        ValueError: accuracy is asked of generated answers.
+    """
+    if metric == "accuracy":
+        if scores is None:
+            raise ValueError("generated answers have no accuracy: give the task the metric f1 or exact-match")
+        predicted = scores.argmax(1)
+        right = (predicted == labels).double()
+        right[~answered(scores, examples)] = torch.nan  # no answer is not a wrong answer, let alone a right one
+        others = {"macro-f1": metrics.macro_f1(predicted, labels)} if common and scores.shape[1] > 2 else NONE
+        return Measured(loss, float(right.mean()), scores, labels, metric, others, common)
+    texts = answers if scores is None else chosen(scores, examples)
+    gold = [right_answers(example) for example in examples]
+    found = {name: float(metrics.values(name, texts or (), gold).mean()) for name in metrics.together(metric)}
+    return Measured(loss, found.pop(metric), scores, labels, metric, found, common)
+
+
+def chosen(scores: Tensor, examples: Sequence[Example | None]) -> list[str | None]:
+    """Return what the best candidate of each example stands for, or None where its scores are not finite."""
+    best = zip(scores.argmax(1).tolist(), answered(scores, examples).tolist(), examples, strict=True)
+    return [choices(example)[k] if ok and example else None for k, ok, example in best]
+
+
+def choices(example: Example) -> tuple[str, ...]:
+    """Return what the candidates stand for: `example.choices` (ReCoRD: the entity filled in), or themselves."""
+    return example.choices or example.candidates
+
+
+def answered(scores: Tensor, examples: Sequence[Example | None]) -> Tensor:
+    """Return which examples have a finite score for each of their candidates."""
+    counts = [len(example.candidates) if example and example.candidates else scores.shape[1] for example in examples]
+    return scores.isfinite().sum(1) == torch.tensor(counts, device=scores.device)
+
+
+def right_answers(example: Example | None) -> tuple[str, ...]:
+    """Return the right answers of an example: its own, or else what the right candidate stands for."""
+    if example is None:
+        return ()
+    return example.answers or choices(example)[example.label : example.label + 1]
+
+
+def parts(keys: Sequence[int], lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Return indices in the order of their keys, in parts of at most `batch_size` and about BATCH_TOKENS tokens."""
+    found: list[list[int]] = []
+    longest = 0
+    for i in sorted(range(len(keys)), key=lambda i: keys[i]):
+        longest = max(longest, lengths[i])
+        if not found or len(found[-1]) == batch_size or longest * (len(found[-1]) + 1) > BATCH_TOKENS:
+            found.append([])
+            longest = lengths[i]
+        found[-1].append(i)
+    return found
+
+
+def calibrated_accuracy(fitted: Measured, judged: Measured) -> float:
+    """Return the accuracy of `judged` after scores were shifted by what `fitted` (training rows) says.
+
+    Two candidates: the threshold on their score difference that is most accurate on `fitted`. More: each candidate's
+    mean score is subtracted (batch calibration, Zhou et al. 2023). NaN where examples have candidates of their own or
+    answers are generated, as there is nothing common to shift, and for other metrics than accuracy.
+    """
+    if fitted.scores is None or judged.scores is None or not (judged.common and judged.metric == "accuracy"):
+        return math.nan
+    if fitted.scores.shape[1] != 2:
+        predicted = (judged.scores - fitted.scores.mean(0)).argmax(1)
+        return float((predicted == judged.labels).double().mean())
+    margin = (fitted.scores[:, 1] - fitted.scores[:, 0]).double()
+    order = margin.sort().values
+    thresholds = torch.cat((order[:1] - 1, (order[1:] + order[:-1]) / 2, order[-1:] + 1))
+    hits = ((margin[None, :] > thresholds[:, None]).long() == fitted.labels).sum(1)
+    best = thresholds[int(hits.argmax())]
+    predicted = ((judged.scores[:, 1] - judged.scores[:, 0]).double() > best).long()
+    return float((predicted == judged.labels).double().mean())
+
+
+def chance_accuracy(fitted: Measured, judged: Measured) -> float:
+    """Return the accuracy on `judged` of always answering with the most frequent label of `fitted`.
+
+    Where examples have candidates of their own: of guessing among them. NaN for other metrics than accuracy.
+    """
+    if judged.scores is None or judged.metric != "accuracy":
+        return math.nan
+    if judged.common:
+        return float((judged.labels == fitted.labels.mode().values).double().mean())
+    return float((1 / (judged.scores != -torch.inf).sum(1).double()).mean())

@@ -1,0 +1,91 @@
+"""The bench and the profile: every part gives its rows, and engines that compute another loss are refused."""
+
+import json
+
+import pytest
+import torch
+
+from llm.__main__ import main
+from llm.bench import memory, steps
+from llm.bench.published import Published
+from llm.bench.setting import ENGINES, setting
+
+SMALL = ["--size", "opt-1m", "--batch", "2", "--tokens", "8", "--repetitions", "1", "--entries", "100000"]
+SCALING = ["--scaling-sizes", "opt-1m,opt-10m", "--scaling-batches", "1,2", "--scaling-lengths", "4,8"]
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("bench")
+    assert main(["bench", *SMALL, *SCALING, "--scaling-repetitions", "1", "--out", str(folder)]) == 0
+    return _rows(folder)
+
+
+def _rows(folder):
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+
+
+def of(rows, kind):
+    return [row for row in rows if row["kind"] == kind]
+
+
+def test_steps_are_set_beside_the_published_loop_and_the_limit(rows):
+    found = {row["job"]: row for row in of(rows, "bench-step")}
+    assert found["limit"]["of_limit"] == 1 and found["published"]["speedup"] == 1
+    for law in ("gaussian", "rademacher"):
+        assert f"plain, {law}" in found and f"in-forward, paired, {law}, touched rows" in found
+    barred = {row["job"] for row in found.values() if row["bar"]}
+    assert barred == {f"in-forward, paired, {law}, touched rows" for law in ("gaussian", "rademacher")}
+
+
+def test_memory_is_that_of_processes_of_their_own(rows):
+    found = {row["job"]: row for row in of(rows, "bench-memory")}
+    assert set(found) == {"inference", "published", *ENGINES}
+    assert found["inference"]["of_inference"] == 1
+    for row in found.values():
+        assert row["peak_mb"] > row["model_mb"] > row["largest_mb"] > 0
+        assert row["held"] == (row["peak_mb"] <= row["limit_mb"])
+
+
+def test_the_peak_is_that_of_the_block():
+    with memory.Peak() as empty:
+        pass
+    with memory.Peak() as peak:
+        held = torch.ones(30_000_000)
+        del held
+    assert 100 < peak.mb - empty.mb < 200
+
+
+def test_sweeps_adapters_and_scaling_give_their_rows(rows):
+    assert {row["law"] for row in of(rows, "bench-sweep")} >= {"gaussian", "rademacher", "coordinate", "sphere"}
+    timed, fits = of(rows, "bench-scaling"), of(rows, "bench-scaling-fit")
+    assert [(row["batch"], row["tokens"]) for row in timed[::2]] == [(1, 4), (1, 8), (2, 4)] * 2
+    assert {fit["job"] for fit in fits} == {"forward", "step"}
+
+
+def test_adapters_train_little():
+    pytest.importorskip("peft", reason="adapters want peft")
+    from llm.bench import adapters
+
+    found = {row["adapter"]: row for row in adapters.measure(lambda: setting("opt-1m", "float32", 2, 8), 1)}
+    assert found["lora"]["trainable"] == 4 * 2 * 2 * 8 * 64  # layers, matrices, factors, rank, width
+    assert found["prefix"]["trainable"] == 5 * 2 * 4 * 64  # tokens, keys and values, layers, width
+
+
+def test_engines_that_compute_another_loss_are_refused(monkeypatch):
+    here = setting("opt-1m", "float32", 2, 8)
+    steps.require_equal_losses(here, Published(here))
+    monkeypatch.setattr(Published, "loss", lambda self: torch.tensor(0.7))
+    with pytest.raises(RuntimeError, match="differ at one point"):
+        steps.require_equal_losses(here, Published(here))
+
+
+def test_the_profile_adds_up(tmp_path):
+    assert main(["profile", *SMALL[:6], "--steps", "2", "--out", str(tmp_path)]) == 0
+    found = of(_rows(tmp_path), "profile")
+    for engine in ("plain", "in-forward"):
+        for law in ("gaussian", "rademacher"):
+            parts = {row["part"]: row["share"] for row in found if (row["engine"], row["law"]) == (engine, law)}
+            assert sum(parts.values()) == pytest.approx(1) and min(parts.values()) >= -1e-9
+            assert all(parts[name] > 0 for name in ("draw", "attention", "MLP", "embeddings and logits"))

@@ -1,0 +1,263 @@
+"""Objectives by name, what they minimise, and what evaluations make of answers."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_models import language_model, reference_score
+
+from llm import metrics, tasks
+from llm.__main__ import main
+from llm.generation import greedy
+from llm.objective import (
+    AnswerObjective,
+    Encoded,
+    MetricObjective,
+    Objective,
+    calibrated_accuracy,
+    chance_accuracy,
+    choose,
+)
+from llm.objective.measured import parts
+from llm.tasks import Example
+from llm.train import Session, TrainOptions
+from zobench.naming import UnknownNameError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CHOSEN = [
+    Example("the quick brown fox", 1, (" jumps over the dog", " is lazy", " great")),
+    Example("It was", 0, (" great and terrible", " spam")),
+    Example("Was it spam?", 2, (" Yes", " No. It was great", " Maybe it was", " no")),
+    Example("a film that is", 1, (" terrible", " the dog")),
+]
+WRITTEN = [
+    Example("the quick brown", 0, (" fox\n",), ("fox", "the fox")),
+    Example("Was it spam?\n", 0, (" Maybe not\n",), ("Maybe not",)),
+    Example("a film that is great. It was", 0, (" terrible\n",), ("terrible",)),
+]
+
+
+def task(candidates=None, objective="classification", metric="accuracy"):
+    return SimpleNamespace(name="mine", candidates=candidates, objective=objective, metric=metric)
+
+
+@pytest.fixture(scope="module")
+def opt():
+    return language_model("opt")
+
+
+def made(name, of, opt, tokens=32):
+    return choose(name, of)(opt, max_tokens=tokens, bos=None)
+
+
+def reference_scores(opt, batch):
+    with torch.no_grad():
+        return [torch.stack([reference_score(opt.model, row.tokens, c) for c in row.candidates]) for row in batch]
+
+
+def word_count(answers, examples):
+    """Per-example losses as a user would write them."""
+    return [len(text.split()) + example.label for text, example in zip(answers, examples, strict=True)]
+
+
+def only_one(answers, examples):
+    return [1.0]
+
+
+def test_names_choose_and_the_task_has_a_say():
+    assert choose("task", task()).func.__self__ is Objective
+    assert choose("task", task(objective="language-model")).func.__self__ is AnswerObjective
+    assert choose("classification", task(objective="language-model")).func.__self__ is Objective
+    with pytest.raises(UnknownNameError, match="Did you mean 'exact-match'"):
+        choose("exact-matc", task())
+    for name, message in (
+        ("nowhere.at_all:f", "No module named"),
+        ("math:nothing", "no attribute 'nothing'"),
+        ("math:pi", "give a function"),
+        (":f", "Empty module name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            choose(name, task())
+    with pytest.raises(ValueError, match="give --objective f1"):
+        choose("accuracy", task(metric="f1"))
+
+
+def test_classification_with_candidates_of_each_example(opt):
+    objective = made("classification", task(), opt)
+    batch = objective.encode(CHOSEN)
+    wanted = reference_scores(opt, batch)
+    losses = torch.stack([-row.log_softmax(0)[e.label] for row, e in zip(wanted, CHOSEN, strict=True)])
+    with torch.no_grad():
+        assert torch.allclose(objective.losses(batch).double(), losses, atol=1e-5)
+    measured = objective.measure(batch, batch_size=2)
+    right = [int(row.argmax()) == e.label for row, e in zip(wanted, CHOSEN, strict=True)]
+    assert measured.loss == pytest.approx(float(losses.mean()), abs=1e-5)
+    assert measured.accuracy == pytest.approx(sum(right) / 4) and measured.scores.shape == (4, 4)
+    assert chance_accuracy(measured, measured) == pytest.approx((1 / 3 + 1 / 2 + 1 / 4 + 1 / 2) / 4)
+    assert math.isnan(calibrated_accuracy(measured, measured))  # no column means the same thing twice
+
+
+def test_gradients_flow_through_uneven_candidates(opt):
+    objective = made("classification", task(), opt)
+    objective.losses(objective.encode(CHOSEN)).mean().backward()
+    gradients = [p.grad for p in opt.model.parameters() if p.grad is not None]
+    assert gradients and all(bool(g.isfinite().all()) for g in gradients)
+    opt.model.zero_grad(set_to_none=True)
+
+
+def test_a_language_model_loss_is_of_the_right_answer_alone(opt):
+    objective = made("language-model", task(), opt)
+    batch = objective.encode(CHOSEN)
+    wanted = reference_scores(opt, batch)
+    losses = torch.stack([-row[e.label] for row, e in zip(wanted, CHOSEN, strict=True)])
+    with torch.no_grad():
+        assert torch.allclose(objective.losses(batch).double(), losses, atol=1e-5)
+    measured = objective.measure(batch)
+    assert measured.loss == pytest.approx(float(losses.mean()), abs=1e-5)
+    assert measured.accuracy == made("classification", task(), opt).measure(batch).accuracy
+
+
+def test_written_answers_are_judged_by_f1_and_exact_match(opt):
+    objective = made("language-model", task(metric="f1"), opt, 64)
+    batch = objective.encode(WRITTEN)
+    texts = greedy(opt, [row.tokens for row in batch])
+    measured = objective.measure(batch, batch_size=2)
+    f1 = [metrics.f1(text, e.answers) for text, e in zip(texts, WRITTEN, strict=True)]
+    assert measured.accuracy == pytest.approx(sum(f1) / 3) and measured.metric == "f1" and measured.scores is None
+    assert measured.named("dev").keys() == {"metric", "dev_exact_match"}
+    assert math.isnan(chance_accuracy(measured, measured)) and math.isnan(calibrated_accuracy(measured, measured))
+    with pytest.raises(ValueError, match="give the task the metric f1"):
+        made("language-model", task(), opt, 64).measure(batch)
+
+
+def test_metrics_become_losses(opt, monkeypatch):
+    batch = made("task", task(), opt).encode(CHOSEN)
+    best = [int(row.argmax()) for row in reference_scores(opt, batch)]
+    objective = made("accuracy", task(), opt)
+    assert objective.losses(batch).tolist() == [float(k != e.label) for k, e in zip(best, CHOSEN, strict=True)]
+    assert objective.measure(batch).loss == pytest.approx(1 - objective.measure(batch).accuracy)
+    texts = [e.candidates[k] for k, e in zip(best, CHOSEN, strict=True)]
+    f1 = [1 - metrics.f1(text, [e.candidates[e.label]]) for text, e in zip(texts, CHOSEN, strict=True)]
+    assert made("f1", task(), opt).losses(batch).tolist() == pytest.approx(f1)
+    own = made(f"{__name__}:word_count", task(), opt).losses(batch)
+    assert own.tolist() == [len(text.split()) + e.label for text, e in zip(texts, CHOSEN, strict=True)]
+    with pytest.raises(ValueError, match="for 4 answers"):
+        made(f"{__name__}:only_one", task(), opt).losses(batch)
+
+
+def test_written_answers_become_losses(opt, monkeypatch):
+    said = ["the fox", None, "awful"]
+    monkeypatch.setattr("llm.objective.answers.greedy", lambda model, prompts: said)
+    objective = made("exact-match", task(metric="exact-match"), opt, 64)
+    losses = objective.losses(objective.encode(WRITTEN)).tolist()
+    assert losses[0] == 0 and math.isnan(losses[1]) and losses[2] == 1
+
+
+def test_where_candidates_stand_for_answers_those_are_judged(opt):
+    """As in ReCoRD: the candidate is the query with an entity filled in, and several entities are right."""
+    fields = {"prompt": "the quick brown fox\n-", "label": 0, "choices": ("fox", "dog", "the lazy dog")}
+    queries = tuple(f" It was {name} that jumps" for name in fields["choices"])
+    example = SimpleNamespace(**fields, candidates=queries, answers=("fox", "lazy dog"))
+    objective = made("task", task(objective="language-model", metric="f1"), opt)
+    measured = objective.measure(objective.encode([example]))
+    best = fields["choices"][int(measured.scores[0].argmax())]
+    wanted = {"fox": (1, 1), "dog": (2 / 3, 0), "the lazy dog": (1, 1)}[best]
+    assert (measured.accuracy, measured.others["exact-match"]) == pytest.approx(wanted)
+
+
+def test_more_than_two_common_candidates_have_a_macro_f1(opt):
+    objective = Objective.of(opt, (" Yes", " No", " Maybe"), 32)
+    examples = [Example(f"{word} was it?", i % 3) for i, word in enumerate(["a", "the", "film", "fox", "dog"])]
+    measured = objective.measure(objective.encode(examples))
+    predicted = measured.scores.argmax(1)
+    assert measured.others == {"macro-f1": metrics.macro_f1(predicted, measured.labels)}
+    assert measured.named("test") == {"test_macro_f1": measured.others["macro-f1"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "example", "message"),
+    [
+        ("classification", WRITTEN[0], "give --objective language-model"),
+        ("classification", Example("a", 2, (" b", " c")), "label 2 of example 'a' is out of range"),
+        ("classification", Example("a", 0, (" b", " b")), "not distinct"),
+        ("language-model", Example("a", 0, ("",)), "tokenises to nothing"),
+        ("language-model", Example("a", 0, ()), "has 0 candidates"),
+        ("language-model", Example("a", 0, (" b" * 200,)), "reads 2 to 128 tokens"),
+    ],
+)
+def test_examples_that_cannot_be_read_are_refused(name, example, message, opt):
+    with pytest.raises(ValueError, match=message):
+        made(name, task(), opt).encode([example])
+
+
+def test_room_is_kept_for_what_is_written(opt):
+    with pytest.raises(ValueError, match="max_tokens is 100 and up to 50 follow"):
+        made("language-model", task(metric="f1"), opt, 100).encode(WRITTEN)
+
+
+def test_a_prompt_without_a_token_is_refused():
+    from tiny_models import byte_level
+
+    bare = language_model("gpt2", byte_level(bos=False))
+    with pytest.raises(ValueError, match="tokenises to nothing, and this tokenizer adds no first token"):
+        Objective.of(bare, (" great", " spam"), 16).encode([Example("", 0)])
+
+
+def test_examples_of_an_evaluation_are_batched_by_length_and_size():
+    lengths = [5, 40000, 3, 20000, 4, 30000]
+    found = parts(lengths, lengths, 2)
+    assert found == [[2, 4], [0], [3], [5], [1]]  # two short ones; what would exceed the bound is alone
+    assert parts([1] * 5, [1] * 5, 64) == [[0, 1, 2, 3, 4]]
+
+
+def session(tmp_path, **changes):
+    quick = {"steps": 2, "train": 8, "dev": 4, "test": 4, "max_tokens": 24, "batch": 4, "eval_every": 2, "save": False}
+    return Session(TrainOptions(**{**quick, "out": str(tmp_path / "run"), **changes}))
+
+
+def rows(tmp_path, kind):
+    found = [json.loads(line) for line in (tmp_path / "run/rows.jsonl").read_text().splitlines()]
+    return [row for row in found if row["kind"] == kind]
+
+
+def test_a_loss_without_gradient_trains_by_forward_passes_alone(tmp_path):
+    with pytest.raises(ValueError, match="objective accuracy has no gradient for sgd"):
+        session(tmp_path, objective="accuracy", method="sgd")
+    session(tmp_path, objective="accuracy").go()
+    (final,) = rows(tmp_path, "final")
+    assert final["test_loss"] == pytest.approx(1 - final["test_accuracy"]) and final["forward_passes"] == 4
+
+
+def test_written_answers_train_and_name_their_metric(tmp_path, monkeypatch):
+    examples = WRITTEN * 2
+    monkeypatch.setattr(tasks, "find", lambda name: task(None, "language-model", "f1"))
+    monkeypatch.setattr(tasks, "split", lambda *arguments: tasks.Split(examples, examples[:2], examples[:3]))
+    started = session(tmp_path, task="mine", train=6, lr=1e-5)
+    started.go()
+    (final,) = rows(tmp_path, "final")
+    assert final["metric"] == "f1" and 0 <= final["test_accuracy"] <= 1 and "test_exact_match" in final
+    chance, zero, _ = rows(tmp_path, "baseline")
+    assert chance["test_accuracy"] is None and zero["test_accuracy"] is not None
+    assert isinstance(started.objective, AnswerObjective) and not isinstance(started.objective, MetricObjective)
+
+
+def test_the_command_line_takes_an_objective_and_a_first_token(capsys):
+    quick = ["--train", "20", "--dev", "10", "--test", "10"]
+    found = {}
+    for name, extra in (("own", []), ("mezo", ["--bos", "0"]), ("lm", ["--objective", "language-model"])):
+        assert main(["evaluate", *quick, *extra]) == 0
+        found[name] = capsys.readouterr().out
+    assert len(set(found.values())) == 3
+    with pytest.raises(SystemExit):
+        main(["evaluate", *quick, "--objective", "accurac"])
+    assert "Did you mean 'accuracy'" in capsys.readouterr().err
+
+
+def test_a_batch_of_tokens_alone_still_has_losses(opt):
+    """What benches do: no text, candidates common to all."""
+    objective = Objective(opt, ((5,), (9,)), 16)
+    losses = objective.losses([Encoded([2, 17, 4], 0), Encoded([2, 33], 1)])
+    assert losses.shape == (2,) and bool(losses.isfinite().all())
