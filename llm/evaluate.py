@@ -22,6 +22,7 @@ class EvaluateOptions:
     seed: int = option(0, "names the split")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
+    trust_remote_code: bool = option(False, "run the Python code that comes with a model")
     out: str | None = option(None, "folder for the row; without it nothing is written")
 
 
@@ -29,7 +30,7 @@ def run(options: EvaluateOptions) -> None:
     """Measure loss and accuracy on dev and test, as the model stands and with calibrated scores."""
     task = tasks.find(options.task)
     split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
-    language_model = models.load(options.model, options.device, options.dtype)
+    language_model = models.load(options.model, options.device, options.dtype, options.trust_remote_code)
     objective = Objective.of(language_model, task.candidates, options.max_tokens)
     train, dev, test = (objective.measure(objective.encode(part)) for part in split)
     row = {

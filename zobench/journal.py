@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from zobench.files import create_synced, truncate_back, write_all
-from zobench.journal_format import CHECK, Contents, JournalError, Names, Record, encode, head, read
+from zobench.journal_format import CHECK, Contents, Derived, JournalError, Record, encode, head, read
 from zobench.layout import Layout
 from zobench.rule import UpdateRule
 
@@ -39,7 +39,7 @@ class Journal:
         found = read(self.file)
         _require_same(found.header, json.loads(json.dumps(header)), self.file)
         self.header, self.records, self.cut = found.header, found.records, found.torn
-        self._names, self._chain, self.chain = Names.of(found.header), found.chain[-1], found.chain
+        self._derived, self._chain, self.chain = Derived.of(found.header), found.chain[-1], found.chain
         self._descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._size = os.fstat(self._descriptor).st_size
         if self.cut:
@@ -56,7 +56,7 @@ class Journal:
         """
         if record.step != len(self.chain) - 1:
             raise ValueError(f"{self.file}: the next step is {len(self.chain) - 1}, not {record.step}")
-        data = encode(record, self._chain, self._names)
+        data = encode(record, self._chain, self._derived)
         with truncate_back(self._descriptor, self._size, self.file):
             write_all(self._descriptor, data)
         self._size += len(data)

@@ -8,8 +8,8 @@
 Little-endian; what is in brackets is there if the flags say so. The checksums are chained: that of a record goes on
 from that of the record before, the first from that of the header, so that a record that was dropped, swapped or
 repeated is noticed. `check` is a CRC-16 of what stands before it, so that a damaged length is not taken for a torn
-tail. Keys are stored only where they are not derive(*names, step) with the names of the header. A step of one direction
-takes 41 bytes, one of 8 takes 97.
+tail. Keys are stored only where they are not derive(*names, step) with the names of the header, shrink only where it is
+not lr * weight_decay. A step of one direction takes 41 bytes, one of 8 takes 97.
 """
 
 import json
@@ -67,30 +67,33 @@ class Contents:
     torn: int
 
 
-class Names(NamedTuple):
-    """What the keys of a run are derived from: derive(*names, step)."""
+class Derived(NamedTuple):
+    """What need not be stored: keys that are derive(*names, step), and a shrink that is lr * weight_decay."""
 
     key: tuple[int | str, ...]
     minibatch: tuple[int | str, ...]
+    weight_decay: float
 
     @classmethod
-    def of(cls, header: Mapping[str, Any]) -> "Names":
-        """Return the names a header tells.
+    def of(cls, header: Mapping[str, Any]) -> "Derived":
+        """Return what a header tells: `keys` with the names of key and minibatch, and `weight_decay`.
 
         Raises:
-            JournalError: it tells none.
+            JournalError: it does not tell them.
         """
-        found = header.get("keys")
-        if not isinstance(found, dict) or not all(_is_path(found.get(name)) for name in cls._fields):
+        found, decay = header.get("keys"), header.get("weight_decay")
+        if not isinstance(found, dict) or not all(_is_path(found.get(name)) for name in ("key", "minibatch")):
             raise JournalError(f"the header's keys are {found!r}: wanted the names of key and minibatch")
-        return cls(tuple(found["key"]), tuple(found["minibatch"]))
+        if not isinstance(decay, float):
+            raise JournalError(f"the header's weight_decay is {decay!r}: wanted a number")
+        return cls(tuple(found["key"]), tuple(found["minibatch"]), decay)
 
 
 def _is_path(names: Any) -> bool:
     return isinstance(names, list) and all(type(name) in (int, str) for name in names)
 
 
-def encode(record: Record, chain: int, names: Names) -> bytes:
+def encode(record: Record, chain: int, derived: Derived) -> bytes:
     """Return the bytes of a record after one whose checksum is `chain`.
 
     Raises:
@@ -103,9 +106,9 @@ def encode(record: Record, chain: int, names: Names) -> bytes:
             f"journal holds {COEFFICIENTS} and {EXTRA_BYTES}; give fewer directions, or --no-journal"
         )
     optional = (
-        (SHRINK, record.shrink != 0.0, struct.pack("<d", record.shrink)),
-        (KEY, record.key != derive(*names.key, record.step), struct.pack("<Q", record.key)),
-        (MINIBATCH, record.minibatch != derive(*names.minibatch, record.step), struct.pack("<Q", record.minibatch)),
+        (SHRINK, record.shrink != record.lr * derived.weight_decay, struct.pack("<d", record.shrink)),
+        (KEY, record.key != derive(*derived.key, record.step), struct.pack("<Q", record.key)),
+        (MINIBATCH, record.minibatch != derive(*derived.minibatch, record.step), struct.pack("<Q", record.minibatch)),
     )
     flags = sum(flag for flag, there, _ in optional if there) | (EXTRA if extra else 0)
     flags |= SKIPPED if record.skipped else 0
@@ -124,7 +127,7 @@ class _Damaged(Exception):
     """(reason, where the record would end)."""
 
 
-def _decode(data: bytes, start: int, chain: int, names: Names) -> tuple[Record, int]:
+def _decode(data: bytes, start: int, chain: int, derived: Derived) -> tuple[Record, int]:
     """The record that starts there and where the next one does."""
     if start + SHORT.size + LENGTH.size > len(data):
         raise _Torn
@@ -147,7 +150,11 @@ def _decode(data: bytes, start: int, chain: int, names: Names) -> tuple[Record, 
         raise _Damaged("it does not have its checksum", end + CHECK.size)
     lr, loss, seconds = NUMBERS.unpack_from(data, at)
     at += NUMBERS.size
-    values: dict[int, Any] = {SHRINK: 0.0, KEY: derive(*names.key, step), MINIBATCH: derive(*names.minibatch, step)}
+    values: dict[int, Any] = {
+        SHRINK: lr * derived.weight_decay,
+        KEY: derive(*derived.key, step),
+        MINIBATCH: derive(*derived.minibatch, step),
+    }
     for flag, form in ((SHRINK, "<d"), (KEY, "<Q"), (MINIBATCH, "<Q")):
         if flags & flag:
             (values[flag],), at = struct.unpack_from(form, data, at), at + 8
@@ -177,13 +184,13 @@ def read(file: str | Path) -> Contents:
     """
     data = Path(file).read_bytes()
     header, at = _header(data, file)
-    names = Names.of(header)
+    derived = Derived.of(header)
     records: list[Record] = []
     offsets, chain = [], [CHECK.unpack_from(data, at - CHECK.size)[0]]
     written = len(data.rstrip(b"\0"))
     while at < len(data):
         try:
-            record, end = _decode(data, at, chain[-1], names)
+            record, end = _decode(data, at, chain[-1], derived)
             if record.step != len(records):
                 raise _Damaged(f"it is of step {record.step}", end)
         except _Torn:
@@ -224,6 +231,6 @@ def _header(data: bytes, file: str | Path) -> tuple[dict[str, Any], int]:
 def head(header: Mapping[str, Any]) -> bytes:
     """Return the bytes a journal with this header begins with."""
     text = json.dumps(header, separators=(",", ":")).encode()
-    Names.of(json.loads(text))
+    Derived.of(json.loads(text))
     data = HEAD.pack(MAGIC, VERSION, len(text)) + text
     return data + CHECK.pack(crc32(data))
