@@ -1,6 +1,7 @@
 """`python -m llm journal show | verify | replay | diff`: what a run's journal says, and the weights rebuilt from it."""
 
 import argparse
+import inspect
 import json
 import math
 import sys
@@ -50,7 +51,8 @@ def show(arguments: argparse.Namespace) -> int:
     """Print the header and the last steps."""
     contents = _read(arguments.run)
     for name, value in contents.header.items():
-        text = f"{len(value)} tensors, {_entries(value)} weights" if name == "layout" else json.dumps(value)
+        known = name == "layout" and isinstance(value, list)
+        text = f"{len(value)} tensors, {_entries(value)} weights" if known else json.dumps(value)
         print(f"{name:14}{text}")
     records = contents.records
     skipped = sum(record.skipped for record in records)
@@ -63,16 +65,15 @@ def show(arguments: argparse.Namespace) -> int:
     return EQUAL
 
 
-def _entries(layout: Any) -> int:
-    rows = layout if isinstance(layout, list) else []
-    return sum(row[1] for row in rows if isinstance(row, list) and len(row) > 1 and isinstance(row[1], int))
+def _entries(layout: list[Any]) -> int:
+    return sum(row[1] for row in layout if isinstance(row, list) and len(row) > 1 and isinstance(row[1], int))
 
 
 def _what(record: Record) -> str:
     extra = record.extra or {}
     if record.skipped:
         return f"skipped: {extra.get('reason')}"
-    probed = f"  probe: epsilon {extra['choice'][0]}" if extra.get("choice") else ""
+    probed = f"  probe: {json.dumps(extra['choice'])[:80]}" if "choice" in extra else ""
     more = " ..." if len(record.coefficients) > 8 else ""
     return " ".join(f"{c:.6g}" for c in record.coefficients[:8]) + more + probed
 
@@ -119,13 +120,15 @@ def _repeat(trainer: ZerothOrder, records: Sequence[Record]) -> None:
     for record in records:
         try:
             trainer.replay([record])
-        except (AssertionError, TypeError, KeyError, AttributeError, RuntimeError, FloatingPointError) as error:
+        except Exception as error:  # whatever a record that fits no estimator leads to
             raise ValueError(f"step {record.step} cannot be repeated: {type(error).__name__}: {error}") from error
     trainer.space.settle_()
 
 
 def _trainer(header: dict[str, Any], model: Any) -> ZerothOrder:
     engine = {} if header.get("engine") == "plain" else {"engine": _text(header, "engine")}
+    if engine and "engine" not in inspect.signature(ZerothOrder).parameters:
+        raise ValueError(f"this version has no engine {header['engine']!r}")
     if "layout" not in header:
         raise ValueError(f"the rule {header.get('rule')!r} keeps numbers for every weight: it has checkpoints only")
     trainer = ZerothOrder(

@@ -32,6 +32,7 @@ from zobench.records import Row, Run
 from zobench.space import require_reproducible
 
 BASELINES = 3
+MOST_STEPS = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Session:
         self.seconds = 0.0
         self.losses: list[float] = []
         self._dev = ""
+        _require_rows(self.record)
         self._evaluated = max((row["step"] for row in self.record.find(kind="evaluation")), default=0)
         self._rows_to = 1 + max((row["step"] for row in self.past.rows()), default=-1)
 
@@ -308,6 +310,8 @@ def _check(options: TrainOptions) -> None:
         )
     if not options.diverged_at > 1:
         raise ValueError(f"diverged_at is {options.diverged_at}: give a factor above 1")
+    if options.steps > MOST_STEPS:
+        raise ValueError(f"steps is {options.steps}: a journal counts to {MOST_STEPS}")
     if options.batch > options.train:
         raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")
 
@@ -333,6 +337,25 @@ def trainer(options: TrainOptions, language_model: LanguageModel) -> ZerothOrder
         return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
     return ZerothOrder(language_model.model, estimator, rate, options.weight_decay)
+
+
+NUMBERS = {
+    "evaluation": ("step", "dev_loss", "dev_accuracy"),
+    "step": ("step", "train_loss", "seconds"),
+    "skipped": ("step", "train_loss", "seconds"),
+}
+
+
+def _require_rows(record: Run) -> None:
+    """Refuse rows that a run would go on from, but that lack what it needs of them."""
+    for number, row in enumerate(record.rows, 1):
+        for name in NUMBERS.get(str(row.get("kind")), ()):
+            value = row.get(name, "nothing")
+            good = type(value) is int and value >= 0 if name == "step" else type(value) in (int, float, type(None))
+            if not good:
+                raise ValueError(
+                    f"{record.folder / 'rows.jsonl'}:{number}: {name} is {value!r}: mend or remove the line"
+                )
 
 
 def _split(task: tasks.Task, options: TrainOptions) -> tasks.Split:

@@ -111,7 +111,8 @@ class ZerothOrder:
     def _repeat(self, record: Record, walk: bool) -> None:
         extra = record.extra or {}
         if "choice" in extra:
-            choice = Choice(*extra["choice"])
+            *numbers, rounds = extra["choice"]
+            choice = Choice(*numbers, tuple(tuple(reaches) for reaches in rounds))
             self._probed(record.key, choice.rounds, walk)
             assert isinstance(self.estimator, AutoEpsilon)
             self.state = self.estimator.resumed(self.state.step, choice)

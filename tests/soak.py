@@ -182,21 +182,20 @@ def soak(work: Path, arguments: argparse.Namespace) -> int:
         return 1
     wanted, length = what_counts(work / "whole"), time.monotonic() - began
     drawn = random.Random(arguments.seed)
-    trials = (
-        list(INSTANTS)[: arguments.instants]
-        if arguments.instants
-        else [drawn.uniform(0.0, length) for _ in range(arguments.kills)]
-    )
+    chosen = arguments.instants or 0
+    trials = [*list(INSTANTS)[:chosen], *(None for _ in range(0 if chosen else arguments.kills))]
     held = killed = torn = 0
     for number, trial in enumerate(trials):
-        out = work / f"run-{number}"
-        status = killed_at(work, out, trial)
+        out, status = work / f"run-{number}", 0
+        while status != -signal.SIGKILL:  # drawn again if the run ended before
+            shutil.rmtree(out, ignore_errors=True)
+            status = killed_at(work, out, trial or drawn.uniform(0.0, length))
         killed += status == -signal.SIGKILL
         torn += (out / "journal.bin").exists() and read(out / "journal.bin").torn > 0
         ended = finish(start(work, out, forgetful if arguments.planted else lambda: None))
         good = ended == 0 and what_counts(out) == wanted
         held += good
-        if arguments.instants or not good:
+        if chosen or not good:
             print(f"{trial}: {'held' if good else 'NOT HELD'} (ended with {status}, then {ended})")
         if good:
             shutil.rmtree(out)

@@ -76,7 +76,7 @@ def _read(file: str) -> dict[str, Any]:
         raise ValueError(f"--config {file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--config {file}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"--config {file}: not TOML: {error}") from None
 
 
