@@ -85,6 +85,10 @@ class ZerothOrder:
         if not bool(seen.isfinite().all()):
             raise FloatingPointError(f"losses {seen.flatten().tolist()[:8]}: lower --lr or --epsilon")
         largest = float(told.info["coefficients"].abs().max()) * lr
+        if lr * self.rule.weight_decay > 1:
+            raise FloatingPointError(
+                f"lr {lr:g} times weight decay {self.rule.weight_decay:g} is above 1: lower either"
+            )
         if not largest < self._room:
             raise FloatingPointError(f"a step of {largest:g} overflows the weights: lower --lr")
 

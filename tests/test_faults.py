@@ -23,7 +23,7 @@ from llm.journal import main as journal
 from llm.objective import Objective
 from llm.train import Session, TrainOptions, train
 from llm.zeroth_order import ZerothOrder
-from zobench import AutoEpsilon, derive, methods
+from zobench import AutoEpsilon, InForwardSpace, ModuleSpace, derive, methods
 from zobench.journal import Record, read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,18 +63,13 @@ def run(tmp_path, stop=None, **changes):
     return session
 
 
-@pytest.fixture
-def small():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return lambda: nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).eval()
-
-
-def trainer_of(estimator, dtype=torch.float32, rate=0.01):
+def trainer_of(estimator, dtype=torch.float32, rate=0.01, space=ModuleSpace, decay=0.01):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype).eval()
-    return ZerothOrder(model, estimator, lambda step: rate, 0.01), model
+    trainer = ZerothOrder(model, estimator, lambda step: rate, decay)
+    trainer.space = space(model)
+    return trainer, model
 
 
 def take(trainer, model, steps, bad=()):
@@ -92,22 +87,23 @@ def take(trainer, model, steps, bad=()):
 @pytest.mark.parametrize(
     "estimator", [methods.make("mezo", n=2), AutoEpsilon(every=3, lines=2), methods.make("forward")]
 )
-def test_skipped_steps_are_repeated_to_the_bit(estimator, dtype):
+@pytest.mark.parametrize("space", [ModuleSpace, InForwardSpace])
+def test_skipped_steps_are_repeated_to_the_bit(estimator, dtype, space):
     """Steps 2 and 6 are not finite, which for the probes of AutoEpsilon is step 6 of its own."""
-    whole, model = trainer_of(estimator, dtype)
+    whole, model = trainer_of(estimator, dtype, space=space)
     records = take(whole, model, range(9), bad=(2, 6))
     assert [r.step for r in records if r.skipped] == [2, 6] and whole.steps == 9
     kept = [r._replace(extra=json.loads(json.dumps(r.extra))) for r in records]
-    again, model = trainer_of(estimator, dtype)
+    again, model = trainer_of(estimator, dtype, space=space)
     assert again.replay(kept[:7]) == 7
     take(again, model, range(7, 9))
     whole.space.settle_(), again.space.settle_()
     assert torch.equal(whole.space.vector(), again.space.vector())
     assert whole.forward_passes == again.forward_passes and whole.state == again.state
-    told, _ = trainer_of(estimator, dtype)
+    told, _ = trainer_of(estimator, dtype, space=space)
     told.replay(kept, first=9)  # scalars alone
     assert told.state == whole.state and told.steps == 9 and told.forward_passes == whole.forward_passes
-    assert torch.equal(told.space.vector(), trainer_of(estimator, dtype)[0].space.vector())
+    assert torch.equal(told.space.vector(), trainer_of(estimator, dtype, space=space)[0].space.vector())
 
 
 def test_a_replay_that_does_not_walk_for_skipped_steps_is_seen():
@@ -127,11 +123,13 @@ def test_nothing_that_is_no_number_reaches_the_weights():
         (torch.float32, 1e38, 1.0),
         (torch.float16, 1e7, 1.0),
     ):
-        trainer, model = trainer_of(methods.make("mezo", epsilon=0.01), dtype, rate)
+        trainer, model = trainer_of(methods.make("mezo", epsilon=0.01), dtype, rate, decay=0.0)
         before = trainer.space.vector()
         record = trainer.step(1, lambda model=model, loss=loss: sum(p.float().sum() for p in model.parameters()) * loss)
         assert record.skipped and ("losses" in record.extra["reason"] or "overflows" in record.extra["reason"])
         assert torch.allclose(trainer.space.vector(), before, atol=1e-3 if dtype == torch.float16 else 1e-7)
+    trainer, model = trainer_of(methods.make("mezo"), rate=1.0, decay=1.5)
+    assert "weight decay 1.5 is above 1" in trainer.step(1, lambda: model[0].weight.sum()).extra["reason"]
     model = nn.Linear(2, 1)
     first = FirstOrder(model, "adamw", lambda step: 0.1, 0.0)
     before = model.weight.detach().clone()
