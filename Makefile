@@ -36,7 +36,7 @@ check: $(READY)
 soak: $(READY)
 	$(QUIET) $(RUN) tests/soak.py --kills 50
 
-# Malformed configurations, data files, journals, checkpoints and run folders: some 1,500.
+# Malformed configurations, data files, journals, checkpoints and run folders: some 1,700.
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/fuzz.py --examples 100
 

@@ -25,6 +25,7 @@ class FirstOrder:
         self.optimiser = FIRST_ORDER[name](groups, lr=rate(0))
         self.rate, self.identity = rate, f"{name}()"
         self.steps = self.forward_passes = self.backward_passes = 0
+        self.watched, self.realised = False, None
 
     def step(self, key: int, losses: Callable[[], Tensor]) -> Record:
         """Take one step and return its record; it is skipped where the loss or the gradient is not finite."""

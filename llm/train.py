@@ -22,6 +22,7 @@ from llm.first_order import FIRST_ORDER, FirstOrder
 from llm.models import LanguageModel
 from llm.objective import Encoded, Measured, Objective, calibrated_accuracy
 from llm.past import Past
+from llm.realised import Realised
 from llm.zeroth_order import ZerothOrder
 from zobench import derive, methods, schedule, streams
 from zobench.journal import Record
@@ -190,6 +191,7 @@ class Session:
     def _step(self, step: int, bar: Any) -> None:
         try:
             batch = self.minibatch(step)
+            self.trainer.watched = step % self.options.eval_every == 0
             began = time.perf_counter()
             record = self.trainer.step(derive(*self.names["key"], step), lambda: self.objective.losses(batch))
             seconds = time.perf_counter() - began
@@ -198,19 +200,25 @@ class Session:
         except Exception as error:
             self._fail(step, error)
             raise
-        self.see(record)
+        self.see(record, self.trainer.realised)
         bar.set_postfix_str(f"train loss {record.loss:.3f} {self._dev}", refresh=False)
 
-    def see(self, record: Record) -> None:
+    def see(self, record: Record, realised: Realised | None = None) -> None:
         """Take note of a step that was taken or repeated: what it cost, its row, and what it says of the run's
         health.
         """
+        if realised and realised.noise and not self.record.find(kind="rounding"):
+            self.record.append({"kind": "rounding", "step": record.step, **self._names(), **realised._asdict()})
+            _tell(
+                f"training is rounding noise: {realised.moved:.1%} of the weights moved, and the cosine of the "
+                f"intended and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"
+            )
         self.seconds += record.seconds
         self.watch.see(record)
         if record.step >= self._evaluated and not record.skipped:
             self.losses.append(record.loss)
         if record.step >= self._rows_to and (self.options.journal or record.skipped):
-            self.record.append(self._row(record), sync=record.skipped)
+            self.record.append(self._row(record) | (realised._asdict() if realised else {}), sync=record.skipped)
         if self.watch.diverged and not self.record.find(kind="divergence"):
             about = {"mean_loss": self.watch.mean, "limit": self.watch.limit, "steps": self.watch.window}
             self.record.append({"kind": "divergence", "step": record.step, **self._names(), **about})

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llm.realised import Realised, measure, sample
 from zobench import SGD, AutoEpsilon, Combination, Estimator, ModuleSpace
 from zobench.auto import Choice
 from zobench.estimator import Told
@@ -21,6 +22,8 @@ REASON = 300
 class ZerothOrder:
     """Takes steps on a model in place, and repeats those that a journal recorded.
 
+    While `watched`, `realised` says what rounding left of the last step.
+
     Raises:
         ValueError: epsilon is below the resolution of the weights.
     """
@@ -34,6 +37,8 @@ class ZerothOrder:
         self.memory, self.state = self.rule.init(self.space), estimator.init()
         self.identity = repr(estimator)
         self.forward_passes = self.backward_passes = 0
+        self.watched = False
+        self.realised: Realised | None = None
 
     @property
     def steps(self) -> int:
@@ -47,6 +52,7 @@ class ZerothOrder:
         the weights are those before it, up to the rounding of the walk to the points, and the record says why.
         """
         step, lr = self.steps, self.rule.rate(self.memory)
+        before, self.realised = sample(self.space) if self.watched else None, None
         probed: list[list[float]] = []
         told = self._ask(key, losses, probed)
         if isinstance(told, FloatingPointError):
@@ -61,6 +67,8 @@ class ZerothOrder:
         self.memory = self.rule.apply_(self.space, told.gradient, self.memory)
         coefficients = tuple(told.info["coefficients"].tolist())
         shrink = lr * self.rule.weight_decay
+        if before is not None:
+            self.realised = measure(self.space, before, told.gradient, lr, shrink)
         return Record(step, key, coefficients, lr, shrink, loss=float(seen.mean()), extra=extra)
 
     def _ask(self, key: int, losses: Callable[[], Tensor], probed: list[list[float]]) -> Told | FloatingPointError:

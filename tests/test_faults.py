@@ -23,7 +23,7 @@ from llm.journal import main as journal
 from llm.objective import Objective
 from llm.train import Session, TrainOptions, train
 from llm.zeroth_order import ZerothOrder
-from zobench import AutoEpsilon, InForwardSpace, ModuleSpace, derive, methods
+from zobench import AutoEpsilon, Combination, InForwardSpace, ModuleSpace, Term, derive, methods
 from zobench.journal import Record, read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -358,6 +358,37 @@ def test_an_interrupt_ends_after_the_step_with_everything_saved(tmp_path, capsys
     assert len(read(tmp_path / "run/journal.bin").records) == 3
     assert [file.name for file in checkpoint.found(tmp_path / "run/checkpoints")] == ["step-00000003.safetensors"]
     assert train(options(tmp_path, checkpoint_every=100))["step"] == 6
+
+
+@pytest.mark.parametrize("space", [ModuleSpace, InForwardSpace])
+def test_what_rounding_leaves_of_a_step(space):
+    """Against the whole vectors, and at a rate at which bfloat16 rounds nearly all of it away."""
+    for dtype, rate, noise in (
+        (torch.float64, 0.01, False),
+        (torch.float32, 0.01, False),
+        (torch.bfloat16, 3e-4, True),
+        (torch.float64, 0.0, True),
+    ):
+        trainer, model = trainer_of(methods.make("mezo", n=2, epsilon=0.05), dtype, rate, space, decay=0.0)
+        trainer.watched, start = True, trainer.space.vector()
+        (record,) = take(trainer, model, range(1))
+        law, key = methods.make("mezo").law, derive("key", 0)
+        step = Combination((Term(law, key, torch.tensor(record.coefficients, dtype=torch.float64)),))
+        meant, done = -rate * trainer.space.dense(step), trainer.space.vector() - start
+        found = trainer.realised
+        assert found.noise is noise and found.moved == pytest.approx(float((done != 0).double().mean()))
+        if rate and float(done.norm()):
+            assert found.cosine == pytest.approx(float(meant @ done / meant.norm() / done.norm()), abs=1e-6)
+        assert (dtype != torch.float64) or not rate or found.cosine > 0.9999999
+
+
+def test_rounding_noise_is_told_once(tmp_path, capsys):
+    run(tmp_path, dtype="bfloat16", lr=1e-7, eval_every=2)
+    assert capsys.readouterr().err.count("training is rounding noise") == 1
+    assert len(rows(tmp_path / "run", "rounding")) == 1
+    assert [("cosine" in row) for row in rows(tmp_path / "run", "step")] == [True, False] * 3
+    run(tmp_path, lr=1e-4, eval_every=2, out=str(tmp_path / "wide"))
+    assert not rows(tmp_path / "wide", "rounding") and rows(tmp_path / "wide", "step")[0]["cosine"] > 0.99
 
 
 class Bomb:
