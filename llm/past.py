@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from llm import checkpoint
 from llm.zeroth_order import ZerothOrder
-from zobench.journal import FREE, Journal, JournalError, Record, describe
+from zobench.journal import FREE, Journal, JournalError, Record, describe, require_replayable
 from zobench.records import Row, environment, within
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class Past:
 
     def _replay(self) -> int:
         trainer, file = self.session.trainer, within(self.folder, JOURNAL)
+        require_replayable(trainer.rule)
         if self.rows() and not file.exists():
             raise JournalError(
                 f"{self.folder} has rows of steps but no {JOURNAL}: it was recorded by an earlier version, or the "
