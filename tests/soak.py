@@ -189,7 +189,10 @@ def soak(work: Path, arguments: argparse.Namespace) -> int:
         out, status = work / f"run-{number}", 0
         while status != -signal.SIGKILL:  # drawn again if the run ended before
             shutil.rmtree(out, ignore_errors=True)
-            status = killed_at(work, out, trial or drawn.uniform(0.0, length))
+            instant = trial or drawn.uniform(0.0, length)
+            status = killed_at(work, out, instant)
+            if not trial and status != -signal.SIGKILL:
+                length = min(length, instant)  # it takes less than that
         killed += status == -signal.SIGKILL
         torn += (out / "journal.bin").exists() and read(out / "journal.bin").torn > 0
         ended = finish(start(work, out, forgetful if arguments.planted else lambda: None))
