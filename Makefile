@@ -9,7 +9,7 @@ QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured
 
-.PHONY: demo test oldest check install bench study figures clean
+.PHONY: demo test oldest check soak fuzz install bench study figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -38,6 +38,14 @@ check: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+# Real training processes killed at 50 random instants and continued: prints how many end with the same weights.
+soak: $(READY)
+	$(QUIET) $(RUN) tests/soak.py --kills 50
+
+# Malformed configurations, data files, journals, checkpoints and run folders: some 1,700.
+fuzz: $(READY)
+	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/fuzz.py --examples 100
 
 bench: $(READY)
 	$(RUN) -m synthetic bench

@@ -1,9 +1,9 @@
-"""`python -m llm COMMAND`."""
+"""`python -m llm COMMAND`; `python -m llm journal ...` has commands of its own."""
 
 import sys
 from collections.abc import Sequence
 
-from llm import bench, evaluate, listing, noise_report, pretrain, profile, study, train
+from llm import bench, evaluate, journal, listing, noise_report, pretrain, profile, study, train
 from zobench.options import run_command
 
 COMMANDS = {
@@ -20,7 +20,11 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command of the language-model suite."""
-    return run_command("python -m llm", "Zeroth-order fine-tuning of causal language models.", COMMANDS, argv)
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["journal"]:
+        return journal.main(given[1:])
+    about = "Zeroth-order fine-tuning of causal language models. Besides: journal show | verify | replay | diff."
+    return run_command("python -m llm", about, COMMANDS, given)
 
 
 if __name__ == "__main__":

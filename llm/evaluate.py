@@ -24,6 +24,7 @@ class EvaluateOptions:
     seed: int = option(0, "names the split")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
+    trust_remote_code: bool = option(False, "run the Python code that comes with a model")
     out: str | None = option(None, "folder for the row; without it nothing is written")
 
 
@@ -35,7 +36,7 @@ def run(options: EvaluateOptions) -> None:
     options = replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))
     for note in split.notes:
         print(note)
-    language_model = models.load(options.model, options.device, options.dtype)
+    language_model = models.load(options.model, options.device, options.dtype, options.trust_remote_code)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
     train, dev, test = (minimised.measure(minimised.encode(part)) for part in split)
     row = {

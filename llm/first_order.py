@@ -1,19 +1,22 @@
 """The first-order reference: torch's SGD and AdamW, a forward and a backward pass a step."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from zobench.records import Row
+from zobench.journal import Record
 from zobench.rule import Schedule
 
 FIRST_ORDER: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 
 
 class FirstOrder:
-    """Takes backpropagated steps on a model; needs gradients, and for AdamW two moments, beside the weights."""
+    """Takes backpropagated steps on a model; needs gradients, and for AdamW two moments, beside the weights.
+
+    Scalars do not rebuild such steps: an interrupted run continues from materialised checkpoints alone.
+    """
 
     def __init__(self, model: nn.Module, name: str, rate: Schedule, weight_decay: float) -> None:
         decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
@@ -22,27 +25,44 @@ class FirstOrder:
         self.optimiser = FIRST_ORDER[name](groups, lr=rate(0))
         self.rate, self.identity = rate, f"{name}()"
         self.steps = self.forward_passes = self.backward_passes = 0
+        self.watched, self.realised = False, None
 
-    def step(self, key: int, losses: Callable[[], Tensor]) -> Row:
-        """Take one step and return its row.
-
-        Raises:
-            FloatingPointError: the loss is not finite; the weights are those before the step.
-        """
-        lr = self.rate(self.steps)
+    def step(self, key: int, losses: Callable[[], Tensor]) -> Record:
+        """Take one step and return its record; it is skipped where the loss or the gradient is not finite."""
+        lr, step = self.rate(self.steps), self.steps
         for group in self.optimiser.param_groups:
             group["lr"] = lr
+        self.optimiser.zero_grad(set_to_none=True)
         loss = losses().mean()
         self.forward_passes += 1
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"loss {loss.item()} at step {self.steps}: lower --lr")
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        self.backward_passes += 1
-        self.optimiser.step()
         self.steps += 1
-        return {"train_loss": loss.item(), "lr": lr}
+        reason = "" if math.isfinite(loss.item()) else f"loss {loss.item()}: lower --lr"
+        if not reason:
+            loss.backward()
+            self.backward_passes += 1
+            reason = "" if self._finite_gradient() else "the gradient is not finite: lower --lr, or use a wider dtype"
+        if reason:
+            return Record(step, key, lr=lr, loss=loss.item(), skipped=True, extra={"reason": reason})
+        self.optimiser.step()
+        return Record(step, key, lr=lr, loss=loss.item())
 
-    def replay(self, rows: list[Row]) -> int:
-        """Return 0: backpropagated steps cannot be taken again from scalars, so a continued run repeats them."""
-        return 0
+    def _finite_gradient(self) -> bool:
+        norms = [p.grad.norm() for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
+        return bool(torch.stack(norms).isfinite().all())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the optimiser's memory under names that do not depend on the order of the steps."""
+        found = self.optimiser.state_dict()["state"]
+        return {
+            f"optimiser.{i}.{name}": v for i, memory in found.items() for name, v in memory.items() if v is not None
+        }
+
+    def restore(self, tensors: Mapping[str, Tensor], step: int) -> None:
+        """Take back the memory of `tensors`, and the counts of so many steps."""
+        state: dict[int, dict[str, Tensor]] = {}
+        for full, value in tensors.items():
+            number, name = full.removeprefix("optimiser.").split(".")
+            state.setdefault(int(number), {})[name] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.steps = step

@@ -1,6 +1,8 @@
 """Language models of transformers, causal or masked, from a hub id, a folder or a GGUF file."""
 
+import difflib
 import importlib.util
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +42,12 @@ class LanguageModel:
         return type(model).__name__.endswith("ForMaskedLM")
 
 
-def load(name: str, device: str = "cpu", dtype: str = "float32") -> LanguageModel:
+def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
     """Return a model by name: "tiny-opt", "smollm2-135m-instruct", a hub id, a folder, or a .gguf file.
 
-    It is masked where its configuration says that it was saved as ...ForMaskedLM, and causal otherwise.
+    It is masked where its configuration says that it was saved as ...ForMaskedLM, and causal otherwise. Weights are
+    read from safetensors or GGUF, never from pickles, which can run code. Python code that comes with a model runs only
+    with `trust_remote_code`. A folder or a file never makes the hub be asked.
 
     Raises:
         UnknownNameError: the dtype is unknown.
@@ -52,23 +56,54 @@ def load(name: str, device: str = "cpu", dtype: str = "float32") -> LanguageMode
     require_known(dtype, DTYPES, "dtype")
     place = _device(device)
     source, gguf, weights = _locate(name)
-    options = {"gguf_file": gguf} if gguf else {}
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if Path(source).is_dir():
+        options["local_files_only"] = True
+    options |= {"gguf_file": gguf} if gguf else {}
+    safe = {} if gguf else {"use_safetensors": True}
+    _refuse_pickles(Path(source), gguf)
     try:
         tokenizer = _tokenizer(source, options)
-        model = _class(source, gguf).from_pretrained(source, dtype=DTYPES[dtype], **options)
+        made = _class(source, gguf, options)
+        model = made.from_pretrained(source, dtype=DTYPES[dtype], **options, **safe)
     except Exception as error:  # each reader of weights has errors of its own
         near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
-        raise ValueError(f"model {name!r} could not be loaded from {source}{near}: {error}") from error
+        code = _needs_code(error, trust_remote_code)
+        raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {error}") from error
     if gguf:
         _forget_quantisation(model)
     return LanguageModel(name, model.to(place).eval(), tokenizer, weights)
 
 
+def _refuse_pickles(folder: Path, gguf: str | None) -> None:
+    pickles = [file.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5") for file in folder.glob(kind)]
+    if folder.is_dir() and gguf is None and pickles and not any(folder.glob("*.safetensors")):
+        raise ValueError(
+            f"{folder} has its weights in {pickles[0]} alone: pickles can run code and are never read; convert them to "
+            "safetensors where you trust them"
+        )
+
+
+def _needs_code(error: Exception, trusted: bool) -> str:
+    if "trust_remote_code" not in str(error) or trusted:
+        return ""
+    return ": it comes with Python code of its own, which runs only with --trust-remote-code"
+
+
 def save(language_model: LanguageModel, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back."""
+    """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back.
+
+    Raises:
+        OSError: no space, or the like; what was in the folder before is kept.
+    """
     partial = folder.with_name(folder.name + ".part")
-    language_model.model.save_pretrained(partial)
-    language_model.tokenizer.save_pretrained(partial)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        language_model.model.save_pretrained(partial)
+        language_model.tokenizer.save_pretrained(partial)
+    except Exception as error:  # safetensors has an error of its own for everything
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OSError(f"{folder}: the weights could not be written: {error}") from error
     for file in sorted(partial.iterdir()):
         folder.mkdir(parents=True, exist_ok=True)
         file.replace(folder / file.name)
@@ -81,6 +116,8 @@ def _device(device: str) -> torch.device:
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} is not available here ({error}); use --device cpu") from None
+    if place.type == "meta":
+        raise ValueError(f"device {device!r} holds no numbers; use --device cpu")
     return place
 
 
@@ -88,6 +125,8 @@ def _locate(name: str) -> tuple[str, str | None, str]:
     """Folder or hub id, GGUF file in it, and a note about the weights."""
     if name == "tiny-opt":
         return str(TINY_OPT), None, "committed tiny-opt, pretrained by `python -m llm pretrain`"
+    if not name or "\0" in name:
+        raise ValueError(f"model {name!r}: give one of {', '.join(NAMED)}, a hub id, a folder or a .gguf file")
     path = _smollm2() if name == SMOLLM2 else Path(name).expanduser()
     if path.is_dir():
         files = sorted(path.glob("*.gguf"))
@@ -101,6 +140,8 @@ def _locate(name: str) -> tuple[str, str | None, str]:
         return str(path), None, f"folder {path.name}"
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ValueError(f"model {name!r}: no such folder")
+    if "/" not in name and difflib.get_close_matches(name, NAMED, cutoff=0.8):  # the hub need not be asked about a typo
+        raise ValueError(f"model {name!r} is none; known names: {', '.join(NAMED)}, or give a hub id or a folder")
     return name, None, f"hub {name}"
 
 
@@ -111,18 +152,18 @@ def _smollm2() -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _class(source: str, gguf: str | None) -> Any:
+def _class(source: str, gguf: str | None, options: dict[str, Any]) -> Any:
     if gguf:
         return AutoModelForCausalLM
-    saved_as = AutoConfig.from_pretrained(source).architectures or [""]
+    saved_as = AutoConfig.from_pretrained(source, **options).architectures or [""]
     return AutoModelForMaskedLM if saved_as[0].endswith("ForMaskedLM") else AutoModelForCausalLM
 
 
-def _tokenizer(source: str, options: dict[str, str]) -> Any:
+def _tokenizer(source: str, options: dict[str, Any]) -> Any:
     """The model's tokenizer; OPT's is built from its two files where the configuration that adds its BOS is missing."""
     folder = Path(source)
     bare = (folder / "vocab.json").is_file() and not (folder / "tokenizer_config.json").is_file()
-    if bare and AutoConfig.from_pretrained(source).model_type == "opt":
+    if bare and AutoConfig.from_pretrained(source, **options).model_type == "opt":
         end = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>")
         files = (str(folder / "vocab.json"), str(folder / "merges.txt"))
         return GPT2Tokenizer(*files, **end, pad_token="<pad>", add_bos_token=True)

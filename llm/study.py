@@ -11,7 +11,7 @@ from llm.train import TrainOptions, check_method, train
 from zobench import AutoEpsilon, methods
 from zobench.auto import Choice
 from zobench.options import option
-from zobench.records import Row, Run
+from zobench.records import Row, Run, within
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _tuning_loss(options: StudyOptions, method: str, lr: float) -> float:
 def _train(options: StudyOptions, method: str, lr: float, seed: int, group: str) -> Row:
     """The final row of one run, made now if it is not there."""
     steps = _steps(options, method)
-    folder = Path(options.out) / group / f"{method.replace(':', '_')}-lr{lr:g}-seed{seed}"
+    folder = within(Path(options.out), f"{group}/{method.replace(':', '_')}-lr{lr:g}-seed{seed}")
     shared = {f.name for f in fields(TrainOptions)} & {f.name for f in fields(StudyOptions)}
     copied: dict[str, Any] = {name: getattr(options, name) for name in shared - {"out"}}
     base = TrainOptions(

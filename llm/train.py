@@ -4,9 +4,10 @@ measurement.
 
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -15,17 +16,23 @@ from typing import Any
 from tqdm import tqdm
 
 from llm import models, objective, tasks
+from llm.faults import Watch
 from llm.first_order import FIRST_ORDER, FirstOrder
 from llm.models import LanguageModel
 from llm.objective import Encoded, calibrated_accuracy, chance_accuracy
+from llm.past import Past
+from llm.realised import Realised
 from llm.zeroth_order import ZerothOrder
 from zobench import derive, methods, schedule, streams
+from zobench.journal import Record
+from zobench.lock import lock
 from zobench.naming import require_known
 from zobench.options import option
 from zobench.records import Row, Run
 from zobench.space import require_reproducible
 
 BASELINES = 3
+MOST_STEPS = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,13 @@ class TrainOptions:
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
     save: bool = option(True, "write the tuned weights to <out>/model")
-    journal: bool = option(True, "a row for each step, from which an interrupted zeroth-order run continues")
+    journal: bool = option(True, "keep what each step did, so that an interrupted run continues where it was")
+    checkpoint_every: int = option(1000, "steps between checkpoints, the last two of which are kept; 0: none")
+    resume: bool = option(True, "continue what --out holds; --no-resume refuses a folder that holds something")
+    max_skipped: int = option(10, "steps in a row whose losses are not finite, after which training stops")
+    diverged_at: float = option(5.0, "mean loss over the window, in start losses, from which a run counts as diverged")
+    diverged_window: int = option(50, "steps of that window")
+    trust_remote_code: bool = option(False, "run the Python code that comes with a model")
     provenance: str = option("live", "a word about where the rows come from, shown in reports")
     out: str = option("runs/train", "folder of the results; an interrupted run continues there")
 
@@ -75,20 +88,35 @@ def run(options: TrainOptions) -> None:
 
 
 def train(options: TrainOptions) -> Row:
-    """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated."""
+    """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated.
+
+    Raises:
+        ValueError: the folder holds something that cannot be continued, or must not with --no-resume.
+        FolderInUseError: another process writes there.
+    """
     if (Path(options.out) / "rows.jsonl").exists():
         options = options if options.train and options.dev and options.test else _sized(options, _split(options))
-        finished = Run(options.out, _config(options)).find(kind="final")
+        record = open_record(options)
+        finished = record.find(kind="final")
         if finished:
             print(f"{options.out} holds a finished run")
             return finished[-1]
+        if record.rows and not options.resume:
+            raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")
     session = Session(options)
     session.go()
     return session.record.find(kind="final")[-1]
 
 
+def open_record(options: TrainOptions) -> Run:
+    """Return the record of a run; where it is kept, when its checkpoints are written and that it is continued are no
+    part of its identity.
+    """
+    return Run(options.out, _config(options), defaults=_config(TrainOptions()), free=("out", "checkpoint_every"))
+
+
 def _config(options: TrainOptions) -> Row:
-    return {"command": "train", **asdict(options)}
+    return {"command": "train", **asdict(options), "resume": None}
 
 
 class Session:
@@ -101,7 +129,7 @@ class Session:
         split = _split(options)
         self.options = options = _sized(options, split)
         _check(options)
-        self.language_model = models.load(options.model, options.device, options.dtype)
+        self.language_model = models.load(options.model, options.device, options.dtype, options.trust_remote_code)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
@@ -112,12 +140,23 @@ class Session:
             raise ValueError(
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
-        self.record = Run(options.out, _config(options))
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+        self._lock = lock(options.out)
+        self.record = open_record(options)
         self._tell(split.notes)
+        self.watch = Watch(self.start_loss, options.max_skipped, options.diverged_at, options.diverged_window)
+        self.past = Past(self)
         self.seconds = 0.0
         self.losses: list[float] = []
         self._dev = ""
-        self._journalled = 0
+        _require_rows(self.record)
+        self._evaluated = max((row["step"] for row in self.record.find(kind="evaluation")), default=0)
+        self._rows_to = 1 + max((row["step"] for row in self.past.rows()), default=-1)
+
+    @property
+    def names(self) -> dict[str, tuple[str, int]]:
+        """What the keys of the steps are derived from."""
+        return {"key": ("directions", self.options.seed), "minibatch": ("minibatch", self.options.seed)}
 
     def _tell(self, notes: Sequence[str]) -> None:
         """Print what was not as usual with the data, and keep it in rows."""
@@ -128,57 +167,90 @@ class Session:
 
     def minibatch(self, step: int) -> list[Encoded]:
         """Return the examples of a step: drawn by the seed and the step, the same for every method."""
-        order = streams.uniform(derive("minibatch", self.options.seed, step), (len(self.data.train),)).argsort()
+        order = streams.uniform(derive(*self.names["minibatch"], step), (len(self.data.train),)).argsort()
         return [self.data.train[i] for i in order[: self.options.batch].tolist()]
 
     def go(self) -> None:
-        """Run, or continue, to the final row. An interruption keeps what was measured and can be continued."""
-        self._baselines()
-        steps = self.record.find(kind="step")
-        self._journalled = len(steps)
-        first = self.trainer.replay(steps)
-        if first:
-            self.seconds = steps[-1]["seconds"]
-            evaluated = max((row["step"] for row in self.record.find(kind="evaluation")), default=0)
-            self.losses = [row["train_loss"] for row in steps if row["step"] >= evaluated]
-        status = "ok"
-        with interruptible() as interrupted, self._bar(first) as bar:
-            for step in bar:
-                if step % self.options.eval_every == 0 and not self.record.find(kind="evaluation", step=step):
-                    self._evaluate(step)
-                try:
+        """Run, or continue, to the final row. An interruption keeps what was measured and can be continued.
+
+        Raises:
+            OSError: no space, or the folder cannot be written: what was reached is kept.
+        """
+        try:
+            self._baselines()
+            first = self.past.resume()
+            with interruptible() as interrupted, self._bar(first) as bar:
+                for step in bar:
+                    if self.watch.exhausted:
+                        break
+                    self._evaluate_if_due(step)
                     self._step(step, bar)
-                except FloatingPointError as error:
-                    self._fail(step, error)
-                    status = "diverged"
-                    break
-                except Exception as error:
-                    self._fail(step, error)
-                    raise
-                if interrupted():
-                    raise KeyboardInterrupt
-        self._finish(status)
+                    if interrupted():
+                        self.past.checkpoint()
+                        raise KeyboardInterrupt
+            self._finish()
+        finally:
+            self.past.close()
+            self._lock.release()
 
     def _bar(self, first: int) -> Any:
         return tqdm(
             range(first, self.options.steps), initial=first, total=self.options.steps, unit="step", mininterval=1.0
         )
 
+    def _evaluate_if_due(self, step: int) -> None:
+        if step % self.options.eval_every == 0 and not self.record.find(kind="evaluation", step=step):
+            self._evaluate(step)
+
     def _step(self, step: int, bar: Any) -> None:
-        batch = self.minibatch(step)
-        key = derive("directions", self.options.seed, step)
-        began = time.perf_counter()
-        row = self.trainer.step(key, lambda: self.objective.losses(batch))
-        self.seconds += time.perf_counter() - began
-        self.losses.append(row["train_loss"])
-        if self.options.journal and step >= self._journalled:
-            self.record.append({"kind": "step", "step": step, **self._cost(), **row})
-        bar.set_postfix_str(f"train loss {row['train_loss']:.3f} {self._dev}", refresh=False)
+        try:
+            batch = self.minibatch(step)
+            self.trainer.watched = step % self.options.eval_every == 0
+            began = time.perf_counter()
+            record = self.trainer.step(derive(*self.names["key"], step), lambda: self.objective.losses(batch))
+            seconds = time.perf_counter() - began
+            record = record._replace(minibatch=derive(*self.names["minibatch"], step), seconds=seconds)
+            self.past.append(record)
+        except Exception as error:
+            self._fail(step, error)
+            raise
+        self.see(record, self.trainer.realised)
+        bar.set_postfix_str(f"train loss {record.loss:.3f} {self._dev}", refresh=False)
+
+    def see(self, record: Record, realised: Realised | None = None) -> None:
+        """Take note of a step that was taken or repeated: what it cost, its row, and what it says of the run's
+        health.
+        """
+        if realised and realised.noise and not self.record.find(kind="rounding"):
+            self.record.append({"kind": "rounding", "step": record.step, **self._names(), **realised._asdict()})
+            _tell(
+                f"training is rounding noise: {realised.moved:.1%} of the weights moved, and the cosine of the "
+                f"intended and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"
+            )
+        self.seconds += record.seconds
+        self.watch.see(record)
+        if record.step >= self._evaluated and not record.skipped:
+            self.losses.append(record.loss)
+        if record.step >= self._rows_to and (self.options.journal or record.skipped):
+            self.record.append(self._row(record) | (realised._asdict() if realised else {}), sync=record.skipped)
+        if self.watch.diverged and not self.record.find(kind="divergence"):
+            about = {"mean_loss": self.watch.mean, "limit": self.watch.limit, "steps": self.watch.window}
+            self.record.append({"kind": "divergence", "step": record.step, **self._names(), **about})
+            _tell(self.watch.warning())
+
+    def _row(self, record: Record) -> Row:
+        row = {"step": record.step, **self._cost(), "train_loss": record.loss, "lr": record.lr}
+        extra = record.extra or {}
+        if "choice" in extra:
+            row |= {"epsilon": extra["choice"][0], "choice": extra["choice"]}
+        if record.skipped:
+            return {"kind": "skipped", **row, **self._names(), "reason": extra["reason"]}
+        return {"kind": "step", **row}
 
     def _fail(self, step: int, error: Exception) -> None:
-        self.record.append(
-            {"kind": "failure", "step": step, **self._names(), "reason": f"{type(error).__name__}: {error}"}
-        )
+        reason = f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # a full disk takes no row about itself
+            self.record.append({"kind": "failure", "step": step, **self._names(), "reason": reason})
 
     def _baselines(self) -> None:
         if len(self.record.find(kind="baseline")) == BASELINES:
@@ -200,16 +272,20 @@ class Session:
         train_loss = sum(self.losses) / len(self.losses) if self.losses else None
         self.losses.clear()
         row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy, **found.named("dev")}
+        self.past.sync()
         self.record.append({"kind": "evaluation", "step": step, **self._names(), **self._cost(), **row})
         self._dev = f"dev loss {found.loss:.3f} {found.metric} {found.accuracy:.1%}"
 
-    def _finish(self, status: str) -> None:
+    def _finish(self) -> None:
         step = self.trainer.steps
+        if self.watch.exhausted:
+            _tell(self.watch.advice())
         if not self.record.find(kind="evaluation", step=step):
             self._evaluate(step)
         test = self.objective.measure(self.data.test)
-        if not math.isfinite(test.loss):
-            status = "diverged"
+        bad = self.watch.exhausted or self.watch.diverged or not math.isfinite(test.loss)
+        bad = bad or self.watch.skipped == self.options.steps
+        status = "diverged" if bad else "ok"
         evaluations = self.record.find(kind="evaluation")
         best = min(evaluations, key=lambda row: math.inf if row["dev_loss"] is None else row["dev_loss"])
         if self.options.save:
@@ -218,6 +294,7 @@ class Session:
         row = {**last, "test_loss": test.loss, "test_accuracy": test.accuracy, "test_examples": len(self.data.test)}
         row |= test.named("test")
         about = {"best_step": best["step"], "status": status, "weights": self.language_model.weights}
+        about["skipped"] = self.watch.skipped
         self.record.append({"kind": "final", "step": step, **self._names(), **self._cost(), **row, **about})
         dev = math.nan if last["dev_accuracy"] is None else last["dev_accuracy"]
         print(f"{self.options.method}: dev {test.metric} {dev:.1%}, test {test.accuracy:.1%} ({status})")
@@ -259,6 +336,15 @@ def _check(options: TrainOptions) -> None:
         raise ValueError(
             f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"
         )
+    if options.max_skipped < 1 or options.diverged_window < 1 or options.checkpoint_every < 0:
+        raise ValueError(
+            f"max_skipped {options.max_skipped}, diverged_window {options.diverged_window}, checkpoint_every "
+            f"{options.checkpoint_every}: give 1 or more, and 0 or more for checkpoint_every"
+        )
+    if not options.diverged_at > 1:
+        raise ValueError(f"diverged_at is {options.diverged_at}: give a factor above 1")
+    if options.steps > MOST_STEPS:
+        raise ValueError(f"steps is {options.steps}: a journal counts to {MOST_STEPS}")
     if options.train is not None and options.batch > options.train:
         raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")
 
@@ -284,6 +370,30 @@ def trainer(options: TrainOptions, language_model: LanguageModel) -> ZerothOrder
         return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
     return ZerothOrder(language_model.model, estimator, rate, options.weight_decay)
+
+
+NUMBERS = {
+    "evaluation": ("step", "dev_loss", "dev_accuracy"),
+    "step": ("step", "train_loss", "seconds"),
+    "skipped": ("step", "train_loss", "seconds"),
+}
+
+
+def _require_rows(record: Run) -> None:
+    """Refuse rows that a run would go on from, but that lack what it needs of them."""
+    for number, row in enumerate(record.rows, 1):
+        for name in NUMBERS.get(str(row.get("kind")), ()):
+            value = row.get(name, "nothing")
+            good = type(value) is int and value >= 0 if name == "step" else type(value) in (int, float, type(None))
+            if not good:
+                raise ValueError(
+                    f"{record.folder / 'rows.jsonl'}:{number}: {name} is {value!r}: mend or remove the line"
+                )
+
+
+def _tell(text: str) -> None:
+    """Tell the user something that is no result, above a progress bar."""
+    tqdm.write(text, file=sys.stderr)
 
 
 @contextmanager

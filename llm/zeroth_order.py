@@ -1,19 +1,28 @@
 """The zeroth-order trainer: an estimator, a module space and SGD; forward passes only."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zobench import SGD, AutoEpsilon, Combination, Estimator, ModuleSpace, query
+from llm.realised import Realised, measure, sample
+from zobench import SGD, AutoEpsilon, Combination, Estimator, ModuleSpace
 from zobench.auto import Choice
-from zobench.records import Row
+from zobench.estimator import Told
+from zobench.journal import Record
+from zobench.plan import Plan
 from zobench.rule import Schedule
 from zobench.space import require_resolved
 
+REASON = 300
+
 
 class ZerothOrder:
-    """Takes steps on a model in place, and replays those that rows recorded.
+    """Takes steps on a model in place, and repeats those that a journal recorded.
+
+    While `watched`, `realised` says what rounding left of the last step.
 
     Raises:
         ValueError: epsilon is below the resolution of the weights.
@@ -24,58 +33,134 @@ class ZerothOrder:
         if not isinstance(estimator, AutoEpsilon):
             require_resolved(self.space, estimator.epsilon)
         self.rule = SGD(rate, weight_decay)
+        self._room = min(torch.finfo(p.dtype).max for p in model.parameters() if p.requires_grad) / 16
         self.memory, self.state = self.rule.init(self.space), estimator.init()
         self.identity = repr(estimator)
         self.forward_passes = self.backward_passes = 0
+        self.watched = False
+        self.realised: Realised | None = None
 
     @property
     def steps(self) -> int:
-        """Steps taken."""
+        """Steps taken, those that were skipped included."""
         return int(self.memory)
 
-    def step(self, key: int, losses: Callable[[], Tensor]) -> Row:
-        """Take one step and return its row: what replay needs, and the mean loss of the points looked at.
+    def step(self, key: int, losses: Callable[[], Tensor]) -> Record:
+        """Take one step and return its record: what `replay` needs, and the mean loss of the points looked at.
 
-        Raises:
-            FloatingPointError: a loss or a coefficient is not finite; the weights are those before the step.
+        Where a loss or a coefficient is not finite, or the step would overflow the weights' dtype, the step is skipped:
+        the weights are those before it, up to the rounding of the walk to the points, and the record says why.
         """
-        probing = isinstance(self.estimator, AutoEpsilon) and self.estimator.due(self.state)
-        told = query(self.space, self.estimator, losses, key, self.state)
-        self.forward_passes += told.info["queries"]
-        seen = told.info["losses"]
-        if not bool(seen.isfinite().all()):
-            self.space.settle_()
-            raise FloatingPointError(f"losses {seen.flatten().tolist()} at step {self.steps}: lower --lr or --epsilon")
-        assert told.gradient is not None  # query returns only then
-        lr = self.rule.rate(self.memory)
-        self.memory = self.rule.apply_(self.space, told.gradient, self.memory)
+        step, lr = self.steps, self.rule.rate(self.memory)
+        before, self.realised = sample(self.space) if self.watched else None, None
+        probed: list[list[float]] = []
+        told = self._ask(key, losses, probed)
+        if isinstance(told, FloatingPointError):
+            return self._skip(key, lr, told, math.nan, {"rounds": probed})
         self.state = told.state
-        coefficients = told.info["coefficients"].tolist()
-        row = {"train_loss": float(seen.mean()), "lr": lr, "key": key, "coefficients": coefficients}
-        return {**row, "epsilon": told.info["epsilon"], "choice": told.info["choice"]} if probing else row
+        seen, extra = told.info["losses"], {"choice": told.info["choice"]} if probed else None
+        try:
+            self._require_finite(seen, told, lr)
+        except FloatingPointError as error:
+            return self._skip(key, lr, error, float(seen.mean()), extra or {})
+        assert told.gradient is not None  # _ask returns only then
+        self.memory = self.rule.apply_(self.space, told.gradient, self.memory)
+        coefficients = tuple(told.info["coefficients"].tolist())
+        shrink = lr * self.rule.weight_decay
+        if before is not None:
+            self.realised = measure(self.space, before, told.gradient, lr, shrink)
+        return Record(step, key, coefficients, lr, shrink, loss=float(seen.mean()), extra=extra)
 
-    def replay(self, rows: list[Row]) -> int:
-        """Take recorded steps again without a forward pass; return the number of the next step.
+    def _ask(self, key: int, losses: Callable[[], Tensor], probed: list[list[float]]) -> Told | FloatingPointError:
+        """What the estimator makes of the losses, or why its probe failed; `probed` gets the reaches of its rounds."""
+        state = self.state
+        while True:
+            plan = self.estimator.ask(key, state)
+            self.forward_passes += plan.queries
+            if isinstance(self.estimator, AutoEpsilon) and self.estimator.due(state):
+                probed.append(plan.offsets[0, ::2].tolist())
+            seen = self.space.losses(losses, plan)
+            try:
+                told = self.estimator.tell(plan, seen, state)
+            except FloatingPointError as error:
+                return error
+            if told.gradient is not None:
+                return told
+            state = told.state
+
+    def _require_finite(self, seen: Tensor, told: Told, lr: float) -> None:
+        """Raise FloatingPointError where a step would put something into the weights that is no number."""
+        if not bool(seen.isfinite().all()):
+            raise FloatingPointError(f"losses {seen.flatten().tolist()[:8]}: lower --lr or --epsilon")
+        largest = float(told.info["coefficients"].abs().max()) * lr
+        if lr * self.rule.weight_decay > 1:
+            raise FloatingPointError(
+                f"lr {lr:g} times weight decay {self.rule.weight_decay:g} is above 1: lower either"
+            )
+        if not largest < self._room:
+            raise FloatingPointError(f"a step of {largest:g} overflows the weights: lower --lr")
+
+    def _skip(self, key: int, lr: float, error: Exception, loss: float, extra: dict[str, Any]) -> Record:
+        self.space.settle_()
+        record = Record(self.steps, key, (), lr, lr * self.rule.weight_decay, loss=loss, skipped=True)
+        self.memory += 1
+        return record._replace(extra={**extra, "reason": str(error)[:REASON]})
+
+    def replay(self, records: Sequence[Record], first: int = 0) -> int:
+        """Repeat recorded steps without a forward pass; return the number of the next step.
 
         Each walks to its points as it did then, so that the weights round as they did, and tells the estimator, so that
-        its state goes on: the result is equal to the bit.
-        """
-        for row in rows:
-            if row.get("choice"):
-                self._probed(row["key"], Choice(*row["choice"]))
-            plan = self.estimator.ask(row["key"], self.state)
-            told = self.estimator.tell(plan, self.space.losses(lambda: 0.0, plan), self.state)
-            assert told.gradient is not None  # a row is one round
-            (term,) = told.gradient.terms
-            coefficients = torch.tensor(row["coefficients"], dtype=torch.float64)
-            gradient = Combination((term._replace(coefficients=coefficients),))
-            self.memory, self.state = self.rule.apply_(self.space, gradient, self.memory), told.state
-            self.forward_passes = row["forward_passes"]
-        return len(rows)
+        its state goes on: the result is equal to the bit. The weights are taken to be those before step `first`: of the
+        steps before it, only the estimator is told.
 
-    def _probed(self, key: int, choice: Choice) -> None:
-        """Walk to the points of a recorded probe, and make its choice again."""
+        Raises:
+            ValueError: a record does not fit the estimator.
+        """
+        for record in records:
+            self._repeat(record, walk=record.step >= first)
+        return len(records)
+
+    def _repeat(self, record: Record, walk: bool) -> None:
+        extra = record.extra or {}
+        if "choice" in extra:
+            *numbers, rounds = extra["choice"]
+            choice = Choice(*numbers, tuple(tuple(reaches) for reaches in rounds))
+            self._probed(record.key, choice.rounds, walk)
+            assert isinstance(self.estimator, AutoEpsilon)
+            self.state = self.estimator.resumed(self.state.step, choice)
+        if "rounds" in extra:  # the probe failed, and the state stayed
+            self._probed(record.key, extra["rounds"], walk)
+        else:
+            self._told(record, walk)
+        if walk and record.skipped:
+            self.space.settle_()
+        self.memory += 1
+
+    def _told(self, record: Record, walk: bool) -> None:
+        plan = self.estimator.ask(record.key, self.state)
+        told = self.estimator.tell(plan, self._walk(record, plan, walk), self.state)
+        assert told.gradient is not None  # one round
+        self.state = told.state
+        (term,) = told.gradient.terms
+        if record.skipped or not walk:
+            return
+        coefficients = torch.tensor(record.coefficients, dtype=torch.float64)
+        if coefficients.shape != term.coefficients.shape:
+            raise ValueError(
+                f"step {record.step} has {len(record.coefficients)} coefficients, {self.identity} gives "
+                f"{term.coefficients.numel()}: the journal is of another estimator"
+            )
+        self.space.step_(Combination((term._replace(coefficients=coefficients),)), -record.lr, shrink=record.shrink)
+
+    def _walk(self, record: Record, plan: Plan, walk: bool) -> Tensor:
+        self.forward_passes += plan.queries
+        return self.space.losses(lambda: 0.0, plan) if walk else torch.zeros_like(plan.offsets)
+
+    def _probed(self, key: int, rounds: Sequence[Sequence[float]], walk: bool) -> None:
+        """Walk to the points of a recorded probe."""
         assert isinstance(self.estimator, AutoEpsilon)
-        for reaches in choice.rounds:
-            self.space.losses(lambda: 0.0, self.estimator.probe(key, reaches))
-        self.state = self.estimator.resumed(self.steps, choice)
+        for reaches in rounds:
+            plan = self.estimator.probe(key, reaches)
+            self.forward_passes += plan.queries
+            if walk:
+                self.space.losses(lambda: 0.0, plan)

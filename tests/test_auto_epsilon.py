@@ -144,10 +144,10 @@ def test_a_probe_that_meets_infinity_stays_below_it():
 def test_a_probe_that_fails_leaves_the_weights_as_they_were():
     model = nn.Linear(3, 2).eval()
     trainer, before = ZerothOrder(model, AutoEpsilon(), lambda step: 0.1, 0.0), model.weight.detach().clone()
-    with pytest.raises(FloatingPointError, match="epsilon cannot be chosen"):
-        trainer.step(1, lambda: model.weight.sum() * math.nan)
+    record = trainer.step(1, lambda: model.weight.sum() * math.nan)
+    assert record.skipped and "epsilon cannot be chosen" in record.extra["reason"] and trainer.steps == 1
     assert torch.allclose(model.weight, before, rtol=0, atol=2e-6)  # rounding of some thirty moves
-    assert not trainer.space._displacement
+    assert not trainer.space._displacement and trainer.state == AutoEpsilon().init()
 
 
 def test_a_flat_loss_gets_the_start():
@@ -220,7 +220,7 @@ def test_the_suite_in_small(tmp_path, capsys):
 def test_a_run_that_chose_its_epsilon_is_replayed_to_the_bit(dtype):
     """Stopped after 5 of 8 steps, with probes at steps 0, 3 and 6; the twin forgets the choice and walks elsewhere."""
 
-    def rows_of(trainer, model, steps):
+    def records_of(trainer, model, steps):
         inputs = torch.linspace(-1, 1, 24).view(4, 6).to(dtype)
         return [trainer.step(derive("key", k), lambda: model(inputs).float().square().mean(1)) for k in steps]
 
@@ -231,18 +231,18 @@ def test_a_run_that_chose_its_epsilon_is_replayed_to_the_bit(dtype):
         return ZerothOrder(model, AutoEpsilon(every=3, n=2), lambda step: 0.01, 0.0), model
 
     whole, model = trainer_of()
-    written = rows_of(whole, model, range(8))
-    assert [bool(row.get("choice")) for row in written] == [k % 3 == 0 for k in range(8)]
-    kept = [{**row, "forward_passes": 0} for row in json.loads(json.dumps(written[:5]))]
+    written = records_of(whole, model, range(8))
+    assert [bool(record.extra) for record in written] == [k % 3 == 0 for k in range(8)]
+    kept = [r._replace(extra=json.loads(json.dumps(r.extra))) for r in written[:5]]
     again, model = trainer_of()
     assert again.replay(kept) == 5
-    rows_of(again, model, range(5, 8))
+    records_of(again, model, range(5, 8))
     for one in (whole, again):
         one.space.settle_()
     assert torch.equal(whole.space.vector(), again.space.vector())
     wrong, _ = trainer_of()
     doubled = lambda choice: [2 * choice[0], *choice[1:]]  # noqa: E731
-    wrong.replay([{**row, "choice": doubled(row["choice"])} if row.get("choice") else row for row in kept])
+    wrong.replay([r._replace(extra={"choice": doubled(r.extra["choice"])}) if r.extra else r for r in kept])
     right, _ = trainer_of()
     right.replay(kept)
     for one in (wrong, right):

@@ -19,6 +19,7 @@ from zobench import (
     methods,
     query,
 )
+from zobench.journal import Record
 from zobench.kernels import chebyshev, legendre, rescaled, shrunk
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -87,12 +88,8 @@ class Net(nn.Module):
         return (self.second @ torch.tanh(self.first @ x)).square().mean()
 
 
-def run(trainer: ZerothOrder, model: Net, steps: range) -> list[dict]:
-    rows = []
-    for step in steps:
-        row = trainer.step(derive("shrinking", step), model.loss)
-        rows.append({**row, "forward_passes": trainer.forward_passes})
-    return rows
+def run(trainer: ZerothOrder, model: Net, steps: range) -> list[Record]:
+    return [trainer.step(derive("shrinking", step), model.loss) for step in steps]
 
 
 def resumed(estimator, dtype, replay=ZerothOrder.replay) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,22 +98,22 @@ def resumed(estimator, dtype, replay=ZerothOrder.replay) -> tuple[torch.Tensor, 
     for stop in (8, 5):
         model = Net(dtype).eval()
         trainer = ZerothOrder(model, estimator, lambda step: 0.01, 0.0)
-        rows = run(trainer, model, range(stop))
+        records, passes = run(trainer, model, range(stop)), trainer.forward_passes
         if stop < 8:
             model = Net(dtype).eval()
             trainer = ZerothOrder(model, estimator, lambda step: 0.01, 0.0)
-            assert replay(trainer, rows) == stop and trainer.steps == stop
-            assert trainer.forward_passes == rows[-1]["forward_passes"]
+            assert replay(trainer, records) == stop and trainer.steps == stop
+            assert trainer.forward_passes == passes
             run(trainer, model, range(stop, 8))
         trainer.space.settle_()
         ends.append(trainer.space.vector())
     return ends[0], ends[1]
 
 
-def forgetful(trainer: ZerothOrder, rows: list[dict]) -> int:
+def forgetful(trainer: ZerothOrder, records: list[Record]) -> int:
     """Planted: the state stays where it was."""
     state = trainer.state
-    taken = ZerothOrder.replay(trainer, rows)
+    taken = ZerothOrder.replay(trainer, records)
     trainer.state = state
     return taken
 

@@ -219,6 +219,8 @@ def parse(text: str, **defaults: Any) -> Estimator:
         option, equals, value = part.partition("=")
         if not equals:
             raise ValueError(f"{part!r} in {text!r} is not option=value; write a method as kerzoo:order=5:n=3")
+        if option in options:
+            raise ValueError(f"{option} is given twice in {text!r}: give it once")
         options[option] = _literal(value)
     return make(name, **{**defaults, **options})
 

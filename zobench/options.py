@@ -51,7 +51,22 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     types_of = get_type_hints(cls)
     loaded = {key: _typed(value, types_of[key], f"{key} in {arguments.config}") for key, value in values.items()}
+    if isinstance(loaded.get("out"), str) and "out" not in given:
+        _require_own_folder(loaded["out"], arguments.config)
     return cls(**{**loaded, **given})
+
+
+def _require_own_folder(out: str, config: str) -> None:
+    """Refuse to write where only a file says so: its own folder, or one below the current, needs no more words."""
+    try:
+        place, own = Path(out).resolve(), Path(config).resolve().parent
+    except ValueError as error:
+        raise ValueError(f"out in {config} is {out!r}: {error}") from None
+    if place != own and (place == Path.cwd() or not place.is_relative_to(Path.cwd())):
+        raise ValueError(
+            f"out in {config} is {out!r}, neither the folder of that file nor below the current one: give --out on the "
+            "command line to write there"
+        )
 
 
 def _read(file: str) -> dict[str, Any]:
@@ -61,7 +76,7 @@ def _read(file: str) -> dict[str, Any]:
         raise ValueError(f"--config {file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"--config {file}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ValueError(f"--config {file}: not TOML: {error}") from None
 
 

@@ -4,7 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from zobench.combination import Combination
 from zobench.naming import require_known
@@ -15,7 +15,12 @@ Schedule = Callable[[int], float]
 
 
 class UpdateRule(ABC):
-    """The contract of an update rule: memory is what its next step needs."""
+    """The contract of an update rule: memory is what its next step needs.
+
+    `elementwise` says whether memory holds numbers for every weight: a journal of scalars cannot rebuild those.
+    """
+
+    elementwise: ClassVar[bool] = False
 
     @abstractmethod
     def init(self, space: Space) -> Memory:

@@ -1,0 +1,207 @@
+"""`python -m llm journal show | verify | replay | diff`: what a run's journal says, and the weights rebuilt from it."""
+
+import argparse
+import inspect
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llm import checkpoint, models
+from llm.past import CHECKPOINTS, fingerprint, journal_of
+from llm.zeroth_order import ZerothOrder
+from zobench.identity import restore
+from zobench.journal import Contents, Record, describe, differing, read
+
+EQUAL, DIFFERENT, UNUSABLE = 0, 1, 2
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one of the commands; return 0, 1 where what was asked does not hold, or 2 where it cannot be asked."""
+    parser = argparse.ArgumentParser(prog="python -m llm journal", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (function, places) in COMMANDS.items():
+        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        for place in places:
+            command.add_argument(place, help="folder of a run, or a journal file")
+        if name == "show":
+            command.add_argument("--last", type=int, default=10, metavar="N", help="steps to show (default: 10)")
+        if name == "replay":
+            command.add_argument("--out", help="folder for the weights; without it nothing is written")
+            command.add_argument("--model", help="the base model, where it is not what the journal names")
+            command.add_argument("--device", help="where to repeat the steps, where not on that of the journal")
+            command.add_argument(
+                "--trust-remote-code", action="store_true", help="run the code that comes with a model"
+            )
+    arguments = parser.parse_args(argv)
+    try:
+        return COMMANDS[arguments.command][0](arguments)
+    except (ValueError, OSError) as error:
+        print(f"python -m llm journal {arguments.command}: {error}", file=sys.stderr)
+        return UNUSABLE
+    except KeyboardInterrupt:
+        return 130
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print the header and the last steps."""
+    contents = _read(arguments.run)
+    for name, value in contents.header.items():
+        known = name == "layout" and isinstance(value, list)
+        text = f"{len(value)} tensors, {_entries(value)} weights" if known else json.dumps(value)
+        print(f"{name:14}{text}")
+    records = contents.records
+    skipped = sum(record.skipped for record in records)
+    print(f"{'steps':14}{len(records)}, {skipped} of them skipped, {sum(r.seconds for r in records):.1f} seconds")
+    if contents.torn:
+        print(f"{'torn':14}{contents.torn} bytes of a record that was not finished")
+    print(f"{'step':>8} {'loss':>12} {'lr':>10} {'key':>20}  coefficients")
+    for record in records[-arguments.last :] if arguments.last > 0 else ():
+        print(f"{record.step:8} {record.loss:12.6g} {record.lr:10.3g} {record.key:20}  {_what(record)}")
+    return EQUAL
+
+
+def _entries(layout: list[Any]) -> int:
+    return sum(row[1] for row in layout if isinstance(row, list) and len(row) > 1 and isinstance(row[1], int))
+
+
+def _what(record: Record) -> str:
+    extra = record.extra or {}
+    if record.skipped:
+        return f"skipped: {extra.get('reason')}"
+    probed = f"  probe: {json.dumps(extra['choice'])[:80]}" if "choice" in extra else ""
+    more = " ..." if len(record.coefficients) > 8 else ""
+    return " ".join(f"{c:.6g}" for c in record.coefficients[:8]) + more + probed
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Check every checksum of a journal, and of the checkpoints beside it; nothing is changed."""
+    contents = _read(arguments.run)
+    print(f"{len(contents.records)} records, each with its checksum and in its place")
+    if contents.torn:
+        print(f"then {contents.torn} bytes of a record that was not finished: a continued run cuts them off")
+    sound = True
+    for file in checkpoint.found(journal_of(arguments.run).parent / CHECKPOINTS):
+        try:
+            kept = checkpoint.load(file)
+        except ValueError as error:
+            print(error)
+            sound = False
+            continue
+        fits = kept.step < len(contents.chain) and kept.metadata.get("chain") == f"{contents.chain[kept.step]:08x}"
+        print(f"{file.name}: sound, " + ("of this journal" if fits else "but not of this journal"))
+        sound = sound and fits
+    return EQUAL if sound else DIFFERENT
+
+
+def replay(arguments: argparse.Namespace) -> int:
+    """Rebuild the weights from the base model and the journal alone, and compare them with those the run wrote."""
+    contents = _read(arguments.run)
+    header = contents.header
+    name, device = arguments.model or _text(header, "model"), arguments.device or _text(header, "device")
+    base = models.load(name, device, _text(header, "dtype"), arguments.trust_remote_code)
+    if fingerprint(base.model) != header.get("weights"):
+        raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
+    trainer = _trainer(header, base.model)
+    _repeat(trainer, contents.records)
+    found = fingerprint(base.model)
+    print(f"{len(contents.records)} steps repeated; weights {found}")
+    if arguments.out:
+        models.save(base, Path(arguments.out))
+        print(f"written to {arguments.out}")
+    return _compare(base, journal_of(arguments.run).parent / "model", device)
+
+
+def _repeat(trainer: ZerothOrder, records: Sequence[Record]) -> None:
+    for record in records:
+        try:
+            trainer.replay([record])
+        except Exception as error:  # whatever a record that fits no estimator leads to
+            raise ValueError(f"step {record.step} cannot be repeated: {type(error).__name__}: {error}") from error
+    trainer.space.settle_()
+
+
+def _trainer(header: dict[str, Any], model: Any) -> ZerothOrder:
+    engine = {} if header.get("engine") == "plain" else {"engine": _text(header, "engine")}
+    if engine and "engine" not in inspect.signature(ZerothOrder).parameters:
+        raise ValueError(f"this version has no engine {header['engine']!r}")
+    if "layout" not in header:
+        raise ValueError(f"the rule {header.get('rule')!r} keeps numbers for every weight: it has checkpoints only")
+    trainer = ZerothOrder(
+        model, restore(_text(header, "estimator")), lambda step: 0.0, header["weight_decay"], **engine
+    )
+    if describe(trainer.space.layout) != header["layout"]:
+        raise ValueError("the parameters of the model are not those of the journal: another version of transformers?")
+    return trainer
+
+
+def _compare(rebuilt: models.LanguageModel, folder: Path, device: str) -> int:
+    """Say how the rebuilt weights differ from those that the run wrote, if it did."""
+    if not folder.is_dir():
+        return EQUAL
+    dtype = next(name for name, kind in models.DTYPES.items() if kind == rebuilt.model.dtype)
+    written = checkpoint.weights(models.load(str(folder), device, dtype).model)
+    mine = checkpoint.weights(rebuilt.model)
+    if mine.keys() != written.keys():
+        raise ValueError(f"{folder} has other parameters than the journal")
+    if all(torch.equal(mine[name], written[name]) for name in mine):
+        print(f"equal to the bit to {folder}")
+        return EQUAL
+    error = math.sqrt(sum(float((mine[n].double() - written[n].double()).square().sum()) for n in mine))
+    size = math.sqrt(sum(float(w.double().square().sum()) for w in written.values()))
+    print(f"differs from {folder} by {error / size:.2g} of its norm")
+    return DIFFERENT
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    """Say what differs between two journals: keys of the headers, and the first step."""
+    one, other = _read(arguments.run), _read(arguments.other)
+    names = differing(one.header, other.header, free=())
+    for name in names:
+        print(f"{name}: {_brief(one.header.get(name))} | {_brief(other.header.get(name))}")
+    pairs = zip(one.records, other.records, strict=False)
+    first = next((a.step for a, b in pairs if _identity(a) != _identity(b)), None)
+    lengths = len(one.records), len(other.records)
+    if first is not None:
+        a, b = one.records[first], other.records[first]
+        print(f"the first step that differs is {first}:\n  {_what(a)}\n  {_what(b)}")
+    else:
+        print(f"the first {min(lengths)} steps are equal; there are {lengths[0]} and {lengths[1]}")
+    same = first is None and lengths[0] == lengths[1] and not differing(one.header, other.header)
+    return EQUAL if same else DIFFERENT
+
+
+def _identity(record: Record) -> str:
+    """All but the time a step took; NaN is equal to itself."""
+    return repr(record._replace(seconds=0.0))
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _text(header: dict[str, Any], name: str) -> str:
+    value = header.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{name} of the header is {value!r}: wanted a text")
+    return value
+
+
+def _read(place: str) -> Contents:
+    file = journal_of(place)
+    if not file.is_file():
+        raise ValueError(f"{place} has no journal ({file.name}): first-order runs and --no-journal keep none")
+    return read(file)
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], tuple[str, ...]]] = {
+    "show": (show, ("run",)),
+    "verify": (verify, ("run",)),
+    "replay": (replay, ("run",)),
+    "diff": (diff, ("run", "other")),
+}

@@ -1,0 +1,69 @@
+"""What rounding leaves of a step: which weights moved, and whether they moved where they were meant to."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zobench import Combination, ModuleSpace
+from zobench.layout import Block
+
+SAMPLE = 4096
+NOISE = 0.5
+
+
+class Realised(NamedTuple):
+    """The share of the weights that a step moved, and the cosine of the intended and the realised step (nan where
+    nothing moved), from up to 4096 entries of each tensor, which stand for all of it.
+    """
+
+    moved: float
+    cosine: float
+
+    @property
+    def noise(self) -> bool:
+        """Whether most of the realised step is rounding: the cosine is below 0.5, or nothing moved."""
+        return not self.cosine >= NOISE
+
+
+def sample(space: ModuleSpace) -> dict[str, Tensor]:
+    """Return the first entries of each tensor, float64 on the CPU; the space must be settled."""
+    parameters = dict(space.module.named_parameters())
+    return {
+        s.name: parameters[s.name].detach().view(-1)[:SAMPLE].cpu().to(torch.float64, copy=True)
+        for s in space.layout.segments
+    }
+
+
+def measure(space: ModuleSpace, before: dict[str, Tensor], gradient: Combination, lr: float, shrink: float) -> Realised:
+    """Compare the step along -lr gradient, taken since `before`, with what it was meant to be.
+
+    Cost: the direction of the first block of each tensor, drawn once more.
+    """
+    after = sample(space)
+    blocks = [block for block in space.layout.blocks if block.index == 0]
+    meant = {b.segment.name: -shrink * b.segment.decays * before[b.segment.name] for b in blocks}
+    for law, key, coefficients in gradient.terms:
+        for i, coefficient in enumerate(coefficients.tolist()):
+            draw = law.direction(key, i, space.layout, ())
+            for block in blocks:
+                u = draw(block)
+                if u is not None:
+                    part = u.view(-1)[: len(before[block.segment.name])].double().cpu()
+                    meant[block.segment.name].add_(part, alpha=-lr * coefficient / law.unit(space.layout.dim))
+    return _compare(blocks, before, after, meant)
+
+
+def _compare(
+    blocks: list[Block], before: dict[str, Tensor], after: dict[str, Tensor], meant: dict[str, Tensor]
+) -> Realised:
+    sums = torch.zeros(4, dtype=torch.float64)  # moved, meant . done, |meant|^2, |done|^2
+    total = sum(block.segment.size for block in blocks)
+    for block in blocks:
+        name = block.segment.name
+        done, wanted = after[name] - before[name], meant[name]
+        means = [(done != 0).double().mean(), (done * wanted).mean(), wanted.square().mean(), done.square().mean()]
+        sums += torch.stack(means) * block.segment.size
+    moved, along, wanted_square, done_square = sums.tolist()
+    norm = (wanted_square * done_square) ** 0.5
+    return Realised(moved / total, along / norm if norm else float("nan"))

@@ -1,0 +1,222 @@
+"""Kills real training processes and counts those that, continued, end with the weights of an uninterrupted run.
+
+python tests/soak.py --kills 50      at random instants (`make soak`); writes are slowed down, so that kills meet them
+python tests/soak.py --instants      at five chosen instants, each in the middle of something
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from transformers import OPTConfig, OPTForCausalLM
+
+from llm import models
+from llm.train import TrainOptions, train
+from llm.zeroth_order import ZerothOrder
+from zobench.journal import read
+
+RUN = {"method": "kerzoo:n=2", "steps": 14, "lr": 1e-3, "batch": 4, "train": 20, "dev": 10, "test": 10}
+RUN |= {"max_tokens": 24, "eval_every": 5, "checkpoint_every": 4, "weight_decay": 0.01, "schedule": "cosine"}
+Patch = Callable[[], None]
+PATIENCE = 120.0
+
+
+def small_model(folder: Path) -> None:
+    """A random OPT that steps in milliseconds, with tiny-opt's tokenizer."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 2000, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 32}
+    model = OPTForCausalLM(OPTConfig(**sizes, max_position_embeddings=64, word_embed_proj_dim=16))
+    models.save(models.LanguageModel("random", model, models.load("tiny-opt").tokenizer, ""), folder)
+
+
+def start(work: Path, out: Path, patch: Patch) -> int:
+    """Train in a process of its own and return its number."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        log = os.open(work / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        patch()
+        train(TrainOptions(**RUN, model=str(work / "model"), out=str(out)))
+        os._exit(0)
+    except BaseException:
+        os.write(2, traceback.format_exc().encode())
+        os._exit(1)
+
+
+def finish(pid: int) -> int:
+    """Wait for a process and return its exit status, negative if a signal ended it."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.002)
+    os.kill(pid, signal.SIGKILL)
+    raise RuntimeError("a run hangs")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def at_write(suffix: str, count: int, share: float) -> Patch:
+    """Die within the count-th write to files of this name, when so much of it is written."""
+
+    def patch() -> None:
+        write, seen = os.write, [0]
+
+        def dying(descriptor: int, data: bytes) -> int:
+            if os.readlink(f"/proc/self/fd/{descriptor}").endswith(suffix):
+                seen[0] += 1
+                if seen[0] == count:
+                    write(descriptor, data[: int(len(data) * share)])
+                    die()
+            return write(descriptor, data)
+
+        os.write = dying
+
+    return patch
+
+
+def at_replace(suffix: str, count: int) -> Patch:
+    """Die before the count-th file that ends so is renamed into its place."""
+
+    def patch() -> None:
+        replace, seen = os.replace, [0]
+
+        def dying(source: object, target: object) -> None:
+            seen[0] += str(target).endswith(suffix)
+            if seen[0] == count:
+                die()
+            replace(source, target)
+
+        os.replace = dying
+        Path.replace = lambda self, target: dying(self, target)
+
+    return patch
+
+
+INSTANTS: dict[str, Patch] = {
+    "half of a record": at_write("journal.bin", 7, 0.5),
+    "after the step, before its record": at_write("journal.bin", 9, 0.0),
+    "half of a row": at_write("rows.jsonl", 11, 0.5),
+    "a checkpoint not yet renamed": at_replace(".safetensors", 2),
+    "the tuned weights half in place": at_replace("model/model.safetensors", 1),
+}
+
+
+def slowly() -> None:
+    """Write in three parts, with pauses, so that a random instant is often within a write."""
+    write = os.write
+
+    def slow(descriptor: int, data: bytes) -> int:
+        for part in (data[: len(data) // 3], data[len(data) // 3 : len(data) // 2]):
+            write(descriptor, part)
+            time.sleep(0.005)
+        return len(data) // 2 + write(descriptor, data[len(data) // 2 :])
+
+    os.write = slow
+
+
+def forgetful() -> None:
+    """Planted: a replay that adds up the steps without walking to their points, as rounding errors do not add up."""
+
+    def replay(self: ZerothOrder, records: list, first: int = 0) -> int:
+        losses = self.space.losses
+        self.space.losses = lambda f, plan: torch.zeros_like(plan.offsets)
+        try:
+            for record in records:
+                self._repeat(record, walk=record.step >= first)
+        finally:
+            self.space.losses = losses
+        return len(records)
+
+    ZerothOrder.replay = replay
+
+
+def what_counts(out: Path) -> tuple:
+    """Weights, records and evaluations of a finished run, without times."""
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in row.items() if k != "seconds"} for row in rows if row["kind"] in ("evaluation", "final")]
+    steps = [row["step"] for row in rows if row["kind"] == "step"]
+    records = [repr(record._replace(seconds=0.0)) for record in read(out / "journal.bin").records]
+    return (out / "model/model.safetensors").read_bytes(), records, kept, steps
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--instants", type=int, nargs="?", const=5, help="so many of five chosen instants instead")
+    parser.add_argument("--planted", action="store_true", help="continue with a replay that is wrong on purpose")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    work = Path(tempfile.mkdtemp(prefix="soak-"))
+    try:
+        small_model(work / "model")
+        return soak(work, arguments)
+    finally:
+        shutil.rmtree(work)
+
+
+def soak(work: Path, arguments: argparse.Namespace) -> int:
+    began = time.monotonic()
+    if finish(start(work, work / "whole", slowly)) != 0:
+        print((work / "log.txt").read_text())
+        return 1
+    wanted, length = what_counts(work / "whole"), time.monotonic() - began
+    drawn = random.Random(arguments.seed)
+    chosen = arguments.instants or 0
+    trials = [*list(INSTANTS)[:chosen], *(None for _ in range(0 if chosen else arguments.kills))]
+    held = killed = torn = 0
+    for number, trial in enumerate(trials):
+        out, status = work / f"run-{number}", 0
+        while status != -signal.SIGKILL:  # drawn again if the run ended before
+            shutil.rmtree(out, ignore_errors=True)
+            instant = trial or drawn.uniform(0.0, length)
+            status = killed_at(work, out, instant)
+            if not trial and status != -signal.SIGKILL:
+                length = min(length, instant)  # it takes less than that
+        killed += status == -signal.SIGKILL
+        torn += (out / "journal.bin").exists() and read(out / "journal.bin").torn > 0
+        ended = finish(start(work, out, forgetful if arguments.planted else lambda: None))
+        good = ended == 0 and what_counts(out) == wanted
+        held += good
+        if chosen or not good:
+            print(f"{trial}: {'held' if good else 'NOT HELD'} (ended with {status}, then {ended})")
+        if good:
+            shutil.rmtree(out)
+    print(f"{held} of {len(trials)} held; {killed} were killed, {torn} within a record of the journal")
+    if held < len(trials) and not arguments.planted:
+        print((work / "log.txt").read_text()[-3000:])
+    return 0 if held == len(trials) else 1
+
+
+def killed_at(work: Path, out: Path, trial: str | float) -> int:
+    """Start a run and kill it at a named instant, or after so many seconds."""
+    if isinstance(trial, str):
+        return finish(start(work, out, INSTANTS[trial]))
+    pid = start(work, out, slowly)
+    time.sleep(trial)
+    os.kill(pid, signal.SIGKILL)
+    return finish(pid)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,429 @@
+"""Faults of training: losses that are not finite, divergence, damaged and foreign files, full disks, hostile models."""
+
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from llm import checkpoint, models
+from llm.__main__ import main
+from llm.faults import Watch
+from llm.first_order import FirstOrder
+from llm.journal import main as journal
+from llm.objective import Objective
+from llm.train import Session, TrainOptions, train
+from llm.zeroth_order import ZerothOrder
+from zobench import AutoEpsilon, Combination, InForwardSpace, ModuleSpace, Term, derive, methods
+from zobench.journal import Record, read
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROOT = Path(__file__).parents[1]
+QUICK = {"steps": 6, "train": 20, "dev": 10, "test": 10, "max_tokens": 24, "batch": 4, "eval_every": 4, "lr": 1e-4}
+
+
+def options(tmp_path, **changes):
+    return TrainOptions(**{**QUICK, "save": False, "out": str(tmp_path / "run"), **changes})
+
+
+def rows(folder, kind):
+    return [row for row in map(json.loads, (folder / "rows.jsonl").read_text().splitlines()) if row["kind"] == kind]
+
+
+def weights(session):
+    return session.trainer.space.vector()
+
+
+def run(tmp_path, stop=None, **changes):
+    """A run to its end, or one that is interrupted before step `stop`."""
+    session = Session(options(tmp_path, **changes))
+    if stop is None:
+        session.go()
+        return session
+    take = session.trainer.step
+
+    def interrupted(key, losses):
+        if session.trainer.steps == stop:
+            raise KeyboardInterrupt
+        return take(key, losses)
+
+    session.trainer.step = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        session.go()
+    return session
+
+
+def trainer_of(estimator, dtype=torch.float32, rate=0.01, space=ModuleSpace, decay=0.01):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype).eval()
+    trainer = ZerothOrder(model, estimator, lambda step: rate, decay)
+    trainer.space = space(model)
+    return trainer, model
+
+
+def take(trainer, model, steps, bad=()):
+    """Steps on a small loss that is not finite at some of them."""
+    dtype = next(model.parameters()).dtype
+    inputs = torch.linspace(-1, 1, 24).view(4, 6).to(dtype)
+
+    def losses(step):
+        return model(inputs).float().square().mean(1) * (math.inf if step in bad else 1.0)
+
+    return [trainer.step(derive("key", k), lambda k=k: losses(k)) for k in steps]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "estimator", [methods.make("mezo", n=2), AutoEpsilon(every=3, lines=2), methods.make("forward")]
+)
+@pytest.mark.parametrize("space", [ModuleSpace, InForwardSpace])
+def test_skipped_steps_are_repeated_to_the_bit(estimator, dtype, space):
+    """Steps 2 and 6 are not finite, which for the probes of AutoEpsilon is step 6 of its own."""
+    whole, model = trainer_of(estimator, dtype, space=space)
+    records = take(whole, model, range(9), bad=(2, 6))
+    assert [r.step for r in records if r.skipped] == [2, 6] and whole.steps == 9
+    kept = [r._replace(extra=json.loads(json.dumps(r.extra))) for r in records]
+    again, model = trainer_of(estimator, dtype, space=space)
+    assert again.replay(kept[:7]) == 7
+    take(again, model, range(7, 9))
+    whole.space.settle_(), again.space.settle_()
+    assert torch.equal(whole.space.vector(), again.space.vector())
+    assert whole.forward_passes == again.forward_passes and whole.state == again.state
+    told, _ = trainer_of(estimator, dtype, space=space)
+    told.replay(kept, first=9)  # scalars alone
+    assert told.state == whole.state and told.steps == 9 and told.forward_passes == whole.forward_passes
+    assert torch.equal(told.space.vector(), trainer_of(estimator, dtype, space=space)[0].space.vector())
+
+
+def test_a_replay_that_does_not_walk_for_skipped_steps_is_seen():
+    whole, model = trainer_of(methods.make("mezo", n=2, epsilon=0.05))
+    records = take(whole, model, range(40), bad=range(1, 40))
+    planted, _ = trainer_of(methods.make("mezo", n=2, epsilon=0.05))
+    planted.replay(records[:1])
+    assert not torch.equal(whole.space.vector(), planted.space.vector())
+    moved = (whole.space.vector() - planted.space.vector()).abs().max()
+    assert float(moved) < 1e-6
+
+
+def test_nothing_that_is_no_number_reaches_the_weights():
+    for dtype, rate, loss in (
+        (torch.float32, 0.01, math.nan),
+        (torch.float32, 0.01, math.inf),
+        (torch.float32, 1e38, 1.0),
+        (torch.float16, 1e7, 1.0),
+    ):
+        trainer, model = trainer_of(methods.make("mezo", epsilon=0.01), dtype, rate, decay=0.0)
+        before = trainer.space.vector()
+        record = trainer.step(1, lambda model=model, loss=loss: sum(p.float().sum() for p in model.parameters()) * loss)
+        assert record.skipped and ("losses" in record.extra["reason"] or "overflows" in record.extra["reason"])
+        assert torch.allclose(trainer.space.vector(), before, atol=1e-3 if dtype == torch.float16 else 1e-7)
+    trainer, model = trainer_of(methods.make("mezo"), rate=1.0, decay=1.5)
+    assert "weight decay 1.5 is above 1" in trainer.step(1, lambda: model[0].weight.sum()).extra["reason"]
+    model = nn.Linear(2, 1)
+    first = FirstOrder(model, "adamw", lambda step: 0.1, 0.0)
+    before = model.weight.detach().clone()
+    record = first.step(0, lambda: (model.weight - model.weight).abs().sqrt().sum())  # finite, and its gradient is not
+    assert record.skipped and "gradient" in record.extra["reason"] and torch.equal(model.weight, before)
+    assert first.step(1, lambda: model.weight.square().sum()).skipped is False
+    assert not torch.equal(model.weight, before)
+
+
+def failing(session, from_step):
+    measure = session.objective.losses
+    first = session.minibatch(0)
+
+    class Failing(Objective):
+        def losses(self, batch):
+            bad = session.trainer.steps >= from_step and batch is not first
+            return measure(batch) * (math.nan if bad else 1)
+
+    session.objective = Failing(*session.objective.__dict__.values())
+    return session
+
+
+def test_too_many_skipped_steps_in_a_row_stop_the_run_with_advice(tmp_path, capsys):
+    session = failing(Session(options(tmp_path, steps=50, max_skipped=3)), 2)
+    session.go()
+    (final,) = rows(tmp_path / "run", "final")
+    assert (final["step"], final["skipped"], final["status"]) == (5, 3, "diverged")
+    assert [row["step"] for row in rows(tmp_path / "run", "skipped")] == [2, 3, 4]
+    assert "3 steps in a row were skipped" in capsys.readouterr().err
+    kept = read(tmp_path / "run/journal.bin").records
+    assert [record.skipped for record in kept] == [False, False, True, True, True]
+    session.trainer.space.settle_()
+    again = Session(options(tmp_path, out=str(tmp_path / "other")))
+    again.trainer.replay(kept)
+    assert torch.equal(weights(again), weights(session))
+
+
+def test_a_run_that_stopped_is_not_taken_further_by_a_kill_before_its_last_row(tmp_path):
+    session = failing(Session(options(tmp_path, steps=50, max_skipped=3)), 2)
+    session._finish = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        session.go()
+    assert train(options(tmp_path, steps=50, max_skipped=3))["step"] == 5
+
+
+def test_divergence_is_told_once_and_marks_the_run(tmp_path, capsys):
+    changes = {"steps": 8, "diverged_window": 2, "diverged_at": 1.0001, "lr": 3e-2}
+    run(tmp_path, **changes)
+    (row,) = rows(tmp_path / "run", "divergence")
+    assert row["mean_loss"] > row["limit"] and rows(tmp_path / "run", "final")[0]["status"] == "diverged"
+    assert capsys.readouterr().err.count("the run has diverged") == 1
+
+
+def test_what_counts_as_divergence():
+    watch = Watch(0.7, 3, 2.0, 4)
+    seen = []
+    for loss in (0.7, 9.0, 0.7, 0.7, 0.7, 0.7, 1.5, 1.5, 1.5, 1.5):
+        watch.see(Record(0, 0, loss=loss))
+        seen.append(watch.diverged)
+    assert seen == [False, False, False, True, True, False, False, False, False, True]
+    watch.see(Record(0, 0, loss=math.nan, skipped=True))
+    assert watch.diverged and watch.losses == deque([1.5] * 4) and watch.in_a_row == 1
+    assert Watch(1e-4, 3, 5.0, 1, losses=deque([0.4])).diverged is False
+
+
+@pytest.mark.parametrize("method", ["sgd", "adamw"])
+def test_a_first_order_run_continues_from_its_checkpoint_to_the_bit(method, tmp_path, capsys):
+    changes = {"method": method, "lr": 1e-3, "checkpoint_every": 2}
+    run(tmp_path, **changes, out=str(tmp_path / "whole"))
+    run(tmp_path, stop=5, **changes)
+    resumed = Session(options(tmp_path, **changes))
+    assert resumed.trainer.steps == 0
+    resumed.go()
+    one, other = (rows(tmp_path / name, "final")[0] for name in ("whole", "run"))
+    for name in ("dev_loss", "test_loss", "forward_passes", "backward_passes"):
+        assert one[name] == other[name]
+    one, other = (rows(tmp_path / name, "evaluation")[-1] for name in ("whole", "run"))
+    assert one["train_loss"] == other["train_loss"]
+    assert [row["step"] for row in rows(tmp_path / "run", "step")] == list(range(6))
+    assert "starts again" not in capsys.readouterr().out
+
+
+def test_without_a_checkpoint_a_first_order_run_says_why_it_starts_again(tmp_path, capsys):
+    run(tmp_path, stop=3, method="adamw")
+    run(tmp_path, method="adamw")
+    assert "keeps numbers for every weight" in capsys.readouterr().out
+    assert journal(["verify", str(tmp_path / "run")]) == 2
+    assert "first-order runs" in capsys.readouterr().err
+
+
+def test_checkpoints_bound_the_replay_and_two_are_kept(tmp_path, monkeypatch, capsys):
+    changes = {"steps": 8, "checkpoint_every": 2}
+    whole = run(tmp_path, **changes, out=str(tmp_path / "whole"))
+    run(tmp_path, stop=7, **changes)
+    kept = [file.name for file in checkpoint.found(tmp_path / "run/checkpoints")]
+    assert kept == ["step-00000006.safetensors", "step-00000004.safetensors"]
+    session = Session(options(tmp_path, **changes))
+    walked, repeat = [], session.trainer._repeat
+    monkeypatch.setattr(session.trainer, "_repeat", lambda r, walk: (walked.append(walk), repeat(r, walk)))
+    session.go()
+    assert walked == [False] * 6 + [True] and torch.equal(weights(session), weights(whole))
+    assert "continued at step 7, of which 6 came from a checkpoint" in capsys.readouterr().out
+
+
+def test_damaged_checkpoints_are_passed_over_and_foreign_ones_refused(tmp_path, capsys):
+    changes = {"checkpoint_every": 2, "steps": 7}
+    whole = run(tmp_path, **changes, out=str(tmp_path / "whole"))
+    run(tmp_path, stop=5, **changes)
+    latest, before = checkpoint.found(tmp_path / "run/checkpoints")
+    data = bytearray(latest.read_bytes())
+    data[-1000] ^= 1
+    latest.write_bytes(data)
+    before.write_bytes(before.read_bytes()[:-7])
+    assert journal(["verify", str(tmp_path / "run")]) == 1
+    resumed = run(tmp_path, **changes)
+    assert capsys.readouterr().err.count("passed over") == 2 and torch.equal(weights(resumed), weights(whole))
+    run(tmp_path, stop=5, **changes, seed=1, out=str(tmp_path / "other"))
+    run(tmp_path, stop=5, **changes, out=str(tmp_path / "mine"))
+    for file in checkpoint.found(tmp_path / "other/checkpoints"):
+        (tmp_path / "mine/checkpoints" / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ValueError, match=r"is of another run \(run\): remove it"):
+        run(tmp_path, **changes, out=str(tmp_path / "mine"))
+
+
+def test_a_journal_that_was_shortened_does_not_take_a_later_checkpoint(tmp_path, capsys):
+    changes = {"checkpoint_every": 2, "steps": 7}
+    whole = run(tmp_path, **changes, out=str(tmp_path / "whole"))
+    run(tmp_path, stop=5, **changes)
+    file = tmp_path / "run/journal.bin"
+    file.write_bytes(file.read_bytes()[: read(file).offsets[3]])
+    resumed = run(tmp_path, **changes)
+    assert "but the journal ends at 3: passed over" in capsys.readouterr().err
+    assert torch.equal(weights(resumed), weights(whole)) and len(read(file).records) == 7
+
+
+def test_damage_other_than_a_torn_tail_is_refused_and_changes_nothing(tmp_path):
+    run(tmp_path, stop=4)
+    file = tmp_path / "run/journal.bin"
+    data = bytearray(file.read_bytes())
+    data[read(file).offsets[1] + 20] ^= 4
+    file.write_bytes(data)
+    with pytest.raises(ValueError, match=r"record 1 at byte \d+ is damaged"):
+        run(tmp_path)
+    assert file.read_bytes() == data
+
+
+def test_rows_without_their_journal_are_refused_and_so_is_resuming_where_it_is_not_wanted(tmp_path):
+    run(tmp_path, stop=4)
+    with pytest.raises(ValueError, match="holds an unfinished run: give --resume"):
+        train(options(tmp_path, resume=False))
+    (tmp_path / "run/journal.bin").unlink()
+    with pytest.raises(ValueError, match=r"rows of steps but no journal\.bin.*earlier version"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lr": 2e-4}, "lr: 0.0001 there, 0.0002 now"),
+        ({"max_skipped": 3}, "max_skipped: 10 there, 3 now"),
+        ({"weight_decay": 0.1}, "weight_decay: 0.0 there, 0.1 now"),
+    ],
+)
+def test_a_changed_configuration_is_refused_with_its_key(changes, message, tmp_path):
+    run(tmp_path, stop=2)
+    with pytest.raises(ValueError, match=message):
+        train(options(tmp_path, **changes))
+
+
+def test_other_base_weights_and_other_data_are_refused(tmp_path):
+    base = models.load("tiny-opt")
+    models.save(base, tmp_path / "base")
+    run(tmp_path, stop=2, model=str(tmp_path / "base"))
+    with torch.no_grad():
+        next(base.model.parameters()).view(-1)[0] += 1
+    models.save(base, tmp_path / "base")
+    with pytest.raises(ValueError, match=r"is of another run \(weights: "):
+        run(tmp_path, model=str(tmp_path / "base"))
+    run(tmp_path, stop=2, out=str(tmp_path / "second"))
+    session = Session(options(tmp_path, out=str(tmp_path / "second")))
+    session.data.train.reverse()
+    with pytest.raises(ValueError, match=r"is of another run \(data: "):
+        session.go()
+
+
+@pytest.mark.parametrize("where", ["journal.bin", "rows.jsonl", ".safetensors.part"])
+def test_a_full_disk_ends_the_run_and_room_lets_it_continue_to_the_same_weights(where, tmp_path, monkeypatch):
+    changes = {"checkpoint_every": 2}
+    whole = run(tmp_path, **changes, out=str(tmp_path / "whole"))
+    write, count = os.write, [0]
+
+    def full(descriptor, data):
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith(where):
+            count[0] += 1
+            if count[0] > 5:
+                write(descriptor, data[:10])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data)
+
+    def full_file(file, tensors, metadata):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        if where.startswith("."):
+            patch.setattr(checkpoint, "_write", full_file)
+        with pytest.raises(OSError, match=r"No space left on device: what was .* make room"):
+            run(tmp_path, **changes)
+    assert read(tmp_path / "run/journal.bin").torn == 0 and not list((tmp_path / "run").glob("**/*.part"))
+    assert (tmp_path / "run/rows.jsonl").read_bytes().endswith(b"}\n")
+    assert torch.equal(weights(run(tmp_path, **changes)), weights(whole))
+
+
+def test_an_interrupt_ends_after_the_step_with_everything_saved(tmp_path, capsys):
+    session = Session(options(tmp_path, checkpoint_every=100))
+    take = session.trainer.step
+
+    def step(key, losses):
+        if session.trainer.steps == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return take(key, losses)
+
+    session.trainer.step = step
+    with pytest.raises(KeyboardInterrupt):
+        session.go()
+    assert len(read(tmp_path / "run/journal.bin").records) == 3
+    assert [file.name for file in checkpoint.found(tmp_path / "run/checkpoints")] == ["step-00000003.safetensors"]
+    assert train(options(tmp_path, checkpoint_every=100))["step"] == 6
+
+
+@pytest.mark.parametrize("space", [ModuleSpace, InForwardSpace])
+def test_what_rounding_leaves_of_a_step(space):
+    """Against the whole vectors, and at a rate at which bfloat16 rounds nearly all of it away."""
+    for dtype, rate, noise in (
+        (torch.float64, 0.01, False),
+        (torch.float32, 0.01, False),
+        (torch.bfloat16, 3e-4, True),
+        (torch.float64, 0.0, True),
+    ):
+        trainer, model = trainer_of(methods.make("mezo", n=2, epsilon=0.05), dtype, rate, space, decay=0.0)
+        trainer.watched, start = True, trainer.space.vector()
+        (record,) = take(trainer, model, range(1))
+        law, key = methods.make("mezo").law, derive("key", 0)
+        step = Combination((Term(law, key, torch.tensor(record.coefficients, dtype=torch.float64)),))
+        meant, done = -rate * trainer.space.dense(step), trainer.space.vector() - start
+        found = trainer.realised
+        assert found.noise is noise and found.moved == pytest.approx(float((done != 0).double().mean()))
+        if rate and float(done.norm()):
+            assert found.cosine == pytest.approx(float(meant @ done / meant.norm() / done.norm()), abs=1e-6)
+        assert (dtype != torch.float64) or not rate or found.cosine > 0.9999999
+
+
+def test_rounding_noise_is_told_once(tmp_path, capsys):
+    run(tmp_path, dtype="bfloat16", lr=1e-7, eval_every=2)
+    assert capsys.readouterr().err.count("training is rounding noise") == 1
+    assert len(rows(tmp_path / "run", "rounding")) == 1
+    assert [("cosine" in row) for row in rows(tmp_path / "run", "step")] == [True, False] * 3
+    run(tmp_path, lr=1e-4, eval_every=2, out=str(tmp_path / "wide"))
+    assert not rows(tmp_path / "wide", "rounding") and rows(tmp_path / "wide", "step")[0]["cosine"] > 0.99
+
+
+def test_the_journal_commands(tmp_path, capsys):
+    run(tmp_path, method="kerzoo:n=2", save=True, schedule="linear", weight_decay=0.1, checkpoint_every=4)
+    run(tmp_path, method="kerzoo:n=2", seed=1, out=str(tmp_path / "other"))
+    folder, other = str(tmp_path / "run"), str(tmp_path / "other")
+    before = {p: p.read_bytes() for p in (tmp_path / "run").glob("**/*") if p.is_file()}
+    assert main(["journal", "show", folder, "--last", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "LineEstimator" in shown and "6, 0 of them skipped" in shown and str(derive("directions", 0, 5)) in shown
+    assert main(["journal", "verify", folder]) == 0
+    assert "6 records" in capsys.readouterr().out
+    assert main(["journal", "replay", folder, "--out", str(tmp_path / "rebuilt")]) == 0
+    assert "equal to the bit" in capsys.readouterr().out
+    one, two = (checkpoint.weights(models.load(str(p)).model) for p in (tmp_path / "run/model", tmp_path / "rebuilt"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert main(["journal", "diff", folder, folder]) == 0
+    assert main(["journal", "diff", folder, other]) == 1
+    assert "the first step that differs is 0" in capsys.readouterr().out
+    assert main(["journal", "replay", folder, "--model", str(tmp_path / "rebuilt")]) == 2
+    assert "does not have the weights this journal began with" in capsys.readouterr().err
+    assert {p: p.read_bytes() for p in before} == before
+    (tmp_path / "run/journal.bin").write_bytes(before[tmp_path / "run/journal.bin"][:-9])
+    assert main(["journal", "verify", folder]) == 0 and "not finished" in capsys.readouterr().out
+    assert main(["journal", "replay", folder]) == 1 and "differs from" in capsys.readouterr().out
+    assert main(["journal", "show", str(tmp_path / "nowhere")]) == 2
+
+
+def test_runs_killed_at_five_instants_end_with_the_same_weights():
+    found = subprocess.run(
+        [sys.executable, "tests/soak.py", "--instants"], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert found.returncode == 0 and "5 of 5 held; 5 were killed" in found.stdout, found.stdout + found.stderr
+
+
+def test_a_replay_that_forgets_to_walk_is_seen_by_the_soak():
+    command = [sys.executable, "tests/soak.py", "--instants", "1", "--planted"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert found.returncode == 1 and "0 of 1 held; 1 were killed" in found.stdout, found.stdout + found.stderr

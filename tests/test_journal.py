@@ -1,0 +1,418 @@
+"""The journal's format: what is read back, what damage is told, and what a full disk leaves."""
+
+import json
+import math
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zobench import SGD, derive, journal_format, methods
+from zobench.identity import restore
+from zobench.journal import Journal, JournalError, Record, describe, differing, read, require_replayable
+from zobench.layout import Layout, Segment
+from zobench.lock import FolderInUseError, lock
+from zobench.records import Run, require_contained, within
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROOT = Path(__file__).parents[1]
+HEADER = {
+    "estimator": "LineEstimator(law=Gaussian(), stencil=CentralStencil(), epsilon=0.001, n=1)",
+    "keys": {"key": ["directions", 0], "minibatch": ["minibatch", 0]},
+    "weight_decay": 0.1,
+    "environment": {"torch": "1"},
+}
+
+
+def record(step, **changes):
+    keys = {"key": derive("directions", 0, step), "minibatch": derive("minibatch", 0, step)}
+    numbers = {"coefficients": (0.5, -step / 3), "lr": 1e-3, "shrink": 1e-3 * 0.1, "loss": 0.7, "seconds": 0.25}
+    return Record(step, **{**keys, **numbers, **changes})
+
+
+RECORDS = [
+    record(0),
+    record(1, key=2**63 - 1, minibatch=5, shrink=0.25),
+    record(2, coefficients=(), skipped=True, extra={"reason": "losses [inf]"}, loss=math.inf),
+    record(3, coefficients=tuple(map(float, range(20)))),
+    record(4, extra={"choice": [0.1, 0, float("inf"), [[1e-3, 2e-3]]]}),
+]
+
+
+def written(folder, records=RECORDS, header=HEADER):
+    file = folder / "journal.bin"
+    journal = Journal(file, header)
+    for one in records[len(journal.records) :]:
+        journal.append(one)
+    journal.close()
+    return file
+
+
+def test_what_is_read_back_is_what_was_appended(tmp_path):
+    file = written(tmp_path)
+    contents = read(file)
+    assert contents.records == RECORDS and contents.torn == 0
+    assert contents.header == HEADER and len(contents.chain) == 6 == len(set(contents.chain))
+    again = Journal(file, HEADER)
+    assert again.records == RECORDS and again.cut == 0
+    again.append(record(5))
+    again.close()
+    assert read(file).records == [*RECORDS, record(5)]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.floats(width=64, allow_nan=False), max_size=9),
+            st.floats(allow_nan=False, allow_infinity=False),
+            st.integers(0, 2**63 - 1),
+            st.booleans(),
+        ),
+        max_size=6,
+    )
+)
+def test_any_numbers_survive_to_the_bit(rows):
+    derived = journal_format.Derived.of(HEADER)
+    records = [
+        Record(i, key, tuple(c), lr, lr / 3, key // 2, lr, 0.5, skipped) for i, (c, lr, key, skipped) in enumerate(rows)
+    ]
+    data = journal_format.head(HEADER)
+    chain = int.from_bytes(data[-4:], "little")
+    for one in records:
+        data += journal_format.encode(one, chain, derived)
+        chain = int.from_bytes(data[-4:], "little")
+    at, chain = len(journal_format.head(HEADER)), int.from_bytes(journal_format.head(HEADER)[-4:], "little")
+    for one in records:
+        found, at = journal_format._decode(data, at, chain, derived)
+        chain = int.from_bytes(data[at - 4 : at], "little")
+        assert repr(found) == repr(one)
+    assert at == len(data)
+
+
+def test_twenty_thousand_steps_of_eight_directions_stay_under_two_megabytes(tmp_path):
+    """With the layout of OPT-1.3b (388 tensors) and weight decay."""
+    names = [f"model.decoder.layers.{i}.self_attn.k_proj.weight" for i in range(388)]
+    layout = Layout(tuple(Segment(name, 4_194_304, torch.float32) for name in names))
+    header = {**HEADER, "layout": describe(layout)}
+    derived, data = journal_format.Derived.of(header), journal_format.head(header)
+    one = len(journal_format.encode(record(7, coefficients=(math.pi,) * 8), 0, derived))
+    assert one == 97 and len(data) + 20_000 * one < 2_000_000
+    assert len(journal_format.encode(record(7, coefficients=(math.pi,)), 0, derived)) == 41
+
+
+def test_every_bit_that_flips_is_told_with_its_record(tmp_path):
+    file = written(tmp_path)
+    data, contents = file.read_bytes(), read(file)
+    ends = [*contents.offsets[1:], len(data)]
+    for place in range(len(data)):
+        prefix = any(start <= place < start + 11 for start in contents.offsets)
+        for bit in range(8) if prefix else (place % 8,):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            file.write_bytes(bytes(changed))
+            with pytest.raises(JournalError) as told:
+                read(file)
+            if place >= contents.offsets[0]:
+                number = next(i for i, end in enumerate(ends) if place < end)
+                assert f"record {number} at byte {contents.offsets[number]} is damaged" in str(told.value)
+
+
+def test_the_file_cut_anywhere_is_a_torn_tail_and_loses_one_record(tmp_path):
+    file = written(tmp_path)
+    data, offsets = file.read_bytes(), read(file).offsets
+    for length in range(offsets[0], len(data)):
+        file.write_bytes(data[:length])
+        found = read(file)
+        whole = sum(end <= length for end in [*offsets[1:], len(data)])
+        assert found.records == RECORDS[:whole] and found.torn == length - [*offsets, len(data)][whole]
+    for length in range(offsets[0]):
+        file.write_bytes(data[:length])
+        with pytest.raises(JournalError):
+            read(file)
+
+
+def test_a_tail_of_zeros_as_a_power_cut_leaves_it_is_torn_too(tmp_path):
+    file = written(tmp_path)
+    data, offsets = file.read_bytes(), read(file).offsets
+    for kept in (offsets[4], offsets[4] + 3, offsets[4] + 20, len(data) - 4):
+        file.write_bytes(data[:kept] + b"\0" * (len(data) - kept))
+        assert read(file).records == RECORDS[:4]
+    file.write_bytes(data + b"\0" * 4096)
+    assert read(file).records == RECORDS and read(file).torn == 4096
+
+
+def test_records_that_are_dropped_swapped_or_repeated_are_told(tmp_path):
+    records = [record(i) for i in range(4)]
+    file = written(tmp_path, records)
+    data, o = file.read_bytes(), [*read(file).offsets, len(file.read_bytes())]
+    parts = [data[a:b] for a, b in pairwise(o)]
+    for order, number in (([0, 2, 3], 1), ([1, 2, 3], 0), ([0, 2, 1, 3], 1), ([0, 1, 1, 2, 3], 2), ([0, 1, 3], 2)):
+        file.write_bytes(data[: o[0]] + b"".join(parts[i] for i in order))
+        with pytest.raises(JournalError, match=rf"record {number} at byte {o[number]} "):
+            read(file)
+
+
+def test_a_torn_tail_is_cut_when_the_journal_is_continued_and_not_before(tmp_path):
+    file = written(tmp_path)
+    torn = file.read_bytes()[:-3]
+    file.write_bytes(torn)
+    assert read(file).torn > 0 and file.read_bytes() == torn
+    journal = Journal(file, HEADER)
+    assert journal.cut == read(tmp_path / "journal.bin").torn or journal.cut > 0
+    journal.append(RECORDS[4])
+    journal.close()
+    assert read(file).records == RECORDS
+
+
+def test_a_header_that_differs_is_named(tmp_path):
+    file = written(tmp_path)
+    before = file.read_bytes()
+    with pytest.raises(JournalError, match=r"estimator: .* there, 'other' now.*--out"):
+        Journal(file, {**HEADER, "estimator": "other"})
+    with pytest.raises(JournalError, match=r"weights: None there, 'ab' now"):
+        Journal(file, {**HEADER, "weights": "ab"})
+    Journal(file, {**HEADER, "environment": {"torch": "2"}}).close()
+    assert file.read_bytes() == before
+    assert differing(HEADER, {**HEADER, "environment": 1, "seed": 2}) == ["seed"]
+
+
+def test_steps_come_in_their_order_and_fit_the_format(tmp_path):
+    journal = Journal(tmp_path / "j", HEADER)
+    with pytest.raises(ValueError, match="the next step is 0, not 1"):
+        journal.append(record(1))
+    with pytest.raises(ValueError, match="a journal holds 65535"):
+        journal.append(record(0, coefficients=(0.0,) * 70_000))
+    journal.append(record(0))
+    journal.close()
+    assert read(tmp_path / "j").records == [record(0)]
+
+
+def test_files_that_are_no_journals_are_told(tmp_path):
+    file = tmp_path / "j"
+    for data, message in (
+        (b"", "not a journal"),
+        (b"PK\3\4" + b"x" * 99, "not a journal"),
+        (written(tmp_path).read_bytes().replace(b"journal\n\1", b"journal\n\7"), "version 7"),
+        (journal_format.MAGIC + b"\1\0\xff\xff\xff\xff", "header is damaged"),
+    ):
+        file.write_bytes(data)
+        with pytest.raises(JournalError, match=message):
+            read(file)
+    with pytest.raises(JournalError, match="keys"):
+        Journal(tmp_path / "k", {"weight_decay": 0.0})
+    assert not (tmp_path / "k").exists()
+
+
+def test_rules_with_a_memory_for_every_weight_want_checkpoints():
+    class Adam(SGD):
+        elementwise = True
+
+    require_replayable(SGD(0.1))
+    with pytest.raises(ValueError, match=r"Adam remembers .* materialised checkpoints instead"):
+        require_replayable(Adam(0.1))
+
+
+@pytest.mark.parametrize("method", [method.name for method in methods.table()])
+def test_every_method_is_restored_from_its_repr(method):
+    estimator = methods.make(method)
+    assert restore(repr(estimator)) == estimator
+
+
+def test_restoring_runs_nothing_that_the_text_says(tmp_path):
+    for text in (
+        f"__import__('os').system('touch {tmp_path}/hacked')",
+        f"open('{tmp_path}/hacked', 'w')",
+        "estimate(LineEstimator(Gaussian(), CentralStencil(), 0.1), print, 0)",
+        "(lambda: 0)()",
+        "Gaussian()",
+        "Gaussian().__class__",
+        "LineEstimator(law=Gaussian(), stencil=KernelStencil(kernel=legendre(100001)), epsilon=0.1)",
+        "LineEstimator(law=Gaussian(), stencil=CentralStencil(), epsilon=0.1, n=99999999999)",
+        "LineEstimator(*x)",
+        "9**9**9**9",
+        "(" * 5000,
+        "-" * 20_000 + "1",
+        "",
+    ):
+        with pytest.raises(ValueError, match="is not the repr of an estimator"):
+            restore(text)
+    assert list(tmp_path.iterdir()) == []
+
+
+HOLDER = """
+import sys, time
+from zobench.lock import lock
+held = lock(sys.argv[1])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_process_is_refused_and_a_kill_lets_go(tmp_path):
+    arguments = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=ROOT) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(FolderInUseError, match=rf"another process \({holder.pid}\).*--out"):
+            lock(tmp_path)
+        with pytest.raises(FolderInUseError):
+            Run(tmp_path, {"lr": 1})
+        assert not (tmp_path / "config.toml").exists()
+        holder.kill()
+    mine = lock(tmp_path)
+    assert mine is lock(tmp_path) and mine.held
+    Run(tmp_path, {"lr": 1}).append({"step": 1})
+
+
+FULL = """
+import os, subprocess, sys
+from pathlib import Path
+from zobench.journal import Journal, read
+from zobench.records import Run
+sys.path.insert(0, "tests")
+from test_journal import HEADER, record
+folder = Path(sys.argv[1])
+run, journal = Run(folder, {"lr": 1}), Journal(folder / "journal.bin", HEADER)
+for step in range(10**6):
+    try:
+        journal.append(record(step, coefficients=(0.5,) * 50))
+        run.append({"kind": "step", "step": step, "text": "x" * 200})
+    except OSError as error:
+        print(error)
+        break
+rows = (folder / "rows.jsonl").read_bytes()
+print(step, len(read(folder / "journal.bin").records), read(folder / "journal.bin").torn, rows.count(b"\\n"), rows[-2:])
+"""
+
+
+def run_full(script, folder, limit=None):
+    def limited():
+        if limit:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [*script, str(folder)]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, preexec_fn=limited, timeout=60)
+    assert found.returncode == 0, found.stderr
+    message, numbers = found.stdout.strip().splitlines()
+    step, records, torn, rows, end = numbers.split()
+    assert int(torn) == 0 and end == "b'}\\n'" and int(step) > 3
+    assert int(records) in (int(step), int(step) + 1) and int(rows) == int(step)
+    return message
+
+
+def test_a_file_at_its_quota_ends_the_run_with_what_was_reached(tmp_path):
+    message = run_full([sys.executable, "-c", FULL], tmp_path, limit=20_000)
+    assert "File too large: what was written before is kept" in message
+
+
+def in_namespace(folder, size):
+    """Commands that mount a file system of this size where only they see it, as an ordinary user may."""
+    return [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+    ], f"mount -t tmpfs -o size={size} none {folder}"
+
+
+def test_a_full_file_system_ends_the_run_with_what_was_reached(tmp_path):
+    """On a file system of 64 KiB where mounting one is allowed; elsewhere on the device that is always full."""
+    place = tmp_path / "small"
+    place.mkdir()
+    prefix, mount = in_namespace(place, "64k")
+    try:
+        allowed = subprocess.run([*prefix, mount], capture_output=True, timeout=60).returncode == 0
+    except FileNotFoundError:
+        allowed = False
+    if allowed:
+        (tmp_path / "full.py").write_text(FULL)
+        command = f"{mount} && PYTHONPATH={ROOT} exec {sys.executable} {tmp_path / 'full.py'} {place}"
+        message = run_full([*prefix, command], "")
+        assert "No space left on device: what was written before is kept" in message
+        assert list(place.iterdir()) == []  # what was mounted there is gone
+    else:
+        run = Run(place, {"lr": 1})
+        run._rows_file = Path("/dev/full")
+        with pytest.raises(OSError, match="No space left on device"):
+            run.append({"step": 1})
+
+
+READ_ONLY = """
+import os, sys
+from zobench.records import Run
+if os.getuid() == 0:
+    os.setuid(65534)  # to root every folder is writable
+try:
+    Run(sys.argv[1], {"lr": 1})
+except OSError as error:
+    print(error)
+"""
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        Run(tmp_path / "file", {"lr": 1})
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        folder = Path(place) / "run"
+        folder.mkdir(mode=0o555)
+        command = [sys.executable, "-c", READ_ONLY, str(folder)]
+        found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+        assert "Permission denied" in found.stdout and str(folder) in found.stdout and not list(folder.iterdir())
+
+
+def test_links_that_lead_out_of_a_folder_are_refused(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("")
+    for name in ("rows.jsonl", "checkpoints", "journal.bin", "model/config.json"):
+        folder = tmp_path / name.replace("/", "-")
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).symlink_to(precious)
+        with pytest.raises(ValueError, match="is a link that leads out"):
+            Run(folder, {"lr": 1})
+    assert precious.read_text() == ""
+    require_contained(tmp_path)
+    assert within(tmp_path, "a/b") == tmp_path / "a/b"
+    for name in ("../x", "a/../../x", "/etc/x", "."):
+        with pytest.raises(ValueError, match="leads out of"):
+            within(tmp_path, name)
+
+
+@pytest.mark.parametrize("line", [b"3", b"[1]", b"\xff\xfe", b"[" * 100_000, b"", b"nul", b'{"a": }'])
+def test_rows_that_are_no_objects_are_told_with_their_line(line, tmp_path):
+    Run(tmp_path, {"lr": 1}).append({"step": 1})
+    with (tmp_path / "rows.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    with pytest.raises(ValueError, match=r"rows\.jsonl:2: not "):
+        Run(tmp_path, {"lr": 1})
+
+
+def test_an_older_configuration_lacks_what_is_new_and_the_place_may_change(tmp_path):
+    Run(tmp_path, {"lr": 1, "out": "a"}).append({"step": 1})
+    now = {"lr": 1, "out": "b", "fresh": 3}
+    Run(tmp_path, now, defaults={"fresh": 3}, free=("out",))
+    with pytest.raises(ValueError, match="fresh: 3 there, 4 now"):
+        Run(tmp_path, {**now, "fresh": 4}, defaults={"fresh": 3}, free=("out",))
+    (tmp_path / "config.toml").write_text("= 3")
+    with pytest.raises(ValueError, match=r"config\.toml: not TOML"):
+        Run(tmp_path, now)
+
+
+def test_environment_of_a_run_that_is_damaged_is_told(tmp_path):
+    Run(tmp_path, {"lr": 1}).append({"step": 1})
+    (tmp_path / "environment.json").write_text("{")
+    with pytest.raises(ValueError, match=r"environment\.json: not JSON"):
+        Run(tmp_path, {"lr": 1}).append({"step": 2})
+    assert json.loads((tmp_path / "rows.jsonl").read_text()) == {"step": 1}
+    assert os.path.exists(tmp_path / ".lock")

@@ -1,0 +1,60 @@
+"""Writing so that a crash or a full disk leaves what was there before, or what was meant, and nothing between."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of the data; a signal or a nearly full disk may take it in parts."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def create_synced(file: Path, data: bytes) -> None:
+    """Make a file with these bytes, or leave none: written aside, forced to disk, renamed."""
+    aside = file.with_name(file.name + ".part")
+    with suppress(FileNotFoundError):
+        aside.unlink()
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        with truncate_back(descriptor, 0, file):
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+    except BaseException:
+        aside.unlink()
+        raise
+    finally:
+        os.close(descriptor)
+    os.replace(aside, file)
+    sync_folder(file.parent)
+
+
+@contextmanager
+def truncate_back(descriptor: int, size: int, file: Path) -> Iterator[None]:
+    """Cut the file to its size before, if what is written within fails.
+
+    Raises:
+        OSError: with the file and the way out in its message.
+    """
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):
+            os.ftruncate(descriptor, size)
+        reason = f"{file}: {error.strerror}: what was written before is kept; make room and give the same command again"
+        raise OSError(reason) from error
+    except BaseException:
+        with suppress(OSError):
+            os.ftruncate(descriptor, size)
+        raise

@@ -1,0 +1,111 @@
+"""Journal: what every step did, appended to a file from which weights are rebuilt without a forward pass."""
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zobench.files import create_synced, truncate_back, write_all
+from zobench.journal_format import CHECK, Contents, Derived, JournalError, Record, encode, head, read
+from zobench.layout import Layout
+from zobench.rule import UpdateRule
+
+__all__ = ["Contents", "Journal", "JournalError", "Record", "describe", "differing", "read", "require_replayable"]
+
+SYNC_SECONDS = 5.0
+FREE = ("environment",)
+"""Keys of the header that may differ when a run is continued."""
+
+
+class Journal:
+    """The journal of a run, opened to continue it or made anew with this header.
+
+    A record is with the operating system when `append` returns, so that a kill loses none. It is forced to disk every
+    few seconds (SYNC_SECONDS) and by `sync`: a power cut may take the steps since then, which a continued run takes
+    again. `records` are those found, `cut` the bytes of a torn tail that were removed. Nothing else may write to the
+    file: hold the folder's lock.
+
+    Raises:
+        JournalError: as for `read`, or the header differs from that of the file; the message names the keys.
+        OSError: the file cannot be written.
+    """
+
+    def __init__(self, file: str | Path, header: Mapping[str, Any]) -> None:
+        self.file = Path(file)
+        if not self.file.exists():
+            create_synced(self.file, head(header))
+        found = read(self.file)
+        _require_same(found.header, json.loads(json.dumps(header)), self.file)
+        self.header, self.records, self.cut = found.header, found.records, found.torn
+        self._derived, self._chain, self.chain = Derived.of(found.header), found.chain[-1], found.chain
+        self._descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._size = os.fstat(self._descriptor).st_size
+        if self.cut:
+            self._size -= self.cut
+            os.ftruncate(self._descriptor, self._size)
+        self._synced = time.monotonic()
+
+    def append(self, record: Record) -> None:
+        """Append a record.
+
+        Raises:
+            OSError: no space, or the like; the file is as it was before.
+            ValueError: as for `encode`, or the step is not the next one.
+        """
+        if record.step != len(self.chain) - 1:
+            raise ValueError(f"{self.file}: the next step is {len(self.chain) - 1}, not {record.step}")
+        data = encode(record, self._chain, self._derived)
+        with truncate_back(self._descriptor, self._size, self.file):
+            write_all(self._descriptor, data)
+        self._size += len(data)
+        (self._chain,) = CHECK.unpack(data[-CHECK.size :])
+        self.chain.append(self._chain)
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Force what was appended to disk."""
+        os.fsync(self._descriptor)
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        """Sync and close; the second call does nothing."""
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+
+def describe(layout: Layout) -> list[list[Any]]:
+    """Return the layout for a header: name, entries, dtype of the directions, whether it decays; a row a segment."""
+    return [[s.name, s.size, str(s.dtype).removeprefix("torch."), s.decays] for s in layout.segments]
+
+
+def require_replayable(rule: UpdateRule) -> None:
+    """Raise ValueError if a journal of scalars cannot rebuild what the rule remembers."""
+    if rule.elementwise:
+        raise ValueError(
+            f"{type(rule).__name__} remembers numbers for every weight, which a journal of scalars cannot rebuild: "
+            "it needs materialised checkpoints instead (--checkpoint-every)"
+        )
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:
+    """Return the keys of two headers whose values differ."""
+    return sorted(k for k in one.keys() | other.keys() if k not in free and one.get(k) != other.get(k))
+
+
+def _require_same(there: Mapping[str, Any], now: Mapping[str, Any], file: Path) -> None:
+    names = differing(there, now)
+    if names:
+        changes = ", ".join(f"{k}: {_short(there.get(k))} there, {_short(now.get(k))} now" for k in names)
+        raise JournalError(f"{file} is of another run ({changes}): give another --out")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

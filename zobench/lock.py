@@ -1,0 +1,69 @@
+"""A folder locked against a second process that would write to it."""
+
+import os
+import warnings
+from pathlib import Path
+from weakref import WeakValueDictionary, finalize
+
+NAME = ".lock"
+
+
+class FolderInUseError(OSError):
+    """Another process writes to the folder."""
+
+
+class FolderLock:
+    """Held until it is released or collected, or the process ends in whatever way: the kernel keeps it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(folder / NAME, flags, 0o644)
+        self._finalizer = finalize(self, os.close, self._descriptor)
+        try:
+            self._take()
+        except BaseException:
+            self.release()
+            raise
+
+    def release(self) -> None:
+        """Let others write; the second call does nothing."""
+        self._finalizer()
+
+    @property
+    def held(self) -> bool:
+        """Whether nobody released it."""
+        return self._finalizer.alive
+
+    def _take(self) -> None:
+        import fcntl  # not on every platform
+
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise FolderInUseError(
+                f"{self.folder} is being written by another process ({owner}): wait for it, or give another --out"
+            ) from None
+        except OSError as error:  # a network file system without locks
+            warnings.warn(f"{self.folder} cannot be locked ({error}): see that nobody else writes there", stacklevel=4)
+            return
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+
+_held: WeakValueDictionary[Path, FolderLock] = WeakValueDictionary()
+
+
+def lock(folder: str | Path) -> FolderLock:
+    """Return the lock of an existing folder; all holders of one process share it.
+
+    Raises:
+        FolderInUseError: another process holds it.
+    """
+    place = Path(folder).resolve()
+    found = _held.get(place)
+    if found is None or not found.held:
+        found = FolderLock(place)
+        _held[place] = found
+    return found
