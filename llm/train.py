@@ -22,7 +22,8 @@ from llm.models import LanguageModel
 from llm.objective import Encoded, calibrated_accuracy, chance_accuracy
 from llm.past import Past
 from llm.realised import Realised
-from llm.zeroth_order import ZerothOrder
+from llm.touched import touched_rows
+from llm.zeroth_order import ENGINES, ZerothOrder
 from zobench import derive, methods, schedule, streams
 from zobench.journal import Record
 from zobench.lock import lock
@@ -32,6 +33,8 @@ from zobench.records import Row, Run
 from zobench.space import require_reproducible
 
 BASELINES = 3
+ROWS = ("all", "touched")
+ROUNDING = ("nearest", "stochastic", "master")
 MOST_STEPS = 2**32 - 1
 
 
@@ -60,6 +63,9 @@ class TrainOptions:
     seed: int = option(0, "names the split, the minibatches and the directions")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
+    engine: str = option("auto", "plain, in-forward, paired (in-forward, both points at once), or auto by size")
+    rows: str = option("all", "embedding rows with directions: all, or touched: those that the minibatch reads")
+    rounding: str = option("nearest", "of steps in 16 bits: nearest, stochastic, or master (weights kept in float32)")
     save: bool = option(True, "write the tuned weights to <out>/model")
     journal: bool = option(True, "keep what each step did, so that an interrupted run continues where it was")
     checkpoint_every: int = option(1000, "steps between checkpoints, the last two of which are kept; 0: none")
@@ -129,12 +135,15 @@ class Session:
         split = _split(options)
         self.options = options = _sized(options, split)
         _check(options)
-        self.language_model = models.load(options.model, options.device, options.dtype, options.trust_remote_code)
+        held = "float32" if options.rounding == "master" else options.dtype
+        self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
         self.data = Data(*(self.objective.encode(part) for part in split))
-        self.trainer = trainer(options, self.language_model)
+        self.trainer = trainer(options, self.language_model, self._touched if options.rows == "touched" else None)
+        if options.rows == "touched" and options.method not in FIRST_ORDER:
+            self._touched(0)  # whether the objective allows it
         self.start_loss = require_reproducible(lambda: self.objective.losses(self.minibatch(0)))
         if not math.isfinite(self.start_loss):
             raise ValueError(
@@ -169,6 +178,9 @@ class Session:
         """Return the examples of a step: drawn by the seed and the step, the same for every method."""
         order = streams.uniform(derive(*self.names["minibatch"], step), (len(self.data.train),)).argsort()
         return [self.data.train[i] for i in order[: self.options.batch].tolist()]
+
+    def _touched(self, step: int) -> dict[str, list[int]]:
+        return touched_rows(self.objective, self.minibatch(step))
 
     def go(self) -> None:
         """Run, or continue, to the final row. An interruption keeps what was measured and can be continued.
@@ -268,6 +280,7 @@ class Session:
             )
 
     def _evaluate(self, step: int) -> None:
+        self.trainer.settle()
         found = self.objective.measure(self.data.dev)
         train_loss = sum(self.losses) / len(self.losses) if self.losses else None
         self.losses.clear()
@@ -282,6 +295,7 @@ class Session:
             _tell(self.watch.advice())
         if not self.record.find(kind="evaluation", step=step):
             self._evaluate(step)
+        self.trainer.settle()
         test = self.objective.measure(self.data.test)
         bad = self.watch.exhausted or self.watch.diverged or not math.isfinite(test.loss)
         bad = bad or self.watch.skipped == self.options.steps
@@ -332,6 +346,9 @@ def _sized(options: TrainOptions, split: tasks.Split) -> TrainOptions:
 def _check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
     check_method(options.method)
+    require_known(options.engine, ("auto", *ENGINES), "engine")
+    require_known(options.rows, ROWS, "choice of rows")
+    require_known(options.rounding, ROUNDING, "rounding")
     if options.steps < 1 or options.batch < 1 or options.eval_every < 1:
         raise ValueError(
             f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"
@@ -359,7 +376,9 @@ def check_method(text: str) -> None:
         raise ValueError(f"method {text!r}: {name} has no options of its own")
 
 
-def trainer(options: TrainOptions, language_model: LanguageModel) -> ZerothOrder | FirstOrder:
+def trainer(
+    options: TrainOptions, language_model: LanguageModel, touched: Callable[[int], dict[str, list[int]]] | None = None
+) -> ZerothOrder | FirstOrder:
     """Return what takes the steps of the named method.
 
     Raises:
@@ -369,7 +388,12 @@ def trainer(options: TrainOptions, language_model: LanguageModel) -> ZerothOrder
     if options.method in FIRST_ORDER:
         return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
-    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay)
+    master = options.rounding == "master"
+    reads = models.DTYPES[options.dtype] if master else None
+    rounding = "nearest" if master else options.rounding
+    engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
+    model, decay = language_model.model, options.weight_decay
+    return ZerothOrder(model, estimator, rate, decay, engine, rounding, reads, touched)
 
 
 NUMBERS = {

@@ -1,35 +1,88 @@
 """The zeroth-order trainer: an estimator, a module space and SGD; forward passes only."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from llm.realised import Realised, measure, sample
-from zobench import SGD, AutoEpsilon, Combination, Estimator, ModuleSpace
+from zobench import SGD, AutoEpsilon, Combination, Estimator, InForwardSpace, ModuleSpace
 from zobench.auto import Choice
 from zobench.estimator import Told
 from zobench.journal import Record
+from zobench.naming import require_known
 from zobench.plan import Plan
 from zobench.rule import Schedule
 from zobench.space import require_resolved
 
 REASON = 300
+LARGE = 10_000_000
+"""Trainable weights from which a step costs less where they are displaced as they are read."""
+
+ENGINES = {
+    "plain": ModuleSpace,
+    "in-forward": partial(InForwardSpace, deferred=True),
+    "paired": partial(InForwardSpace, deferred=True, paired=True),
+}
+
+
+def chosen_engine(name: str, model: nn.Module) -> str:
+    """Return the engine; "auto" is plain below ten million trainable weights, and above paired on a CPU, in-forward
+    elsewhere.
+
+    Raises:
+        UnknownNameError: no such engine.
+    """
+    require_known(name, ("auto", *ENGINES), "engine")
+    if name != "auto":
+        return name
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if sum(p.numel() for p in trained) < LARGE:
+        return "plain"
+    return "paired" if all(p.device.type == "cpu" for p in trained) else "in-forward"
+
+
+def make_space(model: nn.Module, engine: str, rounding: str, reads: torch.dtype | None) -> ModuleSpace:
+    """Return the space of an engine.
+
+    Raises:
+        ValueError: the plain engine is to round at random, or to hold the weights in another dtype than is read.
+    """
+    if engine != "plain":
+        return ENGINES[engine](model, rounding=rounding, reads=reads)
+    if rounding != "nearest" or reads is not None:
+        raise ValueError("the plain engine walks over the weights and rounds to the nearest: give --engine in-forward")
+    return ModuleSpace(model)
 
 
 class ZerothOrder:
     """Takes steps on a model in place, and repeats those that a journal recorded.
 
-    While `watched`, `realised` says what rounding left of the last step.
+    While `watched`, `realised` says what rounding left of the last step. `touched` gives the rows that the minibatch of
+    a step reads: directions then live on these alone. A step may be owed: `settle` before the model is used elsewhere.
 
     Raises:
-        ValueError: epsilon is below the resolution of the weights.
+        UnknownNameError: no such engine or rounding.
+        ValueError: epsilon is below the resolution of the weights, or the engine cannot round so.
     """
 
-    def __init__(self, model: nn.Module, estimator: Estimator, rate: Schedule, weight_decay: float) -> None:
-        self.estimator, self.space = estimator, ModuleSpace(model)
+    def __init__(
+        self,
+        model: nn.Module,
+        estimator: Estimator,
+        rate: Schedule,
+        weight_decay: float,
+        engine: str = "plain",
+        rounding: str = "nearest",
+        reads: torch.dtype | None = None,
+        touched: Callable[[int], Mapping[str, Sequence[int]]] | None = None,
+    ) -> None:
+        self.engine = chosen_engine(engine, model)
+        self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads)
+        self.touched = touched
         if not isinstance(estimator, AutoEpsilon):
             require_resolved(self.space, estimator.epsilon)
         self.rule = SGD(rate, weight_decay)
@@ -52,7 +105,9 @@ class ZerothOrder:
         the weights are those before it, up to the rounding of the walk to the points, and the record says why.
         """
         step, lr = self.steps, self.rule.rate(self.memory)
-        before, self.realised = sample(self.space) if self.watched else None, None
+        self._restrict(step)
+        walks = not isinstance(self.space, InForwardSpace)  # and rounds on its way
+        before, self.realised = sample(self.space) if self.watched and walks else None, None
         probed: list[list[float]] = []
         told = self._ask(key, losses, probed)
         if isinstance(told, FloatingPointError):
@@ -64,12 +119,23 @@ class ZerothOrder:
         except FloatingPointError as error:
             return self._skip(key, lr, error, float(seen.mean()), extra or {})
         assert told.gradient is not None  # _ask returns only then
-        self.memory = self.rule.apply_(self.space, told.gradient, self.memory)
         coefficients = tuple(told.info["coefficients"].tolist())
         shrink = lr * self.rule.weight_decay
+        if self.watched and not walks:
+            motion = self.space.motion(told.gradient, -lr, shrink)
+            self.realised = Realised(motion.moved, motion.cosine)
+        self.memory = self.rule.apply_(self.space, told.gradient, self.memory)
         if before is not None:
             self.realised = measure(self.space, before, told.gradient, lr, shrink)
         return Record(step, key, coefficients, lr, shrink, loss=float(seen.mean()), extra=extra)
+
+    def settle(self) -> None:
+        """Write the step that is owed, if one is."""
+        self.space.settle_()
+
+    def _restrict(self, step: int) -> None:
+        if self.touched is not None:
+            self.space.restrict(self.touched(step))
 
     def _ask(self, key: int, losses: Callable[[], Tensor], probed: list[list[float]]) -> Told | FloatingPointError:
         """What the estimator makes of the losses, or why its probe failed; `probed` gets the reaches of its rounds."""
@@ -117,6 +183,8 @@ class ZerothOrder:
             ValueError: a record does not fit the estimator.
         """
         for record in records:
+            if record.step >= first:
+                self._restrict(record.step)
             self._repeat(record, walk=record.step >= first)
         return len(records)
 

@@ -191,7 +191,7 @@ def data_files(work: Path, tally: Tally, examples: int, drawn: random.Random) ->
 
     def split(task: str) -> bool:
         argv = ["--task", task, "--data", str(folder), *arguments_of(QUICK)]
-        return command(argv, lambda options: train._split(train.tasks.find(task), options) and None)
+        return command(argv, lambda options: train._split(options) and None)
 
     def tsv(data: bytes) -> None:
         (folder / "train.tsv").write_bytes(data)
