@@ -33,7 +33,7 @@ def described(environment: Row) -> str:
 
 def letters(results: Results) -> dict[str, str]:
     """Each machine that measured anything, with the letter it goes by; no letter where there is but one."""
-    found = dict.fromkeys(machine for run in results.runs for kind, machine in _walk(run) if kind in MEASURED)
+    found = dict.fromkeys(described(one) for run in results.runs for kind, one in _walk(run) if kind in MEASURED)
     return dict(zip(found, ascii_uppercase, strict=False)) if len(found) > 1 else dict.fromkeys(found, "")
 
 
@@ -43,9 +43,10 @@ def placed(kind: str, results: Results) -> pd.DataFrame:
     A folder that another machine continued says so by a row of kind "environment": what follows is that machine's.
     """
     frame, names = results.of(kind), letters(results)
-    machines = [names.get(machine, machine) for run in results.runs for one, machine in _walk(run) if one == kind]
-    settings = _settings(frame, results)
-    frame = frame.assign(machine=machines, setting=frame["run"].map(settings))
+    environments = [environment for run in results.runs for one, environment in _walk(run) if one == kind]
+    machines = [names.get(described(one), described(one)) for one in environments]
+    commits = [str(one.get("commit") or "") for one in environments]
+    frame = frame.assign(machine=machines, commit=commits, setting=frame["run"].map(_settings(frame, results)))
     worded = [*KINDS[kind].text, "setting"]
     return frame.assign(**{column: frame[column].where(frame[column].notna(), "") for column in worded})
 
@@ -63,27 +64,29 @@ def pooled(frame: pd.DataFrame, keys: list[str], values: Sequence[str], lists: S
     """One row for each combination of machine, setting and `keys`, in order of appearance.
 
     values become medians over rows; lists of repetitions are joined over rows and become `name` (their median),
-    `name_low` and `name_high` (quartiles) and `name_count`. `calls` is the number of rows pooled.
+    `name_low` and `name_high` (quartiles) and `name_count`. `calls` is the number of rows pooled, `commits` that of the
+    versions of the code that wrote them.
     """
     made = []
     for place, same in frame.groupby([*HERE, *keys], sort=False, dropna=False):
         row: dict[str, Any] = dict(zip([*HERE, *keys], place, strict=True))
-        row |= {value: same[value].median() for value in values} | {"calls": len(same)}
+        row |= {value: same[value].median() for value in values}
+        row |= {"calls": len(same), "commits": same["commit"].nunique()}
         for name in lists:
             sample = np.concatenate(
                 [_numbers(run, name, cell) for run, cell in zip(same["run"], same[name], strict=True)]
             )
             quartiles = np.quantile(sample, (0.25, 0.5, 0.75)) if len(sample) else (np.nan,) * 3
-            ends = zip((f"{name}_low", name, f"{name}_high"), quartiles, strict=True)
-            row |= dict(ends) | {f"{name}_count": len(sample)}
+            row |= dict(zip((f"{name}_low", name, f"{name}_high"), quartiles, strict=True))
+            row[f"{name}_count"] = len(sample)
         made.append(row)
     ends = [f"{name}{end}" for name in lists for end in ("_low", "", "_high", "_count")]
-    return pd.DataFrame(made, columns=[*HERE, *keys, *values, "calls", *ends])
+    return pd.DataFrame(made, columns=[*HERE, *keys, *values, "calls", "commits", *ends])
 
 
 def where(row: Any) -> str:
     """`opt-125m, float32, batch 16 × 48 tokens, 2 threads, machine A`, as far as the row says it."""
-    row = row._asdict() if hasattr(row, "_asdict") else dict(row)
+    row = dict(row)
     words = [str(row[key]) for key in ("size", "model", "dtype") if row.get(key)]
     if "batch" in row and "tokens" in row:
         words.append(f"batch {row['batch']:g} × {row['tokens']:g} tokens")
@@ -93,12 +96,17 @@ def where(row: Any) -> str:
     return ", ".join([*words, *([f"machine {row['machine']}"] if row["machine"] else [])])
 
 
-def _walk(run: Run) -> Iterator[tuple[str, str]]:
-    """The kind of each row of a run and the machine that wrote it."""
-    machine = described(run.environment)
+def calls(row: Any) -> str:
+    """How many rows were pooled, and of how many commits if of several."""
+    return str(row["calls"]) + (f" of {row['commits']} commits" if row["commits"] > 1 else "")
+
+
+def _walk(run: Run) -> Iterator[tuple[str, Row]]:
+    """The kind of each row of a run and the environment that wrote it."""
+    environment = run.environment
     for row in run.rows:
-        machine = described(row) if row["kind"] == "environment" else machine
-        yield row["kind"], machine
+        environment = row if row["kind"] == "environment" else environment
+        yield row["kind"], environment
 
 
 def _settings(frame: pd.DataFrame, results: Results) -> dict[str, str]:
@@ -122,4 +130,5 @@ def _numbers(run: str, name: str, cell: Any) -> np.ndarray[Any, np.dtype[np.floa
         sample = np.atleast_1d(np.asarray(cell, dtype=float))
     except (TypeError, ValueError):
         raise ReadError(f"run {run!r}: a row has {name!r} = {cell!r}, where a list of numbers belongs") from None
-    return sample[np.isfinite(sample)]
+    finite: np.ndarray[Any, np.dtype[np.float64]] = sample[np.isfinite(sample)]
+    return finite

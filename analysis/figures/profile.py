@@ -21,7 +21,8 @@ def profile_figure(parts: pd.DataFrame) -> Figure:
     names = speeds.parts(parts["part"])
     colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(names)}
     groups = list(speeds.places(parts))
-    figure, axes = style.panels(len(groups), 2, (7.6, 1.3 + 0.42 * max(rows["step"].nunique() for rows in groups)))
+    tallest = max(rows["step"].nunique() for rows in groups)
+    figure, axes = style.panels(len(groups), 1, (9.4, 1.2 + 0.34 * tallest))
     for panel, rows in zip(axes, groups, strict=True):
         _panel(panel, rows, colours)
         panel.set_title(where(rows.iloc[0]))

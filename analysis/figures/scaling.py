@@ -38,7 +38,8 @@ def slice_of(points: pd.DataFrame, along: str) -> pd.DataFrame:
     """The points of those values of what else varies that have most points to compare along a quantity."""
     fixed = list(_FIXED[along])
     groups = [rows for _, rows in points.groupby(fixed, sort=True)]
-    return max(groups, key=lambda rows: (rows[along].nunique(), len(rows)))
+    common = sum((points.groupby(name)["seconds"].transform("size") for name in fixed), start=0)
+    return max(groups, key=lambda rows: (rows[along].nunique(), len(rows), common[rows.index[0]]))
 
 
 def _varies(points: pd.DataFrame, along: str) -> bool:

@@ -23,7 +23,7 @@ def speed_figure(steps: pd.DataFrame) -> Figure:
     """A panel for each place of jobs that `speeds.steps` returned: medians, quartiles, and the time each bar allows."""
     groups = [rows for rows in speeds.places(steps) if (rows["job"] != speeds.LIMIT).any()]
     tallest = max(len(rows) for rows in groups)
-    figure, axes = style.panels(len(groups), 2, (7.6, 1.2 + 0.3 * tallest))
+    figure, axes = style.panels(len(groups), 1, (9.4, 1.0 + 0.28 * tallest))
     for panel, rows in zip(axes, groups, strict=True):
         _panel(panel, rows)
         panel.set_title(where(rows.iloc[0]))

@@ -27,18 +27,22 @@ def section(results: Results) -> Section:
 
 
 def sentences(parts: pd.DataFrame, results: Results) -> list[str]:
-    """The machine, then for each configuration the part that takes most and what drawing and applying take."""
+    """The machine, then for each place the slowest and the fastest step: what takes most, and what sweeps take."""
     found = [machines.sentence([parts], results)]
-    for _, bar in parts.groupby("step", sort=False):
-        first, most = bar.iloc[0], bar.loc[bar["seconds"].idxmax()]
-        sweep = bar[bar["part"].isin(["draw", "apply"])]
-        sentence = (
-            f"{machines.where(first)}; {first['name']}: of {text.number(bar['seconds'].sum())} s, {most['part']} takes "
-            f"most, {_percent(most['share'])}"
-        )
-        own = f"; {text.listed(sweep['part'])} {_percent(sweep['share'].sum())}" if len(sweep) else ""
-        found.append(f"{sentence}{own}.")
+    for rows in speeds.places(parts):
+        bars = sorted((bar for _, bar in rows.groupby("step")), key=lambda bar: -float(bar["seconds"].sum()))
+        ends = [bars[0], bars[-1]] if len(bars) > 1 else bars
+        found.append(f"{machines.where(rows.iloc[0])}: {'; '.join(map(_spent, ends))}.")
     return found
+
+
+def _spent(bar: pd.DataFrame) -> str:
+    most, sweep = bar.loc[bar["seconds"].idxmax()], bar[bar["part"].isin(["draw", "apply"])]
+    own = f", {text.listed(sweep['part'])} {_percent(sweep['share'].sum())}" if len(sweep) else ""
+    return (
+        f"of the {text.number(bar['seconds'].sum())} s of {bar['name'].iloc[0]}, {most['part']} takes most, "
+        f"{_percent(most['share'])}{own}"
+    )
 
 
 def _percent(share: float) -> str:

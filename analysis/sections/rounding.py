@@ -30,9 +30,9 @@ def sentences(motion: pd.DataFrame, results: Results) -> list[str]:
     found = [machines.sentence([motion], results)]
     for rows in speeds.places(motion):
         parts = [
-            f"{name} {100 * line['moved'].median():.3g} % of the weights move, cosine "
+            f"{name}: {100 * line['moved'].median():.3g} % of the weights move, cosine "
             f"{text.fixed(line['cosine'].median(), 3)}"
             for name, line in rows.groupby("name", sort=False)
         ]
-        found.append(f"{title(rows.iloc[0])}, medians over steps: with {'; with '.join(parts)}.")
+        found.append(f"{title(rows.iloc[0])}, medians over steps: {'; '.join(parts)}.")
     return found

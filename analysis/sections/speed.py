@@ -70,7 +70,7 @@ def _job(row: pd.Series) -> str:
     if row["job"] != speeds.PUBLISHED and not math.isnan(row["speedup"]):
         words.append(f"{text.fixed(row['speedup'])} times faster than the published loop")
     if not math.isnan(row["of_full"]):
-        words.append(f"{text.fixed(row['of_full'])} times faster than that in float32")
+        words.append(f"{text.fixed(row['of_full'])} times faster than the published loop in float32")
     return ", ".join(words)
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from analysis import speeds, text
-from analysis.machines import where
+from analysis.machines import calls, where
 from analysis.tables.table import Table, table
 
 
@@ -15,7 +15,7 @@ def profile_table(parts: pd.DataFrame) -> Table:
         first, found = bar.iloc[0], bar.set_index("part")
         row = {"place": where(first), "configuration": first["name"], "step, s": text.number(bar["seconds"].sum())}
         cells = {name: _cell(found.loc[name]) if name in found.index else text.NONE for name in names}
-        rows.append(row | cells | {"calls": str(bar["calls"].max())})
+        rows.append(row | cells | {"calls": calls(first)})
     return table(rows, "Seconds of one step, by part", "Medians over calls, and their share of the parts' sum.")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import speeds, text
-from analysis.machines import HERE
+from analysis.machines import HERE, calls
 from analysis.tables.table import Table, table
 
 
@@ -14,10 +14,10 @@ def steps_table(steps: pd.DataFrame) -> Table:
     rows = [
         _place(row)
         | {"job": row["job"], **_seconds(row, "s a step"), "of the limit": text.fixed(row["of_limit"], 3)}
-        | {"over calls": _range(row), "allowed": _verdict(row["of_limit"], "≤", row["bar"])}
+        | {"between calls": _range(row), "allowed": _verdict(row["of_limit"], "≤", row["bar"])}
         | {"times faster than published": text.fixed(row["speedup"])}
         | {"demanded": _verdict(row["speedup"], "≥", row["bar_speedup"])}
-        | {"than published, float32": text.fixed(row["of_full"])}
+        | {"than published in float32": text.fixed(row["of_full"]), "calls": calls(row)}
         for _, row in steps.iterrows()
     ]
     note = (
@@ -39,7 +39,7 @@ def memory_table(memory: pd.DataFrame) -> Table:
         }
         | {"limit, MB": _megabytes(row["limit_mb"]), "below it": _held(row)}
         | {"model, MB": _megabytes(row["model_mb"]), "largest layer, MB": _megabytes(row["largest_mb"])}
-        | {"calls": str(row["calls"])}
+        | {"calls": calls(row)}
         for _, row in memory.iterrows()
     ]
     note = (
@@ -55,7 +55,7 @@ def sweeps_table(sweeps: pd.DataFrame) -> Table:
         _place(row)
         | {"law": row["law"], "path": row["path"], "drawn and applied, 10⁹/s": _billions(row["numbers_per_second"])}
         | {"copied, 10⁹/s": _billions(row["copied_per_second"]), "of the copy": text.fixed(row["of_copy"], 3)}
-        | {"calls": str(row["calls"])}
+        | {"calls": calls(row)}
         for _, row in sweeps.iterrows()
     ]
     note = "Numbers a second: drawn and added to weights, and copied from memory to memory."
@@ -68,7 +68,7 @@ def adapters_table(adapters: pd.DataFrame) -> Table:
         _place(row)
         | {"adapter": row["adapter"], "trainable": _count(row["trainable"]), **_seconds(row, "s a step")}
         | {"two forwards, s": text.number(row["limit_seconds"]), "of two forwards": text.fixed(row["of_limit"], 3)}
-        | {"allowed": _verdict(row["of_limit"], "≤", row["bar"]), "calls": str(row["calls"])}
+        | {"allowed": _verdict(row["of_limit"], "≤", row["bar"]), "calls": calls(row)}
         for _, row in adapters.iterrows()
     ]
     note = "Ratios compare medians of one call, and are medians over calls."
