@@ -43,12 +43,12 @@ def places(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 
 def verdicts(frame: pd.DataFrame) -> list[tuple[pd.Series, str, bool]]:
-    """Each bar of each job: the row, the bar in words, and whether it holds."""
+    """Each bar of each job whose ratio is known: the row, the bar in words, and whether it holds."""
     found = []
     for _, row in frame.iterrows():
-        if not math.isnan(row["bar"]):
+        if not math.isnan(row["bar"] + row["of_limit"]):
             found.append((row, f"at most {row['bar']:g} of the limit", bool(row["of_limit"] <= row["bar"])))
-        if "bar_speedup" in row and not math.isnan(row["bar_speedup"]):
+        if "bar_speedup" in row and not math.isnan(row["bar_speedup"] + row["speedup"]):
             words = f"at least {row['bar_speedup']:g} times faster"
             found.append((row, words, bool(row["speedup"] >= row["bar_speedup"])))
     return found

@@ -23,6 +23,7 @@ def profile_figure(parts: pd.DataFrame) -> Figure:
     groups = list(speeds.places(parts))
     tallest = max(rows["step"].nunique() for rows in groups)
     figure, axes = style.panels(len(groups), 1, (9.4, 1.2 + 0.34 * tallest))
+    figure.set_dpi(style.RC["savefig.dpi"])  # long labels are wider there than where they would be laid out
     for panel, rows in zip(axes, groups, strict=True):
         _panel(panel, rows, colours)
         panel.set_title(where(rows.iloc[0]))
@@ -44,7 +45,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: dict[str, str]) -> None:
                 share, ink = f"{100 * row['share']:.0f} %", _ink(colours[row["part"]])
                 axes.text(left + row["seconds"] / 2, height, share, color=ink, **place)
             left += row["seconds"]
-    axes.set_yticks(range(len(bars)), [bar["name"].iloc[0] for bar in bars])
+    axes.set_yticks(range(len(bars)), [bar["name"].iloc[0] for bar in bars], fontsize=8.5)
     axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel="seconds a step")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)

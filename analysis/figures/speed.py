@@ -24,6 +24,7 @@ def speed_figure(steps: pd.DataFrame) -> Figure:
     groups = [rows for rows in speeds.places(steps) if (rows["job"] != speeds.LIMIT).any()]
     tallest = max(len(rows) for rows in groups)
     figure, axes = style.panels(len(groups), 1, (9.4, 1.0 + 0.28 * tallest))
+    figure.set_dpi(style.RC["savefig.dpi"])  # long labels are wider there than where they would be laid out
     for panel, rows in zip(axes, groups, strict=True):
         _panel(panel, rows)
         panel.set_title(where(rows.iloc[0]))
@@ -42,7 +43,7 @@ def _panel(axes: Axes, rows: pd.DataFrame) -> None:
     if len(limit):
         axes.axvline(limit["seconds"].iloc[0], zorder=4, **_LINE)
         axes.axvspan(*limit[["seconds_low", "seconds_high"]].iloc[0], color=GREY, alpha=0.25, linewidth=0, zorder=1)
-    axes.set_yticks(range(len(bars)), bars["job"])
+    axes.set_yticks(range(len(bars)), bars["job"], fontsize=8.5)
     axes.set(ylim=(len(bars) - 0.45, -0.6), xlabel="seconds a step", xlim=(0, 1.2 * rows["seconds_high"].max()))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)

@@ -31,9 +31,10 @@ def section(results: Results) -> Section:
     if all(frame.empty for frame in frames):
         return missing("speed", TITLE, "bench-step")
     shown = []
-    if (steps["job"] != speeds.LIMIT).any():
+    timed = steps[steps["seconds"].notna()]
+    if (timed["job"] != speeds.LIMIT).any():
         alt = "Median seconds of a step by engine and law, with the limit of two forwards"
-        shown.append(Illustration("speed", speed_figure(steps), CAPTION, alt))
+        shown.append(Illustration("speed", speed_figure(timed), CAPTION, alt))
     if len(points):
         alt = "Seconds of a forward and of a step against tokens, a line for each size of model"
         shown.append(Illustration("scaling", scaling_figure(points), SCALING, alt))
