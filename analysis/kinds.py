@@ -63,6 +63,8 @@ _PLAYED = ("nodes", "probabilities", "values")
 _DESIGN = "python -m synthetic design"
 _NOISE = "python -m llm noise"
 _MODEL = ("model", "task", "dtype")
+_BENCH, _PROFILE = "python -m llm bench", "python -m llm profile"
+_ENGINE = ("engine", "law", "rows")
 
 KINDS: dict[str, Kind] = {
     "bias": Kind(
@@ -134,6 +136,45 @@ KINDS: dict[str, Kind] = {
         (*_MODEL, "epsilon", "relative_error", "relative_error_error", "along_gradient", "along_gradient_error"),
         ("weights", "lines", "gradient_norm"),
         (*_MODEL, "weights"),
+    ),
+    "bench-step": Kind(
+        _BENCH,
+        ("size", "dtype", "batch", "tokens", "job", "seconds"),
+        ("threads", *_ENGINE, "of_limit", "speedup", "bar", "bar_speedup"),
+        ("size", "dtype", "job", "seconds", *_ENGINE),
+    ),
+    "bench-memory": Kind(
+        _BENCH,
+        ("size", "dtype", "job", "peak_mb"),
+        ("model_mb", "largest_mb", "of_inference", "limit_mb", "held"),
+        ("size", "dtype", "job"),
+    ),
+    "bench-sweep": Kind(
+        _BENCH, ("law", "path", "numbers_per_second"), ("copied_per_second", "of_copy"), ("law", "path")
+    ),
+    "bench-adapter": Kind(
+        _BENCH,
+        ("size", "adapter", "seconds", "limit_seconds"),
+        ("trainable", "of_limit", "bar"),
+        ("size", "adapter", "seconds", "limit_seconds"),
+    ),
+    "bench-scaling": Kind(
+        _BENCH, ("size", "parameters", "batch", "tokens", "job", "seconds"), (), ("size", "job", "seconds")
+    ),
+    "bench-scaling-fit": Kind(
+        _BENCH, ("job", "parameters_exponent", "tokens_exponent", "batch_exponent"), ("residual",), ("job",)
+    ),
+    "profile": Kind(
+        _PROFILE,
+        ("size", "dtype", "batch", "tokens", "part", "seconds"),
+        (*_ENGINE, "share"),
+        ("size", "dtype", "part", *_ENGINE),
+    ),
+    "motion": Kind(
+        _BENCH,
+        ("model", "dtype", "rounding", "step", "moved", "cosine"),
+        ("engine", "lr", "length"),
+        ("model", "dtype", "rounding", "engine"),
     ),
     "step": Kind(
         _TRAIN,

@@ -9,7 +9,21 @@ import jinja2
 
 from analysis import style
 from analysis.rows import Results, Run
-from analysis.sections import bias, convergence, descent, design, epsilon, finetuning, kernels, mse, noise, phase
+from analysis.sections import (
+    bias,
+    convergence,
+    descent,
+    design,
+    epsilon,
+    finetuning,
+    kernels,
+    mse,
+    noise,
+    phase,
+    profile,
+    rounding,
+    speed,
+)
 from analysis.sections.section import Illustration, Section
 
 SECTIONS: tuple[Callable[[Results], Section], ...] = (
@@ -23,6 +37,9 @@ SECTIONS: tuple[Callable[[Results], Section], ...] = (
     noise.section,
     convergence.section,
     finetuning.section,
+    speed.section,
+    profile.section,
+    rounding.section,
 )
 SHOWN_APART = ("command", "provenance")
 

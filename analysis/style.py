@@ -148,8 +148,8 @@ def _width(axes: Axes) -> float:
 
 
 def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels in rows of up to `columns`, each about `size` inches."""
-    columns = count if count <= 3 else columns
+    """A figure of `count` panels in rows of up to `columns` (up to 3 in one, unless 1), each about `size` inches."""
+    columns = count if count <= 3 and columns > 1 else columns
     rows = -(-count // columns)
     figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
     FigureCanvasAgg(figure)

@@ -27,6 +27,7 @@ from analysis.tables.pairs import pairs
 Row = dict[str, Any]
 EPSILONS = (0.01, 0.03, 0.1, 0.3, 1.0)
 THEORY = ["design", "phase", "descent", "epsilon", "noise-report"]  # kinds of test_analysis_theory
+SPEED = ["bench-step", "profile", "motion"]  # and of test_analysis_speed
 
 
 def folder(path: Path, rows: list[Row], tail: str = "", **config: object) -> Path:
@@ -411,7 +412,7 @@ def test_the_page_has_all_sections_stands_alone_and_is_the_same_twice(
     assert str(tmp_path / "one" / "report.html") in capsys.readouterr().out
     for key in ("bias", "mse", "kernels", "convergence", "finetuning", "runs"):
         assert f'<section id="{key}">' in page
-    assert re.findall(r'missing">No rows of kind “([a-z-]+)”', page) == THEORY
+    assert re.findall(r'missing">No rows of kind “([a-z-]+)”', page) == [*THEORY, *SPEED]
     assert "https://" not in page
     assert "http://" not in page
     assert "<script" not in page

@@ -1,0 +1,134 @@
+"""Where rows were measured, and which of them may be pooled: those of one machine and one configuration."""
+
+from collections.abc import Iterator, Sequence
+from string import ascii_uppercase
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import text
+from analysis.kinds import KINDS
+from analysis.rows import ReadError, Results, Row, Run
+
+HERE = ["machine", "setting"]
+MEASURED = frozenset(kind for kind in KINDS if kind.startswith("bench-")) | {"profile", "motion"}
+# What selects measurements, each of which names itself in its row, and what only says how often or where to.
+_SELECTING = frozenset(
+    {
+        *("command", "out", "name", "folder", "seed", "seeds", "repetitions", "steps", "resume", "overwrite"),
+        *("size", "sizes", "laws", "law", "engine", "engines", "jobs", "parts", "paths", "adapters", "lengths"),
+        *("batches", "dtypes", "roundings", "rounding", "suites", "only", "quiet", "verbose", "progress"),
+    }
+)
+
+
+def described(environment: Row) -> str:
+    """Processor, accelerator, cores and torch's version: what two timings must share to be compared."""
+    parts = [str(environment[key]) for key in ("cpu", "gpu") if environment.get(key)]
+    parts += [f"{environment['cores']} cores"] if environment.get("cores") else []
+    parts += [f"torch {environment['torch']}"] if environment.get("torch") else []
+    return ", ".join(parts) or "unknown machine"
+
+
+def letters(results: Results) -> dict[str, str]:
+    """Each machine that measured anything, with the letter it goes by; no letter where there is but one."""
+    found = dict.fromkeys(described(one) for run in results.runs for kind, one in _walk(run) if kind in MEASURED)
+    return dict(zip(found, ascii_uppercase, strict=False)) if len(found) > 1 else dict.fromkeys(found, "")
+
+
+def placed(kind: str, results: Results) -> pd.DataFrame:
+    """Rows of one kind with their `machine` (its letter) and `setting` (what differs in their configurations).
+
+    A folder that another machine continued says so by a row of kind "environment": what follows is that machine's.
+    """
+    frame, names = results.of(kind), letters(results)
+    environments = [environment for run in results.runs for one, environment in _walk(run) if one == kind]
+    machines = [names.get(described(one), described(one)) for one in environments]
+    commits = [str(one.get("commit") or "") for one in environments]
+    frame = frame.assign(machine=machines, commit=commits, setting=frame["run"].map(_settings(frame, results)))
+    worded = [*KINDS[kind].text, "setting"]
+    return frame.assign(**{column: frame[column].where(frame[column].notna(), "") for column in worded})
+
+
+def sentence(frames: Sequence[pd.DataFrame], results: Results) -> str:
+    """Which machines measured these frames, as `placed` made them."""
+    used = {letter for frame in frames for letter in frame["machine"]}
+    known = {machine: letter for machine, letter in letters(results).items() if letter in used}
+    if list(known.values()) == [""]:
+        return f"Measured on {next(iter(known))}."
+    return "; ".join(f"Machine {letter}: {machine}" for machine, letter in known.items()) + "."
+
+
+def pooled(frame: pd.DataFrame, keys: list[str], values: Sequence[str], lists: Sequence[str] = ()) -> pd.DataFrame:
+    """One row for each combination of machine, setting and `keys`, in order of appearance.
+
+    values become medians over rows; lists of repetitions are joined over rows and become `name` (their median),
+    `name_low` and `name_high` (quartiles) and `name_count`. `calls` is the number of rows pooled, `commits` that of the
+    versions of the code that wrote them.
+    """
+    made = []
+    for place, same in frame.groupby([*HERE, *keys], sort=False, dropna=False):
+        row: dict[str, Any] = dict(zip([*HERE, *keys], place, strict=True))
+        row |= {value: same[value].median() for value in values}
+        row |= {"calls": len(same), "commits": same["commit"].nunique()}
+        for name in lists:
+            sample = np.concatenate(
+                [_numbers(run, name, cell) for run, cell in zip(same["run"], same[name], strict=True)]
+            )
+            quartiles = np.quantile(sample, (0.25, 0.5, 0.75)) if len(sample) else (np.nan,) * 3
+            row |= dict(zip((f"{name}_low", name, f"{name}_high"), quartiles, strict=True))
+            row[f"{name}_count"] = len(sample)
+        made.append(row)
+    ends = [f"{name}{end}" for name in lists for end in ("_low", "", "_high", "_count")]
+    return pd.DataFrame(made, columns=[*HERE, *keys, *values, "calls", "commits", *ends])
+
+
+def where(row: Any) -> str:
+    """`opt-125m, float32, batch 16 × 48 tokens, 2 threads, machine A`, as far as the row says it."""
+    row = dict(row)
+    words = [str(row[key]) for key in ("size", "model", "dtype") if row.get(key)]
+    if "batch" in row and "tokens" in row:
+        words.append(f"batch {row['batch']:g} × {row['tokens']:g} tokens")
+    if not pd.isna(row.get("threads", np.nan)):
+        words.append(text.count(int(row["threads"]), "thread"))
+    words += [str(row["setting"])] if row["setting"] else []
+    return ", ".join([*words, *([f"machine {row['machine']}"] if row["machine"] else [])])
+
+
+def calls(row: Any) -> str:
+    """How many rows were pooled, and of how many commits if of several."""
+    return str(row["calls"]) + (f" of {row['commits']} commits" if row["commits"] > 1 else "")
+
+
+def _walk(run: Run) -> Iterator[tuple[str, Row]]:
+    """The kind of each row of a run and the environment that wrote it."""
+    environment = run.environment
+    for row in run.rows:
+        environment = row if row["kind"] == "environment" else environment
+        yield row["kind"], environment
+
+
+def _settings(frame: pd.DataFrame, results: Results) -> dict[str, str]:
+    """For each run the configuration that differs among these runs and that the rows themselves do not carry."""
+    configs = {run.name: run.config for run in results.runs if run.name in set(frame["run"])}
+    keys = dict.fromkeys(key for config in configs.values() for key in config)
+    differing = [
+        key
+        for key in keys
+        if key not in _SELECTING and key not in frame.columns.difference(["provenance"])
+        if len({repr(config.get(key)) for config in configs.values()}) > 1
+    ]
+    return {
+        name: ", ".join(f"{key} {text.setting(config[key])}" for key in differing if key in config)
+        for name, config in configs.items()
+    }
+
+
+def _numbers(run: str, name: str, cell: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    try:
+        sample = np.atleast_1d(np.asarray(cell, dtype=float))
+    except (TypeError, ValueError):
+        raise ReadError(f"run {run!r}: a row has {name!r} = {cell!r}, where a list of numbers belongs") from None
+    finite: np.ndarray[Any, np.dtype[np.float64]] = sample[np.isfinite(sample)]
+    return finite

@@ -1,0 +1,38 @@
+"""The report on what rounding leaves of a step."""
+
+import pandas as pd
+
+from analysis import machines, speeds, text
+from analysis.figures.rounding import rounding_figure, title
+from analysis.rows import Results
+from analysis.sections.section import Illustration, Section, missing
+from analysis.tables.rounding import rounding_table
+
+TITLE = "What rounding leaves of a step"
+CAPTION = (
+    "Along a run, by how updates are rounded to the stored weights: the share of weights that a step changes, and the "
+    "cosine of the step that was intended and the one that the stored weights made (1: nothing lost)."
+)
+
+
+def section(results: Results) -> Section:
+    """Share moved and cosine against the step, by rounding."""
+    motion = speeds.motion(results)
+    if motion.empty:
+        return missing("rounding", TITLE, "motion")
+    alt = "Share of weights that moved and cosine of intended and realised step, against the step, by rounding"
+    shown = [Illustration("rounding", rounding_figure(motion), CAPTION, alt)]
+    return Section("rounding", TITLE, sentences(motion, results), shown, [rounding_table(motion)])
+
+
+def sentences(motion: pd.DataFrame, results: Results) -> list[str]:
+    """The machine, then for each place what every rounding leaves."""
+    found = [machines.sentence([motion], results)]
+    for rows in speeds.places(motion):
+        parts = [
+            f"{name}: {100 * line['moved'].median():.3g} % of the weights move, cosine "
+            f"{text.fixed(line['cosine'].median(), 3)}"
+            for name, line in rows.groupby("name", sort=False)
+        ]
+        found.append(f"{title(rows.iloc[0])}, medians over steps: {'; '.join(parts)}.")
+    return found
