@@ -46,6 +46,9 @@ class FirstOrder:
         self.optimiser.step()
         return Record(step, key, lr=lr, loss=loss.item())
 
+    def settle(self) -> None:
+        """Do nothing: no step is owed."""
+
     def _finite_gradient(self) -> bool:
         norms = [p.grad.norm() for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
         return bool(torch.stack(norms).isfinite().all())

@@ -1,7 +1,6 @@
 """`python -m llm journal show | verify | replay | diff`: what a run's journal says, and the weights rebuilt from it."""
 
 import argparse
-import inspect
 import json
 import math
 import sys
@@ -13,7 +12,7 @@ import torch
 
 from llm import checkpoint, models
 from llm.past import CHECKPOINTS, fingerprint, journal_of
-from llm.zeroth_order import ZerothOrder
+from llm.zeroth_order import ZerothOrder, rounded
 from zobench.identity import restore
 from zobench.journal import Contents, Record, describe, differing, read
 
@@ -103,7 +102,8 @@ def replay(arguments: argparse.Namespace) -> int:
     contents = _read(arguments.run)
     header = contents.header
     name, device = arguments.model or _text(header, "model"), arguments.device or _text(header, "device")
-    base = models.load(name, device, _text(header, "dtype"), arguments.trust_remote_code)
+    held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
+    base = models.load(name, device, held, arguments.trust_remote_code)
     if fingerprint(base.model) != header.get("weights"):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     trainer = _trainer(header, base.model)
@@ -126,13 +126,21 @@ def _repeat(trainer: ZerothOrder, records: Sequence[Record]) -> None:
 
 
 def _trainer(header: dict[str, Any], model: Any) -> ZerothOrder:
-    engine = {} if header.get("engine") == "plain" else {"engine": _text(header, "engine")}
-    if engine and "engine" not in inspect.signature(ZerothOrder).parameters:
-        raise ValueError(f"this version has no engine {header['engine']!r}")
+    if header.get("rows", "all") != "all":
+        raise ValueError(
+            "the directions of this run live on the rows that its minibatches touched, which the journal does not "
+            "hold: continue the run, which replays it with its data"
+        )
     if "layout" not in header:
         raise ValueError(f"the rule {header.get('rule')!r} keeps numbers for every weight: it has checkpoints only")
+    how = rounded(str(header.get("rounding", "nearest")), str(header.get("dtype")))
     trainer = ZerothOrder(
-        model, restore(_text(header, "estimator")), lambda step: 0.0, header["weight_decay"], **engine
+        model,
+        restore(_text(header, "estimator")),
+        lambda step: 0.0,
+        header["weight_decay"],
+        str(header.get("engine", "plain")),
+        *how,
     )
     if describe(trainer.space.layout) != header["layout"]:
         raise ValueError("the parameters of the model are not those of the journal: another version of transformers?")

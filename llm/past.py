@@ -70,6 +70,7 @@ class Past:
         if not (options.journal and options.checkpoint_every):
             return
         self.sync()
+        trainer.settle()
         tensors, said = checkpoint.weights(self.session.language_model.model), self._identity()
         if self.journal:
             said["chain"] = f"{self.journal.chain[trainer.steps]:08x}"
@@ -153,7 +154,9 @@ def header(session: "Session") -> dict[str, Any]:
         "rule": "SGD" if isinstance(trainer, ZerothOrder) else options.method,
         "weight_decay": float(options.weight_decay),
         "schedule": f"{options.schedule} from {options.lr!r}, {options.steps} steps, {options.warmup} of warm-up",
-        "engine": getattr(options, "engine", "plain"),
+        "engine": trainer.engine if isinstance(trainer, ZerothOrder) else "plain",
+        "rows": options.rows,
+        "rounding": options.rounding,
         "model": options.model,
         "dtype": options.dtype,
         "device": options.device,

@@ -23,7 +23,7 @@ from llm.objective import Encoded, calibrated_accuracy, chance_accuracy
 from llm.past import Past
 from llm.realised import Realised
 from llm.touched import touched_rows
-from llm.zeroth_order import ENGINES, ZerothOrder
+from llm.zeroth_order import ENGINES, ZerothOrder, rounded
 from zobench import derive, methods, schedule, streams
 from zobench.journal import Record
 from zobench.lock import lock
@@ -388,12 +388,9 @@ def trainer(
     if options.method in FIRST_ORDER:
         return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
-    master = options.rounding == "master"
-    reads = models.DTYPES[options.dtype] if master else None
-    rounding = "nearest" if master else options.rounding
     engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
-    model, decay = language_model.model, options.weight_decay
-    return ZerothOrder(model, estimator, rate, decay, engine, rounding, reads, touched)
+    how = rounded(options.rounding, options.dtype)
+    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how, touched)
 
 
 NUMBERS = {

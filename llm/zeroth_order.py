@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from llm.models import DTYPES
 from llm.realised import Realised, measure, sample
 from zobench import SGD, AutoEpsilon, Combination, Estimator, InForwardSpace, ModuleSpace
 from zobench.auto import Choice
@@ -43,6 +44,11 @@ def chosen_engine(name: str, model: nn.Module) -> str:
     if sum(p.numel() for p in trained) < LARGE:
         return "plain"
     return "paired" if all(p.device.type == "cpu" for p in trained) else "in-forward"
+
+
+def rounded(rounding: str, dtype: str) -> tuple[str, torch.dtype | None]:
+    """Return how a space rounds steps and what its layers read: "master" holds float32 and reads the dtype."""
+    return ("nearest", DTYPES[dtype]) if rounding == "master" else (rounding, None)
 
 
 def make_space(model: nn.Module, engine: str, rounding: str, reads: torch.dtype | None) -> ModuleSpace:
