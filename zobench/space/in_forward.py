@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from zobench.keys import derive
 from zobench.layout import Block
 from zobench.naming import require_known
 from zobench.space.lazy_rows import LazyRows, overlaps
-from zobench.space.meeting import Job, Meeting, in_two_threads
+from zobench.space.meeting import Brought, Job, Meeting, in_two_threads
 from zobench.space.module import TORN, Displacement, ModuleSpace, evaluate
 from zobench.space.scratch import Scratch
 from zobench.space.support import Support
@@ -52,7 +53,7 @@ class InForwardSpace(ModuleSpace):
 
     Raises:
         UnknownNameError: rounding is neither "nearest" nor "stochastic".
-        ValueError: as ModuleSpace; stochastic rounding of float16.
+        ValueError: as ModuleSpace; stochastic rounding of float16; recurrent layers of torch in a paired space.
     """
 
     def __init__(
@@ -74,6 +75,8 @@ class InForwardSpace(ModuleSpace):
         self._owners = [m for m in module.modules() if any(self._reads(p) for p in m._parameters.values())]
         tables = [m.weight for m in module.modules() if isinstance(m, nn.Embedding) and m.max_norm is None]
         self._tables = {self._segments[id(p)] for p in tables if id(p) in self._segments}
+        if paired and any(isinstance(owner, nn.RNNBase) for owner in self._owners):
+            raise ValueError("paired is True, but torch's recurrent layers keep what they read: give paired=False")
         self._on_cpu = all(segment.device.type == "cpu" for segment in self.layout.segments)
         self._owed: dict[str, list[Owed]] = {}
         self._paying = threading.Lock()
@@ -96,7 +99,7 @@ class InForwardSpace(ModuleSpace):
         update = super()._update(moved, shrink)
         if self.rounding == "nearest":
             return update
-        return update._replace(rounding=next((key for _, key, _ in moved), 0))
+        return update._replace(rounding=derive("rounding", *(key for _, key, _ in moved)))
 
     def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
         if self._torn:
@@ -107,8 +110,7 @@ class InForwardSpace(ModuleSpace):
         owed = Owed(self._update(update or {}, shrink), self._support)
         if owed.update.lines or shrink:
             self.sweeps += 1
-            for name in self._parameters:
-                self._owed.setdefault(name, []).append(owed)
+            self._owed = {name: [*self._owed.get(name, ()), owed] for name in self._parameters}  # all or none
         if not self.deferred:
             self._pay(self._parameters)
 
@@ -119,9 +121,9 @@ class InForwardSpace(ModuleSpace):
                 group = [name for name in due if due[name] is owed]
                 self._torn = True  # until the sweep is whole
                 self._write(group, owed.support, {True: owed.update, False: owed.update})
-                self._torn = False
                 for name in group:
                     self._paid(name)
+                self._torn = False  # last: an interrupt must not leave a written update owed
 
     def _paid(self, name: str) -> None:
         left = self._owed.pop(name, [])[1:]
@@ -219,9 +221,9 @@ class _View:
         dtype = self.space.reads or stored.dtype
         if name in self.space._support.rows:
             return self._chosen_rows(name, stored, dtype, wanted)
-        found = stored[wanted]
+        found = stored[wanted].to(torch.promote_types(stored.dtype, dtype))
         if self.draws:
-            self._share(name, found, partial(_RowSweep, self._blocks(name), wanted))
+            self._share(name, found, partial(_RowSweep, self._blocks(name), wanted), wanted=wanted)
         return found.to(dtype)
 
     def _chosen_rows(self, name: str, stored: Tensor, dtype: torch.dtype, wanted: Tensor) -> Tensor:
@@ -250,17 +252,25 @@ class _View:
 
         self._share(name, mine, make, update)
         if owed:
-            self.space._tearing.discard(name)
             self.space._paid(name)
+            self.space._tearing.discard(name)
 
-    def _share(self, name: str, mine: Tensor, make: Callable[..., Job], update: Update = NOTHING) -> None:
-        """Do make(update, lines, targets), for both points together if the other thread reads this parameter too."""
+    def _share(
+        self,
+        name: str,
+        mine: Tensor,
+        make: Callable[..., Job],
+        update: Update = NOTHING,
+        wanted: Tensor | None = None,
+    ) -> None:
+        """Do make(update, lines, targets), for both points together if the other thread reads the same too."""
         parts, device = len(self._blocks(name)), mine.device
         alone = (self._lines((self.index,)), [mine])
         if self.meeting is None or parts == 1:  # waiting for the other thread costs more than drawing a block
             in_parallel(make(update, *alone).take, parts, device)
             return
-        with self.meeting.over(self.index, name, mine, partial(make, update, self._lines((0, 1)))) as job:
+        brought = Brought(name, mine, wanted)
+        with self.meeting.over(self.index, brought, partial(make, update, self._lines((0, 1)))) as job:
             if job is not None:
                 in_parallel(job.take, parts, device)
                 return
@@ -297,7 +307,7 @@ class _RowSweep:
                     length = columns.stop - columns.start
                     seen = u[offset:][: (len(u) - offset) // length * length].view(-1, length)[rows]
                     for target, amount in zip(self.targets, amounts, strict=True):
-                        target[part, columns] += amount * seen
+                        target[part, columns].add_(seen, alpha=amount)  # rounded once, as in a sweep
 
 
 class _Reading(dict[str, Any]):

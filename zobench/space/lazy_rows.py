@@ -22,11 +22,14 @@ class LazyRows:
         self.rows, self.whole = rows, whole
 
     def __getitem__(self, index: Any) -> Tensor:
-        chosen = _row_numbers(index, self.device)
+        chosen = _row_numbers(index, len(self), self.device)
         if chosen is None:
             return self.whole()[index]
         wanted, place = torch.unique(chosen, return_inverse=True)
         return self.rows(wanted)[place]
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.whole(), name)
@@ -36,29 +39,40 @@ class LazyRows:
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if func is functional.embedding and isinstance(args[1], LazyRows) and kwargs.get("max_norm") is None:
-            wanted, place = torch.unique(args[0], return_inverse=True)
-            return functional.embedding(place, args[1].rows(wanted))
-        return func(*map(_whole, args), **{name: _whole(value) for name, value in kwargs.items()})
+        if func is functional.embedding and kwargs.get("max_norm") is None:
+            ids, table = (*args, *(kwargs[name] for name in ("input", "weight") if name in kwargs))[:2]
+            if isinstance(table, LazyRows):
+                wanted, place = torch.unique(ids.long(), return_inverse=True)
+                return functional.embedding(place, table.rows(wanted))
+        return func(*_whole(args), **_whole(kwargs))
 
 
 def _operator(name: str) -> Callable[..., Any]:
-    return lambda lazy, *others: getattr(lazy.whole(), name)(*map(_whole, others))
+    return lambda lazy, *others: getattr(lazy.whole(), name)(*_whole(others))
 
 
-for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "matmul", "rmatmul", "pow", "neg"):
+OPERATORS = (
+    "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "floordiv", "mod", "matmul", "rmatmul", "pow",
+    "rpow", "neg", "abs", "lt", "le", "gt", "ge", "eq", "ne",
+)  # fmt: skip
+for _name in OPERATORS:
     setattr(LazyRows, f"__{_name}__", _operator(f"__{_name}__"))  # Python looks operators up in the class alone
 
 
-def _row_numbers(index: Any, device: torch.device) -> Tensor | None:
-    if isinstance(index, list) and index and all(isinstance(i, int) for i in index):
-        return torch.tensor(index, device=device)
+def _row_numbers(index: Any, count: int, device: torch.device) -> Tensor | None:
+    """The rows that an index asks for, counted from the first; None if it is of another kind."""
+    if isinstance(index, list) and index and all(type(i) is int for i in index):
+        index = torch.tensor(index, device=device)
     if isinstance(index, Tensor) and index.ndim == 1 and index.dtype in (torch.int64, torch.int32):
-        return index
+        return torch.where(index < 0, index + count, index).long()
     return None
 
 
 def _whole(value: Any) -> Any:
+    if type(value) in (list, tuple):
+        return type(value)(map(_whole, value))
+    if type(value) is dict:
+        return {name: _whole(each) for name, each in value.items()}
     return value.whole() if isinstance(value, LazyRows) else value
 
 

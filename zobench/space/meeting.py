@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+
+from zobench.space.threads import wait
 
 Result = TypeVar("Result")
 
@@ -27,22 +29,36 @@ class Job(Protocol):
 Make = Callable[[list[Tensor]], Job]
 
 
+class Brought(NamedTuple):
+    """What a thread wants filled: a parameter, or only its rows `wanted`."""
+
+    name: str
+    target: Tensor
+    wanted: Tensor | None
+
+    def like(self, other: "Brought") -> bool:
+        """Whether one job can fill both."""
+        if self.wanted is None or other.wanted is None:
+            return self.name == other.name and self.wanted is other.wanted
+        return self.name == other.name and torch.equal(self.wanted, other.wanted)
+
+
 class Meeting:
     """Where two threads wait for each other, parameter by parameter."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._round, self._waiting, self._left = 0, 0, False
-        self._brought: dict[int, tuple[str, Tensor]] = {}
+        self._brought: dict[int, Brought] = {}
         self._job: Job | None = None  # what both do, made by the later of them
 
     @contextmanager
-    def over(self, index: int, name: str, mine: Tensor, make: Make) -> Iterator[Job | None]:
+    def over(self, index: int, mine: Brought, make: Make) -> Iterator[Job | None]:
         """Give make(both threads' targets) to both, to be done together; at the end both targets are whole.
 
         None if the other thread reads something else or has left: then each goes on alone, here and from now on.
         """
-        self._brought[index] = (name, mine)
+        self._brought[index] = mine
         job = self._job if self._both_here(make) else None
         if job is None:
             self.leave()
@@ -78,30 +94,46 @@ class Meeting:
             return self._round > now
 
     def _made(self, make: Make) -> Job | None:
-        brought = [self._brought[index] for index in sorted(self._brought)]
-        alike = len({(name, target.shape) for name, target in brought}) == 1
-        return make([target for _, target in brought]) if alike else None
+        first, second = self._brought[0], self._brought[1]
+        return make([first.target, second.target]) if first.like(second) else None
 
 
 def in_two_threads(work: Callable[[int], Result]) -> list[Result]:
-    """Return [work(0), work(1)], each in a thread of its own with half of torch's threads."""
+    """Return [work(0), work(1)], each in a thread of its own with half of torch's threads, under the same autocast.
+
+    Whatever is raised or interrupts, both have ended when this does.
+    """
     threads = torch.get_num_threads()
     half = max(1, threads // 2)
-    other = _worker().submit(_with, half, work, 1)
+    other = _worker().submit(_like_here(half, work), 1)
     try:
-        mine = _with(half, work, 0)
+        torch.set_num_threads(half)
+        mine = work(0)
     except OtherPointError:
         other.result()  # raises what happened there
         raise
     finally:
-        other.exception()  # waits
-        torch.set_num_threads(threads)
+        try:
+            wait([other])
+        finally:
+            torch.set_num_threads(threads)
     return [mine, other.result()]
 
 
-def _with(threads: int, work: Callable[[int], Result], index: int) -> Result:
-    torch.set_num_threads(threads)
-    return work(index)
+def _like_here(threads: int, work: Callable[[int], Result]) -> Callable[[int], Result]:
+    """The work, in the modes of torch that hold for the calling thread alone."""
+    inference, enabled, dtype = (
+        torch.is_inference_mode_enabled(),
+        torch.is_autocast_enabled("cpu"),
+        torch.get_autocast_dtype("cpu"),
+    )
+
+    def there(index: int) -> Result:
+        torch.set_num_threads(threads)
+        with torch.inference_mode(inference), torch.autocast("cpu", dtype, enabled):
+            return work(index)
+
+    return there
 
 
 @cache

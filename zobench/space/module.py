@@ -33,6 +33,8 @@ class ModuleSpace(Space):
         ValueError: no trainable parameter, or one that is not contiguous.
     """
 
+    reads: torch.dtype | None = None
+
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._parameters = _trainable(module)
@@ -72,7 +74,7 @@ class ModuleSpace(Space):
             raise ValueError(f"a module holds one point, but the plan has batch {plan.batch}: ask with batch=()")
         try:
             self._require_trusted(f)
-            self._bind(plan.law, plan.key)
+            self._bind((plan.law, plan.key))
             return self._visit(f, plan)
         except BaseException:
             if not self._torn:
@@ -118,8 +120,8 @@ class ModuleSpace(Space):
             self.settle_()
             raise
         total: Displacement = {}
+        self._bind(*((term.law, term.key) for term in combination.terms))
         for law, key, coefficients in combination.terms:
-            self._bind(law, key)
             for i, coefficient in enumerate(coefficients.tolist()):
                 line = (law, key, i)
                 total[line] = total.get(line, 0.0) + coefficient
@@ -133,7 +135,7 @@ class ModuleSpace(Space):
         """Return the combination as one float64 vector, segments in the layout's order."""
         total = torch.zeros(self.layout.dim, dtype=torch.float64)
         for law, key, coefficients in combination.terms:
-            self._bind(law, key)
+            self._bind((law, key))
             for i, coefficient in enumerate(coefficients.tolist()):
                 draw = self._direction((law, key, i))
                 for block in self.layout.blocks:
@@ -147,7 +149,7 @@ class ModuleSpace(Space):
         """Return the inner product of the combination with the parameters' .grad, block by block, in float64."""
         total = 0.0
         for law, key, coefficients in combination.terms:
-            self._bind(law, key)
+            self._bind((law, key))
             for i, coefficient in enumerate(coefficients.tolist()):
                 draw = self._direction((law, key, i))
                 for block in self.layout.blocks:
@@ -171,14 +173,14 @@ class ModuleSpace(Space):
         return torch.cat([p.detach().flatten().double().cpu() for p in self._parameters.values()])
 
     def unresolved_share(self, displacement: float) -> float:
-        """Return the share of entries that a displacement leaves unmoved in their own dtype, from a sample of each
-        segment.
+        """Return the share of entries that a displacement leaves unmoved in the dtype that f reads, from a sample of
+        each segment.
         """
         unmoved = 0.0
         for p in self._parameters.values():
-            sample = p.detach().view(-1)[:SAMPLE]
-            unmoved += float((sample + displacement == sample).double().mean()) * p.numel()
-        return unmoved / self.layout.dim
+            sample, dtype = p.detach().view(-1)[:SAMPLE], self.reads or p.dtype
+            unmoved += float(((sample + displacement).to(dtype) == sample.to(dtype)).double().mean()) * p.numel()
+        return unmoved / sum(p.numel() for p in self._parameters.values())
 
     def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
         back = {line: -amount for line, amount in self._displacement.items()}
@@ -222,9 +224,10 @@ class ModuleSpace(Space):
         run([Sweep(cut[name], entries[name], updates[cut[name][0].segment.decays]) for name in entries])
         for name in entries.keys() & support.rows.keys():
             parameter = self._parameters[name].detach()
-            keep = updates[True].keeps(support.layout.blocks_of[name][0])
-            if keep != 1.0:
-                parameter.mul_(keep)
+            decay = updates[cut[name][0].segment.decays]._replace(lines=())
+            if decay.keeps(cut[name][0]) != 1.0:
+                whole = Support.whole({name: self._parameters[name]}).layout.blocks
+                run([Sweep(whole, parameter.view(-1), decay)])
             parameter[support.rows[name]] = entries[name].view(-1, parameter.shape[1])
 
     def _direction(self, line: Line) -> Direction:
@@ -233,11 +236,13 @@ class ModuleSpace(Space):
         bound = self._bound.get((law, key), law)
         return self._directions.get(line) or bound.direction(key, index, self.layout, ())
 
-    def _bind(self, law: Law, key: int) -> None:
-        """Let a law that reads the undisplaced parameters do so, unless it has for this key."""
-        if law.reads_weights and (law, key) not in self._bound:
+    def _bind(self, *wanted: tuple[Law, int]) -> None:
+        """Let laws that read the undisplaced parameters do so, unless they have for these keys; forget the others."""
+        reading = [each for each in wanted if each[0].reads_weights]
+        if any(each not in self._bound for each in reading):
             self.settle_()
-            self._bound = {(law, key): law.bind(self.layout, self._support.stored)}
+            known, stored = self._bound, self._support.stored
+            self._bound = {each: known.get(each) or each[0].bind(self.layout, stored) for each in reading}
 
     def _require_trusted(self, f: Callable[[], Any]) -> None:
         if not self._trusted and any(m.training for m in self.module.modules()):
@@ -247,6 +252,7 @@ class ModuleSpace(Space):
 
 def evaluate(f: Callable[[], Any]) -> float:
     """Return f() as a number: a tensor is averaged in float32 or better, without a graph."""
+    torch.clear_autocast_cache()  # under autocast f would go on reading weights as they were cast before they moved
     with torch.no_grad():
         value = f()
         if isinstance(value, Tensor):

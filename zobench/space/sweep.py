@@ -80,12 +80,13 @@ class Sweep:
     def _sweep(self, block: Block) -> None:
         part = slice(block.start, block.stop)
         _pay(block, self.stored[part], self.update, self.seed(block))
-        for target in self.targets:
-            target[part].copy_(self.stored[part])
-        for draw, amounts in self.lines:
-            u = draw(block)
-            for target, amount in zip(self.targets, amounts, strict=True):
-                _add(target[part], u, amount)
+        drawn = [(u, amounts) for draw, amounts in self.lines if (u := draw(block)) is not None]
+        for index, target in enumerate(self.targets):
+            x = self.stored[part]
+            for u, amounts in drawn:  # the first sum is of the stored values, so that a narrow target rounds it once
+                x = torch.add(x, u, alpha=amounts[index], out=target[part])
+            if not drawn:
+                target[part].copy_(x)
 
 
 def _pay(block: Block, stored: Tensor, update: Update, seed: int | None) -> None:

@@ -1,8 +1,9 @@
 """Work that threads share: each takes what is left, and blocks are drawn and applied while they are in cache."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -26,8 +27,22 @@ def in_parallel(take: Take, parts: int, device: torch.device) -> None:
     try:
         _alone(share)
     finally:
-        for helper in helpers:
-            helper.result()
+        wait(helpers)
+    for helper in helpers:
+        helper.result()
+
+
+def wait(others: Sequence[Future[Any]]) -> None:
+    """Return when all have ended; an interrupt is raised then, so that nobody goes on writing behind the caller."""
+    interrupt: BaseException | None = None
+    for other in others:
+        while not other.done():
+            try:
+                other.exception()
+            except BaseException as error:  # this thread's, not the other's
+                interrupt = error
+    if interrupt is not None:
+        raise interrupt
 
 
 def _alone(work: Callable[[], None]) -> None:

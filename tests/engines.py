@@ -1,0 +1,208 @@
+"""Engines, modules and laws that the tests of engines share."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zobench import InForwardSpace, ModuleSpace, native, query
+from zobench.keys import derive
+from zobench.law import Direction, Gaussian, Law
+from zobench.layout import Block, Layout
+from zobench.streams import Shape, normal
+
+IN_FORWARD: dict[str, dict[str, Any]] = {
+    "in-forward": {},
+    "paired": {"paired": True},
+    "deferred": {"deferred": True},
+    "paired-deferred": {"paired": True, "deferred": True},
+}
+ENGINES = ("plain", *IN_FORWARD)
+
+
+def space_of(engine: str, module: nn.Module, **options: Any) -> ModuleSpace:
+    return ModuleSpace(module) if engine == "plain" else InForwardSpace(module, **IN_FORWARD[engine], **options)
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def swept_by(way: str) -> contextlib.AbstractContextManager[None]:
+    """The native sweep (where there is one), or torch's."""
+    return native.turned_off() if way == "eager" else contextlib.nullcontext()
+
+
+def bits(tensor: Tensor) -> Tensor:
+    return tensor.detach().contiguous().flatten().view(torch.uint8)
+
+
+class Net(nn.Module):
+    """An embedding, tied to the head or not; a frozen layer, one that is used twice, a buffer, bare parameters, a list of
+    them, and with `bias` biases. Segments of 1 to 12 width^2 entries.
+    """
+
+    def __init__(
+        self, tied: bool = True, bias: bool = True, dtype: torch.dtype = torch.float64, width: int = 8
+    ) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            self.embedding = nn.Embedding(12 * width, width)
+            self.frozen, self.shared = nn.Linear(width, width, bias=bias), nn.Linear(width, width, bias=bias)
+            self.norm = nn.LayerNorm(width, elementwise_affine=bias)
+            self.wide = nn.Linear(width, 4 * width, bias=bias)
+            self.gains = nn.ParameterList([torch.randn(4 * width), torch.ones(1)])
+            self.back = nn.Parameter(torch.randn(4 * width, width) / width)
+            self.head = nn.Linear(width, 12 * width, bias=False)
+            self.register_buffer("shift", torch.randn(width))
+        if tied:
+            self.head.weight = self.embedding.weight
+        self.frozen.requires_grad_(False)
+        self.to(dtype).eval()
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        x = self.shared(torch.tanh(self.frozen(self.embedding(ids)))) + self.shift
+        x = self.norm(x + self.shared(x))
+        return x + (torch.tanh(self.wide(x)) * self.gains[0]) @ self.back * self.gains[1]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.hidden(ids))
+
+
+IDS = torch.tensor([[3, 5, 5, 0, 31], [22, 1, 3, 9, 35]])
+
+
+def loss_of(module: nn.Module) -> Callable[[], Tensor]:
+    def loss() -> Tensor:
+        told = module(IDS)
+        logits = told if isinstance(told, Tensor) else told.logits
+        return functional.cross_entropy(logits.flatten(0, 1).double(), IDS.roll(1, 0).flatten())
+
+    return loss
+
+
+def steps(space: Any, f: Callable[..., Any], estimator: Any, count: int, lr: float = 1e-3, shrink: float = 0.01) -> Any:
+    """The losses of these steps, which are taken and settled."""
+    losses, state = [], estimator.init()
+    for step in range(count):
+        told = query(space, estimator, f, derive("step", step), state)
+        state = told.state
+        losses.append(told.info["losses"])
+        space.step_(told.gradient, -lr, shrink)
+    space.settle_()
+    return torch.stack(losses)
+
+
+@dataclass(frozen=True)
+class LowRank(Law):
+    """u = U V^T / sqrt(rank) for each matrix, plain normals for every other segment; E[u u^T] = I."""
+
+    rank: int = 2
+
+    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
+        plain = Gaussian().direction(key, index, layout, batch)
+
+        def draw(block: Block) -> Tensor:
+            segment = block.segment
+            if len(segment.shape) != 2:
+                return plain(block)
+            left, right = (
+                normal(derive(key, index, segment.name, side), (size, self.rank), segment.dtype, segment.device)
+                for side, size in zip(("left", "right"), segment.shape, strict=True)
+            )
+            first, last = block.start // segment.shape[1], -(-block.stop // segment.shape[1])
+            rows = (left[first:last] @ right.T / self.rank**0.5).flatten()
+            begin = block.start - first * segment.shape[1]
+            return rows[begin : begin + block.size]
+
+        return draw
+
+    def fourth_moment(self, dim: int) -> float:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Small(Law):
+    """Sparse MeZO: sqrt(2) times normals at the entries below the median magnitude of their segment, nothing elsewhere.
+
+    Bound, it holds a bit a weight.
+    """
+
+    mask: Any = field(default=None, compare=False, repr=False)
+
+    @property
+    def reads_weights(self) -> bool:
+        return True
+
+    def bind(self, layout: Layout, weights: Callable[[Block], Tensor]) -> "Small":
+        mask = {}
+        for segment in layout.segments:
+            blocks = layout.blocks_of[segment.name]
+            sizes = torch.cat([weights(block).float().abs() for block in blocks], -1)
+            below = sizes <= sizes.median()
+            mask |= {(segment.name, b.index): _packed(below[b.start : b.stop]) for b in blocks}
+        return Small(mask)
+
+    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
+        assert self.mask is not None, "asked for a direction before it was bound"
+        draw = Gaussian().direction(key, index, layout, batch)
+
+        def masked(block: Block) -> Tensor:
+            u = draw(block)
+            return u * _unpacked(self.mask[block.segment.name, block.index], block.size).to(u) * 2**0.5
+
+        return masked
+
+    def fourth_moment(self, dim: int) -> float:
+        raise NotImplementedError
+
+
+def _packed(flags: Tensor) -> Tensor:
+    padded = functional.pad(flags.to(torch.uint8), (0, -len(flags) % 8)).view(-1, 8)
+    return (padded << torch.arange(8, dtype=torch.uint8)).sum(-1, dtype=torch.uint8)
+
+
+def _unpacked(octets: Tensor, count: int) -> Tensor:
+    return ((octets[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1).flatten()[:count]
+
+
+@dataclass(frozen=True)
+class Padded(Law):
+    """The directions of `law` on a smaller layout, with zeros in the rows that are not there."""
+
+    law: Law
+    small: Any = field(compare=False, repr=False)
+    rows: Any = field(compare=False, repr=False)
+
+    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
+        draw = self.law.direction(key, index, self.small, batch)
+        whole = {}
+        for segment in layout.segments:
+            parts = [
+                torch.zeros(b.size, dtype=segment.dtype) if (u := draw(b)) is None else u
+                for b in self.small.blocks_of[segment.name]
+            ]
+            u = torch.cat(parts)
+            if segment.name in self.rows:
+                table = torch.zeros(segment.shape, dtype=segment.dtype)
+                table[self.rows[segment.name]] = u.view(-1, segment.shape[1])
+                u = table.flatten()
+            whole[segment.name] = u
+        return lambda block: whole[block.segment.name][block.start : block.stop]
+
+    def fourth_moment(self, dim: int) -> float:
+        return self.law.fourth_moment(self.small.dim)
+
+    def unit(self, dim: int) -> float:
+        return self.law.unit(self.small.dim)

@@ -1,0 +1,172 @@
+"""The native sweep gives the numbers of the eager one, and of torch, to the bit."""
+
+import pytest
+import torch
+from engines import bits, threads
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from zobench import InForwardSpace, layout, native, streams
+from zobench.law import Gaussian, Rademacher
+from zobench.layout import CPU, Layout, Segment
+from zobench.space.sweep import Drawn, Sweep, Update, run
+
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(native.status() != "in use", reason=f"the native sweep is not in use: {native.status()}"),
+]
+
+CHUNK = 4992
+COUNTS = [*range(16, 101), *range(CHUNK - 17, CHUNK + 34), *range(2 * CHUNK - 1, 2 * CHUNK + 18), 3 * 624 + 1]
+LAWS = {"normals": Gaussian(), "signs": Rademacher()}
+
+
+@pytest.mark.parametrize("seed", [0, 5, 2**32 - 1, 2**62 + 3])
+def test_normals_are_torchs_in_every_count(seed):
+    for count in COUNTS:
+        wanted = torch.randn(count, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(bits(native.normals(seed, count)), bits(wanted)), count
+        assert not torch.equal(native.normals(seed + 1, count), wanted)  # planted: another seed
+
+
+def swept(
+    size: int,
+    update: Update,
+    lines: list[Drawn] = (),
+    points: int = 0,
+    dtype: torch.dtype = torch.float32,
+    target: torch.dtype = torch.float32,
+    natively: bool = True,
+) -> list[Tensor]:
+    """What a sweep leaves in the stored values and in its targets."""
+    (segment,) = (Segment("w", size, torch.float32, shape=(size,)),)
+    blocks = Layout((segment,)).blocks
+    stored = streams.normal(77, (size,), torch.float32, CPU).to(dtype)
+    targets = [torch.full((size,), torch.nan, dtype=target) for _ in range(points)]
+    job = Sweep(blocks, stored, update, lines, targets)
+    assert (job._native is not None) == natively
+    job.take()
+    return [bits(each) for each in (stored, *targets)]
+
+
+def drawn(kind: str, key: int, *amounts: float) -> Drawn:
+    return Drawn(LAWS[kind].direction(key, 1, Layout(()), ()), amounts)
+
+
+def alike(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def both(*arguments, **options) -> tuple[list[Tensor], list[Tensor]]:
+    """Natively, and by torch."""
+    with native.turned_off():
+        eager = swept(*arguments, **options, natively=False)
+    return swept(*arguments, **options), eager
+
+
+@pytest.mark.parametrize("kind", LAWS)
+def test_directions_of_every_count(kind):
+    for count in COUNTS:
+        ours, theirs = both(count, Update(1.0, ()), [drawn(kind, 3, 1.0)], 1)
+        assert alike(ours, theirs), count
+        assert not alike(swept(count, Update(1.0, ()), [drawn(kind, 4, 1.0)], 1), theirs)  # planted
+
+
+amount = st.floats(-0.1, 0.1).filter(bool)
+dtypes = st.sampled_from([torch.float32, torch.bfloat16])
+
+
+@given(
+    block=st.sampled_from([1000, 5000, 7 * 624]),
+    whole=st.integers(0, 2),
+    rest=st.integers(16, 999),
+    keep=st.sampled_from([1.0, 0.99, 0.5]),
+    owed=st.lists(st.tuples(st.sampled_from([*LAWS]), amount), max_size=3),
+    lines=st.lists(st.sampled_from([*LAWS]), max_size=3),
+    points=st.integers(0, 3),
+    amounts=st.lists(amount, min_size=9, max_size=9),
+    dtype=dtypes,
+    target=dtypes,
+    rounding=st.sampled_from([None, 11]),
+)
+def test_sweeps_are_torchs(block, whole, rest, keep, owed, lines, points, amounts, dtype, target, rounding):
+    size = whole * block + rest
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "BLOCK_SIZE", block)
+        update = Update(keep, [drawn(kind, 20 + i, a) for i, (kind, a) in enumerate(owed)], rounding)
+        looks = [drawn(kind, 40 + i, *amounts[3 * i : 3 * i + points]) for i, kind in enumerate(lines)]
+        options = {"points": points, "dtype": dtype, "target": target}
+        ours, theirs = both(size, update, looks, **options)
+        assert alike(ours, theirs)
+        other = Update(keep, [drawn(kind, 60 + i, a) for i, (kind, a) in enumerate(owed)], rounding)
+        if any(abs(a) > 0.01 for _, a in owed):
+            assert not alike(swept(size, other, looks, **options), theirs)  # planted: another direction is owed
+        if dtype == torch.bfloat16 and rounding and (owed or keep != 1.0):
+            assert not alike(swept(size, update._replace(rounding=12), looks, **options), theirs)  # planted
+
+
+@pytest.mark.parametrize("block", [1000, 5000])
+@pytest.mark.parametrize("rest", [1, 15])
+def test_a_last_block_that_is_too_small_is_torchs(block, rest, monkeypatch):
+    """torch draws fewer than 16 numbers in another way, so that torch does the whole parameter; its numbers are those of
+    the layout's blocks, each drawn by itself.
+    """
+    monkeypatch.setattr(layout, "BLOCK_SIZE", block)
+    size = 2 * block + rest
+    _, found = swept(size, Update(1.0, ()), [drawn("normals", 3, 0.5)], 1, natively=False)
+    direction = Gaussian().direction(3, 1, Layout(()), ())
+    blocks = Layout((Segment("w", size, torch.float32),)).blocks
+    u = [torch.randn(b.size, generator=torch.Generator().manual_seed(direction.seed(b))) for b in blocks]
+    stored = streams.normal(77, (size,), torch.float32, CPU)
+    assert torch.equal(found, bits(torch.add(stored, torch.cat(u), alpha=0.5)))
+
+
+def test_what_it_cannot_do_is_torchs(monkeypatch):
+    look = [drawn("normals", 3, 0.5)]
+    swept(100, Update(1.0, ()), look, 1, dtype=torch.float16, natively=False)
+    swept(100, Update(1.0, ()), look, 1, target=torch.float64, natively=False)
+    swept(100, Update(1.0, ()), [Drawn(lambda block: torch.ones(block.size), (1.0,))], 1, natively=False)
+    with native.turned_off():
+        assert not native.available()
+        with native.turned_off():
+            pass
+        assert not native.available()
+    assert native.available()
+
+
+@pytest.mark.parametrize("kind", LAWS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_share_the_blocks_and_change_no_bit(kind, dtype, monkeypatch):
+    monkeypatch.setattr(layout, "BLOCK_SIZE", 1000)
+    segment = Segment("w", 20_500, torch.float32)
+    found = []
+    for count in (1, 2, 3):
+        stored, target = torch.linspace(-1, 1, 20_500).to(dtype), torch.empty(20_500, dtype=dtype)
+        update = Update(0.9, [drawn(kind, 8, 0.1)], 5)
+        with threads(count):
+            run([Sweep(Layout((segment,)).blocks, stored, update, [drawn(kind, 9, 0.1)], [target])])
+        found.append((bits(stored), bits(target)))
+    assert alike(found[0], found[1]) and alike(found[0], found[2])
+
+
+def test_a_large_parameter_is_drawn_in_its_own_blocks():
+    """At the real block size: a module's parameter of more than one block, its last one just large enough."""
+    size = layout.BLOCK_SIZE + 16
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(torch.zeros(size))
+    space = InForwardSpace(module)
+    (first, second), draw = space.layout.blocks, Gaussian().direction(5, 0, space.layout, ())
+    with native.turned_off():
+        wanted = torch.cat([draw(first), draw(second)])
+    assert torch.equal(bits(torch.cat([draw(first), draw(second)])), bits(wanted))
+    ours, theirs = both(size, Update(1.0, [drawn("normals", 5, 1.0)]))
+    assert alike(ours, theirs)
+
+
+def test_numbers_of_one_stream_in_two_blocks_differ(monkeypatch):
+    monkeypatch.setattr(layout, "BLOCK_SIZE", 1000)
+    _, target = swept(2000, Update(1.0, ()), [drawn("normals", 3, 1.0)], 1)
+    u = target.view(torch.float32) - streams.normal(77, (2000,), torch.float32, CPU)
+    z = float((u[:1000] * u[1000:]).mean()) * 1000**0.5
+    assert abs(z) < 5 < float(u[:1000].square().mean()) * 1000**0.5  # planted: the same stream twice
