@@ -12,8 +12,9 @@ from zobench.space.sweep import Sweep, Update, run
 class Motion(NamedTuple):
     """The realised step r = stored after - stored before against the intended one s, over all entries of the layout.
 
-    `moved`: share of entries with r != 0, among those with s != 0. `cosine`: <r, s> / (|r| |s|), and NaN where r or s
-    is zero. `length`: |r| / |s|. Rounding to the nearest swallows what is below half a unit in the last place.
+    `moved`: share of entries with r != 0, among those with s != 0 (0 without any). `cosine`: <r, s> / (|r| |s|), and
+    NaN where r or s is zero. `length`: |r| / |s|. Rounding to the nearest swallows what is below half a unit in the
+    last place.
     """
 
     moved: float
@@ -31,12 +32,11 @@ def motion(support: Support, update: Update) -> Motion:
         run([Sweep(blocks, after, update)])
         for block in blocks:
             old, new = (x[block.start : block.stop].double() for x in (before, after))
-            exact = old * update.keeps(block)
+            intended, realised = old * (update.keeps(block) - 1.0), new - old
             for draw, amounts in update.lines:
                 u = draw(block)
                 if u is not None:
-                    exact += amounts[0] * u.double()
-            intended, realised = exact - old, new - old
+                    intended += amounts[0] * u.double()
             meant += int((intended != 0).sum())
             moved += int(((realised != 0) & (intended != 0)).sum())
             product += float(intended @ realised)
@@ -44,7 +44,7 @@ def motion(support: Support, update: Update) -> Motion:
             squared_real += float(realised @ realised)
     lengths = math.sqrt(squared_meant) * math.sqrt(squared_real)
     return Motion(
-        moved / meant if meant else math.nan,
+        moved / meant if meant else 0.0,
         product / lengths if lengths else math.nan,
         math.sqrt(squared_real / squared_meant) if squared_meant else math.nan,
     )
