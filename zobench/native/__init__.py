@@ -24,7 +24,7 @@ from torch import Tensor
 SOURCE = Path(__file__).parent / "sweep.c"
 FLAGS = (
     "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing",
-    "-shared", "-fPIC",
+    "-shared", "-fPIC", *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()),
 )  # fmt: skip
 _turned_off = False
 TYPES = {torch.float32: 0, torch.bfloat16: 1}

@@ -13,7 +13,7 @@
 #define STATE 624
 #define SHIFT 397
 #define GROUP 16
-#define CHUNK (8 * STATE) /* a multiple of GROUP */
+#define CHUNK (2 * STATE) /* a multiple of GROUP */
 
 enum { FLOAT32 = 0, BFLOAT16 = 1 };
 
@@ -252,6 +252,11 @@ typedef struct {
     float keep;
 } Sweep;
 
+/* Where the displaced values of a chunk are summed: in the target itself, if it holds float32. */
+static inline float *sum_at(const Sweep *s, float *out, long point, long at) {
+    return s->target_type == FLOAT32 ? (float *)s->targets[point] + at : out + point * (CHUNK + GROUP);
+}
+
 /* x <- keep x + sum of the owed lines, rounded at each sum, or once and at random; targets[p] <- x + sum of the lines. */
 static void sweep_block(const Sweep *s, long number, Twister *states, float *room) {
     long start = number * s->block, stop = start + s->block < s->count ? start + s->block : s->count;
@@ -279,12 +284,14 @@ static void sweep_block(const Sweep *s, long number, Twister *states, float *roo
         for (int k = 0; k < s->line_count; k++) {
             draw(s->lines + k, lines + k, u, n);
             for (int p = 0; p < s->points; p++) {
-                float *y = out + (long)p * (CHUNK + GROUP);
+                float *y = sum_at(s, out, p, at);
                 add(y, k ? y : x, u, s->lines[k].amounts[p], n, s->target_type);
             }
         }
-        for (int p = 0; p < s->points; p++)
-            store(s->targets[p], at, s->line_count ? out + (long)p * (CHUNK + GROUP) : x, n, s->target_type);
+        for (int p = 0; p < s->points; p++) {
+            const float *y = s->line_count ? sum_at(s, out, p, at) : x;
+            if (y != (float *)s->targets[p] + at) store(s->targets[p], at, y, n, s->target_type);
+        }
     }
 }
 

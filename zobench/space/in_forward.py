@@ -13,7 +13,7 @@ from zobench.keys import derive
 from zobench.layout import Block
 from zobench.naming import require_known
 from zobench.space.lazy_rows import LazyRows, overlaps
-from zobench.space.meeting import Brought, Job, Meeting, in_two_threads
+from zobench.space.meeting import Job, Meeting, Read, Work, in_two_threads
 from zobench.space.module import TORN, Displacement, ModuleSpace, evaluate
 from zobench.space.scratch import Scratch
 from zobench.space.support import Support
@@ -147,10 +147,10 @@ class InForwardSpace(ModuleSpace):
             raise RuntimeError(TORN)
         self._directions = {line: self._direction(line) for line in points[0]}
         self._pay([name for name in self._owed if not (points[0] and self._owed_in_one(name))])
-        meeting = Meeting() if len(points) == 2 else None
+        meeting, together = Meeting() if len(points) == 2 else None, Scratch()
 
         def look(index: int) -> float:
-            self._views.latest = _View(self, points, index, meeting)
+            self._views.latest = _View(self, points, index, meeting, together)
             try:
                 return evaluate(f)
             finally:
@@ -191,8 +191,15 @@ class InForwardSpace(ModuleSpace):
 class _View:
     """What one thread reads at its point: the parameters displaced by `points[index]`."""
 
-    def __init__(self, space: InForwardSpace, points: list[Displacement], index: int, meeting: Meeting | None) -> None:
-        self.space, self.index, self.meeting = space, index, meeting
+    def __init__(
+        self,
+        space: InForwardSpace,
+        points: list[Displacement],
+        index: int,
+        meeting: Meeting | None,
+        together: Scratch,
+    ) -> None:
+        self.space, self.index, self.meeting, self.together = space, index, meeting, together
         lines = list(points[0])
         self.draws = [space._directions[line] for line in lines]
         self.amounts = [[point[line] for line in lines] for point in points]
@@ -210,9 +217,7 @@ class _View:
             )
         if self._latest is None or self._latest[0] != name:
             self._latest = None  # its memory is free for the next one
-            copy = self._scratch.like(stored, self.space.reads or stored.dtype)
-            self._fill(name, copy)
-            self._latest = (name, copy)
+            self._latest = (name, self._filled(name, stored))
         return self._latest[1]
 
     def rows(self, name: str, wanted: Tensor) -> Tensor:
@@ -221,10 +226,14 @@ class _View:
         dtype = self.space.reads or stored.dtype
         if name in self.space._support.rows:
             return self._chosen_rows(name, stored, dtype, wanted)
-        found = stored[wanted].to(torch.promote_types(stored.dtype, dtype))
-        if self.draws:
-            self._share(name, found, partial(_RowSweep, self._blocks(name), wanted), wanted=wanted)
-        return found.to(dtype)
+        wide = torch.promote_types(stored.dtype, dtype)
+        if not self.draws:
+            return stored[wanted].to(dtype)
+
+        def fresh(_: Scratch) -> Tensor:
+            return stored[wanted].to(wide)
+
+        return self._shared(name, fresh, partial(_RowSweep, self._blocks(name), wanted), wanted).to(dtype)
 
     def _chosen_rows(self, name: str, stored: Tensor, dtype: torch.dtype, wanted: Tensor) -> Tensor:
         rows = self.space._support.rows[name]
@@ -239,44 +248,56 @@ class _View:
             self._chosen[name] = displaced.view(-1, stored.shape[1])
         return self._chosen[name][places]
 
-    def _fill(self, name: str, mine: Tensor) -> None:
-        """Displace a whole parameter, and write what it is owed in the same pass."""
-        owed = self.space._owed.get(name)
-        update = owed[0].update if owed else NOTHING
-        if owed:
-            self.space._tearing.add(name)
-        stored = self.space._parameters[name].detach().view(-1)
+    def _filled(self, name: str, stored: Tensor) -> Tensor:
+        """A whole parameter, displaced; what it is owed is written in the same pass."""
+
+        def fresh(scratch: Scratch) -> Tensor:
+            return scratch.like(stored, self.space.reads or stored.dtype)
 
         def make(update: Update, lines: list[Drawn], targets: list[Tensor]) -> Sweep:
-            return Sweep(self._blocks(name), stored, update, lines, [target.view(-1) for target in targets])
+            vectors = [target.view(-1) for target in targets]
+            return Sweep(self._blocks(name), stored.detach().view(-1), update, lines, vectors)
 
-        self._share(name, mine, make, update)
-        if owed:
+        return self._shared(name, fresh, make)
+
+    def _shared(
+        self, name: str, fresh: Callable[[Scratch], Tensor], make: Callable[..., Job], wanted: Tensor | None = None
+    ) -> Tensor:
+        """A target that make(update, lines, targets) fills, for both points if the other thread reads the same."""
+        parts, device = len(self._blocks(name)), self.space._parameters[name].device
+
+        def take(job: Job) -> None:
+            in_parallel(job.take, parts, device)
+
+        def both() -> Work:
+            update, finish = self._owed_with(name)
+            targets = [fresh(self.together), fresh(self.together)]
+            return Work(make(update, self._lines((0, 1)), targets), [*targets], finish)
+
+        if self.meeting is not None and parts > 1:  # waiting for the other thread costs more than drawing a block
+            mine = self.meeting.over(self.index, Read(name, wanted), both, take)
+            if mine is not None:
+                return mine
+            self.meeting.wait_for(name)
+            with self.space._paying:  # the other thread reads something else, or nothing any more
+                self.space._pay([name])
+        update, finish = self._owed_with(name)
+        mine = fresh(self._scratch)
+        take(make(update, self._lines((self.index,)), [mine]))
+        finish()
+        return mine
+
+    def _owed_with(self, name: str) -> tuple[Update, Callable[[], None]]:
+        """What a parameter is owed, and what to do when it is written with this look."""
+        if name in self.space._tables or name not in self.space._owed:
+            return NOTHING, lambda: None
+        self.space._tearing.add(name)
+
+        def finish() -> None:
             self.space._paid(name)
             self.space._tearing.discard(name)
 
-    def _share(
-        self,
-        name: str,
-        mine: Tensor,
-        make: Callable[..., Job],
-        update: Update = NOTHING,
-        wanted: Tensor | None = None,
-    ) -> None:
-        """Do make(update, lines, targets), for both points together if the other thread reads the same too."""
-        parts, device = len(self._blocks(name)), mine.device
-        alone = (self._lines((self.index,)), [mine])
-        if self.meeting is None or parts == 1:  # waiting for the other thread costs more than drawing a block
-            in_parallel(make(update, *alone).take, parts, device)
-            return
-        brought = Brought(name, mine, wanted)
-        with self.meeting.over(self.index, brought, partial(make, update, self._lines((0, 1)))) as job:
-            if job is not None:
-                in_parallel(job.take, parts, device)
-                return
-        with self.space._paying:  # the other thread reads something else, or nothing any more
-            self.space._pay([name])
-        in_parallel(make(NOTHING, *alone).take, parts, device)
+        return self.space._owed[name][0].update, finish
 
     def _blocks(self, name: str) -> Sequence[Block]:
         return self.space._support.layout.blocks_of[name]

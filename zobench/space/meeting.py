@@ -1,9 +1,9 @@
 """Two threads that read the same parameters in the same order, so that each direction is drawn once for both."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -26,76 +26,112 @@ class Job(Protocol):
         """Do what no other thread has taken."""
 
 
-Make = Callable[[list[Tensor]], Job]
-
-
-class Brought(NamedTuple):
-    """What a thread wants filled: a parameter, or only its rows `wanted`."""
+class Read(NamedTuple):
+    """What a thread reads: a parameter, or only its rows `wanted`."""
 
     name: str
-    target: Tensor
     wanted: Tensor | None
 
-    def like(self, other: "Brought") -> bool:
-        """Whether one job can fill both."""
+    def like(self, other: "Read") -> bool:
+        """Whether both read the same."""
         if self.wanted is None or other.wanted is None:
             return self.name == other.name and self.wanted is other.wanted
         return self.name == other.name and torch.equal(self.wanted, other.wanted)
 
 
+class Work(NamedTuple):
+    """A job, the two targets that it fills, and what is to be done once when both are whole."""
+
+    job: Job
+    targets: list[Tensor | None]
+    finish: Callable[[], None]
+
+
+@dataclass(eq=False)
+class Entry:
+    """A read that both threads come to; who comes first begins the work."""
+
+    read: Read
+    work: Work
+    active: int = 0
+    finished: bool = False
+    failed: bool = False
+
+
 class Meeting:
-    """Where two threads wait for each other, parameter by parameter."""
+    """Where two threads that read the same things in the same order share the work of each.
+
+    The first to come begins at once, for both, and may be one read ahead: what it would wait it works.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._round, self._waiting, self._left = 0, 0, False
-        self._brought: dict[int, Brought] = {}
-        self._job: Job | None = None  # what both do, made by the later of them
+        self._left = False
+        self._entries: list[Entry] = []
+        self._reads = [0, 0]
 
-    @contextmanager
-    def over(self, index: int, mine: Brought, make: Make) -> Iterator[Job | None]:
-        """Give make(both threads' targets) to both, to be done together; at the end both targets are whole.
+    def over(self, index: int, read: Read, make: Callable[[], Work], take: Callable[[Job], None]) -> Tensor | None:
+        """Return the target of thread `index`, filled by take(job) in whoever is here.
 
         None if the other thread reads something else or has left: then each goes on alone, here and from now on.
+
+        Raises:
+            OtherPointError: the other thread failed while it filled this.
         """
-        self._brought[index] = mine
-        job = self._job if self._both_here(make) else None
-        if job is None:
-            self.leave()
-            yield None
-            return
+        entry = self._join(index, read, make)
+        if entry is None:
+            return None
         try:
-            yield job
+            take(entry.work.job)
         except BaseException:
-            self.leave()
+            with self._changed:
+                entry.failed = self._left = True
+                self._changed.notify_all()
             raise
-        if not self._both_here():
-            raise OtherPointError("the other point of the pair failed")
+        with self._changed:
+            entry.active -= 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: not entry.active or entry.failed)
+            if entry.failed:
+                raise OtherPointError("the other point of the pair failed")
+            if not entry.finished:
+                entry.work.finish()
+                entry.finished = True
+            mine, entry.work.targets[index] = entry.work.targets[index], None  # its memory is free once it was read
+        return mine
+
+    def _join(self, index: int, read: Read, make: Callable[[], Work]) -> Entry | None:
+        with self._changed:
+            number = self._reads[index]
+            if number == len(self._entries):
+                self._changed.wait_for(lambda: self._reads[1 - index] >= number or self._left)
+            if number == len(self._entries) and not self._left:
+                self._entries.append(Entry(read, make()))
+            if number == len(self._entries) or not self._entries[number].read.like(read):
+                self._leave()
+                return None
+            entry = self._entries[number]
+            self._reads[index] += 1
+            entry.active += 1
+            self._changed.notify_all()
+            return entry
 
     def leave(self) -> None:
-        """Let the other thread go on alone, now and at any later meeting."""
+        """Let the other thread go on alone where this one has not been."""
         with self._changed:
-            self._left = True
-            self._changed.notify_all()
+            self._leave()
 
-    def _both_here(self, make: Make | None = None) -> bool:
-        """Wait for the other thread; False if it has left."""
+    def wait_for(self, name: str) -> None:
+        """Wait until nobody fills a parameter any more."""
         with self._changed:
-            if self._left:
-                return False
-            now = self._round
-            self._waiting += 1
-            if self._waiting == 2:
-                if make is not None:
-                    self._job = self._made(make)
-                self._round, self._waiting = now + 1, 0
-                self._changed.notify_all()
-            self._changed.wait_for(lambda: self._round > now or self._left)
-            return self._round > now
+            self._changed.wait_for(lambda: not any(e.active and not e.failed for e in self._named(name)))
 
-    def _made(self, make: Make) -> Job | None:
-        first, second = self._brought[0], self._brought[1]
-        return make([first.target, second.target]) if first.like(second) else None
+    def _named(self, name: str) -> list[Entry]:
+        return [entry for entry in self._entries if entry.read.name == name]
+
+    def _leave(self) -> None:
+        self._left = True
+        self._changed.notify_all()
 
 
 def in_two_threads(work: Callable[[int], Result]) -> list[Result]:
