@@ -23,13 +23,10 @@ def in_parallel(take: Take, parts: int, device: torch.device) -> None:
         with torch.inference_mode(inference), torch.set_grad_enabled(grad):
             take()
 
-    helpers = [_pool(threads - 1).submit(share) for _ in range(1, threads)]
-    try:
-        _alone(share)
-    finally:
-        wait(helpers)
-    for helper in helpers:
-        helper.result()
+    workers = [_pool(threads).submit(share) for _ in range(threads)]  # here torch would have to forget its own threads
+    wait(workers)
+    for worker in workers:
+        worker.result()
 
 
 def wait(others: Sequence[Future[Any]]) -> None:
@@ -43,16 +40,6 @@ def wait(others: Sequence[Future[Any]]) -> None:
                 interrupt = error
     if interrupt is not None:
         raise interrupt
-
-
-def _alone(work: Callable[[], None]) -> None:
-    """Call work() with one torch thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        work()
-    finally:
-        torch.set_num_threads(threads)
 
 
 @cache
