@@ -272,7 +272,7 @@ class _View:
         def both() -> Work:
             update, finish = self._owed_with(name)
             targets = [fresh(self.together), fresh(self.together)]
-            return Work(make(update, self._lines((0, 1)), targets), [*targets], finish)
+            return Work(make(update, self._lines((0, 1)), targets), targets, finish)
 
         if self.meeting is not None and parts > 1:  # waiting for the other thread costs more than drawing a block
             mine = self.meeting.over(self.index, Read(name, wanted), both, take)

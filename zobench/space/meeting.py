@@ -43,17 +43,18 @@ class Work(NamedTuple):
     """A job, the two targets that it fills, and what is to be done once when both are whole."""
 
     job: Job
-    targets: list[Tensor | None]
+    targets: list[Tensor]
     finish: Callable[[], None]
 
 
 @dataclass(eq=False)
 class Entry:
-    """A read that both threads come to; who comes first begins the work."""
+    """A read that both threads come to; who comes first begins the work, and it is forgotten when both have read."""
 
     read: Read
-    work: Work
+    work: Work | None
     active: int = 0
+    come: int = 0
     finished: bool = False
     failed: bool = False
 
@@ -79,10 +80,11 @@ class Meeting:
             OtherPointError: the other thread failed while it filled this.
         """
         entry = self._join(index, read, make)
-        if entry is None:
+        if entry is None or entry.work is None:
             return None
+        work = entry.work
         try:
-            take(entry.work.job)
+            take(work.job)
         except BaseException:
             with self._changed:
                 entry.failed = self._left = True
@@ -95,10 +97,11 @@ class Meeting:
             if entry.failed:
                 raise OtherPointError("the other point of the pair failed")
             if not entry.finished:
-                entry.work.finish()
+                work.finish()
                 entry.finished = True
-            mine, entry.work.targets[index] = entry.work.targets[index], None  # its memory is free once it was read
-        return mine
+            if entry.come == 2:
+                entry.work = None  # the targets' memory is free once they were read
+        return work.targets[index]
 
     def _join(self, index: int, read: Read, make: Callable[[], Work]) -> Entry | None:
         with self._changed:
@@ -113,6 +116,7 @@ class Meeting:
             entry = self._entries[number]
             self._reads[index] += 1
             entry.active += 1
+            entry.come += 1
             self._changed.notify_all()
             return entry
 
