@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from llm import bench, evaluate, journal, listing, noise_report, pretrain, profile, study, train
+from llm import bench, evaluate, journal, listing, noise_report, pretrain, profile, rounding, study, train
 from zobench.options import run_command
 
 COMMANDS = {
@@ -14,6 +14,7 @@ COMMANDS = {
     "noise": (noise_report.NoiseOptions, noise_report.run),
     "bench": (bench.BenchOptions, bench.run),
     "profile": (profile.ProfileOptions, profile.run),
+    "rounding": (rounding.RoundingOptions, rounding.run),
     "pretrain": (pretrain.PretrainConfig, pretrain.run),
 }
 

@@ -1,0 +1,117 @@
+"""Training runs on every engine, and continues and replays on it to the bit."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from llm.__main__ import main
+from llm.train import Session, TrainOptions, train
+from llm.zeroth_order import chosen_engine
+from zobench import InForwardSpace, ModuleSpace
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def options(folder, **changed):
+    given = {"steps": 6, "train": 8, "dev": 4, "test": 4, "batch": 2, "eval_every": 3, "max_tokens": 16, "lr": 3e-4}
+    return TrainOptions(**{**given, "out": str(folder), **changed})
+
+
+def weights(folder):
+    return torch.cat([v.flatten().float() for _, v in sorted(load_file(folder / "model/model.safetensors").items())])
+
+
+WAYS = {
+    "plain": {"engine": "plain"},
+    "in-forward": {"engine": "in-forward"},
+    "paired": {"engine": "paired"},
+    "touched": {"engine": "paired", "rows": "touched"},
+    "stochastic": {"dtype": "bfloat16", "rounding": "stochastic"},
+    "master": {"dtype": "bfloat16", "rounding": "master"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(way, tmp_path, monkeypatch):
+    whole = train(options(tmp_path / "whole", **WAYS[way]))
+    session = Session(options(tmp_path / "cut", **WAYS[way]))
+    take = session.trainer.step
+
+    def step(key, losses):
+        if session.trainer.steps == 4:
+            raise KeyboardInterrupt
+        return take(key, losses)
+
+    monkeypatch.setattr(session.trainer, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        session.go()
+    assert train(options(tmp_path / "cut", **WAYS[way]))["test_loss"] == whole["test_loss"]
+    assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
+    base = Session(options(tmp_path / "other", **WAYS[way])).language_model.model
+    assert not torch.equal(weights(tmp_path / "whole"), _flat(base))  # planted: training moved the weights
+
+
+def _flat(model):
+    from llm import checkpoint
+
+    return torch.cat([v.flatten().float() for _, v in sorted(checkpoint.weights(model).items())])
+
+
+def test_engines_train_alike_and_touched_rows_do_not(tmp_path):
+    found = {}
+    for way in ("plain", "in-forward", "paired", "touched"):
+        train(options(tmp_path / way, **WAYS[way]))
+        found[way] = weights(tmp_path / way)
+    assert torch.equal(found["in-forward"], found["paired"])
+    assert torch.allclose(found["plain"], found["paired"], atol=1e-5)
+    assert not torch.allclose(found["touched"], found["paired"], atol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["in-forward", "stochastic", "master"])
+def test_a_journal_alone_rebuilds_the_weights(way, tmp_path, capsys):
+    train(options(tmp_path / "run", **WAYS[way]))
+    assert main(["journal", "replay", str(tmp_path / "run")]) == 0
+
+
+def test_a_journal_of_touched_rows_wants_its_data(tmp_path, capsys):
+    train(options(tmp_path / "run", **WAYS["touched"]))
+    with pytest.raises(SystemExit):
+        main(["journal", "replay", str(tmp_path / "run")])
+    assert "touched" in capsys.readouterr().err
+
+
+def test_what_cannot_be_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="--engine in-forward"):
+        Session(options(tmp_path / "a", engine="plain", rounding="stochastic", dtype="bfloat16"))
+    with pytest.raises(ValueError, match="float16"):
+        Session(options(tmp_path / "b", rounding="stochastic", dtype="float16"))
+    with pytest.raises(ValueError, match="touched rows"):
+        Session(options(tmp_path / "c", rows="touched", objective="language-model"))
+    with pytest.raises(ValueError, match="Did you mean"):
+        Session(options(tmp_path / "d", engine="inforward"))
+
+
+def test_the_engine_is_chosen_by_size():
+    small, large = torch.nn.Linear(4, 4), torch.nn.Linear(4000, 4000, device="meta")
+    assert chosen_engine("auto", small) == "plain"
+    assert chosen_engine("auto", large) == "in-forward"  # not on a CPU
+    assert chosen_engine("paired", small) == "paired"
+
+
+def test_the_space_is_the_one_asked_for(tmp_path):
+    assert type(Session(options(tmp_path / "a")).trainer.space) is ModuleSpace
+    space = Session(options(tmp_path / "b", dtype="bfloat16", rounding="master")).trainer.space
+    assert isinstance(space, InForwardSpace) and space.reads == torch.bfloat16
+    assert all(p.dtype == torch.float32 for p in space.module.parameters())
+
+
+def test_rounding_is_compared_by_way(tmp_path):
+    given = ["--steps", "1", "--batch", "2", "--rates", "1e-6", "--max-tokens", "16"]
+    assert main(["rounding", *given, "--out", str(tmp_path)]) == 0
+    import json
+
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    found = {row["rounding"]: row for row in rows if row["kind"] == "motion"}
+    assert found["nearest"]["moved"] < 0.01 < found["stochastic"]["moved"] < found["float32 master"]["moved"]
+    assert found["float32 master"]["cosine"] > 0.999 > found["stochastic"]["cosine"] > 0
+    assert found["walk, nearest"]["length"] > 10  # the way to the points and back moves more than the step
