@@ -23,21 +23,28 @@ def in_parallel(take: Take, parts: int, device: torch.device) -> None:
         with torch.inference_mode(inference), torch.set_grad_enabled(grad):
             take()
 
-    helpers = [_pool(threads - 1).submit(share) for _ in range(1, threads)]
+    helpers: list[Future[None]] = []
     try:
+        helpers.extend(_pool(threads - 1).submit(share) for _ in range(1, threads))
         _alone(share)
     finally:
-        wait(helpers)
+        try:
+            wait(helpers)
+        finally:
+            wait(helpers)  # the interrupt may have come before the waiting
     for helper in helpers:
         helper.result()
 
 
-def wait(others: Sequence[Future[Any]]) -> None:
-    """Return when all have ended; an interrupt is raised then, so that nobody goes on writing behind the caller."""
+def wait(others: Sequence[Future[Any]], release: Callable[[], None] = lambda: None) -> None:
+    """Return when all have ended, who may wait for `release`; an interrupt is raised only then, so that nobody goes on
+    writing behind the caller.
+    """
     interrupt: BaseException | None = None
     for other in others:
         while not other.done():
             try:
+                release()
                 other.exception()
             except BaseException as error:  # this thread's, not the other's
                 interrupt = error
