@@ -48,8 +48,8 @@ def bits(tensor: Tensor) -> Tensor:
 
 
 class Net(nn.Module):
-    """An embedding, tied to the head or not; a frozen layer, one that is used twice, a buffer, bare parameters, a list of
-    them, and with `bias` biases. Segments of 1 to 12 width^2 entries.
+    """An embedding, tied to the head or not; a frozen layer, one that is used twice, a buffer, bare parameters, a list
+    of them, and with `bias` biases. Segments of 1 to 12 width^2 entries.
     """
 
     def __init__(

@@ -109,8 +109,8 @@ def test_sweeps_are_torchs(block, whole, rest, keep, owed, lines, points, amount
 @pytest.mark.parametrize("block", [1000, 5000])
 @pytest.mark.parametrize("rest", [1, 15])
 def test_a_last_block_that_is_too_small_is_torchs(block, rest, monkeypatch):
-    """torch draws fewer than 16 numbers in another way, so that torch does the whole parameter; its numbers are those of
-    the layout's blocks, each drawn by itself.
+    """torch draws fewer than 16 numbers in another way, so that torch does the whole parameter; its numbers are those
+    of the layout's blocks, each drawn by itself.
     """
     monkeypatch.setattr(layout, "BLOCK_SIZE", block)
     size = 2 * block + rest
