@@ -60,8 +60,7 @@ def test_fifty_steps_are_the_same_to_the_bit(engine, dtype, way, count, referenc
 @pytest.mark.parametrize(("way", "count"), [("native", 2), ("eager", 1)])
 def test_fifty_steps_of_the_plain_engine_differ_by_rounding(way, count, reference):
     """In float64 by 1e-12 or so. In float32 the way to a point and back rounds three times a step: at most 150 halves
-    of a unit in the last place of entries up to 4, 3.6e-5; the walk they make is shorter, and both differ far less than
-    the steps move.
+    of a unit in the last place of entries up to 4, 3.6e-5. The walk they make is shorter, and far less than the steps.
     """
     start = InForwardSpace(Net()).vector()
     for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 2e-5)):

@@ -160,7 +160,7 @@ class InForwardSpace(ModuleSpace):
 
         try:
             with self._displaced():
-                return in_two_threads(look) if meeting else [look(0)]
+                return in_two_threads(look, meeting.leave) if meeting else [look(0)]
         finally:
             self._torn = bool(self._tearing)
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, Protocol, TypeVar
@@ -138,26 +138,28 @@ class Meeting:
         self._changed.notify_all()
 
 
-def in_two_threads(work: Callable[[int], Result]) -> list[Result]:
+def in_two_threads(work: Callable[[int], Result], release: Callable[[], None]) -> list[Result]:
     """Return [work(0), work(1)], each in a thread of its own with half of torch's threads, under the same autocast.
 
-    Whatever is raised or interrupts, both have ended when this does.
+    Whatever is raised or interrupts, both have ended when this does: `release` lets the second one go on alone.
     """
     threads = torch.get_num_threads()
     half = max(1, threads // 2)
-    other = _worker().submit(_like_here(half, work), 1)
+    others: list[Future[Result]] = []
     try:
+        others.append(_worker().submit(_like_here(half, work), 1))
         torch.set_num_threads(half)
         mine = work(0)
     except OtherPointError:
-        other.result()  # raises what happened there
+        others[0].result()  # raises what happened there
         raise
     finally:
         try:
-            wait([other])
+            wait(others, release)
         finally:
+            wait(others, release)  # the interrupt may have come before the waiting
             torch.set_num_threads(threads)
-    return [mine, other.result()]
+    return [mine, others[0].result()]
 
 
 def _like_here(threads: int, work: Callable[[int], Result]) -> Callable[[int], Result]:

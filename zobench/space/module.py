@@ -169,7 +169,13 @@ class ModuleSpace(Space):
         self.settle_()
 
     def vector(self) -> Tensor:
-        """Return a copy of the parameters as one float64 vector, in the layout's order: for tests and small models."""
+        """Return a copy of the parameters as one float64 vector, in the layout's order: for tests and small models.
+
+        Raises:
+            RuntimeError: a sweep was interrupted before; the parameters are torn.
+        """
+        if self._torn:
+            raise RuntimeError(TORN)
         return torch.cat([p.detach().flatten().double().cpu() for p in self._parameters.values()])
 
     def unresolved_share(self, displacement: float) -> float:

@@ -23,18 +23,27 @@ def in_parallel(take: Take, parts: int, device: torch.device) -> None:
         with torch.inference_mode(inference), torch.set_grad_enabled(grad):
             take()
 
-    workers = [_pool(threads).submit(share) for _ in range(threads)]  # here torch would have to forget its own threads
-    wait(workers)
+    workers: list[Future[None]] = []  # on workers alone: here torch would have to stop and start its own threads
+    try:
+        workers.extend(_pool(threads).submit(share) for _ in range(threads))
+    finally:
+        try:
+            wait(workers)
+        finally:
+            wait(workers)  # the interrupt may have come before the waiting
     for worker in workers:
         worker.result()
 
 
-def wait(others: Sequence[Future[Any]]) -> None:
-    """Return when all have ended; an interrupt is raised then, so that nobody goes on writing behind the caller."""
+def wait(others: Sequence[Future[Any]], release: Callable[[], None] = lambda: None) -> None:
+    """Return when all have ended, who may wait for `release`; an interrupt is raised only then, so that nobody goes on
+    writing behind the caller.
+    """
     interrupt: BaseException | None = None
     for other in others:
         while not other.done():
             try:
+                release()
                 other.exception()
             except BaseException as error:  # this thread's, not the other's
                 interrupt = error
