@@ -75,8 +75,7 @@ def test_a_journal_alone_rebuilds_the_weights(way, tmp_path, capsys):
 
 def test_a_journal_of_touched_rows_wants_its_data(tmp_path, capsys):
     train(options(tmp_path / "run", **WAYS["touched"]))
-    with pytest.raises(SystemExit):
-        main(["journal", "replay", str(tmp_path / "run")])
+    assert main(["journal", "replay", str(tmp_path / "run")]) == 2
     assert "touched" in capsys.readouterr().err
 
 
@@ -112,6 +111,6 @@ def test_rounding_is_compared_by_way(tmp_path):
 
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     found = {row["rounding"]: row for row in rows if row["kind"] == "motion"}
-    assert found["nearest"]["moved"] < 0.01 < found["stochastic"]["moved"] < found["float32 master"]["moved"]
+    assert found["nearest"]["moved"] < 0.1 < found["stochastic"]["moved"] < found["float32 master"]["moved"]
     assert found["float32 master"]["cosine"] > 0.999 > found["stochastic"]["cosine"] > 0
     assert found["walk, nearest"]["length"] > 10  # the way to the points and back moves more than the step

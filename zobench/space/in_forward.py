@@ -156,11 +156,11 @@ class InForwardSpace(ModuleSpace):
             finally:
                 self._views.latest = None
                 if meeting:
-                    meeting.leave()
+                    meeting.leave(index)
 
         try:
             with self._displaced():
-                return in_two_threads(look, meeting.leave) if meeting else [look(0)]
+                return in_two_threads(look, partial(meeting.leave, 0)) if meeting else [look(0)]
         finally:
             self._torn = bool(self._tearing)
 
@@ -278,7 +278,7 @@ class _View:
             mine = self.meeting.over(self.index, Read(name, wanted), both, take)
             if mine is not None:
                 return mine
-            self.meeting.wait_for(name)
+            self.meeting.wait_for(self.index, name)
             with self.space._paying:  # the other thread reads something else, or nothing any more
                 self.space._pay([name])
         update, finish = self._owed_with(name)

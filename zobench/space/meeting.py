@@ -69,7 +69,7 @@ class Meeting:
         self._changed = threading.Condition()
         self._left = False
         self._entries: list[Entry] = []
-        self._reads = [0, 0]
+        self._reads, self._gone = [0, 0], [False, False]
 
     def over(self, index: int, read: Read, make: Callable[[], Work], take: Callable[[Job], None]) -> Tensor | None:
         """Return the target of thread `index`, filled by take(job) in whoever is here.
@@ -93,8 +93,8 @@ class Meeting:
         with self._changed:
             entry.active -= 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not entry.active or entry.failed)
-            if entry.failed:
+            self._changed.wait_for(lambda: not entry.active or entry.failed or self._gone[1 - index])
+            if entry.failed or entry.active:
                 raise OtherPointError("the other point of the pair failed")
             if not entry.finished:
                 work.finish()
@@ -120,15 +120,16 @@ class Meeting:
             self._changed.notify_all()
             return entry
 
-    def leave(self) -> None:
-        """Let the other thread go on alone where this one has not been."""
+    def leave(self, index: int) -> None:
+        """Say that thread `index` has ended: the other goes on alone where this one has not been."""
         with self._changed:
+            self._gone[index] = True
             self._leave()
 
-    def wait_for(self, name: str) -> None:
-        """Wait until nobody fills a parameter any more."""
+    def wait_for(self, index: int, name: str) -> None:
+        """Wait until the other thread does not fill a parameter any more."""
         with self._changed:
-            self._changed.wait_for(lambda: not any(e.active and not e.failed for e in self._named(name)))
+            self._changed.wait_for(lambda: self._gone[1 - index] or not any(e.active for e in self._named(name)))
 
     def _named(self, name: str) -> list[Entry]:
         return [entry for entry in self._entries if entry.read.name == name]
