@@ -135,6 +135,20 @@ def test_what_it_cannot_do_is_torchs(monkeypatch):
     assert native.available()
 
 
+def test_it_is_not_used_where_numbers_or_sums_differ():
+    library = native._library()
+
+    class Other:
+        """Planted: one function that does nothing."""
+
+        def __init__(self, broken: str) -> None:
+            for name in ("normals", "sweep"):
+                setattr(self, name, (lambda *_: 0) if name == broken else getattr(library, name))
+
+    assert native._agrees(Other("none"))
+    assert not native._agrees(Other("normals")) and not native._agrees(Other("sweep"))
+
+
 @pytest.mark.parametrize("kind", LAWS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_threads_share_the_blocks_and_change_no_bit(kind, dtype, monkeypatch):
