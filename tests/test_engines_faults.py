@@ -147,6 +147,17 @@ def test_a_sweep_that_breaks_off_is_whole_or_torn(engine, error, monkeypatch):
     assert outcomes == ({"torn"} if engine == "plain" else {"torn", "whole"})
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_law_that_refuses_has_torn_nothing(engine):
+    module = nn.Linear(1, 1).double().eval()
+    space = space_of(engine, module)
+    before = space.vector()
+    with pytest.raises(ValueError, match="no more than 2 directions"):
+        query(space, methods.make("orthogonal", n=3), lambda: module(torch.ones(1).double()).sum(), 1, ())
+    space.settle_()
+    assert torch.allclose(space.vector(), before, rtol=1e-12)
+
+
 class Late(InForwardSpace):
     """Planted: what is written is noted as paid only after the parameters are said to be whole."""
 
@@ -288,6 +299,7 @@ KEPT = {
     "data": lambda w: w.data,
     "an array": lambda w: w.numpy(),
     "a tensor of an array": lambda w: torch.from_numpy(w.numpy()),
+    "storage": lambda w: w.untyped_storage(),
     "flattened": lambda w: {"deep": [w.view(-1)[3:]]}["deep"][0],
 }
 
@@ -300,11 +312,12 @@ def test_a_displaced_parameter_that_is_kept_stays_what_it_was(engine, keep):
 
     def loss() -> float:
         kept = KEPT[keep](module.one.detach())
-        was = torch.as_tensor(kept).clone()
+        was = torch.tensor(list(kept)) if keep == "storage" else torch.as_tensor(kept).clone()
         first = module.one.data_ptr()
         for name in ("two", "gain", "two", "one", "two"):
             getattr(module, name).sum()
-        assert torch.equal(torch.as_tensor(kept), was)
+        now = torch.tensor(list(kept)) if keep == "storage" else torch.as_tensor(kept)
+        assert torch.equal(now, was)
         del kept
         module.gain.sum()
         other.append(module.two.data_ptr() != first)

@@ -195,7 +195,6 @@ class ModuleSpace(Space):
             forth[line] = forth.get(line, 0.0) + amount
         if self._torn:
             raise RuntimeError(TORN)
-        self._torn = True  # until the sweep is whole
         self._sweep(back, forth, shrink)
         self._displacement, self._torn = target, False
 
@@ -216,6 +215,7 @@ class ModuleSpace(Space):
             pairs = zip(self._directions.values(), amounts, strict=True)
             return Update(keep, [Drawn(draw, (kept * owed + moved,)) for draw, (owed, moved) in pairs])
 
+        self._torn = True  # until the sweep is whole and noted
         self._write(
             self._parameters if names is None else names,
             self._support,

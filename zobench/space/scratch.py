@@ -1,12 +1,13 @@
 """Memory for displaced parameters, used again as soon as nobody holds what was in it."""
 
+from operator import le
+from sys import getrefcount
 from typing import Any
 
 import torch
 from torch import Tensor
 
 _use_count: Any = getattr(torch._C, "_storage_Use_Count", None)
-UNHELD = 2  # the buffer itself, and the storage object that is asked
 
 
 class Scratch:
@@ -28,5 +29,14 @@ class Scratch:
 
 
 def _is_free(buffer: Tensor) -> bool:
-    """Whether no view of the buffer is left; where torch does not tell, none is taken to be free."""
-    return _use_count is not None and _use_count(buffer.untyped_storage()._cdata) <= UNHELD
+    """Whether no view of the buffer and no handle of its storage is left; where torch does not tell, it is not free."""
+    return _use_count is not None and all(map(le, _uses(buffer), UNHELD))
+
+
+def _uses(buffer: Tensor) -> tuple[int, int]:
+    """How many tensors hold the memory, and how many names the storage."""
+    storage = buffer.untyped_storage()
+    return _use_count(storage._cdata) if _use_count else 0, getrefcount(storage)
+
+
+UNHELD = _uses(torch.empty(1))
