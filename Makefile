@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
-    phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured
+    phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
 .PHONY: demo test oldest check soak fuzz install bench study figures clean
 
@@ -49,6 +49,8 @@ fuzz: $(READY)
 
 bench: $(READY)
 	$(RUN) -m synthetic bench
+	$(RUN) -m llm bench
+	$(RUN) -m llm profile
 
 # The rows under results/, made again under runs/: about an hour and a half on 2 cores, and it continues where it was interrupted.
 study: $(READY)
@@ -62,13 +64,17 @@ study: $(READY)
 	$(RUN) -m synthetic phase --out runs/results/phase
 	$(RUN) -m synthetic epsilon --out runs/results/epsilon
 	$(QUIET) $(RUN) -m llm noise --lines 100 --out runs/results/noise/tiny-opt-float32
+	$(RUN) -m llm bench --parts steps,memory,adapters --out runs/results/speed/opt-125m
+	$(RUN) -m llm bench --parts sweeps,scaling --out runs/results/speed/scaling
+	$(RUN) -m llm profile --out runs/results/speed/profile
+	$(RUN) -m llm rounding --steps 3 --rates 1e-6,1e-5,1e-4 --out runs/results/rounding/tiny-opt
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m llm study --task spam --forward-passes 1000 --backward-passes 100 \
 	    --rates 3e-5,1e-4,3e-4,1e-3 --first-order-rates 1e-4,1e-3,1e-2,1e-1 --test 330 --out runs/results/spam
 
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)
 	$(RUN) -m analysis report results/bias results/kernels results/converge results/design results/descent results/phase \
-	    results/epsilon results/noise results/spam/seeds --out build/report.html
+	    results/epsilon results/noise results/speed results/rounding results/spam/seeds --out build/report.html
 	cp $(addprefix build/report_figures/,$(addsuffix .png,$(SHOWN))) docs/
 	cp build/report_figures/finetuning-*.png docs/
 
@@ -76,7 +82,7 @@ install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[suites,llm,gguf,dev]"
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[suites,llm,gguf,adapters,dev]"
 	touch $(READY)
 
 clean:

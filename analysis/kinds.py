@@ -171,7 +171,7 @@ KINDS: dict[str, Kind] = {
         ("size", "dtype", "part", *_ENGINE),
     ),
     "motion": Kind(
-        _BENCH,
+        "python -m llm rounding",
         ("model", "dtype", "rounding", "step", "moved", "cosine"),
         ("engine", "lr", "length"),
         ("model", "dtype", "rounding", "engine"),

@@ -1,9 +1,12 @@
 """Training runs on every engine, and continues and replays on it to the bit."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from llm import checkpoint
 from llm.__main__ import main
 from llm.train import Session, TrainOptions, train
 from llm.zeroth_order import chosen_engine
@@ -52,8 +55,6 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(way, tmp_path, monkeypa
 
 
 def _flat(model):
-    from llm import checkpoint
-
     return torch.cat([v.flatten().float() for _, v in sorted(checkpoint.weights(model).items())])
 
 
@@ -107,10 +108,8 @@ def test_the_space_is_the_one_asked_for(tmp_path):
 def test_rounding_is_compared_by_way(tmp_path):
     given = ["--steps", "1", "--batch", "2", "--rates", "1e-6", "--max-tokens", "16"]
     assert main(["rounding", *given, "--out", str(tmp_path)]) == 0
-    import json
-
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     found = {row["rounding"]: row for row in rows if row["kind"] == "motion"}
-    assert found["nearest"]["moved"] < 0.1 < found["stochastic"]["moved"] < found["float32 master"]["moved"]
+    assert found["nearest"]["moved"] < found["stochastic"]["moved"] < 0.1 < found["float32 master"]["moved"]
     assert found["float32 master"]["cosine"] > 0.999 > found["stochastic"]["cosine"] > 0
     assert found["walk, nearest"]["length"] > 10  # the way to the points and back moves more than the step
