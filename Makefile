@@ -66,6 +66,8 @@ study: $(READY)
 	$(QUIET) $(RUN) -m llm noise --lines 100 --out runs/results/noise/tiny-opt-float32
 	$(RUN) -m llm bench --parts steps,memory,adapters --out runs/results/speed/opt-125m
 	$(RUN) -m llm bench --parts sweeps,scaling --out runs/results/speed/scaling
+	$(RUN) -m llm bench --parts steps --size opt-10m --dtype bfloat16 --repetitions 3 --laws gaussian \
+	    --out runs/results/speed/opt-10m-bfloat16
 	$(RUN) -m llm profile --out runs/results/speed/profile
 	$(RUN) -m llm rounding --steps 3 --rates 1e-6,1e-5,1e-4 --out runs/results/rounding/tiny-opt
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m llm study --task spam --forward-passes 1000 --backward-passes 100 \
