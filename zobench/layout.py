@@ -65,7 +65,10 @@ class Layout:
     @cached_property
     def blocks_of(self) -> dict[str, tuple[Block, ...]]:
         """The blocks of each segment."""
-        return {s.name: tuple(block for block in self.blocks if block.segment is s) for s in self.segments}
+        found: dict[str, list[Block]] = {segment.name: [] for segment in self.segments}
+        for block in self.blocks:
+            found[block.segment.name].append(block)
+        return {name: tuple(blocks) for name, blocks in found.items()}
 
     def _cut(self) -> Iterator[Block]:
         offset = 0

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from llm import zeroth_order
 from llm.models import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
 from llm.touched import touched_rows
-from zobench import InForwardSpace, ModuleSpace, derive, methods, query, streams
+from zobench import ModuleSpace, derive, methods, query, streams
 
 SIZES = {  # hidden, layers, heads, vocabulary
     "opt-1m": (64, 4, 4, 8192),
@@ -19,10 +19,10 @@ SIZES = {  # hidden, layers, heads, vocabulary
     "opt-125m": (768, 12, 12, 50272),
     "opt-350m": (1024, 24, 16, 50272),
 }
-ENGINES: dict[str, Callable[[Any], ModuleSpace]] = {
-    "plain": ModuleSpace,
-    "in-forward": partial(InForwardSpace, deferred=True),
-    "in-forward, paired": partial(InForwardSpace, paired=True, deferred=True),
+ENGINES: dict[str, Callable[[Any], ModuleSpace]] = {  # those of training, under the names that rows have
+    "plain": zeroth_order.ENGINES["plain"],
+    "in-forward": zeroth_order.ENGINES["in-forward"],
+    "in-forward, paired": zeroth_order.ENGINES["paired"],
 }
 
 
