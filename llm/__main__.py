@@ -4,11 +4,12 @@ import sys
 from collections.abc import Sequence
 
 from llm import bench, evaluate, journal, listing, noise_report, pretrain, profile, rounding, study, train
+from llm.training.options import TrainOptions
 from zobench.options import run_command
 
 COMMANDS = {
     "list": (listing.ListOptions, listing.run),
-    "train": (train.TrainOptions, train.run),
+    "train": (TrainOptions, train.run),
     "evaluate": (evaluate.EvaluateOptions, evaluate.run),
     "study": (study.StudyOptions, study.run),
     "noise": (noise_report.NoiseOptions, noise_report.run),

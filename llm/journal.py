@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from llm import checkpoint, models
-from llm.past import CHECKPOINTS, fingerprint, journal_of
-from llm.zeroth_order import ZerothOrder, rounded
+from llm import models
+from llm.training import checkpoint
+from llm.training.past import CHECKPOINTS, fingerprint, journal_of
+from llm.training.zeroth_order import ZerothOrder, rounded
 from zobench.identity import restore
 from zobench.journal import Contents, Record, describe, differing, read
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from llm import models, tasks
-from llm.first_order import FIRST_ORDER
+from llm.training.first_order import FIRST_ORDER
 from zobench import methods
 from zobench.options import option
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llm import models, objective, tasks
 from llm.models import DTYPES
-from llm.zeroth_order import make_space
+from llm.training.zeroth_order import make_space
 from zobench import Estimator, derive, methods, query, streams
 from zobench.naming import require_known
 from zobench.options import option

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from llm import tasks
-from llm.first_order import FIRST_ORDER
-from llm.train import TrainOptions, check_method, train
+from llm.train import train
+from llm.training.first_order import FIRST_ORDER
+from llm.training.options import TrainOptions
+from llm.training.trainer import check_method
 from zobench import AutoEpsilon, methods
 from zobench.auto import Choice
 from zobench.options import option

@@ -28,10 +28,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm import checkpoint, models, train
+from llm import models
 from llm.journal import main as journal_command
-from llm.past import fingerprint, header
-from llm.train import Session, TrainOptions, open_record
+from llm.training import checkpoint, session
+from llm.training.options import TrainOptions
+from llm.training.past import fingerprint, header
+from llm.training.record import open_record, require_rows
+from llm.training.session import Session
 from zobench import ModuleSpace, derive, journal_format
 from zobench.journal import Journal, Record, describe, read
 from zobench.options import run_command
@@ -191,7 +194,7 @@ def data_files(work: Path, tally: Tally, examples: int, drawn: random.Random) ->
 
     def split(task: str) -> bool:
         argv = ["--task", task, "--data", str(folder), *arguments_of(QUICK)]
-        return command(argv, lambda options: train._split(options) and None)
+        return command(argv, lambda options: session.split_of(options) and None)
 
     def tsv(data: bytes) -> None:
         (folder / "train.tsv").write_bytes(data)
@@ -377,7 +380,7 @@ def folders(work: Path, tally: Tally, examples: int, drawn: random.Random) -> No
     kept = {name: (out / name).read_bytes() for name in ("rows.jsonl", "config.toml", "environment.json")}
 
     def opened() -> bool:
-        train._require_rows(open_record(options))
+        require_rows(open_record(options))
         return True
 
     damage = [("rows.jsonl", kept["rows.jsonl"] + f"{row}\n".encode()) for row in ODD_ROWS]

@@ -24,8 +24,9 @@ import torch
 from transformers import OPTConfig, OPTForCausalLM
 
 from llm import models
-from llm.train import TrainOptions, train
-from llm.zeroth_order import ZerothOrder
+from llm.train import train
+from llm.training.options import TrainOptions
+from llm.training.zeroth_order import ZerothOrder
 from zobench.journal import read
 
 RUN = {"method": "kerzoo:n=2", "steps": 14, "lr": 1e-3, "batch": 4, "train": 20, "dev": 10, "test": 10}

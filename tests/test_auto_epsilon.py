@@ -12,7 +12,7 @@ from test_suites import rows
 from torch import nn
 
 import zobench
-from llm.zeroth_order import ZerothOrder
+from llm.training.zeroth_order import ZerothOrder
 from synthetic import problems
 from synthetic.__main__ import main
 from synthetic.epsilon import Cell, EpsilonOptions

@@ -14,14 +14,17 @@ import pytest
 import torch
 from torch import nn
 
-from llm import checkpoint, models
+from llm import models
 from llm.__main__ import main
-from llm.faults import Watch
-from llm.first_order import FirstOrder
 from llm.journal import main as journal
 from llm.objective import Objective
-from llm.train import Session, TrainOptions, train
-from llm.zeroth_order import ZerothOrder
+from llm.train import train
+from llm.training import checkpoint
+from llm.training.faults import Watch
+from llm.training.first_order import FirstOrder
+from llm.training.options import TrainOptions
+from llm.training.session import Session
+from llm.training.zeroth_order import ZerothOrder
 from zobench import AutoEpsilon, Combination, InForwardSpace, ModuleSpace, Term, derive, methods
 from zobench.journal import Record, read
 

@@ -9,7 +9,8 @@ import pytest
 
 from llm import models
 from llm.__main__ import main
-from llm.train import Session, TrainOptions
+from llm.training.options import TrainOptions
+from llm.training.session import Session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

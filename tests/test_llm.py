@@ -13,7 +13,9 @@ from llm.__main__ import main
 from llm.models import LanguageModel
 from llm.objective import Encoded, Measured, Objective, calibrated_accuracy
 from llm.tasks import Example
-from llm.train import Session, TrainOptions, train
+from llm.train import train
+from llm.training.options import TrainOptions
+from llm.training.session import Session
 from zobench import SGD, FlatSpace, ModuleSpace, derive, methods, query
 from zobench.journal import read
 

@@ -22,7 +22,8 @@ from llm.objective import (
 )
 from llm.objective.measured import parts
 from llm.tasks import Example
-from llm.train import Session, TrainOptions
+from llm.training.options import TrainOptions
+from llm.training.session import Session
 from zobench.naming import UnknownNameError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

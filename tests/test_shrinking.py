@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import zobench
-from llm.zeroth_order import ZerothOrder
+from llm.training.zeroth_order import ZerothOrder
 from zobench import (
     CentralStencil,
     FlatSpace,

@@ -9,7 +9,8 @@ from llm import listing, tasks
 from llm.__main__ import main
 from llm.tasks import Example, Item, Pools, Sizes, Task
 from llm.tasks.published import PUBLISHED
-from llm.train import TrainOptions, train
+from llm.train import train
+from llm.training.options import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from llm import checkpoint
 from llm.__main__ import main
-from llm.train import Session, TrainOptions, train
-from llm.zeroth_order import chosen_engine
+from llm.train import train
+from llm.training import checkpoint
+from llm.training.options import TrainOptions
+from llm.training.session import Session
+from llm.training.zeroth_order import chosen_engine
 from zobench import InForwardSpace, ModuleSpace
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm import zeroth_order
 from llm.models import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
-from llm.touched import touched_rows
+from llm.training import zeroth_order
+from llm.training.touched import touched_rows
 from zobench import ModuleSpace, derive, methods, query, streams
 
 SIZES = {  # hidden, layers, heads, vocabulary

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from llm import checkpoint
-from llm.zeroth_order import ZerothOrder
+from llm.training import checkpoint
+from llm.training.zeroth_order import ZerothOrder
 from zobench.journal import FREE, Journal, JournalError, Record, describe, require_replayable
 from zobench.records import Row, environment, within
 
 if TYPE_CHECKING:
-    from llm.train import Session
+    from llm.training.session import Session
 
 JOURNAL, CHECKPOINTS = "journal.bin", "checkpoints"
 ENVIRONMENT = ("zobench", "python", "torch", "commit", "cpu", "gpu")
@@ -162,7 +162,7 @@ def header(session: "Session") -> dict[str, Any]:
         "device": options.device,
         "weights": fingerprint(session.language_model.model),
         "data": data_fingerprint(session),
-        "keys": {name: list(names) for name, names in session.names.items()},
+        "keys": {name: list(names) for name, names in session.keys.items()},
         "environment": {name: found[name] for name in ENVIRONMENT},
     }
     return about | ({"layout": describe(trainer.space.layout)} if isinstance(trainer, ZerothOrder) else {})

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from llm.models import DTYPES
-from llm.realised import Realised, measure, sample
+from llm.training.realised import Realised, measure, sample
 from zobench import SGD, AutoEpsilon, Combination, Estimator, InForwardSpace, ModuleSpace
 from zobench.auto import Choice
 from zobench.estimator import Told

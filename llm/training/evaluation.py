@@ -1,0 +1,80 @@
+"""What is measured of the model on its way: before, between and after the steps."""
+
+import math
+from typing import TYPE_CHECKING
+
+from llm.objective import Encoded, Measured, calibrated_accuracy, chance_accuracy
+from zobench.records import Row
+
+if TYPE_CHECKING:
+    from llm.training.session import Session
+
+BASELINES = ("chance", "zero-shot", "calibrated zero-shot")
+
+
+class Evaluations:
+    """The evaluations of a session and their rows; those that its record holds are not repeated.
+
+    `said` is a word about the last one for the progress bar, `last` the step of the last that is recorded.
+    """
+
+    def __init__(self, session: "Session") -> None:
+        self.session, self.record, self.said = session, session.record, ""
+        self.last = max((row["step"] for row in self.record.find(kind="evaluation")), default=0)
+        self._losses: list[float] = []
+
+    def baselines(self) -> None:
+        """Measure what the model can do before the first step."""
+        missing = [name for name in BASELINES if not self.record.find(kind="baseline", name=name)]
+        if not missing:
+            return
+        data = self.session.data
+        train, dev, test = (self._measure(part) for part in (data.train, data.dev, data.test))
+        parts = (("dev_accuracy", dev), ("test_accuracy", test))
+        values = {
+            "chance": {name: chance_accuracy(train, part) for name, part in parts},
+            "zero-shot": {name: part.accuracy for name, part in parts},
+            "calibrated zero-shot": {name: calibrated_accuracy(train, part) for name, part in parts},
+        }
+        for name in missing:
+            row = {"name": name, **self.session.names(), **values[name], "test_examples": len(data.test)}
+            self.record.append({"kind": "baseline", **row})
+
+    def see(self, step: int, loss: float) -> None:
+        """Take note of the training loss of a step."""
+        if step >= self.last:
+            self._losses.append(loss)
+
+    def at(self, step: int) -> None:
+        """Measure dev, unless that was done at this step."""
+        if self.record.find(kind="evaluation", step=step):
+            return
+        self.session.trainer.settle()
+        found = self._measure(self.session.data.dev)
+        train_loss = sum(self._losses) / len(self._losses) if self._losses else None
+        self._losses.clear()
+        row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy, **found.named("dev")}
+        self.session.past.sync()
+        about = {**self.session.names(), **self.session.cost()}
+        self.record.append({"kind": "evaluation", "step": step, **about, **row})
+        self.said = f"dev loss {found.loss:.3f} {found.metric} {found.accuracy:.1%}"
+
+    def final(self) -> Row:
+        """Measure test, keep the final row and return it."""
+        session = self.session
+        session.trainer.settle()
+        test = self._measure(session.data.test)
+        evaluations = self.record.find(kind="evaluation")
+        best = min(evaluations, key=lambda row: math.inf if row["dev_loss"] is None else row["dev_loss"])
+        row = {name: evaluations[-1][name] for name in ("dev_loss", "dev_accuracy")}
+        row |= {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_examples": len(session.data.test)}
+        row |= {**test.named("test"), "best_step": best["step"], "status": session.status(test.loss)}
+        row |= {"weights": session.language_model.weights, "skipped": session.watch.skipped}
+        about = {**session.names(), **session.cost()}
+        self.record.append({"kind": "final", "step": session.trainer.steps, **about, **row})
+        dev = math.nan if row["dev_accuracy"] is None else row["dev_accuracy"]
+        print(f"{session.options.method}: dev {test.metric} {dev:.1%}, test {test.accuracy:.1%} ({row['status']})")
+        return row
+
+    def _measure(self, examples: list[Encoded]) -> Measured:
+        return self.session.objective.measure(examples)

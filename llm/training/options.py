@@ -1,0 +1,76 @@
+"""The options of a training run."""
+
+from dataclasses import dataclass
+
+from llm import objective, tasks
+from llm.training.trainer import check_method
+from llm.training.zeroth_order import ENGINES
+from zobench.naming import require_known
+from zobench.options import option
+
+ROWS = ("all", "touched")
+ROUNDING = ("nearest", "stochastic", "master")
+MOST_STEPS = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Options of `python -m llm train`; `seconds` in rows are those of the steps, without evaluations."""
+
+    model: str = option("tiny-opt", "tiny-opt, smollm2-135m-instruct, a hub id, a folder or a .gguf file")
+    task: str = option("spam", tasks.HELP)
+    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
+    objective: str = option("task", f"what is minimised: {objective.HELP}")
+    method: str = option("mezo", "mezo, kerzoo, forward, richardson, coordinate (name:option=value...), sgd, adamw")
+    steps: int = option(500, "optimisation steps")
+    lr: float = option(1e-4, "learning rate")
+    epsilon: float | str = option(1e-3, "displacement of the zeroth-order methods, or auto")
+    schedule: str = option("constant", "constant, linear or cosine")
+    warmup: int = option(0, "steps of linear warm-up")
+    weight_decay: float = option(0.0, "decoupled weight decay, not on biases and norms")
+    batch: int = option(16, "examples a step")
+    train: int | None = option(None, "training examples; without it the task's usual number")
+    dev: int | None = option(None, "development examples; without it the task's usual number")
+    test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
+    max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
+    bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
+    eval_every: int = option(50, "steps between evaluations on dev")
+    seed: int = option(0, "names the split, the minibatches and the directions")
+    device: str = option("cpu", "cpu, cuda, cuda:1, ...")
+    dtype: str = option("float32", "float32, bfloat16 or float16")
+    engine: str = option("auto", "plain, in-forward, paired (in-forward, both points at once), or auto by size")
+    rows: str = option("all", "embedding rows with directions: all, or touched: those that the minibatch reads")
+    rounding: str = option("nearest", "of steps in 16 bits: nearest, stochastic, or master (weights kept in float32)")
+    save: bool = option(True, "write the tuned weights to <out>/model")
+    journal: bool = option(True, "keep what each step did, so that an interrupted run continues where it was")
+    checkpoint_every: int = option(1000, "steps between checkpoints, the last two of which are kept; 0: none")
+    resume: bool = option(True, "continue what --out holds; --no-resume refuses a folder that holds something")
+    max_skipped: int = option(10, "steps in a row whose losses are not finite, after which training stops")
+    diverged_at: float = option(5.0, "mean loss over the window, in start losses, from which a run counts as diverged")
+    diverged_window: int = option(50, "steps of that window")
+    trust_remote_code: bool = option(False, "run the Python code that comes with a model")
+    provenance: str = option("live", "a word about where the rows come from, shown in reports")
+    out: str = option("runs/train", "folder of the results; an interrupted run continues there")
+
+
+def check(options: TrainOptions) -> None:
+    """Refuse what cannot work before anything is loaded."""
+    check_method(options.method)
+    require_known(options.engine, ("auto", *ENGINES), "engine")
+    require_known(options.rows, ROWS, "choice of rows")
+    require_known(options.rounding, ROUNDING, "rounding")
+    if options.steps < 1 or options.batch < 1 or options.eval_every < 1:
+        raise ValueError(
+            f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"
+        )
+    if options.max_skipped < 1 or options.diverged_window < 1 or options.checkpoint_every < 0:
+        raise ValueError(
+            f"max_skipped {options.max_skipped}, diverged_window {options.diverged_window}, checkpoint_every "
+            f"{options.checkpoint_every}: give 1 or more, and 0 or more for checkpoint_every"
+        )
+    if not options.diverged_at > 1:
+        raise ValueError(f"diverged_at is {options.diverged_at}: give a factor above 1")
+    if options.steps > MOST_STEPS:
+        raise ValueError(f"steps is {options.steps}: a journal counts to {MOST_STEPS}")
+    if options.train is not None and options.batch > options.train:
+        raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")

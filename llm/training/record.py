@@ -1,0 +1,43 @@
+"""The record of a training run: when a folder may be continued, and what its rows must have for that."""
+
+import sys
+from dataclasses import asdict
+
+from tqdm import tqdm
+
+from llm.training.options import TrainOptions
+from zobench.records import Row, Run
+
+NUMBERS = {
+    "evaluation": ("step", "dev_loss", "dev_accuracy"),
+    "step": ("step", "train_loss", "seconds"),
+    "skipped": ("step", "train_loss", "seconds"),
+}
+
+
+def open_record(options: TrainOptions) -> Run:
+    """Return the record of a run; where it is kept, when its checkpoints are written and that it is continued are no
+    part of its identity.
+    """
+    return Run(options.out, _config(options), defaults=_config(TrainOptions()), free=("out", "checkpoint_every"))
+
+
+def _config(options: TrainOptions) -> Row:
+    return {"command": "train", **asdict(options), "resume": None}
+
+
+def require_rows(record: Run) -> None:
+    """Refuse rows that a run would go on from, but that lack what it needs of them."""
+    for number, row in enumerate(record.rows, 1):
+        for name in NUMBERS.get(str(row.get("kind")), ()):
+            value = row.get(name, "nothing")
+            good = type(value) is int and value >= 0 if name == "step" else type(value) in (int, float, type(None))
+            if not good:
+                raise ValueError(
+                    f"{record.folder / 'rows.jsonl'}:{number}: {name} is {value!r}: mend or remove the line"
+                )
+
+
+def tell(text: str) -> None:
+    """Tell the user something that is no result, above a progress bar."""
+    tqdm.write(text, file=sys.stderr)

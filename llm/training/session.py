@@ -1,0 +1,224 @@
+"""A training run: a model, its data, what takes the steps, and everything that is kept of them."""
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from llm import models, objective, tasks
+from llm.objective import Encoded
+from llm.training.evaluation import Evaluations
+from llm.training.faults import Watch
+from llm.training.first_order import FIRST_ORDER
+from llm.training.options import TrainOptions, check
+from llm.training.past import Past
+from llm.training.realised import Realised
+from llm.training.record import open_record, require_rows, tell
+from llm.training.signals import interruptible
+from llm.training.touched import touched_rows
+from llm.training.trainer import make_trainer
+from zobench import derive, streams
+from zobench.journal import Record
+from zobench.lock import lock
+from zobench.records import Row
+from zobench.space import require_reproducible
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The encoded examples of a run."""
+
+    train: list[Encoded]
+    dev: list[Encoded]
+    test: list[Encoded]
+
+
+class Session:
+    """One run: everything is checked before the folder of results is touched, and before long work starts."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        check(options)
+        self.task = tasks.find(options.task)
+        chosen = objective.choose(options.objective, self.task)
+        split = split_of(options)
+        self.options = options = sized(options, split)
+        check(options)
+        held = "float32" if options.rounding == "master" else options.dtype
+        self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
+        self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
+        if options.method in FIRST_ORDER and not self.objective.differentiable:
+            raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
+        self.data = Data(*(self.objective.encode(part) for part in split))
+        self.trainer = make_trainer(options, self.language_model, self._touched if options.rows == "touched" else None)
+        if options.rows == "touched" and options.method not in FIRST_ORDER:
+            self._touched(0)  # whether the objective allows it
+        self.start_loss = require_reproducible(lambda: self.objective.losses(self.minibatch(0)))
+        if not math.isfinite(self.start_loss):
+            raise ValueError(
+                f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
+            )
+        self._open(split.notes)
+
+    def _open(self, notes: Sequence[str]) -> None:
+        """Take the folder of results."""
+        options = self.options
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+        self._lock = lock(options.out)
+        self.record = open_record(options)
+        self._note(notes)
+        self.watch = Watch(self.start_loss, options.max_skipped, options.diverged_at, options.diverged_window)
+        self.past = Past(self)
+        self.seconds = 0.0
+        require_rows(self.record)
+        self.evaluations = Evaluations(self)
+        self._rows_to = 1 + max((row["step"] for row in self.past.rows()), default=-1)
+
+    @property
+    def keys(self) -> dict[str, tuple[str, int]]:
+        """What the keys of the steps are derived from."""
+        return {"key": ("directions", self.options.seed), "minibatch": ("minibatch", self.options.seed)}
+
+    def _note(self, notes: Sequence[str]) -> None:
+        """Print what was not as usual with the data, and keep it in rows."""
+        for note in notes:
+            print(note)
+            if not self.record.find(kind="note", note=note):
+                self.record.append({"kind": "note", "note": note})
+
+    def minibatch(self, step: int) -> list[Encoded]:
+        """Return the examples of a step: drawn by the seed and the step, the same for every method."""
+        order = streams.uniform(derive(*self.keys["minibatch"], step), (len(self.data.train),)).argsort()
+        return [self.data.train[i] for i in order[: self.options.batch].tolist()]
+
+    def _touched(self, step: int) -> dict[str, list[int]]:
+        return touched_rows(self.objective, self.minibatch(step))
+
+    def go(self) -> None:
+        """Run, or continue, to the final row. An interruption keeps what was measured and can be continued.
+
+        Raises:
+            OSError: no space, or the folder cannot be written: what was reached is kept.
+        """
+        try:
+            self.evaluations.baselines()
+            first = self.past.resume()
+            with interruptible() as interrupted, self._bar(first) as bar:
+                for step in bar:
+                    if self.watch.exhausted:
+                        break
+                    if step % self.options.eval_every == 0:
+                        self.evaluations.at(step)
+                    self._step(step, bar)
+                    if interrupted():
+                        self.past.checkpoint()
+                        raise KeyboardInterrupt
+            self._finish()
+        finally:
+            self.past.close()
+            self._lock.release()
+
+    def _bar(self, first: int) -> Any:
+        return tqdm(
+            range(first, self.options.steps), initial=first, total=self.options.steps, unit="step", mininterval=1.0
+        )
+
+    def _step(self, step: int, bar: Any) -> None:
+        try:
+            batch = self.minibatch(step)
+            self.trainer.watched = step % self.options.eval_every == 0
+            began = time.perf_counter()
+            record = self.trainer.step(derive(*self.keys["key"], step), lambda: self.objective.losses(batch))
+            seconds = time.perf_counter() - began
+            record = record._replace(minibatch=derive(*self.keys["minibatch"], step), seconds=seconds)
+            self.past.append(record)
+        except Exception as error:
+            self._fail(step, error)
+            raise
+        self.see(record, self.trainer.realised)
+        bar.set_postfix_str(f"train loss {record.loss:.3f} {self.evaluations.said}", refresh=False)
+
+    def see(self, record: Record, realised: Realised | None = None) -> None:
+        """Take note of a step that was taken or repeated: what it cost, its row, and what it says of the run's
+        health.
+        """
+        if realised and realised.noise and not self.record.find(kind="rounding"):
+            self.record.append({"kind": "rounding", "step": record.step, **self.names(), **realised._asdict()})
+            tell(
+                f"training is rounding noise: {realised.moved:.1%} of the weights moved, and the cosine of the "
+                f"intended and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"
+            )
+        self.seconds += record.seconds
+        self.watch.see(record)
+        if not record.skipped:
+            self.evaluations.see(record.step, record.loss)
+        if record.step >= self._rows_to and (self.options.journal or record.skipped):
+            self.record.append(self._row(record) | (realised._asdict() if realised else {}), sync=record.skipped)
+        if self.watch.diverged and not self.record.find(kind="divergence"):
+            about = {"mean_loss": self.watch.mean, "limit": self.watch.limit, "steps": self.watch.window}
+            self.record.append({"kind": "divergence", "step": record.step, **self.names(), **about})
+            tell(self.watch.warning())
+
+    def _row(self, record: Record) -> Row:
+        row = {"step": record.step, **self.cost(), "train_loss": record.loss, "lr": record.lr}
+        extra = record.extra or {}
+        if "choice" in extra:
+            row |= {"epsilon": extra["choice"][0], "choice": extra["choice"]}
+        if record.skipped:
+            return {"kind": "skipped", **row, **self.names(), "reason": extra["reason"]}
+        return {"kind": "step", **row}
+
+    def _fail(self, step: int, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # a full disk takes no row about itself
+            self.record.append({"kind": "failure", "step": step, **self.names(), "reason": reason})
+
+    def _finish(self) -> None:
+        if self.watch.exhausted:
+            tell(self.watch.advice())
+        self.evaluations.at(self.trainer.steps)
+        if self.options.save:
+            self.trainer.settle()
+            models.save(self.language_model, self.record.folder / "model")
+        self.evaluations.final()
+
+    def status(self, loss: float) -> str:
+        """Return "diverged" or "ok", by the steps and a loss at the end of them."""
+        bad = self.watch.exhausted or self.watch.diverged or not math.isfinite(loss)
+        return "diverged" if bad or self.watch.skipped == self.options.steps else "ok"
+
+    def names(self) -> Row:
+        """Return what every row says of the run."""
+        options = self.options
+        return {
+            "model": Path(options.model).name if Path(options.model).exists() else options.model,
+            "task": self.task.name,
+            "method": options.method,
+            "estimator": self.trainer.identity,
+            "seed": options.seed,
+            "lr": options.lr,
+            "provenance": options.provenance,
+        }
+
+    def cost(self) -> Row:
+        """Return what the steps so far have cost."""
+        return {
+            "forward_passes": self.trainer.forward_passes,
+            "backward_passes": self.trainer.backward_passes,
+            "seconds": self.seconds,
+        }
+
+
+def split_of(options: TrainOptions) -> tasks.Split:
+    """Return the examples that the options name."""
+    task = tasks.find(options.task)
+    return tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
+
+
+def sized(options: TrainOptions, split: tasks.Split) -> TrainOptions:
+    """The options with the sizes of the splits, so that config.toml is complete."""
+    return replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))

@@ -1,0 +1,42 @@
+"""What takes the steps of a named method."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from llm.models import LanguageModel
+from llm.training.first_order import FIRST_ORDER, FirstOrder
+from llm.training.zeroth_order import ZerothOrder, rounded
+from zobench import methods, schedule
+from zobench.naming import require_known
+
+if TYPE_CHECKING:
+    from llm.training.options import TrainOptions
+
+Trainer = ZerothOrder | FirstOrder
+
+
+def check_method(text: str) -> None:
+    """Raise ValueError unless the text names a zeroth-order method with its options, or a first-order one."""
+    name, _, extra = text.partition(":")
+    require_known(name, [method.name for method in methods.table()] + list(FIRST_ORDER), "method")
+    if name not in FIRST_ORDER:
+        methods.parse(text)
+    elif extra:
+        raise ValueError(f"method {text!r}: {name} has no options of its own")
+
+
+def make_trainer(
+    options: "TrainOptions", language_model: LanguageModel, touched: Callable[[int], dict[str, list[int]]] | None = None
+) -> Trainer:
+    """Return what takes the steps of the named method.
+
+    Raises:
+        ValueError: an option of the method is out of range, or epsilon is below the resolution of the weights.
+    """
+    rate = schedule(options.schedule, options.lr, options.steps, options.warmup)
+    if options.method in FIRST_ORDER:
+        return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
+    estimator = methods.parse(options.method, epsilon=options.epsilon)
+    engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
+    how = rounded(options.rounding, options.dtype)
+    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how, touched)
