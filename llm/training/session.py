@@ -17,7 +17,7 @@ from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
 from llm.training.first_order import FIRST_ORDER
 from llm.training.options import TrainOptions, check
-from llm.training.past import Past, fingerprint
+from llm.training.past import Past
 from llm.training.realised import Realised
 from llm.training.record import open_record, require_rows, tell
 from llm.training.signals import interruptible
@@ -51,7 +51,6 @@ class Session:
         check(options)
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
-        self.frozen = fingerprint(self.language_model.model) if options.adapter else None
         self.language_model = adapt(self.language_model, options.adapter, options.seed)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
