@@ -19,6 +19,8 @@ TINY_OPT = Path(__file__).parent / "tiny_opt"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 SMOLLM2 = "smollm2-135m-instruct"
 NAMED = ("tiny-opt", SMOLLM2)
+ORIGIN = "zobench_weights"
+"""Key of a saved configuration."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,8 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
         raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {error}") from error
     if gguf:
         _forget_quantisation(model)
+    origin = getattr(model.config, ORIGIN, None)
+    weights = f"{weights}: {origin}" if isinstance(origin, str) else weights
     return LanguageModel(name, model.to(place).eval(), tokenizer, weights)
 
 
@@ -91,13 +95,15 @@ def _needs_code(error: Exception, trusted: bool) -> str:
 
 
 def save(language_model: LanguageModel, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back.
+    """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back, and says
+    of its weights where they came from.
 
     Raises:
         OSError: no space, or the like; what was in the folder before is kept.
     """
     partial = folder.with_name(folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
+    setattr(language_model.model.config, ORIGIN, language_model.weights)
     try:
         language_model.model.save_pretrained(partial)
         language_model.tokenizer.save_pretrained(partial)

@@ -35,6 +35,7 @@ class TrainOptions:
     max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
     bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
     eval_every: int = option(50, "steps between evaluations on dev")
+    baselines: bool = option(True, "measure the untouched model on all splits first")
     seed: int = option(0, "names the split, the minibatches and the directions")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")

@@ -105,7 +105,8 @@ class Session:
             OSError: no space, or the folder cannot be written: what was reached is kept.
         """
         try:
-            self.evaluations.baselines()
+            if self.options.baselines:
+                self.evaluations.baselines()
             first = self.past.resume()
             with interruptible() as interrupted, self._bar(first) as bar:
                 for step in bar:
