@@ -32,17 +32,16 @@ def run(options: CompareOptions) -> None:
     record = Run(options.out, {"command": "compare", **asdict(options)}, free=("out", "data"))
     study = Study(plan, record, options.provenance)
     rates = {arm: study.rate(arm) for arm in plan.arms}
-    for task, seed in rounds(plan):
-        for arm in plan.arms:
-            row = study.train(arm, rates[arm], task, seed)
-            print(f"{task}, seed {seed}, {arm}: test {row['test_accuracy']:.1%}")
+    for seed, task, arm in rounds(plan):
+        row = study.train(arm, rates[arm], task, seed)
+        print(f"{task}, seed {seed}, {arm}: test {row['test_accuracy']:.1%}")
     print(f"rows: {options.out}")
 
 
-def rounds(plan: Plan) -> Iterator[tuple[str, int]]:
-    """Every task and seed, all tasks of a seed before the next, so that an interrupted comparison is even."""
+def rounds(plan: Plan) -> Iterator[tuple[int, str, str]]:
+    """Every seed, task and arm, all tasks of a seed before the next, so that an interrupted comparison is even."""
     for seed in range(max(task.seeds for task in plan.tasks.values())):
-        yield from ((name, seed) for name, task in plan.tasks.items() if task.seeds > seed)
+        yield from ((seed, task, arm) for task in plan.tasks for arm in plan.arms if plan.seeds(task, arm) > seed)
 
 
 class Study:

@@ -25,9 +25,13 @@ class TaskPlan:
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared: training options, and the rates among which the tuning task chooses; none: nothing is tuned."""
+    """What is compared: training options, and the rates among which the tuning task chooses; none: nothing is tuned.
+
+    `seeds` bounds the task's own number, for what no seed changes.
+    """
 
     rates: tuple[float, ...] = ()
+    seeds: int | None = None
     options: Values = field(default_factory=dict)
 
 
@@ -46,6 +50,11 @@ class Plan:
     arms: dict[str, Arm]
     evaluations: int = 4
     options: Values = field(default_factory=dict)
+
+    def seeds(self, task: str, arm: str) -> int:
+        """Return the number of runs of an arm on a task."""
+        most, own = self.tasks[task].seeds, self.arms[arm].seeds
+        return most if own is None else min(most, own)
 
     def run_options(self, task: str, arm: str, passes: int, **changes: Any) -> TrainOptions:
         """Return the options of one run of so many forward passes."""

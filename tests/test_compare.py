@@ -74,7 +74,9 @@ def test_every_arm_runs_for_the_same_forward_passes_at_the_rate_that_dev_chose(p
 
 
 def test_a_seed_of_all_tasks_comes_before_the_next(plan):
-    assert list(rounds(read_plan(str(plan), None))) == [("spam", 0), ("sentences", 0), ("spam", 1)]
+    plan.write_text(PLAN.replace('method = "adamw"', 'method = "adamw"\nseeds = 1'))
+    first = [(0, "spam", "mezo"), (0, "spam", "adamw"), (0, "sentences", "mezo"), (0, "sentences", "adamw")]
+    assert list(rounds(read_plan(str(plan), None))) == [*first, (1, "spam", "mezo")]
 
 
 def test_an_arm_overrides_a_task_and_a_task_the_rest(plan):
