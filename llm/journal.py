@@ -12,6 +12,7 @@ import torch
 
 from llm import models
 from llm.training import checkpoint
+from llm.training.adapters import adapt
 from llm.training.past import CHECKPOINTS, fingerprint, journal_of
 from llm.training.zeroth_order import ZerothOrder, rounded
 from zobench.identity import restore
@@ -105,6 +106,7 @@ def replay(arguments: argparse.Namespace) -> int:
     name, device = arguments.model or _text(header, "model"), arguments.device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
     base = models.load(name, device, held, arguments.trust_remote_code)
+    base = _adapted(base, header.get("adapter"))
     if fingerprint(base.model) != header.get("weights"):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     trainer = _trainer(header, base.model)
@@ -115,6 +117,17 @@ def replay(arguments: argparse.Namespace) -> int:
         models.save(base, Path(arguments.out))
         print(f"written to {arguments.out}")
     return _compare(base, journal_of(arguments.run).parent / "model", device)
+
+
+def _adapted(base: models.LanguageModel, about: Any) -> models.LanguageModel:
+    """The base with the adapter that the header tells, as it began."""
+    if about is None:
+        return base
+    if not isinstance(about, dict) or not isinstance(about.get("name"), str) or type(about.get("seed")) is not int:
+        raise ValueError(f"adapter of the header is {about!r}: wanted its name and seed")
+    if fingerprint(base.model) != about.get("base"):
+        raise ValueError(f"{base.name} is not the base of this journal's adapter: give that as --model")
+    return adapt(base, about["name"], about["seed"])
 
 
 def _repeat(trainer: ZerothOrder, records: Sequence[Record]) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from llm import objective, tasks
+from llm.training import adapters
 from llm.training.trainer import check_method
 from llm.training.zeroth_order import ENGINES
 from zobench.naming import require_known
@@ -22,6 +23,7 @@ class TrainOptions:
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     objective: str = option("task", f"what is minimised: {objective.HELP}")
     method: str = option("mezo", "mezo, kerzoo, forward, richardson, coordinate (name:option=value...), sgd, adamw")
+    adapter: str | None = option(None, f"what is trained in place of the weights: {adapters.HELP}")
     steps: int = option(500, "optimisation steps")
     lr: float = option(1e-4, "learning rate")
     epsilon: float | str = option(1e-3, "displacement of the zeroth-order methods, or auto")
@@ -57,6 +59,7 @@ class TrainOptions:
 def check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
     check_method(options.method)
+    adapters.check(options.adapter)
     require_known(options.engine, ("auto", *ENGINES), "engine")
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")

@@ -165,6 +165,8 @@ def header(session: "Session") -> dict[str, Any]:
         "keys": {name: list(names) for name, names in session.keys.items()},
         "environment": {name: found[name] for name in ENVIRONMENT},
     }
+    if options.adapter:
+        about["adapter"] = {"name": options.adapter, "seed": options.seed, "base": session.frozen}
     return about | ({"layout": describe(trainer.space.layout)} if isinstance(trainer, ZerothOrder) else {})
 
 

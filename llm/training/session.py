@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from llm import models, objective, tasks
 from llm.objective import Encoded
+from llm.training.adapters import adapt
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
 from llm.training.first_order import FIRST_ORDER
 from llm.training.options import TrainOptions, check
-from llm.training.past import Past
+from llm.training.past import Past, fingerprint
 from llm.training.realised import Realised
 from llm.training.record import open_record, require_rows, tell
 from llm.training.signals import interruptible
@@ -50,6 +51,8 @@ class Session:
         check(options)
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
+        self.frozen = fingerprint(self.language_model.model) if options.adapter else None
+        self.language_model = adapt(self.language_model, options.adapter, options.seed)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
@@ -199,6 +202,7 @@ class Session:
             "model": Path(options.model).name if Path(options.model).exists() else options.model,
             "task": self.task.name,
             "method": options.method,
+            **({"adapter": options.adapter} if options.adapter else {}),
             "estimator": self.trainer.identity,
             "seed": options.seed,
             "lr": options.lr,
