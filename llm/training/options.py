@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from llm import objective, tasks
 from llm.training import adapters
+from llm.training.selection import SELECT
 from llm.training.trainer import check_method
 from llm.training.zeroth_order import ENGINES
 from zobench.naming import require_known
@@ -38,6 +39,8 @@ class TrainOptions:
     bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
     eval_every: int = option(50, "steps between evaluations on dev")
     baselines: bool = option(True, "measure the untouched model on all splits first")
+    select: str = option("best", "weights tested and saved: best (of the lowest dev loss, MeZO's protocol) or last")
+    patience: int | None = option(None, "evaluations without a better dev loss after which to stop; without it never")
     seed: int = option(0, "names the split, the minibatches and the directions")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
@@ -63,6 +66,9 @@ def check(options: TrainOptions) -> None:
     require_known(options.engine, ("auto", *ENGINES), "engine")
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")
+    require_known(options.select, SELECT, "selection")
+    if options.patience is not None and options.patience < 1:
+        raise ValueError(f"patience is {options.patience}: give 1 or more evaluations, or leave it away")
     if options.steps < 1 or options.batch < 1 or options.eval_every < 1:
         raise ValueError(
             f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"

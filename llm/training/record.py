@@ -17,9 +17,10 @@ NUMBERS = {
 
 def open_record(options: TrainOptions) -> Run:
     """Return the record of a run; where it is kept, when its checkpoints are written and that it is continued are no
-    part of its identity.
+    part of its identity. A run of before there was a choice ended with its last weights.
     """
-    return Run(options.out, _config(options), defaults=_config(TrainOptions()), free=("out", "checkpoint_every"))
+    defaults = _config(TrainOptions()) | {"select": "last"}
+    return Run(options.out, _config(options), defaults=defaults, free=("out", "checkpoint_every"))
 
 
 def _config(options: TrainOptions) -> Row:

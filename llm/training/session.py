@@ -20,6 +20,7 @@ from llm.training.options import TrainOptions, check
 from llm.training.past import Past, fingerprint
 from llm.training.realised import Realised
 from llm.training.record import open_record, require_rows, tell
+from llm.training.selection import Selection, discard
 from llm.training.signals import interruptible
 from llm.training.touched import touched_rows
 from llm.training.trainer import make_trainer
@@ -78,6 +79,7 @@ class Session:
         self.past = Past(self)
         self.seconds = 0.0
         require_rows(self.record)
+        self.selection = Selection(self)
         self.evaluations = Evaluations(self)
         self._rows_to = 1 + max((row["step"] for row in self.past.rows()), default=-1)
 
@@ -117,6 +119,9 @@ class Session:
                         break
                     if step % self.options.eval_every == 0:
                         self.evaluations.at(step)
+                        if self.selection.stops(step):
+                            tell(f"no better dev loss in {self.options.patience} evaluations: stopped at step {step}")
+                            break
                     self._step(step, bar)
                     if interrupted():
                         self.past.checkpoint()
@@ -185,14 +190,16 @@ class Session:
         if self.watch.exhausted:
             tell(self.watch.advice())
         self.evaluations.at(self.trainer.steps)
+        selected = self.selection.take()
         if self.options.save:
-            self.trainer.settle()
             models.save(self.language_model, self.record.folder / "model")
-        self.evaluations.final()
+        self.evaluations.final(selected)
+        discard(self.record.folder)
 
-    def status(self, loss: float) -> str:
-        """Return "diverged" or "ok", by the steps and a loss at the end of them."""
-        bad = self.watch.exhausted or self.watch.diverged or not math.isfinite(loss)
+    def status(self, *losses: float | None) -> str:
+        """Return "diverged" or "ok", by the steps and losses at the end of them."""
+        finite = all(loss is not None and math.isfinite(loss) for loss in losses)
+        bad = self.watch.exhausted or self.watch.diverged or not finite
         return "diverged" if bad or self.watch.skipped == self.options.steps else "ok"
 
     def names(self) -> Row:
