@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from llm.objective import Encoded, Measured, calibrated_accuracy, chance_accuracy
+from llm.training.meter import Meter, together
 from zobench.records import Row
 
 if TYPE_CHECKING:
@@ -29,15 +30,22 @@ class Evaluations:
         if not missing:
             return
         data = self.session.data
-        train, dev, test = (self._measure(part) for part in (data.train, data.dev, data.test))
+        meters = [Meter(self.session.language_model) for _ in range(3)]
+        with meters[0]:
+            train = self._measure(data.train)
+        with meters[1]:
+            dev = self._measure(data.dev)
+        with meters[2]:
+            test = self._measure(data.test)
         parts = (("dev_accuracy", dev), ("test_accuracy", test))
         values = {
             "chance": {name: chance_accuracy(train, part) for name, part in parts},
             "zero-shot": {name: part.accuracy for name, part in parts},
             "calibrated zero-shot": {name: calibrated_accuracy(train, part) for name, part in parts},
         }
+        costs = {"chance": together(), "zero-shot": together(*meters[1:]), "calibrated zero-shot": together(*meters)}
         for name in missing:
-            row = {"name": name, **self.session.names(), **values[name], "test_examples": len(data.test)}
+            row = {"name": name, **self.session.names(), **values[name], "test_examples": len(data.test), **costs[name]}
             self.record.append({"kind": "baseline", **row})
 
     def see(self, step: int, loss: float) -> None:

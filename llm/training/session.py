@@ -15,6 +15,7 @@ from llm.objective import Encoded
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
 from llm.training.first_order import FIRST_ORDER
+from llm.training.memory import PeakMemory
 from llm.training.options import TrainOptions, check
 from llm.training.past import Past
 from llm.training.realised import Realised
@@ -75,6 +76,8 @@ class Session:
         self.past = Past(self)
         self.seconds = 0.0
         require_rows(self.record)
+        known = [row["peak_mb"] for row in self.record.find(kind="evaluation") if row.get("peak_mb") is not None]
+        self.peak = PeakMemory(self.language_model.device, max(known, default=None))
         self.evaluations = Evaluations(self)
         self._rows_to = 1 + max((row["step"] for row in self.past.rows()), default=-1)
 
@@ -132,7 +135,8 @@ class Session:
             batch = self.minibatch(step)
             self.trainer.watched = step % self.options.eval_every == 0
             began = time.perf_counter()
-            record = self.trainer.step(derive(*self.keys["key"], step), lambda: self.objective.losses(batch))
+            with self.peak:
+                record = self.trainer.step(derive(*self.keys["key"], step), lambda: self.objective.losses(batch))
             seconds = time.perf_counter() - began
             record = record._replace(minibatch=derive(*self.keys["minibatch"], step), seconds=seconds)
             self.past.append(record)
@@ -205,11 +209,12 @@ class Session:
         }
 
     def cost(self) -> Row:
-        """Return what the steps so far have cost."""
+        """Return what the steps so far have cost, without evaluations; `peak_mb` is None before the first."""
         return {
             "forward_passes": self.trainer.forward_passes,
             "backward_passes": self.trainer.backward_passes,
             "seconds": self.seconds,
+            "peak_mb": self.peak.mb,
         }
 
 
