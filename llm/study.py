@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from llm import tasks
+from llm import baselines, tasks
 from llm.train import train
 from llm.training.first_order import FIRST_ORDER
 from llm.training.options import TrainOptions
@@ -72,6 +72,8 @@ def _check(options: StudyOptions) -> None:
         raise ValueError("give at least one of --methods, --rates and --first-order-rates")
     for method in options.methods:
         check_method(method)
+        if baselines.known(method):
+            raise ValueError(f"{method} takes no step and has nothing to tune: python -m llm train --method {method}")
         if _steps(options, method) < 1:
             raise ValueError(f"forward_passes is {options.forward_passes}: not enough for one step of {method}")
 

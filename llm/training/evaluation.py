@@ -3,14 +3,13 @@
 import math
 from typing import TYPE_CHECKING
 
-from llm.objective import Encoded, Measured, calibrated_accuracy, chance_accuracy
-from llm.training.meter import Meter, together
+from llm.baselines import untouched
+from llm.baselines.untouched import NAMES
+from llm.objective import Encoded, Measured
 from zobench.records import Row
 
 if TYPE_CHECKING:
     from llm.training.session import Session
-
-BASELINES = ("chance", "zero-shot", "calibrated zero-shot")
 
 
 class Evaluations:
@@ -26,26 +25,13 @@ class Evaluations:
 
     def baselines(self) -> None:
         """Measure what the model can do before the first step."""
-        missing = [name for name in BASELINES if not self.record.find(kind="baseline", name=name)]
+        missing = [name for name in NAMES if not self.record.find(kind="baseline", name=name)]
         if not missing:
             return
         data = self.session.data
-        meters = [Meter(self.session.language_model) for _ in range(3)]
-        with meters[0]:
-            train = self._measure(data.train)
-        with meters[1]:
-            dev = self._measure(data.dev)
-        with meters[2]:
-            test = self._measure(data.test)
-        parts = (("dev_accuracy", dev), ("test_accuracy", test))
-        values = {
-            "chance": {name: chance_accuracy(train, part) for name, part in parts},
-            "zero-shot": {name: part.accuracy for name, part in parts},
-            "calibrated zero-shot": {name: calibrated_accuracy(train, part) for name, part in parts},
-        }
-        costs = {"chance": together(), "zero-shot": together(*meters[1:]), "calibrated zero-shot": together(*meters)}
+        found = untouched(self.session.objective, data.train, data.dev, data.test).rows()
         for name in missing:
-            row = {"name": name, **self.session.names(), **values[name], "test_examples": len(data.test), **costs[name]}
+            row = {"name": name, **self.session.names(), **found[name], "test_examples": len(data.test)}
             self.record.append({"kind": "baseline", **row})
 
     def see(self, step: int, loss: float) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from llm import models, objective, tasks
+from llm import baselines, models, objective, tasks
+from llm.baselines import Baseline
 from llm.objective import Encoded
+from llm.training import untrained
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
 from llm.training.first_order import FIRST_ORDER
@@ -23,6 +25,7 @@ from llm.training.record import open_record, require_rows, tell
 from llm.training.signals import interruptible
 from llm.training.touched import touched_rows
 from llm.training.trainer import make_trainer
+from llm.training.untrained import Untrained
 from zobench import derive, streams
 from zobench.journal import Record
 from zobench.lock import lock
@@ -45,6 +48,8 @@ class Session:
     def __init__(self, options: TrainOptions) -> None:
         check(options)
         self.task = tasks.find(options.task)
+        if baselines.known(options.method):
+            baselines.parse(options.method).check(self.task)
         chosen = objective.choose(options.objective, self.task)
         split = split_of(options)
         self.options = options = sized(options, split)
@@ -63,7 +68,7 @@ class Session:
             raise ValueError(
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
-        self._open(split.notes)
+        self._open([*split.notes, *filter(None, (untrained.ignored(options),))])
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
@@ -71,7 +76,7 @@ class Session:
         Path(options.out).mkdir(parents=True, exist_ok=True)
         self._lock = lock(options.out)
         self.record = open_record(options)
-        self._note(notes)
+        self.note(notes)
         self.watch = Watch(self.start_loss, options.max_skipped, options.diverged_at, options.diverged_window)
         self.past = Past(self)
         self.seconds = 0.0
@@ -86,7 +91,7 @@ class Session:
         """What the keys of the steps are derived from."""
         return {"key": ("directions", self.options.seed), "minibatch": ("minibatch", self.options.seed)}
 
-    def _note(self, notes: Sequence[str]) -> None:
+    def note(self, notes: Sequence[str]) -> None:
         """Print what was not as usual with the data, and keep it in rows."""
         for note in notes:
             print(note)
@@ -108,6 +113,9 @@ class Session:
             OSError: no space, or the folder cannot be written: what was reached is kept.
         """
         try:
+            if isinstance(self.trainer, Untrained):
+                self._measure(self.trainer.baseline)
+                return
             self.evaluations.baselines()
             first = self.past.resume()
             with interruptible() as interrupted, self._bar(first) as bar:
@@ -124,6 +132,13 @@ class Session:
         finally:
             self.past.close()
             self._lock.release()
+
+    def _measure(self, baseline: Baseline) -> None:
+        try:
+            untrained.measure(self, baseline)
+        except Exception as error:
+            self._fail(0, error)
+            raise
 
     def _bar(self, first: int) -> Any:
         return tqdm(
@@ -204,7 +219,7 @@ class Session:
             "method": options.method,
             "estimator": self.trainer.identity,
             "seed": options.seed,
-            "lr": options.lr,
+            "lr": None if baselines.known(options.method) else options.lr,
             "provenance": options.provenance,
         }
 
