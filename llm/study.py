@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm import tasks
+from llm import baselines, tasks
 from llm.rates import chosen_rate, forward_passes_a_step, mean_dev_loss
 from llm.train import train
 from llm.training.first_order import FIRST_ORDER
@@ -68,6 +68,8 @@ def _check(options: StudyOptions) -> None:
     require_known(options.select, SELECT, "selection")
     for method in options.methods:
         check_method(method)
+        if baselines.known(method):
+            raise ValueError(f"{method} takes no step and has nothing to tune: python -m llm train --method {method}")
         if _steps(options, method) < 1:
             raise ValueError(f"forward_passes is {options.forward_passes}: not enough for one step of {method}")
 

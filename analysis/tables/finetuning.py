@@ -55,6 +55,7 @@ def _accuracy(runs: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, Any]:
         "examples": examples,
         **{name: _margin(used, baselines[baselines["name"] == name]) for name in BASELINES},
         **{column: used[column].mean() for column in ("forward_passes", "backward_passes", "seconds")},
+        "peak_mb": used["peak_mb"].max(),
         "lr": runs["lr"].iloc[0] if "lr" in runs else math.nan,
         "weights": "; ".join(sorted(runs["weights"].dropna().unique())),
         "provenance": "; ".join(sorted(runs["provenance"].unique())),
@@ -92,6 +93,7 @@ def accuracies_table(frame: pd.DataFrame) -> Table:
                 "forward": text.number(row["forward_passes"], 6),
                 "backward": text.number(row["backward_passes"], 6),
                 "seconds": text.number(row["seconds"]),
+                "peak, MiB": text.number(row["peak_mb"], 6),
                 "weights": row["weights"],
                 "provenance": row["provenance"],
             }
@@ -100,7 +102,7 @@ def accuracies_table(frame: pd.DataFrame) -> Table:
         "n: runs with a test accuracy, diverged ones included, of all runs. Intervals are 95 %: Student's t "
         "over "
         "seeds, or, where there is one seed, Wilson's over test examples. Passes and seconds are means over "
-        "these runs."
+        "these runs, memory the highest of any: on CUDA what was allocated, on a CPU the resident set of the process."
     )
     return table(rows, "Final test accuracy", note)
 

@@ -3,13 +3,13 @@
 import math
 from typing import TYPE_CHECKING
 
-from llm.objective import Encoded, Measured, calibrated_accuracy, chance_accuracy
+from llm.baselines import untouched
+from llm.baselines.untouched import NAMES
+from llm.objective import Encoded, Measured
 from zobench.records import Row
 
 if TYPE_CHECKING:
     from llm.training.session import Session
-
-BASELINES = ("chance", "zero-shot", "calibrated zero-shot")
 
 
 class Evaluations:
@@ -25,19 +25,13 @@ class Evaluations:
 
     def baselines(self) -> None:
         """Measure what the model can do before the first step."""
-        missing = [name for name in BASELINES if not self.record.find(kind="baseline", name=name)]
+        missing = [name for name in NAMES if not self.record.find(kind="baseline", name=name)]
         if not missing:
             return
         data = self.session.data
-        train, dev, test = (self._measure(part) for part in (data.train, data.dev, data.test))
-        parts = (("dev_accuracy", dev), ("test_accuracy", test))
-        values = {
-            "chance": {name: chance_accuracy(train, part) for name, part in parts},
-            "zero-shot": {name: part.accuracy for name, part in parts},
-            "calibrated zero-shot": {name: calibrated_accuracy(train, part) for name, part in parts},
-        }
+        found = untouched(self.session.objective, data.train, data.dev, data.test).rows()
         for name in missing:
-            row = {"name": name, **self.session.names(), **values[name], "test_examples": len(data.test)}
+            row = {"name": name, **self.session.names(), **found[name], "test_examples": len(data.test)}
             self.record.append({"kind": "baseline", **row})
 
     def see(self, step: int, loss: float) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from llm import objective, tasks
+from llm import baselines, objective, tasks
 from llm.training import adapters
 from llm.training.selection import SELECT
 from llm.training.trainer import check_method
@@ -23,7 +23,7 @@ class TrainOptions:
     task: str = option("spam", tasks.HELP)
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     objective: str = option("task", f"what is minimised: {objective.HELP}")
-    method: str = option("mezo", "mezo, kerzoo, forward, richardson, coordinate (name:option=value...), sgd, adamw")
+    method: str = option("mezo", "name:option=value...: mezo, kerzoo, sgd, adamw, zero-shot, icl, ... (llm list)")
     adapter: str | None = option(None, f"what is trained in place of the weights: {adapters.HELP}")
     steps: int = option(500, "optimisation steps")
     lr: float = option(1e-4, "learning rate")
@@ -82,5 +82,5 @@ def check(options: TrainOptions) -> None:
         raise ValueError(f"diverged_at is {options.diverged_at}: give a factor above 1")
     if options.steps > MOST_STEPS:
         raise ValueError(f"steps is {options.steps}: a journal counts to {MOST_STEPS}")
-    if options.train is not None and options.batch > options.train:
+    if options.train is not None and options.batch > options.train and not baselines.known(options.method):
         raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")
