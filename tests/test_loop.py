@@ -27,7 +27,7 @@ def rows(folder, *kinds):
 
 def what_counts(folder):
     """The rows without times, and the weights that were saved."""
-    kept = [{k: v for k, v in row.items() if k != "seconds"} for row in rows(folder, *WITHOUT_TIMES)]
+    kept = [{k: v for k, v in row.items() if k not in ("seconds", "peak_mb")} for row in rows(folder, *WITHOUT_TIMES)]
     saved = folder / "model/model.safetensors"
     return kept, saved.read_bytes() if saved.exists() else None
 
