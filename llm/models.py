@@ -20,6 +20,8 @@ TINY_OPT = Path(__file__).parent / "tiny_opt"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 SMOLLM2 = "smollm2-135m-instruct"
 NAMED = ("tiny-opt", SMOLLM2)
+ORIGIN = "zobench_weights"
+"""Key of a saved configuration."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,8 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
         raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {error}") from error
     if gguf:
         _forget_quantisation(model)
+    origin = getattr(model.config, ORIGIN, None)
+    weights = f"{weights}: {origin}" if isinstance(origin, str) else weights
     return LanguageModel(name, model.to(place).eval(), tokenizer, weights)
 
 
@@ -95,8 +99,8 @@ def _needs_code(error: Exception, trusted: bool) -> str:
 
 
 def save(language_model: LanguageModel, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back; of an
-    adapted model the adapter alone, with the name of its base.
+    """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back, and says
+    of its weights where they came from; of an adapted model the adapter alone, with the name of its base.
 
     Raises:
         OSError: no space, or the like; what was in the folder before is kept.
@@ -107,6 +111,7 @@ def save(language_model: LanguageModel, folder: Path) -> None:
         if adapted.is_adapted(language_model):
             adapted.save(language_model, partial)
         else:
+            setattr(language_model.model.config, ORIGIN, language_model.weights)
             language_model.model.save_pretrained(partial)
         language_model.tokenizer.save_pretrained(partial)
     except Exception as error:  # safetensors has an error of its own for everything
