@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,27 @@ FIRST_ORDER: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.opt
 class FirstOrder:
     """Takes backpropagated steps on a model; needs gradients, and for AdamW two moments, beside the weights.
 
-    Scalars do not rebuild such steps: an interrupted run continues from materialised checkpoints alone.
+    `paces` name tensors whose rate is so many times that of the others. Scalars do not rebuild such steps: an
+    interrupted run continues from materialised checkpoints alone.
     """
 
-    def __init__(self, model: nn.Module, name: str, rate: Schedule, weight_decay: float) -> None:
-        decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-        kept = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
-        self.optimiser = FIRST_ORDER[name](groups, lr=rate(0))
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        rate: Schedule,
+        weight_decay: float,
+        paces: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        groups: dict[tuple[float, bool], list[Tensor]] = {(1.0, True): [], (1.0, False): []}
+        for each, p in model.named_parameters():
+            if p.requires_grad:
+                groups.setdefault((paces.get(each, 1.0), p.ndim >= 2), []).append(p)
+        parts = [
+            {"params": tensors, "weight_decay": weight_decay if decays else 0.0, "pace": pace}
+            for (pace, decays), tensors in groups.items()
+        ]
+        self.optimiser = FIRST_ORDER[name](parts, lr=rate(0))
         self.rate, self.identity = rate, f"{name}()"
         self.steps = self.forward_passes = self.backward_passes = 0
         self.watched, self.realised = False, None
@@ -31,7 +45,7 @@ class FirstOrder:
         """Take one step and return its record; it is skipped where the loss or the gradient is not finite."""
         lr, step = self.rate(self.steps), self.steps
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["pace"]
         self.optimiser.zero_grad(set_to_none=True)
         loss = losses().mean()
         self.forward_passes += 1

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from llm import baselines, objective, tasks
 from llm.training import adapters
 from llm.training.selection import SELECT
+from llm.training.trained import RATES, TRAINED, parse_rates
 from llm.training.trainer import check_method
 from llm.training.zeroth_order import ENGINES
 from zobench.naming import require_known
@@ -25,8 +26,10 @@ class TrainOptions:
     objective: str = option("task", f"what is minimised: {objective.HELP}")
     method: str = option("mezo", "name:option=value...: mezo, kerzoo, sgd, adamw, zero-shot, icl, ... (llm list)")
     adapter: str | None = option(None, f"what is trained in place of the weights: {adapters.HELP}")
+    trained: tuple[str, ...] = option((), TRAINED)
     steps: int = option(500, "optimisation steps")
     lr: float = option(1e-4, "learning rate")
+    rates: tuple[str, ...] = option((), RATES)
     epsilon: float | str = option(1e-3, "displacement of the zeroth-order methods, or auto")
     schedule: str = option("constant", "constant, linear or cosine")
     warmup: int = option(0, "steps of linear warm-up")
@@ -63,6 +66,7 @@ def check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
     check_method(options.method)
     adapters.check(options.adapter)
+    parse_rates(options.rates)
     require_known(options.engine, ("auto", *ENGINES), "engine")
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")

@@ -182,6 +182,10 @@ def header(session: "Session") -> dict[str, Any]:
     }
     if options.adapter:
         about["adapter"] = {"name": options.adapter, "seed": options.seed}
+    if options.trained:
+        about["trained"] = list(options.trained)
+    if options.rates:
+        about["rates"] = list(options.rates)
     if any(not p.requires_grad for p in model.parameters()):
         about["frozen"] = fingerprint(model, trained=False)
     return about | ({"layout": describe(trainer.space.layout)} if isinstance(trainer, ZerothOrder) else {})

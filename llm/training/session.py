@@ -13,7 +13,7 @@ from tqdm import tqdm
 from llm import baselines, models, objective, tasks
 from llm.baselines import Baseline
 from llm.objective import Encoded
-from llm.training import untrained
+from llm.training import trained, untrained
 from llm.training.adapters import adapt
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
@@ -59,6 +59,7 @@ class Session:
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
         self.language_model = adapt(self.language_model, options.adapter, options.seed)
+        trained.select(self.language_model.model, options.trained)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
@@ -71,7 +72,8 @@ class Session:
             raise ValueError(
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
-        self._open([*split.notes, *filter(None, (untrained.ignored(options),))])
+        part = trained.told(self.language_model.model) if options.adapter or options.trained else None
+        self._open([*split.notes, *filter(None, (untrained.ignored(options), part))])
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""

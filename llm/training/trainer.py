@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from llm import baselines
 from llm.models import LanguageModel
+from llm.training import trained
 from llm.training.first_order import FIRST_ORDER, FirstOrder
 from llm.training.untrained import Untrained
 from llm.training.zeroth_order import ZerothOrder, rounded
@@ -41,10 +42,11 @@ def make_trainer(
     """
     if baselines.known(options.method):
         return Untrained(baselines.parse(options.method))
+    paces = trained.paces(language_model.model, options.rates, options.lr)
     rate = schedule(options.schedule, options.lr, options.steps, options.warmup)
     if options.method in FIRST_ORDER:
-        return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
+        return FirstOrder(language_model.model, options.method, rate, options.weight_decay, paces)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
     engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
     how = rounded(options.rounding, options.dtype)
-    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how, touched)
+    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how, touched, paces)
