@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from llm.baselines.baseline import Outcome, Setting
-from llm.objective import calibration, shifted
+from llm.objective import Encoded, Measured, calibration, shifted
 from llm.tasks import Task
 from zobench.naming import require_known
 
@@ -46,11 +46,11 @@ class Calibrated:
 
     def measure(self, setting: Setting) -> Outcome:
         shift = self._shift(setting)
-        found = (
-            shifted(setting.objective.measure(part), shift, [row.example for row in part])
-            for part in (setting.dev, setting.test)
-        )
-        return Outcome(*found, {"shift": (shift - shift.mean()).tolist()})
+        dev, test = (self._judged(setting, part, shift) for part in (setting.dev, setting.test))
+        return Outcome(dev, test, {"shift": (shift - shift.mean()).tolist()})
+
+    def _judged(self, setting: Setting, part: list[Encoded], shift: Tensor) -> Measured:
+        return shifted(setting.objective.measure(part), shift, [row.example for row in part])
 
     def _shift(self, setting: Setting) -> Tensor:
         if self.how == "training":

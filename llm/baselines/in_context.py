@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from llm.baselines.baseline import Outcome, Setting
-from llm.objective import Encoded, Objective
+from llm.objective import Encoded, Measured, Objective
 from llm.tasks import Example, Task
 from zobench import derive, streams
 
@@ -41,11 +41,11 @@ class InContext:
         fitting = [fitted(setting.objective, solved, [example.prompt for example in part]) for part in asked]
         counts = [count for part in fitting for count in part]
         self._tell(setting, counts)
-        found = []
+        found: list[Measured] = []
         for part, numbers in zip(asked, fitting, strict=True):
             longer = [e._replace(prompt=joined(solved, e.prompt, k)) for e, k in zip(part, numbers, strict=True)]
             found.append(setting.objective.measure(setting.objective.encode(longer)))
-        return Outcome(*found, {"shots_read": sum(counts) / len(counts), "fewest_shots_read": min(counts)})
+        return Outcome(found[0], found[1], {"shots_read": sum(counts) / len(counts), "fewest_shots_read": min(counts)})
 
     def _tell(self, setting: Setting, counts: Sequence[int]) -> None:
         """Say how many demonstrations were read, where it is not all; none at all would be zero-shot."""

@@ -52,8 +52,9 @@ class LinearProbing:
         fit = _fit(states[0], [row.label for row in setting.train], intercept=model.masked)
         for warning in fit.told:
             setting.note(f"linear-probing: {warning}")
-        judged = (_judged(fit.regression, x, rows, setting) for x, rows in zip(states[1:], (setting.dev, setting.test)))
-        return Outcome(*judged, {"inverse_penalty": float(np.ravel(fit.regression.C_)[0])})
+        dev = _judged(fit.regression, states[1], setting.dev, setting.objective.metric)
+        test = _judged(fit.regression, states[2], setting.test, setting.objective.metric)
+        return Outcome(dev, test, {"inverse_penalty": float(np.ravel(fit.regression.C_)[0])})
 
 
 @torch.no_grad()
@@ -104,11 +105,11 @@ def _fit(states: Tensor, labels: Sequence[int], intercept: bool) -> _Fit:
     return _Fit(regression, (*fewer, *((f"not converged after {ITERATIONS} iterations",) if stopped else ())))
 
 
-def _judged(regression: Any, states: Tensor, rows: Sequence[Encoded], setting: Setting) -> Measured:
+def _judged(regression: Any, states: Tensor, rows: Sequence[Encoded], metric: str) -> Measured:
     """The scores are the regression's log-odds; of two classes it gives those of the second over the first."""
     scores = torch.from_numpy(regression.decision_function(states.double().numpy()))
     scores = scores if scores.ndim == 2 else torch.stack((torch.zeros_like(scores), scores), 1)
     labels = torch.tensor([row.label for row in rows])
     loss = float(functional.cross_entropy(scores, labels))
     examples = [row.example for row in rows]
-    return measured(setting.objective.metric, loss, labels, examples, scores=scores, common=True)
+    return measured(metric, loss, labels, examples, scores=scores, common=True)

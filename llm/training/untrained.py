@@ -60,19 +60,10 @@ def measure(session: "Session", baseline: Baseline) -> Row:
     )
     with Meter(session.language_model) as meter:
         dev, test, columns = baseline.measure(setting)
-    row: Row = {"dev_loss": dev.loss, "dev_accuracy": dev.accuracy, "test_loss": test.loss}
-    row |= {
-        "test_accuracy": test.accuracy,
-        "test_examples": len(setting.test),
-        **dev.named("dev"),
-        **test.named("test"),
-    }
-    row |= {
-        "best_step": 0,
-        "status": session.status(test.loss),
-        "weights": session.language_model.weights,
-        "skipped": 0,
-    }
+    row: Row = {"dev_loss": dev.loss, "dev_accuracy": dev.accuracy, **dev.named("dev")}
+    row |= {"test_loss": test.loss, "test_accuracy": test.accuracy, **test.named("test")}
+    row |= {"test_examples": len(setting.test), "best_step": 0, "status": session.status(test.loss)}
+    row |= {"weights": session.language_model.weights, "skipped": 0}
     about = {**session.names(), **meter.row, "backward_passes": 0, **columns}
     session.record.append({"kind": "final", "step": 0, **about, **row})
     print(f"{session.options.method}: dev {test.metric} {dev.accuracy:.1%}, test {test.accuracy:.1%}")
