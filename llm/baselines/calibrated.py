@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from llm.baselines.baseline import Outcome, Setting
+from llm.baselines.baseline import Baseline, Outcome, Setting
 from llm.objective import Encoded, Measured, calibration, shifted
 from llm.tasks import Task
 from zobench.naming import require_known
@@ -14,7 +14,7 @@ HOW = ("training", "content-free")
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class Calibrated(Baseline):
     """The answer is argmax_c score_c - shift_c.
 
     how="training": the shift is fitted on the training examples, `llm.objective.calibration`: with two candidates the

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm.baselines.baseline import Outcome, Setting
+from llm.baselines.baseline import Baseline, Outcome, Setting
 from llm.logits import padded, states_at
 from llm.models import LanguageModel
 from llm.objective import Encoded, Measured, first_places, measured, parts
@@ -21,7 +21,7 @@ FOLDS, ITERATIONS, BATCH = 5, 5000, 64
 
 
 @dataclass(frozen=True)
-class LinearProbing:
+class LinearProbing(Baseline):
     """scikit-learn's LogisticRegressionCV on the last hidden state of the last prompt token, the one from which the
     model's head foretells the answer (at the mask, for masked models).
 
@@ -45,8 +45,17 @@ class LinearProbing:
                 'linear-probing needs scikit-learn: pip install -e ".[suites]", or pip install scikit-learn'
             )
 
+    def check_setting(self, setting: Setting) -> None:
+        assert setting.task.candidates is not None  # check has seen to it
+        counts = np.bincount([row.label for row in setting.train], minlength=len(setting.task.candidates))
+        if counts.min() < 2:
+            scarce = setting.task.candidates[int(counts.argmin())]
+            raise ValueError(
+                f"linear-probing wants 2 or more training examples of each candidate, but {scarce!r} has "
+                f"{counts.min()}: give more with --train"
+            )
+
     def measure(self, setting: Setting) -> Outcome:
-        _require_classes(setting)
         model = setting.objective.language_model
         states = [features(model, part) for part in (setting.train, setting.dev, setting.test)]
         fit = _fit(states[0], [row.label for row in setting.train], intercept=model.masked)
@@ -76,17 +85,6 @@ class _Fit:
 
     regression: Any
     told: tuple[str, ...]
-
-
-def _require_classes(setting: Setting) -> None:
-    assert setting.task.candidates is not None  # check has seen to it
-    counts = np.bincount([row.label for row in setting.train], minlength=len(setting.task.candidates))
-    if counts.min() < 2:
-        scarce = setting.task.candidates[int(counts.argmin())]
-        raise ValueError(
-            f"linear-probing wants 2 or more training examples of each candidate, but {scarce!r} has {counts.min()}: "
-            "give more with --train"
-        )
 
 
 def _fit(states: Tensor, labels: Sequence[int], intercept: bool) -> _Fit:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from llm import baselines, objective, tasks
+from llm.training.first_order import FIRST_ORDER
 from llm.training.trainer import check_method
 from llm.training.zeroth_order import ENGINES
 from zobench.naming import require_known
@@ -28,6 +29,7 @@ class TrainOptions:
     schedule: str = option("constant", "constant, linear or cosine")
     warmup: int = option(0, "steps of linear warm-up")
     weight_decay: float = option(0.0, "decoupled weight decay, not on biases and norms")
+    gradient_checkpointing: bool = option(False, "of sgd and adamw: layers are read again, not kept")
     batch: int = option(16, "examples a step")
     train: int | None = option(None, "training examples; without it the task's usual number")
     dev: int | None = option(None, "development examples; without it the task's usual number")
@@ -56,6 +58,8 @@ class TrainOptions:
 def check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
     check_method(options.method)
+    if options.gradient_checkpointing and options.method not in FIRST_ORDER and not baselines.known(options.method):
+        raise ValueError(f"{options.method} has no backward pass: leave --gradient-checkpointing out")
     require_known(options.engine, ("auto", *ENGINES), "engine")
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")
