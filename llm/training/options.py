@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from llm import baselines, objective, tasks
 from llm.training import adapters
+from llm.training.first_order import FIRST_ORDER
 from llm.training.selection import SELECT
 from llm.training.trainer import check_method
 from llm.training.zeroth_order import ENGINES
@@ -31,6 +32,7 @@ class TrainOptions:
     schedule: str = option("constant", "constant, linear or cosine")
     warmup: int = option(0, "steps of linear warm-up")
     weight_decay: float = option(0.0, "decoupled weight decay, not on biases and norms")
+    gradient_checkpointing: bool = option(False, "of sgd and adamw: layers are read again, not kept")
     batch: int = option(16, "examples a step")
     train: int | None = option(None, "training examples; without it the task's usual number")
     dev: int | None = option(None, "development examples; without it the task's usual number")
@@ -63,6 +65,8 @@ def check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
     check_method(options.method)
     adapters.check(options.adapter)
+    if options.gradient_checkpointing and options.method not in FIRST_ORDER and not baselines.known(options.method):
+        raise ValueError(f"{options.method} has no backward pass: leave --gradient-checkpointing out")
     require_known(options.engine, ("auto", *ENGINES), "engine")
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")

@@ -72,6 +72,8 @@ class Session:
             raise ValueError(
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
+        if isinstance(self.trainer, Untrained):
+            self.trainer.baseline.check_setting(untrained.setting(self))
         self._open([*split.notes, *filter(None, (untrained.ignored(options),))])
 
     def _open(self, notes: Sequence[str]) -> None:

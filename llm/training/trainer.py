@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from llm import baselines
 from llm.models import LanguageModel
 from llm.training.first_order import FIRST_ORDER, FirstOrder
+from llm.training.recompute import recompute_layers
 from llm.training.untrained import Untrained
 from llm.training.zeroth_order import ZerothOrder, rounded
 from zobench import methods, schedule
@@ -43,6 +44,8 @@ def make_trainer(
         return Untrained(baselines.parse(options.method))
     rate = schedule(options.schedule, options.lr, options.steps, options.warmup)
     if options.method in FIRST_ORDER:
+        if options.gradient_checkpointing:
+            recompute_layers(language_model.model)
         return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
     engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
