@@ -30,8 +30,9 @@ from llm.training.zeroth_order import ZerothOrder
 from zobench.journal import read
 from zobench.records import Run
 
-RUN = {"method": "kerzoo:n=2", "steps": 14, "lr": 1e-3, "batch": 4, "train": 20, "dev": 10, "test": 10}
+RUN = {"method": "kerzoo:n=2", "steps": 14, "lr": 3e-3, "batch": 4, "train": 20, "dev": 10, "test": 10}
 RUN |= {"max_tokens": 24, "eval_every": 5, "checkpoint_every": 4, "weight_decay": 0.01, "schedule": "cosine"}
+RUN |= {"seed": 2}  # under which the dev loss is least at step 10
 Patch = Callable[[], None]
 PATIENCE = 120.0
 
@@ -137,7 +138,7 @@ INSTANTS: dict[str, Patch] = {
     "half of a row": at_write("rows.jsonl", 11, 0.5),
     "a checkpoint not yet renamed": at_replace("step-00000008.safetensors", 1),
     "better weights not yet renamed": at_replace("best.safetensors", 2),
-    "better weights in place, before the row that selects them": at_row("evaluation", 2),
+    "better weights in place, before the row that selects them": at_row("evaluation", 3),
     "the tuned weights half in place": at_replace("model/model.safetensors", 1),
 }
 
