@@ -9,6 +9,8 @@ from zobench.records import Row
 if TYPE_CHECKING:
     from llm.training.session import Session
 
+BATCH = 64
+"""Examples through the model at once in an evaluation, at most."""
 BASELINES = ("chance", "zero-shot", "calibrated zero-shot")
 
 
@@ -81,4 +83,4 @@ class Evaluations:
         return row
 
     def _measure(self, examples: list[Encoded]) -> Measured:
-        return self.session.objective.measure(examples)
+        return self.session.objective.measure(examples, min(BATCH, self.session.options.micro_batch or BATCH))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llm.training.session import Session
 
 JOURNAL, CHECKPOINTS = "journal.bin", "checkpoints"
+OPTIONAL = ("micro_batch", "clip")
+"""Options that change the bits of steps, in headers only where given: those of before have neither."""
 ENVIRONMENT = ("zobench", "python", "torch", "commit", "cpu", "gpu")
 
 
@@ -180,6 +182,7 @@ def header(session: "Session") -> dict[str, Any]:
         "keys": {name: list(names) for name, names in session.keys.items()},
         "environment": {name: found[name] for name in ENVIRONMENT},
     }
+    about |= {name: value for name in OPTIONAL if (value := getattr(options, name)) is not None}
     return about | ({"layout": describe(trainer.space.layout)} if isinstance(trainer, ZerothOrder) else {})
 
 
