@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llm.training.session import Session
 
 JOURNAL, CHECKPOINTS = "journal.bin", "checkpoints"
+OPTIONAL = ("micro_batch", "clip")
+"""Options that change the bits of steps, in headers only where given: those of before have neither."""
 ENVIRONMENT = ("zobench", "python", "torch", "commit", "cpu", "gpu")
 
 
@@ -182,6 +184,7 @@ def header(session: "Session") -> dict[str, Any]:
     }
     if options.adapter:
         about["adapter"] = {"name": options.adapter, "seed": options.seed, "base": session.frozen}
+    about |= {name: value for name in OPTIONAL if (value := getattr(options, name)) is not None}
     return about | ({"layout": describe(trainer.space.layout)} if isinstance(trainer, ZerothOrder) else {})
 
 

@@ -50,4 +50,4 @@ def make_trainer(
     estimator = methods.parse(options.method, epsilon=options.epsilon)
     engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
     how = rounded(options.rounding, options.dtype)
-    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how, touched)
+    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how, touched, options.clip)
