@@ -113,7 +113,8 @@ def replay(arguments: argparse.Namespace) -> int:
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
     base = models.load(name, device, held, arguments.trust_remote_code)
     base = _adapted(base, header.get("adapter"))
-    if fingerprint(base.model) != header.get("weights"):
+    model = base.model
+    if fingerprint(model) != header.get("weights") or header.get("frozen") not in (None, fingerprint(model, False)):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     trainer = _trainer(header, base.model)
     _repeat(trainer, contents.records[:steps])
@@ -143,8 +144,6 @@ def _adapted(base: models.LanguageModel, about: Any) -> models.LanguageModel:
         return base
     if not isinstance(about, dict) or not isinstance(about.get("name"), str) or type(about.get("seed")) is not int:
         raise ValueError(f"adapter of the header is {about!r}: wanted its name and seed")
-    if fingerprint(base.model) != about.get("base"):
-        raise ValueError(f"{base.name} is not the base of this journal's adapter: give that as --model")
     return adapt(base, about["name"], about["seed"])
 
 

@@ -22,7 +22,7 @@ from llm.training.first_order import FIRST_ORDER
 from llm.training.memory import PeakMemory
 from llm.training.minibatch import Minibatch
 from llm.training.options import TrainOptions, check
-from llm.training.past import Past, fingerprint
+from llm.training.past import Past
 from llm.training.realised import Realised
 from llm.training.record import open_record, require_rows, tell
 from llm.training.selection import Selection, discard
@@ -60,7 +60,6 @@ class Session:
         check(options)
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
-        self.frozen = fingerprint(self.language_model.model) if options.adapter else None
         self.language_model = adapt(self.language_model, options.adapter, options.seed)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
