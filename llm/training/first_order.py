@@ -7,6 +7,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor, nn
 
+from llm.training.minibatch import shares
 from zobench.journal import Record
 from zobench.rule import Schedule
 
@@ -47,18 +48,27 @@ class FirstOrder:
         for group in self.optimiser.param_groups:
             group["lr"] = lr * group["pace"]
         self.optimiser.zero_grad(set_to_none=True)
-        loss = losses().mean()
+        loss = self._backward(losses)
         self.forward_passes += 1
         self.steps += 1
-        reason = "" if math.isfinite(loss.item()) else f"loss {loss.item()}: lower --lr"
+        reason = "" if math.isfinite(loss) else f"loss {loss}: lower --lr"
         if not reason:
-            loss.backward()
             self.backward_passes += 1
             reason = "" if self._finite_gradient() else "the gradient is not finite: lower --lr, or use a wider dtype"
         if reason:
-            return Record(step, key, lr=lr, loss=loss.item(), skipped=True, extra={"reason": reason})
+            return Record(step, key, lr=lr, loss=loss, skipped=True, extra={"reason": reason})
         self.optimiser.step()
-        return Record(step, key, lr=lr, loss=loss.item())
+        return Record(step, key, lr=lr, loss=loss)
+
+    def _backward(self, losses: Callable[[], Tensor]) -> float:
+        """The mean loss, whose gradient is added up a part of the minibatch at a time, until one is not finite."""
+        total = 0.0
+        for share, mean in shares(losses):
+            total += share * mean.item()
+            if not math.isfinite(total):
+                break
+            (share * mean).backward()
+        return total
 
     def settle(self) -> None:
         """Do nothing: no step is owed."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llm.training.session import Session
 
 JOURNAL, CHECKPOINTS = "journal.bin", "checkpoints"
+OPTIONAL = ("micro_batch", "clip")
+"""Options that change the bits of steps, in headers only where given: those of before have neither."""
 ENVIRONMENT = ("zobench", "python", "torch", "commit", "cpu", "gpu")
 
 
@@ -188,6 +190,7 @@ def header(session: "Session") -> dict[str, Any]:
         about["rates"] = list(options.rates)
     if any(not p.requires_grad for p in model.parameters()):
         about["frozen"] = fingerprint(model, trained=False)
+    about |= {name: value for name in OPTIONAL if (value := getattr(options, name)) is not None}
     return about | ({"layout": describe(trainer.space.layout)} if isinstance(trainer, ZerothOrder) else {})
 
 

@@ -47,32 +47,28 @@ def ignored(options: "TrainOptions") -> str:
     return f"{options.method} takes no step: {names} not used" if names else ""
 
 
-def measure(session: "Session", baseline: Baseline) -> Row:
-    """Measure a baseline, keep its final row and return it. All it costs counts, the evaluation of dev too."""
-    setting = Setting(
+def setting(session: "Session") -> Setting:
+    """Return what a session gives a baseline to work with."""
+    data = session.data
+    return Setting(
         session.task,
         session.objective,
-        session.data.train,
-        session.data.dev,
-        session.data.test,
+        data.train,
+        data.dev,
+        data.test,
         session.options.seed,
         lambda note: session.note([note]),
     )
+
+
+def measure(session: "Session", baseline: Baseline) -> Row:
+    """Measure a baseline, keep its final row and return it. All it costs counts, the evaluation of dev too."""
     with Meter(session.language_model) as meter:
-        dev, test, columns = baseline.measure(setting)
-    row: Row = {"dev_loss": dev.loss, "dev_accuracy": dev.accuracy, "test_loss": test.loss}
-    row |= {
-        "test_accuracy": test.accuracy,
-        "test_examples": len(setting.test),
-        **dev.named("dev"),
-        **test.named("test"),
-    }
-    row |= {
-        "best_step": 0,
-        "status": session.status(test.loss),
-        "weights": session.language_model.weights,
-        "skipped": 0,
-    }
+        dev, test, columns = baseline.measure(setting(session))
+    row: Row = {"dev_loss": dev.loss, "dev_accuracy": dev.accuracy, **dev.named("dev")}
+    row |= {"test_loss": test.loss, "test_accuracy": test.accuracy, **test.named("test")}
+    row |= {"test_examples": len(session.data.test), "best_step": 0, "status": session.status(test.loss)}
+    row |= {"weights": session.language_model.weights, "skipped": 0}
     about = {**session.names(), **meter.row, "backward_passes": 0, **columns}
     session.record.append({"kind": "final", "step": 0, **about, **row})
     print(f"{session.options.method}: dev {test.metric} {dev.accuracy:.1%}, test {test.accuracy:.1%}")

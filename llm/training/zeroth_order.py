@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from llm.models import DTYPES
+from llm.training.clipping import clip
 from llm.training.realised import Realised, measure, sample
 from zobench import SGD, AutoEpsilon, Combination, Estimator, InForwardSpace, ModuleSpace
 from zobench.auto import Choice
@@ -71,8 +72,8 @@ class ZerothOrder:
     """Takes steps on a model in place, and repeats those that a journal recorded.
 
     While `watched`, `realised` says what rounding left of the last step. `touched` gives the rows that the minibatch of
-    a step reads: directions then live on these alone. `paces` are those of the space. A step may be owed: `settle`
-    before the model is used elsewhere.
+    a step reads: directions then live on these alone. `most` bounds projected gradients, see `clip`; `paces` are those
+    of the space. A step may be owed: `settle` before the model is used elsewhere.
 
     Raises:
         UnknownNameError: no such engine or rounding.
@@ -89,11 +90,12 @@ class ZerothOrder:
         rounding: str = "nearest",
         reads: torch.dtype | None = None,
         touched: Callable[[int], Mapping[str, Sequence[int]]] | None = None,
+        most: float | None = None,
         paces: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.engine = chosen_engine(engine, model)
         self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads, paces)
-        self.touched, self._fastest = touched, max((1.0, *paces.values()))
+        self.touched, self.most, self._fastest = touched, most, max((1.0, *paces.values()))
         if not isinstance(estimator, AutoEpsilon):
             require_resolved(self.space, estimator.epsilon)
         self.rule = SGD(rate, weight_decay)
@@ -124,6 +126,7 @@ class ZerothOrder:
         if isinstance(told, FloatingPointError):
             return self._skip(key, lr, told, math.nan, {"rounds": probed})
         self.state = told.state
+        told = told if self.most is None else clip(told, self.most)
         seen, extra = told.info["losses"], {"choice": told.info["choice"]} if probed else None
         try:
             self._require_finite(seen, told, lr)
