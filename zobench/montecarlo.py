@@ -141,7 +141,7 @@ def _checked(estimator: Estimator, x: Tensor) -> Tensor:
     if x.ndim != 1:
         raise ValueError(f"x has shape {tuple(x.shape)}: estimates are taken at one point (d,)")
     if isinstance(estimator, LineEstimator):
-        require_resolved(space, estimator.epsilon)
+        require_resolved(space, estimator.displaced_by)
     return x.detach().double()
 
 

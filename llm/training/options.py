@@ -21,7 +21,7 @@ class TrainOptions:
     task: str = option("spam", tasks.HELP)
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     objective: str = option("task", f"what is minimised: {objective.HELP}")
-    method: str = option("mezo", "mezo, kerzoo, forward, richardson, coordinate (name:option=value...), sgd, adamw")
+    method: str = option("mezo", "mezo, kerzoo, forward-gradient, ... (name:option=value, see llm list), sgd, adamw")
     steps: int = option(500, "optimisation steps")
     lr: float = option(1e-4, "learning rate")
     epsilon: float | str = option(1e-3, "displacement of the zeroth-order methods, or auto")

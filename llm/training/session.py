@@ -21,7 +21,7 @@ from llm.training.realised import Realised
 from llm.training.record import open_record, require_rows, tell
 from llm.training.signals import interruptible
 from llm.training.touched import touched_rows
-from llm.training.trainer import make_trainer
+from llm.training.trainer import make_trainer, needs_gradient
 from zobench import derive, streams
 from zobench.journal import Record
 from zobench.lock import lock
@@ -51,7 +51,7 @@ class Session:
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
-        if options.method in FIRST_ORDER and not self.objective.differentiable:
+        if needs_gradient(options.method) and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
         self.data = Data(*(self.objective.encode(part) for part in split))
         self.trainer = make_trainer(options, self.language_model, self._touched if options.rows == "touched" else None)

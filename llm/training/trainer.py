@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from llm.models import LanguageModel
 from llm.training.first_order import FIRST_ORDER, FirstOrder
 from llm.training.zeroth_order import ZerothOrder, rounded
-from zobench import methods, schedule
+from zobench import ForwardGradient, methods, schedule
 from zobench.naming import require_known
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ def check_method(text: str) -> None:
         methods.parse(text)
     elif extra:
         raise ValueError(f"method {text!r}: {name} has no options of its own")
+
+
+def needs_gradient(method: str) -> bool:
+    """Return whether the method differentiates the loss, backward or forward."""
+    return method in FIRST_ORDER or isinstance(methods.parse(method), ForwardGradient)
 
 
 def make_trainer(
