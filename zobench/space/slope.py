@@ -1,8 +1,10 @@
 """The loss and its derivative along a direction, in one pass of forward-mode differentiation."""
 
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,7 +21,16 @@ def dual_numbers() -> Iterator[None]:
     them on.
     """
     with _LEVEL, torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
+        _first_dual()
         yield
+
+
+@cache
+def _first_dual() -> None:
+    """Let torch warn in vain of its own use of torch.jit, which it imports with the first dual number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        dual(torch.zeros(()), torch.zeros(()))
 
 
 def dual(primal: Tensor, tangent: Tensor) -> Tensor:
