@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.backends import mha
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _LEVEL = threading.Lock()  # torch has one level of dual numbers for all threads
@@ -22,7 +23,12 @@ def dual_numbers() -> Iterator[None]:
     """
     with _LEVEL, torch.no_grad(), forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
         _first_dual()
-        yield
+        fast = mha.get_fastpath_enabled()
+        mha.set_fastpath_enabled(False)
+        try:
+            yield
+        finally:
+            mha.set_fastpath_enabled(fast)
 
 
 @cache
