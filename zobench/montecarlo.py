@@ -18,7 +18,7 @@ from zobench.combination import Combination, Term
 from zobench.estimator import Estimator, LineEstimator
 from zobench.keys import derive
 from zobench.noise import NoiseModel, NoisySpace, as_model
-from zobench.plan import Plan
+from zobench.plan import SLOPE, Plan
 from zobench.query import query
 from zobench.space.flat import FlatSpace
 from zobench.space.space import require_resolved
@@ -107,13 +107,15 @@ def controlled_moments(
     """
     x, samples = _checked(estimator, x), _whole(samples)
     rule = estimator.stencil.quadrature(QUADRATURE_DEGREE)
-    offsets, weights = _folded(rule, estimator.epsilon)
+    exact = estimator.stencil.asks == SLOPE  # the slope is odd in u already
+    offsets, weights = (rule.nodes[0], rule.weights[0]) if exact else _folded(rule, estimator.epsilon)
     slope = rule.mean(rule.power_sums(1))
     unit = estimator.law.unit(x.shape[-1])
 
     def draw(key: int, rows: int) -> Tensor:
         space = FlatSpace(x)
-        plan = Plan(estimator.law, key, offsets.expand(rows, 1, -1), weights.expand(rows, 1, -1))
+        points, masses = (part.expand(rows, 1, -1) for part in (offsets, weights))
+        plan = Plan(estimator.law, key, points, masses, estimator.stencil.asks)
         coefficients = (plan.weights * space.losses(f, plan)).sum(-1)
         probe, credit = (  # u / unit
             space.dense(Combination((Term(law, key, torch.ones_like(coefficients)),)))
@@ -141,7 +143,7 @@ def _checked(estimator: Estimator, x: Tensor) -> Tensor:
     if x.ndim != 1:
         raise ValueError(f"x has shape {tuple(x.shape)}: estimates are taken at one point (d,)")
     if isinstance(estimator, LineEstimator):
-        require_resolved(space, estimator.epsilon)
+        require_resolved(space, estimator.displaced_by)
     return x.detach().double()
 
 

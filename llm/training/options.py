@@ -26,7 +26,7 @@ class TrainOptions:
     task: str = option("spam", tasks.HELP)
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     objective: str = option("task", f"what is minimised: {objective.HELP}")
-    method: str = option("mezo", "name:option=value...: mezo, kerzoo, sgd, adamw, zero-shot, icl, ... (llm list)")
+    method: str = option("mezo", "name:option=value...: mezo, forward-gradient, adamw, icl, ... (llm list)")
     adapter: str | None = option(None, f"what is trained in place of the weights: {adapters.HELP}")
     trained: tuple[str, ...] = option((), TRAINED)
     steps: int = option(500, "optimisation steps")

@@ -28,7 +28,7 @@ from llm.training.record import open_record, require_rows, tell
 from llm.training.selection import Selection, discard
 from llm.training.signals import interruptible
 from llm.training.touched import touched_rows
-from llm.training.trainer import make_trainer
+from llm.training.trainer import make_trainer, needs_gradient
 from llm.training.untrained import Untrained
 from zobench import derive, streams
 from zobench.journal import Record
@@ -63,7 +63,7 @@ class Session:
         self.language_model = adapt(self.language_model, options.adapter, options.seed)
         trained.select(self.language_model.model, options.trained)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
-        if options.method in FIRST_ORDER and not self.objective.differentiable:
+        if needs_gradient(options.method) and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
         self.data = Data(*(self.objective.encode(part) for part in split))
         self.trainer = make_trainer(options, self.language_model, self._touched if options.rows == "touched" else None)

@@ -1,10 +1,11 @@
 """The contract of a stencil."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from zobench.plan import LOSSES
 from zobench.streams import Shape
 
 
@@ -25,7 +26,9 @@ class StencilRule(NamedTuple):
 
 
 class Stencil(ABC):
-    """Nodes r_k and weights w_k of one line, independent of its direction."""
+    """Nodes r_k and weights w_k of one line, independent of its direction; `asks` is what a plan asks at them."""
+
+    asks: ClassVar[str] = LOSSES
 
     @abstractmethod
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,8 @@ def best_epsilon(
     Where `coverage` is not exact it is trustworthy only if the result is small enough for the terms that are left out.
 
     Raises:
-        ValueError: noise is not positive: in exact arithmetic the error then falls, or stays, as epsilon goes to 0.
+        ValueError: noise is not positive: in exact arithmetic the error then falls, or stays, as epsilon goes to 0. Or
+            the estimator has no epsilon.
     """
     return _best_epsilon(series(estimator, problem, x), estimator, noise, goal)
 
@@ -51,6 +52,8 @@ def best_epsilon(
 def _best_epsilon(one: Series, estimator: LineEstimator, noise: float | Noise, goal: Goal) -> float:
     if not Noise.of(noise).evaluation > 0:
         raise ValueError(f"noise is {noise!r}: without noise the smallest epsilon is the best, in exact arithmetic")
+    if estimator.displaced_by is None:
+        raise ValueError(f"{estimator!r} has no epsilon to choose: its error does not depend on one")
     if goal not in GOALS:
         raise ValueError(f"goal is {goal!r}: give one of {', '.join(GOALS)}")
 
@@ -94,8 +97,8 @@ def equal_budget(
 ) -> list[Forecast]:
     """Return the forecast of each estimator with as many directions as `evaluations` pay, in the order given.
 
-    Each keeps its epsilon; with `best` each gets the epsilon that is best for it by that goal (noise must be positive).
-    `lines` of the same problem and point shares the derivatives between calls.
+    Each keeps its epsilon; with `best` each that has one gets the epsilon that is best for it by that goal (noise must
+    be positive). `lines` of the same problem and point shares the derivatives between calls.
 
     Raises:
         ValueError: one direction of an estimator costs more than the evaluations.
@@ -110,7 +113,7 @@ def _forecast(
 ) -> Forecast:
     one = series(estimator, lines.problem, lines.x, lines)
     paid = spend(estimator, evaluations, lines.dim)
-    if best is not None:
+    if best is not None and paid.displaced_by is not None:
         paid = replace(paid, epsilon=_best_epsilon(one, paid, noise, best))
     step = Step.along(one, paid, noise)
     bounded = step.curvature > 0 and step.slope > 0
