@@ -46,7 +46,7 @@ _BIAS_OPTIONAL = (
 )
 _FINAL_OPTIONAL = (
     *("step", "forward_passes", "backward_passes", "seconds", "peak_mb", "test_loss", "test_accuracy"),
-    *("test_examples", "best_step", "weights"),
+    *("test_examples", "best_step", "selected_step", "weights"),
 )
 
 _PHASE_PLACE = ("map", "dim", "bend", "noise", "evaluations", "common_epsilon")

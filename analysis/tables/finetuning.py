@@ -107,6 +107,24 @@ def accuracies_table(frame: pd.DataFrame) -> Table:
     return table(rows, "Final test accuracy", note)
 
 
+def overview_table(frame: pd.DataFrame) -> Table:
+    """Methods as rows and tasks as columns: test accuracies with intervals, in percent; a model a row where several."""
+    several = frame["model"].nunique() > 1
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in frame.to_dict("records"):
+        named = {"model": row["model"]} if several else {}
+        cell = rows.setdefault((row["model"], row["label"]), {**named, "method": row["label"]})
+        if row["n"]:
+            bounds = text.points(Interval(row["accuracy"], row["low"], row["high"]))
+            cell[row["task"]] = bounds if row["n"] == 1 else f"{bounds} ({row['n']})"
+    filled = pd.DataFrame(rows.values()).fillna(text.NONE)
+    note = (
+        "Test accuracy in percent with 95 % intervals: Student's t over seeds, their number in brackets; for one seed "
+        "Wilson's over test examples."
+    )
+    return table(filled.to_dict("records"), "Test accuracy by method and task", note)
+
+
 def margins_table(frame: pd.DataFrame) -> Table:
     """How far each method is above chance and above the model as it was, in points."""
     rows = [

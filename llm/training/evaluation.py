@@ -42,6 +42,7 @@ class Evaluations:
     def at(self, step: int) -> None:
         """Measure dev, unless that was done at this step."""
         if self.record.find(kind="evaluation", step=step):
+            self.session.selection.again(step)
             return
         self.session.trainer.settle()
         found = self._measure(self.session.data.dev)
@@ -49,20 +50,23 @@ class Evaluations:
         self._losses.clear()
         row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy, **found.named("dev")}
         self.session.past.sync()
+        self.session.selection.see(step, found.loss)
         about = {**self.session.names(), **self.session.cost()}
         self.record.append({"kind": "evaluation", "step": step, **about, **row})
         self.said = f"dev loss {found.loss:.3f} {found.metric} {found.accuracy:.1%}"
 
-    def final(self) -> Row:
-        """Measure test, keep the final row and return it."""
+    def final(self, selected: int) -> Row:
+        """Measure test, keep the final row and return it; the model has the weights of the selected step."""
         session = self.session
-        session.trainer.settle()
-        test = self._measure(session.data.test)
-        evaluations = self.record.find(kind="evaluation")
-        best = min(evaluations, key=lambda row: math.inf if row["dev_loss"] is None else row["dev_loss"])
-        row = {name: evaluations[-1][name] for name in ("dev_loss", "dev_accuracy")}
+        test, best = self._measure(session.data.test), session.selection.best()
+        (chosen,), (last,) = (
+            self.record.find(kind="evaluation", step=step) for step in (selected, session.trainer.steps)
+        )
+        assert best is not None  # the last step was evaluated
+        row: Row = {"selected_step": selected, "best_step": best["step"]}
+        row |= {name: chosen[name] for name in ("dev_loss", "dev_accuracy")}
         row |= {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_examples": len(session.data.test)}
-        row |= {**test.named("test"), "best_step": best["step"], "status": session.status(test.loss)}
+        row |= {**test.named("test"), "status": session.status(test.loss, last["dev_loss"])}
         row |= {"weights": session.language_model.weights, "skipped": session.watch.skipped}
         about = {**session.names(), **session.cost()}
         self.record.append({"kind": "final", "step": session.trainer.steps, **about, **row})

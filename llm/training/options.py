@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from llm import baselines, objective, tasks
+from llm.training import adapters
 from llm.training.first_order import FIRST_ORDER
+from llm.training.selection import SELECT
 from llm.training.trainer import check_method
 from llm.training.zeroth_order import ENGINES
 from zobench.naming import require_known
@@ -23,6 +25,7 @@ class TrainOptions:
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     objective: str = option("task", f"what is minimised: {objective.HELP}")
     method: str = option("mezo", "name:option=value...: mezo, kerzoo, sgd, adamw, zero-shot, icl, ... (llm list)")
+    adapter: str | None = option(None, f"what is trained in place of the weights: {adapters.HELP}")
     steps: int = option(500, "optimisation steps")
     lr: float = option(1e-4, "learning rate")
     epsilon: float | str = option(1e-3, "displacement of the zeroth-order methods, or auto")
@@ -37,6 +40,9 @@ class TrainOptions:
     max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
     bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
     eval_every: int = option(50, "steps between evaluations on dev")
+    baselines: bool = option(True, "measure the untouched model on all splits first")
+    select: str = option("best", "weights tested and saved: best (of the lowest dev loss, MeZO's protocol) or last")
+    patience: int | None = option(None, "evaluations without a better dev loss after which to stop; without it never")
     seed: int = option(0, "names the split, the minibatches and the directions")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
@@ -58,11 +64,15 @@ class TrainOptions:
 def check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
     check_method(options.method)
+    adapters.check(options.adapter)
     if options.gradient_checkpointing and options.method not in FIRST_ORDER and not baselines.known(options.method):
         raise ValueError(f"{options.method} has no backward pass: leave --gradient-checkpointing out")
     require_known(options.engine, ("auto", *ENGINES), "engine")
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")
+    require_known(options.select, SELECT, "selection")
+    if options.patience is not None and options.patience < 1:
+        raise ValueError(f"patience is {options.patience}: give 1 or more evaluations, or leave it away")
     if options.steps < 1 or options.batch < 1 or options.eval_every < 1:
         raise ValueError(
             f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"

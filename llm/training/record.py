@@ -18,9 +18,10 @@ NUMBERS = {
 
 def open_record(options: TrainOptions) -> Run:
     """Return the record of a run; where it is kept, when its checkpoints are written and that it is continued are no
-    part of its identity. Options that the method does not read are left out.
+    part of its identity. Options that the method does not read are left out. A run of before there was a choice ended
+    with its last weights.
     """
-    usual = _config(TrainOptions(method=options.method))
+    usual = _config(TrainOptions(method=options.method, select="last"))
     return Run(options.out, _config(options), defaults=usual, free=("out", "checkpoint_every"))
 
 

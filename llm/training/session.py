@@ -14,14 +14,16 @@ from llm import baselines, models, objective, tasks
 from llm.baselines import Baseline
 from llm.objective import Encoded
 from llm.training import untrained
+from llm.training.adapters import adapt
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
 from llm.training.first_order import FIRST_ORDER
 from llm.training.memory import PeakMemory
 from llm.training.options import TrainOptions, check
-from llm.training.past import Past
+from llm.training.past import Past, fingerprint
 from llm.training.realised import Realised
 from llm.training.record import open_record, require_rows, tell
+from llm.training.selection import Selection, discard
 from llm.training.signals import interruptible
 from llm.training.touched import touched_rows
 from llm.training.trainer import make_trainer
@@ -47,6 +49,7 @@ class Session:
 
     def __init__(self, options: TrainOptions) -> None:
         check(options)
+        unused, options = untrained.ignored(options), untrained.without_unread(options)
         self.task = tasks.find(options.task)
         if baselines.known(options.method):
             baselines.parse(options.method).check(self.task)
@@ -56,6 +59,8 @@ class Session:
         check(options)
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
+        self.frozen = fingerprint(self.language_model.model) if options.adapter else None
+        self.language_model = adapt(self.language_model, options.adapter, options.seed)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
@@ -70,7 +75,7 @@ class Session:
             )
         if isinstance(self.trainer, Untrained):
             self.trainer.baseline.check_setting(untrained.setting(self))
-        self._open([*split.notes, *filter(None, (untrained.ignored(options),))])
+        self._open([*split.notes, *filter(None, (unused,))])
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
@@ -83,6 +88,7 @@ class Session:
         self.past = Past(self)
         self.seconds = 0.0
         require_rows(self.record)
+        self.selection = Selection(self)
         known = [row["peak_mb"] for row in self.record.find(kind="evaluation") if row.get("peak_mb") is not None]
         self.peak = PeakMemory(self.language_model.device, max(known, default=None))
         self.evaluations = Evaluations(self)
@@ -118,7 +124,8 @@ class Session:
             if isinstance(self.trainer, Untrained):
                 self._measure(self.trainer.baseline)
                 return
-            self.evaluations.baselines()
+            if self.options.baselines:
+                self.evaluations.baselines()
             first = self.past.resume()
             with interruptible() as interrupted, self._bar(first) as bar:
                 for step in bar:
@@ -126,6 +133,9 @@ class Session:
                         break
                     if step % self.options.eval_every == 0:
                         self.evaluations.at(step)
+                        if self.selection.stops(step):
+                            tell(f"no better dev loss in {self.options.patience} evaluations: stopped at step {step}")
+                            break
                     self._step(step, bar)
                     if interrupted():
                         self.past.checkpoint()
@@ -202,14 +212,16 @@ class Session:
         if self.watch.exhausted:
             tell(self.watch.advice())
         self.evaluations.at(self.trainer.steps)
+        selected = self.selection.take()
         if self.options.save:
-            self.trainer.settle()
             models.save(self.language_model, self.record.folder / "model")
-        self.evaluations.final()
+        self.evaluations.final(selected)
+        discard(self.record.folder)
 
-    def status(self, loss: float) -> str:
-        """Return "diverged" or "ok", by the steps and a loss at the end of them."""
-        bad = self.watch.exhausted or self.watch.diverged or not math.isfinite(loss)
+    def status(self, *losses: float | None) -> str:
+        """Return "diverged" or "ok", by the steps and losses at the end of them."""
+        finite = all(loss is not None and math.isfinite(loss) for loss in losses)
+        bad = self.watch.exhausted or self.watch.diverged or not finite
         return "diverged" if bad or self.watch.skipped == self.options.steps else "ok"
 
     def names(self) -> Row:
@@ -219,6 +231,7 @@ class Session:
             "model": Path(options.model).name if Path(options.model).exists() else options.model,
             "task": self.task.name,
             "method": options.method,
+            **({"adapter": options.adapter} if options.adapter else {}),
             "estimator": self.trainer.identity,
             "seed": options.seed,
             "lr": None if baselines.known(options.method) else options.lr,
