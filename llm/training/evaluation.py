@@ -11,6 +11,9 @@ from zobench.records import Row
 if TYPE_CHECKING:
     from llm.training.session import Session
 
+BATCH = 64
+"""Examples through the model at once in an evaluation, at most."""
+
 
 class Evaluations:
     """The evaluations of a session and their rows; those that its record holds are not repeated.
@@ -75,4 +78,4 @@ class Evaluations:
         return row
 
     def _measure(self, examples: list[Encoded]) -> Measured:
-        return self.session.objective.measure(examples)
+        return self.session.objective.measure(examples, min(BATCH, self.session.options.micro_batch or BATCH))

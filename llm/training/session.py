@@ -13,14 +13,16 @@ from tqdm import tqdm
 from llm import baselines, models, objective, tasks
 from llm.baselines import Baseline
 from llm.objective import Encoded
-from llm.training import untrained
+from llm.training import trained, untrained
 from llm.training.adapters import adapt
+from llm.training.clipping import clipped
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
 from llm.training.first_order import FIRST_ORDER
 from llm.training.memory import PeakMemory
+from llm.training.minibatch import Minibatch
 from llm.training.options import TrainOptions, check
-from llm.training.past import Past, fingerprint
+from llm.training.past import Past
 from llm.training.realised import Realised
 from llm.training.record import open_record, require_rows, tell
 from llm.training.selection import Selection, discard
@@ -59,8 +61,8 @@ class Session:
         check(options)
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
-        self.frozen = fingerprint(self.language_model.model) if options.adapter else None
         self.language_model = adapt(self.language_model, options.adapter, options.seed)
+        trained.select(self.language_model.model, options.trained)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
@@ -68,14 +70,15 @@ class Session:
         self.trainer = make_trainer(options, self.language_model, self._touched if options.rows == "touched" else None)
         if options.rows == "touched" and options.method not in FIRST_ORDER:
             self._touched(0)  # whether the objective allows it
-        self.start_loss = require_reproducible(lambda: self.objective.losses(self.minibatch(0)))
+        self.start_loss = require_reproducible(self._losses(0))
         if not math.isfinite(self.start_loss):
             raise ValueError(
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
         if isinstance(self.trainer, Untrained):
             self.trainer.baseline.check_setting(untrained.setting(self))
-        self._open([*split.notes, *filter(None, (unused,))])
+        part = trained.told(self.language_model.model) if options.adapter or options.trained else None
+        self._open([*split.notes, *filter(None, (unused, part))])
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
@@ -86,7 +89,7 @@ class Session:
         self.note(notes)
         self.watch = Watch(self.start_loss, options.max_skipped, options.diverged_at, options.diverged_window)
         self.past = Past(self)
-        self.seconds = 0.0
+        self.seconds, self.clipped = 0.0, 0
         require_rows(self.record)
         self.selection = Selection(self)
         known = [row["peak_mb"] for row in self.record.find(kind="evaluation") if row.get("peak_mb") is not None]
@@ -110,6 +113,9 @@ class Session:
         """Return the examples of a step: drawn by the seed and the step, the same for every method."""
         order = streams.uniform(derive(*self.keys["minibatch"], step), (len(self.data.train),)).argsort()
         return [self.data.train[i] for i in order[: self.options.batch].tolist()]
+
+    def _losses(self, step: int) -> Minibatch:
+        return Minibatch(self.objective, self.minibatch(step), self.options.micro_batch)
 
     def _touched(self, step: int) -> dict[str, list[int]]:
         return touched_rows(self.objective, self.minibatch(step))
@@ -159,11 +165,11 @@ class Session:
 
     def _step(self, step: int, bar: Any) -> None:
         try:
-            batch = self.minibatch(step)
+            losses = self._losses(step)
             self.trainer.watched = step % self.options.eval_every == 0
             began = time.perf_counter()
             with self.peak:
-                record = self.trainer.step(derive(*self.keys["key"], step), lambda: self.objective.losses(batch))
+                record = self.trainer.step(derive(*self.keys["key"], step), losses)
             seconds = time.perf_counter() - began
             record = record._replace(minibatch=derive(*self.keys["minibatch"], step), seconds=seconds)
             self.past.append(record)
@@ -184,6 +190,8 @@ class Session:
                 f"intended and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"
             )
         self.seconds += record.seconds
+        if self.options.clip is not None:
+            self.clipped += clipped(record.coefficients, self.options.clip)
         self.watch.see(record)
         if not record.skipped:
             self.evaluations.see(record.step, record.loss)
@@ -245,6 +253,7 @@ class Session:
             "backward_passes": self.trainer.backward_passes,
             "seconds": self.seconds,
             "peak_mb": self.peak.mb,
+            **({} if self.options.clip is None else {"clipped": self.clipped}),
         }
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from llm import baselines
 from llm.models import LanguageModel
+from llm.training import trained
 from llm.training.first_order import FIRST_ORDER, FirstOrder
 from llm.training.recompute import recompute_layers
 from llm.training.untrained import Untrained
@@ -42,12 +43,13 @@ def make_trainer(
     """
     if baselines.known(options.method):
         return Untrained(baselines.parse(options.method))
+    paces = trained.paces(language_model.model, options.rates, options.lr)
     rate = schedule(options.schedule, options.lr, options.steps, options.warmup)
     if options.method in FIRST_ORDER:
         if options.gradient_checkpointing:
             recompute_layers(language_model.model)
-        return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
+        return FirstOrder(language_model.model, options.method, rate, options.weight_decay, paces)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
     engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
-    how = rounded(options.rounding, options.dtype)
-    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how, touched)
+    how = (*rounded(options.rounding, options.dtype), touched, options.clip, paces)
+    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how)
