@@ -51,6 +51,7 @@ class Session:
 
     def __init__(self, options: TrainOptions) -> None:
         check(options)
+        unused, options = untrained.ignored(options), untrained.without_unread(options)
         self.task = tasks.find(options.task)
         if baselines.known(options.method):
             baselines.parse(options.method).check(self.task)
@@ -77,7 +78,7 @@ class Session:
         if isinstance(self.trainer, Untrained):
             self.trainer.baseline.check_setting(untrained.setting(self))
         part = trained.told(self.language_model.model) if options.adapter or options.trained else None
-        self._open([*split.notes, *filter(None, (untrained.ignored(options), part))])
+        self._open([*split.notes, *filter(None, (unused, part))])
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
