@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from llm import models, objective, tasks
 from llm.objective import Encoded
+from llm.training import also
 from llm.training.clipping import clipped
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
@@ -51,9 +52,11 @@ class Session:
         split = split_of(options)
         self.options = options = sized(options, split)
         check(options)
+        sets = also.read(options)
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
+        self.also = also.Also(self, sets, self.language_model)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
         self.data = Data(*(self.objective.encode(part) for part in split))
@@ -65,7 +68,7 @@ class Session:
             raise ValueError(
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
-        self._open(split.notes)
+        self._open([*split.notes, *(note for one in sets for note in one.notes)])
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
