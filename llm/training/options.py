@@ -47,6 +47,8 @@ class TrainOptions:
     bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
     eval_every: int = option(50, "steps between evaluations on dev")
     baselines: bool = option(True, "measure the untouched model on all splits first")
+    also: tuple[str, ...] = option((), "further sets measured at every evaluation: TASK or TASK@FOLDER, with commas")
+    also_examples: int = option(200, "test examples of each of these at most")
     select: str = option("best", "weights tested and saved: best (of the lowest dev loss, MeZO's protocol) or last")
     patience: int | None = option(None, "evaluations without a better dev loss after which to stop; without it never")
     seed: int = option(0, "names the split, the minibatches and the directions")
@@ -97,6 +99,8 @@ def check(options: TrainOptions) -> None:
 
 def _check_loop(options: TrainOptions) -> None:
     require_known(options.select, SELECT, "selection")
+    if options.also_examples < 1:
+        raise ValueError(f"also_examples is {options.also_examples}: give 1 or more")
     if options.micro_batch is not None and options.micro_batch < 1:
         raise ValueError(f"micro_batch is {options.micro_batch}: give 1 or more examples, or leave it away")
     if options.clip is not None and not 0 < options.clip < math.inf:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from llm import baselines, models, objective, tasks
 from llm.baselines import Baseline
 from llm.objective import Encoded
-from llm.training import trained, untrained
+from llm.training import also, trained, untrained
 from llm.training.adapters import adapt
 from llm.training.clipping import clipped
 from llm.training.evaluation import Evaluations
@@ -59,11 +59,13 @@ class Session:
         split = split_of(options)
         self.options = options = sized(options, split)
         check(options)
+        sets = also.read(options)
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
         self.language_model = adapt(self.language_model, options.adapter, options.seed)
         trained.select(self.language_model.model, options.trained)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
+        self.also = also.Also(self, sets, self.language_model)
         if needs_gradient(options.method) and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
         self.data = Data(*(self.objective.encode(part) for part in split))
@@ -78,7 +80,8 @@ class Session:
         if isinstance(self.trainer, Untrained):
             self.trainer.baseline.check_setting(untrained.setting(self))
         part = trained.told(self.language_model.model) if options.adapter or options.trained else None
-        self._open([*split.notes, *filter(None, (unused, part))])
+        notes = (*split.notes, *(note for one in sets for note in one.notes))
+        self._open([*notes, *filter(None, (unused, part))])
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
