@@ -40,8 +40,8 @@ def help_of(main: Main, command: Sequence[str]) -> str:
 def methods_page() -> str:
     """Return the page of `methods.table()`, in MyST."""
     head = (
-        "# Methods\n\n`zobench.methods.table()`: each method with what a step costs in loss evaluations, its source and "
-        "the options of `methods.make(name, ...)` with their defaults; on a command line, `--method kerzoo:n=3`. "
+        "# Methods\n\n`zobench.methods.table()`: each method with its cost in loss evaluations, its source and "
+        "the options of `methods.make(name, ...)` with their defaults; on a command line `--method kerzoo:n=3`. "
         "e is epsilon.\n"
     )
     return "\n".join([head, *(_method(method) for method in methods.table())])

@@ -1,6 +1,7 @@
 """The tour: a notebook executed, and shown as a page."""
 
 import base64
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from jupyter_client import KernelManager
 from nbclient import NotebookClient
 
 SECONDS = 300
-STRICT, LENIENT = "simplefilter('error')", "resetwarnings()"
+STRICT = "import warnings; warnings.simplefilter('error'); warnings.filterwarnings('ignore', module='ipykernel')"
 
 
 def executed(file: Path, folder: Path) -> Any:
@@ -19,20 +20,19 @@ def executed(file: Path, folder: Path) -> Any:
         nbclient.exceptions.CellExecutionError: a cell raises; the message has its traceback.
     """
     notebook = nbformat.read(file, as_version=4)
-    around = [nbformat.v4.new_code_cell(f"import warnings; warnings.{word}") for word in (STRICT, LENIENT)]
-    notebook.cells = [around[0], *notebook.cells, around[1]]
-    kernel = KernelManager(kernel_name="python3", transport="ipc")
-    NotebookClient(notebook, kernel, timeout=SECONDS, resources={"metadata": {"path": str(folder)}}).execute(
-        cleanup_kc=True
-    )
-    notebook.cells = notebook.cells[1:-1]
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(STRICT))
+    with tempfile.TemporaryDirectory() as sockets:
+        kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
+        place = {"metadata": {"path": str(folder)}}
+        NotebookClient(notebook, kernel, timeout=SECONDS, resources=place).execute(cleanup_kc=True)
+    del notebook.cells[0]
     return notebook
 
 
 def page(file: Path, folder: Path) -> None:
     """Write the executed notebook to `folder` as a page and its pictures."""
     parts = []
-    for number, cell in enumerate(executed(file, file.parents[1]).cells):
+    for number, cell in enumerate(executed(file, file.parent).cells):
         if cell.cell_type == "markdown":
             parts.append(cell.source)
             continue
