@@ -18,12 +18,16 @@ def main() -> int:
     arguments = parser.parse_args()
     os.environ["COLUMNS"] = "110"  # of the help texts
     stage(arguments.pages)
-    places = [str(arguments.pages), str(arguments.out)]
-    conf = str(Path(__file__).parent)
-    status = build_main(["-W", "--keep-going", "-n", "-q", "-c", conf, "-d", str(arguments.pages / ".tree"), *places])
+    status = build(arguments.pages, arguments.out)
     if not status:
         print(f"site: {arguments.out / 'index.html'}")
     return status
+
+
+def build(pages: Path, out: Path) -> int:
+    """Build the site of these pages; return 0, or what Sphinx returns where there is anything to warn of."""
+    options = ["-W", "--keep-going", "-n", "-q", "-c", str(Path(__file__).parent), "-d", str(pages / ".tree")]
+    return build_main([*options, str(pages), str(out)])
 
 
 if __name__ == "__main__":

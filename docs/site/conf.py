@@ -14,6 +14,7 @@ myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 highlight_language = "none"
 default_role = "code"
+smartquotes = False
 html_theme = "furo"
 html_title = f"zobench {VERSION}"
 html_copy_source = False

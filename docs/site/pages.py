@@ -14,6 +14,9 @@ FIRST = ("integrations", "tasks", "objectives", "training", "baselines", "preset
 THEORY = ("theory", "epsilon")
 FOUND = ("findings", "gallery")
 
+PICTURES = (".png", ".svg", ".jpg")
+TOUR = "tour.ipynb"
+
 OUTSIDE = re.compile(r"\[([^\]]*)\]\(\.\./([^)#\s]*)[^)]*\)")
 
 
@@ -26,7 +29,7 @@ def stage(folder: Path) -> None:
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for picture in DOCS.glob("*.png"):
+    for picture in (file for file in DOCS.iterdir() if file.suffix in PICTURES):
         shutil.copy(picture, folder)
     pages = {page.stem: page.read_text(encoding="utf-8") for page in DOCS.glob("*.md")}
     pages["changelog"] = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").replace("](docs/", "](")
@@ -38,7 +41,7 @@ def stage(folder: Path) -> None:
     (folder / "commands.md").write_text(commands.page(), encoding="utf-8")
     for name, text in reference.pages().items():
         (folder / f"{name}.rst").write_text(text, encoding="utf-8")
-    notebook.page(DOCS / "tour.ipynb", folder)
+    notebook.page(DOCS / TOUR, folder)
 
 
 def guide(pages: dict[str, str]) -> list[str]:
@@ -48,8 +51,10 @@ def guide(pages: dict[str, str]) -> list[str]:
 
 
 def inside(text: str) -> str:
-    """Return the page with links that leave docs/ named instead: the site has no other files of the repository."""
-    return OUTSIDE.sub(_named, text)
+    """Return the page with links that leave docs/ named instead, since the site has no other files of the repository,
+    and links to the tour led to its page.
+    """
+    return OUTSIDE.sub(_named, text.replace(f"]({TOUR})", "](tour.md)"))
 
 
 def _named(link: re.Match[str]) -> str:

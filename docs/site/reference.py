@@ -3,7 +3,8 @@
 import ast
 import importlib
 import inspect
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from types import ModuleType
@@ -26,6 +27,9 @@ PAGES = {
 }
 """Page -> title and modules of zobench."""
 
+INTERNAL = ("files", "journal_format", "timing", "version")
+"""Modules that the others are made of."""
+
 
 @dataclass(frozen=True)
 class Public:
@@ -47,6 +51,11 @@ class Public:
 def modules() -> list[str]:
     """Return the public modules, in the order of the reference."""
     return [f"zobench.{name}" for _, names in PAGES.values() for name in names]
+
+
+def packages() -> list[str]:
+    """Return the public modules that say themselves what is public."""
+    return [name for name in modules() if hasattr(importlib.import_module(name), "__all__")]
 
 
 def names(module: str) -> list[str]:
@@ -109,18 +118,21 @@ def pages() -> dict[str, str]:
 def _overview(pages: list[str]) -> str:
     doc = "\n".join(as_rst(inspect.cleandoc(zobench.__doc__ or "").splitlines()))
     listed = "\n".join(f"   {page}" for page in pages)
-    rows = "\n".join(f"* - :py:obj:`{p.path}`\n  - {_first(p.doc)}" for module in modules() for p in public(module))
-    table = "\n".join(f"   {line}" for line in rows.splitlines())
-    return (
-        f"{_title('API reference')}\n.. py:module:: zobench\n\n{doc}\n\n.. toctree::\n   :hidden:\n\n{listed}\n\n"
-        f".. list-table::\n   :widths: 30 70\n\n{table}\n"
-    )
+    tables = [_table(page, *PAGES[page.removeprefix("api-")]) for page in pages]
+    parts = [_title("API reference"), f".. py:module:: zobench\n\n{doc}\n", f".. toctree::\n   :hidden:\n\n{listed}\n"]
+    return "\n".join([*parts, *tables])
+
+
+def _table(page: str, title: str, modules: Iterable[str]) -> str:
+    names = [name for module in modules for name in public(f"zobench.{module}")]
+    rows = "\n".join(f"   * - :py:obj:`{name.path}`\n     - {_first(name.doc)}" for name in names)
+    return f"{_title(title, '-')}\nOn the page :doc:`{page}`.\n\n.. list-table::\n   :widths: 30 70\n\n{rows}\n"
 
 
 def _first(doc: str) -> str:
     """The first sentence, or the first line of a formula that is longer."""
     paragraph = " ".join(doc.partition("\n\n")[0].split())
-    sentence = paragraph.partition(". ")[0].rstrip(".:")
+    sentence = re.split(r"(?<!\.)\. ", paragraph)[0].rstrip(".:")
     return " ".join(as_rst([sentence]))
 
 

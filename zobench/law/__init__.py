@@ -19,6 +19,7 @@ LAWS: dict[str, Law] = {
     "coordinate": Coordinate(),
     "distinct-coordinate": Coordinate(replace=False),
 }
+"""The laws by the names that `methods.make(law=...)` and command lines give them."""
 
 __all__ = [
     "LAWS", "Coordinate", "DenseDirection", "Direction", "Gaussian", "Independent", "Law", "Orthogonal",
