@@ -156,6 +156,12 @@ def test_a_broken_link_formula_or_reference_fails_the_build(tmp_path: Path, page
     assert (build(tmp_path, tmp_path / "site") == 0) == sound
 
 
+@pytest.mark.parametrize("file", [pages.ROOT / "README.md", pages.ROOT / "CHANGELOG.md", *pages.DOCS.glob("*.md")])
+def test_links_of_a_page_lead_to_files_of_the_repository_too(file: Path) -> None:
+    places = re.findall(r"\]\((?!https?:|#)([^)#\s]+)[^)]*\)", file.read_text(encoding="utf-8"))
+    assert not [place for place in places if not (file.parent / place).exists()]
+
+
 def test_every_page_of_docs_has_a_place() -> None:
     known = {page.stem for page in pages.DOCS.glob("*.md")}
     placed = [*pages.guide(dict.fromkeys(known, "")), *pages.THEORY, *pages.FOUND]

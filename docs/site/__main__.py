@@ -1,26 +1,27 @@
-"""Build the documentation: pages of docs/, the reference, the commands, the tour; a warning is an error."""
+"""Build the documentation into build/site: docs/, the reference, the commands, the tour; a warning is an error."""
 
-import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 
 from sphinx.cmd.build import build_main
 
-from docs.site.pages import stage
+from docs.site.pages import ROOT, stage
+
+PAGES, SITE = ROOT / "build" / "pages", ROOT / "build" / "site"
 
 
 def main() -> int:
-    """Write the pages to `--pages`, the site to `--out`; return 1 where Sphinx found something to warn of."""
-    parser = argparse.ArgumentParser(prog="python -m docs.site", description=__doc__)
-    parser.add_argument("--pages", type=Path, default=Path("build/pages"), help="folder that Sphinx reads")
-    parser.add_argument("--out", type=Path, default=Path("build/site"), help="folder of the site")
-    arguments = parser.parse_args()
+    """Write the pages, then the site; return what `build` returns."""
     os.environ["COLUMNS"] = "110"  # of the help texts
-    stage(arguments.pages)
-    status = build(arguments.pages, arguments.out)
+    for folder in (PAGES, SITE):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+    stage(PAGES)
+    status = build(PAGES, SITE)
     if not status:
-        print(f"site: {arguments.out / 'index.html'}")
+        print(f"site: {SITE / 'index.html'}")
     return status
 
 

@@ -1,6 +1,7 @@
 """The tour: a notebook executed, and shown as a page."""
 
 import base64
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from jupyter_client import KernelManager
 from nbclient import NotebookClient
 
 SECONDS = 300
+INLINE = "module://matplotlib_inline.backend_inline"
 STRICT = "import warnings; warnings.simplefilter('error'); warnings.filterwarnings('ignore', module='ipykernel')"
 
 
@@ -24,7 +26,8 @@ def executed(file: Path, folder: Path) -> Any:
     with tempfile.TemporaryDirectory() as sockets:
         kernel = KernelManager(kernel_name="python3", transport="ipc", ip=f"{sockets}/kernel")
         place = {"metadata": {"path": str(folder)}}
-        NotebookClient(notebook, kernel, timeout=SECONDS, resources=place).execute(cleanup_kc=True)
+        env = {**os.environ, "IPYTHONDIR": sockets, "MPLBACKEND": INLINE}  # whatever the user has set
+        NotebookClient(notebook, kernel, timeout=SECONDS, resources=place).execute(cleanup_kc=True, env=env)
     del notebook.cells[0]
     return notebook
 

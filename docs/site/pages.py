@@ -9,7 +9,7 @@ from docs.site import commands, notebook, reference
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
-FIRST = ("integrations", "tasks", "objectives", "training", "baselines", "presets", "export", "journal", "speed")
+FIRST = ("tasks", "objectives", "training", "baselines", "presets", "export", "journal", "integrations", "speed")
 """The order of the guide; other pages of docs/ follow by name."""
 THEORY = ("theory", "epsilon")
 FOUND = ("findings", "gallery")
@@ -21,14 +21,12 @@ OUTSIDE = re.compile(r"\[([^\]]*)\]\(\.\./([^)#\s]*)[^)]*\)")
 
 
 def stage(folder: Path) -> None:
-    """Write all pages to an empty folder; what a page shows of the code is read from the code now.
+    """Write all pages to a folder; what a page shows of the code is read from the code now.
 
     Raises:
         FileNotFoundError: a page links to a file that the repository does not have.
         nbclient.exceptions.CellExecutionError: a cell of the tour fails.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     for picture in (file for file in DOCS.iterdir() if file.suffix in PICTURES):
         shutil.copy(picture, folder)
     pages = {page.stem: page.read_text(encoding="utf-8") for page in DOCS.glob("*.md")}
