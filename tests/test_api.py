@@ -29,9 +29,10 @@ HOUSEKEEPING = {"records", "optimizers"}
 WITHOUT = {
     "a check": ("zobench.space.require_resolved", "zobench.problem.demand"),
     "a hash": ("zobench.derive", "zobench.keyed"),
-    "a row or rows with formulas": ("zobench.methods.Method", "zobench.methods.table"),
-    "builds a row": ("zobench.methods.make", "zobench.methods.parse"),
-    "a type or a table": ("zobench.law.Direction", "zobench.law.DenseDirection", "zobench.law.LAWS"),
+    "a row": ("zobench.methods.Method", "synthetic.problems.Entry"),
+    "rows": ("zobench.methods.table", "synthetic.problems.table", "zobench.law.LAWS", "synthetic.problems.NAMES"),
+    "builds a row": ("zobench.methods.make", "zobench.methods.parse", "synthetic.problems.make"),
+    "a type": ("zobench.law.Direction", "zobench.law.DenseDirection"),
     "names, sizes and ranges": ("zobench.layout.Segment", "zobench.layout.Block", "zobench.layout.Layout"),
     "the law is its name": ("zobench.streams.uniform", "zobench.streams.integers"),
     "torch's own numbers": ("zobench.native.normals", "zobench.native.NativeLine"),
@@ -49,7 +50,7 @@ def states_a_formula(doc: str) -> bool:
 
 
 def needs_a_formula(name: reference.Public) -> bool:
-    page = next(page for page, (_, of) in reference.PAGES.items() if name.module.removeprefix("zobench.") in of)
+    page = next(page for page in reference.PAGES if name.module in reference.modules_of(page))
     return page not in HOUSEKEEPING and name.kind != "exception" and name.path not in EXCUSED
 
 
@@ -105,8 +106,8 @@ def test_the_packages_export_nothing_that_the_reference_lacks() -> None:
 
 def test_a_module_is_in_the_reference_or_named_as_internal() -> None:
     found = {module.name for module in pkgutil.walk_packages(zobench.__path__) if module.name != "integrations"}
-    known = {name.removeprefix("zobench.") for name in reference.modules()} | set(reference.INTERNAL)
-    here = {name for name in known if "." not in name}
+    listed = {name.removeprefix("zobench.") for name in reference.modules()} | set(reference.INTERNAL)
+    here = {name for name in listed if "." not in name}
     assert here == found, "name new modules in docs/site/reference.py: in PAGES, or in INTERNAL"
 
 

@@ -26,9 +26,9 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
-# Pages of other libraries are not fetched: only names of zobench must lead somewhere, but for type variables.
+# Pages of other libraries are not fetched: only names of ours must lead somewhere, but for type variables.
 VARIABLES = r"zobench\.(keys\.Item|options\.Options|theory\.lines\.Moments)"
-nitpick_ignore_regex = [(r"py:.*", r"(?!zobench\b).*"), (r"py:class", VARIABLES)]
+nitpick_ignore_regex = [(r"py:.*", r"(?!(zobench|synthetic)\b).*"), (r"py:class", VARIABLES)]
 
 
 def _leave_out(app, what, name, obj, skip, options):

@@ -4,7 +4,7 @@ import ast
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from types import ModuleType
@@ -14,18 +14,19 @@ import zobench
 from docs.site.plain import as_rst
 
 PAGES = {
-    "estimators": ("Estimators", ("estimator", "plan", "combination", "query", "auto", "line_model")),
-    "laws": ("Laws of directions", ("law", "layout", "streams", "keys")),
-    "stencils": ("Stencils", ("stencil",)),
-    "kernels": ("Kernels", ("kernels",)),
-    "spaces": ("Spaces and update rules", ("space", "rule", "native")),
-    "sampling": ("Sampling", ("montecarlo", "problem", "noise")),
-    "theory": ("Theory", ("theory",)),
-    "methods": ("Methods", ("methods",)),
-    "optimizers": ("Where people work", ("optim", "integrations.transformers", "integrations.scipy")),
-    "records": ("Records, journals, options", ("records", "journal", "identity", "lock", "options", "naming")),
+    "estimators": ("Estimators", "estimator plan combination query auto line_model"),
+    "laws": ("Laws of directions", "law layout streams keys"),
+    "stencils": ("Stencils", "stencil"),
+    "kernels": ("Kernels", "kernels"),
+    "spaces": ("Spaces and update rules", "space rule native"),
+    "sampling": ("Sampling", "montecarlo problem noise"),
+    "problems": ("Problems of the suites", "synthetic.problems"),
+    "theory": ("Theory", "theory"),
+    "methods": ("Methods", "methods"),
+    "optimizers": ("Where people work", "optim integrations.transformers integrations.scipy"),
+    "records": ("Records, journals, options", "records journal identity lock options naming"),
 }
-"""Page -> title and modules of zobench."""
+"""Page -> title and modules, those of zobench without its name."""
 
 INTERNAL = ("files", "journal_format", "timing", "version")
 """Modules that the others are made of."""
@@ -50,7 +51,12 @@ class Public:
 
 def modules() -> list[str]:
     """Return the public modules, in the order of the reference."""
-    return [f"zobench.{name}" for _, names in PAGES.values() for name in names]
+    return [name for page in PAGES for name in modules_of(page)]
+
+
+def modules_of(page: str) -> list[str]:
+    """Return the modules of a page."""
+    return [name if name.startswith("synthetic") else f"zobench.{name}" for name in PAGES[page][1].split()]
 
 
 def packages() -> list[str]:
@@ -111,22 +117,21 @@ def _below(module: ModuleType, name: str) -> str:
 
 def pages() -> dict[str, str]:
     """Return the pages of the reference, "api" first, as reStructuredText by name."""
-    found = {f"api-{page}": _page(title, [f"zobench.{m}" for m in of]) for page, (title, of) in PAGES.items()}
-    return {"api": _overview(list(found)), **found}
+    return {"api": _overview(), **{f"api-{page}": _page(page) for page in PAGES}}
 
 
-def _overview(pages: list[str]) -> str:
+def _overview() -> str:
     doc = "\n".join(as_rst(inspect.cleandoc(zobench.__doc__ or "").splitlines()))
-    listed = "\n".join(f"   {page}" for page in pages)
-    tables = [_table(page, *PAGES[page.removeprefix("api-")]) for page in pages]
+    listed = "\n".join(f"   api-{page}" for page in PAGES)
     parts = [_title("API reference"), f".. py:module:: zobench\n\n{doc}\n", f".. toctree::\n   :hidden:\n\n{listed}\n"]
-    return "\n".join([*parts, *tables])
+    return "\n".join([*parts, *map(_table, PAGES)])
 
 
-def _table(page: str, title: str, modules: Iterable[str]) -> str:
-    names = [name for module in modules for name in public(f"zobench.{module}")]
+def _table(page: str) -> str:
+    names = [name for module in modules_of(page) for name in public(module)]
     rows = "\n".join(f"   * - :py:obj:`{name.path}`\n     - {_first(name.doc)}" for name in names)
-    return f"{_title(title, '-')}\nOn the page :doc:`{page}`.\n\n.. list-table::\n   :widths: 30 70\n\n{rows}\n"
+    head = f"{_title(PAGES[page][0], '-')}\nOn the page :doc:`api-{page}`."
+    return f"{head}\n\n.. list-table::\n   :widths: 30 70\n\n{rows}\n"
 
 
 def _first(doc: str) -> str:
@@ -136,8 +141,8 @@ def _first(doc: str) -> str:
     return " ".join(as_rst([sentence]))
 
 
-def _page(title: str, modules: list[str]) -> str:
-    parts = [_title(title)]
+def _page(page: str) -> str:
+    parts, modules = [_title(PAGES[page][0])], modules_of(page)
     shown = [name.path for module in modules for name in public(module)]
     for module in modules:
         parts.append(_title(module, "-"))
