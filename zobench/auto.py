@@ -25,7 +25,8 @@ POOLED_LINES = 64
 
 
 class Choice(NamedTuple):
-    """What a probe found: epsilon, which stencil, and what it was chosen by (nan where the loss was flat).
+    """What a probe found: epsilon = argmin of truncation(epsilon) / 2 + noise(epsilon), which stencil, and what it was
+    chosen by (nan where the loss was flat).
 
     `noise` is the standard deviation of one evaluation without rounding, `rounding` that of rounding; `slope` and
     `third` are root mean squares of D_1 and D_3 along the lines; `rounds` are the reaches looked at, round by round.

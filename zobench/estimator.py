@@ -23,7 +23,8 @@ State = Any
 
 
 class Told(NamedTuple):
-    """What an estimator makes of losses: the gradient estimate, what its next step needs, and what an observer wants.
+    """What an estimator makes of losses: the estimate g = sum_i c_i u_i, what its next step needs, and what an observer
+    wants.
 
     `gradient` is None while the estimator needs another round of losses.
     """
@@ -34,7 +35,9 @@ class Told(NamedTuple):
 
 
 class Estimator(ABC):
-    """The contract of a gradient estimator; its repr is its identity in result rows."""
+    """The contract of a gradient estimator g = sum_i c_i u_i: it asks for points on seeded lines, is told their losses,
+    and answers with scalars c_i. It sees no parameter. Its repr is its identity in result rows.
+    """
 
     @property
     def displaced_by(self) -> float | None:

@@ -59,7 +59,7 @@ class Moments:
 def estimate(
     estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float | NoiseModel = 0.0
 ) -> Tensor:
-    """Return `samples` independent dense estimates of grad f(x), float64 (samples, d).
+    """Return `samples` independent dense estimates g = sum_i c_i u_i of grad f(x), float64 (samples, d).
 
     f maps (..., d) to (...) and must be safe to call from several threads; `noise` is the standard deviation of
     independent Gaussian noise added to each evaluation, or a model of noise. Cost: samples * plan.queries evaluations;
@@ -85,8 +85,8 @@ def estimate(
 def moments(
     estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float | NoiseModel = 0.0
 ) -> Moments:
-    """Return mean and covariance trace of `samples` estimates, the same as `estimate` draws, keeping nothing of size
-    `samples`.
+    """Return mean (1/N) sum_i g_i and covariance trace sum_i |g_i - mean|^2 / (N - 1) of N = `samples` estimates, the
+    same as `estimate` draws, keeping nothing of size N.
 
     Errors and costs as for `estimate`.
     """
@@ -104,6 +104,10 @@ def controlled_moments(
     (u . grad f) v sum_k w_k r_k, v the direction that is credited (u itself for most laws), whose mean is m_1 E[v u^T]
     grad f exactly. What is left is of the size of the bias itself. The bias does not depend on n, so n = 1 is sampled;
     the covariance is that of what is left. Cost: 2 evaluations for each distinct |r|.
+
+    Raises:
+        ValueError: samples < 1, x is not a floating-point vector, f has the wrong shape, or epsilon is below the
+            resolution of x.
     """
     x, samples = _checked(estimator, x), _whole(samples)
     rule = estimator.stencil.quadrature(QUADRATURE_DEGREE)
@@ -161,7 +165,7 @@ def _chunk(estimator: Estimator, f: Function, x: Tensor, key: int, rows: int, no
 
 
 def chunk_rows(dim: int) -> int:
-    """Return how many estimates of dimension `dim` are drawn under one key."""
+    """Return how many estimates of dimension d one key draws: min(2^14, the power of 2 at or below 2^18 / d)."""
     return min(CHUNK_ROWS, 1 << max(0, (CHUNK_ENTRIES // dim).bit_length() - 1))
 
 

@@ -26,7 +26,7 @@ Evaluate = Callable[[Function, Plan], Tensor]
 
 
 class NoiseModel(ABC):
-    """How evaluations of f are disturbed; its repr is its identity in result rows."""
+    """How evaluations of f are disturbed, y = f(x) + error; its repr is its identity in result rows."""
 
     @abstractmethod
     def losses(self, evaluate: Evaluate, f: Function, plan: Plan) -> Tensor:
@@ -64,7 +64,7 @@ class Additive(NoiseModel):
 
 
 class NoisySpace(FlatSpace):
-    """A flat space whose evaluations pass through a model of noise."""
+    """A flat space whose evaluations pass through a model of noise: y = f(x) + error."""
 
     def __init__(self, x: Tensor, noise: NoiseModel, layout: Layout | None = None) -> None:
         super().__init__(x, layout)
@@ -88,7 +88,7 @@ def as_model(noise: float | NoiseModel) -> NoiseModel | None:
 
 
 def errors(plan: Plan) -> Tensor:
-    """Return independent standard normals for the plan's evaluations, (*batch, n, m), one for all nodes at the base
+    """Return independent xi ~ N(0, 1) for the plan's evaluations, float64 (*batch, n, m), one for all nodes at the base
     point; where slopes are asked for, one for the pass of each line.
     """
     if plan.asks == SLOPE:

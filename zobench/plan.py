@@ -15,7 +15,7 @@ PASSES_OF_A_SLOPE = 3
 @dataclass(frozen=True, eq=False)
 class Plan:
     """Points x + offsets[..., i, k] * u_i on n seeded lines, and the weight of each loss in the coefficient of its
-    line.
+    line: c_i = sum_k weights[..., i, k] f(x + offsets[..., i, k] * u_i).
 
     `offsets` and `weights` are float64 (*batch, n, m); weights carry 1 / (n epsilon). An offset of exactly 0 is the
     base point, which all lines share and which is evaluated once.

@@ -18,7 +18,7 @@ REMEMBERED_BYTES = 1 << 24
 
 
 class FlatSpace(Space):
-    """Points x (*batch, d) and functions f(points (..., d)) -> (...), evaluated in batches.
+    """Points x (*batch, d) and functions f(points (..., d)) -> (...), evaluated in batches at x + a u_i.
 
     A plan's batch broadcasts against that of x. Told the layout of a module, it draws that module's directions. The
     directions of the latest plan are remembered if they fit 16 MiB, since a step along them usually follows.

@@ -34,7 +34,7 @@ class Owed(NamedTuple):
 
 
 class InForwardSpace(ModuleSpace):
-    """The trainable parameters of a module; a displaced one exists only while the layer that reads it runs.
+    """The trainable parameters x of a module; a displaced one, x + a u, exists only while the layer that reads it runs.
 
     While f() looks at a point, reading `layer.weight` gives weight + a u, drawn for that layer and freed after it, and
     an embedding is displaced in the rows that are looked up. The stored parameters are written by steps alone: they

@@ -25,7 +25,7 @@ TORN = "a sweep was interrupted, so that part of the parameters are displaced: l
 
 
 class ModuleSpace(Space):
-    """The trainable parameters of a module, moved in place and never copied.
+    """The trainable parameters x of a module, moved in place (x <- x + a u) and never copied.
 
     A two-point step takes three sweeps over them: to the first point, to the second, and back fused with the update.
     Losses leave the module at the last point; step_ or settle_ brings it back, and so does any exception of the loss.
@@ -307,7 +307,7 @@ def loss_and_slope(f: Callable[[], Any]) -> list[float]:
 
 
 def require_reproducible(f: Callable[[], Any]) -> float:
-    """Call f twice and return its value, if both agree to a relative 1e-5.
+    """Call f twice and return its value, if both agree: |f_1 - f_2| <= 1e-5 max(|f_1|, |f_2|). Cost: 2 losses.
 
     Raises:
         ValueError: they differ, so that a difference of losses would measure the closure's own randomness.

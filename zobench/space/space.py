@@ -14,7 +14,8 @@ TOLERATED_SHARE = 0.5
 
 
 class Space(ABC):
-    """Parameters, and the three things that are done to them: look along lines, step along a combination, settle.
+    """Parameters x, and the three things that are done to them: look along lines, f(x + a u_i), step along a
+    combination, x <- x + scale * sum_i c_i u_i, settle.
 
     Estimators, update rules and logs speak of keys and scalars; only a space turns them into displacements.
     """

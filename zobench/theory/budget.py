@@ -23,7 +23,9 @@ LEAST, MOST = 1e-8, 1e2
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """What is predicted of one estimator: of its bias, the norm; of a step, the gain at its own best rate."""
+    """What is predicted of one estimator: |E g - grad f|, E|g - E g|^2, their sum mse = bias^2 + covariance_trace, and
+    of a step the best rate and the decrease f(x) - E f(x - best_lr g) there.
+    """
 
     estimator: LineEstimator
     evaluations: int
@@ -37,8 +39,8 @@ class Forecast:
 def best_epsilon(
     estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise, goal: Goal = "mse"
 ) -> float:
-    """Return the epsilon in [1e-8, 1e2] that minimises the predicted mean squared error at this noise, or with
-    goal="descent" that gains most in one SGD step at its own best rate.
+    """Return the epsilon in [1e-8, 1e2] that minimises the predicted mean squared error E|g - grad f|^2 at this noise,
+    or with goal="descent" that gains most in one SGD step at its own best rate, (grad f . E g)^2 / (2 E[g^T H g]).
 
     Where `coverage` is not exact it is trustworthy only if the result is small enough for the terms that are left out.
 
@@ -74,7 +76,8 @@ def _best_epsilon(one: Series, estimator: LineEstimator, noise: float | Noise, g
 
 
 def spend(estimator: LineEstimator, evaluations: int, dim: int) -> LineEstimator:
-    """Return the estimator with as many directions as the evaluations pay; orthogonal ones are at most d.
+    """Return the estimator with as many directions as the evaluations pay, n = 1 + floor((evaluations - c_1) / (c_2 -
+    c_1)) with c_n the cost of n of them; orthogonal ones are at most d.
 
     Raises:
         ValueError: not even one direction can be paid.
@@ -95,7 +98,8 @@ def equal_budget(
     best: Goal | None = None,
     lines: Lines | None = None,
 ) -> list[Forecast]:
-    """Return the forecast of each estimator with as many directions as `evaluations` pay, in the order given.
+    """Return the forecast of each estimator with as many directions as `evaluations` pay, n = spend(...).n, in the
+    order given.
 
     Each keeps its epsilon; with `best` each that has one gets the epsilon that is best for it by that goal (noise must
     be positive). `lines` of the same problem and point shares the derivatives between calls.
