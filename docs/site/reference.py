@@ -14,7 +14,7 @@ import zobench
 from docs.site.plain import as_rst
 
 PAGES = {
-    "estimators": ("Estimators", "estimator plan combination query auto line_model"),
+    "estimators": ("Estimators", "estimator forward_gradient plan combination query auto line_model"),
     "laws": ("Laws of directions", "law layout streams keys"),
     "stencils": ("Stencils", "stencil"),
     "kernels": ("Kernels", "kernels"),
