@@ -25,7 +25,9 @@ class Kind:
 
 _TRAINING = ("model", "task", "method", "estimator", "seed")
 IDENTITY = _TRAINING
-UNREPORTED = frozenset({"environment", "chosen", "measurement", "bench", "skipped", "divergence", "rounding", "note"})
+UNREPORTED = frozenset(
+    {"environment", "chosen", "measurement", "bench", "skipped", "divergence", "rounding", "note", "bench-slope"}
+)
 _BIAS = "python -m synthetic bias"
 _CONVERGE = "python -m synthetic converge"
 _TRAIN = "python -m llm train"

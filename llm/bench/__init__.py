@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from llm.bench import adapters, memory, scaling, steps, sweeps
+from llm.bench import adapters, memory, scaling, slopes, steps, sweeps
 from llm.bench.setting import SIZES, setting
 from llm.models import DTYPES
 from zobench import native
@@ -14,7 +14,8 @@ from zobench.naming import require_known
 from zobench.options import option
 from zobench.records import Row, Run
 
-PARTS = ("steps", "memory", "sweeps", "adapters", "scaling")
+PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes")
+SCALED = tuple(size for size in SIZES if size.startswith("opt-"))
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class BenchOptions:
     dtype: str = option("float32", "float32, bfloat16")
     repetitions: int = option(7, "alternating repetitions; the median counts")
     entries: int = option(50_000_000, "entries of the parameter that is swept")
-    scaling_sizes: tuple[str, ...] = option(tuple(SIZES), "sizes of the scaling table")
+    scaling_sizes: tuple[str, ...] = option(SCALED, "sizes of the scaling table")
     scaling_batches: tuple[int, ...] = option((4, 16), "its batches: the first with all lengths")
     scaling_lengths: tuple[int, ...] = option((32, 128, 512), "its lengths: the first with all batches")
     scaling_repetitions: int = option(3, "its repetitions")
@@ -69,6 +70,7 @@ def _measures(options: BenchOptions) -> dict[str, Measure]:
             lambda: scaling.measure(options.scaling_sizes, batches, lengths, options.scaling_repetitions),
             scaling.table,
         ),
+        "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
     }
 
 
