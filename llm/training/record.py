@@ -8,6 +8,7 @@ from tqdm import tqdm
 from llm.training.options import TrainOptions
 from zobench.records import Row, Run
 
+FREE = ("out", "checkpoint_every", "preset")
 NUMBERS = {
     "evaluation": ("step", "dev_loss", "dev_accuracy"),
     "step": ("step", "train_loss", "seconds"),
@@ -16,14 +17,15 @@ NUMBERS = {
 
 
 def open_record(options: TrainOptions) -> Run:
-    """Return the record of a run; where it is kept, when its checkpoints are written and that it is continued are no
-    part of its identity.
+    """Return the record of a run; where it is kept, when its checkpoints are written, which preset gave its values and
+    that it is continued are no part of its identity.
     """
-    return Run(options.out, _config(options), defaults=_config(TrainOptions()), free=("out", "checkpoint_every"))
+    return Run(options.out, config_of(options), defaults=config_of(TrainOptions()), free=FREE)
 
 
-def _config(options: TrainOptions) -> Row:
-    return {"command": "train", **asdict(options), "resume": None}
+def config_of(options: TrainOptions) -> Row:
+    """Return what config.toml says of a run."""
+    return {"command": "train", **asdict(options), "resume": None, "dry_run": None}
 
 
 def require_rows(record: Run) -> None:
