@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from llm.training import dry_run
 from llm.training.options import TrainOptions
 from llm.training.record import open_record
 from llm.training.session import Session, sized, split_of
@@ -10,6 +11,9 @@ from zobench.records import Row
 
 def run(options: TrainOptions) -> None:
     """Fine-tune a causal language model with forward passes only (or a first-order reference) on a labelled task."""
+    if options.dry_run:
+        dry_run.run(options)
+        return
     train(options)
     print(f"rows: {Path(options.out) / 'rows.jsonl'}")
 

@@ -16,11 +16,11 @@ NUMBERS = {
 }
 
 
-def open_record(options: TrainOptions) -> Run:
+def open_record(options: TrainOptions, look: bool = False) -> Run:
     """Return the record of a run; where it is kept, when its checkpoints are written, which preset gave its values and
-    that it is continued are no part of its identity.
+    that it is continued are no part of its identity. With `look` nothing is written.
     """
-    return Run(options.out, config_of(options), defaults=config_of(TrainOptions()), free=FREE)
+    return Run(options.out, config_of(options), config_of(TrainOptions()), FREE, look)
 
 
 def config_of(options: TrainOptions) -> Row:

@@ -62,7 +62,9 @@ class Session:
             raise ValueError(
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
-        self._open(split.notes)
+        self.notes = split.notes
+        if not options.dry_run:
+            self._open(split.notes)
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
