@@ -38,10 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
 
 
 def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
-    """Return the dataclass: defaults, overridden by a preset, by --config, by what the command line gives, in this order.
+    """Return the dataclass: defaults, overridden by a preset, by --config, by the command line, in this order.
 
-    The preset is the one that the command line names, or else a file written by hand; in the config.toml of a run, which
-    is complete and names its `command`, it is a note that changes nothing.
+    The preset is the one that the command line names, or else a file written by hand; in the config.toml of a run,
+    which is complete and names its `command`, it is a note that changes nothing.
 
     Raises:
         UnknownNameError: no such preset, or a key of it or of the file is no option; the message names the nearest.

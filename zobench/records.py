@@ -28,8 +28,8 @@ class Run:
 
     Opened again with the same configuration it continues: `rows` holds what was measured before. A torn last line, left
     by a crash, is cut off. What writes first locks the folder against other processes. `defaults` are the values of
-    options that an older configuration does not name, `free` the names that a continued run may change. With `look` nothing
-    is written: for seeing what the folder holds, and whether it would be continued.
+    options that an older configuration does not name, `free` the names that a continued run may change. With `look`
+    nothing is written: for seeing what the folder holds, and whether it would be continued.
 
     Raises:
         ValueError: the folder holds a run with another configuration (the message names what differs), its files are

@@ -3,36 +3,27 @@
 import math
 import os
 import shutil
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import mean, median
-from typing import Any
+from statistics import mean
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from llm import models, objective, tasks
-from llm.models import LanguageModel
-from llm.objective import Encoded, Objective
 from llm.training.checkpoint import KEPT, weights
 from llm.training.first_order import FIRST_ORDER, FirstOrder
-from llm.training.live import LiveMemory
+from llm.training.live import free_memory, held, size_of
 from llm.training.options import TrainOptions, check
 from llm.training.past import JOURNAL, header
 from llm.training.record import open_record, require_rows
 from llm.training.session import Session, sized, split_of
+from llm.training.trial import SAMPLE, TIMED, Trial, evaluated, tokens
 from llm.training.zeroth_order import ZerothOrder
-from zobench import AutoEpsilon, derive
+from zobench import AutoEpsilon
 from zobench.journal import read, require_same
 
-TIMED, SECONDS = 3, 30.0
-"""Steps that are timed: so many, or fewer where they take longer."""
-SAMPLE = 64
-"""Examples of an evaluation that are timed, and the longest ones whose memory is measured."""
 MOMENTS = {"adamw": 2}
 RECORD, ROW = 100, 250
 """Bytes of a step in the journal and in rows, about."""
@@ -102,35 +93,6 @@ def _require_continuable(session: Session) -> None:
 # Memory
 
 
-def free_memory(device: str) -> int | None:
-    """Return the bytes that are free on a device, None where nobody says; on a CPU what Linux calls available, within
-    the limit of the control group.
-    """
-    if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
-    group = Path("/sys/fs/cgroup")
-    try:
-        return min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no limit, or another system
-        return free
-
-
-def size_of(tensors: Iterator[Tensor] | Sequence[Tensor]) -> int:
-    """Return the bytes of tensors, those that share memory once."""
-    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
-    return sum(storages.values())
-
-
-def held(model: nn.Module) -> int:
-    """Return the bytes of a model's parameters and buffers."""
-    return size_of([*model.parameters(), *model.buffers()])
-
-
 def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     """What the configuration of the model says; the weights are not read. Where it cannot be read, loading says why."""
     master = options.rounding == "master"
@@ -142,36 +104,20 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     if options.method in FIRST_ORDER:
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
-    parts["activations"] = _activations(options, blank)
     total = sum(parts.values())
     said = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items() if size)
     count = sum(p.numel() for p in blank.model.parameters())
-    line = f"{count:,} weights, from the configuration alone: {said}; {_bytes(total)} of {_free(free)} free"
+    lines = [
+        f"{count:,} weights, by the configuration alone: {said}",
+        f"without activations {_bytes(total)} of {_free(free)} free on {options.device}",
+    ]
     if free is not None and total > free:
-        _tell("estimate", [line])
+        _tell("estimate", lines)
         raise ValueError(
-            f"{options.model} wants {_bytes(total)}, but {_bytes(free)} are free on {options.device}: it was not loaded; "
-            "give a narrower --dtype, a zeroth-order --method, a smaller --batch or --max-tokens, or another --device"
+            f"{options.model} wants {_bytes(total)}, but {_bytes(free)} are free on {options.device}, so that it was "
+            "not loaded: give a narrower --dtype, a zeroth-order --method, or another --device or --model"
         )
-    return [line]
-
-
-def _activations(options: TrainOptions, blank: LanguageModel) -> int:
-    """What a pass over the longest examples takes, without numbers; 0 where that cannot be done."""
-    try:
-        chosen = objective.choose(options.objective, tasks.find(options.task))
-        made = chosen(blank, max_tokens=options.max_tokens, bos=options.bos)
-        batch = longest(made, made.encode(split_of(options).train), options.batch)
-        with torch.set_grad_enabled(options.method in FIRST_ORDER), LiveMemory() as memory:
-            made.losses(batch)
-    except Exception:  # an operation that needs numbers, or data that the run is going to refuse in its own words
-        return 0
-    return memory.peak
-
-
-def longest(made: Objective, rows: Sequence[Encoded], count: int) -> list[Encoded]:
-    """Return the examples with the most tokens, candidates included."""
-    return sorted(rows, key=lambda r: len(r.tokens) + sum(map(len, made.options(r))), reverse=True)[:count]
+    return lines
 
 
 def _memory(session: Session, trial: "Trial", free: int | None) -> list[str]:
@@ -232,77 +178,6 @@ def _examples(session: Session) -> list[str]:
 # What steps and evaluations cost
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What a few steps and evaluations took: bytes, loss evaluations and seconds, of a step and of an example."""
-
-    step_peak: int
-    evaluation_peak: int
-    gradients: int
-    optimiser: int
-    first: int
-    forward: int
-    backward: int
-    seconds: float
-    seconds_an_example: float
-    skipped: tuple[str, ...]
-
-    @classmethod
-    def of(cls, session: Session) -> "Trial":
-        """Take steps on the longest examples with memory measured, then a few as a run takes them, timed."""
-        trainer, made = session.trainer, session.objective
-        batch = longest(made, session.data.train, session.options.batch)
-        reasons, counts, seconds = [], [], []
-
-        def step(rows: Sequence[Encoded]) -> None:
-            before = trainer.forward_passes, trainer.backward_passes
-            began = time.perf_counter()
-            key = derive(*session.keys["key"], trainer.steps)
-            record = trainer.step(key, lambda: made.losses(rows))
-            seconds.append(time.perf_counter() - began)
-            counts.append((trainer.forward_passes - before[0], trainer.backward_passes - before[1]))
-            if record.skipped:
-                reasons.append(str((record.extra or {}).get("reason")))
-
-        with LiveMemory() as memory:
-            step(batch)
-            step(batch)  # with the optimiser's memory in place
-        gradients = size_of([p.grad for p in session.language_model.model.parameters() if p.grad is not None])
-        optimiser = size_of(list(trainer.tensors().values())) if isinstance(trainer, FirstOrder) else 0
-        ended = time.perf_counter() + SECONDS
-        while len(seconds) < 2 + TIMED and (len(seconds) == 2 or time.perf_counter() < ended):
-            step(session.minibatch(trainer.steps))
-        trainer.settle()
-        peak, an_example = _evaluated(session)
-        (first, _), (forward, backward) = counts[0], counts[-1]
-        took = median(seconds[2:])
-        return cls(memory.peak, peak, gradients, optimiser, first, forward, backward, took, an_example, tuple(reasons))
-
-
-def _evaluated(session: Session) -> tuple[int, float]:
-    """Peak bytes of an evaluation's longest batch, and seconds an example of a usual one."""
-    made, rows = session.objective, session.data.dev
-    ordered = longest(made, rows, len(rows))
-    sample = ordered[:: math.ceil(len(rows) / SAMPLE)]
-    began = time.perf_counter()
-    made.measure(sample)
-    seconds = time.perf_counter() - began
-    with LiveMemory() as memory:
-        made.measure(longest(made, [*rows, *session.data.test], SAMPLE))
-    return memory.peak, seconds / len(sample)
-
-
-def evaluated(session: Session) -> dict[str, int]:
-    """Return how many examples a run measures: before its steps, among them, and after."""
-    data, options = session.data, session.options
-    times = math.ceil(options.steps / options.eval_every) + 1
-    return {
-        "before": len(data.train) + len(data.dev) + len(data.test),
-        "dev": times * len(data.dev),
-        "after": len(data.test),
-    }
-
-
 def _probes(session: Session) -> int:
     """How often epsilon is chosen anew."""
     estimator = getattr(session.trainer, "estimator", None)
@@ -316,7 +191,7 @@ def _passes(session: Session, trial: Trial) -> list[str]:
     lines[0] += f", {trial.backward * steps:,} backward" if trial.backward else ", none backward"
     if probes:
         lines.append(f"and about {probe * probes:,} forward in {probes} probes of epsilon, as the first took {probe}")
-    counts = evaluated(session)
+    counts = {name: sum(map(len, rows)) for name, rows in evaluated(session).items()}
     lines.append(
         f"evaluations: {sum(counts.values()):,} examples: {counts['before']:,} before the first step, "
         f"{counts['dev']:,} of dev on the way, {counts['after']:,} of test at the end"
@@ -329,7 +204,8 @@ def _passes(session: Session, trial: Trial) -> list[str]:
 def _time(session: Session, trial: Trial) -> list[str]:
     probe = (trial.first - trial.forward) * _probes(session) / max(1, trial.forward)
     steps = trial.seconds * (session.options.steps + probe)
-    evaluations = trial.seconds_an_example * sum(evaluated(session).values())
+    measured = [rows for stage in evaluated(session).values() for rows in stage]
+    evaluations = trial.seconds_a_token * sum(tokens(session.objective, rows) for rows in measured)
     return [
         f"{trial.seconds:.3g} s a step, {_duration(steps)} for all; {_duration(evaluations)} for evaluations; "
         f"{_duration(steps + evaluations)} together",
@@ -354,7 +230,9 @@ def _disk(session: Session) -> list[str]:
     free, total = shutil.disk_usage(place).free, sum(parts.values())
     said = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items()) or "rows alone"
     lines = [f"{said}; {_bytes(total)} of {_bytes(free)} free below {place}"]
-    return lines if total <= free else [*lines, "this does not fit: give --no-save, --checkpoint-every 0 or another --out"]
+    return (
+        lines if total <= free else [*lines, "this does not fit: give --no-save, --checkpoint-every 0 or another --out"]
+    )
 
 
 def _existing(path: Path) -> Path:

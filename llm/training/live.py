@@ -1,10 +1,12 @@
 """Memory that operations of torch hold, counted storage by storage: the same on every device, and on none (meta)."""
 
 import weakref
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -45,3 +47,32 @@ class LiveMemory(TorchDispatchMode):
 
 def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
+
+
+def free_memory(device: str) -> int | None:
+    """Return the bytes that are free on a device, None where nobody says; on a CPU what Linux calls available, within
+    the limit of the control group.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+    group = Path("/sys/fs/cgroup")
+    try:
+        return min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
+    except (OSError, ValueError):  # no limit, or another system
+        return free
+
+
+def size_of(tensors: Iterable[Tensor]) -> int:
+    """Return the bytes of tensors, those that share memory once."""
+    storages = {_address(t): t.untyped_storage().nbytes() for t in tensors}
+    return sum(storages.values())
+
+
+def held(model: nn.Module) -> int:
+    """Return the bytes of a model's parameters and buffers."""
+    return size_of([*model.parameters(), *model.buffers()])
