@@ -12,6 +12,7 @@ import torch
 
 from llm import models
 from llm.training import checkpoint
+from llm.training.adapters import adapt
 from llm.training.past import CHECKPOINTS, fingerprint, journal_of
 from llm.training.zeroth_order import ZerothOrder, rounded
 from zobench.identity import restore
@@ -32,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
             command.add_argument("--last", type=int, default=10, metavar="N", help="steps to show (default: 10)")
         if name == "replay":
             command.add_argument("--out", help="folder for the weights; without it nothing is written")
+            command.add_argument("--steps", type=int, metavar="N", help="steps to repeat; without: to the selected one")
             command.add_argument("--model", help="the base model, where it is not what the journal names")
             command.add_argument("--device", help="where to repeat the steps, where not on that of the journal")
             command.add_argument(
@@ -101,20 +103,49 @@ def verify(arguments: argparse.Namespace) -> int:
 def replay(arguments: argparse.Namespace) -> int:
     """Rebuild the weights from the base model and the journal alone, and compare them with those the run wrote."""
     contents = _read(arguments.run)
+    folder = journal_of(arguments.run).parent
+    taken, selected = len(contents.records), _selected(folder)
+    steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
+    if not 0 <= steps <= taken:
+        raise ValueError(f"steps is {steps}, but the journal has {taken}")
     header = contents.header
     name, device = arguments.model or _text(header, "model"), arguments.device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
     base = models.load(name, device, held, arguments.trust_remote_code)
+    base = _adapted(base, header.get("adapter"))
     if fingerprint(base.model) != header.get("weights"):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     trainer = _trainer(header, base.model)
-    _repeat(trainer, contents.records)
+    _repeat(trainer, contents.records[:steps])
     found = fingerprint(base.model)
-    print(f"{len(contents.records)} steps repeated; weights {found}")
+    print(f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {found}")
     if arguments.out:
         models.save(base, Path(arguments.out))
         print(f"written to {arguments.out}")
-    return _compare(base, journal_of(arguments.run).parent / "model", device)
+    if arguments.steps is not None and arguments.steps != (taken if selected is None else selected):
+        print(f"{folder / 'model'} has the weights of another step: not compared")
+        return EQUAL
+    return _compare(base, folder / "model", device)
+
+
+def _selected(folder: Path) -> int | None:
+    """The step whose weights a finished run wrote, if its rows say so."""
+    rows = folder / "rows.jsonl"
+    if not rows.is_file():
+        return None
+    finals = [row for row in map(json.loads, rows.read_text().splitlines()) if row.get("kind") == "final"]
+    return finals[-1].get("selected_step") if finals else None
+
+
+def _adapted(base: models.LanguageModel, about: Any) -> models.LanguageModel:
+    """The base with the adapter that the header tells, as it began."""
+    if about is None:
+        return base
+    if not isinstance(about, dict) or not isinstance(about.get("name"), str) or type(about.get("seed")) is not int:
+        raise ValueError(f"adapter of the header is {about!r}: wanted its name and seed")
+    if fingerprint(base.model) != about.get("base"):
+        raise ValueError(f"{base.name} is not the base of this journal's adapter: give that as --model")
+    return adapt(base, about["name"], about["seed"])
 
 
 def _repeat(trainer: ZerothOrder, records: Sequence[Record]) -> None:

@@ -154,7 +154,8 @@ def forgetful() -> None:
 def what_counts(out: Path) -> tuple:
     """Weights, records and evaluations of a finished run, without times."""
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
-    kept = [{k: v for k, v in row.items() if k != "seconds"} for row in rows if row["kind"] in ("evaluation", "final")]
+    own = {"seconds", "peak_mb"}
+    kept = [{k: v for k, v in row.items() if k not in own} for row in rows if row["kind"] in ("evaluation", "final")]
     steps = [row["step"] for row in rows if row["kind"] == "step"]
     records = [repr(record._replace(seconds=0.0)) for record in read(out / "journal.bin").records]
     return (out / "model/model.safetensors").read_bytes(), records, kept, steps

@@ -32,6 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).parents[1]
 QUICK = {"steps": 6, "train": 20, "dev": 10, "test": 10, "max_tokens": 24, "batch": 4, "eval_every": 4, "lr": 1e-4}
+QUICK |= {"select": "last"}
 
 
 def options(tmp_path, **changes):

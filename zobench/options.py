@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import tomllib
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -47,16 +47,14 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
         UnknownNameError: no such preset, or a key of it or of the file is no option; the message names the nearest.
         ValueError: the file is missing or is not TOML.
     """
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    values = _read(arguments.config) if arguments.config else {}
+    values = read_toml(arguments.config) if arguments.config else {}
     complete = "command" in values
     written_for = values.pop("command", arguments.command)
     if written_for != arguments.command:
         raise ValueError(f"--config {arguments.config} is of the command {written_for!r}, not {arguments.command!r}")
-    _require_options(values, names, f"option in {arguments.config}:")
+    loaded = checked(cls, values, arguments.config)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-    types_of = get_type_hints(cls)
-    loaded = {key: _typed(value, types_of[key], f"{key} in {arguments.config}") for key, value in values.items()}
     if isinstance(loaded.get("out"), str) and "out" not in given:
         _require_own_folder(loaded["out"], arguments.config)
     named = given if complete else {**loaded, **given}
@@ -65,21 +63,26 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
 
 def _preset(cls: type[Any], named: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the preset that is named, if one is."""
-    types_of = get_type_hints(cls)
     for field in dataclasses.fields(cls):
         name, presets = named.get(field.name), field.metadata.get("presets")
         if presets is not None and name is not None:
             table = presets()
             require_known(name, table, field.name)
-            where = f"{field.name} {name!r}"
-            _require_options(table[name], types_of, f"option in {where}:")
-            return {key: _typed(value, types_of[key], f"{key} in {where}") for key, value in table[name].items()}
+            return checked(cls, table[name], f"{field.name} {name}")
     return {}
 
 
-def _require_options(keys: Collection[str], known: Collection[str], what: str) -> None:
-    for key in keys:
-        require_known(key, known, what)
+def checked(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return values of a TOML file as the dataclass wants them; `where` is named in errors.
+
+    Raises:
+        UnknownNameError: a key is no field; the message names the nearest.
+        ValueError: a value is of another type than the field.
+    """
+    types_of = {field.name: get_type_hints(cls)[field.name] for field in dataclasses.fields(cls)}
+    for key in values:
+        require_known(key, types_of, f"option in {where}:")
+    return {key: _typed(value, types_of[key], f"{key} in {where}") for key, value in values.items()}
 
 
 def _require_own_folder(out: str, config: str) -> None:
@@ -95,15 +98,20 @@ def _require_own_folder(out: str, config: str) -> None:
         )
 
 
-def _read(file: str) -> dict[str, Any]:
+def read_toml(file: str) -> dict[str, Any]:
+    """Return what a TOML file says.
+
+    Raises:
+        ValueError: the file is missing or is not TOML.
+    """
     try:
         return tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"--config {file}: no such file") from None
+        raise ValueError(f"{file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {file}: {error}") from None
+        raise ValueError(f"{file}: {error}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ValueError(f"--config {file}: not TOML: {error}") from None
+        raise ValueError(f"{file}: not TOML: {error}") from None
 
 
 def _typed(value: Any, kind: Any, what: str) -> Any:

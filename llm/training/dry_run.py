@@ -20,6 +20,7 @@ from llm.training.past import JOURNAL, header
 from llm.training.record import open_record, require_rows
 from llm.training.session import Session, sized, split_of
 from llm.training.trial import SAMPLE, TIMED, Trial, evaluated, tokens
+from llm.training.untrained import Untrained
 from llm.training.zeroth_order import ZerothOrder
 from zobench import AutoEpsilon
 from zobench.journal import read, require_same
@@ -49,8 +50,11 @@ def run(options: TrainOptions) -> None:
     _require_continuable(session)
     for note in session.notes:
         print(note)
-    _tell("trained", _trained(session.language_model.model))
     _tell("examples", _examples(session))
+    if isinstance(session.trainer, Untrained):
+        _tell("trained", [f"nothing: {options.method} takes no step"])
+        return
+    _tell("trained", _trained(session.language_model.model))
     trial = Trial.of(session)
     _tell("memory", _memory(session, trial, free))
     _tell("passes", _passes(session, trial))
@@ -101,7 +105,7 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     except Exception:  # whatever it is, the real loader meets it too, and has words for it
         return ["none: the configuration of the model cannot be read alone"]
     parts = {"weights": held(blank.model)}
-    if options.method in FIRST_ORDER:
+    if options.method in FIRST_ORDER and not options.adapter:
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
     total = sum(parts.values())
@@ -216,11 +220,13 @@ def _time(session: Session, trial: Trial) -> list[str]:
 def _disk(session: Session) -> list[str]:
     options, model = session.options, session.language_model.model
     parts: dict[str, int] = {}
+    trained = size_of(weights(model).values())
     if options.save:
-        parts["model"] = held(model)
+        parts["model"] = trained if options.adapter else held(model)
+    if options.select == "best":
+        parts["the best weights so far"] = 2 * trained
     if options.journal and options.checkpoint_every and options.steps >= options.checkpoint_every:
-        optimiser = session.trainer.tensors().values() if isinstance(session.trainer, FirstOrder) else ()
-        one = size_of([*weights(model).values(), *optimiser])
+        one = trained + (size_of(session.trainer.tensors().values()) if isinstance(session.trainer, FirstOrder) else 0)
         parts["checkpoints"] = one * (1 + min(KEPT, options.steps // options.checkpoint_every))
     if options.journal:
         parts["rows and journal"] = options.steps * (ROW + RECORD * isinstance(session.trainer, ZerothOrder))

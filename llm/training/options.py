@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from llm import objective, presets, tasks
+from llm import baselines, objective, presets, tasks
+from llm.training import adapters
+from llm.training.selection import SELECT
 from llm.training.trainer import check_method
 from llm.training.zeroth_order import ENGINES
 from zobench.naming import require_known
@@ -21,7 +23,8 @@ class TrainOptions:
     task: str = option("spam", tasks.HELP)
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     objective: str = option("task", f"what is minimised: {objective.HELP}")
-    method: str = option("mezo", "mezo, kerzoo, forward, richardson, coordinate (name:option=value...), sgd, adamw")
+    method: str = option("mezo", "name:option=value...: mezo, kerzoo, sgd, adamw, zero-shot, icl, ... (llm list)")
+    adapter: str | None = option(None, f"what is trained in place of the weights: {adapters.HELP}")
     steps: int = option(500, "optimisation steps")
     lr: float = option(1e-4, "learning rate")
     epsilon: float | str = option(1e-3, "displacement of the zeroth-order methods, or auto")
@@ -35,6 +38,9 @@ class TrainOptions:
     max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
     bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
     eval_every: int = option(50, "steps between evaluations on dev")
+    baselines: bool = option(True, "measure the untouched model on all splits first")
+    select: str = option("best", "weights tested and saved: best (of the lowest dev loss, MeZO's protocol) or last")
+    patience: int | None = option(None, "evaluations without a better dev loss after which to stop; without it never")
     seed: int = option(0, "names the split, the minibatches and the directions")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
@@ -58,9 +64,13 @@ class TrainOptions:
 def check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
     check_method(options.method)
+    adapters.check(options.adapter)
     require_known(options.engine, ("auto", *ENGINES), "engine")
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")
+    require_known(options.select, SELECT, "selection")
+    if options.patience is not None and options.patience < 1:
+        raise ValueError(f"patience is {options.patience}: give 1 or more evaluations, or leave it away")
     if options.steps < 1 or options.batch < 1 or options.eval_every < 1:
         raise ValueError(
             f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"
@@ -74,5 +84,5 @@ def check(options: TrainOptions) -> None:
         raise ValueError(f"diverged_at is {options.diverged_at}: give a factor above 1")
     if options.steps > MOST_STEPS:
         raise ValueError(f"steps is {options.steps}: a journal counts to {MOST_STEPS}")
-    if options.train is not None and options.batch > options.train:
+    if options.train is not None and options.batch > options.train and not baselines.known(options.method):
         raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")

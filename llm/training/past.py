@@ -11,6 +11,7 @@ from torch import nn
 from tqdm import tqdm
 
 from llm.training import checkpoint
+from llm.training.checkpoint import Checkpoint
 from llm.training.zeroth_order import ZerothOrder
 from zobench.journal import FREE, Journal, JournalError, Record, describe, require_replayable
 from zobench.records import Row, environment, within
@@ -26,13 +27,13 @@ class Past:
     """What a session has done. A zeroth-order run has a journal, and checkpoints that bound its replay; a first-order
     run has checkpoints alone, since scalars do not rebuild its steps. With --no-journal there is neither.
 
-    Nothing is read or written before `resume`.
+    `identity` is what the files of weights say of their run. Nothing is read or written before `resume`.
     """
 
     def __init__(self, session: "Session") -> None:
         self.session, self.folder = session, session.record.folder
         self.journal: Journal | None = None
-        self._header: dict[str, Any] = {}
+        self.identity: dict[str, str] = {}
 
     def rows(self) -> list[Row]:
         """Return the rows of steps, in order."""
@@ -45,12 +46,15 @@ class Past:
             JournalError: the journal is damaged, missing, or of another run.
             ValueError: a checkpoint is of another run.
         """
-        if not self.session.options.journal:
+        options = self.session.options
+        if not (options.journal or self.session.selection.keeps):
             return 0
-        self._header = header(self.session)
-        if isinstance(self.session.trainer, ZerothOrder):
-            return self._replay()
-        return self._take_up()
+        about = header(self.session)
+        self.identity = _identity(about)
+        if not options.journal:
+            self.session.selection.look()
+            return 0
+        return self._replay(about) if isinstance(self.session.trainer, ZerothOrder) else self._take_up()
 
     def append(self, record: Record) -> None:
         """Keep a step that was taken; every so many steps, the weights too.
@@ -71,7 +75,7 @@ class Past:
             return
         self.sync()
         trainer.settle()
-        tensors, said = checkpoint.weights(self.session.language_model.model), self._identity()
+        tensors, said = checkpoint.weights(self.session.language_model.model), dict(self.identity)
         if self.journal:
             said["chain"] = f"{self.journal.chain[trainer.steps]:08x}"
         else:
@@ -89,11 +93,7 @@ class Past:
         if self.journal:
             self.journal.close()
 
-    def _identity(self) -> dict[str, str]:
-        text = json.dumps({k: v for k, v in self._header.items() if k not in FREE}, sort_keys=True)
-        return {"run": f"{crc32(text.encode()):08x}"}
-
-    def _replay(self) -> int:
+    def _replay(self, about: dict[str, Any]) -> int:
         trainer, file = self.session.trainer, within(self.folder, JOURNAL)
         require_replayable(trainer.rule)
         if self.rows() and not file.exists():
@@ -101,22 +101,31 @@ class Past:
                 f"{self.folder} has rows of steps but no {JOURNAL}: it was recorded by an earlier version, or the "
                 "journal was removed; it cannot be continued, give another --out"
             )
-        self.journal = Journal(file, self._header)
+        self.journal = Journal(file, about)
+        self.session.selection.look()
         records = self.journal.records
         if self.journal.cut:
             tqdm.write(f"{file}: {self.journal.cut} bytes of an unfinished record {len(records)} were cut off")
         first = self._restored(len(records))
         for record in tqdm(records, desc="replay", unit="step", disable=len(records) - first < 100):
+            self.session.selection.again(record.step)
             trainer.replay([record], first)
             self.session.see(record)
         if records:
             tqdm.write(f"{self.folder}: continued at step {len(records)}, of which {first} came from a checkpoint")
         return len(records)
 
+    def _latest(self, steps: int) -> Checkpoint | None:
+        """The latest checkpoint of at most so many steps, from which missing weights can be reached."""
+        missing = self.session.selection.missing
+        return checkpoint.latest(
+            self.folder / CHECKPOINTS, steps if missing is None else min(steps, missing), self.identity
+        )
+
     def _restored(self, steps: int) -> int:
         """The number of steps that a checkpoint spares."""
         assert self.journal is not None
-        kept = checkpoint.latest(self.folder / CHECKPOINTS, steps, self._identity())
+        kept = self._latest(steps)
         if kept is None:
             return 0
         if kept.metadata.get("chain") != f"{self.journal.chain[kept.step]:08x}":
@@ -126,8 +135,9 @@ class Past:
 
     def _take_up(self) -> int:
         """Continue a first-order run from its latest checkpoint."""
+        self.session.selection.look()
         trainer, rows = self.session.trainer, self.rows()
-        kept = checkpoint.latest(self.folder / CHECKPOINTS, self.session.options.steps, self._identity())
+        kept = self._latest(self.session.options.steps)
         if kept is None:
             if rows:
                 tqdm.write(
@@ -143,6 +153,11 @@ class Past:
             self.session.see(Record(row["step"], 0, loss=loss, skipped=row["kind"] == "skipped"))
         self.session.seconds = before[-1]["seconds"] if before else 0.0
         return kept.step
+
+
+def _identity(about: dict[str, Any]) -> dict[str, str]:
+    text = json.dumps({k: v for k, v in about.items() if k not in FREE}, sort_keys=True)
+    return {"run": f"{crc32(text.encode()):08x}"}
 
 
 def header(session: "Session") -> dict[str, Any]:
@@ -165,6 +180,8 @@ def header(session: "Session") -> dict[str, Any]:
         "keys": {name: list(names) for name, names in session.keys.items()},
         "environment": {name: found[name] for name in ENVIRONMENT},
     }
+    if options.adapter:
+        about["adapter"] = {"name": options.adapter, "seed": options.seed, "base": session.frozen}
     return about | ({"layout": describe(trainer.space.layout)} if isinstance(trainer, ZerothOrder) else {})
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from tqdm import tqdm
 
 from llm.training.options import TrainOptions
+from llm.training.untrained import unread
 from zobench.records import Row, Run
 
 FREE = ("out", "checkpoint_every", "preset")
@@ -18,14 +19,17 @@ NUMBERS = {
 
 def open_record(options: TrainOptions, look: bool = False) -> Run:
     """Return the record of a run; where it is kept, when its checkpoints are written, which preset gave its values and
-    that it is continued are no part of its identity. With `look` nothing is written.
+    that it is continued are no part of its identity. Options that the method does not read are left out. A run of
+    before there was a choice ended with its last weights. With `look` nothing is written.
     """
-    return Run(options.out, config_of(options), config_of(TrainOptions()), FREE, look)
+    usual = config_of(TrainOptions(method=options.method, select="last"))
+    return Run(options.out, config_of(options), usual, FREE, look)
 
 
 def config_of(options: TrainOptions) -> Row:
     """Return what config.toml says of a run."""
-    return {"command": "train", **asdict(options), "resume": None, "dry_run": None}
+    untold = dict.fromkeys([*unread(options), "resume", "dry_run"])
+    return {"command": "train", **asdict(options), **untold}
 
 
 def require_rows(record: Run) -> None:

@@ -10,18 +10,24 @@ from typing import Any
 
 from tqdm import tqdm
 
-from llm import models, objective, tasks
+from llm import baselines, models, objective, tasks
+from llm.baselines import Baseline
 from llm.objective import Encoded
+from llm.training import untrained
+from llm.training.adapters import adapt
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
 from llm.training.first_order import FIRST_ORDER
+from llm.training.memory import PeakMemory
 from llm.training.options import TrainOptions, check
-from llm.training.past import Past
+from llm.training.past import Past, fingerprint
 from llm.training.realised import Realised
 from llm.training.record import open_record, require_rows, tell
+from llm.training.selection import Selection, discard
 from llm.training.signals import interruptible
 from llm.training.touched import touched_rows
 from llm.training.trainer import make_trainer
+from llm.training.untrained import Untrained
 from zobench import derive, streams
 from zobench.journal import Record
 from zobench.lock import lock
@@ -44,12 +50,16 @@ class Session:
     def __init__(self, options: TrainOptions) -> None:
         check(options)
         self.task = tasks.find(options.task)
+        if baselines.known(options.method):
+            baselines.parse(options.method).check(self.task)
         chosen = objective.choose(options.objective, self.task)
         split = split_of(options)
         self.options = options = sized(options, split)
         check(options)
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
+        self.frozen = fingerprint(self.language_model.model) if options.adapter else None
+        self.language_model = adapt(self.language_model, options.adapter, options.seed)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
@@ -62,9 +72,9 @@ class Session:
             raise ValueError(
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
-        self.notes = split.notes
+        self.notes = [*split.notes, *filter(None, (untrained.ignored(options),))]
         if not options.dry_run:
-            self._open(split.notes)
+            self._open(self.notes)
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
@@ -72,11 +82,14 @@ class Session:
         Path(options.out).mkdir(parents=True, exist_ok=True)
         self._lock = lock(options.out)
         self.record = open_record(options)
-        self._note(notes)
+        self.note(notes)
         self.watch = Watch(self.start_loss, options.max_skipped, options.diverged_at, options.diverged_window)
         self.past = Past(self)
         self.seconds = 0.0
         require_rows(self.record)
+        self.selection = Selection(self)
+        known = [row["peak_mb"] for row in self.record.find(kind="evaluation") if row.get("peak_mb") is not None]
+        self.peak = PeakMemory(self.language_model.device, max(known, default=None))
         self.evaluations = Evaluations(self)
         self._rows_to = 1 + max((row["step"] for row in self.past.rows()), default=-1)
 
@@ -85,7 +98,7 @@ class Session:
         """What the keys of the steps are derived from."""
         return {"key": ("directions", self.options.seed), "minibatch": ("minibatch", self.options.seed)}
 
-    def _note(self, notes: Sequence[str]) -> None:
+    def note(self, notes: Sequence[str]) -> None:
         """Print what was not as usual with the data, and keep it in rows."""
         for note in notes:
             print(note)
@@ -107,7 +120,11 @@ class Session:
             OSError: no space, or the folder cannot be written: what was reached is kept.
         """
         try:
-            self.evaluations.baselines()
+            if isinstance(self.trainer, Untrained):
+                self._measure(self.trainer.baseline)
+                return
+            if self.options.baselines:
+                self.evaluations.baselines()
             first = self.past.resume()
             with interruptible() as interrupted, self._bar(first) as bar:
                 for step in bar:
@@ -115,6 +132,9 @@ class Session:
                         break
                     if step % self.options.eval_every == 0:
                         self.evaluations.at(step)
+                        if self.selection.stops(step):
+                            tell(f"no better dev loss in {self.options.patience} evaluations: stopped at step {step}")
+                            break
                     self._step(step, bar)
                     if interrupted():
                         self.past.checkpoint()
@@ -123,6 +143,13 @@ class Session:
         finally:
             self.past.close()
             self._lock.release()
+
+    def _measure(self, baseline: Baseline) -> None:
+        try:
+            untrained.measure(self, baseline)
+        except Exception as error:
+            self._fail(0, error)
+            raise
 
     def _bar(self, first: int) -> Any:
         return tqdm(
@@ -134,7 +161,8 @@ class Session:
             batch = self.minibatch(step)
             self.trainer.watched = step % self.options.eval_every == 0
             began = time.perf_counter()
-            record = self.trainer.step(derive(*self.keys["key"], step), lambda: self.objective.losses(batch))
+            with self.peak:
+                record = self.trainer.step(derive(*self.keys["key"], step), lambda: self.objective.losses(batch))
             seconds = time.perf_counter() - began
             record = record._replace(minibatch=derive(*self.keys["minibatch"], step), seconds=seconds)
             self.past.append(record)
@@ -183,14 +211,16 @@ class Session:
         if self.watch.exhausted:
             tell(self.watch.advice())
         self.evaluations.at(self.trainer.steps)
+        selected = self.selection.take()
         if self.options.save:
-            self.trainer.settle()
             models.save(self.language_model, self.record.folder / "model")
-        self.evaluations.final()
+        self.evaluations.final(selected)
+        discard(self.record.folder)
 
-    def status(self, loss: float) -> str:
-        """Return "diverged" or "ok", by the steps and a loss at the end of them."""
-        bad = self.watch.exhausted or self.watch.diverged or not math.isfinite(loss)
+    def status(self, *losses: float | None) -> str:
+        """Return "diverged" or "ok", by the steps and losses at the end of them."""
+        finite = all(loss is not None and math.isfinite(loss) for loss in losses)
+        bad = self.watch.exhausted or self.watch.diverged or not finite
         return "diverged" if bad or self.watch.skipped == self.options.steps else "ok"
 
     def names(self) -> Row:
@@ -200,18 +230,20 @@ class Session:
             "model": Path(options.model).name if Path(options.model).exists() else options.model,
             "task": self.task.name,
             "method": options.method,
+            **({"adapter": options.adapter} if options.adapter else {}),
             "estimator": self.trainer.identity,
             "seed": options.seed,
-            "lr": options.lr,
+            "lr": None if baselines.known(options.method) else options.lr,
             "provenance": options.provenance,
         }
 
     def cost(self) -> Row:
-        """Return what the steps so far have cost."""
+        """Return what the steps so far have cost, without evaluations; `peak_mb` is None before the first."""
         return {
             "forward_passes": self.trainer.forward_passes,
             "backward_passes": self.trainer.backward_passes,
             "seconds": self.seconds,
+            "peak_mb": self.peak.mb,
         }
 
 

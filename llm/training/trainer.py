@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llm import baselines
 from llm.models import LanguageModel
 from llm.training.first_order import FIRST_ORDER, FirstOrder
+from llm.training.untrained import Untrained
 from llm.training.zeroth_order import ZerothOrder, rounded
 from zobench import methods, schedule
 from zobench.naming import require_known
@@ -12,14 +14,18 @@ from zobench.naming import require_known
 if TYPE_CHECKING:
     from llm.training.options import TrainOptions
 
-Trainer = ZerothOrder | FirstOrder
+Trainer = ZerothOrder | FirstOrder | Untrained
 
 
 def check_method(text: str) -> None:
-    """Raise ValueError unless the text names a zeroth-order method with its options, or a first-order one."""
+    """Raise ValueError unless the text names a zeroth-order method or a baseline with its options, or a first-order
+    method.
+    """
     name, _, extra = text.partition(":")
-    require_known(name, [method.name for method in methods.table()] + list(FIRST_ORDER), "method")
-    if name not in FIRST_ORDER:
+    require_known(name, [method.name for method in methods.table()] + [*FIRST_ORDER, *baselines.BASELINES], "method")
+    if name in baselines.BASELINES:
+        baselines.parse(text)
+    elif name not in FIRST_ORDER:
         methods.parse(text)
     elif extra:
         raise ValueError(f"method {text!r}: {name} has no options of its own")
@@ -28,11 +34,13 @@ def check_method(text: str) -> None:
 def make_trainer(
     options: "TrainOptions", language_model: LanguageModel, touched: Callable[[int], dict[str, list[int]]] | None = None
 ) -> Trainer:
-    """Return what takes the steps of the named method.
+    """Return what takes the steps of the named method, or for a baseline what stands in its place.
 
     Raises:
         ValueError: an option of the method is out of range, or epsilon is below the resolution of the weights.
     """
+    if baselines.known(options.method):
+        return Untrained(baselines.parse(options.method))
     rate = schedule(options.schedule, options.lr, options.steps, options.warmup)
     if options.method in FIRST_ORDER:
         return FirstOrder(language_model.model, options.method, rate, options.weight_decay)

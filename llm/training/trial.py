@@ -89,7 +89,8 @@ def evaluated(session: Session) -> dict[str, list[list[Encoded]]]:
     """Return what a run measures: before its steps, among them, and after."""
     data, options = session.data, session.options
     times = math.ceil(options.steps / options.eval_every) + 1
-    return {"before": [data.train, data.dev, data.test], "dev": [data.dev] * times, "after": [data.test]}
+    before = [data.train, data.dev, data.test] if options.baselines else []
+    return {"before": before, "dev": [data.dev] * times, "after": [data.test]}
 
 
 def longest(made: Objective, rows: Sequence[Encoded], count: int) -> list[Encoded]:
