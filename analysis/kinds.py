@@ -25,7 +25,7 @@ class Kind:
 
 _TRAINING = ("model", "task", "method", "estimator", "seed")
 IDENTITY = _TRAINING
-UNREPORTED = frozenset({"environment", "chosen", "measurement", "bench", "skipped", "divergence", "rounding"})
+UNREPORTED = frozenset({"environment", "chosen", "measurement", "bench", "skipped", "divergence", "rounding", "trial"})
 _BIAS = "python -m synthetic bias"
 _CONVERGE = "python -m synthetic converge"
 _TRAIN = "python -m llm train"

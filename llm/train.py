@@ -19,7 +19,7 @@ def run(options: TrainOptions) -> None:
     print(f"rows: {Path(options.out) / 'rows.jsonl'}")
 
 
-def train(options: TrainOptions) -> Row:
+def train(options: TrainOptions, session_of: type[Session] = Session) -> Row:
     """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated.
 
     Raises:
@@ -36,6 +36,6 @@ def train(options: TrainOptions) -> Row:
             return finished[-1]
         if record.rows and not options.resume:
             raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")
-    session = Session(options)
+    session = session_of(options)
     session.go()
     return session.record.find(kind="final")[-1]

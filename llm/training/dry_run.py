@@ -19,7 +19,7 @@ from llm.training.options import TrainOptions, check
 from llm.training.past import JOURNAL, header
 from llm.training.record import open_record, require_rows
 from llm.training.session import Session, sized, split_of
-from llm.training.trial import SAMPLE, TIMED, Trial, evaluated, tokens
+from llm.training.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
 from llm.training.untrained import Untrained
 from llm.training.zeroth_order import ZerothOrder
 from zobench import AutoEpsilon
@@ -30,7 +30,7 @@ RECORD, ROW = 100, 250
 """Bytes of a step in the journal and in rows, about."""
 
 
-def run(options: TrainOptions) -> None:
+def run(options: TrainOptions, session_of: type[Session] = Session) -> None:
     """Check what a run would check, estimate its memory before weights are loaded, load them, try a few steps and print
     what is to be expected. The weights of the folder of results, if it has some, are not read: the model is as at the
     start.
@@ -46,7 +46,7 @@ def run(options: TrainOptions) -> None:
         return
     free = free_memory(options.device)
     _tell("estimate", _estimated(options, free))
-    session = Session(options)
+    session = session_of(options)
     _require_continuable(session)
     for note in session.notes:
         print(note)
@@ -55,10 +55,10 @@ def run(options: TrainOptions) -> None:
         _tell("trained", [f"nothing: {options.method} takes no step"])
         return
     _tell("trained", _trained(session.language_model.model))
-    trial = Trial.of(session)
-    _tell("memory", _memory(session, trial, free))
-    _tell("passes", _passes(session, trial))
-    _tell("time", _time(session, trial))
+    tryout = Tryout.of(session)
+    _tell("memory", _memory(session, tryout, free))
+    _tell("passes", _passes(session, tryout))
+    _tell("time", _time(session, tryout))
     _tell("disk", _disk(session))
 
 
@@ -124,15 +124,15 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     return lines
 
 
-def _memory(session: Session, trial: "Trial", free: int | None) -> list[str]:
+def _memory(session: Session, tryout: "Tryout", free: int | None) -> list[str]:
     model = held(session.language_model.model)
-    kept = trial.gradients + trial.optimiser
-    total = model + max(trial.step_peak, trial.evaluation_peak + kept)
+    kept = tryout.gradients + tryout.optimiser
+    total = model + max(tryout.step_peak, tryout.evaluation_peak + kept)
     parts = [f"weights {_bytes(model)}"]
     if kept:
-        parts.append(f"gradients {_bytes(trial.gradients)}, optimiser {_bytes(trial.optimiser)}")
-    parts.append(f"activations and scratch {_bytes(trial.step_peak - kept)} in a step")
-    parts.append(f"{_bytes(trial.evaluation_peak)} in an evaluation")
+        parts.append(f"gradients {_bytes(tryout.gradients)}, optimiser {_bytes(tryout.optimiser)}")
+    parts.append(f"activations and scratch {_bytes(tryout.step_peak - kept)} in a step")
+    parts.append(f"{_bytes(tryout.evaluation_peak)} in an evaluation")
     lines = [", ".join(parts), f"{_bytes(total)} of {_free(free)} free on {session.options.device}"]
     if free is not None and total > free:
         lines.append("this does not fit: lower --batch or --max-tokens, or give a narrower --dtype or another --device")
@@ -168,8 +168,9 @@ def _examples(session: Session) -> list[str]:
     made, most = session.objective, session.options.max_tokens
     encoder = replace(made.encoder, max_tokens=10**9)
     lines = []
-    for name in ("train", "dev", "test"):
-        rows = getattr(session.data, name)
+    for name, rows in vars(session.data).items():
+        if not rows:
+            continue
         lengths = [len(ids) for ids in encoder.prompts([row.example.prompt for row in rows])]
         cut = sum(length > most for length in lengths)
         lines.append(
@@ -188,11 +189,11 @@ def _probes(session: Session) -> int:
     return math.ceil(session.options.steps / estimator.every) if isinstance(estimator, AutoEpsilon) else 0
 
 
-def _passes(session: Session, trial: Trial) -> list[str]:
-    steps, probe = session.options.steps, trial.first - trial.forward
-    total, probes = trial.forward * steps, _probes(session)
-    lines = [f"{total:,} forward in {steps:,} steps of {trial.forward}"]
-    lines[0] += f", {trial.backward * steps:,} backward" if trial.backward else ", none backward"
+def _passes(session: Session, tryout: Tryout) -> list[str]:
+    steps, probe = session.options.steps, tryout.first - tryout.forward
+    total, probes = tryout.forward * steps, _probes(session)
+    lines = [f"{total:,} forward in {steps:,} steps of {tryout.forward}"]
+    lines[0] += f", {tryout.backward * steps:,} backward" if tryout.backward else ", none backward"
     if probes:
         lines.append(f"and about {probe * probes:,} forward in {probes} probes of epsilon, as the first took {probe}")
     counts = {name: sum(map(len, rows)) for name, rows in evaluated(session).items()}
@@ -200,18 +201,18 @@ def _passes(session: Session, trial: Trial) -> list[str]:
         f"evaluations: {sum(counts.values()):,} examples: {counts['before']:,} before the first step, "
         f"{counts['dev']:,} of dev on the way, {counts['after']:,} of test at the end"
     )
-    if trial.skipped:
-        lines.append(f"of the {2 + TIMED} steps tried, {len(trial.skipped)} would be skipped: {trial.skipped[0]}")
+    if tryout.skipped:
+        lines.append(f"of the {2 + TIMED} steps tried, {len(tryout.skipped)} would be skipped: {tryout.skipped[0]}")
     return lines
 
 
-def _time(session: Session, trial: Trial) -> list[str]:
-    probe = (trial.first - trial.forward) * _probes(session) / max(1, trial.forward)
-    steps = trial.seconds * (session.options.steps + probe)
+def _time(session: Session, tryout: Tryout) -> list[str]:
+    probe = (tryout.first - tryout.forward) * _probes(session) / max(1, tryout.forward)
+    steps = tryout.seconds * (session.options.steps + probe)
     measured = [rows for stage in evaluated(session).values() for rows in stage]
-    evaluations = trial.seconds_a_token * sum(tokens(session.objective, rows) for rows in measured)
+    evaluations = tryout.seconds_a_token * sum(tokens(session.objective, rows) for rows in measured)
     return [
-        f"{trial.seconds:.3g} s a step, {_duration(steps)} for all; {_duration(evaluations)} for evaluations; "
+        f"{tryout.seconds:.3g} s a step, {_duration(steps)} for all; {_duration(evaluations)} for evaluations; "
         f"{_duration(steps + evaluations)} together",
         f"an estimate of this moment, from {TIMED} steps and {min(SAMPLE, len(session.data.dev))} examples of dev",
     ]

@@ -47,6 +47,8 @@ class Data:
 class Session:
     """One run: everything is checked before the folder of results is touched, and before long work starts."""
 
+    measures = Evaluations
+
     def __init__(self, options: TrainOptions) -> None:
         check(options)
         self.task = tasks.find(options.task)
@@ -63,7 +65,7 @@ class Session:
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
-        self.data = Data(*(self.objective.encode(part) for part in split))
+        self.data = self._encoded(split)
         self.trainer = make_trainer(options, self.language_model, self._touched if options.rows == "touched" else None)
         if options.rows == "touched" and options.method not in FIRST_ORDER:
             self._touched(0)  # whether the objective allows it
@@ -75,6 +77,9 @@ class Session:
         self.notes = [*split.notes, *filter(None, (untrained.ignored(options),))]
         if not options.dry_run:
             self._open(self.notes)
+
+    def _encoded(self, split: tasks.Split) -> Data:
+        return Data(*(self.objective.encode(part) for part in split))
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
@@ -90,7 +95,7 @@ class Session:
         self.selection = Selection(self)
         known = [row["peak_mb"] for row in self.record.find(kind="evaluation") if row.get("peak_mb") is not None]
         self.peak = PeakMemory(self.language_model.device, max(known, default=None))
-        self.evaluations = Evaluations(self)
+        self.evaluations = self.measures(self)
         self._rows_to = 1 + max((row["step"] for row in self.past.rows()), default=-1)
 
     @property

@@ -20,7 +20,7 @@ SAMPLE = 64
 
 
 @dataclass(frozen=True)
-class Trial:
+class Tryout:
     """What a few steps and evaluations took: bytes, loss evaluations and seconds, of a step and of a token."""
 
     step_peak: int
@@ -35,7 +35,7 @@ class Trial:
     skipped: tuple[str, ...]
 
     @classmethod
-    def of(cls, session: Session) -> "Trial":
+    def of(cls, session: Session) -> "Tryout":
         """Take steps on the longest examples with memory measured, then a few as a run takes them, timed."""
         trainer, made = session.trainer, session.objective
         batch = longest(made, session.data.train, session.options.batch)
