@@ -26,9 +26,7 @@ KEYS = ("lr", "epsilon", "batch", "steps", "adapter", "dtype")
 class ListOptions:
     """Options of `python -m llm list`."""
 
-    presets: str | None = option(
-        None, "show the presets whose names have this in them, with all their values; all: all"
-    )
+    presets: str | None = option(None, "show the values of the presets whose names have this in them; all: of all")
     task: str | None = option(None, f"show the questions of one task: {tasks.HELP}")
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     examples: int = option(2, "questions of each label that are shown")
@@ -68,7 +66,7 @@ def _shown(example: tasks.Example) -> str:
 
 def _methods() -> str:
     rows = [(row.name, row.formula) for row in methods.table()]
-    width = max(len(name) for name, _ in rows) + 2
+    width = max(map(len, (*(name for name, _ in rows), *FIRST_ORDER, *BASELINES))) + 2
     lines = ["methods", *(f"  {name:{width}}{formula}" for name, formula in rows)]
     lines += [f"  {name:{width}}first-order reference" for name in FIRST_ORDER]
     return "\n".join([*lines, *(f"  {name:{width}}{baseline.about}" for name, baseline in BASELINES.items())])
@@ -81,16 +79,15 @@ def _models() -> str:
 
 
 def _presets() -> str:
-    """A line for each preset; those of one source in a row share its line."""
-    known = presets.table()
-    width = max(map(len, known)) + 2
-    lines, source = ["presets (--presets NAME shows all values)"], ""
-    for name, preset in known.items():
-        if preset.source != source:
-            source = preset.source
-            lines.append(f"  {source}")
-        values = ", ".join(f"{key} {preset.values[key]}" for key in KEYS if key in preset.values)
-        lines.append(f"    {name:{width}}{preset.values['method']}: {values}")
+    """The presets, those of the same values and source together."""
+    groups: dict[str, list[presets.Preset]] = {}
+    for preset in presets.table().values():
+        groups.setdefault(repr(({**preset.values, "task": ""}, preset.source)), []).append(preset)
+    lines = ["presets (--presets NAME shows all values)"]
+    for first, *others in groups.values():
+        also = f"  and for {', '.join(preset.values['task'] for preset in others)}" if others else ""
+        values = ", ".join(f"{key} {first.values[key]}" for key in KEYS if key in first.values)
+        lines += [f"  {first.name}{also}", f"    {first.values['method']}: {values}", f"    {first.source}"]
     return "\n".join(lines)
 
 
