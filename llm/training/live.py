@@ -53,8 +53,11 @@ def free_memory(device: str) -> int | None:
     """Return the bytes that are free on a device, None where nobody says; on a CPU what Linux calls available, within
     the limit of the control group.
     """
-    if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+    try:
+        if torch.device(device).type == "cuda":
+            return torch.cuda.mem_get_info(device)[0]
+    except (RuntimeError, AssertionError):  # there is no such device, which loading says in words
+        return None
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
