@@ -89,7 +89,7 @@ install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[suites,llm,gguf,adapters,docs,dev]"
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[suites,llm,gguf,adapters,tune,docs,dev]"
 	touch $(READY)
 
 clean:

@@ -62,10 +62,7 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
     if adapted.is_adapter(name):
         return adapted.load(name, lambda base: load(base, device, dtype, trust_remote_code))
     source, gguf, weights = _locate(name)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if Path(source).is_dir():
-        options["local_files_only"] = True
-    options |= {"gguf_file": gguf} if gguf else {}
+    options = _reading(source, gguf, trust_remote_code)
     safe = {} if gguf else {"use_safetensors": True}
     _refuse_pickles(Path(source), gguf)
     try:
@@ -81,6 +78,29 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
     origin = getattr(model.config, ORIGIN, None)
     weights = f"{weights}: {origin}" if isinstance(origin, str) else weights
     return LanguageModel(name, model.to(place).eval(), tokenizer, weights)
+
+
+def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
+    """Return the model that `load` would, from its configuration alone: on the meta device, which holds no numbers.
+
+    Raises:
+        Exception: whatever the readers of configurations and tokenizers raise; `load` tells it in words.
+    """
+    source, gguf, weights = _locate(name)
+    options = _reading(source, gguf, trust_remote_code)
+    made, config = _class(source, gguf, options), AutoConfig.from_pretrained(source, **options)
+    own_code = {"trust_remote_code": True} if trust_remote_code else {}
+    with torch.device("meta"):
+        model = made.from_config(config, dtype=DTYPES[dtype], **own_code)
+    return LanguageModel(name, model.eval(), _tokenizer(source, options), weights)
+
+
+def _reading(source: str, gguf: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """How readers of transformers are to read a model's files."""
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if Path(source).is_dir():
+        options["local_files_only"] = True
+    return options | ({"gguf_file": gguf} if gguf else {})
 
 
 def _refuse_pickles(folder: Path, gguf: str | None) -> None:

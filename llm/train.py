@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from llm.training import dry_run
 from llm.training.options import TrainOptions
 from llm.training.record import open_record
 from llm.training.selection import discard
@@ -11,11 +12,14 @@ from zobench.records import Row
 
 def run(options: TrainOptions) -> None:
     """Fine-tune a causal language model with forward passes only (or a first-order reference) on a labelled task."""
+    if options.dry_run:
+        dry_run.run(options)
+        return
     train(options)
     print(f"rows: {Path(options.out) / 'rows.jsonl'}")
 
 
-def train(options: TrainOptions) -> Row:
+def train(options: TrainOptions, session_of: type[Session] = Session) -> Row:
     """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated.
 
     Raises:
@@ -32,6 +36,6 @@ def train(options: TrainOptions) -> Row:
             return finished[-1]
         if record.rows and not options.resume:
             raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")
-    session = Session(options)
+    session = session_of(options)
     session.go()
     return session.record.find(kind="final")[-1]

@@ -1,4 +1,4 @@
-"""Options: a frozen dataclass as a command line and as a TOML file."""
+"""Options: a frozen dataclass as a command line and as a TOML file, over presets where the dataclass has them."""
 
 import argparse
 import dataclasses
@@ -11,11 +11,14 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from zobench.naming import require_known
 
 Options = TypeVar("Options")
+Presets = Callable[[], Mapping[str, Mapping[str, Any]]]
 
 
-def option(default: Any, help: str) -> Any:
-    """Return a dataclass field with a default and a help text."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default: Any, help: str, presets: Presets | None = None) -> Any:
+    """Return a dataclass field with a default and a help text; with `presets` the field names one of these, which are
+    values of other fields by name, and are looked up only where one is named.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "presets": presets})
 
 
 def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
@@ -35,13 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
 
 
 def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
-    """Return the dataclass from --config, overridden by what the command line gives.
+    """Return the dataclass: defaults, overridden by a preset, by --config, by the command line, in this order.
+
+    The preset is the one that the command line names, or else a file written by hand; in the config.toml of a run,
+    which is complete and names its `command`, it is a note that changes nothing.
 
     Raises:
-        UnknownNameError: a key of the file is no option; the message names the nearest.
+        UnknownNameError: no such preset, or a key of it or of the file is no option; the message names the nearest.
         ValueError: the file is missing or is not TOML.
     """
     values = read_toml(arguments.config) if arguments.config else {}
+    complete = "command" in values
     written_for = values.pop("command", arguments.command)
     if written_for != arguments.command:
         raise ValueError(f"--config {arguments.config} is of the command {written_for!r}, not {arguments.command!r}")
@@ -50,7 +57,19 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     if isinstance(loaded.get("out"), str) and "out" not in given:
         _require_own_folder(loaded["out"], arguments.config)
-    return cls(**{**loaded, **given})
+    named = given if complete else {**loaded, **given}
+    return cls(**{**_preset(cls, named), **loaded, **given})
+
+
+def _preset(cls: type[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the preset that is named, if one is."""
+    for field in dataclasses.fields(cls):
+        name, presets = named.get(field.name), field.metadata.get("presets")
+        if presets is not None and name is not None:
+            table = presets()
+            require_known(name, table, field.name)
+            return checked(cls, table[name], f"{field.name} {name}")
+    return {}
 
 
 def checked(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from llm import baselines, objective, tasks
+from llm import baselines, objective, presets, tasks
 from llm.training import adapters
 from llm.training.first_order import FIRST_ORDER
 from llm.training.selection import SELECT
@@ -64,6 +64,8 @@ class TrainOptions:
     max_skipped: int = option(10, "steps in a row whose losses are not finite, after which training stops")
     diverged_at: float = option(5.0, "mean loss over the window, in start losses, from which a run counts as diverged")
     diverged_window: int = option(50, "steps of that window")
+    preset: str | None = option(None, "recommended values of the other options, as `list` shows them", presets.values)
+    dry_run: bool = option(False, "tell what would be trained, its memory, passes and time; train and write nothing")
     trust_remote_code: bool = option(False, "run the Python code that comes with a model")
     provenance: str = option("live", "a word about where the rows come from, shown in reports")
     out: str = option("runs/train", "folder of the results; an interrupted run continues there")

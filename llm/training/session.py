@@ -49,6 +49,8 @@ class Data:
 class Session:
     """One run: everything is checked before the folder of results is touched, and before long work starts."""
 
+    measures = Evaluations
+
     def __init__(self, options: TrainOptions) -> None:
         check(options)
         unused, options = untrained.ignored(options), untrained.without_unread(options)
@@ -68,7 +70,7 @@ class Session:
         self.also = also.Also(self, sets, self.language_model)
         if needs_gradient(options.method) and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
-        self.data = Data(*(self.objective.encode(part) for part in split))
+        self.data = self._encoded(split)
         self.trainer = make_trainer(options, self.language_model, self._touched if options.rows == "touched" else None)
         if options.rows == "touched" and options.method not in FIRST_ORDER:
             self._touched(0)  # whether the objective allows it
@@ -81,7 +83,12 @@ class Session:
             self.trainer.baseline.check_setting(untrained.setting(self))
         part = trained.told(self.language_model.model) if options.adapter or options.trained else None
         notes = (*split.notes, *(note for one in sets for note in one.notes))
-        self._open([*notes, *filter(None, (unused, part))])
+        self.notes = [*notes, *filter(None, (unused, part))]
+        if not options.dry_run:
+            self._open(self.notes)
+
+    def _encoded(self, split: tasks.Split) -> Data:
+        return Data(*(self.objective.encode(part) for part in split))
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
@@ -97,7 +104,7 @@ class Session:
         self.selection = Selection(self)
         known = [row["peak_mb"] for row in self.record.find(kind="evaluation") if row.get("peak_mb") is not None]
         self.peak = PeakMemory(self.language_model.device, max(known, default=None))
-        self.evaluations = Evaluations(self)
+        self.evaluations = self.measures(self)
         self._rows_to = 1 + max((row["step"] for row in self.past.rows()), default=-1)
 
     @property

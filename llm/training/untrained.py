@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 READ = frozenset(
     {
         *("model", "task", "data", "objective", "method", "train", "dev", "test", "max_tokens", "bos", "seed"),
-        *("device", "dtype", "trust_remote_code", "provenance", "out", "resume"),
+        *("device", "dtype", "trust_remote_code", "provenance", "out", "resume", "preset", "dry_run"),
     }
 )
 UNTOLD = frozenset({"save", "journal", "baselines"})  # nothing to save, nothing to compare with
