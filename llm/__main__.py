@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from llm import bench, evaluate, journal, listing, noise_report, pretrain, profile, rounding, study, train
+from llm import bench, evaluate, export, journal, listing, noise_report, pretrain, profile, rounding, study, train
 from llm.training.options import TrainOptions
 from zobench.options import run_command
 
@@ -11,6 +11,7 @@ COMMANDS = {
     "list": (listing.ListOptions, listing.run),
     "train": (TrainOptions, train.run),
     "evaluate": (evaluate.EvaluateOptions, evaluate.run),
+    "export": (export.ExportOptions, export.run),
     "study": (study.StudyOptions, study.run),
     "noise": (noise_report.NoiseOptions, noise_report.run),
     "bench": (bench.BenchOptions, bench.run),

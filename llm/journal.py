@@ -101,20 +101,37 @@ def verify(arguments: argparse.Namespace) -> int:
 def replay(arguments: argparse.Namespace) -> int:
     """Rebuild the weights from the base model and the journal alone, and compare them with those the run wrote."""
     contents = _read(arguments.run)
-    header = contents.header
-    name, device = arguments.model or _text(header, "model"), arguments.device or _text(header, "device")
-    held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
-    base = models.load(name, device, held, arguments.trust_remote_code)
-    if fingerprint(base.model) != header.get("weights"):
-        raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
-    trainer = _trainer(header, base.model)
-    _repeat(trainer, contents.records)
-    found = fingerprint(base.model)
-    print(f"{len(contents.records)} steps repeated; weights {found}")
+    base = rebuild(contents, arguments.model, arguments.device, arguments.trust_remote_code)
+    print(f"{len(contents.records)} steps repeated; weights {fingerprint(base.model)}")
     if arguments.out:
         models.save(base, Path(arguments.out))
         print(f"written to {arguments.out}")
+    device = arguments.device or _text(contents.header, "device")
     return _compare(base, journal_of(arguments.run).parent / "model", device)
+
+
+def rebuild(
+    contents: Contents, model: str | None = None, device: str | None = None, trust_remote_code: bool = False
+) -> models.LanguageModel:
+    """Return the base model with every step of a journal repeated, without a forward pass.
+
+    Args:
+        contents: the journal.
+        model: the base model, where it is not what the journal names.
+        device: where to repeat the steps, where not on that of the journal.
+        trust_remote_code: run the code that comes with the model.
+
+    Raises:
+        ValueError: the base model is another one, or the steps cannot be repeated.
+    """
+    header = contents.header
+    name, place = model or _text(header, "model"), device or _text(header, "device")
+    held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
+    base = models.load(name, place, held, trust_remote_code)
+    if fingerprint(base.model) != header.get("weights"):
+        raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
+    _repeat(_trainer(header, base.model), contents.records)
+    return base
 
 
 def _repeat(trainer: ZerothOrder, records: Sequence[Record]) -> None:

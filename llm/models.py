@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +91,24 @@ def _needs_code(error: Exception, trusted: bool) -> str:
     return ": it comes with Python code of its own, which runs only with --trust-remote-code"
 
 
+def dtype_of(name: str) -> str:
+    """Return the dtype in which the weights of a model are kept, as its configuration says; float32 where it says none.
+
+    Raises:
+        ValueError: the model cannot be found.
+    """
+    source, gguf, _ = _locate(name)
+    file = Path(source) / "config.json"
+    if gguf or not file.is_file():
+        return "float32"
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        found = said.get("dtype") or said.get("torch_dtype")
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ValueError(f"{file}: no JSON object: {error}") from None
+    return found if found in DTYPES else "float32"
+
+
 def save(language_model: LanguageModel, folder: Path) -> None:
     """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back.
 
@@ -106,6 +125,7 @@ def save(language_model: LanguageModel, folder: Path) -> None:
         raise OSError(f"{folder}: the weights could not be written: {error}") from error
     for file in sorted(partial.iterdir()):
         folder.mkdir(parents=True, exist_ok=True)
+        file.chmod(0o644)  # safetensors lets nobody else read what it writes
         file.replace(folder / file.name)
     partial.rmdir()
 

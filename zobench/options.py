@@ -18,13 +18,21 @@ def option(default: Any, help: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": help})
 
 
+def argument(help: str) -> Any:
+    """Return a dataclass field without a default, given by its place on the command line."""
+    return dataclasses.field(metadata={"help": help, "place": True})
+
+
 def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
-    """Give the parser one --option for each field of the dataclass, and --config for a TOML file with the same
-    names.
+    """Give the parser one --option for each field of the dataclass, a place for each that has no name there, and
+    --config for a TOML file with the same names.
     """
     parser.add_argument("--config", metavar="FILE", help="TOML file of options, such as the config.toml of a run")
     types_of = get_type_hints(cls)
     for field in dataclasses.fields(cls):
+        if field.metadata.get("place"):
+            parser.add_argument(field.name, metavar=field.name.upper(), help=field.metadata["help"])
+            continue
         flag = "--" + field.name.replace("_", "-")
         text = f"{field.metadata.get('help', '')} (default: {_shown(field.default)})".strip().replace("%", "%%")
         if types_of[field.name] is bool:
