@@ -1,22 +1,25 @@
 """Export: the tuned weights of a run as a folder that transformers or peft loads, with a model card."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tomli_w
 from torch import Tensor
 
 from llm import adapter_folder, card, models, run_folder, tuned
-from llm.base_model import base_model
+from llm.base_model import BaseModel, base_model
 from llm.models import DTYPES
 from llm.run_folder import RunFolder
+from llm.training import checkpoint
 from llm.training.past import JOURNAL
 from llm.tuned import Places, Tuned
 from zobench.naming import require_known
 from zobench.options import argument, option
+
+MERGED = "with its adapter merged in"
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def export(options: ExportOptions) -> Path:
     place = Path(options.run).expanduser()
     record = run_folder.of(place) if place.is_dir() else None
     adapter = adapter_folder.find(place)
-    if options.merge and adapter is None:
+    if options.merge and adapter is None and not (record and record.config.get("adapter")):
         raise ValueError(f"{options.run} has no adapter to merge: leave --merge out")
     with _aside(goal) as aside:
         made = _adapter(options, adapter, record, aside) if adapter else _model(options, record, aside)
@@ -116,34 +119,37 @@ def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, as
     if options.merge:
         held = record.held if record else models.dtype_of(named)
         loaded = models.load(named, options.device or "cpu", held, options.trust_remote_code)
-        merged = Tuned(adapter_folder.merged(adapter, loaded), step, "with its adapter merged in")
-        return _write(merged, options, record, aside)
-    tensors = adapter_folder.copy(adapter, aside, base.name if base.on_hub else options.model, options.dtype)
+        return _write(Tuned(adapter_folder.merged(adapter, loaded), step, MERGED), options, record, aside)
+    tensors = adapter_folder.copy(adapter, aside, base.name if base.on_hub else models.folder_of(named), options.dtype)
     _require_finite(tensors.items(), options.dtype)
-    dtype = str(next(iter(tensors.values())).dtype).removeprefix("torch.")
-    entries = sum(tensor.numel() for tensor in tensors.values())
-    return card.Exported("peft", False, dtype, entries, step, "as peft keeps it", base, _journal(record) is not None)
+    return _exported("peft", False, tensors.values(), (step, "as peft keeps it"), base, record)
 
 
 def _write(found: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
-    language_model = found.language_model
+    """Write a model that was loaded; one that peft has adapted is an adapter, unless it is to be merged."""
+    language_model, model = found.language_model, found.language_model.model
+    if options.merge and hasattr(model, "merge_and_unload"):
+        model = model.merge_and_unload()
+        found = found._replace(language_model=replace(language_model, model=model), origin=MERGED)
     if options.dtype is not None:
-        language_model.model.to(DTYPES[options.dtype])
-    _require_finite(language_model.model.named_parameters(), options.dtype)
-    models.save(language_model, aside)
-    return card.Exported(
-        "transformers",
-        language_model.masked,
-        str(language_model.model.dtype).removeprefix("torch."),
-        language_model.model.num_parameters(),
-        found.step,
-        found.origin,
-        base_model(str(options.model or (record.config["model"] if record else options.run))),
-        _journal(record) is not None,
-    )
+        model.to(DTYPES[options.dtype])
+    _require_finite(model.named_parameters(), options.dtype)
+    models.save(found.language_model, aside)
+    library = "peft" if (aside / adapter_folder.CONFIG).is_file() else "transformers"
+    base = base_model(str(options.model or (record.config["model"] if record else options.run)))
+    kept = checkpoint.weights(model).values() if library == "peft" else model.parameters()
+    return _exported(library, language_model.masked, kept, (found.step, found.origin), base, record)
 
 
-def _require_finite(weights: Iterator[tuple[str, Tensor]], dtype: str | None) -> None:
+def _exported(
+    library: str, masked: bool, weights: Iterable[Tensor], at: tuple[int, str], base: BaseModel, run: RunFolder | None
+) -> card.Exported:
+    kept = list(weights)
+    dtype, entries = str(kept[0].dtype).removeprefix("torch."), sum(tensor.numel() for tensor in kept)
+    return card.Exported(library, masked, dtype, entries, *at, base, _journal(run) is not None)
+
+
+def _require_finite(weights: Iterable[tuple[str, Tensor]], dtype: str | None) -> None:
     """Refuse weights that are no finite numbers, such as those above what float16 holds."""
     for name, weight in weights:
         if not bool(weight.isfinite().all()):

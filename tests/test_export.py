@@ -83,6 +83,9 @@ def test_plain_transformers_loads_the_export_and_gives_the_same_logits(dtype, tm
     base = logits(models.load("tiny-opt").model, found["ids"])
     assert not torch.allclose(found["logits"], base, rtol=1e-3, atol=1e-3)  # so the comparison sees six steps
     assert json.loads((folder / "config.json").read_text())["dtype"] == (dtype or "float32")
+    # the class that transformers 5 would write is none to version 4, which then also makes token types up
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast" and "token_type_ids" not in str(tokenizer)
     assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {
         file.name for file in folder.iterdir()
     }
