@@ -1,18 +1,23 @@
 """Model cards: what an exported folder holds, how it was made, what was measured, and how to make it again."""
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import tomli_w
 from huggingface_hub import EvalResult, ModelCardData
+from torch import Tensor
 
 from llm import tasks
-from llm.base_model import WEIGHTS, BaseModel
+from llm.base_model import WEIGHTS, BaseModel, base_model
+from llm.models import LanguageModel
 from llm.run_folder import RunFolder
 from llm.tasks.published import PUBLISHED
-from zobench.records import Row
+from llm.training import checkpoint
+from llm.training.past import JOURNAL
+from zobench.records import Row, write_atomically
 from zobench.version import VERSION
 
 RECORD = "zobench"
@@ -23,7 +28,10 @@ PLACES = ("out", "data", "command")
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: by whose loader it is read, with what in it, and where that came from."""
+    """What was written: by whose loader it is read, with what in it, and where that came from.
+
+    `record` is the folder, seen from the card, with the run's configuration and journal.
+    """
 
     library: str
     masked: bool
@@ -33,6 +41,43 @@ class Exported:
     origin: str
     base: BaseModel
     journal: bool = False
+    record: str = RECORD
+
+
+def exported(
+    library: str, masked: bool, weights: Iterable[Tensor], at: tuple[int, str], base: BaseModel, run: RunFolder | None
+) -> Exported:
+    """Return what a card says of these weights; `at` is the step they are of, and where they come from."""
+    kept = list(weights)
+    dtype, entries = str(kept[0].dtype).removeprefix("torch."), sum(tensor.numel() for tensor in kept)
+    return Exported(library, masked, dtype, entries, *at, base, journal_of(run) is not None)
+
+
+def of_model(language_model: LanguageModel, at: tuple[int, str], base: BaseModel, run: RunFolder | None) -> Exported:
+    """Return what a card says of a model; of one that peft has adapted, of the adapter."""
+    model = language_model.model
+    adapted = hasattr(model, "merge_and_unload")
+    kept = checkpoint.weights(model).values() if adapted else model.parameters()
+    return exported("peft" if adapted else "transformers", language_model.masked, kept, at, base, run)
+
+
+def journal_of(run: RunFolder | None) -> Path | None:
+    """Return the journal of a run, where the weights can be rebuilt from it without the run's data."""
+    if run is None or run.config["rows"] != "all" or not (run.folder / JOURNAL).is_file():
+        return None
+    return run.folder / JOURNAL
+
+
+def describe(folder: Path, language_model: LanguageModel) -> None:
+    """Write the card of the weights that a run has just put into its folder.
+
+    Raises:
+        OSError: no space, or the like.
+    """
+    run = RunFolder.read(folder)
+    final = run.found("final")[-1]
+    made = of_model(language_model, (final["step"], "as the run wrote it"), base_model(str(run.config["model"])), run)
+    write_atomically(folder / "model/README.md", text(folder.resolve().name, replace(made, record=".."), run))
 
 
 def text(name: str, made: Exported, run: RunFolder | None) -> str:
@@ -208,13 +253,13 @@ def shown_config(run: RunFolder) -> dict[str, Any]:
 
 def _again(made: Exported, run: RunFolder) -> str:
     commit, data = run.environment.get("commit"), run.config.get("data")
-    config = f"{RECORD}/config.toml"
+    config = f"{made.record}/config.toml"
     command = ["python", "-m", "llm", "train", "--config", config, "--out", "runs/again"]
     command += ["--data", "FOLDER"] if data else []
     lines = [
         "## Make it again",
         "",
-        f"From a checkout of zobench{f' at commit {commit}' if commit else ''}, with this folder's `{RECORD}`:",
+        f"From a checkout of zobench{f' at commit {commit}' if commit else ''}, in this folder:",
         "",
         f"    {shlex.join(command)}",
     ]
@@ -223,7 +268,7 @@ def _again(made: Exported, run: RunFolder) -> str:
             "",
             "or, without data and without a forward pass, from the base model and the journal:",
             "",
-            f"    python -m llm journal replay {RECORD}/journal.bin --out rebuilt",
+            f"    python -m llm journal replay {made.record}/journal.bin --out rebuilt",
         ]
     versions = ", ".join(f"{name} {run.environment[name]}" for name in ("python", "torch") if name in run.environment)
     return "\n".join([*lines, "", f"Versions: {versions}." if versions else ""]).rstrip()

@@ -10,10 +10,9 @@ import tomli_w
 from torch import Tensor
 
 from llm import adapter_folder, card, models, run_folder, tuned
-from llm.base_model import BaseModel, base_model
+from llm.base_model import base_model
 from llm.models import DTYPES
 from llm.run_folder import RunFolder
-from llm.training import checkpoint
 from llm.training.past import JOURNAL
 from llm.tuned import Places, Tuned
 from zobench.naming import require_known
@@ -122,7 +121,7 @@ def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, as
         return _write(Tuned(adapter_folder.merged(adapter, loaded), step, MERGED), options, record, aside)
     tensors = adapter_folder.copy(adapter, aside, base.name if base.on_hub else models.folder_of(named), options.dtype)
     _require_finite(tensors.items(), options.dtype)
-    return _exported("peft", False, tensors.values(), (step, "as peft keeps it"), base, record)
+    return card.exported("peft", False, tensors.values(), (step, "as peft keeps it"), base, record)
 
 
 def _write(found: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
@@ -135,18 +134,8 @@ def _write(found: Tuned, options: ExportOptions, record: RunFolder | None, aside
         model.to(DTYPES[options.dtype])
     _require_finite(model.named_parameters(), options.dtype)
     models.save(found.language_model, aside)
-    library = "peft" if (aside / adapter_folder.CONFIG).is_file() else "transformers"
     base = base_model(str(options.model or (record.config["model"] if record else options.run)))
-    kept = checkpoint.weights(model).values() if library == "peft" else model.parameters()
-    return _exported(library, language_model.masked, kept, (found.step, found.origin), base, record)
-
-
-def _exported(
-    library: str, masked: bool, weights: Iterable[Tensor], at: tuple[int, str], base: BaseModel, run: RunFolder | None
-) -> card.Exported:
-    kept = list(weights)
-    dtype, entries = str(kept[0].dtype).removeprefix("torch."), sum(tensor.numel() for tensor in kept)
-    return card.Exported(library, masked, dtype, entries, *at, base, _journal(run) is not None)
+    return card.of_model(found.language_model, (found.step, found.origin), base, record)
 
 
 def _require_finite(weights: Iterable[tuple[str, Tensor]], dtype: str | None) -> None:
@@ -159,18 +148,11 @@ def _require_finite(weights: Iterable[tuple[str, Tensor]], dtype: str | None) ->
             raise ValueError(f"{name} has entries that are not finite: {way}")
 
 
-def _journal(record: RunFolder | None) -> Path | None:
-    """The journal, where the weights can be rebuilt from it without the run's data."""
-    if record is None or record.config["rows"] != "all" or not (record.folder / JOURNAL).is_file():
-        return None
-    return record.folder / JOURNAL
-
-
 def _keep_record(record: RunFolder, folder: Path) -> None:
     """Write what makes the weights again."""
     folder.mkdir()
     config = {"command": "train", **card.shown_config(record)}
     (folder / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
-    journal = _journal(record)
+    journal = card.journal_of(record)
     if journal is not None:
         shutil.copyfile(journal, folder / JOURNAL)

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from llm import models, objective, tasks
+from llm import card, models, objective, tasks
 from llm.objective import Encoded
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
@@ -185,6 +185,8 @@ class Session:
             self.trainer.settle()
             models.save(self.language_model, self.record.folder / "model")
         self.evaluations.final()
+        if self.options.save:
+            card.describe(self.record.folder, self.language_model)
 
     def status(self, loss: float) -> str:
         """Return "diverged" or "ok", by the steps and a loss at the end of them."""
