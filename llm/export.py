@@ -17,6 +17,7 @@ from llm.training.past import JOURNAL
 from llm.tuned import Places, Tuned
 from zobench.naming import require_known
 from zobench.options import argument, option
+from zobench.progress import note
 
 MERGED = "with its adapter merged in"
 
@@ -38,7 +39,7 @@ class ExportOptions:
 def run(options: ExportOptions) -> None:
     """Write the tuned weights of a run into a folder that transformers or peft loads, with a model card."""
     goal = export(options)
-    print(f"written to {goal}")
+    note(f"written to {goal}")
 
 
 def export(options: ExportOptions) -> Path:

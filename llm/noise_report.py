@@ -13,7 +13,6 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from llm import models, tasks
 from llm.objective import choose
@@ -30,6 +29,7 @@ from zobench import (
 )
 from zobench.auto import Choice
 from zobench.options import option
+from zobench.progress import bar, note
 from zobench.records import Row, Run
 from zobench.space import require_reproducible
 
@@ -71,7 +71,7 @@ def run(options: NoiseOptions) -> None:
     choice = report.choice()
     found = [report.at(epsilon) for epsilon in sorted({*options.epsilons, choice.epsilon})]
     print(table(found, choice))
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +107,7 @@ class Report:
         self.space.module.zero_grad(set_to_none=True)
         self.loss().float().mean().backward()
         lines = (Combination((Term(Gaussian(), key, torch.ones(1)),)) for key in self.keys)
-        shown = tqdm(lines, desc="slopes", unit="line", total=len(self.keys))
+        shown = bar(lines, desc="slopes", unit="line", total=len(self.keys))
         slopes = torch.tensor([self.space.dot(line) for line in shown], dtype=torch.float64)
         self.space.module.zero_grad(set_to_none=True)
         return slopes
@@ -119,7 +119,7 @@ class Report:
             return kept[-1]
         slopes, estimator = self.slopes, LineEstimator(Gaussian(), CentralStencil(), epsilon)
         coefficients = []
-        for key in tqdm(self.keys, desc=f"epsilon {epsilon:.3g}", unit="line"):
+        for key in bar(self.keys, desc=f"epsilon {epsilon:.3g}", unit="line"):
             plan = estimator.ask(key, ())
             coefficients.append(float((plan.weights * self.space.losses(self.loss, plan)).sum()))
         delta, square = torch.tensor(coefficients, dtype=torch.float64) - slopes, float(slopes.square().mean())

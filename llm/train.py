@@ -5,13 +5,16 @@ from pathlib import Path
 from llm.training.options import TrainOptions
 from llm.training.record import open_record
 from llm.training.session import Session, sized, split_of
+from zobench import exit_status
+from zobench.progress import note
 from zobench.records import Row
 
 
-def run(options: TrainOptions) -> None:
+def run(options: TrainOptions) -> int:
     """Fine-tune a causal language model with forward passes only (or a first-order reference) on a labelled task."""
-    train(options)
-    print(f"rows: {Path(options.out) / 'rows.jsonl'}")
+    final = train(options)
+    note(f"rows: {Path(options.out) / 'rows.jsonl'}")
+    return exit_status.OK if final["status"] == "ok" else exit_status.DIVERGED
 
 
 def train(options: TrainOptions) -> Row:
@@ -26,7 +29,7 @@ def train(options: TrainOptions) -> Row:
         record = open_record(options)
         finished = record.find(kind="final")
         if finished:
-            print(f"{options.out} holds a finished run")
+            note(f"{options.out} holds a finished run")
             return finished[-1]
         if record.rows and not options.resume:
             raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")

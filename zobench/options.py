@@ -2,13 +2,18 @@
 
 import argparse
 import dataclasses
+import os
+import sys
 import tomllib
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from zobench import exit_status
 from zobench.naming import require_known
+from zobench.progress import quietly
 
 Options = TypeVar("Options")
 
@@ -149,26 +154,49 @@ def _shown(default: Any) -> str:
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def run_command(
-    prog: str,
-    description: str,
-    commands: dict[str, tuple[type[Any], Callable[[Any], None]]],
-    argv: Sequence[str] | None,
-) -> int:
-    """Run the command that argv names and return the exit status; a ValueError becomes one line on stderr, not a
-    traceback.
+Command = tuple[type[Any], Callable[[Any], int | None]]
+
+
+def run_command(prog: str, description: str, commands: dict[str, Command], argv: Sequence[str] | None) -> int:
+    """Run the command that argv names and return the exit status, what the command returned or 0; an error that the
+    user can mend becomes one line on stderr, not a traceback, and exits with a status of zobench.exit_status.
     """
     parser = argparse.ArgumentParser(prog=prog, description=description)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (cls, function) in commands.items():
         text = (function.__doc__ or "").strip().partition("\n")[0]
-        add_arguments(subparsers.add_parser(name, help=text, description=function.__doc__), cls)
+        subparser = subparsers.add_parser(name, help=text, description=function.__doc__)
+        add_quiet(subparser)
+        add_arguments(subparser, cls)
     arguments = parser.parse_args(argv)
     cls, function = commands[arguments.command]
+    with ended(f"{prog} {arguments.command}"), quietly(arguments.quiet):
+        return function(build(cls, arguments)) or exit_status.OK
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Give the parser --quiet, which is no option of a run: it changes nothing that is measured."""
+    parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only")
+
+
+@contextmanager
+def ended(prog: str) -> Iterator[None]:
+    """Tell an error that the user can mend in one line, and exit with its status.
+
+    Raises:
+        SystemExit: in place of such an error.
+    """
     try:
-        function(build(cls, arguments))
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{prog} {arguments.command}: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, f"{prog} {arguments.command}: interrupted; what was measured is kept\n")
-    return 0
+        yield
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        status = exit_status.status(error)
+        if status is None:
+            raise
+        if status == exit_status.BROKEN_PIPE:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
+            sys.exit(status)
+        told = "interrupted; what was measured is kept" if status == exit_status.INTERRUPTED else error
+        sys.stderr.write(f"{prog}: {told}\n")
+        sys.exit(status)

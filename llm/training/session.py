@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from llm import card, models, objective, tasks
 from llm.objective import Encoded
 from llm.training.evaluation import Evaluations
@@ -18,13 +16,14 @@ from llm.training.first_order import FIRST_ORDER
 from llm.training.options import TrainOptions, check
 from llm.training.past import Past
 from llm.training.realised import Realised
-from llm.training.record import open_record, require_rows, tell
+from llm.training.record import open_record, require_rows
 from llm.training.signals import interruptible
 from llm.training.touched import touched_rows
 from llm.training.trainer import make_trainer
 from zobench import derive, streams
 from zobench.journal import Record
 from zobench.lock import lock
+from zobench.progress import Speed, bar, note, warn
 from zobench.records import Row
 from zobench.space import require_reproducible
 
@@ -73,7 +72,7 @@ class Session:
         self._note(notes)
         self.watch = Watch(self.start_loss, options.max_skipped, options.diverged_at, options.diverged_window)
         self.past = Past(self)
-        self.seconds = 0.0
+        self.seconds, self.speed = 0.0, Speed()
         require_rows(self.record)
         self.evaluations = Evaluations(self)
         self._rows_to = 1 + max((row["step"] for row in self.past.rows()), default=-1)
@@ -85,10 +84,10 @@ class Session:
 
     def _note(self, notes: Sequence[str]) -> None:
         """Print what was not as usual with the data, and keep it in rows."""
-        for note in notes:
-            print(note)
-            if not self.record.find(kind="note", note=note):
-                self.record.append({"kind": "note", "note": note})
+        for text in notes:
+            note(text)
+            if not self.record.find(kind="note", note=text):
+                self.record.append({"kind": "note", "note": text})
 
     def minibatch(self, step: int) -> list[Encoded]:
         """Return the examples of a step: drawn by the seed and the step, the same for every method."""
@@ -107,13 +106,13 @@ class Session:
         try:
             self.evaluations.baselines()
             first = self.past.resume()
-            with interruptible() as interrupted, self._bar(first) as bar:
-                for step in bar:
+            with interruptible() as interrupted, self._bar(first) as shown:
+                for step in shown:
                     if self.watch.exhausted:
                         break
                     if step % self.options.eval_every == 0:
                         self.evaluations.at(step)
-                    self._step(step, bar)
+                    self._step(step, shown)
                     if interrupted():
                         self.past.checkpoint()
                         raise KeyboardInterrupt
@@ -123,24 +122,24 @@ class Session:
             self._lock.release()
 
     def _bar(self, first: int) -> Any:
-        return tqdm(
-            range(first, self.options.steps), initial=first, total=self.options.steps, unit="step", mininterval=1.0
-        )
+        steps = self.options.steps
+        return bar(range(first, steps), desc=self.options.method, initial=first, total=steps, unit="step")
 
-    def _step(self, step: int, bar: Any) -> None:
+    def _step(self, step: int, shown: Any) -> None:
         try:
             batch = self.minibatch(step)
             self.trainer.watched = step % self.options.eval_every == 0
-            began = time.perf_counter()
+            began, passes = time.perf_counter(), self.trainer.forward_passes
             record = self.trainer.step(derive(*self.keys["key"], step), lambda: self.objective.losses(batch))
             seconds = time.perf_counter() - began
             record = record._replace(minibatch=derive(*self.keys["minibatch"], step), seconds=seconds)
             self.past.append(record)
+            self.speed.see(self.trainer.forward_passes - passes, seconds)
         except Exception as error:
             self._fail(step, error)
             raise
         self.see(record, self.trainer.realised)
-        bar.set_postfix_str(f"train loss {record.loss:.3f} {self.evaluations.said}", refresh=False)
+        shown.set_postfix_str(f"train loss {record.loss:.3f}, {self.speed} {self.evaluations.said}", refresh=False)
 
     def see(self, record: Record, realised: Realised | None = None) -> None:
         """Take note of a step that was taken or repeated: what it cost, its row, and what it says of the run's
@@ -148,7 +147,7 @@ class Session:
         """
         if realised and realised.noise and not self.record.find(kind="rounding"):
             self.record.append({"kind": "rounding", "step": record.step, **self.names(), **realised._asdict()})
-            tell(
+            warn(
                 f"training is rounding noise: {realised.moved:.1%} of the weights moved, and the cosine of the "
                 f"intended and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"
             )
@@ -161,7 +160,7 @@ class Session:
         if self.watch.diverged and not self.record.find(kind="divergence"):
             about = {"mean_loss": self.watch.mean, "limit": self.watch.limit, "steps": self.watch.window}
             self.record.append({"kind": "divergence", "step": record.step, **self.names(), **about})
-            tell(self.watch.warning())
+            warn(self.watch.warning())
 
     def _row(self, record: Record) -> Row:
         row = {"step": record.step, **self.cost(), "train_loss": record.loss, "lr": record.lr}
@@ -179,7 +178,7 @@ class Session:
 
     def _finish(self) -> None:
         if self.watch.exhausted:
-            tell(self.watch.advice())
+            warn(self.watch.advice())
         self.evaluations.at(self.trainer.steps)
         if self.options.save:
             self.trainer.settle()
