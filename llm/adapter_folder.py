@@ -39,8 +39,7 @@ def copy(adapter: Path, goal: Path, base: str | None, dtype: str | None) -> dict
         ValueError: it has no weights in safetensors.
         OSError: no space, or the like.
     """
-    if not (adapter / WEIGHTS).is_file():
-        raise ValueError(f"{adapter}: no {WEIGHTS}: pickles are never read; save the adapter with a current peft")
+    _require_weights(adapter)
     for file in sorted(adapter.iterdir()):
         if file.is_file() and file.suffix in COPIED:
             shutil.copyfile(file, goal / file.name)
@@ -61,8 +60,10 @@ def merged(adapter: Path, base: LanguageModel) -> LanguageModel:
     """Return the base model with the adapter added to its weights, in their dtype.
 
     Raises:
-        ValueError: peft is not installed, or the adapter does not fit, or is of a kind that cannot be merged.
+        ValueError: peft is not installed, or the adapter has no weights in safetensors, does not fit, or is of a kind
+            that cannot be merged.
     """
+    _require_weights(adapter)
     try:
         import peft
     except ImportError:
@@ -74,6 +75,11 @@ def merged(adapter: Path, base: LanguageModel) -> LanguageModel:
         kind = _config(adapter).get("peft_type")
         raise ValueError(f"the {kind} adapter {adapter} cannot be merged into {base.name}: {error}") from error
     return LanguageModel(base.name, model.eval(), base.tokenizer, base.weights)
+
+
+def _require_weights(adapter: Path) -> None:
+    if not (adapter / WEIGHTS).is_file():
+        raise ValueError(f"{adapter}: no {WEIGHTS}: pickles are never read; save the adapter with a current peft")
 
 
 def _config(adapter: Path) -> dict[str, Any]:

@@ -115,15 +115,16 @@ def _eval_results(made: Exported, run: RunFolder) -> list[EvalResult] | None:
     task, final = str(run.config["task"]), _of_step(run.found("final"), made.step)
     if final is None or final.get("test_accuracy") is None:
         return None
+    metric = str(final.get("metric", "accuracy"))
     published = PUBLISHED.get(task)
     return [
         EvalResult(
             task_type="text-generation",
             dataset_type=published.hub.path if published else task,
             dataset_name=task,
-            metric_type=final.get("metric", "accuracy").replace("-", "_"),
+            metric_type=metric.replace("-", "_"),
             metric_value=final["test_accuracy"],
-            metric_name=f"{final.get('metric', 'accuracy')} on {final['test_examples']} test examples",
+            metric_name=f"{metric} on {final.get('test_examples')} test examples",
         )
     ]
 
@@ -229,7 +230,8 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cost(made: Exported, run: RunFolder) -> str:
-    told = [row for row in run.rows if row.get("step") is not None and "forward_passes" in row]
+    wanted = ("step", "forward_passes", "backward_passes", "seconds")
+    told = [row for row in run.rows if all(row.get(name) is not None for name in wanted)]
     if not told:
         return ""
     last = told[-1]

@@ -3,12 +3,16 @@
 import json
 import re
 import tomllib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from llm.training.options import TrainOptions
+from zobench.options import typed
 from zobench.records import Row
+
+MEASURED = ("dev_loss", "dev_accuracy", "test_loss", "test_accuracy")
+NUMBERS = ("step", "forward_passes", "backward_passes", "seconds", *MEASURED)
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,15 @@ class RunFolder:
         except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{file}: {error}: give the folder of a training run") from None
         if config.get("command") != "train":
-            raise ValueError(f"{folder} is of the command {config.get('command')!r}: give the folder of a training run")
-        environment = _objects(folder / "environment.json")
-        return cls(folder, asdict(TrainOptions()) | config, (environment or [{}])[0], _objects(folder / "rows.jsonl"))
+            raise ValueError(f"{file} is of the command {config.get('command')!r}: give the folder of a training run")
+        names = [field.name for field in fields(TrainOptions)]
+        known = typed(TrainOptions, {name: value for name, value in config.items() if name in names}, file)
+        environment, rows = _objects(folder / "environment.json"), _objects(folder / "rows.jsonl")
+        for number, row in enumerate(rows, 1):
+            wrong = [name for name in NUMBERS if type(row.get(name, 0)) not in (int, float, type(None))]
+            if wrong:
+                raise ValueError(f"{folder / 'rows.jsonl'}:{number}: {wrong[0]} is {row[wrong[0]]!r}: mend the line")
+        return cls(folder, asdict(TrainOptions()) | known, (environment or [{}])[0], rows)
 
     def found(self, kind: str) -> list[Row]:
         """Return the rows of a kind, in order."""

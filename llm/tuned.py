@@ -66,7 +66,8 @@ def _written(run: RunFolder, places: Places) -> Tuned:
 def last_step(run: RunFolder) -> int:
     """Return the number of steps after which a run wrote its weights."""
     final = run.found("final")
-    return int(final[-1]["step"] if final else run.config["steps"])
+    step = final[-1].get("step") if final else None
+    return int(run.config["steps"] if step is None else step)
 
 
 def _latest(run: RunFolder, contents: Contents | None) -> checkpoint.Checkpoint | None:

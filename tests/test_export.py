@@ -1,6 +1,7 @@
 """Exports: what plain transformers makes of the folder, where the weights come from, and what the card says."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -205,6 +206,46 @@ def test_what_cannot_be_exported_is_told_and_leaves_nothing(tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["empty", "full", "run"]
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("config.toml", b'model = "tiny-opt"', b"model = 3"),
+        ("config.toml", b"steps = 6", b'steps = "six"'),
+        ("config.toml", b'command = "train"', b'command = "study"'),
+        ("config.toml", b"lr = ", b"lr = = "),
+        ("config.toml", b"steps", b"\xff"),
+        ("rows.jsonl", b'{"kind": "final"', b"[[["),
+        ("rows.jsonl", b'"step": 3', b'"step": "3"'),
+        ("rows.jsonl", b'"dev_accuracy": ', b'"dev_accuracy": true, "a": '),
+        ("environment.json", b"{", b""),
+        ("journal.bin", b"zobench", b"z\0bench"),
+    ],
+)
+def test_a_run_folder_that_is_damaged_is_told_with_its_file(name, old, new, damaged, tmp_path):
+    data = (damaged / name).read_bytes()
+    assert old in data
+    (damaged / name).write_bytes(data.replace(old, new))
+    try:
+        with pytest.raises(ValueError, match=re.escape(name)):
+            export(ExportOptions(str(damaged), str(tmp_path / "out"), source="journal"))
+    finally:
+        (damaged / name).write_bytes(data)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("damaged") / "run", save=False)
+
+
+def test_a_configuration_file_does_not_say_where_to_export(tmp_path, capsys):
+    file = tmp_path / "c.toml"
+    file.write_text(f'to = "{tmp_path}/elsewhere"\n')
+    with pytest.raises(SystemExit):
+        main(["export", "tiny-opt", "--config", str(file)])
+    assert "to in" in capsys.readouterr().err and not (tmp_path / "elsewhere").exists()
+
+
 def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
     large = models.load("tiny-opt")
     with torch.no_grad():
@@ -269,8 +310,10 @@ def test_an_adapter_is_exported_as_peft_has_it_or_merged(tmp_path):
 def test_adapters_that_are_damaged_are_told(tmp_path):
     adapter, _ = lora(tmp_path)
     (adapter / "adapter_model.safetensors").rename(tmp_path / "kept")
-    with pytest.raises(ValueError, match="pickles are never read"):
-        export(ExportOptions(str(adapter), str(tmp_path / "out")))
+    (adapter / "adapter_model.bin").write_bytes(b"what peft would unpickle")
+    for merge in (False, True):
+        with pytest.raises(ValueError, match="pickles are never read"):
+            export(ExportOptions(str(adapter), str(tmp_path / "out"), merge=merge))
     (adapter / "adapter_model.safetensors").write_bytes(b"nothing")
     for merge, message in ((False, "cannot be read"), (True, "cannot be merged")):
         with pytest.raises(ValueError, match=message):

@@ -16,6 +16,8 @@ from zobench.naming import require_known
 from zobench.progress import quietly
 
 Options = TypeVar("Options")
+WRITTEN = ("out", "to")
+"""Options that name folders to write."""
 
 
 def option(default: Any, help: str) -> Any:
@@ -62,23 +64,33 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
     for key in values:
         require_known(key, names, f"option in {arguments.config}:")
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-    types_of = get_type_hints(cls)
-    loaded = {key: _typed(value, types_of[key], f"{key} in {arguments.config}") for key, value in values.items()}
-    if isinstance(loaded.get("out"), str) and "out" not in given:
-        _require_own_folder(loaded["out"], arguments.config)
+    loaded = typed(cls, values, arguments.config)
+    for name in WRITTEN:
+        if isinstance(loaded.get(name), str) and name not in given:
+            _require_own_folder(name, loaded[name], arguments.config)
     return cls(**{**loaded, **given})
 
 
-def _require_own_folder(out: str, config: str) -> None:
+def typed(cls: type[Any], values: dict[str, Any], source: object) -> dict[str, Any]:
+    """Return values of a TOML file as the types of the dataclass's fields.
+
+    Raises:
+        ValueError: one is of another type; the message names it and the source.
+    """
+    types_of = get_type_hints(cls)
+    return {key: _typed(value, types_of[key], f"{key} in {source}") for key, value in values.items()}
+
+
+def _require_own_folder(name: str, out: str, config: str) -> None:
     """Refuse to write where only a file says so: its own folder, or one below the current, needs no more words."""
     try:
         place, own = Path(out).resolve(), Path(config).resolve().parent
     except ValueError as error:
-        raise ValueError(f"out in {config} is {out!r}: {error}") from None
+        raise ValueError(f"{name} in {config} is {out!r}: {error}") from None
     if place != own and (place == Path.cwd() or not place.is_relative_to(Path.cwd())):
         raise ValueError(
-            f"out in {config} is {out!r}, neither the folder of that file nor below the current one: give --out on the "
-            "command line to write there"
+            f"{name} in {config} is {out!r}, neither the folder of that file nor below the current one: give "
+            f"--{name} on the command line to write there"
         )
 
 
