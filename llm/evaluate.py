@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from llm import models, objective, tasks
 from llm.objective import calibrated_accuracy
 from zobench.options import option
-from zobench.progress import note
+from zobench.progress import bar, note
 from zobench.records import Run
 
 
@@ -39,7 +39,13 @@ def run(options: EvaluateOptions) -> None:
         note(text)
     language_model = models.load(options.model, options.device, options.dtype, options.trust_remote_code)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
-    train, dev, test = (minimised.measure(minimised.encode(part)) for part in split)
+    found = []
+    with bar(total=sum(map(len, split)), desc="evaluate", unit="example") as shown:
+        for part in split:
+            found.append(minimised.measure(minimised.encode(part)))
+            shown.set_postfix_str(f"loss {found[-1].loss:.3f}", refresh=False)
+            shown.update(len(part))
+    train, dev, test = found
     row = {
         "kind": "measurement",
         "model": options.model,

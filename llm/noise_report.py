@@ -7,6 +7,7 @@ the gradient is E[delta D_1] / |grad f|, with |grad f|^2 = E[D_1^2].
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -29,7 +30,7 @@ from zobench import (
 )
 from zobench.auto import Choice
 from zobench.options import option
-from zobench.progress import bar, note
+from zobench.progress import Speed, bar, note
 from zobench.records import Row, Run
 from zobench.space import require_reproducible
 
@@ -119,9 +120,14 @@ class Report:
             return kept[-1]
         slopes, estimator = self.slopes, LineEstimator(Gaussian(), CentralStencil(), epsilon)
         coefficients = []
-        for key in bar(self.keys, desc=f"epsilon {epsilon:.3g}", unit="line"):
-            plan = estimator.ask(key, ())
-            coefficients.append(float((plan.weights * self.space.losses(self.loss, plan)).sum()))
+        speed = Speed()
+        with bar(self.keys, desc=f"epsilon {epsilon:.3g}", unit="line") as shown:
+            for key in shown:
+                plan, began = estimator.ask(key, ()), time.perf_counter()
+                losses = self.space.losses(self.loss, plan)
+                speed.see(plan.queries, time.perf_counter() - began)
+                coefficients.append(float((plan.weights * losses).sum()))
+                shown.set_postfix_str(f"loss {float(losses.mean()):.3f}, {speed}", refresh=False)
         delta, square = torch.tensor(coefficients, dtype=torch.float64) - slopes, float(slopes.square().mean())
         along, share = delta * slopes / square, delta.square() / square
         measured = {

@@ -6,10 +6,12 @@ import io
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
 import termios
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from tqdm import tqdm
 
 from llm.__main__ import main
 from zobench import exit_status, progress
+from zobench.journal import read
 from zobench.options import option, run_command
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -191,6 +194,21 @@ def test_a_full_disk_is_a_fault(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(command(tmp_path))
     assert stopped.value.code == exit_status.FAULT and "No space left" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_process_after_its_step_with_its_status(tmp_path):
+    arguments = [sys.executable, "-m", "llm", "train", *QUICK, "--steps", "100000", "--out", str(tmp_path / "run")]
+    journal = tmp_path / "run/journal.bin"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, **pipes) as process:
+        while process.poll() is None and not (journal.exists() and len(read(journal).records) > 2):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == exit_status.INTERRUPTED
+    assert told.decode() == "python -m llm train: interrupted; what was measured is kept\n"
+    kept = read(journal)
+    assert kept.torn == 0 and list((tmp_path / "run/checkpoints").glob(f"step-{len(kept.records):08d}.safetensors"))
 
 
 def test_whoever_reads_may_leave():
