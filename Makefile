@@ -71,7 +71,8 @@ study: $(READY)
 	$(RUN) -m llm profile --out runs/results/speed/profile
 	$(RUN) -m llm rounding --steps 3 --rates 1e-6,1e-5,1e-4 --out runs/results/rounding/tiny-opt
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m llm study --task spam --forward-passes 1000 --backward-passes 100 \
-	    --rates 3e-5,1e-4,3e-4,1e-3 --first-order-rates 1e-4,1e-3,1e-2,1e-1 --test 330 --out runs/results/spam
+	    --rates 3e-5,1e-4,3e-4,1e-3 --first-order-rates 1e-4,1e-3,1e-2,1e-1 --test 330 --select last \
+	    --out runs/results/spam
 
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)

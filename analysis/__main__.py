@@ -1,12 +1,13 @@
-"""Command line: `python -m analysis report RUN_FOLDER... --out report.html`."""
+"""Command line: `python -m analysis report | tables RUN_FOLDER...`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.report import write
-from analysis.rows import ReadError, read
+from analysis.report import SECTIONS, write
+from analysis.rows import ReadError, Results, read
+from analysis.tables.table import markdown
 
 EPILOG = """examples:
   python -m analysis report runs                          every run below runs/, into report.html
@@ -15,7 +16,7 @@ EPILOG = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line, with one command so far."""
+    """The command line."""
     top = argparse.ArgumentParser(
         prog="python -m analysis", description="Figures, tables and the report from result folders."
     )
@@ -28,13 +29,20 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    report.add_argument(
-        "folders",
-        nargs="+",
-        type=Path,
-        metavar="RUN_FOLDER",
-        help="a folder with rows.jsonl, or one that has such folders below",
+    shown = commands.add_parser(
+        "tables",
+        help="the tables of the report in Markdown",
+        description="Print the tables of the report in Markdown.",
     )
+    for command in (report, shown):
+        command.add_argument(
+            "folders",
+            nargs="+",
+            type=Path,
+            metavar="RUN_FOLDER",
+            help="a folder with rows.jsonl, or one that has such folders below",
+        )
+    shown.set_defaults(run=_tables)
     report.add_argument(
         "--out", type=Path, default=Path("report.html"), help="the page to write (default: %(default)s)"
     )
@@ -43,13 +51,24 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _read(arguments: argparse.Namespace) -> Results:
+    results = read(arguments.folders)
+    for warning in results.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return results
+
+
+def _tables(arguments: argparse.Namespace) -> None:
+    results = _read(arguments)
+    found = [markdown(table) for section in SECTIONS for table in section(results).tables]
+    print("\n\n".join(found))
+
+
 def _report(arguments: argparse.Namespace) -> None:
     out: Path = arguments.out
     if out.is_dir():
         raise ReadError(f"--out {str(out)!r} is a folder: name a file in it, as {str(out / 'report.html')!r}")
-    results = read(arguments.folders)
-    for warning in results.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+    results = _read(arguments)
     out.parent.mkdir(parents=True, exist_ok=True)
     figures = write(results, out, arguments.title)
     rows = sum(len(run.rows) for run in results.runs)

@@ -45,8 +45,8 @@ _BIAS_OPTIONAL = (
     *("predicted_mse", "prediction_terms", "seconds"),
 )
 _FINAL_OPTIONAL = (
-    *("step", "forward_passes", "backward_passes", "seconds", "test_loss", "test_accuracy", "test_examples"),
-    *("best_step", "weights"),
+    *("step", "forward_passes", "backward_passes", "seconds", "peak_mb", "test_loss", "test_accuracy"),
+    *("test_examples", "best_step", "selected_step", "weights"),
 )
 
 _PHASE_PLACE = ("map", "dim", "bend", "noise", "evaluations", "common_epsilon")
@@ -179,19 +179,19 @@ KINDS: dict[str, Kind] = {
     "step": Kind(
         _TRAIN,
         ("step",),  # the journal leaves the identity to the run's other rows
-        (*_TRAINING, "forward_passes", "seconds", "train_loss", "lr"),
+        (*_TRAINING, "forward_passes", "seconds", "peak_mb", "train_loss", "lr"),
         _TRAINING[:4],
     ),
     "evaluation": Kind(
         _TRAIN,
         (*_TRAINING, "step", "forward_passes"),
-        ("backward_passes", "seconds", "train_loss", "dev_loss", "dev_accuracy"),
+        ("backward_passes", "seconds", "peak_mb", "train_loss", "dev_loss", "dev_accuracy"),
         _TRAINING[:4],
     ),
     "baseline": Kind(
         _TRAIN,
         ("model", "task", "name"),
-        ("seed", "dev_accuracy", "test_accuracy", "test_examples"),
+        ("seed", "dev_accuracy", "test_accuracy", "test_examples", "forward_passes", "seconds", "peak_mb"),
         ("model", "task", "name"),
     ),
     "final": Kind(_TRAIN, (*_TRAINING, "status"), _FINAL_OPTIONAL, (*_TRAINING[:4], "status", "weights")),

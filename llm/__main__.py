@@ -3,7 +3,20 @@
 import sys
 from collections.abc import Sequence
 
-from llm import bench, evaluate, export, journal, listing, noise_report, pretrain, profile, rounding, study, train
+from llm import (
+    bench,
+    compare,
+    evaluate,
+    export,
+    journal,
+    listing,
+    noise_report,
+    pretrain,
+    profile,
+    rounding,
+    study,
+    train,
+)
 from llm.training.options import TrainOptions
 from zobench.options import run_command
 
@@ -11,6 +24,7 @@ COMMANDS = {
     "list": (listing.ListOptions, listing.run),
     "train": (TrainOptions, train.run),
     "evaluate": (evaluate.EvaluateOptions, evaluate.run),
+    "compare": (compare.CompareOptions, compare.run),
     "export": (export.ExportOptions, export.run),
     "study": (study.StudyOptions, study.run),
     "noise": (noise_report.NoiseOptions, noise_report.run),

@@ -2,15 +2,18 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from llm import adapted
+from llm.adapted import CONFIG, WEIGHTS
 from llm.models import DTYPES, LanguageModel
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 COPIED = (".json", ".jinja", ".model", ".safetensors", ".txt")
 """Endings of what is copied: no pickles and no code."""
 
@@ -56,7 +59,7 @@ def copy(adapter: Path, goal: Path, base: str | None, dtype: str | None) -> dict
     return tensors
 
 
-def merged(adapter: Path, base: LanguageModel) -> LanguageModel:
+def merged(adapter: Path, load_base: Callable[[str], LanguageModel]) -> LanguageModel:
     """Return the base model with the adapter added to its weights, in their dtype.
 
     Raises:
@@ -64,17 +67,13 @@ def merged(adapter: Path, base: LanguageModel) -> LanguageModel:
             that cannot be merged.
     """
     _require_weights(adapter)
+    loaded = adapted.load(str(adapter), load_base)
     try:
-        import peft
-    except ImportError:
-        raise ValueError('adapters want peft: pip install -e ".[adapters]"') from None
-    try:
-        adapted = peft.PeftModel.from_pretrained(base.model, str(adapter), local_files_only=True)
-        model = adapted.merge_and_unload()
+        model = loaded.model.merge_and_unload()
     except Exception as error:  # peft raises whatever its adapters raise
         kind = _config(adapter).get("peft_type")
-        raise ValueError(f"the {kind} adapter {adapter} cannot be merged into {base.name}: {error}") from error
-    return LanguageModel(base.name, model.eval(), base.tokenizer, base.weights)
+        raise ValueError(f"the {kind} adapter {adapter} cannot be merged: {error}; leave --merge out") from error
+    return replace(loaded, model=model.eval())
 
 
 def _require_weights(adapter: Path) -> None:

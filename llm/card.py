@@ -11,9 +11,10 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import Tensor
 
 from llm import tasks
+from llm.adapted import is_adapted
 from llm.base_model import WEIGHTS, BaseModel, base_model
 from llm.models import LanguageModel
-from llm.run_folder import RunFolder
+from llm.run_folder import RunFolder, selected_step
 from llm.tasks.published import PUBLISHED
 from llm.training import checkpoint
 from llm.training.past import JOURNAL
@@ -56,7 +57,7 @@ def exported(
 def of_model(language_model: LanguageModel, at: tuple[int, str], base: BaseModel, run: RunFolder | None) -> Exported:
     """Return what a card says of a model; of one that peft has adapted, of the adapter."""
     model = language_model.model
-    adapted = hasattr(model, "merge_and_unload")
+    adapted = is_adapted(language_model)
     kept = checkpoint.weights(model).values() if adapted else model.parameters()
     return exported("peft" if adapted else "transformers", language_model.masked, kept, at, base, run)
 
@@ -76,7 +77,9 @@ def describe(folder: Path, language_model: LanguageModel) -> None:
     """
     run = RunFolder.read(folder)
     final = run.found("final")[-1]
-    made = of_model(language_model, (final["step"], "as the run wrote it"), base_model(str(run.config["model"])), run)
+    made = of_model(
+        language_model, (selected_step(final) or 0, "as the run wrote it"), base_model(str(run.config["model"])), run
+    )
     write_atomically(folder / "model/README.md", text(folder.resolve().name, replace(made, record=".."), run))
 
 
@@ -112,7 +115,7 @@ def metadata(name: str, made: Exported, run: RunFolder | None) -> ModelCardData:
 
 
 def _eval_results(made: Exported, run: RunFolder) -> list[EvalResult] | None:
-    task, final = str(run.config["task"]), _of_step(run.found("final"), made.step)
+    task, final = str(run.config["task"]), _final(made, run)
     if final is None or final.get("test_accuracy") is None:
         return None
     metric = str(final.get("metric", "accuracy"))
@@ -152,6 +155,8 @@ def _warnings(made: Exported, run: RunFolder) -> list[str]:
         lines.append(f"**The run is not finished: these are the weights after step {made.step} of {_steps(run)}.**")
     elif final[-1].get("status") != "ok":
         lines.append(f"**The run ended as {final[-1].get('status')}: these weights are of no use but for study.**")
+    elif made.step < final[-1].get("step", made.step):
+        lines.append(f"Of {final[-1]['step']} steps, these are the weights after step {made.step}: lowest dev loss.")
     if run.config.get("bos") is not None:
         lines.append(f"Prompts began with token {run.config['bos']} instead of the tokenizer's own (--bos).")
     return lines
@@ -199,7 +204,7 @@ def _prompt(name: str) -> list[str]:
 def _results(made: Exported, run: RunFolder) -> str:
     """A table: the base model before training, and the exported weights."""
     rows = [(str(row.get("name")), row) for row in run.found("baseline")]
-    measured = _of_step(run.found("final"), made.step) or _of_step(run.found("evaluation"), made.step)
+    measured = _final(made, run) or _of_step(run.found("evaluation"), made.step)
     if measured:
         rows.append(("**these weights**", measured))
     if not rows:
@@ -211,6 +216,11 @@ def _results(made: Exported, run: RunFolder) -> str:
     sizes = f"{run.config.get('dev')} development and {run.config.get('test')} test examples"
     more = "" if measured else "\n\nThe exported weights were not measured at their step."
     return f"## Results\n\nOn {sizes}, seed {run.config.get('seed')}; one run.\n\n{_table(titles, body)}{more}"
+
+
+def _final(made: Exported, run: RunFolder) -> Row | None:
+    """The final row, if it is of these weights."""
+    return next((row for row in run.found("final") if selected_step(row) == made.step), None)
 
 
 def _of_step(rows: Sequence[Row], step: int) -> Row | None:
@@ -236,9 +246,9 @@ def _cost(made: Exported, run: RunFolder) -> str:
         return ""
     last = told[-1]
     hardware = run.environment.get("gpu") or run.environment.get("cpu") or "an unknown machine"
-    skipped = len(run.found("skipped"))
+    skipped, steps = len(run.found("skipped")), last["step"] + (last["kind"] in ("step", "skipped"))
     return (
-        f"## Cost\n\n{made.step:,} steps of {run.config['batch']} examples, {skipped} of them skipped: "
+        f"## Cost\n\n{steps:,} steps of {run.config['batch']} examples, {skipped} of them skipped: "
         f"{last['forward_passes']:,} forward passes and {last['backward_passes']:,} backward passes in "
         f"{last['seconds']:,.1f} seconds (without evaluations), on {hardware}."
     )
@@ -270,7 +280,7 @@ def _again(made: Exported, run: RunFolder) -> str:
             "",
             "or, without data and without a forward pass, from the base model and the journal:",
             "",
-            f"    python -m llm journal replay {made.record}/journal.bin --out rebuilt",
+            f"    python -m llm journal replay {made.record}/journal.bin --steps {made.step} --out rebuilt",
         ]
     versions = ", ".join(f"{name} {run.environment[name]}" for name in ("python", "torch") if name in run.environment)
     return "\n".join([*lines, "", f"Versions: {versions}." if versions else ""]).rstrip()

@@ -3,9 +3,9 @@
 from dataclasses import asdict, dataclass, replace
 
 from llm import models, objective, tasks
-from llm.objective import calibrated_accuracy
+from llm.baselines import untouched
 from zobench.options import option
-from zobench.progress import bar, note
+from zobench.progress import note
 from zobench.records import Run
 
 
@@ -39,13 +39,8 @@ def run(options: EvaluateOptions) -> None:
         note(text)
     language_model = models.load(options.model, options.device, options.dtype, options.trust_remote_code)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
-    found = []
-    with bar(total=sum(map(len, split)), desc="evaluate", unit="example") as shown:
-        for part in split:
-            found.append(minimised.measure(minimised.encode(part)))
-            shown.set_postfix_str(f"loss {found[-1].loss:.3f}", refresh=False)
-            shown.update(len(part))
-    train, dev, test = found
+    found = untouched(minimised, *(minimised.encode(part) for part in split))
+    dev, test, calibrated = found.dev, found.test, found.rows()["calibrated zero-shot"]
     row = {
         "kind": "measurement",
         "model": options.model,
@@ -54,12 +49,13 @@ def run(options: EvaluateOptions) -> None:
         "dev_accuracy": dev.accuracy,
         "test_loss": test.loss,
         "test_accuracy": test.accuracy,
-        "calibrated_dev_accuracy": calibrated_accuracy(train, dev),
-        "calibrated_test_accuracy": calibrated_accuracy(train, test),
+        "calibrated_dev_accuracy": calibrated["dev_accuracy"],
+        "calibrated_test_accuracy": calibrated["test_accuracy"],
         "test_examples": len(split.test),
         "weights": language_model.weights,
         **dev.named("dev"),
         **test.named("test"),
+        **found.cost,
     }
     for name, value in row.items():
         print(f"{name:26}{value:.4f}" if isinstance(value, float) else f"{name:26}{value}")

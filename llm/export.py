@@ -10,6 +10,7 @@ import tomli_w
 from torch import Tensor
 
 from llm import adapter_folder, card, models, run_folder, tuned
+from llm.adapted import is_adapted
 from llm.base_model import base_model
 from llm.models import DTYPES
 from llm.run_folder import RunFolder
@@ -118,8 +119,10 @@ def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, as
     step, base = tuned.last_step(record) if record else 0, base_model(named)
     if options.merge:
         held = record.held if record else models.dtype_of(named)
-        loaded = models.load(named, options.device or "cpu", held, options.trust_remote_code)
-        return _write(Tuned(adapter_folder.merged(adapter, loaded), step, MERGED), options, record, aside)
+        merged = adapter_folder.merged(
+            adapter, lambda _: models.load(named, options.device or "cpu", held, options.trust_remote_code)
+        )
+        return _write(Tuned(merged, step, MERGED), options, record, aside)
     tensors = adapter_folder.copy(adapter, aside, base.name if base.on_hub else models.folder_of(named), options.dtype)
     _require_finite(tensors.items(), options.dtype)
     return card.exported("peft", False, tensors.values(), (step, "as peft keeps it"), base, record)
@@ -128,7 +131,7 @@ def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, as
 def _write(found: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
     """Write a model that was loaded; one that peft has adapted is an adapter, unless it is to be merged."""
     language_model, model = found.language_model, found.language_model.model
-    if options.merge and hasattr(model, "merge_and_unload"):
+    if options.merge and is_adapted(language_model):
         model = model.merge_and_unload()
         found = found._replace(language_model=replace(language_model, model=model), origin=MERGED)
     if options.dtype is not None:

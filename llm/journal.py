@@ -10,12 +10,13 @@ from typing import Any
 import torch
 
 from llm import models
-from llm.training import checkpoint
+from llm.training import checkpoint, trained
+from llm.training.adapters import adapt
 from llm.training.past import CHECKPOINTS, fingerprint, journal_of
 from llm.training.zeroth_order import ZerothOrder, rounded
 from zobench.exit_status import DIFFERENT, OK
 from zobench.identity import restore
-from zobench.journal import Contents, Record, describe, differing, read
+from zobench.journal import Contents, Record, describe, differing, paces, read
 from zobench.options import add_quiet, ended
 from zobench.progress import bar, quietly
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
             command.add_argument("--last", type=int, default=10, metavar="N", help="steps to show (default: 10)")
         if name == "replay":
             command.add_argument("--out", help="folder for the weights; without it nothing is written")
+            command.add_argument("--steps", type=int, metavar="N", help="steps to repeat; without: to the selected one")
             command.add_argument("--model", help="the base model, where it is not what the journal names")
             command.add_argument("--device", help="where to repeat the steps, where not on that of the journal")
             command.add_argument(
@@ -100,22 +102,34 @@ def verify(arguments: argparse.Namespace) -> int:
 def replay(arguments: argparse.Namespace) -> int:
     """Rebuild the weights from the base model and the journal alone, and compare them with those the run wrote."""
     contents = _read(arguments.run)
-    base = rebuild(contents, arguments.model, arguments.device, arguments.trust_remote_code)
-    print(f"{len(contents.records)} steps repeated; weights {fingerprint(base.model)}")
+    folder = journal_of(arguments.run).parent
+    taken, selected = len(contents.records), _selected(folder)
+    steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
+    base = rebuild(contents, steps, arguments.model, arguments.device, arguments.trust_remote_code)
+    print(
+        f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {fingerprint(base.model)}"
+    )
     if arguments.out:
         models.save(base, Path(arguments.out))
         print(f"written to {arguments.out}")
-    device = arguments.device or _text(contents.header, "device")
-    return _compare(base, journal_of(arguments.run).parent / "model", device)
+    if arguments.steps is not None and arguments.steps != (taken if selected is None else selected):
+        print(f"{folder / 'model'} has the weights of another step: not compared")
+        return OK
+    return _compare(base, folder / "model", arguments.device or _text(contents.header, "device"))
 
 
 def rebuild(
-    contents: Contents, model: str | None = None, device: str | None = None, trust_remote_code: bool = False
+    contents: Contents,
+    steps: int | None = None,
+    model: str | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
 ) -> models.LanguageModel:
-    """Return the base model with every step of a journal repeated, without a forward pass.
+    """Return the base model with the steps of a journal repeated, without a forward pass.
 
     Args:
         contents: the journal.
+        steps: how many of its steps, all where not given.
         model: the base model, where it is not what the journal names.
         device: where to repeat the steps, where not on that of the journal.
         trust_remote_code: run the code that comes with the model.
@@ -123,14 +137,36 @@ def rebuild(
     Raises:
         ValueError: the base model is another one, or the steps cannot be repeated.
     """
-    header = contents.header
+    header, taken = contents.header, len(contents.records)
+    if steps is not None and not 0 <= steps <= taken:
+        raise ValueError(f"steps is {steps}, but the journal has {taken}")
     name, place = model or _text(header, "model"), device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
-    base = models.load(name, place, held, trust_remote_code)
-    if fingerprint(base.model) != header.get("weights"):
+    base = _adapted(models.load(name, place, held, trust_remote_code), header.get("adapter"))
+    trained.select(base.model, list(map(str, header.get("trained") or ())))
+    begun = fingerprint(base.model), fingerprint(base.model, False)
+    if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
-    _repeat(_trainer(header, base.model), contents.records)
+    _repeat(_trainer(header, base.model), contents.records[:steps])
     return base
+
+
+def _selected(folder: Path) -> int | None:
+    """The step whose weights a finished run wrote, if its rows say so."""
+    rows = folder / "rows.jsonl"
+    if not rows.is_file():
+        return None
+    finals = [row for row in map(json.loads, rows.read_text().splitlines()) if row.get("kind") == "final"]
+    return finals[-1].get("selected_step") if finals else None
+
+
+def _adapted(base: models.LanguageModel, about: Any) -> models.LanguageModel:
+    """The base with the adapter that the header tells, as it began."""
+    if about is None:
+        return base
+    if not isinstance(about, dict) or not isinstance(about.get("name"), str) or type(about.get("seed")) is not int:
+        raise ValueError(f"adapter of the header is {about!r}: wanted its name and seed")
+    return adapt(base, about["name"], about["seed"])
 
 
 def _repeat(trainer: ZerothOrder, records: Sequence[Record]) -> None:
@@ -160,6 +196,7 @@ def _trainer(header: dict[str, Any], model: Any) -> ZerothOrder:
         header["weight_decay"],
         str(header.get("engine", "plain")),
         *how,
+        paces=paces(header),
     )
     if describe(trainer.space.layout) != header["layout"]:
         raise ValueError("the parameters of the model are not those of the journal: another version of transformers?")
@@ -171,8 +208,10 @@ def _compare(rebuilt: models.LanguageModel, folder: Path, device: str) -> int:
     if not folder.is_dir():
         return OK
     dtype = next(name for name, kind in models.DTYPES.items() if kind == rebuilt.model.dtype)
-    written = checkpoint.weights(models.load(str(folder), device, dtype).model)
-    mine = checkpoint.weights(rebuilt.model)
+    written, mine = (
+        checkpoint.weights(model) | checkpoint.weights(model, trained=False)
+        for model in (models.load(str(folder), device, dtype).model, rebuilt.model)
+    )
     if mine.keys() != written.keys():
         raise ValueError(f"{folder} has other parameters than the journal")
     if all(torch.equal(mine[name], written[name]) for name in mine):

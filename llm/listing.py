@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from llm import models, tasks
+from llm.baselines import BASELINES
 from llm.training.first_order import FIRST_ORDER
 from zobench import methods
 from zobench.options import option
@@ -51,9 +52,10 @@ def _shown(example: tasks.Example) -> str:
 
 def _methods() -> str:
     rows = [(row.name, row.formula) for row in methods.table()]
+    rows += [(name, "first-order reference") for name in FIRST_ORDER]
+    rows += [(name, baseline.about) for name, baseline in BASELINES.items()]
     width = max(len(name) for name, _ in rows) + 2
-    lines = ["methods", *(f"  {name:{width}}{formula}" for name, formula in rows)]
-    return "\n".join([*lines, *(f"  {name:{width}}first-order reference" for name in FIRST_ORDER)])
+    return "\n".join(["methods", *(f"  {name:{width}}{formula}" for name, formula in rows)])
 
 
 def _one(task: tasks.Task, options: ListOptions) -> str:

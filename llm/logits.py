@@ -44,7 +44,7 @@ def logits_at(
 
     Cost: one forward pass, in which the head sees nothing but the places where the architecture is known.
     """
-    model = _inner(language_model)
+    model = inner(language_model)
     row, position = torch.tensor(places, device=language_model.device).T
     head = None if learns_a_prompt(language_model) else _head(model)
     if head is None:
@@ -53,6 +53,13 @@ def logits_at(
     if isinstance(head, torch.nn.Linear):
         return functional.linear(states, head.weight[tokens]).float()
     return head(states)[:, tokens].float()
+
+
+def states_at(language_model: LanguageModel, inputs: dict[str, Any], places: list[Place]) -> Tensor:
+    """Return the hidden states that the head reads at the places, (places, hidden). Cost: one forward pass."""
+    row, position = torch.tensor(places, device=language_model.device).T
+    found: Tensor = inner(language_model).base_model(**inputs).last_hidden_state[row, position]
+    return found
 
 
 def chosen_logits(
@@ -70,7 +77,7 @@ def log_probs(language_model: LanguageModel, inputs: dict[str, Any], targets: Ta
 
     Cost: one forward pass. With gradients the graph holds all logits.
     """
-    model, device = _inner(language_model), language_model.device
+    model, device = inner(language_model), language_model.device
     head = None if learns_a_prompt(language_model) else _head(model)
     where, tokens = (torch.tensor(part, device=device) for part in (targets.where, targets.tokens))
     if not isinstance(head, torch.nn.Linear):
@@ -107,8 +114,8 @@ def takes(model: Any, name: str) -> bool:
     return name in inspect.signature(model.forward).parameters
 
 
-def _inner(language_model: LanguageModel) -> Any:
-    """The model of transformers, from whatever peft has wrapped around it."""
+def inner(language_model: LanguageModel) -> Any:
+    """Return the model of transformers, from whatever peft has wrapped around it."""
     model = language_model.model
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, GPT2Tokenizer
 from transformers.utils import logging
 
+from llm import adapted
 from zobench.naming import require_known
 
 logging.disable_progress_bar()
@@ -20,6 +21,8 @@ TINY_OPT = Path(__file__).parent / "tiny_opt"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 SMOLLM2 = "smollm2-135m-instruct"
 NAMED = ("tiny-opt", SMOLLM2)
+ORIGIN = "zobench_weights"
+"""Key of a saved configuration."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +51,8 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
 
     It is masked where its configuration says that it was saved as ...ForMaskedLM, and causal otherwise. Weights are
     read from safetensors or GGUF, never from pickles, which can run code. Python code that comes with a model runs only
-    with `trust_remote_code`. A folder or a file never makes the hub be asked.
+    with `trust_remote_code`. A folder or a file never makes the hub be asked. A folder with an
+    adapter of peft gives its base with the adapter, which alone is trainable.
 
     Raises:
         UnknownNameError: the dtype is unknown.
@@ -56,6 +60,8 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
     """
     require_known(dtype, DTYPES, "dtype")
     place = _device(device)
+    if adapted.is_adapter(name):
+        return adapted.load(name, lambda base: load(base, device, dtype, trust_remote_code))
     source, gguf, weights = _locate(name)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if Path(source).is_dir():
@@ -73,6 +79,8 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
         raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {error}") from error
     if gguf:
         _forget_quantisation(model)
+    origin = getattr(model.config, ORIGIN, None)
+    weights = f"{weights}: {origin}" if isinstance(origin, str) else weights
     return LanguageModel(name, model.to(place).eval(), tokenizer, weights)
 
 
@@ -119,7 +127,8 @@ def dtype_of(name: str) -> str:
 
 
 def save(language_model: LanguageModel, folder: Path) -> None:
-    """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back.
+    """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back, and says
+    of its weights where they came from; of an adapted model the adapter alone, with the name of its base.
 
     Raises:
         OSError: no space, or the like; what was in the folder before is kept.
@@ -127,7 +136,11 @@ def save(language_model: LanguageModel, folder: Path) -> None:
     partial = folder.with_name(folder.name + ".part")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        language_model.model.save_pretrained(partial)
+        if adapted.is_adapted(language_model):
+            adapted.save(language_model, partial)
+        else:
+            setattr(language_model.model.config, ORIGIN, language_model.weights)
+            language_model.model.save_pretrained(partial)
         language_model.tokenizer.save_pretrained(partial)
         _name_tokenizer(partial / "tokenizer_config.json")
     except Exception as error:  # safetensors has an error of its own for everything

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from llm.training.options import TrainOptions
-from zobench.options import typed
+from zobench.options import checked
 from zobench.records import Row
 
 MEASURED = ("dev_loss", "dev_accuracy", "test_loss", "test_accuracy")
-NUMBERS = ("step", "forward_passes", "backward_passes", "seconds", *MEASURED)
+NUMBERS = ("step", "forward_passes", "backward_passes", "seconds", "selected_step", *MEASURED)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RunFolder:
         if config.get("command") != "train":
             raise ValueError(f"{file} is of the command {config.get('command')!r}: give the folder of a training run")
         names = [field.name for field in fields(TrainOptions)]
-        known = typed(TrainOptions, {name: value for name, value in config.items() if name in names}, file)
+        known = checked(TrainOptions, {name: value for name, value in config.items() if name in names}, str(file))
         environment, rows = _objects(folder / "environment.json"), _objects(folder / "rows.jsonl")
         for number, row in enumerate(rows, 1):
             wrong = [name for name in NUMBERS if type(row.get(name, 0)) not in (int, float, type(None))]
@@ -55,6 +55,12 @@ class RunFolder:
     def held(self) -> str:
         """The dtype in which the run held its weights."""
         return "float32" if self.config["rounding"] == "master" else str(self.config["dtype"])
+
+
+def selected_step(final: Row) -> int | None:
+    """Return the step of the weights that a final row measured: rows of earlier versions measured the last."""
+    step = final.get("selected_step")
+    return final.get("step") if step is None else step
 
 
 def of(folder: Path) -> RunFolder | None:

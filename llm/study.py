@@ -1,17 +1,18 @@
 """The study: several methods at equal forward passes, each tuned with the same trials on dev, over several seeds."""
 
-import math
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm import tasks
+from llm import baselines, tasks
+from llm.rates import chosen_rate, forward_passes_a_step, mean_dev_loss
 from llm.train import train
 from llm.training.first_order import FIRST_ORDER
 from llm.training.options import TrainOptions
+from llm.training.selection import SELECT
 from llm.training.trainer import check_method
-from zobench import AutoEpsilon, methods
-from zobench.auto import Choice
+from zobench.naming import require_known
 from zobench.options import option
 from zobench.records import Row, Run, within
 
@@ -37,6 +38,7 @@ class StudyOptions:
     test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
     max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
     evaluations: int = option(10, "evaluations on dev in a run")
+    select: str = option("best", "as for train: whose dev loss is compared, and which weights are tested")
     device: str = option("cpu", "cpu, cuda, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
     provenance: str = option("live", "a word about where the rows come from")
@@ -46,20 +48,13 @@ class StudyOptions:
 def run(options: StudyOptions) -> None:
     """Tune every method on dev of other seeds, then run all seeds at the chosen rates; resumes from its own runs."""
     _check(options)
-    record = Run(options.out, {"command": "study", **asdict(options)})
+    record = Run(options.out, {"command": "study", **asdict(options)}, defaults={"select": "last"})
     for method in options.methods:
         rates = options.first_order_rates if method in FIRST_ORDER else options.rates
-        losses = {lr: _tuning_loss(options, method, lr) for lr in rates}
-        lr = min(rates, key=lambda rate: losses[rate])
-        if not math.isfinite(losses[lr]):
-            raise ValueError(f"{method} diverged at every rate of {rates}: give smaller ones")
-        if not record.find(kind="chosen", method=method):
-            record.append(
-                {"kind": "chosen", "method": method, "lr": lr, "rates": rates, "dev_losses": list(losses.values())}
-            )
+        lr = chosen_rate(record, method, rates, partial(_tuning_loss, options, method))
         finals = [_train(options, method, lr, seed, "seeds") for seed in range(options.seeds)]
         accuracies = ", ".join(f"{row['test_accuracy']:.1%}" for row in finals)
-        print(f"{method}: lr {lr:g} (dev loss {losses[lr]:.4f}); test accuracies {accuracies}")
+        print(f"{method}: lr {lr:g}; test accuracies {accuracies}")
 
 
 def _check(options: StudyOptions) -> None:
@@ -70,17 +65,17 @@ def _check(options: StudyOptions) -> None:
             raise ValueError(f"{name} is {getattr(options, name)}: give 1 or more")
     if not (options.methods and options.rates and options.first_order_rates):
         raise ValueError("give at least one of --methods, --rates and --first-order-rates")
+    require_known(options.select, SELECT, "selection")
     for method in options.methods:
         check_method(method)
+        if baselines.known(method):
+            raise ValueError(f"{method} takes no step and has nothing to tune: python -m llm train --method {method}")
         if _steps(options, method) < 1:
             raise ValueError(f"forward_passes is {options.forward_passes}: not enough for one step of {method}")
 
 
 def _tuning_loss(options: StudyOptions, method: str, lr: float) -> float:
-    """The mean last dev loss over the tuning seeds, infinite if one diverged."""
-    finals = [_train(options, method, lr, -1 - trial, "tune") for trial in range(options.tuning_seeds)]
-    losses = [row["dev_loss"] if row["status"] == "ok" else None for row in finals]
-    return math.inf if None in losses else sum(losses) / len(losses)
+    return mean_dev_loss(_train(options, method, lr, -1 - trial, "tune") for trial in range(options.tuning_seeds))
 
 
 def _train(options: StudyOptions, method: str, lr: float, seed: int, group: str) -> Row:
@@ -98,7 +93,4 @@ def _train(options: StudyOptions, method: str, lr: float, seed: int, group: str)
 def _steps(options: StudyOptions, method: str) -> int:
     if method in FIRST_ORDER:
         return options.backward_passes
-    estimator = methods.parse(method, epsilon=options.epsilon)
-    if isinstance(estimator, AutoEpsilon):  # its probes come on top of the budget, and are counted in the rows
-        estimator = estimator.at(Choice(estimator.start, 0))
-    return options.forward_passes // estimator.ask(0, estimator.init()).queries
+    return options.forward_passes // forward_passes_a_step(method, options.epsilon)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from llm.training.options import TrainOptions
 from llm.training.record import open_record
+from llm.training.selection import discard
 from llm.training.session import Session, sized, split_of
 from zobench import exit_status
 from zobench.progress import note
@@ -30,6 +31,7 @@ def train(options: TrainOptions) -> Row:
         finished = record.find(kind="final")
         if finished:
             note(f"{options.out} holds a finished run")
+            discard(record.folder)
             return finished[-1]
         if record.rows and not options.resume:
             raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")

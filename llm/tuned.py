@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 from llm import journal, models
 from llm.models import LanguageModel
-from llm.run_folder import RunFolder
-from llm.training import checkpoint
+from llm.run_folder import RunFolder, selected_step
+from llm.training import checkpoint, trained
+from llm.training.adapters import adapt
 from llm.training.past import CHECKPOINTS, JOURNAL
 from zobench.journal import Contents, read
 from zobench.naming import require_known
@@ -30,8 +31,8 @@ class Places(NamedTuple):
 
 
 def find(run: RunFolder, source: str = "auto", places: Places = Places()) -> Tuned:
-    """Return the tuned weights; "auto" takes those that the run wrote, else a checkpoint of its last step, else the
-    journal, and else the latest checkpoint.
+    """Return the tuned weights, those that a finished run selected; "auto" takes those that it wrote, else a checkpoint
+    of their step, else the journal, and else the latest checkpoint.
 
     No loss is evaluated. A journal is walked at the cost of its sweeps over the weights.
 
@@ -43,16 +44,19 @@ def find(run: RunFolder, source: str = "auto", places: Places = Places()) -> Tun
     if source == "model" or (source == "auto" and (run.folder / "model/config.json").is_file()):
         return _written(run, places)
     contents = _journal(run)
+    step = len(contents.records) if contents else int(run.config["steps"])
+    step = min(step, last_step(run))
     if source != "journal":
-        found = _latest(run, contents)
-        if found is not None and (source == "checkpoint" or contents is None or found.step == len(contents.records)):
+        found = _latest(run, contents, step)
+        if found is not None and (source == "checkpoint" or contents is None or found.step == step):
             return _restored(run, found, places)
     if contents is None or source == "checkpoint":
         raise ValueError(
-            f"{run.folder} has no weights (model, checkpoints, {JOURNAL}): give its command again without --no-save"
+            f"{run.folder} has no weights of step {step} or before (model, checkpoints, {JOURNAL}): baselines tune "
+            "none; give the command of a run again without --no-save"
         )
-    rebuilt = journal.rebuild(contents, places.model, places.device, places.trust_remote_code)
-    return Tuned(rebuilt, len(contents.records), "rebuilt from it and the journal of its steps")
+    rebuilt = journal.rebuild(contents, step, places.model, places.device, places.trust_remote_code)
+    return Tuned(rebuilt, step, "rebuilt from it and the journal of its steps")
 
 
 def _written(run: RunFolder, places: Places) -> Tuned:
@@ -64,14 +68,14 @@ def _written(run: RunFolder, places: Places) -> Tuned:
 
 
 def last_step(run: RunFolder) -> int:
-    """Return the number of steps after which a run wrote its weights."""
+    """Return the step whose weights a run wrote, or will at the latest."""
     final = run.found("final")
-    step = final[-1].get("step") if final else None
+    step = selected_step(final[-1]) if final else None
     return int(run.config["steps"] if step is None else step)
 
 
-def _latest(run: RunFolder, contents: Contents | None) -> checkpoint.Checkpoint | None:
-    found = checkpoint.latest(run.folder / CHECKPOINTS, len(contents.records) if contents else run.config["steps"], {})
+def _latest(run: RunFolder, contents: Contents | None, step: int) -> checkpoint.Checkpoint | None:
+    found = checkpoint.latest(run.folder / CHECKPOINTS, step, {})
     if found and contents and found.metadata.get("chain") != f"{contents.chain[found.step]:08x}":
         raise ValueError(f"{found.file} does not belong to the journal beside it: remove it")
     return found
@@ -80,6 +84,8 @@ def _latest(run: RunFolder, contents: Contents | None) -> checkpoint.Checkpoint 
 def _restored(run: RunFolder, found: checkpoint.Checkpoint, places: Places) -> Tuned:
     name, trust = places.model or str(run.config["model"]), places.trust_remote_code
     base = models.load(name, places.device or "cpu", run.held, trust)
+    base = adapt(base, run.config["adapter"], run.config["seed"])
+    trained.select(base.model, run.config["trained"])
     checkpoint.restore(base.model, found)
     return Tuned(base, found.step, f"from the checkpoint of step {found.step}")
 

@@ -25,7 +25,9 @@ ENGINES = ("plain", *IN_FORWARD)
 
 
 def space_of(engine: str, module: nn.Module, **options: Any) -> ModuleSpace:
-    return ModuleSpace(module) if engine == "plain" else InForwardSpace(module, **IN_FORWARD[engine], **options)
+    if engine == "plain":
+        return ModuleSpace(module, **options)
+    return InForwardSpace(module, **IN_FORWARD[engine], **options)
 
 
 @contextlib.contextmanager

@@ -277,7 +277,9 @@ def lora(tmp_path):
     peft = pytest.importorskip("peft")
     base = models.load("tiny-opt")
     torch.manual_seed(0)
-    adapted = peft.get_peft_model(base.model, peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    adapted = peft.get_peft_model(
+        base.model, peft.LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"])
+    )
     with torch.no_grad():
         for name, p in adapted.named_parameters():
             if "lora_B" in name:
@@ -307,6 +309,39 @@ def test_an_adapter_is_exported_as_peft_has_it_or_merged(tmp_path):
     assert "in bfloat16" in (half / "README.md").read_text()
 
 
+def test_a_run_that_trained_an_adapter_is_exported_from_wherever_it_is(tmp_path):
+    peft = pytest.importorskip("peft")
+    run = trained(tmp_path / "run", adapter="lora:r=2", lr=1e-2, select="last", checkpoint_every=3)
+    ids = torch.tensor([[2, 17, 4, 90]])
+    expected = logits(models.load(str(run / "model")).model, ids)
+    assert not torch.allclose(expected, logits(models.load("tiny-opt").model, ids), atol=1e-3)
+    folder = export(ExportOptions(str(run), str(tmp_path / "adapted")))
+    adapted = peft.AutoPeftModelForCausalLM.from_pretrained(folder).eval()
+    assert torch.allclose(logits(adapted, ids), expected, atol=1e-6)
+    merged = export(ExportOptions(str(run), str(tmp_path / "merged"), merge=True))
+    assert torch.allclose(logits(models.load(str(merged)).model, ids), expected, atol=1e-4)
+    assert front_matter(merged)["library_name"] == "transformers"
+    written = weights(run / "model")
+    (run / "model").rename(tmp_path / "aside")
+    for source in ("checkpoint", "journal"):
+        folder = export(ExportOptions(str(run), str(tmp_path / source), source=source))
+        assert equal(weights(folder), written)
+        card = (folder / "README.md").read_text()
+        assert front_matter(folder)["library_name"] == "peft" and 'adapter = "lora:r=2"' in card
+
+
+def test_a_run_of_selected_weights_and_tensors_is_rebuilt_to_what_it_wrote(tmp_path):
+    run = trained(tmp_path / "run", trained=("*fc1*", "*fc2*"), lr=5e-3, checkpoint_every=3, steps=7)
+    (final,) = [row for row in map(json.loads, (run / "rows.jsonl").read_text().splitlines()) if row["kind"] == "final"]
+    assert final["selected_step"] == 3  # at this rate dev gets worse again
+    for source in ("model", "checkpoint", "journal"):
+        folder = export(ExportOptions(str(run), str(tmp_path / source), source=source))
+        assert equal(weights(folder), weights(run / "model"))
+        card = (folder / "README.md").read_text()
+        assert f"Of 7 steps, these are the weights after step {final['selected_step']}" in card
+        assert f"{final['test_accuracy']:.1%}" in card and f"--steps {final['selected_step']} " in card
+
+
 def test_adapters_that_are_damaged_are_told(tmp_path):
     adapter, _ = lora(tmp_path)
     (adapter / "adapter_model.safetensors").rename(tmp_path / "kept")
@@ -315,7 +350,7 @@ def test_adapters_that_are_damaged_are_told(tmp_path):
         with pytest.raises(ValueError, match="pickles are never read"):
             export(ExportOptions(str(adapter), str(tmp_path / "out"), merge=merge))
     (adapter / "adapter_model.safetensors").write_bytes(b"nothing")
-    for merge, message in ((False, "cannot be read"), (True, "cannot be merged")):
+    for merge, message in ((False, "cannot be read"), (True, "does not fit")):
         with pytest.raises(ValueError, match=message):
             export(ExportOptions(str(adapter), str(tmp_path / "out"), merge=merge))
     (adapter / "adapter_config.json").write_text("[1")

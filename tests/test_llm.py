@@ -189,7 +189,7 @@ def test_a_loss_that_turns_nan_is_a_step_skipped(tmp_path):
 
 
 def test_destroyed_weights_are_no_accuracy(tmp_path):
-    session = Session(options(tmp_path, lr=1e30, steps=1))
+    session = Session(options(tmp_path, lr=1e30, steps=1, select="last"))
     session.go()
     (final,) = rows(tmp_path / "run", "final")
     assert final["status"] == "diverged" and final["test_accuracy"] is None and final["test_loss"] is None

@@ -213,6 +213,16 @@ def parse(text: str, **defaults: Any) -> Estimator:
         UnknownNameError: no such method or option.
         ValueError: a part is not option=value.
     """
+    name, options = spelled(text)
+    return make(name, **{**defaults, **options})
+
+
+def spelled(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the name and the options of a command-line spelling.
+
+    Raises:
+        ValueError: a part is not option=value, or an option is given twice.
+    """
     name, *parts = text.split(":")
     options: dict[str, Any] = {}
     for part in parts:
@@ -222,7 +232,7 @@ def parse(text: str, **defaults: Any) -> Estimator:
         if option in options:
             raise ValueError(f"{option} is given twice in {text!r}: give it once")
         options[option] = _literal(value)
-    return make(name, **{**defaults, **options})
+    return name, options
 
 
 def _literal(value: str) -> bool | int | float | str:

@@ -6,7 +6,7 @@ import os
 import sys
 import tomllib
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -56,29 +56,30 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
         UnknownNameError: a key of the file is no option; the message names the nearest.
         ValueError: the file is missing or is not TOML.
     """
-    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    values = _read(arguments.config) if arguments.config else {}
+    values = read_toml(arguments.config) if arguments.config else {}
     written_for = values.pop("command", arguments.command)
     if written_for != arguments.command:
         raise ValueError(f"--config {arguments.config} is of the command {written_for!r}, not {arguments.command!r}")
-    for key in values:
-        require_known(key, names, f"option in {arguments.config}:")
+    loaded = checked(cls, values, arguments.config)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-    loaded = typed(cls, values, arguments.config)
     for name in WRITTEN:
         if isinstance(loaded.get(name), str) and name not in given:
             _require_own_folder(name, loaded[name], arguments.config)
     return cls(**{**loaded, **given})
 
 
-def typed(cls: type[Any], values: dict[str, Any], source: object) -> dict[str, Any]:
-    """Return values of a TOML file as the types of the dataclass's fields.
+def checked(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return values of a TOML file as the dataclass wants them; `where` is named in errors.
 
     Raises:
-        ValueError: one is of another type; the message names it and the source.
+        UnknownNameError: a key is no field; the message names the nearest.
+        ValueError: a value is of another type than the field.
     """
-    types_of = get_type_hints(cls)
-    return {key: _typed(value, types_of[key], f"{key} in {source}") for key, value in values.items()}
+    types_of = {field.name: get_type_hints(cls)[field.name] for field in dataclasses.fields(cls)}
+    for key in values:
+        require_known(key, types_of, f"option in {where}:")
+    return {key: _typed(value, types_of[key], f"{key} in {where}") for key, value in values.items()}
 
 
 def _require_own_folder(name: str, out: str, config: str) -> None:
@@ -94,15 +95,20 @@ def _require_own_folder(name: str, out: str, config: str) -> None:
         )
 
 
-def _read(file: str) -> dict[str, Any]:
+def read_toml(file: str) -> dict[str, Any]:
+    """Return what a TOML file says.
+
+    Raises:
+        ValueError: the file is missing or is not TOML.
+    """
     try:
         return tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"--config {file}: no such file") from None
+        raise ValueError(f"{file}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--config {file}: {error}") from None
+        raise ValueError(f"{file}: {error}") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ValueError(f"--config {file}: not TOML: {error}") from None
+        raise ValueError(f"{file}: not TOML: {error}") from None
 
 
 def _typed(value: Any, kind: Any, what: str) -> Any:

@@ -17,6 +17,7 @@ from analysis.tables.finetuning import (
     accuracies_table,
     casualties_table,
     margins_table,
+    overview_table,
 )
 from analysis.tables.pairs import pairs, pairs_table
 
@@ -46,7 +47,10 @@ def section(results: Results) -> Section:
     if len(scored):
         figure = accuracies_figure(scored, counted(ends), baselines)
         shown.append(Illustration("finetuning-accuracy", figure, DOTS, "Test accuracies with intervals"))
-    tables = [accuracies_table(scores), margins_table(scores)] + ([pairs_table(compared)] if len(compared) else [])
+    overview = [overview_table(scores)] if scores["task"].nunique() > 1 else []
+    tables = [*overview, accuracies_table(scores), margins_table(scores)] + (
+        [pairs_table(compared)] if len(compared) else []
+    )
     casualties = casualties_table(ends)
     return Section(
         "finetuning",

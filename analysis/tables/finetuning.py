@@ -55,6 +55,7 @@ def _accuracy(runs: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, Any]:
         "examples": examples,
         **{name: _margin(used, baselines[baselines["name"] == name]) for name in BASELINES},
         **{column: used[column].mean() for column in ("forward_passes", "backward_passes", "seconds")},
+        "peak_mb": used["peak_mb"].max(),
         "lr": runs["lr"].iloc[0] if "lr" in runs else math.nan,
         "weights": "; ".join(sorted(runs["weights"].dropna().unique())),
         "provenance": "; ".join(sorted(runs["provenance"].unique())),
@@ -92,6 +93,7 @@ def accuracies_table(frame: pd.DataFrame) -> Table:
                 "forward": text.number(row["forward_passes"], 6),
                 "backward": text.number(row["backward_passes"], 6),
                 "seconds": text.number(row["seconds"]),
+                "peak, MiB": text.number(row["peak_mb"], 6),
                 "weights": row["weights"],
                 "provenance": row["provenance"],
             }
@@ -100,9 +102,27 @@ def accuracies_table(frame: pd.DataFrame) -> Table:
         "n: runs with a test accuracy, diverged ones included, of all runs. Intervals are 95 %: Student's t "
         "over "
         "seeds, or, where there is one seed, Wilson's over test examples. Passes and seconds are means over "
-        "these runs."
+        "these runs, memory the highest of any: on CUDA what was allocated, on a CPU the resident set of the process."
     )
     return table(rows, "Final test accuracy", note)
+
+
+def overview_table(frame: pd.DataFrame) -> Table:
+    """Methods as rows and tasks as columns: test accuracies with intervals, in percent; a model a row where several."""
+    several = frame["model"].nunique() > 1
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in frame.to_dict("records"):
+        named = {"model": row["model"]} if several else {}
+        cell = rows.setdefault((row["model"], row["label"]), {**named, "method": row["label"]})
+        if row["n"]:
+            bounds = text.points(Interval(row["accuracy"], row["low"], row["high"]))
+            cell[row["task"]] = bounds if row["n"] == 1 else f"{bounds} ({row['n']})"
+    filled = pd.DataFrame(rows.values()).fillna(text.NONE)
+    note = (
+        "Test accuracy in percent with 95 % intervals: Student's t over seeds, their number in brackets; for one seed "
+        "Wilson's over test examples."
+    )
+    return table(filled.to_dict("records"), "Test accuracy by method and task", note)
 
 
 def margins_table(frame: pd.DataFrame) -> Table:

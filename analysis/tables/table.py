@@ -20,3 +20,11 @@ def table(rows: list[dict[str, str]], caption: str, note: str = "", long: bool =
     frame = pd.DataFrame(rows, dtype=str)
     said = [column for column in frame.columns if not frame[column].isin(["", "–"]).all()]
     return Table(caption, frame[said], note, long)
+
+
+def markdown(table: Table) -> str:
+    """Return the table as a page in Markdown has it."""
+    columns = list(table.frame.columns)
+    lines = [columns, ["---"] * len(columns), *table.frame.to_numpy().tolist()]
+    cells = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n\n".join(part for part in (f"**{table.caption}**", cells, table.note) if part)

@@ -4,8 +4,16 @@ from llm.objective.answers import AnswerObjective, Losses, MetricObjective, one_
 from llm.objective.choose import HELP, choose
 from llm.objective.classification import Judged, Objective
 from llm.objective.encoding import Encoded, Encoder
-from llm.objective.measured import Measured, calibrated_accuracy, chance_accuracy
-from llm.objective.scoring import answer_log_probs, candidate_scores
+from llm.objective.measured import (
+    Measured,
+    calibrated_accuracy,
+    calibration,
+    chance_accuracy,
+    measured,
+    parts,
+    shifted,
+)
+from llm.objective.scoring import answer_log_probs, candidate_scores, first_places
 
 __all__ = [
     "HELP",
@@ -19,8 +27,13 @@ __all__ = [
     "Objective",
     "answer_log_probs",
     "calibrated_accuracy",
+    "calibration",
     "candidate_scores",
     "chance_accuracy",
     "choose",
+    "first_places",
+    "measured",
     "one_minus",
+    "parts",
+    "shifted",
 ]

@@ -41,18 +41,29 @@ class Encoder:
         Raises:
             ValueError: a prompt has no token, or its mask is cut away or is not the only one.
         """
-        if self.masked:
-            mask = self.tokenizer.mask_token
-            texts = [text if mask in text else f"{text.rstrip()} {mask}." for text in texts]
-        leading, trailing = self._specials()
-        rows = self.tokenizer(list(texts), verbose=False)["input_ids"]
-        rows = rows if self.masked or not trailing else [ids[:-trailing] for ids in rows]
+        texts, (leading, trailing) = self._asked(texts), self._specials()
+        rows = self._whole(texts, trailing)
         if leading and self.bos is not None:
             rows = [[self.bos, *ids[1:]] for ids in rows]
         cut = [ids if len(ids) <= self.max_tokens else ids[:leading] + ids[leading - self.max_tokens :] for ids in rows]
         for text, ids in zip(texts, cut, strict=True):
             self._require_readable(text, ids)
         return cut
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens prompts have before they are cut."""
+        return [len(ids) for ids in self._whole(self._asked(texts), self._specials()[1])]
+
+    def _asked(self, texts: Sequence[str]) -> list[str]:
+        """The texts, with a mask if the model fills one."""
+        if not self.masked:
+            return list(texts)
+        mask = self.tokenizer.mask_token
+        return [text if mask in text else f"{text.rstrip()} {mask}." for text in texts]
+
+    def _whole(self, texts: list[str], trailing: int) -> list[list[int]]:
+        rows = self.tokenizer(texts, verbose=False)["input_ids"]
+        return rows if self.masked or not trailing else [ids[:-trailing] for ids in rows]
 
     def continuations(self, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """Return the tokens of each text as it continues another.

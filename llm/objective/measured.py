@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from llm import metrics
 from llm.tasks import Example
@@ -101,25 +102,42 @@ def parts(keys: Sequence[int], lengths: Sequence[int], batch_size: int) -> list[
     return found
 
 
-def calibrated_accuracy(fitted: Measured, judged: Measured) -> float:
-    """Return the accuracy of `judged` after scores were shifted by what `fitted` (training rows) says.
+def calibration(fitted: Measured) -> Tensor:
+    """Return what to subtract from the candidates' scores, by what `fitted` (training rows) says.
 
-    Two candidates: the threshold on their score difference that is most accurate on `fitted`. More: each candidate's
-    mean score is subtracted (batch calibration, Zhou et al. 2023). NaN where examples have candidates of their own or
-    answers are generated, as there is nothing common to shift, and for other metrics than accuracy.
+    float64 (candidates,). Two candidates: 0 and the threshold on their score difference that is most accurate on
+    `fitted`. More: each candidate's mean score (batch calibration, Zhou et al. 2023).
     """
-    if fitted.scores is None or judged.scores is None or not (judged.common and judged.metric == "accuracy"):
-        return math.nan
-    if fitted.scores.shape[1] != 2:
-        predicted = (judged.scores - fitted.scores.mean(0)).argmax(1)
-        return float((predicted == judged.labels).double().mean())
-    margin = (fitted.scores[:, 1] - fitted.scores[:, 0]).double()
+    assert fitted.scores is not None
+    scores = fitted.scores.double()
+    if scores.shape[1] != 2:
+        return scores.mean(0)
+    margin = scores[:, 1] - scores[:, 0]
     order = margin.sort().values
     thresholds = torch.cat((order[:1] - 1, (order[1:] + order[:-1]) / 2, order[-1:] + 1))
     hits = ((margin[None, :] > thresholds[:, None]).long() == fitted.labels).sum(1)
-    best = thresholds[int(hits.argmax())]
-    predicted = ((judged.scores[:, 1] - judged.scores[:, 0]).double() > best).long()
-    return float((predicted == judged.labels).double().mean())
+    return torch.stack((torch.zeros_like(thresholds[0]), thresholds[int(hits.argmax())]))
+
+
+def shifted(judged: Measured, shift: Tensor, examples: Sequence[Example | None] | None = None) -> Measured:
+    """Return what `judged` would have been with `shift` (candidates,) subtracted from the scores of every example; the
+    examples are needed for other metrics than accuracy.
+    """
+    assert judged.scores is not None
+    scores = judged.scores.double() - shift
+    loss, known = float(functional.cross_entropy(scores, judged.labels)), examples or [None] * len(scores)
+    return measured(judged.metric, loss, judged.labels, known, scores=scores, common=judged.common)
+
+
+def calibrated_accuracy(fitted: Measured, judged: Measured) -> float:
+    """Return the accuracy of `judged` after scores were shifted by `calibration(fitted)`.
+
+    NaN where examples have candidates of their own or answers are generated, as there is nothing common to shift, and
+    for other metrics than accuracy.
+    """
+    if fitted.scores is None or judged.scores is None or not (judged.common and judged.metric == "accuracy"):
+        return math.nan
+    return shifted(judged, calibration(fitted)).accuracy
 
 
 def chance_accuracy(fitted: Measured, judged: Measured) -> float:

@@ -48,7 +48,7 @@ def answer_log_probs(language_model: LanguageModel, prompts: Sequence[Tokens], a
 
 def _single(language_model: LanguageModel, prompts: Sequence[Tokens], candidates: Candidates) -> Tensor:
     """Logits of one-token candidates: at the mask, or after the last token."""
-    places, inputs = _first_places(language_model, prompts), padded(language_model, prompts)
+    places, inputs = first_places(language_model, prompts), padded(language_model, prompts)
     tokens = [[c[0] for c in cs] for cs in candidates]
     if all(row == tokens[0] for row in tokens):
         return logits_at(language_model, inputs, places, tokens[0])
@@ -59,8 +59,8 @@ def _single(language_model: LanguageModel, prompts: Sequence[Tokens], candidates
     return found.masked_fill(beyond.to(found.device), -torch.inf)
 
 
-def _first_places(language_model: LanguageModel, prompts: Sequence[Tokens]) -> list[Place]:
-    """Where the first token after each prompt, or the one at its mask, is foretold."""
+def first_places(language_model: LanguageModel, prompts: Sequence[Tokens]) -> list[Place]:
+    """Return where the first token after each prompt, or the one at its mask, is foretold."""
     if language_model.masked:
         mask = language_model.tokenizer.mask_token_id
         return [(i, list(prompt).index(mask)) for i, prompt in enumerate(prompts)]
@@ -70,7 +70,7 @@ def _first_places(language_model: LanguageModel, prompts: Sequence[Tokens]) -> l
 def _at_masks(language_model: LanguageModel, prompts: Sequence[Tokens], candidates: Candidates) -> Asked:
     """One-token candidates, which the mask of each prompt is to become."""
     pairs = [(i, c[0]) for i, cs in enumerate(candidates) for c in cs]
-    targets = Targets(_first_places(language_model, prompts), [i for i, _ in pairs], [token for _, token in pairs])
+    targets = Targets(first_places(language_model, prompts), [i for i, _ in pairs], [token for _, token in pairs])
     return padded(language_model, prompts), targets, list(range(len(pairs)))
 
 

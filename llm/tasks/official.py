@@ -18,7 +18,7 @@ class Official:
 
     `group` is the column that rows of one text share: where a test pool has to be held out, they stay together.
     `keyed_by` is the column whose text is a question's key, otherwise prompt and candidates are, with the values of
-    `told_apart_by`. `sample` is a record made up for `llm list`.
+    `told_apart_by`. `label` is the column of the label. `sample` is a record made up for `llm list`.
     """
 
     name: str
@@ -35,6 +35,15 @@ class Official:
     sizes: Sizes = USUAL
     keyed_by: str | None = None
     told_apart_by: tuple[str, ...] = ()
+    label: str = "label"
+
+    @property
+    def content_free(self) -> Example | None:
+        """The prompt with every text left empty, if candidates are common; its label says nothing."""
+        if self.candidates is None:
+            return None
+        empty = {k: "" if isinstance(v, str) and k != self.label else v for k, v in self.sample.items()}
+        return self.item(Record("sample", empty)).example
 
     @property
     def task(self) -> Task:
@@ -48,6 +57,7 @@ class Official:
             sizes=self.sizes,
             source=f"{self.training[0]}, {self.test[0]}, or hub {self.hub}",
             sample=self.example(Record("sample", self.sample)),
+            content_free=self.content_free,
         )
 
     def pools(self, folder: str | None) -> Pools:

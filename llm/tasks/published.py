@@ -88,7 +88,8 @@ def labelled(
 ) -> Official:
     """Return a task of labelled texts."""
     example, words = classified(prompt, verbaliser), verbaliser.candidates
-    return Official(name, training, test, read, hub, text, example, sample, words, keyed_by=text)
+    column = verbaliser.column
+    return Official(name, training, test, read, hub, text, example, sample, words, keyed_by=text, label=column)
 
 
 def _answers(column: str, inner: str) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:

@@ -24,6 +24,7 @@ def shipped(name: str, suffix: str, candidates: tuple[str, ...], sample: str) ->
         sizes=Sizes(500, 200, 300),
         source=f"shipped: llm/data/{name}.csv",
         sample=Example(sample + suffix, 0, candidates),
+        content_free=Example(suffix.lstrip(), 0, candidates),
     )
 
 

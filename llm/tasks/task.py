@@ -62,6 +62,7 @@ class Task:
     examples share, None where each has its own. `objective` says what is trained: "classification" (the cross-entropy
     of the candidates' scores) or "language-model" (the log-probability of the right continuation); `metric` what is
     reported: "accuracy", "f1" or "exact-match". `balanced` splits have equally many examples of each label.
+    `content_free` is the prompt with every field left empty, where it has fields.
 
     Raises:
         UnknownNameError: no such objective or metric.
@@ -76,6 +77,7 @@ class Task:
     sizes: Sizes = USUAL
     source: str = ""
     sample: Example | None = None
+    content_free: Example | None = None
 
     def __post_init__(self) -> None:
         require_known(self.objective, OBJECTIVES, "objective")

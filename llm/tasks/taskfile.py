@@ -59,9 +59,11 @@ def load(file: Path) -> Task:
     make: Make
     if official is not None and left:
         make, candidates, usual = official.item, official.candidates, (official.objective, official.metric)
+        empty = official.content_free
     else:
         make, candidates = _maker(file, told), _common(told)
         usual = ("classification" if candidates else "language-model", "f1" if told.answer else "accuracy")
+        empty = _content_free(told, candidates)
     return Task(
         told.name or file.stem,
         _pools(file, told, official, make),
@@ -71,6 +73,7 @@ def load(file: Path) -> Task:
         told.balanced and candidates is not None,
         SIZES,
         source=f"{file.name}: {told.train}, {told.test or 'a quarter of it held out'}",
+        content_free=empty,
     )
 
 
@@ -97,6 +100,12 @@ def _common(told: TaskFile) -> tuple[str, ...] | None:
     labels = told.labels or {}
     fixed = labels and not any(Template(text).columns for text in labels.values())
     return tuple(Template(text).fill(Record("", {})) for text in labels.values()) if fixed else None
+
+
+def _content_free(told: TaskFile, candidates: tuple[str, ...] | None) -> Example | None:
+    """The prompt with every column empty, where the candidates are common."""
+    prompt = Template(told.prompt or "")
+    return Example(prompt.fill(Record("", dict.fromkeys(prompt.columns, ""))), 0, candidates) if candidates else None
 
 
 def _maker(file: Path, told: TaskFile) -> Make:

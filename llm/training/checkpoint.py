@@ -28,11 +28,11 @@ class Checkpoint(NamedTuple):
     metadata: dict[str, str]
 
 
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return what training changes: the parameters, tied ones once."""
+def weights(model: nn.Module, trained: bool = True) -> dict[str, Tensor]:
+    """Return the parameters that training changes, or those that it does not, tied ones once."""
     found: dict[int, tuple[str, Tensor]] = {}
     for name, p in model.named_parameters():
-        if p.requires_grad:
+        if p.requires_grad is trained:
             found.setdefault(p.data_ptr(), (name, p.detach()))
     return dict(found.values())
 
@@ -45,23 +45,37 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mappi
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"step-{step:08d}.safetensors"
-    aside = file.with_name(file.name + ".part")
-    with suppress(FileNotFoundError):
-        aside.unlink()
-    own = {name: _alone(tensor) for name, tensor in tensors.items()}
-    said = {**metadata, "format": FORMAT, "step": str(step), "checksum": _checksum(own)}
-    try:
-        _write(aside, own, said)
-    except OSError as error:
-        with suppress(OSError):
-            aside.unlink()
-        reason = f"{file}: {error}: what was kept before is there; make room and give the same command again"
-        raise OSError(reason) from error
-    os.replace(aside, file)
-    sync_folder(folder)
+    write(file, step, tensors, metadata)
     for old in found(folder)[KEPT:]:
         old.unlink()
     return file
+
+
+def write(file: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write one file: aside, forced to disk, renamed.
+
+    Raises:
+        OSError: no space, or the like; the file is what it was.
+    """
+    partial = aside(file)
+    with suppress(FileNotFoundError):
+        partial.unlink()
+    own = {name: _alone(tensor) for name, tensor in tensors.items()}
+    said = {**metadata, "format": FORMAT, "step": str(step), "checksum": _checksum(own)}
+    try:
+        _write(partial, own, said)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        reason = f"{file}: {error}: what was kept before is there; make room and give the same command again"
+        raise OSError(reason) from error
+    os.replace(partial, file)
+    sync_folder(file.parent)
+
+
+def aside(file: Path) -> Path:
+    """Return where a file is written before it is renamed."""
+    return file.with_name(file.name + ".part")
 
 
 def _write(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
@@ -90,13 +104,19 @@ def latest(folder: Path, most: int, metadata: Mapping[str, str]) -> Checkpoint |
         except ValueError as error:
             warn(f"{error}: passed over")
             continue
-        differing = [name for name, value in metadata.items() if checkpoint.metadata.get(name) != value]
-        if differing:
-            raise ValueError(f"{file} is of another run ({', '.join(differing)}): remove it, or give another --out")
+        require_same_run(checkpoint, metadata)
         if checkpoint.step <= most:
             return checkpoint
         warn(f"{file} is of step {checkpoint.step}, but the journal ends at {most}: passed over")
     return None
+
+
+def require_same_run(checkpoint: Checkpoint, metadata: Mapping[str, str]) -> None:
+    """Raise ValueError if what a checkpoint says of its run is not this."""
+    differing = [name for name, value in metadata.items() if checkpoint.metadata.get(name) != value]
+    if differing:
+        told = ", ".join(differing)
+        raise ValueError(f"{checkpoint.file} is of another run ({told}): remove it, or give another --out")
 
 
 def load(file: Path) -> Checkpoint:

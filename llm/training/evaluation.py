@@ -3,13 +3,16 @@
 import math
 from typing import TYPE_CHECKING
 
-from llm.objective import Encoded, Measured, calibrated_accuracy, chance_accuracy
+from llm.baselines import untouched
+from llm.baselines.untouched import NAMES
+from llm.objective import Encoded, Measured
 from zobench.records import Row
 
 if TYPE_CHECKING:
     from llm.training.session import Session
 
-BASELINES = ("chance", "zero-shot", "calibrated zero-shot")
+BATCH = 64
+"""Examples through the model at once in an evaluation, at most."""
 
 
 class Evaluations:
@@ -25,19 +28,13 @@ class Evaluations:
 
     def baselines(self) -> None:
         """Measure what the model can do before the first step."""
-        missing = [name for name in BASELINES if not self.record.find(kind="baseline", name=name)]
+        missing = [name for name in NAMES if not self.record.find(kind="baseline", name=name)]
         if not missing:
             return
         data = self.session.data
-        train, dev, test = (self._measure(part) for part in (data.train, data.dev, data.test))
-        parts = (("dev_accuracy", dev), ("test_accuracy", test))
-        values = {
-            "chance": {name: chance_accuracy(train, part) for name, part in parts},
-            "zero-shot": {name: part.accuracy for name, part in parts},
-            "calibrated zero-shot": {name: calibrated_accuracy(train, part) for name, part in parts},
-        }
+        found = untouched(self.session.objective, data.train, data.dev, data.test).rows()
         for name in missing:
-            row = {"name": name, **self.session.names(), **values[name], "test_examples": len(data.test)}
+            row = {"name": name, **self.session.names(), **found[name], "test_examples": len(data.test)}
             self.record.append({"kind": "baseline", **row})
 
     def see(self, step: int, loss: float) -> None:
@@ -48,6 +45,7 @@ class Evaluations:
     def at(self, step: int) -> None:
         """Measure dev, unless that was done at this step."""
         if self.record.find(kind="evaluation", step=step):
+            self.session.selection.again(step)
             return
         self.session.trainer.settle()
         found = self._measure(self.session.data.dev)
@@ -55,20 +53,23 @@ class Evaluations:
         self._losses.clear()
         row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy, **found.named("dev")}
         self.session.past.sync()
+        self.session.selection.see(step, found.loss)
         about = {**self.session.names(), **self.session.cost()}
         self.record.append({"kind": "evaluation", "step": step, **about, **row})
         self.said = f"dev loss {found.loss:.3f} {found.metric} {found.accuracy:.1%}"
 
-    def final(self) -> Row:
-        """Measure test, keep the final row and return it."""
+    def final(self, selected: int) -> Row:
+        """Measure test, keep the final row and return it; the model has the weights of the selected step."""
         session = self.session
-        session.trainer.settle()
-        test = self._measure(session.data.test)
-        evaluations = self.record.find(kind="evaluation")
-        best = min(evaluations, key=lambda row: math.inf if row["dev_loss"] is None else row["dev_loss"])
-        row = {name: evaluations[-1][name] for name in ("dev_loss", "dev_accuracy")}
+        test, best = self._measure(session.data.test), session.selection.best()
+        (chosen,), (last,) = (
+            self.record.find(kind="evaluation", step=step) for step in (selected, session.trainer.steps)
+        )
+        assert best is not None  # the last step was evaluated
+        row: Row = {"selected_step": selected, "best_step": best["step"]}
+        row |= {name: chosen[name] for name in ("dev_loss", "dev_accuracy")}
         row |= {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_examples": len(session.data.test)}
-        row |= {**test.named("test"), "best_step": best["step"], "status": session.status(test.loss)}
+        row |= {**test.named("test"), "status": session.status(test.loss, last["dev_loss"])}
         row |= {"weights": session.language_model.weights, "skipped": session.watch.skipped}
         about = {**session.names(), **session.cost()}
         self.record.append({"kind": "final", "step": session.trainer.steps, **about, **row})
@@ -77,4 +78,4 @@ class Evaluations:
         return row
 
     def _measure(self, examples: list[Encoded]) -> Measured:
-        return self.session.objective.measure(examples)
+        return self.session.objective.measure(examples, min(BATCH, self.session.options.micro_batch or BATCH))

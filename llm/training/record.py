@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 from llm.training.options import TrainOptions
+from llm.training.untrained import unread
 from zobench.records import Row, Run
 
 NUMBERS = {
@@ -14,13 +15,15 @@ NUMBERS = {
 
 def open_record(options: TrainOptions) -> Run:
     """Return the record of a run; where it is kept, when its checkpoints are written and that it is continued are no
-    part of its identity.
+    part of its identity. Options that the method does not read are left out. A run of before there was a choice ended
+    with its last weights.
     """
-    return Run(options.out, _config(options), defaults=_config(TrainOptions()), free=("out", "checkpoint_every"))
+    usual = _config(TrainOptions(method=options.method, select="last"))
+    return Run(options.out, _config(options), defaults=usual, free=("out", "checkpoint_every"))
 
 
 def _config(options: TrainOptions) -> Row:
-    return {"command": "train", **asdict(options), "resume": None}
+    return {"command": "train", **asdict(options), **dict.fromkeys(unread(options)), "resume": None}
 
 
 def require_rows(record: Run) -> None:

@@ -8,18 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llm import card, models, objective, tasks
+from llm import baselines, card, models, objective, tasks
+from llm.baselines import Baseline
 from llm.objective import Encoded
+from llm.training import trained, untrained
+from llm.training.adapters import adapt
+from llm.training.clipping import clipped
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
 from llm.training.first_order import FIRST_ORDER
+from llm.training.memory import PeakMemory
+from llm.training.minibatch import Minibatch
 from llm.training.options import TrainOptions, check
 from llm.training.past import Past
 from llm.training.realised import Realised
 from llm.training.record import open_record, require_rows
+from llm.training.selection import Selection, discard
 from llm.training.signals import interruptible
 from llm.training.touched import touched_rows
 from llm.training.trainer import make_trainer
+from llm.training.untrained import Untrained
 from zobench import derive, streams
 from zobench.journal import Record
 from zobench.lock import lock
@@ -43,12 +51,16 @@ class Session:
     def __init__(self, options: TrainOptions) -> None:
         check(options)
         self.task = tasks.find(options.task)
+        if baselines.known(options.method):
+            baselines.parse(options.method).check(self.task)
         chosen = objective.choose(options.objective, self.task)
         split = split_of(options)
         self.options = options = sized(options, split)
         check(options)
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
+        self.language_model = adapt(self.language_model, options.adapter, options.seed)
+        trained.select(self.language_model.model, options.trained)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
         if options.method in FIRST_ORDER and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
@@ -56,12 +68,15 @@ class Session:
         self.trainer = make_trainer(options, self.language_model, self._touched if options.rows == "touched" else None)
         if options.rows == "touched" and options.method not in FIRST_ORDER:
             self._touched(0)  # whether the objective allows it
-        self.start_loss = require_reproducible(lambda: self.objective.losses(self.minibatch(0)))
+        self.start_loss = require_reproducible(self._losses(0))
         if not math.isfinite(self.start_loss):
             raise ValueError(
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
-        self._open(split.notes)
+        if isinstance(self.trainer, Untrained):
+            self.trainer.baseline.check_setting(untrained.setting(self))
+        part = trained.told(self.language_model.model) if options.adapter or options.trained else None
+        self._open([*split.notes, *filter(None, (untrained.ignored(options), part))])
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
@@ -69,11 +84,14 @@ class Session:
         Path(options.out).mkdir(parents=True, exist_ok=True)
         self._lock = lock(options.out)
         self.record = open_record(options)
-        self._note(notes)
+        self.note(notes)
         self.watch = Watch(self.start_loss, options.max_skipped, options.diverged_at, options.diverged_window)
         self.past = Past(self)
-        self.seconds, self.speed = 0.0, Speed()
+        self.seconds, self.clipped, self.speed = 0.0, 0, Speed()
         require_rows(self.record)
+        self.selection = Selection(self)
+        known = [row["peak_mb"] for row in self.record.find(kind="evaluation") if row.get("peak_mb") is not None]
+        self.peak = PeakMemory(self.language_model.device, max(known, default=None))
         self.evaluations = Evaluations(self)
         self._rows_to = 1 + max((row["step"] for row in self.past.rows()), default=-1)
 
@@ -82,7 +100,7 @@ class Session:
         """What the keys of the steps are derived from."""
         return {"key": ("directions", self.options.seed), "minibatch": ("minibatch", self.options.seed)}
 
-    def _note(self, notes: Sequence[str]) -> None:
+    def note(self, notes: Sequence[str]) -> None:
         """Print what was not as usual with the data, and keep it in rows."""
         for text in notes:
             note(text)
@@ -94,6 +112,9 @@ class Session:
         order = streams.uniform(derive(*self.keys["minibatch"], step), (len(self.data.train),)).argsort()
         return [self.data.train[i] for i in order[: self.options.batch].tolist()]
 
+    def _losses(self, step: int) -> Minibatch:
+        return Minibatch(self.objective, self.minibatch(step), self.options.micro_batch)
+
     def _touched(self, step: int) -> dict[str, list[int]]:
         return touched_rows(self.objective, self.minibatch(step))
 
@@ -104,7 +125,11 @@ class Session:
             OSError: no space, or the folder cannot be written: what was reached is kept.
         """
         try:
-            self.evaluations.baselines()
+            if isinstance(self.trainer, Untrained):
+                self._measure(self.trainer.baseline)
+                return
+            if self.options.baselines:
+                self.evaluations.baselines()
             first = self.past.resume()
             with interruptible() as interrupted, self._bar(first) as shown:
                 for step in shown:
@@ -112,6 +137,9 @@ class Session:
                         break
                     if step % self.options.eval_every == 0:
                         self.evaluations.at(step)
+                        if self.selection.stops(step):
+                            warn(f"no better dev loss in {self.options.patience} evaluations: stopped at step {step}")
+                            break
                     self._step(step, shown)
                     if interrupted():
                         self.past.checkpoint()
@@ -121,16 +149,24 @@ class Session:
             self.past.close()
             self._lock.release()
 
+    def _measure(self, baseline: Baseline) -> None:
+        try:
+            untrained.measure(self, baseline)
+        except Exception as error:
+            self._fail(0, error)
+            raise
+
     def _bar(self, first: int) -> Any:
         steps = self.options.steps
         return bar(range(first, steps), desc=self.options.method, initial=first, total=steps, unit="step")
 
     def _step(self, step: int, shown: Any) -> None:
         try:
-            batch = self.minibatch(step)
+            losses = self._losses(step)
             self.trainer.watched = step % self.options.eval_every == 0
             began, passes = time.perf_counter(), self.trainer.forward_passes
-            record = self.trainer.step(derive(*self.keys["key"], step), lambda: self.objective.losses(batch))
+            with self.peak:
+                record = self.trainer.step(derive(*self.keys["key"], step), losses)
             seconds = time.perf_counter() - began
             record = record._replace(minibatch=derive(*self.keys["minibatch"], step), seconds=seconds)
             self.past.append(record)
@@ -152,6 +188,8 @@ class Session:
                 f"intended and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"
             )
         self.seconds += record.seconds
+        if self.options.clip is not None:
+            self.clipped += clipped(record.coefficients, self.options.clip)
         self.watch.see(record)
         if not record.skipped:
             self.evaluations.see(record.step, record.loss)
@@ -180,16 +218,18 @@ class Session:
         if self.watch.exhausted:
             warn(self.watch.advice())
         self.evaluations.at(self.trainer.steps)
+        selected = self.selection.take()
         if self.options.save:
-            self.trainer.settle()
             models.save(self.language_model, self.record.folder / "model")
-        self.evaluations.final()
+        self.evaluations.final(selected)
         if self.options.save:
             card.describe(self.record.folder, self.language_model)
+        discard(self.record.folder)
 
-    def status(self, loss: float) -> str:
-        """Return "diverged" or "ok", by the steps and a loss at the end of them."""
-        bad = self.watch.exhausted or self.watch.diverged or not math.isfinite(loss)
+    def status(self, *losses: float | None) -> str:
+        """Return "diverged" or "ok", by the steps and losses at the end of them."""
+        finite = all(loss is not None and math.isfinite(loss) for loss in losses)
+        bad = self.watch.exhausted or self.watch.diverged or not finite
         return "diverged" if bad or self.watch.skipped == self.options.steps else "ok"
 
     def names(self) -> Row:
@@ -199,18 +239,21 @@ class Session:
             "model": Path(options.model).name if Path(options.model).exists() else options.model,
             "task": self.task.name,
             "method": options.method,
+            **({"adapter": options.adapter} if options.adapter else {}),
             "estimator": self.trainer.identity,
             "seed": options.seed,
-            "lr": options.lr,
+            "lr": None if baselines.known(options.method) else options.lr,
             "provenance": options.provenance,
         }
 
     def cost(self) -> Row:
-        """Return what the steps so far have cost."""
+        """Return what the steps so far have cost, without evaluations; `peak_mb` is None before the first."""
         return {
             "forward_passes": self.trainer.forward_passes,
             "backward_passes": self.trainer.backward_passes,
             "seconds": self.seconds,
+            "peak_mb": self.peak.mb,
+            **({} if self.options.clip is None else {"clipped": self.clipped}),
         }
 
 

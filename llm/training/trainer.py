@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from llm import baselines
 from llm.models import LanguageModel
+from llm.training import trained
 from llm.training.first_order import FIRST_ORDER, FirstOrder
+from llm.training.recompute import recompute_layers
+from llm.training.untrained import Untrained
 from llm.training.zeroth_order import ZerothOrder, rounded
 from zobench import methods, schedule
 from zobench.naming import require_known
@@ -12,14 +16,18 @@ from zobench.naming import require_known
 if TYPE_CHECKING:
     from llm.training.options import TrainOptions
 
-Trainer = ZerothOrder | FirstOrder
+Trainer = ZerothOrder | FirstOrder | Untrained
 
 
 def check_method(text: str) -> None:
-    """Raise ValueError unless the text names a zeroth-order method with its options, or a first-order one."""
+    """Raise ValueError unless the text names a zeroth-order method or a baseline with its options, or a first-order
+    method.
+    """
     name, _, extra = text.partition(":")
-    require_known(name, [method.name for method in methods.table()] + list(FIRST_ORDER), "method")
-    if name not in FIRST_ORDER:
+    require_known(name, [method.name for method in methods.table()] + [*FIRST_ORDER, *baselines.BASELINES], "method")
+    if name in baselines.BASELINES:
+        baselines.parse(text)
+    elif name not in FIRST_ORDER:
         methods.parse(text)
     elif extra:
         raise ValueError(f"method {text!r}: {name} has no options of its own")
@@ -28,15 +36,20 @@ def check_method(text: str) -> None:
 def make_trainer(
     options: "TrainOptions", language_model: LanguageModel, touched: Callable[[int], dict[str, list[int]]] | None = None
 ) -> Trainer:
-    """Return what takes the steps of the named method.
+    """Return what takes the steps of the named method, or for a baseline what stands in its place.
 
     Raises:
         ValueError: an option of the method is out of range, or epsilon is below the resolution of the weights.
     """
+    if baselines.known(options.method):
+        return Untrained(baselines.parse(options.method))
+    paces = trained.paces(language_model.model, options.rates, options.lr)
     rate = schedule(options.schedule, options.lr, options.steps, options.warmup)
     if options.method in FIRST_ORDER:
-        return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
+        if options.gradient_checkpointing:
+            recompute_layers(language_model.model)
+        return FirstOrder(language_model.model, options.method, rate, options.weight_decay, paces)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
     engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
-    how = rounded(options.rounding, options.dtype)
-    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how, touched)
+    how = (*rounded(options.rounding, options.dtype), touched, options.clip, paces)
+    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how)

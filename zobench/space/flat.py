@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zobench.combination import Combination
 from zobench.law import Law
-from zobench.layout import Layout
+from zobench.layout import Layout, Segment
 from zobench.plan import Plan
 from zobench.space.space import Space, require_finite
 from zobench.streams import Shape
@@ -58,13 +58,19 @@ class FlatSpace(Space):
         return losses
 
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
-        """Replace x, in place, by (1 - shrink) x + scale * combination."""
+        """Replace x, in place, by (1 - p shrink) x + p scale * combination, p the paces of the layout."""
         require_finite(combination)
         if shrink:
-            decays = torch.cat([torch.full((s.size,), float(s.decays)) for s in self.layout.segments])
-            self.x.mul_(1.0 - shrink * decays.to(self.x))
+            self.x.mul_(1.0 - shrink * self._entries(lambda s: s.pace * s.decays))
         if combination.terms:
-            self.x.add_(self.dense(combination).to(self.x), alpha=scale)
+            step = self.dense(combination).to(self.x)
+            paced = any(segment.pace != 1.0 for segment in self.layout.segments)
+            self.x.add_(step * self._entries(lambda s: s.pace) if paced else step, alpha=scale)
+
+    def _entries(self, of: Callable[[Segment], float]) -> Tensor:
+        """A number for each entry, by its segment."""
+        numbers = [torch.full((s.size,), float(of(s)), dtype=torch.float64) for s in self.layout.segments]
+        return torch.cat(numbers).to(self.x)
 
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as (*batch, d) float64."""

@@ -1,8 +1,9 @@
 """InForwardSpace: the parameters of a torch module, displaced where they are read instead of where they are stored."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,17 +17,17 @@ from zobench.space.lazy_rows import LazyRows, overlaps
 from zobench.space.meeting import Job, Meeting, Read, Work, in_two_threads
 from zobench.space.module import TORN, Displacement, ModuleSpace, evaluate
 from zobench.space.scratch import Scratch
-from zobench.space.support import Support
-from zobench.space.sweep import NOTHING, Drawn, Sweep, Update
+from zobench.space.support import NO_PACES, Support
+from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update
 from zobench.space.threads import in_parallel
 
 ROUNDING = ("nearest", "stochastic")
 
 
 class Owed(NamedTuple):
-    """An update that was asked for and is not yet written, and the entries that its directions live on."""
+    """A change that was asked for and is not yet written, and the entries that its directions live on."""
 
-    update: Update
+    change: Change
     support: Support
 
 
@@ -63,8 +64,9 @@ class InForwardSpace(ModuleSpace):
         deferred: bool = False,
         rounding: str = "nearest",
         reads: torch.dtype | None = None,
+        paces: Mapping[str, float] = NO_PACES,
     ) -> None:
-        super().__init__(module)
+        super().__init__(module, paces)
         require_known(rounding, ROUNDING, "rounding")
         if rounding == "stochastic" and any(p.dtype == torch.float16 for p in self._parameters.values()):
             raise ValueError("rounding is stochastic, but parameters are float16: hold them in bfloat16 or float32")
@@ -95,11 +97,11 @@ class InForwardSpace(ModuleSpace):
         cast = self.reads is not None and parameter is not None and parameter.is_floating_point()
         return id(parameter) in self._segments or cast
 
-    def _update(self, moved: Displacement, shrink: float) -> Update:
-        update = super()._update(moved, shrink)
+    def _change(self, step: Displacement, shrink: float) -> Change:
+        change = super()._change(step, shrink)
         if self.rounding == "nearest":
-            return update
-        return update._replace(rounding=derive("rounding", *(key for _, key, _ in moved)))
+            return change
+        return replace(change, rounding=derive("rounding", *(key for _, key, _ in step)))
 
     def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
         if self._torn:
@@ -107,8 +109,8 @@ class InForwardSpace(ModuleSpace):
         if update is None and not shrink:  # settle
             self._pay(self._parameters)
             return
-        owed = Owed(self._update(update or {}, shrink), self._support)
-        if owed.update.lines or shrink:
+        owed = Owed(self._change(update or {}, shrink), self._support)
+        if owed.change.lines or shrink:
             self.sweeps += 1
             self._owed = {name: [*self._owed.get(name, ()), owed] for name in self._parameters}  # all or none
         if not self.deferred:
@@ -120,7 +122,7 @@ class InForwardSpace(ModuleSpace):
             for owed in {id(owed): owed for owed in due.values()}.values():
                 group = [name for name in due if due[name] is owed]
                 self._torn = True  # until the sweep is whole
-                self._write(group, owed.support, {True: owed.update, False: owed.update})
+                self._write(group, owed.support, owed.change)
                 for name in group:
                     self._paid(name)
                 self._torn = False  # last: an interrupt must not leave a written update owed
@@ -297,7 +299,7 @@ class _View:
             self.space._paid(name)
             self.space._tearing.discard(name)
 
-        return self.space._owed[name][0].update, finish
+        return self.space._owed[name][0].change.of(self._blocks(name)[0].segment), finish
 
     def _blocks(self, name: str) -> Sequence[Block]:
         return self.space._support.layout.blocks_of[name]

@@ -29,7 +29,8 @@ class Space(ABC):
 
     @abstractmethod
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
-        """Replace x by (1 - shrink) x + scale * combination, shrinking only the segments that decay.
+        """Replace x by (1 - p shrink) x + p scale * combination, p the pace of each segment, shrinking only those that
+        decay.
 
         Raises:
             FloatingPointError: a coefficient is not finite; the parameters are left as they were before the plan.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from zobench.layout import Block, Layout, Segment
 
 Rows = Tensor | Sequence[int]
+NO_PACES: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +25,10 @@ class Support:
     rows: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def whole(cls, parameters: Mapping[str, nn.Parameter]) -> "Support":
-        """Return the support of all entries."""
-        return cls(parameters, Layout(tuple(_segment(name, p) for name, p in parameters.items())))
+    def whole(cls, parameters: Mapping[str, nn.Parameter], paces: Mapping[str, float] = NO_PACES) -> "Support":
+        """Return the support of all entries; a parameter steps at its pace, or at 1."""
+        segments = (_segment(name, p, paces.get(name, 1.0)) for name, p in parameters.items())
+        return cls(parameters, Layout(tuple(segments)))
 
     def restricted(self, rows: Mapping[str, Rows]) -> "Support":
         """Return the support with these rows of these matrices, each row once.
@@ -35,11 +38,10 @@ class Support:
         """
         kept = {name: _row_numbers(name, chosen, self.parameters.get(name)) for name, chosen in rows.items()}
         segments = []
-        for name, p in self.parameters.items():
-            segment = _segment(name, p)
-            if name in kept:
-                width = p.shape[1]
-                segment = replace(segment, size=len(kept[name]) * width, shape=(len(kept[name]), width))
+        for segment in self.layout.segments:
+            if segment.name in kept:
+                count, width = len(kept[segment.name]), segment.shape[1]
+                segment = replace(segment, size=count * width, shape=(count, width))
             segments.append(segment)
         return Support(self.parameters, Layout(tuple(segments)), kept)
 
@@ -65,7 +67,7 @@ def _row_numbers(name: str, chosen: Rows, parameter: nn.Parameter | None) -> Ten
     return numbers
 
 
-def _segment(name: str, parameter: Tensor) -> Segment:
+def _segment(name: str, parameter: Tensor, pace: float) -> Segment:
     draw_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
     decays = parameter.ndim >= 2 and not any(word in name.lower() for word in ("bias", "norm"))
-    return Segment(name, parameter.numel(), draw_dtype, parameter.device, decays, tuple(parameter.shape))
+    return Segment(name, parameter.numel(), draw_dtype, parameter.device, decays, tuple(parameter.shape), pace)

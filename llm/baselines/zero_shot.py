@@ -1,0 +1,16 @@
+"""Zero-shot: the model as it is."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llm.baselines.baseline import Baseline, Outcome, Setting
+
+
+@dataclass(frozen=True)
+class ZeroShot(Baseline):
+    """The objective's own measurement of the untouched model. Cost: the forward passes of dev and test."""
+
+    about: ClassVar[str] = "the model as it is"
+
+    def measure(self, setting: Setting) -> Outcome:
+        return Outcome(setting.objective.measure(setting.dev), setting.objective.measure(setting.test))

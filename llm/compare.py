@@ -1,0 +1,80 @@
+"""A comparison of arms on tasks, from a plan."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+from llm import models
+from llm.plan import Plan, read_plan
+from llm.rates import chosen_rate, mean_dev_loss
+from llm.train import train
+from zobench.options import option
+from zobench.progress import note
+from zobench.records import Row, Run, within
+
+TUNING_SEED = -1
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Options of `python -m llm compare`."""
+
+    plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms: llm/plan.py says what is in it")
+    data: str | None = option(None, "folder that holds the data folders of the plan")
+    provenance: str = option("live", "a word about where the rows come from, shown in reports")
+    out: str = option("runs/compare", "folder of the runs; finished ones are not repeated")
+
+
+def run(options: CompareOptions) -> None:
+    """Run every arm of a plan on every task, rates chosen on dev of one task; resumes from its own runs."""
+    plan = read_plan(options.plan, options.data)
+    record = Run(options.out, {"command": "compare", **asdict(options)}, free=("out", "data"))
+    study = Study(plan, record, options.provenance)
+    rates = {arm: study.rate(arm) for arm in plan.arms}
+    for seed, task, arm in rounds(plan):
+        row = study.train(arm, rates[arm], task, seed)
+        print(f"{task}, seed {seed}, {arm}: test {row['test_accuracy']:.1%}")
+    note(f"rows: {options.out}")
+
+
+def rounds(plan: Plan) -> Iterator[tuple[int, str, str]]:
+    """Every seed, task and arm, all tasks of a seed before the next, so that an interrupted comparison is even."""
+    for seed in range(max(task.seeds for task in plan.tasks.values())):
+        yield from ((seed, task, arm) for task in plan.tasks for arm in plan.arms if plan.seeds(task, arm) > seed)
+
+
+class Study:
+    """The runs of a plan, each in a folder of its own; those that are finished are read."""
+
+    def __init__(self, plan: Plan, record: Run, provenance: str) -> None:
+        self.plan, self.record, self.provenance = plan, record, provenance
+        self.model = self._base()
+
+    def rate(self, arm: str) -> float | None:
+        """Return the rate that the tuning task's dev set chooses; None where there is nothing to choose."""
+        rates = self.plan.arms[arm].rates
+        return chosen_rate(self.record, arm, rates, partial(self._dev_loss, arm)) if rates else None
+
+    def train(self, arm: str, lr: float | None, task: str, seed: int, tuning: bool = False) -> Row:
+        """Return the final row of one run, made now if it is not there."""
+        passes = self.plan.tuning_passes if tuning else self.plan.tasks[task].forward_passes
+        name = f"{task}-{arm}-lr{lr:g}" if tuning else f"{task}-{arm}-seed{seed}"
+        folder = within(self.record.folder, f"{'tune' if tuning else 'runs'}/{name}")
+        changes = {"model": self.model, "seed": seed, "out": str(folder), "provenance": self.provenance}
+        changes |= {"save": False} | ({} if lr is None else {"lr": lr})
+        return train(self.plan.run_options(task, arm, passes, **changes))
+
+    def _dev_loss(self, arm: str, lr: float) -> float:
+        return mean_dev_loss([self.train(arm, lr, self.plan.tuned_on, TUNING_SEED, tuning=True)])
+
+    def _base(self) -> str:
+        """The model, or a copy of a slowly read one that every run can load: GGUF files are dequantised once."""
+        if self.plan.model != models.SMOLLM2 and not self.plan.model.endswith(".gguf"):
+            return self.plan.model
+        folder = self.record.folder / "base" / Path(self.plan.model).stem
+        if not (folder / "tokenizer_config.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            models.save(models.load(self.plan.model), folder)
+        return str(folder)

@@ -1,0 +1,137 @@
+"""The plan of a comparison: a TOML file with tasks, arms, and what both share."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llm.rates import forward_passes_a_step
+from llm.training.options import TrainOptions, check
+from zobench.naming import require_known
+from zobench.options import checked, read_toml
+
+Values = dict[str, Any]
+DECIDED = ("lr", "steps", "seed", "out", "eval_every", "resume")
+"""Options of a run that the plan decides in ways of its own."""
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """Runs of each arm on one task: how many seeds, and for how many forward passes; `options` are those of train."""
+
+    seeds: int = 1
+    forward_passes: int = 400
+    options: Values = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared: training options, and the rates among which the tuning task chooses; none: nothing is tuned.
+
+    `seeds` bounds the task's own number, for what no seed changes.
+    """
+
+    rates: tuple[float, ...] = ()
+    seeds: int | None = None
+    options: Values = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison: every arm on every task, at equal forward passes, at the rate that `tuned_on`'s dev set chose.
+
+    A backward pass counts as two forward ones. `options` are those of all runs, which a task's override, and an arm's
+    these. The rate is chosen on another seed than those of the runs, at `tuning_passes`.
+    """
+
+    model: str
+    tuned_on: str
+    tuning_passes: int
+    tasks: dict[str, TaskPlan]
+    arms: dict[str, Arm]
+    evaluations: int = 4
+    options: Values = field(default_factory=dict)
+
+    def seeds(self, task: str, arm: str) -> int:
+        """Return the number of runs of an arm on a task."""
+        most, own = self.tasks[task].seeds, self.arms[arm].seeds
+        return most if own is None else min(most, own)
+
+    def run_options(self, task: str, arm: str, passes: int, **changes: Any) -> TrainOptions:
+        """Return the options of one run of so many forward passes."""
+        values = {**self.options, **self.tasks[task].options, **self.arms[arm].options, **changes}
+        options = TrainOptions(**{"model": self.model, "task": task, **values})
+        if not self.arms[arm].rates:
+            return options
+        steps = passes // forward_passes_a_step(options.method, options.epsilon)
+        if steps < 1:
+            raise ValueError(f"{passes} forward passes are not enough for one step of {arm} ({options.method})")
+        return TrainOptions(**{**vars(options), "steps": steps, "eval_every": max(1, steps // self.evaluations)})
+
+
+def read_plan(file: str, data: str | None) -> Plan:
+    """Return the plan of a file; data folders in it are below `data`, task files beside it.
+
+    Raises:
+        UnknownNameError: a key is unknown; the message names the nearest.
+        ValueError: the file is missing or no TOML, or a value is out of range.
+    """
+    told = read_toml(file)
+    parts = {name: _table(told.pop(name, {}), f"{name} in {file}") for name in ("train", "tasks", "arms")}
+    tasks = {name: _task(name, values, file, data) for name, values in parts["tasks"].items()}
+    arms = {name: _arm(values, f"arms.{name} in {file}") for name, values in parts["arms"].items()}
+    plan = Plan(
+        **{**_scalars(told, file), "tasks": tasks, "arms": arms}, options=_run(parts["train"], f"train in {file}")
+    )
+    require_known(plan.tuned_on, tasks, f"task in {file}:")
+    if not arms:
+        raise ValueError(f"{file} has no arms: give a table [arms.NAME] with a method")
+    for task in tasks:
+        for arm in arms:
+            check(plan.run_options(task, arm, plan.tasks[task].forward_passes))
+    return plan
+
+
+def _scalars(told: Values, file: str) -> Values:
+    wanted = {"model": str, "tuned_on": str, "tuning_passes": int, "evaluations": int}
+    for name, value in told.items():
+        require_known(name, wanted, f"key in {file}:")
+        if type(value) is not wanted[name]:
+            raise ValueError(f"{name} in {file} is {value!r}: give a {wanted[name].__name__}")
+    for name in ("model", "tuned_on", "tuning_passes"):
+        if name not in told:
+            raise ValueError(f"{file} does not say {name}")
+    return told
+
+
+def _task(name: str, values: Values, file: str, data: str | None) -> TaskPlan:
+    own, options = _apart(_table(values, f"tasks.{name} in {file}"), TaskPlan, f"tasks.{name} in {file}")
+    if data is not None and "data" in options:
+        options["data"] = str(Path(data) / options["data"])
+    if str(options.get("task", "")).endswith(".toml"):
+        options["task"] = str(Path(file).parent / options["task"])
+    return TaskPlan(**own, options=options)
+
+
+def _arm(values: Values, where: str) -> Arm:
+    own, options = _apart(_table(values, where), Arm, where)
+    return Arm(**own, options=options)
+
+
+def _apart(values: Values, cls: type[TaskPlan] | type[Arm], where: str) -> tuple[Values, Values]:
+    """What the plan itself reads of a table, and the options of train in it."""
+    names = [name for name in cls.__dataclass_fields__ if name != "options"]
+    own = {name: value for name, value in values.items() if name in names}
+    return checked(cls, own, where), _run({k: v for k, v in values.items() if k not in own}, where)
+
+
+def _run(values: Values, where: str) -> Values:
+    for name in DECIDED:
+        if name in values:
+            raise ValueError(f"{name} in {where}: a plan decides it itself, by rates, forward_passes and seeds")
+    return checked(TrainOptions, values, where)
+
+
+def _table(value: Any, where: str) -> Values:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} is {value!r}: give a table")
+    return value

@@ -1,0 +1,46 @@
+"""Learning rates chosen on development data, and steps that cost alike."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from llm.training.first_order import FIRST_ORDER
+from zobench import AutoEpsilon, methods
+from zobench.auto import Choice
+from zobench.records import Row, Run
+
+BACKWARD = 2
+"""Forward passes that a backward pass costs, as usually counted: gradients of activations and of weights."""
+
+
+def chosen_rate(record: Run, method: str, rates: Sequence[float], loss_at: Callable[[float], float]) -> float:
+    """Return the rate of least loss, and keep the choice as a row.
+
+    Raises:
+        ValueError: the loss is infinite at every rate.
+    """
+    losses = [loss_at(lr) for lr in rates]
+    loss, lr = min(zip(losses, rates, strict=True))
+    if not math.isfinite(loss):
+        raise ValueError(f"{method} diverged at every rate of {tuple(rates)}: give smaller ones")
+    if not record.find(kind="chosen", method=method):
+        record.append({"kind": "chosen", "method": method, "lr": lr, "rates": list(rates), "dev_losses": losses})
+    return lr
+
+
+def mean_dev_loss(finals: Iterable[Row]) -> float:
+    """Return the mean dev loss of runs, infinite if one diverged."""
+    losses = [math.inf if row["dev_loss"] is None or row["status"] != "ok" else row["dev_loss"] for row in finals]
+    return sum(losses) / len(losses)
+
+
+def forward_passes_a_step(method: str, epsilon: float | str) -> int:
+    """Return the forward passes that a step costs: loss evaluations, or a forward pass and a backward one as BACKWARD.
+
+    Probes of an automatic epsilon come on top, and are counted in rows.
+    """
+    if method.partition(":")[0] in FIRST_ORDER:
+        return 1 + BACKWARD
+    estimator = methods.parse(method, epsilon=epsilon)
+    if isinstance(estimator, AutoEpsilon):
+        estimator = estimator.at(Choice(estimator.start, 0))
+    return estimator.ask(0, estimator.init()).queries

@@ -1,0 +1,125 @@
+"""Comparisons from a plan: what each run does, what is refused, and that nothing is done twice."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from llm.__main__ import main
+from llm.compare import rounds
+from llm.plan import read_plan
+from llm.rates import forward_passes_a_step
+
+PLAN = """
+model = "tiny-opt"
+tuned_on = "spam"
+tuning_passes = 6
+evaluations = 1
+
+[train]
+batch = 4
+train = 20
+dev = 10
+test = 10
+max_tokens = 24
+journal = false
+
+[tasks.spam]
+seeds = 2
+forward_passes = 12
+
+[tasks.sentences]
+forward_passes = 6
+
+[arms.mezo]
+method = "mezo"
+rates = [1e-4, 1e-3]
+
+[arms.adamw]
+method = "adamw"
+batch = 2
+rates = [1e-3]
+"""
+
+
+@pytest.fixture
+def plan(tmp_path):
+    file = tmp_path / "plan.toml"
+    file.write_text(PLAN)
+    return file
+
+
+def rows(folder, kind):
+    lines = (folder / "rows.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+def test_every_arm_runs_for_the_same_forward_passes_at_the_rate_that_dev_chose(plan, tmp_path, capsys):
+    argv = ["compare", "--plan", str(plan), "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    chosen = {row["method"]: row for row in rows(tmp_path / "out", "chosen")}
+    losses = dict(zip(chosen["mezo"]["rates"], chosen["mezo"]["dev_losses"], strict=True))
+    assert chosen["mezo"]["lr"] == min(losses, key=losses.get)
+    folders = {folder.name: rows(folder, "final")[0] for folder in (tmp_path / "out/runs").iterdir()}
+    names = ["sentences-adamw-seed0", "sentences-mezo-seed0", "spam-adamw-seed0", "spam-adamw-seed1"]
+    assert sorted(folders) == [*names, "spam-mezo-seed0", "spam-mezo-seed1"]
+    for name, final in folders.items():
+        passes = 12 if name.startswith("spam") else 6
+        assert final["forward_passes"] + 2 * final["backward_passes"] == passes
+        assert final["lr"] == chosen[final["method"]]["lr"]
+    before = (tmp_path / "out/runs/spam-mezo-seed0/rows.jsonl").read_bytes()
+    assert main(argv) == 0
+    assert (tmp_path / "out/runs/spam-mezo-seed0/rows.jsonl").read_bytes() == before
+
+
+def test_a_seed_of_all_tasks_comes_before_the_next(plan):
+    plan.write_text(PLAN.replace('method = "adamw"', 'method = "adamw"\nseeds = 1'))
+    first = [(0, "spam", "mezo"), (0, "spam", "adamw"), (0, "sentences", "mezo"), (0, "sentences", "adamw")]
+    assert list(rounds(read_plan(str(plan), None))) == [*first, (1, "spam", "mezo")]
+
+
+def test_an_arm_overrides_a_task_and_a_task_the_rest(plan):
+    plan.write_text(PLAN.replace("seeds = 2", 'seeds = 2\nbatch = 3\ndata = "here"'))
+    read = read_plan(str(plan), "/there")
+    assert read.run_options("spam", "mezo", 12).batch == 3
+    assert read.run_options("spam", "adamw", 12).batch == 2
+    assert read.run_options("sentences", "mezo", 12).batch == 4
+    assert read.run_options("spam", "mezo", 12).data == "/there/here"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("batch = 4", "bach = 4", "unknown option in train in .*: 'bach'. Did you mean 'batch'"),
+        ("batch = 4", "steps = 4", "steps in train in .*: a plan decides it"),
+        ("batch = 4", 'batch = "4"', "batch in train in .* is '4': give a int"),
+        ('tuned_on = "spam"', 'tuned_on = "spa"', "unknown task in .*: 'spa'. Did you mean 'spam'"),
+        ("tuning_passes = 6", 'tuning_passes = "6"', "tuning_passes in .* is '6': give a int"),
+        ("tuning_passes = 6", "", "does not say tuning_passes"),
+        ("forward_passes = 12", "forward_passes = 1", "1 forward passes are not enough for one step of mezo"),
+        ("rates = [1e-3]", "rates = 1e-3", "rates in arms.adamw in .* is 0.001: give a list"),
+        ('method = "mezo"', 'method = "mezzo"', "unknown method 'mezzo'. Did you mean 'mezo'"),
+        ("[arms.mezo]", "[arms]\nmezo = 3\n[arms.x]", "arms.mezo in .* is 3: give a table"),
+    ],
+)
+def test_a_plan_is_read_as_a_whole_before_anything_runs(old, new, message, plan, tmp_path, capsys):
+    assert old in PLAN
+    plan.write_text(PLAN.replace(old, new))
+    with pytest.raises(SystemExit, match="2"):
+        main(["compare", "--plan", str(plan), "--out", str(tmp_path / "out")])
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_step_costs_its_evaluations_and_a_backward_pass_two():
+    costs = {"mezo": 2, "mezo:n=3": 6, "forward": 2, "richardson": 4, "sgd": 3, "adamw": 3}
+    assert {method: forward_passes_a_step(method, 1e-3) for method in costs} == costs
+    assert forward_passes_a_step("mezo", "auto") == 2
+
+
+def test_the_study_of_smollm2_is_a_plan_with_its_task_files():
+    plan = read_plan(str(Path(__file__).parents[1] / "llm/studies/smollm2.toml"), "data")
+    assert set(plan.tasks) == {"sst2", "rte", "cb", "boolq", "copa", "wic"}
+    assert all(Path(p.options.get("task", "wic.toml")).name.endswith(".toml") for p in plan.tasks.values())
+    assert Path(plan.run_options("wic", "mezo", 100).task).is_file()
