@@ -24,7 +24,7 @@ PAGES = {
     "theory": ("Theory", "theory"),
     "methods": ("Methods", "methods"),
     "optimizers": ("Where people work", "optim integrations.transformers integrations.scipy"),
-    "records": ("Records, journals, options", "records journal identity lock options naming"),
+    "records": ("Records, journals, options", "records journal identity lock options naming progress exit_status"),
 }
 """Page -> title and modules, those of zobench without its name."""
 

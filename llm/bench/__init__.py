@@ -12,6 +12,7 @@ from zobench import native
 from zobench.law import LAWS
 from zobench.naming import require_known
 from zobench.options import option
+from zobench.progress import note
 from zobench.records import Row, Run
 
 PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes")
@@ -41,7 +42,7 @@ def run(options: BenchOptions) -> None:
     """Time a MeZO step of each engine against the published four-walk loop and two bare forwards, and its memory."""
     _check(options)
     record = Run(options.out, {"command": "bench", **asdict(options)})
-    print(f"{torch.get_num_threads()} threads; native sweep: {native.status()}")
+    note(f"{torch.get_num_threads()} threads; native sweep: {native.status()}")
     measures = _measures(options)
     for part in (part for part in PARTS if part in options.parts):
         measured, table = measures[part]
@@ -49,7 +50,7 @@ def run(options: BenchOptions) -> None:
         for row in rows:
             record.append(row)
         print(f"\n{table(rows)}", flush=True)
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 Measure = tuple[Callable[[], list[Row]], Callable[[Sequence[Row]], str]]
