@@ -113,10 +113,10 @@ class ModuleSpace(Space):
 
     def _slope(self, f: Callable[[], Any], line: Drawn) -> list[float]:
         """Loss and slope, every parameter carrying its part of the direction as a tangent."""
-        tangents = self._support.tangents(list(self._parameters), line)
         with dual_numbers():
             for name, p in self._sharing():
-                p.copy_(dual(p.detach(), tangents[name].view_as(p)))  # which writes its own values
+                tangent = self._support.tangent(name, line).view_as(p)
+                p.copy_(dual(p.detach(), tangent))  # which writes its own values
             return loss_and_slope(f)
 
     def _sharing(self) -> list[tuple[str, nn.Parameter]]:

@@ -73,15 +73,14 @@ class Support:
         return places
 
     @torch.no_grad()
-    def tangents(self, names: Sequence[str], line: Drawn) -> dict[str, Tensor]:
-        """Return a line's displacement of these parameters, in their shapes and dtypes; 0 in rows that are left out."""
-        drawn = {name: self.entries(name, torch.zeros_like(self.parameters[name])) for name in names}
-        run([Sweep(self.layout.blocks_of[name], part, Update(1.0, (line,))) for name, part in drawn.items()])
-        for name in drawn.keys() & self.rows.keys():
-            whole = torch.zeros_like(self.parameters[name])
-            whole[self.rows[name]] = drawn[name].view(-1, whole.shape[1])
-            drawn[name] = whole
-        return {name: part.view_as(self.parameters[name]) for name, part in drawn.items()}
+    def tangent(self, name: str, line: Drawn) -> Tensor:
+        """Return a line's displacement of a parameter, in its shape and dtype; 0 in rows that are left out."""
+        whole = torch.zeros_like(self.parameters[name])
+        part = self.entries(name, whole)
+        run([Sweep(self.layout.blocks_of[name], part, Update(1.0, (line,)))])
+        if name in self.rows:
+            whole[self.rows[name]] = part.view(-1, whole.shape[1])
+        return whole
 
     def stored(self, block: Block) -> Tensor:
         """Return the stored values of a block: a view of them, or a copy where rows are chosen."""

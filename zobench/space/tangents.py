@@ -18,14 +18,14 @@ class Tangents:
     def whole(self, name: str) -> Tensor:
         """Return the parameter with its tangent."""
         self.support.require_whole(name)
-        return self._dual(self.support.parameters[name].detach(), self.support.tangents([name], self.line)[name])
+        return self._dual(self.support.parameters[name].detach(), self.support.tangent(name, self.line))
 
     def rows(self, name: str, wanted: Tensor) -> Tensor:
         """Return rows of a table, given in ascending order, with theirs; blocks that hold none are not drawn."""
         stored = self.support.parameters[name].detach()
         if name in self.support.rows:
             self.support.places(name, wanted)  # or an error
-            return self._dual(stored[wanted], self.support.tangents([name], self.line)[name][wanted])
+            return self._dual(stored[wanted], self.support.tangent(name, self.line)[wanted])
         tangent = torch.zeros_like(stored[wanted])
         RowSweep(self.support.layout.blocks_of[name], wanted, NOTHING, [self.line], [tangent]).take()
         return self._dual(stored[wanted], tangent)
