@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm.logits import learns_a_prompt, logits_at, padded, takes
+from llm.logits import inner, learns_a_prompt, logits_at, padded, takes
 from llm.models import LanguageModel
 
 MAX_NEW_TOKENS = 50
@@ -31,7 +31,7 @@ def greedy(
 
     Cost: one forward pass for each new token of the longest answer.
     """
-    kept = cache and takes(language_model.model, "position_ids") and not learns_a_prompt(language_model)
+    kept = cache and takes(inner(language_model), "position_ids") and not learns_a_prompt(language_model)
     advance = _Cached(language_model, prompts) if kept else _Whole(language_model, prompts)
     answers: list[list[int]] = [[] for _ in prompts]
     broken: set[int] = set()
@@ -59,7 +59,7 @@ class _Ends:
 
     def __init__(self, language_model: LanguageModel) -> None:
         self.tokenizer = language_model.tokenizer
-        ends = getattr(getattr(language_model.model, "generation_config", None), "eos_token_id", None)
+        ends = getattr(getattr(inner(language_model), "generation_config", None), "eos_token_id", None)
         ends = ends if isinstance(ends, list) else [ends]
         self.known = {token: True for token in (*ends, self.tokenizer.eos_token_id) if token is not None}
 
@@ -73,7 +73,7 @@ class _Cached:
     """Left-padded rows, of which only the latest token is read."""
 
     def __init__(self, language_model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
-        self.model, device = language_model.model, language_model.device
+        self.model, device = inner(language_model), language_model.device
         longest, pad = max(map(len, prompts)), language_model.tokenizer.pad_token_id or 0
         self.ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=device)
         self.mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)

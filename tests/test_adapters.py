@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import tiny_models
@@ -9,13 +10,15 @@ import torch
 
 from llm import models
 from llm.__main__ import main
+from llm.adapted import quietly
+from llm.generation import greedy
 from llm.objective import Encoded, Objective
 from llm.train import train
 from llm.training.adapters import adapt, drawn
 from llm.training.options import TrainOptions
 from llm.training.session import Session
 
-pytest.importorskip("peft", reason="adapters want peft")
+peft = pytest.importorskip("peft", reason="adapters want peft")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 QUICK = {
@@ -114,6 +117,33 @@ def test_what_begins_as_real_tokens_is_a_prompt_preceded_by_them(kind, spelling)
     found = Objective(adapt(base, spelling, 5), CANDIDATES, 64).losses(BATCH)
     assert torch.allclose(found, plain, atol=1e-5)
     assert (found - untouched).abs().max() > 1e-2
+
+
+def test_answers_under_lora_are_written_with_a_cache(monkeypatch):
+    made = adapt(tiny_models.language_model("llama"), "lora:r=4", 0)
+    with torch.no_grad():
+        for p in trained(made).values():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    prompts = [row.tokens for row in BATCH]
+    whole = greedy(made, prompts, 8, cache=False)
+    monkeypatch.setattr("llm.generation._Whole", lambda *_: pytest.fail("read again from the beginning"))
+    assert greedy(made, prompts, 8) == whole != greedy(tiny_models.language_model("llama"), prompts, 8)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_peft_itself_reads_what_is_saved(spelling, tmp_path):
+    made = adapt(tiny_models.language_model("llama"), spelling, 0)
+    with torch.no_grad():
+        for p in trained(made).values():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    models.save(made, tmp_path)
+    base = tiny_models.language_model("llama")
+    with quietly():
+        read = peft.PeftModel.from_pretrained(base.model, str(tmp_path)).eval()
+    objectives = [Objective(each, CANDIDATES, 64) for each in (made, replace(base, model=read))]
+    with torch.no_grad():
+        one, other = (objective.losses(BATCH) for objective in objectives)
+    assert torch.allclose(one, other, atol=1e-6)
 
 
 def test_tokens_and_factors_are_those_of_the_seed():
