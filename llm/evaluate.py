@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 
 from llm import models, objective, tasks
-from llm.objective import calibrated_accuracy
+from llm.baselines import untouched
 from zobench.options import option
 from zobench.records import Run
 
@@ -38,7 +38,8 @@ def run(options: EvaluateOptions) -> None:
         print(note)
     language_model = models.load(options.model, options.device, options.dtype, options.trust_remote_code)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
-    train, dev, test = (minimised.measure(minimised.encode(part)) for part in split)
+    found = untouched(minimised, *(minimised.encode(part) for part in split))
+    dev, test, calibrated = found.dev, found.test, found.rows()["calibrated zero-shot"]
     row = {
         "kind": "measurement",
         "model": options.model,
@@ -47,12 +48,13 @@ def run(options: EvaluateOptions) -> None:
         "dev_accuracy": dev.accuracy,
         "test_loss": test.loss,
         "test_accuracy": test.accuracy,
-        "calibrated_dev_accuracy": calibrated_accuracy(train, dev),
-        "calibrated_test_accuracy": calibrated_accuracy(train, test),
+        "calibrated_dev_accuracy": calibrated["dev_accuracy"],
+        "calibrated_test_accuracy": calibrated["test_accuracy"],
         "test_examples": len(split.test),
         "weights": language_model.weights,
         **dev.named("dev"),
         **test.named("test"),
+        **found.cost,
     }
     for name, value in row.items():
         print(f"{name:26}{value:.4f}" if isinstance(value, float) else f"{name:26}{value}")

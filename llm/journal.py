@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from llm import models
-from llm.training import checkpoint
+from llm.training import checkpoint, trained
 from llm.training.adapters import adapt
 from llm.training.past import CHECKPOINTS, fingerprint, journal_of
 from llm.training.zeroth_order import ZerothOrder, rounded
 from zobench.identity import restore
-from zobench.journal import Contents, Record, describe, differing, read
+from zobench.journal import Contents, Record, describe, differing, paces, read
 
 EQUAL, DIFFERENT, UNUSABLE = 0, 1, 2
 
@@ -113,7 +113,9 @@ def replay(arguments: argparse.Namespace) -> int:
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
     base = models.load(name, device, held, arguments.trust_remote_code)
     base = _adapted(base, header.get("adapter"))
-    if fingerprint(base.model) != header.get("weights"):
+    model = base.model
+    trained.select(model, list(map(str, header.get("trained") or ())))
+    if fingerprint(model) != header.get("weights") or header.get("frozen") not in (None, fingerprint(model, False)):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     trainer = _trainer(header, base.model)
     _repeat(trainer, contents.records[:steps])
@@ -143,8 +145,6 @@ def _adapted(base: models.LanguageModel, about: Any) -> models.LanguageModel:
         return base
     if not isinstance(about, dict) or not isinstance(about.get("name"), str) or type(about.get("seed")) is not int:
         raise ValueError(f"adapter of the header is {about!r}: wanted its name and seed")
-    if fingerprint(base.model) != about.get("base"):
-        raise ValueError(f"{base.name} is not the base of this journal's adapter: give that as --model")
     return adapt(base, about["name"], about["seed"])
 
 
@@ -173,6 +173,7 @@ def _trainer(header: dict[str, Any], model: Any) -> ZerothOrder:
         header["weight_decay"],
         str(header.get("engine", "plain")),
         *how,
+        paces=paces(header),
     )
     if describe(trainer.space.layout) != header["layout"]:
         raise ValueError("the parameters of the model are not those of the journal: another version of transformers?")
@@ -184,8 +185,10 @@ def _compare(rebuilt: models.LanguageModel, folder: Path, device: str) -> int:
     if not folder.is_dir():
         return EQUAL
     dtype = next(name for name, kind in models.DTYPES.items() if kind == rebuilt.model.dtype)
-    written = checkpoint.weights(models.load(str(folder), device, dtype).model)
-    mine = checkpoint.weights(rebuilt.model)
+    written, mine = (
+        checkpoint.weights(model) | checkpoint.weights(model, trained=False)
+        for model in (models.load(str(folder), device, dtype).model, rebuilt.model)
+    )
     if mine.keys() != written.keys():
         raise ValueError(f"{folder} has other parameters than the journal")
     if all(torch.equal(mine[name], written[name]) for name in mine):

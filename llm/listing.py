@@ -66,10 +66,10 @@ def _shown(example: tasks.Example) -> str:
 
 def _methods() -> str:
     rows = [(row.name, row.formula) for row in methods.table()]
-    width = max(map(len, (*(name for name, _ in rows), *FIRST_ORDER, *BASELINES))) + 2
-    lines = ["methods", *(f"  {name:{width}}{formula}" for name, formula in rows)]
-    lines += [f"  {name:{width}}first-order reference" for name in FIRST_ORDER]
-    return "\n".join([*lines, *(f"  {name:{width}}{baseline.about}" for name, baseline in BASELINES.items())])
+    rows += [(name, "first-order reference") for name in FIRST_ORDER]
+    rows += [(name, baseline.about) for name, baseline in BASELINES.items()]
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(["methods", *(f"  {name:{width}}{formula}" for name, formula in rows)])
 
 
 def _models() -> str:

@@ -1,7 +1,7 @@
 """Kills real training processes and counts those that, continued, end with the weights of an uninterrupted run.
 
 python tests/soak.py --kills 50      at random instants (`make soak`); writes are slowed down, so that kills meet them
-python tests/soak.py --instants      at five chosen instants, each in the middle of something
+python tests/soak.py --instants      at seven chosen instants, each in the middle of something
 """
 
 import argparse
@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
@@ -28,9 +28,11 @@ from llm.train import train
 from llm.training.options import TrainOptions
 from llm.training.zeroth_order import ZerothOrder
 from zobench.journal import read
+from zobench.records import Run
 
-RUN = {"method": "kerzoo:n=2", "steps": 14, "lr": 1e-3, "batch": 4, "train": 20, "dev": 10, "test": 10}
+RUN = {"method": "kerzoo:n=2", "steps": 14, "lr": 3e-3, "batch": 4, "train": 20, "dev": 10, "test": 10}
 RUN |= {"max_tokens": 24, "eval_every": 5, "checkpoint_every": 4, "weight_decay": 0.01, "schedule": "cosine"}
+RUN |= {"seed": 2}  # under which the dev loss is least at step 10
 Patch = Callable[[], None]
 PATIENCE = 120.0
 
@@ -95,6 +97,23 @@ def at_write(suffix: str, count: int, share: float) -> Patch:
     return patch
 
 
+def at_row(kind: str, count: int) -> Patch:
+    """Die before the count-th row of a kind is written."""
+
+    def patch() -> None:
+        append, seen = Run.append, [0]
+
+        def dying(self: Run, row: Mapping[str, object], sync: bool = True) -> None:
+            seen[0] += row["kind"] == kind
+            if seen[0] == count:
+                die()
+            append(self, row, sync)
+
+        Run.append = dying
+
+    return patch
+
+
 def at_replace(suffix: str, count: int) -> Patch:
     """Die before the count-th file that ends so is renamed into its place."""
 
@@ -117,7 +136,9 @@ INSTANTS: dict[str, Patch] = {
     "half of a record": at_write("journal.bin", 7, 0.5),
     "after the step, before its record": at_write("journal.bin", 9, 0.0),
     "half of a row": at_write("rows.jsonl", 11, 0.5),
-    "a checkpoint not yet renamed": at_replace(".safetensors", 2),
+    "a checkpoint not yet renamed": at_replace("step-00000008.safetensors", 1),
+    "better weights not yet renamed": at_replace("best.safetensors", 2),
+    "better weights in place, before the row that selects them": at_row("evaluation", 3),
     "the tuned weights half in place": at_replace("model/model.safetensors", 1),
 }
 
@@ -165,7 +186,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--instants", type=int, nargs="?", const=5, help="so many of five chosen instants instead")
+    parser.add_argument("--instants", type=int, nargs="?", const=7, help="so many of seven chosen instants instead")
     parser.add_argument("--planted", action="store_true", help="continue with a replay that is wrong on purpose")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from llm import models
 from llm.__main__ import main
 from llm.objective import Encoded, Objective
 from llm.train import train
-from llm.training.adapters import adapt
+from llm.training.adapters import adapt, drawn
 from llm.training.options import TrainOptions
 from llm.training.session import Session
 
@@ -91,3 +91,137 @@ def test_an_interrupted_run_ends_at_the_same_weights_and_its_journal_rebuilds_th
         assert not torch.equal(p, trained(start)[name])
     assert main(["journal", "replay", broken.out]) == 0
     assert "equal to the bit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", CAUSAL)
+@pytest.mark.parametrize("spelling", ["prefix:tokens=3", "prompt:tokens=3"])
+@torch.no_grad()
+def test_what_begins_as_real_tokens_is_a_prompt_preceded_by_them(kind, spelling):
+    base = tiny_models.language_model(kind)
+    tokens = drawn(base, 3, 5).tolist()
+    after = [Encoded([*tokens, *row.tokens], row.label) for row in BATCH]
+    plain = Objective(copy.deepcopy(base), CANDIDATES, 64).losses(after)
+    untouched = Objective(copy.deepcopy(base), CANDIDATES, 64).losses(BATCH)
+    found = Objective(adapt(base, spelling, 5), CANDIDATES, 64).losses(BATCH)
+    assert torch.allclose(found, plain, atol=1e-5)
+    assert (found - untouched).abs().max() > 1e-2
+
+
+def test_tokens_and_factors_are_those_of_the_seed():
+    begun = [
+        [p.detach().clone() for p in trained(adapt(models.load("tiny-opt"), spelling, seed)).values()]
+        for spelling in (*SPELLINGS, "prefix:init=random", "prompt:init=random")
+        for seed in (0, 0, 1)
+    ]
+    for one, same, other in zip(begun[::3], begun[1::3], begun[2::3], strict=True):
+        assert all(map(torch.equal, one, same)) and not all(map(torch.equal, one, other))
+
+
+@pytest.mark.parametrize("method", ["sgd", "adamw", "kerzoo"])
+def test_the_adapter_alone_is_trained_and_counted(method, tmp_path):
+    session = Session(options(tmp_path, adapter="lora", method=method, lr=1e-2, epsilon=1e-2))
+    made = session.language_model
+    frozen = {name: p.detach().clone() for name, p in made.model.named_parameters() if not p.requires_grad}
+    began = {name: p.detach().clone() for name, p in trained(made).items()}
+    assert sum(p.numel() for p in began.values()) == 2 * 8 * (128 + 128) * made.model.config.num_hidden_layers
+    session.go()
+    assert all(torch.equal(p, frozen[name]) for name, p in made.model.named_parameters() if name in frozen)
+    assert any(not torch.equal(p, began[name]) for name, p in trained(made).items())
+    assert rows(tmp_path / "run", "final")[0]["adapter"] == "lora"
+
+
+@pytest.mark.parametrize("adapter", SPELLINGS)
+def test_a_saved_adapter_is_trained_further_and_told_from_its_base(adapter, tmp_path):
+    train(options(tmp_path, adapter=adapter))
+    kept = tmp_path / "run/model"
+    assert json.loads((kept / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny-opt"
+    with pytest.raises(ValueError, match="has an adapter already"):
+        Session(options(tmp_path / "again", model=str(kept), adapter="lora"))
+    train(options(tmp_path / "again", model=str(kept), lr=1e-2))
+    again = models.load(str(tmp_path / "again/run/model"))
+    first = models.load(str(kept))
+    assert again.weights.startswith("committed tiny-opt") and trained(again).keys() == trained(first).keys()
+    assert not any(map(torch.equal, trained(again).values(), trained(first).values()))
+
+
+def test_a_base_in_a_folder_is_found_from_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models.save(models.load("tiny-opt"), tmp_path / "base")
+    models.save(adapt(models.load("base"), "lora", 0), tmp_path / "tuned")
+    monkeypatch.chdir("/")
+    assert trained(models.load(str(tmp_path / "tuned")))
+
+
+def test_a_base_in_16_bits_has_its_adapter_in_32(tmp_path):
+    train(options(tmp_path, adapter="lora", dtype="bfloat16", epsilon=1e-2, lr=1e-2))
+    made = models.load(str(tmp_path / "run/model"), dtype="bfloat16")
+    assert {p.dtype for p in trained(made).values()} == {torch.float32}
+    assert main(["journal", "replay", str(tmp_path / "run")]) == 0
+
+
+def test_a_journal_of_another_base_is_not_replayed(tmp_path, capsys):
+    models.save(models.load("tiny-opt"), tmp_path / "base")
+    train(options(tmp_path, adapter="lora", model=str(tmp_path / "base"), save=False))
+    other = models.load("tiny-opt")
+    with torch.no_grad():
+        next(other.model.parameters()).add_(1e-3)
+    models.save(other, tmp_path / "base")
+    assert main(["journal", "replay", str(tmp_path / "run")]) == 2
+    assert "does not have the weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lorra", "Did you mean 'lora'"),
+        ("lora:rank=2", "unknown option of adapter lora: 'rank'"),
+        ("lora:r", "not option=value"),
+        ("lora:r=2:r=3", "twice"),
+        ("lora:r=2.5", "give a whole number"),
+        ("lora:r=0", "1 or more"),
+        ("lora:alpha=-1", "positive"),
+        ("prefix:tokens=0", "1 or more"),
+        ("prompt:init=reel", "Did you mean 'real'"),
+    ],
+)
+def test_bad_spellings_are_told_before_anything_is_loaded(text, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(ValueError, match=message):
+        Session(options(tmp_path, adapter=text))
+
+
+def test_targets_are_layers_of_the_model():
+    base = tiny_models.language_model("smollm3")
+    with pytest.raises(ValueError, match=r"no usual targets for smollm3: give --adapter lora:targets=.*q_proj"):
+        adapt(base, "lora", 0)
+    with pytest.raises(ValueError, match="Did you mean 'v_proj'"):
+        adapt(base, "lora:targets=q_proj+v_prj", 0)
+    assert {name.split(".")[-4] for name in trained(adapt(base, "lora:targets=o_proj", 0))} == {"o_proj"}
+
+
+def test_masked_models_learn_no_prefix():
+    with pytest.raises(ValueError, match="fills masks"):
+        adapt(tiny_models.language_model("roberta"), "prefix", 0)
+
+
+def test_folders_that_cannot_be_trusted_are_refused(tmp_path):
+    models.save(adapt(models.load("tiny-opt"), "lora", 0), tmp_path)
+    file = tmp_path / "adapter_config.json"
+    config = json.loads(file.read_text())
+    for change, message in (
+        ({"peft_type": "LOHA"}, "unknown peft_type"),
+        ({"megatron_config": {"a": 1}}, "not supported"),
+        ({"init_lora_weights": "pissa"}, "not supported"),
+        ({"base_model_name_or_path": str(tmp_path)}, "is an adapter too"),
+        ({"base_model_name_or_path": None}, "does not name its base"),
+        ({"r": 4}, "does not fit"),
+        ({"target_modules": ["q_proj"]}, "does not fit"),
+        ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, "does not fit"),
+    ):
+        file.write_text(json.dumps(config | change))
+        with pytest.raises(ValueError, match=message):
+            models.load(str(tmp_path))
+    file.write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(ValueError, match="safetensors alone"):
+        models.load(str(tmp_path))

@@ -165,7 +165,7 @@ class Late(InForwardSpace):
         while due := {name: self._owed[name][0] for name in names if name in self._owed}:
             for name, owed in due.items():
                 self._torn = True
-                self._write([name], owed.support, {True: owed.update, False: owed.update})
+                self._write([name], owed.support, owed.change)
                 self._torn = False
                 self._paid(name)
 

@@ -420,11 +420,11 @@ def test_the_journal_commands(tmp_path, capsys):
     assert main(["journal", "show", str(tmp_path / "nowhere")]) == 2
 
 
-def test_runs_killed_at_five_instants_end_with_the_same_weights():
+def test_runs_killed_at_seven_instants_end_with_the_same_weights():
     found = subprocess.run(
         [sys.executable, "tests/soak.py", "--instants"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
-    assert found.returncode == 0 and "5 of 5 held; 5 were killed" in found.stdout, found.stdout + found.stderr
+    assert found.returncode == 0 and "7 of 7 held; 7 were killed" in found.stdout, found.stdout + found.stderr
 
 
 def test_a_replay_that_forgets_to_walk_is_seen_by_the_soak():

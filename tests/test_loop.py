@@ -1,10 +1,13 @@
 """The loop around the steps: which weights are selected, when a run stops, and that no interruption changes either."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from llm.journal import main as journal
+from llm.train import train
 from llm.training import checkpoint
 from llm.training.options import TrainOptions
 from llm.training.session import Session
@@ -103,3 +106,112 @@ def test_a_continued_run_selects_and_stops_alike(changes, stop, tmp_path):
     run(tmp_path, stop=stop, **changes)
     run(tmp_path, **changes)
     assert what_counts(tmp_path / "run") == what_counts(tmp_path / "whole")
+
+
+def test_weights_that_were_lost_are_rebuilt_on_the_way(tmp_path, capsys):
+    for name, changes in {"mezo": {"checkpoint_every": 5}, "adamw": {"method": "adamw", "checkpoint_every": 5}}.items():
+        run(tmp_path, **changes, out=str(tmp_path / name))
+        for spoil in (Path.unlink, lambda file: file.write_bytes(file.read_bytes()[:-9])):
+            folder = tmp_path / f"{name} {spoil.__name__}"
+            run(tmp_path, stop=8, **changes, out=str(folder))
+            spoil(folder / "best.safetensors")
+            assert checkpoint.found(folder / "checkpoints")[0].name.startswith("step-00000005")  # later than step 3
+            run(tmp_path, **changes, out=str(folder))
+            assert what_counts(folder) == what_counts(tmp_path / name)
+    assert capsys.readouterr().err.count("no whole checkpoint") == 2
+
+
+def test_weights_of_another_run_and_lost_at_the_last_moment_are_refused(tmp_path):
+    run(tmp_path, stop=8, seed=1, out=str(tmp_path / "other"))
+    run(tmp_path, stop=8)
+    mine = tmp_path / "run/best.safetensors"
+    kept = mine.read_bytes()
+    mine.write_bytes((tmp_path / "other/best.safetensors").read_bytes())
+    with pytest.raises(ValueError, match="is of another run"):
+        run(tmp_path)
+    mine.write_bytes(kept)
+    session = Session(options(tmp_path))
+    take = session.selection.take
+    session.selection.take = lambda: (mine.unlink(), take())
+    with pytest.raises(ValueError, match="does not hold the weights of step 3"):
+        session.go()
+    assert train(options(tmp_path))["selected_step"] == 3
+
+
+def test_a_full_disk_keeps_the_better_weights_of_before(tmp_path, monkeypatch):
+    run(tmp_path, out=str(tmp_path / "whole"))
+    count, write = [0], checkpoint._write
+
+    def full(file, tensors, metadata):
+        count[0] += file.name.startswith("best")
+        if count[0] == 2:
+            raise OSError("No space left on device")
+        write(file, tensors, metadata)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_write", full)
+        with pytest.raises(OSError, match=r"No space left on device: what was .* make room"):
+            run(tmp_path)
+    assert checkpoint.load(tmp_path / "run/best.safetensors").step == 0 and not list(tmp_path.glob("run/*.part"))
+    assert [row["step"] for row in rows(tmp_path / "run", "evaluation")] == [0]
+    run(tmp_path)
+    assert what_counts(tmp_path / "run") == what_counts(tmp_path / "whole")
+
+
+def test_a_kill_between_the_final_row_and_the_removal_leaves_no_file(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("llm.training.session.discard", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train(options(tmp_path))
+    assert (tmp_path / "run/best.safetensors").exists()
+    assert train(options(tmp_path))["selected_step"] == 3 and not list(tmp_path.glob("run/best*"))
+
+
+def test_a_replay_goes_to_the_step_that_was_selected(tmp_path, capsys):
+    run(tmp_path)
+    folder = str(tmp_path / "run")
+    assert journal(["replay", folder]) == 0
+    assert "3 steps repeated of 12" in (said := capsys.readouterr().out) and "equal to the bit" in said
+    assert journal(["replay", folder, "--steps", "3"]) == 0 and "equal to the bit" in capsys.readouterr().out
+    assert journal(["replay", folder, "--steps", "12"]) == 0
+    assert "another step: not compared" in (said := capsys.readouterr().out) and "12 steps repeated;" in said
+    assert journal(["replay", folder, "--steps", "13"]) == 2
+    assert "steps is 13, but the journal has 12" in capsys.readouterr().err
+    rewritten = (tmp_path / "run/rows.jsonl").read_text().replace('"selected_step": 3', '"selected_step": 6')
+    (tmp_path / "run/rows.jsonl").write_text(rewritten)  # planted: the weights of another step
+    assert journal(["replay", folder]) == 1 and "differs from" in capsys.readouterr().out
+
+
+def test_an_old_run_is_one_that_ends_with_its_last_weights(tmp_path):
+    run(tmp_path, stop=4, select="last")
+    config = tmp_path / "run/config.toml"
+    config.write_text(config.read_text().replace('select = "last"\n', ""))
+    with pytest.raises(ValueError, match="select: 'last' there, 'best' now"):
+        train(options(tmp_path))
+    assert train(options(tmp_path, select="last"))["selected_step"] == 12
+
+
+@pytest.mark.parametrize(
+    ("losses", "best", "stopped"),
+    [
+        ([3.0, 2.0, 2.0, 1.5, 1.6, 1.5], 3, 5),  # equal is not better
+        ([3.0, None, 2.0, None, None], 2, 4),
+        ([None, None, None], 0, 2),
+        ([3.0, 2.0, 1.0, 0.5], 3, None),
+    ],
+)
+def test_what_is_best_and_when_patience_ends(losses, best, stopped, tmp_path):
+    """Patience is 2; the answer for a step does not change with what was measured after it."""
+    session = Session(options(tmp_path, patience=2, select="last"))
+    for step, loss in enumerate(losses):
+        session.record.append({"kind": "evaluation", "step": step, "dev_loss": loss})
+    assert session.selection.best()["step"] == best
+    ends = [step for step in range(len(losses)) if session.selection.stops(step)]
+    assert ends[:1] == ([] if stopped is None else [stopped])
+
+
+def test_what_cannot_be_selected_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="Did you mean 'best'"):
+        Session(options(tmp_path, select="bst"))
+    with pytest.raises(ValueError, match="patience is 0"):
+        Session(options(tmp_path, patience=0))

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def options(folder, **changed):
     given = {"steps": 6, "train": 8, "dev": 4, "test": 4, "batch": 2, "eval_every": 3, "max_tokens": 16, "lr": 3e-4}
-    return TrainOptions(**{**given, "out": str(folder), **changed})
+    return TrainOptions(**{**given, "select": "last", "out": str(folder), **changed})
 
 
 def weights(folder):

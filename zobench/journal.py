@@ -12,7 +12,9 @@ from zobench.journal_format import CHECK, Contents, Derived, JournalError, Recor
 from zobench.layout import Layout
 from zobench.rule import UpdateRule
 
-__all__ = ["Contents", "Journal", "JournalError", "Record", "describe", "differing", "read", "require_replayable"]
+__all__ = [
+    "Contents", "Journal", "JournalError", "Record", "describe", "differing", "paces", "read", "require_replayable",
+]  # fmt: skip
 
 SYNC_SECONDS = 5.0
 FREE = ("environment",)
@@ -81,8 +83,20 @@ class Journal:
 
 
 def describe(layout: Layout) -> list[list[Any]]:
-    """Return the layout for a header: name, entries, dtype of the directions, whether it decays; a row a segment."""
-    return [[s.name, s.size, str(s.dtype).removeprefix("torch."), s.decays] for s in layout.segments]
+    """Return the layout for a header, a row a segment: name, entries, dtype of the directions, whether it decays, and
+    its pace where that is not 1.
+    """
+    return [
+        [s.name, s.size, str(s.dtype).removeprefix("torch."), s.decays, *([s.pace] if s.pace != 1.0 else ())]
+        for s in layout.segments
+    ]
+
+
+def paces(header: Mapping[str, Any]) -> dict[str, float]:
+    """Return the paces that the layout of a header tells, by name."""
+    rows = header.get("layout")
+    found = [row for row in rows if isinstance(row, list) and len(row) > 4] if isinstance(rows, list) else []
+    return {str(row[0]): row[4] for row in found}
 
 
 def require_replayable(rule: UpdateRule) -> None:

@@ -15,6 +15,7 @@ class Segment:
     """One parameter: its canonical name, number of entries, and where and in which dtype its directions are drawn.
 
     `decays` says whether weight decay applies to it (not to biases and norms); `shape` is its own, where it has one.
+    Steps and weight decay are `pace` times as large in it as a step says.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Segment:
     device: torch.device = CPU
     decays: bool = True
     shape: tuple[int, ...] = ()
+    pace: float = 1.0
 
 
 @dataclass(frozen=True)

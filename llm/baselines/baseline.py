@@ -1,8 +1,9 @@
 """The contract of a baseline."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from llm.objective import Encoded, Measured, Objective
 from llm.tasks import Task
@@ -32,13 +33,17 @@ class Outcome(NamedTuple):
     columns: Mapping[str, Any] = {}
 
 
-class Baseline(Protocol):
+class Baseline(ABC):
     """A frozen dataclass whose fields are the options, and whose repr is its identity in rows."""
 
     about: ClassVar[str]
 
-    def check(self, task: Task) -> None:
+    def check(self, task: Task) -> None:  # noqa: B027 most suit every task
         """Raise ValueError, before anything is loaded, where the task does not suit the baseline."""
 
+    def check_setting(self, setting: Setting) -> None:  # noqa: B027
+        """Raise ValueError, before anything is measured or written, where model or data do not suit the baseline."""
+
+    @abstractmethod
     def measure(self, setting: Setting) -> Outcome:
         """Return what the model does on dev and test; its weights are not changed."""

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from llm.baselines.baseline import Outcome, Setting
-from llm.objective import calibration, shifted
+from llm.baselines.baseline import Baseline, Outcome, Setting
+from llm.objective import Encoded, Measured, calibration, shifted
 from llm.tasks import Task
 from zobench.naming import require_known
 
@@ -14,7 +14,7 @@ HOW = ("training", "content-free")
 
 
 @dataclass(frozen=True)
-class Calibrated:
+class Calibrated(Baseline):
     """The answer is argmax_c score_c - shift_c.
 
     how="training": the shift is fitted on the training examples, `llm.objective.calibration`: with two candidates the
@@ -46,11 +46,11 @@ class Calibrated:
 
     def measure(self, setting: Setting) -> Outcome:
         shift = self._shift(setting)
-        found = (
-            shifted(setting.objective.measure(part), shift, [row.example for row in part])
-            for part in (setting.dev, setting.test)
-        )
-        return Outcome(*found, {"shift": (shift - shift.mean()).tolist()})
+        dev, test = (self._judged(setting, part, shift) for part in (setting.dev, setting.test))
+        return Outcome(dev, test, {"shift": (shift - shift.mean()).tolist()})
+
+    def _judged(self, setting: Setting, part: list[Encoded], shift: Tensor) -> Measured:
+        return shifted(setting.objective.measure(part), shift, [row.example for row in part])
 
     def _shift(self, setting: Setting) -> Tensor:
         if self.how == "training":

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llm.baselines.baseline import Outcome, Setting
-from llm.objective import Encoded, Objective
-from llm.tasks import Example, Task
+from llm.baselines.baseline import Baseline, Outcome, Setting
+from llm.objective import Encoded, Measured, Objective
+from llm.tasks import Example
 from zobench import derive, streams
 
 BLANK_LINE = "\n\n"
 
 
 @dataclass(frozen=True)
-class InContext:
+class InContext(Baseline):
     """The prompt is `shots` demonstrations and the question, joined by blank lines (as in MeZO).
 
     A demonstration is a training example, its prompt and its right candidate, stripped. They are drawn by the seed, and
@@ -30,22 +30,26 @@ class InContext:
         if not isinstance(self.shots, int) or self.shots < 1:
             raise ValueError(f"shots is {self.shots!r}: give a number of demonstrations, 1 or more")
 
-    def check(self, task: Task) -> None:
-        """Do nothing: every task can be demonstrated."""
+    def check_setting(self, setting: Setting) -> None:
+        if setting.objective.language_model.masked:
+            raise ValueError("icl wants a model that continues texts: a masked one fills one gap")
+        if self.shots > len(setting.train):
+            raise ValueError(
+                f"icl wants {self.shots} demonstrations, but there are {len(setting.train)} training examples: raise "
+                f"--train, or give --method icl:shots={len(setting.train)}"
+            )
 
     def measure(self, setting: Setting) -> Outcome:
-        if setting.objective.language_model.masked:
-            raise ValueError("icl wants a model that continues texts; a masked one cannot read solved examples")
         solved = [demonstration(_known(row)) for row in drawn(setting.train, self.shots, setting.seed)]
         asked = [[_known(row) for row in part] for part in (setting.dev, setting.test)]
         fitting = [fitted(setting.objective, solved, [example.prompt for example in part]) for part in asked]
         counts = [count for part in fitting for count in part]
         self._tell(setting, counts)
-        found = []
+        found: list[Measured] = []
         for part, numbers in zip(asked, fitting, strict=True):
             longer = [e._replace(prompt=joined(solved, e.prompt, k)) for e, k in zip(part, numbers, strict=True)]
             found.append(setting.objective.measure(setting.objective.encode(longer)))
-        return Outcome(*found, {"shots_read": sum(counts) / len(counts), "fewest_shots_read": min(counts)})
+        return Outcome(found[0], found[1], {"shots_read": sum(counts) / len(counts), "fewest_shots_read": min(counts)})
 
     def _tell(self, setting: Setting, counts: Sequence[int]) -> None:
         """Say how many demonstrations were read, where it is not all; none at all would be zero-shot."""
@@ -60,15 +64,7 @@ class InContext:
 
 
 def drawn(train: Sequence[Encoded], shots: int, seed: int) -> list[Encoded]:
-    """Return the examples to demonstrate, drawn by the seed: fewer shots are the first of more.
-
-    Raises:
-        ValueError: there are fewer training examples.
-    """
-    if shots > len(train):
-        raise ValueError(
-            f"icl wants {shots} demonstrations, but there are {len(train)} training examples: give --train"
-        )
+    """Return the examples to demonstrate, drawn by the seed: fewer shots are the first of more."""
     order = streams.uniform(derive("demonstrations", seed), (len(train),)).argsort()
     return [train[i] for i in order[:shots].tolist()]
 

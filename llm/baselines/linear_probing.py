@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm.baselines.baseline import Outcome, Setting
+from llm.baselines.baseline import Baseline, Outcome, Setting
 from llm.logits import padded, states_at
 from llm.models import LanguageModel
 from llm.objective import Encoded, Measured, first_places, measured, parts
@@ -21,7 +21,7 @@ FOLDS, ITERATIONS, BATCH = 5, 5000, 64
 
 
 @dataclass(frozen=True)
-class LinearProbing:
+class LinearProbing(Baseline):
     """scikit-learn's LogisticRegressionCV on the last hidden state of the last prompt token, the one from which the
     model's head foretells the answer (at the mask, for masked models).
 
@@ -45,15 +45,25 @@ class LinearProbing:
                 'linear-probing needs scikit-learn: pip install -e ".[suites]", or pip install scikit-learn'
             )
 
+    def check_setting(self, setting: Setting) -> None:
+        assert setting.task.candidates is not None  # check has seen to it
+        counts = np.bincount([row.label for row in setting.train], minlength=len(setting.task.candidates))
+        if counts.min() < 2:
+            scarce = setting.task.candidates[int(counts.argmin())]
+            raise ValueError(
+                f"linear-probing wants 2 or more training examples of each candidate, but {scarce!r} has "
+                f"{counts.min()}: give more with --train"
+            )
+
     def measure(self, setting: Setting) -> Outcome:
-        _require_classes(setting)
         model = setting.objective.language_model
         states = [features(model, part) for part in (setting.train, setting.dev, setting.test)]
         fit = _fit(states[0], [row.label for row in setting.train], intercept=model.masked)
         for warning in fit.told:
             setting.note(f"linear-probing: {warning}")
-        judged = (_judged(fit.regression, x, rows, setting) for x, rows in zip(states[1:], (setting.dev, setting.test), strict=True))
-        return Outcome(*judged, {"inverse_penalty": float(np.ravel(fit.regression.C_)[0])})
+        dev = _judged(fit.regression, states[1], setting.dev, setting.objective.metric)
+        test = _judged(fit.regression, states[2], setting.test, setting.objective.metric)
+        return Outcome(dev, test, {"inverse_penalty": float(np.ravel(fit.regression.C_)[0])})
 
 
 @torch.no_grad()
@@ -77,17 +87,6 @@ class _Fit:
     told: tuple[str, ...]
 
 
-def _require_classes(setting: Setting) -> None:
-    assert setting.task.candidates is not None  # check has seen to it
-    counts = np.bincount([row.label for row in setting.train], minlength=len(setting.task.candidates))
-    if counts.min() < 2:
-        scarce = setting.task.candidates[int(counts.argmin())]
-        raise ValueError(
-            f"linear-probing wants 2 or more training examples of each candidate, but {scarce!r} has {counts.min()}: "
-            "give more with --train"
-        )
-
-
 def _fit(states: Tensor, labels: Sequence[int], intercept: bool) -> _Fit:
     from sklearn.exceptions import ConvergenceWarning  # slow to import, and optional
     from sklearn.linear_model import LogisticRegressionCV
@@ -104,11 +103,11 @@ def _fit(states: Tensor, labels: Sequence[int], intercept: bool) -> _Fit:
     return _Fit(regression, (*fewer, *((f"not converged after {ITERATIONS} iterations",) if stopped else ())))
 
 
-def _judged(regression: Any, states: Tensor, rows: Sequence[Encoded], setting: Setting) -> Measured:
+def _judged(regression: Any, states: Tensor, rows: Sequence[Encoded], metric: str) -> Measured:
     """The scores are the regression's log-odds; of two classes it gives those of the second over the first."""
     scores = torch.from_numpy(regression.decision_function(states.double().numpy()))
     scores = scores if scores.ndim == 2 else torch.stack((torch.zeros_like(scores), scores), 1)
     labels = torch.tensor([row.label for row in rows])
     loss = float(functional.cross_entropy(scores, labels))
     examples = [row.example for row in rows]
-    return measured(setting.objective.metric, loss, labels, examples, scores=scores, common=True)
+    return measured(metric, loss, labels, examples, scores=scores, common=True)

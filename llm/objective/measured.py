@@ -103,10 +103,10 @@ def parts(keys: Sequence[int], lengths: Sequence[int], batch_size: int) -> list[
 
 
 def calibration(fitted: Measured) -> Tensor:
-    """Return what to subtract from the candidates' scores, by what `fitted` (training rows) says, float64 (candidates,).
+    """Return what to subtract from the candidates' scores, by what `fitted` (training rows) says.
 
-    Two candidates: 0 and the threshold on their score difference that is most accurate on `fitted`. More: each
-    candidate's mean score (batch calibration, Zhou et al. 2023).
+    float64 (candidates,). Two candidates: 0 and the threshold on their score difference that is most accurate on
+    `fitted`. More: each candidate's mean score (batch calibration, Zhou et al. 2023).
     """
     assert fitted.scores is not None
     scores = fitted.scores.double()
@@ -125,10 +125,8 @@ def shifted(judged: Measured, shift: Tensor, examples: Sequence[Example | None] 
     """
     assert judged.scores is not None
     scores = judged.scores.double() - shift
-    loss = float(functional.cross_entropy(scores, judged.labels))
-    return measured(
-        judged.metric, loss, judged.labels, examples or [None] * len(scores), scores=scores, common=judged.common
-    )
+    loss, known = float(functional.cross_entropy(scores, judged.labels)), examples or [None] * len(scores)
+    return measured(judged.metric, loss, judged.labels, known, scores=scores, common=judged.common)
 
 
 def calibrated_accuracy(fitted: Measured, judged: Measured) -> float:

@@ -39,7 +39,7 @@ class Official:
 
     @property
     def content_free(self) -> Example | None:
-        """The prompt with every text left empty, where all examples have the same candidates; its label says nothing."""
+        """The prompt with every text left empty, if candidates are common; its label says nothing."""
         if self.candidates is None:
             return None
         empty = {k: "" if isinstance(v, str) and k != self.label else v for k, v in self.sample.items()}

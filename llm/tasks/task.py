@@ -61,8 +61,8 @@ class Task:
     `pools` reads them from a folder, or from where they usually are (None). `candidates` are the continuations that all
     examples share, None where each has its own. `objective` says what is trained: "classification" (the cross-entropy
     of the candidates' scores) or "language-model" (the log-probability of the right continuation); `metric` what is
-    reported: "accuracy", "f1" or "exact-match". `balanced` splits have equally many examples of each label. `content_free`
-    is the prompt with every field left empty, where it has fields.
+    reported: "accuracy", "f1" or "exact-match". `balanced` splits have equally many examples of each label.
+    `content_free` is the prompt with every field left empty, where it has fields.
 
     Raises:
         UnknownNameError: no such objective or metric.

@@ -97,11 +97,12 @@ class Prompt:
             ValueError: the model is masked.
         """
         _require_causal(language_model)
-        peft = peft_library()
-        config = peft.PromptTuningConfig(task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=self.tokens)
-        adapted = peft.get_peft_model(language_model.model, config)
-        real = self.init == "real"
-        return _begun(adapted, adapted.word_embeddings(drawn(language_model, self.tokens, seed)) if real else None)
+        peft, embed = peft_library(), language_model.model.get_input_embeddings()
+        config = peft.PromptTuningConfig(
+            task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=self.tokens, token_dim=embed.weight.shape[1]
+        )
+        begin = embed(drawn(language_model, self.tokens, seed)) if self.init == "real" else None
+        return _begun(peft.get_peft_model(language_model.model, config), begin)
 
 
 ADAPTERS: dict[str, Callable[..., Lora | Prefix | Prompt]] = {"lora": Lora, "prefix": Prefix, "prompt": Prompt}

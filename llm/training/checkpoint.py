@@ -28,11 +28,11 @@ class Checkpoint(NamedTuple):
     metadata: dict[str, str]
 
 
-def weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return what training changes: the parameters, tied ones once."""
+def weights(model: nn.Module, trained: bool = True) -> dict[str, Tensor]:
+    """Return the parameters that training changes, or those that it does not, tied ones once."""
     found: dict[int, tuple[str, Tensor]] = {}
     for name, p in model.named_parameters():
-        if p.requires_grad:
+        if p.requires_grad is trained:
             found.setdefault(p.data_ptr(), (name, p.detach()))
     return dict(found.values())
 

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
+from llm.training.minibatch import shares
 from zobench.journal import Record
 from zobench.rule import Schedule
 
@@ -15,14 +17,27 @@ FIRST_ORDER: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.opt
 class FirstOrder:
     """Takes backpropagated steps on a model; needs gradients, and for AdamW two moments, beside the weights.
 
-    Scalars do not rebuild such steps: an interrupted run continues from materialised checkpoints alone.
+    `paces` name tensors whose rate is so many times that of the others. Scalars do not rebuild such steps: an
+    interrupted run continues from materialised checkpoints alone.
     """
 
-    def __init__(self, model: nn.Module, name: str, rate: Schedule, weight_decay: float) -> None:
-        decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-        kept = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": kept, "weight_decay": 0.0}]
-        self.optimiser = FIRST_ORDER[name](groups, lr=rate(0))
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        rate: Schedule,
+        weight_decay: float,
+        paces: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        groups: dict[tuple[float, bool], list[Tensor]] = {(1.0, True): [], (1.0, False): []}
+        for each, p in model.named_parameters():
+            if p.requires_grad:
+                groups.setdefault((paces.get(each, 1.0), p.ndim >= 2), []).append(p)
+        parts = [
+            {"params": tensors, "weight_decay": weight_decay if decays else 0.0, "pace": pace}
+            for (pace, decays), tensors in groups.items()
+        ]
+        self.optimiser = FIRST_ORDER[name](parts, lr=rate(0))
         self.rate, self.identity = rate, f"{name}()"
         self.steps = self.forward_passes = self.backward_passes = 0
         self.watched, self.realised = False, None
@@ -31,20 +46,29 @@ class FirstOrder:
         """Take one step and return its record; it is skipped where the loss or the gradient is not finite."""
         lr, step = self.rate(self.steps), self.steps
         for group in self.optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["pace"]
         self.optimiser.zero_grad(set_to_none=True)
-        loss = losses().mean()
+        loss = self._backward(losses)
         self.forward_passes += 1
         self.steps += 1
-        reason = "" if math.isfinite(loss.item()) else f"loss {loss.item()}: lower --lr"
+        reason = "" if math.isfinite(loss) else f"loss {loss}: lower --lr"
         if not reason:
-            loss.backward()
             self.backward_passes += 1
             reason = "" if self._finite_gradient() else "the gradient is not finite: lower --lr, or use a wider dtype"
         if reason:
-            return Record(step, key, lr=lr, loss=loss.item(), skipped=True, extra={"reason": reason})
+            return Record(step, key, lr=lr, loss=loss, skipped=True, extra={"reason": reason})
         self.optimiser.step()
-        return Record(step, key, lr=lr, loss=loss.item())
+        return Record(step, key, lr=lr, loss=loss)
+
+    def _backward(self, losses: Callable[[], Tensor]) -> float:
+        """The mean loss, whose gradient is added up a part of the minibatch at a time, until one is not finite."""
+        total = 0.0
+        for share, mean in shares(losses):
+            total += share * mean.item()
+            if not math.isfinite(total):
+                break
+            (share * mean).backward()
+        return total
 
     def settle(self) -> None:
         """Do nothing: no step is owed."""

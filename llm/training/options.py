@@ -1,10 +1,13 @@
 """The options of a training run."""
 
+import math
 from dataclasses import dataclass
 
 from llm import baselines, objective, presets, tasks
 from llm.training import adapters
+from llm.training.first_order import FIRST_ORDER
 from llm.training.selection import SELECT
+from llm.training.trained import RATES, TRAINED, parse_rates
 from llm.training.trainer import check_method
 from llm.training.zeroth_order import ENGINES
 from zobench.naming import require_known
@@ -23,15 +26,20 @@ class TrainOptions:
     task: str = option("spam", tasks.HELP)
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     objective: str = option("task", f"what is minimised: {objective.HELP}")
-    method: str = option("mezo", "name:option=value...: mezo, kerzoo, sgd, adamw, zero-shot, icl, ... (llm list)")
+    method: str = option("mezo", "name:option=value...: mezo, forward-gradient, adamw, icl, ... (llm list)")
     adapter: str | None = option(None, f"what is trained in place of the weights: {adapters.HELP}")
+    trained: tuple[str, ...] = option((), TRAINED)
     steps: int = option(500, "optimisation steps")
     lr: float = option(1e-4, "learning rate")
+    rates: tuple[str, ...] = option((), RATES)
     epsilon: float | str = option(1e-3, "displacement of the zeroth-order methods, or auto")
     schedule: str = option("constant", "constant, linear or cosine")
     warmup: int = option(0, "steps of linear warm-up")
     weight_decay: float = option(0.0, "decoupled weight decay, not on biases and norms")
+    gradient_checkpointing: bool = option(False, "of sgd and adamw: layers are read again, not kept")
+    clip: float | None = option(None, "bound on the projected gradient of each direction of a zeroth-order step")
     batch: int = option(16, "examples a step")
+    micro_batch: int | None = option(None, "examples through the model at once, which bounds memory; without it all")
     train: int | None = option(None, "training examples; without it the task's usual number")
     dev: int | None = option(None, "development examples; without it the task's usual number")
     test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
@@ -39,6 +47,8 @@ class TrainOptions:
     bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
     eval_every: int = option(50, "steps between evaluations on dev")
     baselines: bool = option(True, "measure the untouched model on all splits first")
+    also: tuple[str, ...] = option((), "further sets measured at every evaluation: TASK or TASK@FOLDER, with commas")
+    also_examples: int = option(200, "test examples of each of these at most")
     select: str = option("best", "weights tested and saved: best (of the lowest dev loss, MeZO's protocol) or last")
     patience: int | None = option(None, "evaluations without a better dev loss after which to stop; without it never")
     seed: int = option(0, "names the split, the minibatches and the directions")
@@ -65,12 +75,13 @@ def check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
     check_method(options.method)
     adapters.check(options.adapter)
+    parse_rates(options.rates)
+    if options.gradient_checkpointing and options.method not in FIRST_ORDER and not baselines.known(options.method):
+        raise ValueError(f"{options.method} has no backward pass: leave --gradient-checkpointing out")
     require_known(options.engine, ("auto", *ENGINES), "engine")
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")
-    require_known(options.select, SELECT, "selection")
-    if options.patience is not None and options.patience < 1:
-        raise ValueError(f"patience is {options.patience}: give 1 or more evaluations, or leave it away")
+    _check_loop(options)
     if options.steps < 1 or options.batch < 1 or options.eval_every < 1:
         raise ValueError(
             f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"
@@ -86,3 +97,19 @@ def check(options: TrainOptions) -> None:
         raise ValueError(f"steps is {options.steps}: a journal counts to {MOST_STEPS}")
     if options.train is not None and options.batch > options.train and not baselines.known(options.method):
         raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")
+
+
+def _check_loop(options: TrainOptions) -> None:
+    require_known(options.select, SELECT, "selection")
+    if options.also_examples < 1:
+        raise ValueError(f"also_examples is {options.also_examples}: give 1 or more")
+    if options.micro_batch is not None and options.micro_batch < 1:
+        raise ValueError(f"micro_batch is {options.micro_batch}: give 1 or more examples, or leave it away")
+    if options.clip is not None and not 0 < options.clip < math.inf:
+        raise ValueError(f"clip is {options.clip}: give a positive number, or leave it away")
+    if options.clip is not None and options.method in FIRST_ORDER:
+        raise ValueError(
+            f"clip is {options.clip}, but {options.method} has no projected gradients to clip: leave --clip away"
+        )
+    if options.patience is not None and options.patience < 1:
+        raise ValueError(f"patience is {options.patience}: give 1 or more evaluations, or leave it away")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llm.training.session import Session
 
 JOURNAL, CHECKPOINTS = "journal.bin", "checkpoints"
+OPTIONAL = ("micro_batch", "clip")
+"""Options that change the bits of steps, in headers only where given: those of before have neither."""
 ENVIRONMENT = ("zobench", "python", "torch", "commit", "cpu", "gpu")
 
 
@@ -162,7 +164,7 @@ def _identity(about: dict[str, Any]) -> dict[str, str]:
 
 def header(session: "Session") -> dict[str, Any]:
     """Return what a journal says of its run: what must be equal for its records to be repeated, and where it ran."""
-    options, trainer = session.options, session.trainer
+    options, trainer, model = session.options, session.trainer, session.language_model.model
     found = environment()
     about = {
         "estimator": trainer.identity,
@@ -175,21 +177,30 @@ def header(session: "Session") -> dict[str, Any]:
         "model": options.model,
         "dtype": options.dtype,
         "device": options.device,
-        "weights": fingerprint(session.language_model.model),
+        "weights": fingerprint(model),
         "data": data_fingerprint(session),
         "keys": {name: list(names) for name, names in session.keys.items()},
         "environment": {name: found[name] for name in ENVIRONMENT},
     }
     if options.adapter:
-        about["adapter"] = {"name": options.adapter, "seed": options.seed, "base": session.frozen}
+        about["adapter"] = {"name": options.adapter, "seed": options.seed}
+    if options.trained:
+        about["trained"] = list(options.trained)
+    if options.rates:
+        about["rates"] = list(options.rates)
+    if any(not p.requires_grad for p in model.parameters()):
+        about["frozen"] = fingerprint(model, trained=False)
+    about |= {name: value for name in OPTIONAL if (value := getattr(options, name)) is not None}
     return about | ({"layout": describe(trainer.space.layout)} if isinstance(trainer, ZerothOrder) else {})
 
 
 @torch.no_grad()
-def fingerprint(model: nn.Module) -> str:
-    """Return 128 bits of BLAKE2b over names, shapes, dtypes and bytes of what training changes."""
+def fingerprint(model: nn.Module, trained: bool = True) -> str:
+    """Return 128 bits of BLAKE2b over names, shapes, dtypes and bytes of what training changes, or of what it does
+    not.
+    """
     digest = blake2b(digest_size=16)
-    for name, tensor in checkpoint.weights(model).items():
+    for name, tensor in checkpoint.weights(model, trained).items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
         digest.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -42,7 +42,7 @@ def measure(space: ModuleSpace, before: dict[str, Tensor], gradient: Combination
     """
     after = sample(space)
     blocks = [block for block in space.layout.blocks if block.index == 0]
-    meant = {b.segment.name: -shrink * b.segment.decays * before[b.segment.name] for b in blocks}
+    meant = {b.segment.name: -shrink * b.segment.pace * b.segment.decays * before[b.segment.name] for b in blocks}
     for law, key, coefficients in gradient.terms:
         for i, coefficient in enumerate(coefficients.tolist()):
             draw = law.direction(key, i, space.layout, ())
@@ -50,7 +50,8 @@ def measure(space: ModuleSpace, before: dict[str, Tensor], gradient: Combination
                 u = draw(block)
                 if u is not None:
                     part = u.view(-1)[: len(before[block.segment.name])].double().cpu()
-                    meant[block.segment.name].add_(part, alpha=-lr * coefficient / law.unit(space.layout.dim))
+                    amount = -lr * block.segment.pace * coefficient / law.unit(space.layout.dim)
+                    meant[block.segment.name].add_(part, alpha=amount)
     return _compare(blocks, before, after, meant)
 
 

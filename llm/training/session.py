@@ -13,20 +13,22 @@ from tqdm import tqdm
 from llm import baselines, models, objective, tasks
 from llm.baselines import Baseline
 from llm.objective import Encoded
-from llm.training import untrained
+from llm.training import also, trained, untrained
 from llm.training.adapters import adapt
+from llm.training.clipping import clipped
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
 from llm.training.first_order import FIRST_ORDER
 from llm.training.memory import PeakMemory
+from llm.training.minibatch import Minibatch
 from llm.training.options import TrainOptions, check
-from llm.training.past import Past, fingerprint
+from llm.training.past import Past
 from llm.training.realised import Realised
 from llm.training.record import open_record, require_rows, tell
 from llm.training.selection import Selection, discard
 from llm.training.signals import interruptible
 from llm.training.touched import touched_rows
-from llm.training.trainer import make_trainer
+from llm.training.trainer import make_trainer, needs_gradient
 from llm.training.untrained import Untrained
 from zobench import derive, streams
 from zobench.journal import Record
@@ -51,6 +53,7 @@ class Session:
 
     def __init__(self, options: TrainOptions) -> None:
         check(options)
+        unused, options = untrained.ignored(options), untrained.without_unread(options)
         self.task = tasks.find(options.task)
         if baselines.known(options.method):
             baselines.parse(options.method).check(self.task)
@@ -58,23 +61,28 @@ class Session:
         split = split_of(options)
         self.options = options = sized(options, split)
         check(options)
+        sets = also.read(options)
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
-        self.frozen = fingerprint(self.language_model.model) if options.adapter else None
         self.language_model = adapt(self.language_model, options.adapter, options.seed)
+        trained.select(self.language_model.model, options.trained)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
-        if options.method in FIRST_ORDER and not self.objective.differentiable:
+        self.also = also.Also(self, sets, self.language_model)
+        if needs_gradient(options.method) and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
         self.data = self._encoded(split)
         self.trainer = make_trainer(options, self.language_model, self._touched if options.rows == "touched" else None)
         if options.rows == "touched" and options.method not in FIRST_ORDER:
             self._touched(0)  # whether the objective allows it
-        self.start_loss = require_reproducible(lambda: self.objective.losses(self.minibatch(0)))
+        self.start_loss = require_reproducible(self._losses(0))
         if not math.isfinite(self.start_loss):
             raise ValueError(
                 f"the loss is {self.start_loss} before the first step: check --dtype (now {options.dtype})"
             )
-        self.notes = [*split.notes, *filter(None, (untrained.ignored(options),))]
+        if isinstance(self.trainer, Untrained):
+            self.trainer.baseline.check_setting(untrained.setting(self))
+        part = trained.told(self.language_model.model) if options.adapter or options.trained else None
+        self.notes = [*split.notes, *(note for one in sets for note in one.notes), *filter(None, (unused, part))]
         if not options.dry_run:
             self._open(self.notes)
 
@@ -90,7 +98,7 @@ class Session:
         self.note(notes)
         self.watch = Watch(self.start_loss, options.max_skipped, options.diverged_at, options.diverged_window)
         self.past = Past(self)
-        self.seconds = 0.0
+        self.seconds, self.clipped = 0.0, 0
         require_rows(self.record)
         self.selection = Selection(self)
         known = [row["peak_mb"] for row in self.record.find(kind="evaluation") if row.get("peak_mb") is not None]
@@ -114,6 +122,9 @@ class Session:
         """Return the examples of a step: drawn by the seed and the step, the same for every method."""
         order = streams.uniform(derive(*self.keys["minibatch"], step), (len(self.data.train),)).argsort()
         return [self.data.train[i] for i in order[: self.options.batch].tolist()]
+
+    def _losses(self, step: int) -> Minibatch:
+        return Minibatch(self.objective, self.minibatch(step), self.options.micro_batch)
 
     def _touched(self, step: int) -> dict[str, list[int]]:
         return touched_rows(self.objective, self.minibatch(step))
@@ -163,11 +174,11 @@ class Session:
 
     def _step(self, step: int, bar: Any) -> None:
         try:
-            batch = self.minibatch(step)
+            losses = self._losses(step)
             self.trainer.watched = step % self.options.eval_every == 0
             began = time.perf_counter()
             with self.peak:
-                record = self.trainer.step(derive(*self.keys["key"], step), lambda: self.objective.losses(batch))
+                record = self.trainer.step(derive(*self.keys["key"], step), losses)
             seconds = time.perf_counter() - began
             record = record._replace(minibatch=derive(*self.keys["minibatch"], step), seconds=seconds)
             self.past.append(record)
@@ -188,6 +199,8 @@ class Session:
                 f"intended and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"
             )
         self.seconds += record.seconds
+        if self.options.clip is not None:
+            self.clipped += clipped(record.coefficients, self.options.clip)
         self.watch.see(record)
         if not record.skipped:
             self.evaluations.see(record.step, record.loss)
@@ -249,6 +262,7 @@ class Session:
             "backward_passes": self.trainer.backward_passes,
             "seconds": self.seconds,
             "peak_mb": self.peak.mb,
+            **({} if self.options.clip is None else {"clipped": self.clipped}),
         }
 
 

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 
 from llm import baselines
 from llm.models import LanguageModel
+from llm.training import trained
 from llm.training.first_order import FIRST_ORDER, FirstOrder
+from llm.training.recompute import recompute_layers
 from llm.training.untrained import Untrained
 from llm.training.zeroth_order import ZerothOrder, rounded
-from zobench import methods, schedule
+from zobench import ForwardGradient, methods, schedule
 from zobench.naming import require_known
 
 if TYPE_CHECKING:
@@ -31,6 +33,13 @@ def check_method(text: str) -> None:
         raise ValueError(f"method {text!r}: {name} has no options of its own")
 
 
+def needs_gradient(method: str) -> bool:
+    """Return whether the method differentiates the loss, backward or forward."""
+    if method in FIRST_ORDER or baselines.known(method):
+        return method in FIRST_ORDER
+    return isinstance(methods.parse(method), ForwardGradient)
+
+
 def make_trainer(
     options: "TrainOptions", language_model: LanguageModel, touched: Callable[[int], dict[str, list[int]]] | None = None
 ) -> Trainer:
@@ -41,10 +50,13 @@ def make_trainer(
     """
     if baselines.known(options.method):
         return Untrained(baselines.parse(options.method))
+    paces = trained.paces(language_model.model, options.rates, options.lr)
     rate = schedule(options.schedule, options.lr, options.steps, options.warmup)
     if options.method in FIRST_ORDER:
-        return FirstOrder(language_model.model, options.method, rate, options.weight_decay)
+        if options.gradient_checkpointing:
+            recompute_layers(language_model.model)
+        return FirstOrder(language_model.model, options.method, rate, options.weight_decay, paces)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
     engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
-    how = rounded(options.rounding, options.dtype)
-    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how, touched)
+    how = (*rounded(options.rounding, options.dtype), touched, options.clip, paces)
+    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how)

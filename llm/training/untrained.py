@@ -1,6 +1,6 @@
 """A run without steps: a baseline is measured, and its row is that of any other run."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING
 
 from llm import baselines
@@ -18,7 +18,7 @@ READ = frozenset(
         *("device", "dtype", "trust_remote_code", "provenance", "out", "resume", "preset", "dry_run"),
     }
 )
-UNTOLD = frozenset({"save", "journal"})  # there is nothing to save
+UNTOLD = frozenset({"save", "journal", "baselines"})  # nothing to save, nothing to compare with
 
 
 class Untrained:
@@ -39,6 +39,12 @@ def unread(options: "TrainOptions") -> list[str]:
     return [f.name for f in fields(options) if f.name not in READ] if baselines.known(options.method) else []
 
 
+def without_unread(options: "TrainOptions") -> "TrainOptions":
+    """Return the options with those that are not read at their defaults: no adapter, no weights in another dtype."""
+    usual = {f.name: f.default for f in fields(options) if f.name in unread(options)}
+    return replace(options, **usual)
+
+
 def ignored(options: "TrainOptions") -> str:
     """Return what to tell of options that were given and are not read, or nothing."""
     values = asdict(options)
@@ -47,32 +53,28 @@ def ignored(options: "TrainOptions") -> str:
     return f"{options.method} takes no step: {names} not used" if names else ""
 
 
-def measure(session: "Session", baseline: Baseline) -> Row:
-    """Measure a baseline, keep its final row and return it. All it costs counts, the evaluation of dev too."""
-    setting = Setting(
+def setting(session: "Session") -> Setting:
+    """Return what a session gives a baseline to work with."""
+    data = session.data
+    return Setting(
         session.task,
         session.objective,
-        session.data.train,
-        session.data.dev,
-        session.data.test,
+        data.train,
+        data.dev,
+        data.test,
         session.options.seed,
         lambda note: session.note([note]),
     )
+
+
+def measure(session: "Session", baseline: Baseline) -> Row:
+    """Measure a baseline, keep its final row and return it. All it costs counts, the evaluation of dev too."""
     with Meter(session.language_model) as meter:
-        dev, test, columns = baseline.measure(setting)
-    row: Row = {"dev_loss": dev.loss, "dev_accuracy": dev.accuracy, "test_loss": test.loss}
-    row |= {
-        "test_accuracy": test.accuracy,
-        "test_examples": len(setting.test),
-        **dev.named("dev"),
-        **test.named("test"),
-    }
-    row |= {
-        "best_step": 0,
-        "status": session.status(test.loss),
-        "weights": session.language_model.weights,
-        "skipped": 0,
-    }
+        dev, test, columns = baseline.measure(setting(session))
+    row: Row = {"dev_loss": dev.loss, "dev_accuracy": dev.accuracy, **dev.named("dev")}
+    row |= {"test_loss": test.loss, "test_accuracy": test.accuracy, **test.named("test")}
+    row |= {"test_examples": len(session.data.test), "best_step": 0, "status": session.status(test.loss)}
+    row |= {"weights": session.language_model.weights, "skipped": 0}
     about = {**session.names(), **meter.row, "backward_passes": 0, **columns}
     session.record.append({"kind": "final", "step": 0, **about, **row})
     print(f"{session.options.method}: dev {test.metric} {dev.accuracy:.1%}, test {test.accuracy:.1%}")

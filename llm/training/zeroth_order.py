@@ -3,19 +3,21 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from llm.models import DTYPES
+from llm.training.clipping import clip
 from llm.training.realised import Realised, measure, sample
 from zobench import SGD, AutoEpsilon, Combination, Estimator, InForwardSpace, ModuleSpace
 from zobench.auto import Choice
 from zobench.estimator import Told
 from zobench.journal import Record
 from zobench.naming import require_known
-from zobench.plan import Plan
+from zobench.plan import LOSSES, Plan
 from zobench.rule import Schedule
 from zobench.space import require_resolved
 
@@ -51,24 +53,27 @@ def rounded(rounding: str, dtype: str) -> tuple[str, torch.dtype | None]:
     return ("nearest", DTYPES[dtype]) if rounding == "master" else (rounding, None)
 
 
-def make_space(model: nn.Module, engine: str, rounding: str, reads: torch.dtype | None) -> ModuleSpace:
+def make_space(
+    model: nn.Module, engine: str, rounding: str, reads: torch.dtype | None, paces: Mapping[str, float]
+) -> ModuleSpace:
     """Return the space of an engine.
 
     Raises:
         ValueError: the plain engine is to round at random, or to hold the weights in another dtype than is read.
     """
     if engine != "plain":
-        return ENGINES[engine](model, rounding=rounding, reads=reads)
+        return ENGINES[engine](model, rounding=rounding, reads=reads, paces=paces)
     if rounding != "nearest" or reads is not None:
         raise ValueError("the plain engine walks over the weights and rounds to the nearest: give --engine in-forward")
-    return ModuleSpace(model)
+    return ModuleSpace(model, paces)
 
 
 class ZerothOrder:
     """Takes steps on a model in place, and repeats those that a journal recorded.
 
     While `watched`, `realised` says what rounding left of the last step. `touched` gives the rows that the minibatch of
-    a step reads: directions then live on these alone. A step may be owed: `settle` before the model is used elsewhere.
+    a step reads: directions then live on these alone. `most` bounds projected gradients, see `clip`; `paces` are those
+    of the space. A step may be owed: `settle` before the model is used elsewhere.
 
     Raises:
         UnknownNameError: no such engine or rounding.
@@ -85,12 +90,13 @@ class ZerothOrder:
         rounding: str = "nearest",
         reads: torch.dtype | None = None,
         touched: Callable[[int], Mapping[str, Sequence[int]]] | None = None,
+        most: float | None = None,
+        paces: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.engine = chosen_engine(engine, model)
-        self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads)
-        self.touched = touched
-        if not isinstance(estimator, AutoEpsilon):
-            require_resolved(self.space, estimator.epsilon)
+        self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads, paces)
+        self.touched, self.most, self._fastest = touched, most, max((1.0, *paces.values()))
+        require_resolved(self.space, estimator.displaced_by)
         self.rule = SGD(rate, weight_decay)
         self._room = min(torch.finfo(p.dtype).max for p in model.parameters() if p.requires_grad) / 16
         self.memory, self.state = self.rule.init(self.space), estimator.init()
@@ -119,6 +125,7 @@ class ZerothOrder:
         if isinstance(told, FloatingPointError):
             return self._skip(key, lr, told, math.nan, {"rounds": probed})
         self.state = told.state
+        told = told if self.most is None else clip(told, self.most)
         seen, extra = told.info["losses"], {"choice": told.info["choice"]} if probed else None
         try:
             self._require_finite(seen, told, lr)
@@ -164,6 +171,7 @@ class ZerothOrder:
         """Raise FloatingPointError where a step would put something into the weights that is no number."""
         if not bool(seen.isfinite().all()):
             raise FloatingPointError(f"losses {seen.flatten().tolist()[:8]}: lower --lr or --epsilon")
+        lr *= self._fastest
         largest = float(told.info["coefficients"].abs().max()) * lr
         if lr * self.rule.weight_decay > 1:
             raise FloatingPointError(
@@ -228,7 +236,8 @@ class ZerothOrder:
 
     def _walk(self, record: Record, plan: Plan, walk: bool) -> Tensor:
         self.forward_passes += plan.queries
-        return self.space.losses(lambda: 0.0, plan) if walk else torch.zeros_like(plan.offsets)
+        walks = walk and plan.asks == LOSSES
+        return self.space.losses(lambda: 0.0, plan) if walks else torch.zeros_like(plan.offsets)
 
     def _probed(self, key: int, rounds: Sequence[Sequence[float]], walk: bool) -> None:
         """Walk to the points of a recorded probe."""

@@ -1,5 +1,6 @@
 """ModuleSpace: the parameters of a torch module, displaced in place."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -8,11 +9,13 @@ from torch import Tensor, nn
 
 from zobench.combination import Combination
 from zobench.law import Direction, Law
-from zobench.plan import Plan
+from zobench.naming import require_known
+from zobench.plan import SLOPE, Plan
 from zobench.space.motion import Motion, motion
+from zobench.space.slope import dual, dual_numbers, value_and_slope
 from zobench.space.space import Space, require_finite
-from zobench.space.support import Rows, Support
-from zobench.space.sweep import Drawn, Sweep, Update, run
+from zobench.space.support import NO_PACES, Rows, Support
+from zobench.space.sweep import Change, Drawn, Moved, Sweep, run
 
 Line = tuple[Law, int, int]
 Displacement = dict[Line, float]
@@ -22,23 +25,26 @@ TORN = "a sweep was interrupted, so that part of the parameters are displaced: l
 
 
 class ModuleSpace(Space):
-    """The trainable parameters of a module, moved in place and never copied.
+    """The trainable parameters x of a module, moved in place (x <- x + a u) and never copied.
 
     A two-point step takes three sweeps over them: to the first point, to the second, and back fused with the update.
     Losses leave the module at the last point; step_ or settle_ brings it back, and so does any exception of the loss.
     Tied weights are one segment, frozen ones none. f() returns the scalar loss of the module as it stands, or
-    per-example losses, which are averaged in float32 or better.
+    per-example losses, which are averaged in float32 or better. `paces` names parameters whose steps and weight decay
+    are so many times as large as those of the others: x <- (1 - p shrink) x + p scale u.
 
     Raises:
-        ValueError: no trainable parameter, or one that is not contiguous.
+        ValueError: no trainable parameter, or one that is not contiguous; a pace that is not positive, or of no
+            trainable parameter (tied ones have their first name).
     """
 
     reads: torch.dtype | None = None
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, paces: Mapping[str, float] = NO_PACES) -> None:
         self.module = module
         self._parameters = _trainable(module)
-        self._support = Support.whole(self._parameters)
+        _require_paces(paces, self._parameters)
+        self._whole = self._support = Support.whole(self._parameters, paces)
         self.layout = self._support.layout
         self._displacement: Displacement = {}
         self._directions: dict[Line, Direction] = {}
@@ -58,16 +64,17 @@ class ModuleSpace(Space):
             ValueError: a name is no trainable matrix, or a row is out of range.
         """
         self._undisplace()
-        self._support = Support.whole(self._parameters).restricted(rows)
+        self._support = self._whole.restricted(rows)
         self.layout = self._support.layout
         self._directions, self._bound = {}, {}
 
     def losses(self, f: Callable[[], Any], plan: Plan) -> Tensor:
-        """Return the losses of the plan's points, float64 (n, m), and leave the module at the last of them.
+        """Return the plan's answers, float64 (n, m), and leave the module at the last of its points.
 
         Raises:
             ValueError: the plan is batched, or f is not reproducible: it is called twice more before the first plan
                 that meets the module in training mode. In evaluation mode call `require_reproducible` once yourself.
+                Or the slope is asked for of an f that torch does not differentiate forward.
             RuntimeError: a sweep was interrupted before; the parameters are torn.
         """
         if plan.batch:
@@ -75,7 +82,7 @@ class ModuleSpace(Space):
         try:
             self._require_trusted(f)
             self._bind((plan.law, plan.key))
-            return self._visit(f, plan)
+            return self._slopes(f, plan) if plan.asks == SLOPE else self._visit(f, plan)
         except BaseException:
             if not self._torn:
                 self.settle_()
@@ -93,6 +100,31 @@ class ModuleSpace(Space):
             losses[i, apart] = torch.tensor(self._look(f, points), dtype=torch.float64)
         return losses
 
+    def _slopes(self, f: Callable[[], Any], plan: Plan) -> Tensor:
+        """Loss and slope of each line; the module stays where it is."""
+        self.settle_()
+        unit = plan.law.unit(self.layout.dim)
+        found = []
+        for i in range(plan.offsets.shape[-2]):
+            line = (plan.law, plan.key, i)
+            self._directions = {line: self._direction(line)}
+            found.append(self._slope(f, Drawn(self._directions[line], (unit,))))
+        return torch.tensor(found, dtype=torch.float64)
+
+    def _slope(self, f: Callable[[], Any], line: Drawn) -> list[float]:
+        """Loss and slope, every parameter carrying its part of the direction as a tangent."""
+        tangents = self._support.tangents(list(self._parameters), line)
+        with dual_numbers():
+            for name, p in self._sharing():
+                p.copy_(dual(p.detach(), tangents[name].view_as(p)))  # which writes its own values
+            return loss_and_slope(f)
+
+    def _sharing(self) -> list[tuple[str, nn.Parameter]]:
+        """Every parameter of the module whose memory is that of a segment, with the segment's name."""
+        names = {(p.data_ptr(), p.numel()): name for name, p in self._parameters.items()}
+        owned = ((names.get((p.data_ptr(), p.numel())), p) for p in self.module.parameters())
+        return [(name, p) for name, p in owned if name is not None]
+
     def _look(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
         """The losses of points of one line, one after the other."""
         found = []
@@ -102,7 +134,9 @@ class ModuleSpace(Space):
         return found
 
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
-        """Replace the parameters by (1 - shrink) x + scale * combination, in the sweep that also restores them."""
+        """Replace the parameters by (1 - p shrink) x + p scale * combination, p their paces, in the sweep that also
+        restores them.
+        """
         self._move_to({}, self._moved(combination, scale), shrink)
 
     def motion(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> Motion:
@@ -110,8 +144,7 @@ class ModuleSpace(Space):
         one sweep, no loss.
         """
         self.settle_()
-        update = self._update(self._moved(combination, scale), shrink)
-        return motion(self._support, update)
+        return motion(self._support, self._change(self._moved(combination, scale), shrink))
 
     def _moved(self, combination: Combination, scale: float) -> Displacement:
         try:
@@ -127,9 +160,10 @@ class ModuleSpace(Space):
                 total[line] = total.get(line, 0.0) + coefficient
         return {line: scale * amount / line[0].unit(self.layout.dim) for line, amount in total.items()}
 
-    def _update(self, moved: Displacement, shrink: float) -> Update:
-        lines = [Drawn(self._direction(line), (amount,)) for line, amount in moved.items() if amount]
-        return Update(1.0 - shrink, lines)
+    def _change(self, step: Displacement, shrink: float) -> Change:
+        return Change(
+            shrink, [Moved(self._direction(line), 0.0, 0.0, amount) for line, amount in step.items() if amount]
+        )
 
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
@@ -190,50 +224,46 @@ class ModuleSpace(Space):
 
     def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
         back = {line: -amount for line, amount in self._displacement.items()}
-        forth = dict(target)
-        for line, amount in (update or {}).items():
-            forth[line] = forth.get(line, 0.0) + amount
         if self._torn:
             raise RuntimeError(TORN)
-        self._sweep(back, forth, shrink)
+        self._sweep(back, target, update or {}, shrink)
         self._displacement, self._torn = target, False
 
     def _sweep(
-        self, back: Displacement, forth: Displacement, shrink: float, names: Iterable[str] | None = None
+        self,
+        back: Displacement,
+        forth: Displacement,
+        step: Displacement,
+        shrink: float,
+        names: Iterable[str] | None = None,
     ) -> None:
-        """Replace x by keep * (x + back) + forth in one pass over these parameters or all, drawing each block once."""
-        keep = 1.0 - shrink
-        lines = [line for line in back | forth if back.get(line, 0.0) + forth.get(line, 0.0) or shrink]
+        """Replace x by keep * (x + back) + forth + pace * step in one pass over these parameters or all, drawing each
+        block once.
+        """
+        amounts = {
+            line: (back.get(line, 0.0), forth.get(line, 0.0), step.get(line, 0.0)) for line in back | forth | step
+        }
+        lines = [line for line, sizes in amounts.items() if sum(sizes) or shrink or line in step]
         if not lines and not shrink:
             return
         self.sweeps += 1
         self._directions = {line: self._direction(line) for line in lines}
-        amounts = [(back.get(line, 0.0), forth.get(line, 0.0)) for line in lines]
-
-        def update(decays: bool) -> Update:
-            kept = keep if decays else 1.0
-            pairs = zip(self._directions.values(), amounts, strict=True)
-            return Update(keep, [Drawn(draw, (kept * owed + moved,)) for draw, (owed, moved) in pairs])
-
+        change = Change(shrink, [Moved(self._directions[line], *amounts[line]) for line in lines])
         self._torn = True  # until the sweep is whole and noted
-        self._write(
-            self._parameters if names is None else names,
-            self._support,
-            {decays: update(decays) for decays in (True, False)},
-        )
+        self._write(self._parameters if names is None else names, self._support, change)
 
     @torch.no_grad()
-    def _write(self, names: Iterable[str], support: Support, updates: Mapping[bool, Update]) -> None:
-        """Update these parameters, by updates[whether they decay]."""
+    def _write(self, names: Iterable[str], support: Support, change: Change) -> None:
+        """Change these parameters."""
         entries = {name: support.entries(name, self._parameters[name].detach()) for name in names}
         cut = support.layout.blocks_of
-        run([Sweep(cut[name], entries[name], updates[cut[name][0].segment.decays]) for name in entries])
+        updates = {name: change.of(cut[name][0].segment) for name in entries}
+        run([Sweep(cut[name], entries[name], updates[name]) for name in entries])
         for name in entries.keys() & support.rows.keys():
             parameter = self._parameters[name].detach()
-            decay = updates[cut[name][0].segment.decays]._replace(lines=())
-            if decay.keeps(cut[name][0]) != 1.0:
-                whole = Support.whole({name: self._parameters[name]}).layout.blocks
-                run([Sweep(whole, parameter.view(-1), decay)])
+            decay = updates[name]._replace(lines=())
+            if decay.keep != 1.0:
+                run([Sweep(self._whole.layout.blocks_of[name], parameter.view(-1), decay)])
             parameter[support.rows[name]] = entries[name].view(-1, parameter.shape[1])
 
     def _direction(self, line: Line) -> Direction:
@@ -260,14 +290,24 @@ def evaluate(f: Callable[[], Any]) -> float:
     """Return f() as a number: a tensor is averaged in float32 or better, without a graph."""
     torch.clear_autocast_cache()  # under autocast f would go on reading weights as they were cast before they moved
     with torch.no_grad():
-        value = f()
-        if isinstance(value, Tensor):
-            return float((value if value.dtype == torch.float64 else value.float()).mean())
-        return float(value)
+        return float(_mean(f()))
+
+
+def _mean(value: Any) -> Any:
+    """A number as it is; a tensor's mean, in float32 or better."""
+    if isinstance(value, Tensor):
+        return (value if value.dtype == torch.float64 else value.float()).mean()
+    return value
+
+
+def loss_and_slope(f: Callable[[], Any]) -> list[float]:
+    """Return f() and its tangent as numbers, a tensor averaged in float32 or better; call it under `dual_numbers`."""
+    torch.clear_autocast_cache()
+    return [float(part) for part in value_and_slope(lambda: _mean(f()))]
 
 
 def require_reproducible(f: Callable[[], Any]) -> float:
-    """Call f twice and return its value, if both agree to a relative 1e-5.
+    """Call f twice and return its value, if both agree: |f_1 - f_2| <= 1e-5 max(|f_1|, |f_2|). Cost: 2 losses.
 
     Raises:
         ValueError: they differ, so that a difference of losses would measure the closure's own randomness.
@@ -279,6 +319,13 @@ def require_reproducible(f: Callable[[], Any]) -> float:
             "model.eval()), or a minibatch drawn inside the closure (draw it outside, once a step)"
         )
     return first
+
+
+def _require_paces(paces: Mapping[str, float], parameters: Mapping[str, nn.Parameter]) -> None:
+    for name, pace in paces.items():
+        require_known(name, parameters, "parameter with a pace:")
+        if not (math.isfinite(pace) and pace > 0):
+            raise ValueError(f"the pace of {name!r} is {pace!r}: give a positive number")
 
 
 def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 
 from zobench.space.support import Support
-from zobench.space.sweep import Sweep, Update, run
+from zobench.space.sweep import Change, Sweep, run
 
 
 class Motion(NamedTuple):
@@ -23,16 +23,16 @@ class Motion(NamedTuple):
 
 
 @torch.no_grad()
-def motion(support: Support, update: Update) -> Motion:
-    """Return the motion of an update, without writing it."""
+def motion(support: Support, change: Change) -> Motion:
+    """Return the motion of a change, without writing it."""
     meant = moved = product = squared_meant = squared_real = 0.0
     for name, blocks in support.layout.blocks_of.items():
         before = support.entries(name, support.parameters[name].detach())
-        after = before.clone()
+        after, update = before.clone(), change.of(blocks[0].segment)
         run([Sweep(blocks, after, update)])
         for block in blocks:
             old, new = (x[block.start : block.stop].double() for x in (before, after))
-            intended, realised = old * (update.keeps(block) - 1.0), new - old
+            intended, realised = old * (update.keep - 1.0), new - old
             for draw, amounts in update.lines:
                 u = draw(block)
                 if u is not None:

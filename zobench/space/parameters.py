@@ -18,7 +18,7 @@ Named = tuple[str, nn.Parameter]
 
 
 class ParameterSpace(ModuleSpace):
-    """Groups of named parameters, moved in place; a name keys its directions, as in a ModuleSpace.
+    """Groups of named parameters, moved in place (x <- x + a u); a name keys its directions, as in a ModuleSpace.
 
     Looks and steps as ModuleSpace to the bit, except that weight decay, which a group asks for, is for all of the
     group. Nobody knows whether the losses have dropout in them: f is called twice more before the first plan. While the
@@ -83,16 +83,22 @@ class ParameterSpace(ModuleSpace):
         back = {line: -amount for line, amount in self._displacement.items()}
         sweeps, self._torn = self.sweeps, True
         for forth, shrink, names in zip(moved, shrinks, self._members, strict=True):
-            self._sweep(back, forth, shrink, names)
+            self._sweep(back, {}, forth, shrink, names)
         self._displacement, self._torn, self.sweeps = {}, False, sweeps + 1
 
     @torch.no_grad()
     def _sweep(
-        self, back: Displacement, forth: Displacement, shrink: float, names: Iterable[str] | None = None
+        self,
+        back: Displacement,
+        forth: Displacement,
+        step: Displacement,
+        shrink: float,
+        names: Iterable[str] | None = None,
     ) -> None:
-        lines = [line for line in back | forth if back.get(line, 0.0) + forth.get(line, 0.0) or shrink]
+        on = {line: forth.get(line, 0.0) + step.get(line, 0.0) for line in forth | step}  # at pace 1
+        lines = [line for line in back | on if back.get(line, 0.0) + on.get(line, 0.0) or shrink]
         if not self._remembers(lines):
-            return super()._sweep(back, forth, shrink, names)
+            return super()._sweep(back, forth, step, shrink, names)
         blocks = self.layout.blocks_of
         places = [block.offset for name in (blocks if names is None else names) for block in blocks[name]]
         if not places or not (lines or shrink):
@@ -106,7 +112,7 @@ class ParameterSpace(ModuleSpace):
             moving = [(view, u) for view, u in drawn if u is not None]
             if moving:
                 views, directions = zip(*moving, strict=True)
-                torch._foreach_add_(views, directions, alpha=keep * back.get(line, 0.0) + forth.get(line, 0.0))
+                torch._foreach_add_(views, directions, alpha=keep * back.get(line, 0.0) + on.get(line, 0.0))
 
     def _remembers(self, lines: Sequence[Line]) -> bool:
         """Whether these lines, with those drawn since the plan began, may be kept; if so they are drawn."""

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from zobench.layout import Block, Layout, Segment
+from zobench.space.sweep import Drawn, Sweep, Update, run
 
 Rows = Tensor | Sequence[int]
+NO_PACES: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +26,10 @@ class Support:
     rows: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def whole(cls, parameters: Mapping[str, nn.Parameter]) -> "Support":
-        """Return the support of all entries."""
-        return cls(parameters, Layout(tuple(_segment(name, p) for name, p in parameters.items())))
+    def whole(cls, parameters: Mapping[str, nn.Parameter], paces: Mapping[str, float] = NO_PACES) -> "Support":
+        """Return the support of all entries; a parameter steps at its pace, or at 1."""
+        segments = (_segment(name, p, paces.get(name, 1.0)) for name, p in parameters.items())
+        return cls(parameters, Layout(tuple(segments)))
 
     def restricted(self, rows: Mapping[str, Rows]) -> "Support":
         """Return the support with these rows of these matrices, each row once.
@@ -35,11 +39,10 @@ class Support:
         """
         kept = {name: _row_numbers(name, chosen, self.parameters.get(name)) for name, chosen in rows.items()}
         segments = []
-        for name, p in self.parameters.items():
-            segment = _segment(name, p)
-            if name in kept:
-                width = p.shape[1]
-                segment = replace(segment, size=len(kept[name]) * width, shape=(len(kept[name]), width))
+        for segment in self.layout.segments:
+            if segment.name in kept:
+                count, width = len(kept[segment.name]), segment.shape[1]
+                segment = replace(segment, size=count * width, shape=(count, width))
             segments.append(segment)
         return Support(self.parameters, Layout(tuple(segments)), kept)
 
@@ -47,6 +50,38 @@ class Support:
         """Return a tensor of the parameter's shape as a vector of the segment: a view of it, or a copy of its rows."""
         chosen: Tensor = tensor[self.rows[name]] if name in self.rows else tensor
         return chosen.flatten()
+
+    def require_whole(self, name: str) -> None:
+        """Raise ValueError if directions live on some of the rows of a parameter, all of which is read."""
+        if name in self.rows:
+            raise ValueError(
+                f"all of {name!r} was read, but directions are restricted to some of its rows: the loss depends on the "
+                "others too, as a normaliser over the whole vocabulary does; lift the restriction"
+            )
+
+    def places(self, name: str, wanted: Tensor) -> Tensor:
+        """Return where these rows are among the chosen ones of a matrix.
+
+        Raises:
+            ValueError: one of them is not.
+        """
+        rows = self.rows[name]
+        places = torch.searchsorted(rows, wanted).clamp_(max=len(rows) - 1)
+        if not torch.equal(rows[places], wanted):
+            row = int(wanted[rows[places] != wanted][0])
+            raise ValueError(f"row {row} of {name!r} was looked up, but directions are restricted to others")
+        return places
+
+    @torch.no_grad()
+    def tangents(self, names: Sequence[str], line: Drawn) -> dict[str, Tensor]:
+        """Return a line's displacement of these parameters, in their shapes and dtypes; 0 in rows that are left out."""
+        drawn = {name: self.entries(name, torch.zeros_like(self.parameters[name])) for name in names}
+        run([Sweep(self.layout.blocks_of[name], part, Update(1.0, (line,))) for name, part in drawn.items()])
+        for name in drawn.keys() & self.rows.keys():
+            whole = torch.zeros_like(self.parameters[name])
+            whole[self.rows[name]] = drawn[name].view(-1, whole.shape[1])
+            drawn[name] = whole
+        return {name: part.view_as(self.parameters[name]) for name, part in drawn.items()}
 
     def stored(self, block: Block) -> Tensor:
         """Return the stored values of a block: a view of them, or a copy where rows are chosen."""
@@ -65,7 +100,7 @@ def _row_numbers(name: str, chosen: Rows, parameter: nn.Parameter | None) -> Ten
     return numbers
 
 
-def _segment(name: str, parameter: Tensor) -> Segment:
+def _segment(name: str, parameter: Tensor, pace: float) -> Segment:
     draw_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
     decays = parameter.ndim >= 2 and not any(word in name.lower() for word in ("bias", "norm"))
-    return Segment(name, parameter.numel(), draw_dtype, parameter.device, decays, tuple(parameter.shape))
+    return Segment(name, parameter.numel(), draw_dtype, parameter.device, decays, tuple(parameter.shape), pace)

@@ -1,6 +1,7 @@
 """What a sweep does to one block: pay what is owed to the stored values, and write them displaced to each point."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from zobench import native, streams
 from zobench.keys import derive
 from zobench.law import Direction
 from zobench.law.independent import Independent
-from zobench.layout import Block
+from zobench.layout import Block, Segment
 from zobench.space.threads import in_parallel
 
 Amounts = Sequence[float]
@@ -24,7 +25,7 @@ class Drawn(NamedTuple):
 
 
 class Update(NamedTuple):
-    """x <- keep x + sum of amounts u, where keep is 1 on segments that do not decay.
+    """x <- keep x + sum of amounts u, in one segment.
 
     With a `rounding` key the sum is rounded once and at random, without bias, where x is bfloat16.
     """
@@ -33,12 +34,41 @@ class Update(NamedTuple):
     lines: Sequence[Drawn]
     rounding: int | None = None
 
-    def keeps(self, block: Block) -> float:
-        """Return keep, as far as the block decays."""
-        return self.keep if block.segment.decays else 1.0
-
 
 NOTHING = Update(1.0, ())
+
+
+class Moved(NamedTuple):
+    """A direction, and how far x comes back along it, goes on along it, and steps along it."""
+
+    draw: Direction
+    back: float
+    forth: float
+    step: float
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """x <- k (x + sum of back u) + sum of (forth + p step) u, where p is the pace of a segment and k = 1 - p shrink if
+    it decays, 1 if not: what is restored and what is looked at knows no pace.
+    """
+
+    shrink: float
+    lines: Sequence[Moved]
+    rounding: int | None = None
+    _known: dict[tuple[bool, float], Update] = field(default_factory=dict)
+
+    def of(self, segment: Segment) -> Update:
+        """Return what the change is in a segment."""
+        kind = (segment.decays, segment.pace)
+        if kind not in self._known:
+            self._known[kind] = self._of(*kind)
+        return self._known[kind]
+
+    def _of(self, decays: bool, pace: float) -> Update:
+        keep = 1.0 - pace * self.shrink if decays else 1.0
+        amounts = ((line.draw, keep * line.back + (line.forth + pace * line.step)) for line in self.lines)
+        return Update(keep, [Drawn(draw, (amount,)) for draw, amount in amounts if amount], self.rounding)
 
 
 class Sweep:
@@ -90,12 +120,11 @@ class Sweep:
 
 
 def _pay(block: Block, stored: Tensor, update: Update, seed: int | None) -> None:
-    keep = update.keeps(block)
-    if keep == 1.0 and not update.lines:
+    if update.keep == 1.0 and not update.lines:
         return
     total = stored if seed is None else stored.float()
-    if keep != 1.0:
-        total.mul_(keep)
+    if update.keep != 1.0:
+        total.mul_(update.keep)
     for draw, amounts in update.lines:
         _add(total, draw(block), amounts[0])
     if seed is not None:
@@ -121,8 +150,7 @@ def _native(job: Sweep) -> native.Sweep | None:
         return None
     seeds = [job.seed(block) for block in job.blocks]
     rounding = [seed for seed in seeds if seed is not None] or None
-    keep, size = job.update.keeps(job.blocks[0]), job.blocks[0].size
-    return native.Sweep(job.stored, size, keep, owed, lines, job.targets, rounding)
+    return native.Sweep(job.stored, job.blocks[0].size, job.update.keep, owed, lines, job.targets, rounding)
 
 
 def _native_lines(blocks: Sequence[Block], lines: Sequence[Drawn]) -> list[native.NativeLine] | None:

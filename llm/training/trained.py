@@ -1,0 +1,111 @@
+"""What is trained of a model, and at which rates: patterns over the names of its tensors."""
+
+import math
+import re
+from collections.abc import Sequence
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from torch import nn
+
+TRAINED = 'tensors to train, by patterns of their names such as "*q_proj*,*layer_norm*"; without it all'
+RATES = 'learning rates of their own, such as "*.bias=1e-3,*fc1*=1e-5": the first pattern that fits decides, else --lr'
+
+
+class Tensors(NamedTuple):
+    """Parameters that share one memory: their first name, all their names, and their entries."""
+
+    name: str
+    names: tuple[str, ...]
+    size: int
+
+
+class Rate(NamedTuple):
+    """The learning rate of what a pattern fits."""
+
+    pattern: str
+    rate: float
+
+
+def tensors(model: nn.Module) -> list[Tensors]:
+    """Return the trainable tensors of a model; tied ones are one, under every name they have."""
+    found: dict[int, list[str]] = {}
+    sizes: dict[int, int] = {}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        if p.requires_grad and p.numel():
+            found.setdefault(p.data_ptr(), []).append(name)
+            sizes[p.data_ptr()] = p.numel()
+    return [Tensors(names[0], tuple(names), sizes[place]) for place, names in found.items()]
+
+
+def select(model: nn.Module, patterns: Sequence[str]) -> None:
+    """Freeze what no pattern fits; without patterns nothing changes.
+
+    Raises:
+        ValueError: a pattern fits no trainable tensor; the message names near ones.
+    """
+    if not patterns:
+        return
+    known = tensors(model)
+    kept = {name for pattern in patterns for each in _fitting(pattern, known, "--trained") for name in each.names}
+    for name, p in model.named_parameters(remove_duplicate=False):
+        if name not in kept:
+            p.requires_grad_(False)
+
+
+def told(model: nn.Module) -> str:
+    """Return in words how much of the model is trained."""
+    known = tensors(model)
+    count, total = sum(each.size for each in known), sum(p.numel() for p in model.parameters())
+    return f"trained: {count:,} of {total:,} weights, in {len(known)} tensors"
+
+
+def parse_rates(texts: Sequence[str]) -> list[Rate]:
+    """Return the rates of `pattern=rate`, in their order.
+
+    Raises:
+        ValueError: a text is not of this form, or its rate is not positive.
+    """
+    rates = []
+    for text in texts:
+        pattern, equals, number = text.rpartition("=")
+        try:
+            rate = float(number)
+        except ValueError:
+            rate = math.nan
+        if not equals or not pattern or not (math.isfinite(rate) and rate > 0):
+            raise ValueError(f"--rates {text!r}: give pattern=rate with a positive rate, such as *.bias=1e-3")
+        rates.append(Rate(pattern.strip(), rate))
+    return rates
+
+
+def paces(model: nn.Module, texts: Sequence[str], lr: float) -> dict[str, float]:
+    """Return the rates of the trainable tensors in units of `lr`, by first names, where they are not 1.
+
+    Raises:
+        ValueError: as `parse_rates`; a pattern decides about no tensor; or lr is 0.
+    """
+    rates = parse_rates(texts)
+    if rates and not lr > 0:
+        raise ValueError(f"lr is {lr}: --rates are kept in units of it, give a positive --lr")
+    found: dict[str, float] = {}
+    known = tensors(model)
+    for pattern, rate in rates:
+        fitting = _fitting(pattern, known, "--rates")
+        left = [each for each in fitting if each.name not in found]
+        if not left:
+            raise ValueError(f"--rates {pattern!r} fits only what patterns before it do: put it before them")
+        found |= {each.name: rate / lr for each in left}
+    return {name: pace for name, pace in found.items() if pace != 1.0}
+
+
+def _fitting(pattern: str, known: Sequence[Tensors], option: str) -> list[Tensors]:
+    found = [each for each in known if any(fnmatchcase(name, pattern) for name in each.names)]
+    if found:
+        return found
+    names = [name for each in known for name in each.names]
+    parts = sorted({part for name in names for part in (*name.split("."), name)})
+    near = get_close_matches(re.sub(r"[*?\[\]]", "", pattern).strip("."), parts, n=3, cutoff=0.5)
+    hint = f"; near: {', '.join(near)}" if near else ""
+    raise ValueError(f"{option} {pattern!r} fits none of the {len(known)} trainable tensors{hint}; one is {names[0]}")

@@ -1,0 +1,285 @@
+"""Gradient accumulation, clipping, schedules and weight decay: each step against its formula."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from llm import models
+from llm.journal import main as journal
+from llm.objective import Objective
+from llm.tasks import Example
+from llm.training import checkpoint
+from llm.training.clipping import clip, clipped
+from llm.training.first_order import FirstOrder
+from llm.training.minibatch import Minibatch
+from llm.training.options import TrainOptions
+from llm.training.session import Session
+from llm.training.zeroth_order import ZerothOrder
+from zobench import Combination, Term, derive, methods
+from zobench.estimator import Told
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+TEXTS = ("win a prize", "see you", "call now, free entry, you have won a week in the sun", "ok", "where are you now")
+
+
+def case(dtype="float64"):
+    """A model, an objective on it, and examples of different lengths."""
+    language_model = models.load("tiny-opt", dtype=dtype)
+    objective = Objective.of(language_model, (" normal", " spam"), 24)
+    return language_model.model, objective, objective.encode([Example(t, i % 2) for i, t in enumerate(TEXTS)])
+
+
+def trained(method, size, steps=3, engine="plain", weighting=lambda batch: batch):
+    """Weights and mean losses after some steps in parts of so many examples."""
+    model, objective, examples = case()
+    if method in ("sgd", "adamw"):
+        trainer = FirstOrder(model, method, lambda step: 1e-3, 0.01)
+    else:
+        trainer = ZerothOrder(model, methods.parse(method), lambda step: 1e-4, 0.01, engine)
+    losses = weighting(Minibatch(objective, examples, size))
+    records = [trainer.step(derive("key", k), losses) for k in range(steps)]
+    trainer.settle()
+    vector = torch.cat([p.flatten() for p in checkpoint.weights(model).values()])
+    return vector, [record.loss for record in records], trainer
+
+
+METHODS = ["mezo", "kerzoo", "mezo:n=2", "sgd", "adamw"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_parts_take_the_step_of_the_whole(method, size):
+    """Of 5 examples, so that the last part has one or two, in float64."""
+    (whole, losses, one), (parts, found, other) = trained(method, None), trained(method, size)
+    assert found == pytest.approx(losses, rel=1e-6)
+    start = torch.cat([p.flatten() for p in checkpoint.weights(case()[0]).values()])
+    assert float((parts - whole).norm() / (whole - start).norm()) < 1e-5
+    assert (one.forward_passes, one.backward_passes) == (other.forward_passes, other.backward_passes)
+
+
+class Unweighted(Minibatch):
+    """Planted: the mean of the parts' means, which weighs the examples of the shorter part more."""
+
+    def __call__(self):
+        return torch.stack([self.objective.losses(part).mean() for part in self._parts()])
+
+    def shares(self):
+        parts = list(self._parts())
+        for part in parts:
+            yield 1 / len(parts), self.objective.losses(part).mean()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mean_of_means_is_seen(method):
+    whole, losses, _ = trained(method, None)
+    wrong, found, _ = trained(method, 3, weighting=lambda batch: Unweighted(*batch.__dict__.values()))
+    start = torch.cat([p.flatten() for p in checkpoint.weights(case()[0]).values()])
+    assert float((wrong - whole).norm() / (whole - start).norm()) > 1e-3 and found != pytest.approx(losses, rel=1e-3)
+
+
+@pytest.mark.parametrize("engine", ["in-forward", "paired"])
+def test_engines_that_displace_what_is_read_take_parts_too(engine):
+    whole, losses, _ = trained("mezo:n=2", None, engine=engine)
+    parts, found, _ = trained("mezo:n=2", 2, engine=engine)
+    assert found == pytest.approx(losses, rel=1e-6) and torch.allclose(whole, parts, rtol=0, atol=1e-9)
+
+
+def test_no_more_examples_than_asked_for_pass_at_once(monkeypatch):
+    _, objective, examples = case()
+    seen = []
+    monkeypatch.setattr(Objective, "losses", lambda self, batch: seen.append(len(batch)) or torch.zeros(len(batch)))
+    assert Minibatch(objective, examples, 2)().shape == (5,) and seen == [2, 2, 1]
+    seen.clear()
+    assert [share for share, _ in Minibatch(objective, examples, 4).shares()] == [0.8, 0.2] and seen == [4, 1]
+    seen.clear()
+    assert len(Minibatch(objective, examples)()) == 5 and seen == [5]
+
+
+def told(*coefficients):
+    values = torch.tensor(coefficients, dtype=torch.float64)
+    return Told(Combination((Term(methods.make("mezo").law, 7, values),)), (), {"coefficients": values, "losses": None})
+
+
+def test_projected_gradients_are_clipped_and_not_their_shares():
+    """n = 4 and a bound of 2: c_i to 1/2; a bound of 2 on c_i itself would leave all but one alone."""
+    found = clip(told(0.4, -0.6, 1.9, -50.0), 2.0)
+    kept = found.gradient.terms[0].coefficients.tolist()
+    assert kept == found.info["coefficients"].tolist() == [0.4, -0.5, 0.5, -0.5]
+    assert clipped(kept, 2.0) == 3 and clipped((), 2.0) == 0
+    assert clip(told(0.4, -0.6), 2.0).info["coefficients"].tolist() == [0.4, -0.6]
+    assert found.gradient.terms[0].key == 7 and found.info["losses"] is None
+
+
+def stepped(name, most, steps=4):
+    model, objective, examples = case()
+    trainer = ZerothOrder(model, methods.parse(name), lambda step: 1e-5, 0.0, most=most)
+    start = trainer.space.vector()
+    records = [trainer.step(derive("key", k), Minibatch(objective, examples)) for k in range(steps)]
+    return trainer, records, start, trainer.space.vector()
+
+
+@pytest.mark.parametrize("name", ["mezo", "mezo:n=3", "kerzoo:n=2"])
+def test_a_clipped_step_is_the_one_written_out(name):
+    """Along each direction at most the bound, which lies among the projected gradients."""
+    (_, free, *_), n = stepped(name, None), methods.parse(name).n
+    slopes = [n * c for record in free for c in record.coefficients]
+    most = sorted(map(abs, slopes))[len(slopes) // 2]
+    trainer, records, start, end = stepped(name, most)
+    assert sum(clipped(record.coefficients, most) for record in records) > 0
+    assert all(abs(n * c) <= most * (1 + 1e-15) for record in records for c in record.coefficients)
+    wanted = start.clone()
+    for record in records:
+        c = torch.tensor(record.coefficients, dtype=torch.float64)
+        wanted -= 1e-5 * trainer.space.dense(Combination((Term(trainer.estimator.law, record.key, c),)))
+    assert torch.allclose(end, wanted, rtol=0, atol=1e-12)
+    again = ZerothOrder(case()[0], methods.parse(name), lambda step: 1e-5, 0.0)  # knows no bound
+    again.replay(records)
+    assert torch.equal(again.space.vector(), end)
+
+
+@torch.no_grad()
+def test_the_first_step_is_clipped_at_the_bound_given():
+    """Against the losses at the two points of each of three directions, walked to by hand."""
+    model, objective, examples = case()
+    estimator = methods.make("mezo", n=3)
+    trainer = ZerothOrder(model, estimator, lambda step: 1e-5, 0.0)
+    start, slopes = trainer.space.vector(), []
+    for i in range(3):
+        u = trainer.space.dense(Combination((Term(estimator.law, derive("key", 0), torch.eye(3).double()[i]),)))
+        at = []
+        for side in (1, -1):
+            torch.nn.utils.vector_to_parameters(start + side * estimator.epsilon * u, model.parameters())
+            at.append(float(objective.losses(examples).double().mean()))
+        slopes.append((at[0] - at[1]) / (2 * estimator.epsilon))
+    most = 0.99 * sorted(map(abs, slopes))[1]
+    _, records, *_ = stepped("mezo:n=3", most, 1)
+    wanted = [max(-most, min(most, slope)) / 3 for slope in slopes]
+    assert list(records[0].coefficients) == pytest.approx(wanted, rel=1e-3)
+    assert clipped(records[0].coefficients, most) == 2
+
+
+def test_an_outlier_moves_the_weights_no_further_than_the_bound():
+    for most, far in ((None, True), (1.0, False)):
+        model, objective, examples = case()
+        trainer = ZerothOrder(model, methods.make("mezo"), lambda step: 1e-3, 0.0, most=most)
+        start, calls = trainer.space.vector(), []
+
+        def losses(calls=calls, objective=objective, examples=examples):
+            calls.append(1)
+            return objective.losses(examples) * (1e3 if len(calls) == 1 else 1.0)
+
+        trainer.step(1, losses)
+        moved = float((trainer.space.vector() - start).norm()) / math.sqrt(len(start))  # lr |projected gradient|
+        assert (moved > 100) is far and (far or moved == pytest.approx(1e-3, rel=0.01))
+
+
+QUICK = {"steps": 8, "train": 20, "dev": 10, "test": 10, "max_tokens": 24, "batch": 5, "eval_every": 4, "lr": 1e-3}
+
+
+def run(tmp_path, stop=None, **changes):
+    session = Session(TrainOptions(**{**QUICK, "select": "last", "out": str(tmp_path), **changes}))
+    take = session.trainer.step
+
+    def interrupted(key, losses):
+        if session.trainer.steps == stop:
+            raise KeyboardInterrupt
+        return take(key, losses)
+
+    session.trainer.step = interrupted
+    if stop is None:
+        session.go()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            session.go()
+    return session
+
+
+def rows(folder, kind):
+    return [row for row in map(json.loads, (folder / "rows.jsonl").read_text().splitlines()) if row["kind"] == kind]
+
+
+def test_a_run_counts_what_it_clips_and_continues_and_replays_it_to_the_bit(tmp_path, capsys):
+    changes = {"method": "mezo:n=2", "clip": 5.0, "micro_batch": 2, "checkpoint_every": 3}
+    whole = run(tmp_path / "whole", **changes)
+    run(tmp_path / "cut", stop=6, **changes)
+    cut = run(tmp_path / "cut", **changes)
+    assert torch.equal(whole.trainer.space.vector(), cut.trainer.space.vector())
+    (final,), (again,) = rows(tmp_path / "whole", "final"), rows(tmp_path / "cut", "final")
+    assert 0 < final["clipped"] == again["clipped"] < 16
+    counts = [row["clipped"] for row in rows(tmp_path / "whole", "evaluation")]
+    assert counts[0] == 0 and counts == sorted(counts) and counts[-1] == final["clipped"]
+    assert journal(["replay", str(tmp_path / "whole")]) == 0 and "equal to the bit" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"clip: 5\.0 there, 6\.0 now"):
+        run(tmp_path / "cut", **{**changes, "clip": 6.0})
+    with pytest.raises(ValueError, match="micro_batch: 2 there, 3 now"):
+        run(tmp_path / "cut", **{**changes, "micro_batch": 3})
+    run(tmp_path / "free", steps=1)
+    assert "clipped" not in rows(tmp_path / "free", "final")[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip": 1.0, "method": "adamw"}, "adamw has no projected gradients to clip"),
+        ({"clip": 0.0}, "clip is 0.0"),
+        ({"clip": math.inf}, "clip is inf"),
+        ({"micro_batch": 0}, "micro_batch is 0"),
+    ],
+)
+def test_what_cannot_be_is_refused(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+RATES = {
+    "constant": [0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+    "linear": [0.5, 1.0, 1.0, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6],
+    "cosine": [0.5, 1.0, *((1 + math.cos(math.pi * k / 6)) / 2 for k in range(6))],
+}
+"""Shares of the learning rate in 8 steps, 2 of which are warm-up."""
+
+
+@pytest.mark.parametrize("schedule", RATES)
+@torch.no_grad()
+def test_a_run_is_the_loop_of_mezo_written_out(schedule, tmp_path):
+    """x <- x - lr_t (g z + wd x), both losses from whole vectors; biases and norms do not decay."""
+    changes = {"schedule": schedule, "warmup": 2, "weight_decay": 5.0, "dtype": "float64", "lr": 1e-3}
+    session = run(tmp_path / "run", **changes)
+    other = Session(TrainOptions(**{**QUICK, "out": str(tmp_path / "other"), **changes}))
+    space, model = other.trainer.space, other.language_model.model
+    decays = torch.cat([torch.full((s.size,), float(s.decays)) for s in space.layout.segments]).double()
+    assert 0 < decays.mean() < 1
+    x, start, epsilon = space.vector(), space.vector(), 1e-3
+    for step, share in enumerate(RATES[schedule]):
+        law, key = methods.make("mezo").law, derive("directions", 0, step)
+        z = space.dense(Combination((Term(law, key, torch.ones(1, dtype=torch.float64)),)))
+        losses = []
+        for side in (1, -1):
+            torch.nn.utils.vector_to_parameters(x + side * epsilon * z, model.parameters())
+            losses.append(float(other.objective.losses(other.minibatch(step)).double().mean()))
+        g = (losses[0] - losses[1]) / (2 * epsilon)
+        x = x - 1e-3 * share * (g * z + 5.0 * decays * x)
+    assert float((session.trainer.space.vector() - x).norm() / (x - start).norm()) < 1e-4
+    assert [row["lr"] for row in rows(tmp_path / "run", "step")] == pytest.approx([1e-3 * s for s in RATES[schedule]])
+
+
+@pytest.mark.parametrize("method", ["sgd", "adamw"])
+def test_first_order_steps_decay_as_the_others(method):
+    """x <- (1 - lr_t wd) x - lr_t d, with d the gradient, or its sign in the first step of AdamW."""
+    model, objective, examples = case()
+    trainer = FirstOrder(model, method, lambda step: 1e-2 / (step + 1), 0.5)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    objective.losses(examples).mean().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    record = trainer.step(0, Minibatch(objective, examples))
+    assert record.lr == 1e-2
+    for name, p in model.named_parameters():
+        g = gradients.get(name, torch.zeros_like(p))
+        d = g if method == "sgd" else g / (g.abs() + 1e-8)
+        decay = 0.5 if p.ndim >= 2 else 0.0
+        wanted = (1 - 1e-2 * decay) * before[name] - 1e-2 * d
+        assert torch.allclose(p, wanted, rtol=0, atol=1e-9), name

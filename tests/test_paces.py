@@ -1,0 +1,191 @@
+"""Segments at paces of their own: what torch alone makes of them on every engine, and nothing but the step."""
+
+import copy
+import math
+
+import pytest
+import torch
+from engines import ENGINES, IN_FORWARD, Net, bits, loss_of, space_of, swept_by, threads
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zobench import Combination, FlatSpace, InForwardSpace, ModuleSpace, Term, layout, methods, query
+from zobench.journal import describe, paces
+from zobench.layout import Segment
+from zobench.naming import UnknownNameError
+from zobench.space.sweep import Change
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PACES = {"embedding.weight": 0.3, "shared.bias": 7.0, "gains.0": 0.1}
+EXACT = {"embedding.weight": 0.5, "shared.bias": 4.0, "gains.0": 0.25}  # products with them do not round
+LR, SHRINK = 0.05, 0.1
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+MEZO = methods.make("mezo", epsilon=0.05, n=2)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of 200 entries: parameters of one block and of several."""
+    monkeypatch.setattr(layout, "BLOCK_SIZE", 200)
+
+
+def paced(engine: str, module: nn.Module, paces: dict[str, float] = PACES, **options: object) -> ModuleSpace:
+    return space_of(engine, module, paces=paces, **options)
+
+
+def walked(module: nn.Module, space: ModuleSpace, plan, coefficients: Tensor, in_place: bool, pace: float) -> None:
+    """What torch makes of one step: the way to the points and back too where the engine goes it."""
+    lines = []
+    for i, row in enumerate(plan.offsets.tolist()):
+        one = torch.zeros(len(plan.offsets), dtype=torch.float64)
+        one[i] = plan.law.unit(space.layout.dim)
+        u = space.dense(Combination((Term(plan.law, plan.key, one),))).split([s.size for s in space.layout.segments])
+        lines.append((row, u))
+    for j, (segment, p) in enumerate(zip(space.layout.segments, space._parameters.values(), strict=True)):
+        own, x = PACES.get(segment.name, 1.0) if pace else 1.0, p.detach()
+        keep = 1.0 - own * SHRINK if segment.decays else 1.0
+        us = [(row, u[j].to(segment.dtype).view(p.shape)) for row, u in lines]
+        at = None
+        for index, (row, u) in enumerate(us if in_place else ()):
+            for offset in row:
+                if at is not None and at[0] != index:
+                    x.add_(us[at[0]][1], alpha=-at[1]).add_(u, alpha=offset)
+                else:
+                    x.add_(u, alpha=offset - (at[1] if at else 0.0))
+                at = (index, offset)
+        if keep != 1.0:
+            x.mul_(keep)
+        last = at[0] if at else 0  # the line that it comes back from is first
+        for index in (last, *(i for i in range(len(us)) if i != last)):
+            owed = -at[1] if at is not None and index == last else 0.0
+            x.add_(us[index][1], alpha=keep * owed + own * (-LR * coefficients[index].item()))
+
+
+@pytest.mark.parametrize("way", ["native", "eager"])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_steps_are_those_of_torch_to_the_bit(engine, dtype, way):
+    module = Net(dtype=dtype)
+    twins = {True: copy.deepcopy(module), False: copy.deepcopy(module)}
+    with swept_by(way), threads(2 if engine == "paired" else 1):
+        space = paced(engine, module)
+        for key in range(3):
+            told = query(space, MEZO, loss_of(module), key, ())
+            space.step_(told.gradient, -LR, SHRINK)
+            for pace, twin in twins.items():
+                coefficients = told.gradient.terms[0].coefficients
+                walked(twin, ModuleSpace(twin), MEZO.ask(key, ()), coefficients, engine == "plain", pace)
+        space.settle_()
+    named = dict(twins[True].named_parameters())
+    assert all(torch.equal(bits(p), bits(named[name])) for name, p in module.named_parameters())
+    same = [torch.equal(bits(p), bits(q)) for p, q in zip(module.parameters(), twins[False].parameters(), strict=True)]
+    names = [name for name, _ in module.named_parameters()]
+    assert [name for name, equal in zip(names, same, strict=True) if not equal] == [n for n in names if n in PACES]
+
+
+ROWS = [1, 3, 4, 20, 50]
+
+
+def some_logits(module: Net) -> Tensor:
+    """A loss that reads the rows ROWS of the tied table alone."""
+    ids = torch.tensor([[1, 3, 4, 20, 50], [50, 4, 4, 1, 1]])
+    columns = module.hidden(ids) @ module.head.weight[torch.tensor(ROWS)].t()
+    return functional.cross_entropy(columns.flatten(0, 1).double(), torch.arange(10) % 5)
+
+
+OPTIONS = [
+    {},
+    {"rounding": "stochastic"},
+    {"reads": torch.bfloat16},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["nearest", "stochastic", "master"])
+@pytest.mark.parametrize("restricted", [False, True])
+@pytest.mark.parametrize("engine", IN_FORWARD)
+def test_each_segment_steps_as_in_a_space_of_its_pace_alone(engine, restricted, options):
+    """Restricted rows, random rounding and a master copy included: a step of p lr is that of pace p."""
+    dtype = torch.float32 if "reads" in options else torch.bfloat16
+    rows = {"embedding.weight": ROWS} if restricted else {}
+
+    def stepped(pace: float, paces: dict[str, float]) -> Net:
+        module = Net(dtype=dtype)
+        module.shift = module.shift.to(options.get("reads", dtype))
+        space = paced(engine, module, paces, **options)
+        space.restrict(rows)
+        told = query(space, MEZO, lambda: some_logits(module), 3, ())
+        space.step_(told.gradient, -pace * LR, pace * SHRINK)
+        space.losses(lambda: some_logits(module), MEZO.ask(4, ()))  # pays what is owed
+        space.settle_()
+        return module
+
+    found = dict(stepped(1.0, EXACT).named_parameters())
+    for name, p in found.items():
+        alone = dict(stepped(EXACT.get(name, 1.0), {}).named_parameters())[name]
+        assert torch.equal(bits(p), bits(alone)), name
+        if name in EXACT:
+            assert not torch.equal(bits(p), bits(dict(stepped(1.0, {}).named_parameters())[name])), name
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_only_the_step_is_paced(engine):
+    """What is looked at, and the way back, knows no pace."""
+    module, other = Net(), Net()
+    space, plain = paced(engine, module), space_of(engine, other)
+    seen = space.losses(loss_of(module), MEZO.ask(1, ()))
+    assert torch.equal(seen, plain.losses(loss_of(other), MEZO.ask(1, ())))
+    space.settle_()
+    assert torch.allclose(space.vector(), ModuleSpace(Net()).vector(), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("engine", ["plain", "in-forward"])
+def test_motion_is_that_of_the_paced_step(engine):
+    module = Net(dtype=torch.bfloat16)
+    space = paced(engine, module)
+    gradient = query(space, MEZO, loss_of(module), 3, ()).gradient
+    motion = space.motion(gradient, -1e-3, 0.0)
+    before, u = space.vector(), space.dense(gradient)
+    space.step_(gradient, -1e-3)
+    space.settle_()
+    done = space.vector() - before
+    pace = torch.cat([torch.full((s.size,), PACES.get(s.name, 1.0)) for s in space.layout.segments]).double()
+
+    def cosine(meant: Tensor) -> float:
+        return float(functional.cosine_similarity(done, meant, dim=0))
+
+    assert motion.cosine == pytest.approx(cosine(-u * pace), rel=1e-6)
+    assert abs(cosine(-u * pace) - cosine(-u)) > 1e-3
+    assert motion.length == pytest.approx(float(done.norm() / (1e-3 * u * pace).norm()), rel=1e-6)
+
+
+def test_a_flat_space_takes_the_paces_of_its_layout():
+    module = Net()
+    space = paced("in-forward", module)
+    flat = FlatSpace(space.vector(), space.layout)
+    gradient = query(space, MEZO, loss_of(module), 3, ()).gradient
+    space.step_(gradient, -LR, SHRINK)
+    flat.step_(gradient, -LR, SHRINK)
+    assert torch.allclose(flat.x, space.vector(), rtol=1e-12)
+
+
+def test_without_a_pace_a_change_is_the_same_in_all_that_decays():
+    """So that a step is not slower for it: two kinds, however many segments."""
+    change = Change(0.1, [])
+    kinds = {id(change.of(Segment(str(i), 5, decays=i % 2 == 0))) for i in range(10)}
+    assert len(kinds) == 2
+
+
+def test_paces_are_told_in_the_header_and_read_from_it():
+    told = describe(ModuleSpace(Net(), PACES).layout)
+    assert paces({"layout": told}) == PACES
+    assert paces({"layout": describe(ModuleSpace(Net()).layout)}) == {} == paces({})
+    assert all(len(row) == 4 for row in describe(ModuleSpace(Net()).layout))
+
+
+def test_bad_paces_are_told():
+    with pytest.raises(UnknownNameError, match=r"Did you mean 'shared\.bias'"):
+        ModuleSpace(Net(), {"shared.biass": 1.0})
+    for pace in (0.0, -1.0, math.nan, math.inf):
+        with pytest.raises(ValueError, match="give a positive number"):
+            InForwardSpace(Net(), paces={"shared.bias": pace})
