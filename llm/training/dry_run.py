@@ -117,9 +117,10 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     ]
     if free is not None and total > free:
         _tell("estimate", lines)
+        lighter = "a zeroth-order --method, " if options.method in FIRST_ORDER else ""
         raise ValueError(
             f"{options.model} wants {_bytes(total)}, but {_bytes(free)} are free on {options.device}, so that it was "
-            "not loaded: give a narrower --dtype, a zeroth-order --method, or another --device or --model"
+            f"not loaded: give a narrower --dtype, {lighter}another --device or another --model"
         )
     return lines
 
