@@ -26,7 +26,10 @@ class Kind:
 _TRAINING = ("model", "task", "method", "estimator", "seed")
 IDENTITY = _TRAINING
 UNREPORTED = frozenset(
-    {"environment", "chosen", "measurement", "bench", "skipped", "divergence", "rounding", "note", "trial"}
+    {
+        *("environment", "chosen", "measurement", "bench", "skipped", "divergence", "rounding", "note", "bench-slope"),
+        "trial",
+    }
 )
 _BIAS = "python -m synthetic bias"
 _CONVERGE = "python -m synthetic converge"

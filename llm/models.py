@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +119,33 @@ def _needs_code(error: Exception, trusted: bool) -> str:
     return ": it comes with Python code of its own, which runs only with --trust-remote-code"
 
 
+def folder_of(name: str) -> str | None:
+    """Return the folder that a model is loaded from, None if it is not on this machine."""
+    try:
+        source, gguf, _ = _locate(name)
+    except ValueError:
+        return None
+    return str(Path(source).resolve()) if Path(source).is_dir() and not gguf else None
+
+
+def dtype_of(name: str) -> str:
+    """Return the dtype in which the weights of a model are kept, as its configuration says; float32 where it says none.
+
+    Raises:
+        ValueError: the model cannot be found.
+    """
+    source, gguf, _ = _locate(name)
+    file = Path(source) / "config.json"
+    if gguf or not file.is_file():
+        return "float32"
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        found = said.get("dtype") or said.get("torch_dtype")
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ValueError(f"{file}: no JSON object: {error}") from None
+    return found if found in DTYPES else "float32"
+
+
 def save(language_model: LanguageModel, folder: Path) -> None:
     """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back, and says
     of its weights where they came from; of an adapted model the adapter alone, with the name of its base.
@@ -134,13 +162,24 @@ def save(language_model: LanguageModel, folder: Path) -> None:
             setattr(language_model.model.config, ORIGIN, language_model.weights)
             language_model.model.save_pretrained(partial)
         language_model.tokenizer.save_pretrained(partial)
+        _name_tokenizer(partial / "tokenizer_config.json")
     except Exception as error:  # safetensors has an error of its own for everything
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"{folder}: the weights could not be written: {error}") from error
     for file in sorted(partial.iterdir()):
         folder.mkdir(parents=True, exist_ok=True)
+        file.chmod(0o644)  # safetensors lets nobody else read what it writes
         file.replace(folder / file.name)
     partial.rmdir()
+
+
+def _name_tokenizer(file: Path) -> None:
+    """Name the tokenizer's class as versions 4 and 5 of transformers both know it."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        inputs = config.get("model_input_names", ["input_ids", "attention_mask"])
+        config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
+        file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _device(device: str) -> torch.device:

@@ -18,7 +18,16 @@ from llm.training.session import Session
 pytest.importorskip("peft", reason="adapters want peft")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-QUICK = {"steps": 4, "train": 40, "dev": 10, "test": 10, "max_tokens": 24, "batch": 4, "eval_every": 2}
+QUICK = {
+    "steps": 4,
+    "train": 40,
+    "dev": 10,
+    "test": 10,
+    "max_tokens": 24,
+    "batch": 4,
+    "eval_every": 2,
+    "select": "last",
+}
 SPELLINGS = ("lora:r=2", "prefix:tokens=2", "prompt:tokens=2")
 CAUSAL = ("opt", "gpt2", "llama", "qwen2", "qwen3", "mistral", "gpt_neox", "gemma2")
 BATCH = [Encoded([2, 17, 4, 90], 0), Encoded([2, 33], 2), Encoded([2, *range(100, 112)], 1)]
@@ -168,6 +177,16 @@ def test_a_journal_of_another_base_is_not_replayed(tmp_path, capsys):
     models.save(other, tmp_path / "base")
     assert main(["journal", "replay", str(tmp_path / "run")]) == 2
     assert "does not have the weights" in capsys.readouterr().err
+
+
+def test_layers_that_are_read_again_have_no_prefix(tmp_path):
+    with pytest.raises(ValueError, match="leave --gradient-checkpointing out"):
+        Session(options(tmp_path, adapter="prefix", method="sgd", gradient_checkpointing=True))
+    kept, again = (
+        train(options(tmp_path / str(g), adapter="lora", method="sgd", lr=1e-1, gradient_checkpointing=g))
+        for g in (False, True)
+    )
+    assert kept["test_loss"] == pytest.approx(again["test_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize(

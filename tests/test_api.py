@@ -31,7 +31,12 @@ WITHOUT = {
     "a hash": ("zobench.derive", "zobench.keyed"),
     "a row": ("zobench.methods.Method", "synthetic.problems.Entry"),
     "rows": ("zobench.methods.table", "synthetic.problems.table", "zobench.law.LAWS", "synthetic.problems.NAMES"),
-    "builds a row": ("zobench.methods.make", "zobench.methods.parse", "synthetic.problems.make"),
+    "builds a row": (
+        "zobench.methods.make",
+        "zobench.methods.parse",
+        "zobench.methods.spelled",
+        "synthetic.problems.make",
+    ),
     "a type": ("zobench.law.Direction", "zobench.law.DenseDirection"),
     "names, sizes and ranges": ("zobench.layout.Segment", "zobench.layout.Block", "zobench.layout.Layout"),
     "the law is its name": ("zobench.streams.uniform", "zobench.streams.integers"),

@@ -14,7 +14,7 @@ import zobench
 from docs.site.plain import as_rst
 
 PAGES = {
-    "estimators": ("Estimators", "estimator plan combination query auto line_model"),
+    "estimators": ("Estimators", "estimator forward_gradient plan combination query auto line_model"),
     "laws": ("Laws of directions", "law layout streams keys"),
     "stencils": ("Stencils", "stencil"),
     "kernels": ("Kernels", "kernels"),
@@ -24,7 +24,7 @@ PAGES = {
     "theory": ("Theory", "theory"),
     "methods": ("Methods", "methods"),
     "optimizers": ("Where people work", "optim integrations.transformers integrations.scipy"),
-    "records": ("Records, journals, options", "records journal identity lock options naming"),
+    "records": ("Records, journals, options", "records journal identity lock options naming progress exit_status"),
 }
 """Page -> title and modules, those of zobench without its name."""
 

@@ -137,11 +137,15 @@ def _value(text: str, kind: type, what: str) -> Any:
         raise ValueError(f"{what} is {text!r}: give a {'whole number' if kind is int else 'number'}") from None
 
 
-def check(text: str | None) -> None:
-    """Raise ValueError unless the text spells an adapter that can be had here, or is None."""
-    if text is not None:
-        parse(text)
-        peft_library()
+def check(text: str | None, recomputed: bool = False) -> None:
+    """Raise ValueError unless the text spells an adapter that can be had here, or is None; `recomputed` says whether
+    layers are read again in the backward pass.
+    """
+    if text is None:
+        return
+    if isinstance(parse(text), Prefix) and recomputed:
+        raise ValueError(f"{text}: layers that are read again add to its keys: leave --gradient-checkpointing out")
+    peft_library()
 
 
 def adapt(language_model: LanguageModel, text: str | None, seed: int) -> LanguageModel:

@@ -74,7 +74,7 @@ class TrainOptions:
 def check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
     check_method(options.method)
-    adapters.check(options.adapter)
+    adapters.check(options.adapter, options.gradient_checkpointing)
     parse_rates(options.rates)
     if options.gradient_checkpointing and options.method not in FIRST_ORDER and not baselines.known(options.method):
         raise ValueError(f"{options.method} has no backward pass: leave --gradient-checkpointing out")

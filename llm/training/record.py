@@ -1,9 +1,6 @@
 """The record of a training run: when a folder may be continued, and what its rows must have for that."""
 
-import sys
 from dataclasses import asdict
-
-from tqdm import tqdm
 
 from llm.training.options import TrainOptions
 from llm.training.untrained import unread
@@ -42,8 +39,3 @@ def require_rows(record: Run) -> None:
                 raise ValueError(
                     f"{record.folder / 'rows.jsonl'}:{number}: {name} is {value!r}: mend or remove the line"
                 )
-
-
-def tell(text: str) -> None:
-    """Tell the user something that is no result, above a progress bar."""
-    tqdm.write(text, file=sys.stderr)

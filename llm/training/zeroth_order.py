@@ -54,7 +54,11 @@ def rounded(rounding: str, dtype: str) -> tuple[str, torch.dtype | None]:
 
 
 def make_space(
-    model: nn.Module, engine: str, rounding: str, reads: torch.dtype | None, paces: Mapping[str, float]
+    model: nn.Module,
+    engine: str,
+    rounding: str,
+    reads: torch.dtype | None,
+    paces: Mapping[str, float] = MappingProxyType({}),
 ) -> ModuleSpace:
     """Return the space of an engine.
 

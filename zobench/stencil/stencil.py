@@ -26,8 +26,8 @@ class StencilRule(NamedTuple):
 
 
 class Stencil(ABC):
-    """Nodes r_k and weights w_k of one line, independent of its direction: c = sum_k (w_k / e) f(x + e r_k u); `asks` is
-    what a plan asks at them.
+    """Nodes r_k and weights w_k of one line, independent of its direction: c = sum_k (w_k / e) f(x + e r_k u); `asks`
+    is what a plan asks at them.
     """
 
     asks: ClassVar[str] = LOSSES
