@@ -83,7 +83,7 @@ def _train(options: StudyOptions, method: str, lr: float, seed: int, group: str)
     steps = _steps(options, method)
     folder = within(Path(options.out), f"{group}/{method.replace(':', '_')}-lr{lr:g}-seed{seed}")
     shared = {f.name for f in fields(TrainOptions)} & {f.name for f in fields(StudyOptions)}
-    copied: dict[str, Any] = {name: getattr(options, name) for name in shared - {"out"}}
+    copied: dict[str, Any] = {name: getattr(options, name) for name in shared - {"out", "rates"}}
     base = TrainOptions(
         **copied, method=method, lr=lr, seed=seed, steps=steps, out=str(folder), save=False, journal=False
     )

@@ -120,8 +120,9 @@ def _train_options(options: TuneOptions, values: dict[str, Value]) -> TrainOptio
 
 
 def _trial_options(options: TuneOptions, values: dict[str, Value], **more: Any) -> TrainOptions:
-    """The options of a trial: neither baselines nor weights are kept, and its selection is done by its row."""
+    """The options of a trial: dev alone is measured, no weights are kept, and its row does the selection."""
     plain = {"baselines": False, "save": False, "select": "last", "resume": True, "dry_run": False, "preset": None}
+    plain["also"] = ()
     return replace(_train_options(options, values), **{**plain, **more})
 
 

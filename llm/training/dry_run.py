@@ -105,7 +105,7 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     except Exception:  # whatever it is, the real loader meets it too, and has words for it
         return ["none: the configuration of the model cannot be read alone"]
     parts = {"weights": held(blank.model)}
-    if options.method in FIRST_ORDER and not options.adapter:
+    if options.method in FIRST_ORDER and not (options.adapter or options.trained):
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
     total = sum(parts.values())
@@ -117,9 +117,10 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     ]
     if free is not None and total > free:
         _tell("estimate", lines)
+        lighter = "a zeroth-order --method, " if options.method in FIRST_ORDER else ""
         raise ValueError(
             f"{options.model} wants {_bytes(total)}, but {_bytes(free)} are free on {options.device}, so that it was "
-            "not loaded: give a narrower --dtype, a zeroth-order --method, or another --device or --model"
+            f"not loaded: give a narrower --dtype, {lighter}another --device or another --model"
         )
     return lines
 
@@ -196,10 +197,11 @@ def _passes(session: Session, tryout: Tryout) -> list[str]:
     lines[0] += f", {tryout.backward * steps:,} backward" if tryout.backward else ", none backward"
     if probes:
         lines.append(f"and about {probe * probes:,} forward in {probes} probes of epsilon, as the first took {probe}")
-    counts = {name: sum(map(len, rows)) for name, rows in evaluated(session).items()}
+    counts = {name: sum(len(rows) for _, rows in parts) for name, parts in evaluated(session).items()}
+    also = f"{counts['also']:,} of further sets, " if counts["also"] else ""
     lines.append(
         f"evaluations: {sum(counts.values()):,} examples: {counts['before']:,} before the first step, "
-        f"{counts['dev']:,} of dev on the way, {counts['after']:,} of test at the end"
+        f"{counts['dev']:,} of dev on the way, {also}{counts['after']:,} of test at the end"
     )
     if tryout.skipped:
         lines.append(f"of the {2 + TIMED} steps tried, {len(tryout.skipped)} would be skipped: {tryout.skipped[0]}")
@@ -209,8 +211,8 @@ def _passes(session: Session, tryout: Tryout) -> list[str]:
 def _time(session: Session, tryout: Tryout) -> list[str]:
     probe = (tryout.first - tryout.forward) * _probes(session) / max(1, tryout.forward)
     steps = tryout.seconds * (session.options.steps + probe)
-    measured = [rows for stage in evaluated(session).values() for rows in stage]
-    evaluations = tryout.seconds_a_token * sum(tokens(session.objective, rows) for rows in measured)
+    measured = [part for parts in evaluated(session).values() for part in parts]
+    evaluations = tryout.seconds_a_token * sum(tokens(made, rows) for made, rows in measured)
     return [
         f"{tryout.seconds:.3g} s a step, {_duration(steps)} for all; {_duration(evaluations)} for evaluations; "
         f"{_duration(steps + evaluations)} together",

@@ -10,6 +10,7 @@ from llm.objective import Encoded, Objective
 from llm.objective.measured import parts
 from llm.training.first_order import FirstOrder
 from llm.training.live import LiveMemory, size_of
+from llm.training.minibatch import Minibatch, at_once
 from llm.training.session import Session
 from zobench import derive
 
@@ -45,7 +46,7 @@ class Tryout:
             before = trainer.forward_passes, trainer.backward_passes
             began = time.perf_counter()
             key = derive(*session.keys["key"], trainer.steps)
-            record = trainer.step(key, lambda: made.losses(rows))
+            record = trainer.step(key, Minibatch(made, list(rows), session.options.micro_batch))
             seconds.append(time.perf_counter() - began)
             counts.append((trainer.forward_passes - before[0], trainer.backward_passes - before[1]))
             if record.skipped:
@@ -68,13 +69,13 @@ class Tryout:
 
 def _evaluated(session: Session) -> tuple[int, float]:
     """Peak bytes of an evaluation's longest batch, and seconds a token of a batch of middle length."""
-    made, rows = session.objective, session.data.dev
+    made, rows, most = session.objective, session.data.dev, at_once(session.options.micro_batch)
     with LiveMemory() as memory:
-        made.measure(longest(made, [*rows, *session.data.test], SAMPLE))
+        made.measure(longest(made, [*rows, *session.data.test], SAMPLE), most)
     first = max(0, (len(rows) - SAMPLE) // 2)
     sample = longest(made, rows, len(rows))[first : first + SAMPLE]
     began = time.perf_counter()
-    made.measure(sample)
+    made.measure(sample, most)
     return memory.peak, (time.perf_counter() - began) / tokens(made, sample)
 
 
@@ -85,12 +86,16 @@ def tokens(made: Objective, rows: Sequence[Encoded]) -> int:
     return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
 
 
-def evaluated(session: Session) -> dict[str, list[list[Encoded]]]:
-    """Return what a run measures: before its steps, among them, and after."""
-    data, options = session.data, session.options
+def evaluated(session: Session) -> dict[str, list[tuple[Objective, list[Encoded]]]]:
+    """Return what a run measures, and by which objective: before its steps, among them (further sets too), and after.
+
+    A run that stops early, by --patience or at skipped steps, measures less.
+    """
+    data, options, made = session.data, session.options, session.objective
     times = math.ceil(options.steps / options.eval_every) + 1
-    before = [data.train, data.dev, data.test] if options.baselines else []
-    return {"before": before, "dev": [data.dev] * times, "after": [data.test]}
+    before = [(made, part) for part in (data.train, data.dev, data.test)] if options.baselines else []
+    further = [(own, rows) for _, own, rows in session.also.sets]
+    return {"before": before, "dev": [(made, data.dev)] * times, "also": further * times, "after": [(made, data.test)]}
 
 
 def longest(made: Objective, rows: Sequence[Encoded], count: int) -> list[Encoded]:
