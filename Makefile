@@ -9,7 +9,7 @@ QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test oldest check soak fuzz install bench study figures clean
+.PHONY: demo test docs oldest check soak fuzz install bench study figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -25,6 +25,10 @@ demo: $(READY)
 # One torch thread a test process: two processes of two threads each only wait for each other.
 test: check
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m pytest -n 2
+
+# The site, build/site/index.html: a warning, a broken link or a cell of docs/tour.ipynb that fails is an error.
+docs: $(READY)
+	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m docs.site
 
 # ZerothOrderTrainer with the oldest transformers that it supports.
 oldest: $(READY)
@@ -85,7 +89,7 @@ install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[suites,llm,gguf,adapters,dev]"
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[suites,llm,gguf,adapters,tune,docs,dev]"
 	touch $(READY)
 
 clean:

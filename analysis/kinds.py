@@ -25,7 +25,12 @@ class Kind:
 
 _TRAINING = ("model", "task", "method", "estimator", "seed")
 IDENTITY = _TRAINING
-UNREPORTED = frozenset({"environment", "chosen", "measurement", "bench", "skipped", "divergence", "rounding"})
+UNREPORTED = frozenset(
+    {
+        *("environment", "chosen", "measurement", "bench", "skipped", "divergence", "rounding", "note", "bench-slope"),
+        "trial",
+    }
+)
 _BIAS = "python -m synthetic bias"
 _CONVERGE = "python -m synthetic converge"
 _TRAIN = "python -m llm train"
@@ -193,6 +198,12 @@ KINDS: dict[str, Kind] = {
         ("model", "task", "name"),
         ("seed", "dev_accuracy", "test_accuracy", "test_examples", "forward_passes", "seconds", "peak_mb"),
         ("model", "task", "name"),
+    ),
+    "also": Kind(
+        _TRAIN,
+        (*_TRAINING, "set", "when", "step", "accuracy"),
+        ("loss", "metric", "examples"),
+        (*_TRAINING[:4], "set", "when", "metric"),
     ),
     "final": Kind(_TRAIN, (*_TRAINING, "status"), _FINAL_OPTIONAL, (*_TRAINING[:4], "status", "weights")),
     "failure": Kind(_TRAIN, _TRAINING, ("reason", "step"), (*_TRAINING[:4], "reason")),

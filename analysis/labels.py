@@ -11,6 +11,7 @@ _INCIDENTAL = frozenset(
         *("kind", "command", "model", "task", "method", "methods", "estimator", "problem", "problems"),
         *("seed", "seeds", "out", "name", "run", "runs", "folder", "provenance", "device", "threads"),
         *("workers", "resume", "journal", "overwrite", "quiet", "verbose", "progress"),
+        *("also", "also_examples"),
     }
 )
 

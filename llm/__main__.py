@@ -3,7 +3,21 @@
 import sys
 from collections.abc import Sequence
 
-from llm import bench, compare, evaluate, journal, listing, noise_report, pretrain, profile, rounding, study, train
+from llm import (
+    bench,
+    compare,
+    evaluate,
+    export,
+    journal,
+    listing,
+    noise_report,
+    pretrain,
+    profile,
+    rounding,
+    study,
+    train,
+    tune,
+)
 from llm.training.options import TrainOptions
 from zobench.options import run_command
 
@@ -12,6 +26,8 @@ COMMANDS = {
     "train": (TrainOptions, train.run),
     "evaluate": (evaluate.EvaluateOptions, evaluate.run),
     "compare": (compare.CompareOptions, compare.run),
+    "tune": (tune.TuneOptions, tune.run),
+    "export": (export.ExportOptions, export.run),
     "study": (study.StudyOptions, study.run),
     "noise": (noise_report.NoiseOptions, noise_report.run),
     "bench": (bench.BenchOptions, bench.run),

@@ -11,6 +11,7 @@ from llm.plan import Plan, read_plan
 from llm.rates import chosen_rate, mean_dev_loss
 from llm.train import train
 from zobench.options import option
+from zobench.progress import note
 from zobench.records import Row, Run, within
 
 TUNING_SEED = -1
@@ -35,7 +36,7 @@ def run(options: CompareOptions) -> None:
     for seed, task, arm in rounds(plan):
         row = study.train(arm, rates[arm], task, seed)
         print(f"{task}, seed {seed}, {arm}: test {row['test_accuracy']:.1%}")
-    print(f"rows: {options.out}")
+    note(f"rows: {options.out}")
 
 
 def rounds(plan: Plan) -> Iterator[tuple[int, str, str]]:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from llm import models, objective, tasks
 from llm.baselines import untouched
 from zobench.options import option
+from zobench.progress import note
 from zobench.records import Run
 
 
@@ -34,8 +35,8 @@ def run(options: EvaluateOptions) -> None:
     chosen = objective.choose(options.objective, task)
     split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
     options = replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))
-    for note in split.notes:
-        print(note)
+    for text in split.notes:
+        note(text)
     language_model = models.load(options.model, options.device, options.dtype, options.trust_remote_code)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
     found = untouched(minimised, *(minimised.encode(part) for part in split))
@@ -61,6 +62,6 @@ def run(options: EvaluateOptions) -> None:
     if options.out:
         record = Run(options.out, {"command": "evaluate", **asdict(options)})
         if not record.find(kind="measurement"):
-            for note in split.notes:
-                record.append({"kind": "note", "note": note})
+            for text in split.notes:
+                record.append({"kind": "note", "note": text})
             record.append(row)

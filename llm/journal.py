@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,20 @@ from llm.training import checkpoint, trained
 from llm.training.adapters import adapt
 from llm.training.past import CHECKPOINTS, fingerprint, journal_of
 from llm.training.zeroth_order import ZerothOrder, rounded
+from zobench.exit_status import DIFFERENT, OK
 from zobench.identity import restore
 from zobench.journal import Contents, Record, describe, differing, paces, read
-
-EQUAL, DIFFERENT, UNUSABLE = 0, 1, 2
+from zobench.options import add_quiet, ended
+from zobench.progress import bar, quietly
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one of the commands; return 0, 1 where what was asked does not hold, or 2 where it cannot be asked."""
+    """Run one of the commands; return 0, 1 where what was asked does not hold, or another zobench.exit_status."""
     parser = argparse.ArgumentParser(prog="python -m llm journal", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (function, places) in COMMANDS.items():
         command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        add_quiet(command)
         for place in places:
             command.add_argument(place, help="folder of a run, or a journal file")
         if name == "show":
@@ -41,12 +42,10 @@ def main(argv: Sequence[str]) -> int:
             )
     arguments = parser.parse_args(argv)
     try:
-        return COMMANDS[arguments.command][0](arguments)
-    except (ValueError, OSError) as error:
-        print(f"python -m llm journal {arguments.command}: {error}", file=sys.stderr)
-        return UNUSABLE
-    except KeyboardInterrupt:
-        return 130
+        with ended(f"python -m llm journal {arguments.command}"), quietly(arguments.quiet):
+            return COMMANDS[arguments.command][0](arguments)
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -64,7 +63,7 @@ def show(arguments: argparse.Namespace) -> int:
     print(f"{'step':>8} {'loss':>12} {'lr':>10} {'key':>20}  coefficients")
     for record in records[-arguments.last :] if arguments.last > 0 else ():
         print(f"{record.step:8} {record.loss:12.6g} {record.lr:10.3g} {record.key:20}  {_what(record)}")
-    return EQUAL
+    return OK
 
 
 def _entries(layout: list[Any]) -> int:
@@ -97,7 +96,7 @@ def verify(arguments: argparse.Namespace) -> int:
         fits = kept.step < len(contents.chain) and kept.metadata.get("chain") == f"{contents.chain[kept.step]:08x}"
         print(f"{file.name}: sound, " + ("of this journal" if fits else "but not of this journal"))
         sound = sound and fits
-    return EQUAL if sound else DIFFERENT
+    return OK if sound else DIFFERENT
 
 
 def replay(arguments: argparse.Namespace) -> int:
@@ -106,28 +105,50 @@ def replay(arguments: argparse.Namespace) -> int:
     folder = journal_of(arguments.run).parent
     taken, selected = len(contents.records), _selected(folder)
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
-    if not 0 <= steps <= taken:
-        raise ValueError(f"steps is {steps}, but the journal has {taken}")
-    header = contents.header
-    name, device = arguments.model or _text(header, "model"), arguments.device or _text(header, "device")
-    held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
-    base = models.load(name, device, held, arguments.trust_remote_code)
-    base = _adapted(base, header.get("adapter"))
-    model = base.model
-    trained.select(model, list(map(str, header.get("trained") or ())))
-    if fingerprint(model) != header.get("weights") or header.get("frozen") not in (None, fingerprint(model, False)):
-        raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
-    trainer = _trainer(header, base.model)
-    _repeat(trainer, contents.records[:steps])
-    found = fingerprint(base.model)
-    print(f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {found}")
+    base = rebuild(contents, steps, arguments.model, arguments.device, arguments.trust_remote_code)
+    print(
+        f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {fingerprint(base.model)}"
+    )
     if arguments.out:
         models.save(base, Path(arguments.out))
         print(f"written to {arguments.out}")
     if arguments.steps is not None and arguments.steps != (taken if selected is None else selected):
         print(f"{folder / 'model'} has the weights of another step: not compared")
-        return EQUAL
-    return _compare(base, folder / "model", device)
+        return OK
+    return _compare(base, folder / "model", arguments.device or _text(contents.header, "device"))
+
+
+def rebuild(
+    contents: Contents,
+    steps: int | None = None,
+    model: str | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+) -> models.LanguageModel:
+    """Return the base model with the steps of a journal repeated, without a forward pass.
+
+    Args:
+        contents: the journal.
+        steps: how many of its steps, all where not given.
+        model: the base model, where it is not what the journal names.
+        device: where to repeat the steps, where not on that of the journal.
+        trust_remote_code: run the code that comes with the model.
+
+    Raises:
+        ValueError: the base model is another one, or the steps cannot be repeated.
+    """
+    header, taken = contents.header, len(contents.records)
+    if steps is not None and not 0 <= steps <= taken:
+        raise ValueError(f"steps is {steps}, but the journal has {taken}")
+    name, place = model or _text(header, "model"), device or _text(header, "device")
+    held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
+    base = _adapted(models.load(name, place, held, trust_remote_code), header.get("adapter"))
+    trained.select(base.model, list(map(str, header.get("trained") or ())))
+    begun = fingerprint(base.model), fingerprint(base.model, False)
+    if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
+        raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
+    _repeat(_trainer(header, base.model), contents.records[:steps])
+    return base
 
 
 def _selected(folder: Path) -> int | None:
@@ -149,11 +170,13 @@ def _adapted(base: models.LanguageModel, about: Any) -> models.LanguageModel:
 
 
 def _repeat(trainer: ZerothOrder, records: Sequence[Record]) -> None:
-    for record in records:
-        try:
-            trainer.replay([record])
-        except Exception as error:  # whatever a record that fits no estimator leads to
-            raise ValueError(f"step {record.step} cannot be repeated: {type(error).__name__}: {error}") from error
+    with bar(records, desc="replay", unit="step") as shown:
+        for record in shown:
+            try:
+                trainer.replay([record])
+            except Exception as error:  # whatever a record that fits no estimator leads to
+                raise ValueError(f"step {record.step} cannot be repeated: {type(error).__name__}: {error}") from error
+            shown.set_postfix_str(f"train loss {record.loss:.3f}", refresh=False)
     trainer.space.settle_()
 
 
@@ -183,7 +206,7 @@ def _trainer(header: dict[str, Any], model: Any) -> ZerothOrder:
 def _compare(rebuilt: models.LanguageModel, folder: Path, device: str) -> int:
     """Say how the rebuilt weights differ from those that the run wrote, if it did."""
     if not folder.is_dir():
-        return EQUAL
+        return OK
     dtype = next(name for name, kind in models.DTYPES.items() if kind == rebuilt.model.dtype)
     written, mine = (
         checkpoint.weights(model) | checkpoint.weights(model, trained=False)
@@ -193,7 +216,7 @@ def _compare(rebuilt: models.LanguageModel, folder: Path, device: str) -> int:
         raise ValueError(f"{folder} has other parameters than the journal")
     if all(torch.equal(mine[name], written[name]) for name in mine):
         print(f"equal to the bit to {folder}")
-        return EQUAL
+        return OK
     error = math.sqrt(sum(float((mine[n].double() - written[n].double()).square().sum()) for n in mine))
     size = math.sqrt(sum(float(w.double().square().sum()) for w in written.values()))
     print(f"differs from {folder} by {error / size:.2g} of its norm")
@@ -215,7 +238,7 @@ def diff(arguments: argparse.Namespace) -> int:
     else:
         print(f"the first {min(lengths)} steps are equal; there are {lengths[0]} and {lengths[1]}")
     same = first is None and lengths[0] == lengths[1] and not differing(one.header, other.header)
-    return EQUAL if same else DIFFERENT
+    return OK if same else DIFFERENT
 
 
 def _identity(record: Record) -> str:

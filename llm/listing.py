@@ -2,19 +2,31 @@
 
 from dataclasses import dataclass
 
-from llm import models, tasks
+from llm import models, presets, tasks
 from llm.baselines import BASELINES
 from llm.training.first_order import FIRST_ORDER
 from zobench import methods
+from zobench.naming import require_known
 from zobench.options import option
 
-PLACES = "a hub id (facebook/opt-1.3b), a folder, or a .gguf file"
+MODELS = {
+    "tiny-opt": "1.1 M weights, comes with the repository: tests, demo, results/spam",
+    models.SMOLLM2: "135 M weights, a 4-bit rounding that comes with a package",
+    "a hub id": "facebook/opt-1.3b, ...",
+    "a folder": "of transformers (safetensors), or an adapter of peft",
+    "a .gguf file": "its weights become floats",
+}
+CAUSAL = ("opt", "gpt2", "llama", "qwen2", "qwen3", "smollm3", "mistral", "gemma2", "gpt_neox", "bloom")
+MASKED = ("roberta", "bert")
+"""Architectures whose tokens and losses are tested against one text at a time; others of transformers may work."""
+KEYS = ("lr", "epsilon", "batch", "steps", "adapter", "dtype")
 
 
 @dataclass(frozen=True)
 class ListOptions:
     """Options of `python -m llm list`."""
 
+    presets: str | None = option(None, "show the values of the presets whose names have this in them; all: of all")
     task: str | None = option(None, f"show the questions of one task: {tasks.HELP}")
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     examples: int = option(2, "questions of each label that are shown")
@@ -22,9 +34,11 @@ class ListOptions:
 
 
 def run(options: ListOptions) -> None:
-    """List tasks, methods and models; with --task, how its data are read and split, and some of its questions."""
-    if options.task is None:
-        print("\n\n".join((all_tasks(), _methods(), "models\n  " + "\n  ".join((*models.NAMED, PLACES)))))
+    """List tasks, methods, models and presets; with --task, how its data are read and split, and some questions."""
+    if options.presets is not None:
+        print(_whole_presets(options.presets))
+    elif options.task is None:
+        print("\n\n".join((all_tasks(), _methods(), _models(), _presets())))
     else:
         print(_one(tasks.find(options.task), options))
 
@@ -56,6 +70,37 @@ def _methods() -> str:
     rows += [(name, baseline.about) for name, baseline in BASELINES.items()]
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join(["methods", *(f"  {name:{width}}{formula}" for name, formula in rows)])
+
+
+def _models() -> str:
+    lines = ["models", *(f"  {name:24}{about}" for name, about in MODELS.items())]
+    tested = f"tested architectures: {', '.join(CAUSAL)}; masked: {', '.join(MASKED)}"
+    return "\n".join([*lines, f"  {tested}"])
+
+
+def _presets() -> str:
+    """The presets, those of the same values and source together."""
+    groups: dict[str, list[presets.Preset]] = {}
+    for preset in presets.table().values():
+        groups.setdefault(repr(({**preset.values, "task": ""}, preset.source)), []).append(preset)
+    lines = ["presets (--presets NAME shows all values)"]
+    for first, *others in groups.values():
+        also = f"  and for {', '.join(preset.values['task'] for preset in others)}" if others else ""
+        values = ", ".join(f"{key} {first.values[key]}" for key in KEYS if key in first.values)
+        lines += [f"  {first.name}{also}", f"    {first.values['method']}: {values}", f"    {first.source}"]
+    return "\n".join(lines)
+
+
+def _whole_presets(part: str) -> str:
+    known = presets.table()
+    chosen = [preset for preset in known.values() if part == "all" or part in preset.name]
+    if not chosen:
+        require_known(part, known, "preset")
+    lines = []
+    for preset in chosen:
+        lines += [preset.name, f"  source: {preset.source}"]
+        lines += [f"  --{key.replace('_', '-')} {value}" for key, value in preset.values.items()]
+    return "\n".join(lines)
 
 
 def _one(task: tasks.Task, options: ListOptions) -> str:

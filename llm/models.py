@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +63,7 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
     if adapted.is_adapter(name):
         return adapted.load(name, lambda base: load(base, device, dtype, trust_remote_code))
     source, gguf, weights = _locate(name)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if Path(source).is_dir():
-        options["local_files_only"] = True
-    options |= {"gguf_file": gguf} if gguf else {}
+    options = _reading(source, gguf, trust_remote_code)
     safe = {} if gguf else {"use_safetensors": True}
     _refuse_pickles(Path(source), gguf)
     try:
@@ -83,6 +81,29 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
     return LanguageModel(name, model.to(place).eval(), tokenizer, weights)
 
 
+def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
+    """Return the model that `load` would, from its configuration alone: on the meta device, which holds no numbers.
+
+    Raises:
+        Exception: whatever the readers of configurations and tokenizers raise; `load` tells it in words.
+    """
+    source, gguf, weights = _locate(name)
+    options = _reading(source, gguf, trust_remote_code)
+    made, config = _class(source, gguf, options), AutoConfig.from_pretrained(source, **options)
+    own_code = {"trust_remote_code": True} if trust_remote_code else {}
+    with torch.device("meta"):
+        model = made.from_config(config, dtype=DTYPES[dtype], **own_code)
+    return LanguageModel(name, model.eval(), _tokenizer(source, options), weights)
+
+
+def _reading(source: str, gguf: str | None, trust_remote_code: bool) -> dict[str, Any]:
+    """How readers of transformers are to read a model's files."""
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if Path(source).is_dir():
+        options["local_files_only"] = True
+    return options | ({"gguf_file": gguf} if gguf else {})
+
+
 def _refuse_pickles(folder: Path, gguf: str | None) -> None:
     pickles = [file.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5") for file in folder.glob(kind)]
     if folder.is_dir() and gguf is None and pickles and not any(folder.glob("*.safetensors")):
@@ -96,6 +117,33 @@ def _needs_code(error: Exception, trusted: bool) -> str:
     if "trust_remote_code" not in str(error) or trusted:
         return ""
     return ": it comes with Python code of its own, which runs only with --trust-remote-code"
+
+
+def folder_of(name: str) -> str | None:
+    """Return the folder that a model is loaded from, None if it is not on this machine."""
+    try:
+        source, gguf, _ = _locate(name)
+    except ValueError:
+        return None
+    return str(Path(source).resolve()) if Path(source).is_dir() and not gguf else None
+
+
+def dtype_of(name: str) -> str:
+    """Return the dtype in which the weights of a model are kept, as its configuration says; float32 where it says none.
+
+    Raises:
+        ValueError: the model cannot be found.
+    """
+    source, gguf, _ = _locate(name)
+    file = Path(source) / "config.json"
+    if gguf or not file.is_file():
+        return "float32"
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        found = said.get("dtype") or said.get("torch_dtype")
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ValueError(f"{file}: no JSON object: {error}") from None
+    return found if found in DTYPES else "float32"
 
 
 def save(language_model: LanguageModel, folder: Path) -> None:
@@ -114,13 +162,24 @@ def save(language_model: LanguageModel, folder: Path) -> None:
             setattr(language_model.model.config, ORIGIN, language_model.weights)
             language_model.model.save_pretrained(partial)
         language_model.tokenizer.save_pretrained(partial)
+        _name_tokenizer(partial / "tokenizer_config.json")
     except Exception as error:  # safetensors has an error of its own for everything
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"{folder}: the weights could not be written: {error}") from error
     for file in sorted(partial.iterdir()):
         folder.mkdir(parents=True, exist_ok=True)
+        file.chmod(0o644)  # safetensors lets nobody else read what it writes
         file.replace(folder / file.name)
     partial.rmdir()
+
+
+def _name_tokenizer(file: Path) -> None:
+    """Name the tokenizer's class as versions 4 and 5 of transformers both know it."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        inputs = config.get("model_input_names", ["input_ids", "attention_mask"])
+        config |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": inputs}
+        file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _device(device: str) -> torch.device:

@@ -7,13 +7,13 @@ the gradient is E[delta D_1] / |grad f|, with |grad f|^2 = E[D_1^2].
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from llm import models, tasks
 from llm.objective import choose
@@ -30,6 +30,7 @@ from zobench import (
 )
 from zobench.auto import Choice
 from zobench.options import option
+from zobench.progress import Speed, bar, note
 from zobench.records import Row, Run
 from zobench.space import require_reproducible
 
@@ -71,7 +72,7 @@ def run(options: NoiseOptions) -> None:
     choice = report.choice()
     found = [report.at(epsilon) for epsilon in sorted({*options.epsilons, choice.epsilon})]
     print(table(found, choice))
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +108,7 @@ class Report:
         self.space.module.zero_grad(set_to_none=True)
         self.loss().float().mean().backward()
         lines = (Combination((Term(Gaussian(), key, torch.ones(1)),)) for key in self.keys)
-        shown = tqdm(lines, desc="slopes", unit="line", total=len(self.keys))
+        shown = bar(lines, desc="slopes", unit="line", total=len(self.keys))
         slopes = torch.tensor([self.space.dot(line) for line in shown], dtype=torch.float64)
         self.space.module.zero_grad(set_to_none=True)
         return slopes
@@ -119,9 +120,14 @@ class Report:
             return kept[-1]
         slopes, estimator = self.slopes, LineEstimator(Gaussian(), CentralStencil(), epsilon)
         coefficients = []
-        for key in tqdm(self.keys, desc=f"epsilon {epsilon:.3g}", unit="line"):
-            plan = estimator.ask(key, ())
-            coefficients.append(float((plan.weights * self.space.losses(self.loss, plan)).sum()))
+        speed = Speed()
+        with bar(self.keys, desc=f"epsilon {epsilon:.3g}", unit="line") as shown:
+            for key in shown:
+                plan, began = estimator.ask(key, ()), time.perf_counter()
+                losses = self.space.losses(self.loss, plan)
+                speed.see(plan.queries, time.perf_counter() - began)
+                coefficients.append(float((plan.weights * losses).sum()))
+                shown.set_postfix_str(f"loss {float(losses.mean()):.3f}, {speed}", refresh=False)
         delta, square = torch.tensor(coefficients, dtype=torch.float64) - slopes, float(slopes.square().mean())
         along, share = delta * slopes / square, delta.square() / square
         measured = {

@@ -22,12 +22,12 @@ from typing import Any
 import tokenizers
 import torch
 import transformers
-from tqdm import tqdm
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from llm import corpus
 from llm.bpe import BOS, PAD, train_tokenizer
 from llm.perplexity import encode, perplexity, shuffled_words, token_losses
+from zobench.progress import bar
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def train(model: OPTForCausalLM, tokenizer: PreTrainedTokenizerFast, config: Pre
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, config))
     losses: list[float] = []
     model.train()
-    with tqdm(total=config.steps, desc="pretraining", mininterval=1.0) as bar:
+    with bar(total=config.steps, desc="pretraining", unit="step") as shown:
         for batch in _batches(documents, config):
             loss = token_losses(model, batch).mean()
             optimiser.zero_grad()
@@ -135,8 +135,8 @@ def train(model: OPTForCausalLM, tokenizer: PreTrainedTokenizerFast, config: Pre
             optimiser.step()
             schedule.step()
             losses.append(loss.item())
-            bar.set_postfix(loss=f"{_recent(losses):.3f}", refresh=False)
-            bar.update()
+            shown.set_postfix_str(f"loss {_recent(losses):.3f}", refresh=False)
+            shown.update()
     model.eval()
     return losses
 

@@ -15,6 +15,7 @@ from zobench import Combination, ModuleSpace, Term, derive, native
 from zobench.law import LAWS
 from zobench.naming import require_known
 from zobench.options import option
+from zobench.progress import note
 from zobench.records import Row, Run
 from zobench.space import in_forward
 from zobench.space import module as module_space
@@ -59,7 +60,7 @@ def run(options: ProfileOptions) -> None:
             for row in rows:
                 record.append(row)
             print(f"{engine + ', ' + law:30}" + "".join(f"{r['seconds']:16.3f} ({r['share']:4.0%})" for r in rows))
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 def profile(here: Setting, engine: str, law: str, steps: int) -> list[Row]:

@@ -13,6 +13,7 @@ from llm.training.zeroth_order import make_space
 from zobench import Estimator, derive, methods, query, streams
 from zobench.naming import require_known
 from zobench.options import option
+from zobench.progress import note
 from zobench.records import Row, Run
 from zobench.space import ModuleSpace
 
@@ -57,7 +58,7 @@ def run(options: RoundingOptions) -> None:
                 record.append(row)
                 told = "".join(f"{row[name]:9.4f}" for name in ("moved", "cosine", "length"))
                 print(f"{way:18}{rate:9.0e}{row['step']:6}{told}", flush=True)
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 def _steps(options: RoundingOptions, way: str, rate: float) -> list[Row]:

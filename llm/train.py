@@ -2,20 +2,27 @@
 
 from pathlib import Path
 
+from llm.training import dry_run
 from llm.training.options import TrainOptions
 from llm.training.record import open_record
 from llm.training.selection import discard
 from llm.training.session import Session, sized, split_of
+from zobench import exit_status
+from zobench.progress import note
 from zobench.records import Row
 
 
-def run(options: TrainOptions) -> None:
+def run(options: TrainOptions) -> int:
     """Fine-tune a causal language model with forward passes only (or a first-order reference) on a labelled task."""
-    train(options)
-    print(f"rows: {Path(options.out) / 'rows.jsonl'}")
+    if options.dry_run:
+        dry_run.run(options)
+        return exit_status.OK
+    final = train(options)
+    note(f"rows: {Path(options.out) / 'rows.jsonl'}")
+    return exit_status.OK if final["status"] == "ok" else exit_status.DIVERGED
 
 
-def train(options: TrainOptions) -> Row:
+def train(options: TrainOptions, session_of: type[Session] = Session) -> Row:
     """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated.
 
     Raises:
@@ -27,11 +34,11 @@ def train(options: TrainOptions) -> Row:
         record = open_record(options)
         finished = record.find(kind="final")
         if finished:
-            print(f"{options.out} holds a finished run")
+            note(f"{options.out} holds a finished run")
             discard(record.folder)
             return finished[-1]
         if record.rows and not options.resume:
             raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")
-    session = Session(options)
+    session = session_of(options)
     session.go()
     return session.record.find(kind="final")[-1]

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 import zobench
 from synthetic import problems
 from synthetic.problems import RidgePolynomial
 from zobench import FlatSpace, LineEstimator, Moments, derive, methods, theory
 from zobench.options import option
+from zobench.progress import bar, note
 from zobench.records import Run
 from zobench.space import require_resolved
 
@@ -64,7 +64,7 @@ def run(options: BiasOptions) -> None:
     """Measure bias, variance and mean squared error against exact gradients, beside the theory."""
     cells = _cells(options)
     record = Run(options.out, {"command": "bias", **asdict(options)})
-    with tqdm(cells, unit="cell") as progress:
+    with bar(cells, unit="cell") as progress:
         for cell in progress:
             if record.find(kind="bias", **cell.identity):
                 continue
@@ -74,7 +74,7 @@ def run(options: BiasOptions) -> None:
                 f"{cell.method} {cell.problem.name} eps {row['epsilon']:g}: bias {row['bias']:.2e}"
             )
     print(table(record.rows))
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 def _cells(options: BiasOptions) -> list[Cell]:
@@ -91,6 +91,8 @@ def _cells(options: BiasOptions) -> list[Cell]:
         for method in options.methods:
             for epsilon in options.epsilons:
                 estimator = methods.parse(method, epsilon=epsilon)
+                if estimator.displaced_by is None:
+                    raise ValueError(f"{method} has no epsilon to vary, and no bias: leave it out of --methods")
                 require_resolved(FlatSpace(x), estimator.epsilon)
                 for sampling in (PLAIN, CONTROLLED) if options.controlled_samples else (PLAIN,):
                     cells.append(Cell(method, estimator, problem, x, sampling))

@@ -5,12 +5,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from synthetic import problems
 from synthetic.problems import RidgePolynomial
 from zobench import SGD, Combination, Estimator, FlatSpace, derive, methods, query
 from zobench.options import option
+from zobench.progress import bar, note
 from zobench.records import Run
 
 DIVERGED = 1e6
@@ -47,14 +47,14 @@ def run(options: ConvergeOptions) -> None:
         raise ValueError("give at least one of --seeds, --tuning-seeds, --points, --rates and --methods")
     estimators = {name: methods.parse(name, epsilon=options.epsilon) for name in options.methods}
     record = Run(options.out, {"command": "converge", **asdict(options)})
-    with tqdm(estimators.items(), unit="method") as progress:
+    with bar(estimators.items(), unit="method") as progress:
         for name, estimator in progress:
             lr = _tuned(record, name, estimator, problem, options)
             progress.set_postfix_str(f"{name}: lr {lr:g}")
             if not record.find(kind="end", method=name):
                 _final(record, name, estimator, problem, options, lr)
     print(table(record.rows))
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 def _tuned(record: Run, name: str, estimator: Estimator, problem: RidgePolynomial, options: ConvergeOptions) -> float:

@@ -11,13 +11,13 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from synthetic import problems
 from zobench import FlatSpace, LineEstimator, derive, methods, query
 from zobench.noise import NoisySpace, as_model
 from zobench.options import option
 from zobench.problem import Problem
+from zobench.progress import bar, note
 from zobench.records import Row, Run
 from zobench.theory import Step
 
@@ -65,10 +65,10 @@ def run(options: DescentOptions) -> None:
     record = Run(options.out, {"command": "descent", **asdict(options)})
     for problem in chosen:
         for rate in (OWN, EQUAL):
-            for seed in tqdm(range(options.seeds), desc=f"{problem.name}, {rate} rate", unit="seed"):
+            for seed in bar(range(options.seeds), desc=f"{problem.name}, {rate} rate", unit="seed"):
                 _one_seed(record, problem, estimators, rate, seed, options)
     print(table(record.rows))
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 def _one_seed(

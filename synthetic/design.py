@@ -18,6 +18,7 @@ from zobench import (
 )
 from zobench.kernels import DiscreteKernel, Kernel, PolynomialKernel
 from zobench.options import option
+from zobench.progress import note
 from zobench.records import Row, Run
 
 NEGLIGIBLE = 1e-14
@@ -48,7 +49,7 @@ def run(options: DesignOptions) -> None:
     print(kernel_table([row for row in rows if row["family"] in ("optimal", "chebyshev", "floored")]))
     print(interval_table([row for row in rows if row["family"] in ("shrunk", "rescaled")]))
     print(road_table([row for row in rows if row["kind"] == "road"]))
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 def kernel_rows(options: DesignOptions) -> Iterator[Row]:

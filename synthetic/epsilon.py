@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from synthetic import problems
 from synthetic.noise import Rounding
@@ -22,6 +21,7 @@ from zobench.auto import AutoEpsilon
 from zobench.noise import Evaluate, Function, NoiseModel, NoisySpace, errors
 from zobench.options import option
 from zobench.plan import Plan
+from zobench.progress import bar, note
 from zobench.records import Row, Run
 
 GOOD = 2.0
@@ -116,14 +116,14 @@ def run(options: EpsilonOptions) -> None:
         raise ValueError(f"choices {options.choices}, directions {options.directions}: give 1 or more, and 2 or more")
     cells = list(_cells(options))
     record = Run(options.out, {"command": "epsilon", **asdict(options)})
-    with tqdm(cells, unit="cell") as progress:
+    with bar(cells, unit="cell") as progress:
         for cell in progress:
             if not record.find(kind="epsilon", **cell.identity):
                 row = measure(cell)
                 record.append(row)
                 progress.set_postfix_str(f"{cell.name} {cell.dtype} {cell.noise:g}: {row['ratio']:.2f}")
     print(table(record.rows))
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 def _problem(name: str, options: EpsilonOptions) -> Any:

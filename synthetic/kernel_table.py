@@ -34,7 +34,7 @@ def run(options: KernelOptions) -> None:
         )
         if not record.find(kind="kernel", name=row["name"]):
             record.append(row)
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 def describe(kernel: PolynomialKernel, note: str, points: int) -> Row:

@@ -12,7 +12,7 @@ from zobench import streams, theory
 from zobench.keys import derive
 from zobench.naming import require_known
 from zobench.noise import Additive, Evaluate, Function, NoiseModel, errors
-from zobench.plan import Plan
+from zobench.plan import SLOPE, Plan
 from zobench.problem import demand
 
 __all__ = ["Additive", "Minibatch", "Multiplicative", "Rounding", "statistics"]
@@ -130,12 +130,12 @@ class Minibatch(NoiseModel):
         return result
 
     def _groups(self, plan: Plan) -> list[Tensor]:
-        """Which of the (n, m) nodes share a minibatch; the base point, evaluated once, has one."""
+        """Which of the (n, m) nodes share a minibatch; the base point, evaluated once, has one, and each slope."""
         n, m = plan.offsets.shape[-2:]
         nodes = torch.arange(n * m).reshape(n, m)
         if self.per == "plan":
             return [nodes >= 0]
-        if self.per == "direction":
+        if self.per == "direction" or plan.asks == SLOPE:
             return [nodes // m == i for i in range(n)]
         base = torch.tensor(plan.base)
         singles = [nodes == i for i in nodes[~base].tolist()]

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
-from tqdm import tqdm
 
 import zobench
 from synthetic import problems
 from zobench import Estimator, LineEstimator, derive, methods, theory
 from zobench.options import option
+from zobench.progress import bar, note
 from zobench.records import Row, Run
 from zobench.theory import Forecast, equal_budget
 from zobench.theory.lines import Lines
@@ -67,7 +67,7 @@ def run(options: PhaseOptions) -> None:
     _check(options, estimators)
     record = Run(options.out, {"command": "phase", **asdict(options)})
     cells = list(_cells(options))
-    with tqdm(total=len(cells), unit="cell") as progress:
+    with bar(total=len(cells), unit="cell") as progress:
         for dim in options.dims:
             for bend in options.bends:
                 problem = bent(dim, bend, options.seed)
@@ -81,7 +81,7 @@ def run(options: PhaseOptions) -> None:
                     progress.update()
                     progress.set_postfix_str(f"d {dim}, bend {bend:g}, noise {cell.noise:g}", refresh=False)
     print(summary(record.rows))
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 def _check(options: PhaseOptions, estimators: dict[str, Estimator]) -> None:
@@ -96,6 +96,8 @@ def _check(options: PhaseOptions, estimators: dict[str, Estimator]) -> None:
     for name, estimator in estimators.items():
         if not isinstance(estimator, LineEstimator):
             raise ValueError(f"{name} changes from step to step: no prediction covers it, leave it out of --methods")
+        if estimator.displaced_by is None:
+            raise ValueError(f"{name} has no epsilon to map: leave it out of --methods")
         for dim in options.dims:
             theory.spend(estimator, min(options.evaluations), dim)
         for epsilon in options.epsilons:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zobench import InForwardSpace, ModuleSpace, native, query
+from zobench import Combination, InForwardSpace, ModuleSpace, Term, native, query
 from zobench.keys import derive
 from zobench.law import Direction, Gaussian, Law
 from zobench.layout import Block, Layout
@@ -92,6 +92,15 @@ def loss_of(module: nn.Module) -> Callable[[], Tensor]:
         return functional.cross_entropy(logits.flatten(0, 1).double(), IDS.roll(1, 0).flatten())
 
     return loss
+
+
+def slopes_by_backpropagation(space: ModuleSpace, f: Callable[[], Tensor], plan: Any) -> Tensor:
+    """<grad f, u_i> / unit of the plan's lines, float64 (n,)."""
+    space.module.zero_grad()
+    f().mean().backward()
+    lines = torch.eye(plan.offsets.shape[-2], dtype=torch.float64)
+    found = [space.dot(Combination((Term(plan.law, plan.key, line),))) for line in lines]
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def steps(space: Any, f: Callable[..., Any], estimator: Any, count: int, lr: float = 1e-3, shrink: float = 0.01) -> Any:

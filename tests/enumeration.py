@@ -28,11 +28,12 @@ FIXED = {
 
 
 class Outcomes(NamedTuple):
-    """A stencil's nodes and weights, both (Q, m), with probabilities (Q,)."""
+    """A stencil's nodes and weights, both (Q, m), with probabilities (Q,); at slopes the last node is D f(x)[u]."""
 
     probabilities: Tensor
     nodes: Tensor
     weights: Tensor
+    slopes: bool = False
 
 
 class Moments(NamedTuple):
@@ -63,6 +64,8 @@ def enumerate_estimates(
 ) -> Moments:
     """Moments of sum_k (w_k / e) (f(x + e r_k u) ± noise) u over all u (N, d), r and signs."""
     values = f(x + e * stencil.nodes[..., None, None] * u)  # (Q, m, N)
+    if stencil.slopes:
+        values[:, -1] = e * (u @ backward(f, x))
     m = stencil.nodes.shape[-1]
     errors = itertools.product((-noise, noise), repeat=m) if noise else [(0.0,) * m]
     weight = torch.zeros(u.shape[-1], u.shape[-1], dtype=torch.float64) if weight is None else weight
@@ -76,6 +79,13 @@ def enumerate_estimates(
     mean = torch.stack([first for first, _, _ in moments]).mean(0)
     second, curvature = (sum(m[i] for m in moments) / len(moments) for i in (1, 2))
     return Moments(mean, second - float(mean @ mean), curvature)
+
+
+def backward(f: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The gradient by backpropagation."""
+    point = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(f(point), point)
+    return gradient
 
 
 def sign_vectors(dim: int) -> tuple[Tensor, Tensor]:

@@ -324,6 +324,15 @@ def test_options_of_steps_are_told_where_they_were_given_and_no_part_of_the_run(
     assert [json.loads(line)["kind"] for line in lines] == ["final"]
 
 
+def test_what_changes_the_model_for_its_steps_does_not_change_it_here(tmp_path):
+    plain = final_row(tmp_path, "zero-shot", dtype="bfloat16")
+    out = str(tmp_path / "master")
+    changed = train(options(tmp_path, method="zero-shot", dtype="bfloat16", rounding="master", adapter="lora", out=out))
+    assert changed["test_loss"] == plain["test_loss"] and changed["weights"] == plain["weights"]
+    (note,) = rows(tmp_path / "master", "note")
+    assert "--adapter" in note["note"] and "--rounding" in note["note"]
+
+
 def test_a_report_has_baselines_beside_what_was_trained(tmp_path):
     for method in ("zero-shot", "icl:shots=1", "mezo"):
         train(options(tmp_path, method=method, max_tokens=100, out=str(tmp_path / method)))

@@ -89,3 +89,12 @@ def test_the_profile_adds_up(tmp_path):
             parts = {row["part"]: row["share"] for row in found if (row["engine"], row["law"]) == (engine, law)}
             assert sum(parts.values()) == pytest.approx(1) and min(parts.values()) >= -1e-9
             assert all(parts[name] > 0 for name in ("draw", "attention", "MLP", "embeddings and logits"))
+
+
+def test_slopes_are_set_beside_a_forward(rows):
+    found = {row["job"]: row for row in of(rows, "bench-slope")}
+    assert found.keys() == {"forward", "slope, plain", "slope, in-forward", "backward"}
+    assert found["forward"]["of_forward"] == found["forward"]["flops_of_forward"] == 1
+    for engine in ("plain", "in-forward"):
+        row = found[f"slope, {engine}"]
+        assert 2.9 < row["flops_of_forward"] < 3.6 and row["peak_mb"] > found["forward"]["peak_mb"] > 0

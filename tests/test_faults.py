@@ -4,6 +4,8 @@ import errno
 import json
 import math
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from torch import nn
 from llm import models
 from llm.__main__ import main
 from llm.journal import main as journal
+from llm.journal import rebuild
 from llm.objective import Objective
 from llm.train import train
 from llm.training import checkpoint
@@ -344,6 +347,43 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_continue_to_the_same_weights(
     assert read(tmp_path / "run/journal.bin").torn == 0 and not list((tmp_path / "run").glob("**/*.part"))
     assert (tmp_path / "run/rows.jsonl").read_bytes().endswith(b"}\n")
     assert torch.equal(weights(run(tmp_path, **changes)), weights(whole))
+
+
+ON_A_SMALL_DISK = """
+mount -t tmpfs -o size=3m none {place} && cd {place} || exit 99
+{train} --out run; echo status $?
+cp -r run {kept}
+mount -o remount,size=60m {place}
+{train} --out run; echo status $?
+cp -r run {finished}
+"""
+
+
+def test_training_fills_a_real_small_file_system_and_goes_on_when_it_has_room(tmp_path):
+    """On 3 MiB a checkpoint of 4.3 MB does not fit; where nobody may mount one, the tests above have to do."""
+    place = tmp_path / "small"
+    place.mkdir()
+    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = [*namespace, f"mount -t tmpfs -o size=64k none {place}"]
+    if not shutil.which("unshare") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this system does not let an ordinary user mount a file system")
+    values = {**QUICK, "checkpoint_every": 4}
+    words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in values.items())
+    script = ON_A_SMALL_DISK.format(
+        place=place,
+        train=f"{sys.executable} -m llm train {words} --no-save",
+        kept=tmp_path / "kept",
+        finished=tmp_path / "finished",
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    found = subprocess.run([*namespace, script], capture_output=True, text=True, env=environment, timeout=300)
+    assert re.findall(r"status (\d+)", found.stdout) == ["4", "0"], found.stderr
+    assert re.search(r"step-00000004.safetensors: .*what was kept before is there; make room", found.stderr)
+    kept = read(tmp_path / "kept/journal.bin")
+    assert (len(kept.records), kept.torn) == (4, 0) and not list((tmp_path / "kept").glob("**/*.part"))
+    whole = run(tmp_path, checkpoint_every=4)
+    finished = read(tmp_path / "finished/journal.bin")
+    assert len(finished.records) == 6 and torch.equal(ModuleSpace(rebuild(finished).model).vector(), weights(whole))
 
 
 def test_an_interrupt_ends_after_the_step_with_everything_saved(tmp_path, capsys):

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 INPUTS = torch.linspace(-1, 1, 8 * 20).reshape(8, 20)
 LABELS = torch.arange(8) % 4
 ESTIMATORS = [
-    *(methods.make(method.name, epsilon=0.01) for method in methods.table()),
+    *(methods.parse(method.name, epsilon=0.01) for method in methods.table()),
     methods.make("mezo", n=3, law="rademacher"),
     methods.make("kerzoo", n=2, order=5),
     methods.make("orthogonal", n=4),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,36 @@ def test_logs_evaluations_and_callbacks_are_those_of_trainer(tmp_path):
     assert found.training_loss == pytest.approx(sum(row["loss"] for row in losses) / 4, abs=1e-3)
     assert (tmp_path / "checkpoint-4" / "model.safetensors").exists()
     assert ours.state.best_model_checkpoint is not None
+
+
+def events(folder: Path) -> list[tuple[int, str, float]]:
+    """Step, name and value of every number in TensorBoard's files: records of length u64, crc, data, crc."""
+    event_pb2 = pytest.importorskip("tensorboardX.proto.event_pb2")
+    found = []
+    for file in sorted(folder.rglob("events.out.tfevents.*")):
+        data = file.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            event = event_pb2.Event.FromString(data[12 : 12 + length])
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+            data = data[16 + length :]
+    return found
+
+
+def test_tensorboard_is_told_what_the_log_says(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    options = {"report_to": "tensorboard", "eval_strategy": "steps", "eval_steps": 2}
+    ours = trainer(tmp_path / "out", tiny(), estimator=methods.make("mezo", n=3), **options)
+    ours.train()
+    told = events(tmp_path)
+    assert [(step, value) for step, tag, value in told if tag == "train/loss_evaluations"] == [
+        (1, 6.0), (2, 12.0), (3, 18.0), (4, 24.0),
+    ]  # fmt: skip
+    logged = [row["loss"] for row in ours.state.log_history if "loss" in row]
+    assert [value for _, tag, value in told if tag == "train/loss"] == pytest.approx(logged, rel=1e-6)
+    assert [step for step, tag, _ in told if tag == "eval/loss"] == [2, 4]
+    assert not [tag for _, tag, _ in told if "grad_norm" in tag]
 
 
 def test_training_descends(tmp_path):

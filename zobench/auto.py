@@ -12,7 +12,7 @@ from zobench.estimator import Estimator, LineEstimator, Told
 from zobench.keys import derive
 from zobench.law import Gaussian, Law
 from zobench.line_model import LineModel, log_grid
-from zobench.plan import Plan
+from zobench.plan import LOSSES, Plan
 from zobench.stencil import CentralStencil, Stencil
 from zobench.streams import Shape
 
@@ -25,7 +25,8 @@ POOLED_LINES = 64
 
 
 class Choice(NamedTuple):
-    """What a probe found: epsilon, which stencil, and what it was chosen by (nan where the loss was flat).
+    """What a probe found: epsilon = argmin of truncation(epsilon) / 2 + noise(epsilon), which stencil, and what it was
+    chosen by (nan where the loss was flat).
 
     `noise` is the standard deviation of one evaluation without rounding, `rounding` that of rounding; `slope` and
     `third` are root mean squares of D_1 and D_3 along the lines; `rounds` are the reaches looked at, round by round.
@@ -70,7 +71,8 @@ class AutoEpsilon(Estimator):
     A loss that is equal everywhere gives `start`; reaches with losses that are not finite bound the choice from above.
 
     Raises:
-        ValueError: a stencil is not symmetric (its even part is not modelled), or a number is out of range.
+        ValueError: a stencil is not symmetric (its even part is not modelled) or has no epsilon, or a number is out of
+            range.
     """
 
     law: Law = field(default_factory=Gaussian)
@@ -92,6 +94,8 @@ class AutoEpsilon(Estimator):
         if not self.stencils:
             raise ValueError("stencils is empty: give at least one, such as (CentralStencil(),)")
         for stencil in self.stencils:
+            if stencil.asks != LOSSES:
+                raise ValueError(f"{stencil!r} displaces nothing, so that there is no epsilon to choose: leave it out")
             rule = stencil.quadrature(4)
             if max(float(rule.power_sums(j).abs().max()) for j in (0, 2)) > 1e-9:
                 raise ValueError(f"{stencil!r} is not symmetric: its even part is not modelled; give pairs of ± nodes")

@@ -18,7 +18,7 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Combination:
-    """A formal sum of terms, closed under + and multiplication by a scalar."""
+    """A formal sum of terms, sum_t sum_i c_ti u_ti, closed under + and multiplication by a scalar."""
 
     terms: tuple[Term, ...] = ()
 

@@ -15,7 +15,7 @@ from zobench.combination import Combination, Term
 from zobench.kernels import PolynomialKernel, rescaled, shrunk
 from zobench.keys import derive
 from zobench.law import Law, PerTensor
-from zobench.plan import Plan
+from zobench.plan import LOSSES, Plan
 from zobench.stencil import CentralStencil, KernelStencil, Stencil
 from zobench.streams import Shape
 
@@ -23,7 +23,8 @@ State = Any
 
 
 class Told(NamedTuple):
-    """What an estimator makes of losses: the gradient estimate, what its next step needs, and what an observer wants.
+    """What an estimator makes of losses: the estimate g = sum_i c_i u_i, what its next step needs, and what an observer
+    wants.
 
     `gradient` is None while the estimator needs another round of losses.
     """
@@ -34,7 +35,14 @@ class Told(NamedTuple):
 
 
 class Estimator(ABC):
-    """The contract of a gradient estimator; its repr is its identity in result rows."""
+    """The contract of a gradient estimator g = sum_i c_i u_i: it asks for points on seeded lines, is told their losses,
+    and answers with scalars c_i. It sees no parameter. Its repr is its identity in result rows.
+    """
+
+    @property
+    def displaced_by(self) -> float | None:
+        """The epsilon that parameters must resolve; None where nothing is displaced, or as far as it is chosen."""
+        return getattr(self, "epsilon", None)
 
     def init(self) -> State:
         """Return the state before the first step."""
@@ -46,7 +54,7 @@ class Estimator(ABC):
 
     @abstractmethod
     def tell(self, plan: Plan, losses: Tensor, state: State) -> Told:
-        """Turn losses, shaped like plan.offsets, into a gradient estimate."""
+        """Turn the plan's answers, losses shaped like plan.offsets, into a gradient estimate."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,13 @@ class LineEstimator(Estimator):
             raise ValueError(f"n is {self.n!r}: give the number of directions a step, 1 or more")
         if not isinstance(self.law, Law) or not isinstance(self.stencil, Stencil):
             raise ValueError(f"a LineEstimator wants a Law and a Stencil, got {self.law!r} and {self.stencil!r}")
+        if self.stencil.asks != LOSSES and self.epsilon != 1:
+            raise ValueError(f"epsilon is {self.epsilon!r}, but {self.stencil!r} has none: give a ForwardGradient")
 
     def ask(self, key: int, state: State, batch: Shape = ()) -> Plan:
         """Return n lines with the stencil's nodes; the random nodes have a stream of their own."""
         nodes, weights = self.stencil.draw(derive(key, "stencil"), (*batch, self.n))
-        return Plan(self.law, key, self.epsilon * nodes, weights / (self.n * self.epsilon))
+        return Plan(self.law, key, self.epsilon * nodes, weights / (self.n * self.epsilon), self.stencil.asks)
 
     def tell(self, plan: Plan, losses: Tensor, state: State) -> Told:
         """Return sum_i c_i u_i with c_i the weighted sum of the losses on line i, u_i of the law's credit."""

@@ -39,7 +39,7 @@ class Journal:
         if not self.file.exists():
             create_synced(self.file, head(header))
         found = read(self.file)
-        _require_same(found.header, json.loads(json.dumps(header)), self.file)
+        require_same(found.header, json.loads(json.dumps(header)), self.file)
         self.header, self.records, self.cut = found.header, found.records, found.torn
         self._derived, self._chain, self.chain = Derived.of(found.header), found.chain[-1], found.chain
         self._descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -113,7 +113,8 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any], free: Sequence[s
     return sorted(k for k in one.keys() | other.keys() if k not in free and one.get(k) != other.get(k))
 
 
-def _require_same(there: Mapping[str, Any], now: Mapping[str, Any], file: Path) -> None:
+def require_same(there: Mapping[str, Any], now: Mapping[str, Any], file: Path) -> None:
+    """Raise JournalError unless the header of a journal is, but for its free keys, that of the run of now."""
     names = differing(there, now)
     if names:
         changes = ", ".join(f"{k}: {_short(there.get(k))} there, {_short(now.get(k))} now" for k in names)

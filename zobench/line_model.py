@@ -32,7 +32,8 @@ TINY = 1e-300
 
 @dataclass(frozen=True, eq=False)
 class LineModel:
-    """A posterior over (length, noise, amplitude), as P points (P,) with weights; and what was seen.
+    """A posterior over (length l, noise s, amplitude A) of losses along lines, as P points (P,) with weights; and what
+    was seen: slopes c(a) = D_1 + t(a) + noise, Var noise = (s^2 + rounding) / (2 a^2), t Gaussian with amplitude A.
 
     `reaches` (m,) ascend; `slopes` (L, m) are the central differences; `rounding` (m,) is the variance that rounding
     gives to one value at each reach.
@@ -153,7 +154,9 @@ class _Seen:
 
 
 def covariance(a: Tensor, b: Tensor) -> Tensor:
-    """Return E[t(a) t(b)] / A, a and b in units of the length, broadcast."""
+    """Return E[t(a) t(b)] / A, a and b in units of the length, broadcast: exp(-(a^2 + b^2) / 2) [sinh(a b) / (a b) - 1]
+    + (1 - exp(-a^2 / 2)) (1 - exp(-b^2 / 2)); a series in a b where that cancels.
+    """
     product, half = a * b, (a * a + b * b) / 2
     square = product.square()
     series = (-half).exp() * square * (1 / 6 + square * (1 / 120 + square * (1 / 5040 + square / 362880)))
@@ -183,7 +186,7 @@ def _rounding(values: Tensor) -> Tensor:
 
 
 def log_grid(low: float, high: float, size: int) -> Tensor:
-    """Return `size` points from low to high, equal factors apart, float64."""
+    """Return `size` points from low to high, float64 (size,): low (high / low)^(i / (size - 1))."""
     return torch.logspace(math.log10(low), math.log10(high), size, dtype=torch.float64)
 
 

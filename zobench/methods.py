@@ -9,6 +9,7 @@ from typing import Any
 from zobench import kernels
 from zobench.auto import AutoEpsilon
 from zobench.estimator import Estimator, LineEstimator, Shrinking
+from zobench.forward_gradient import ForwardGradient
 from zobench.kernels import Kernel
 from zobench.law import LAWS, Coordinate, Gaussian, Law, Orthogonal
 from zobench.naming import require_known
@@ -120,6 +121,10 @@ def _coordinate(epsilon: float = 1e-3, n: int = 1, replace: bool = True) -> Esti
     return LineEstimator(Coordinate(replace), CentralStencil(), epsilon, n)
 
 
+def _forward_gradient(n: int = 1, law: Law = Gaussian()) -> Estimator:
+    return ForwardGradient(law, n)
+
+
 AUTO = "auto"
 DIFFERENCE = "f(x+eru) - f(x-eru)"
 
@@ -167,6 +172,7 @@ METHODS = (
     ),
     Method("orthogonal", "mezo along orthogonal directions", "2 n", "Kozak et al. 2023", _orthogonal),
     Method("coordinate", "d [f(x+e_i e) - f(x-e_i e)] / (2e) e_i", "2 n", "Kiefer and Wolfowitz 1952", _coordinate),
+    Method("forward-gradient", "<grad f(x), u> u", "3 n", "Baydin et al. 2022, arXiv 2202.08587", _forward_gradient),
 )
 
 NAMED: dict[str, dict[str, Any]] = {"law": dict(LAWS), "kernel": {"kerzoo5_as_printed": kernels.kerzoo5_as_printed()}}
@@ -188,6 +194,8 @@ def make(name: str, **options: Any) -> Estimator:
     by_name = {method.name: method for method in METHODS}
     require_known(name, by_name, "method")
     method = by_name[name]
+    if options.get("epsilon") == AUTO and "epsilon" not in method.options:
+        raise ValueError(f"epsilon is {AUTO!r}, but {name} has none to choose: leave it out")
     for option in options:
         require_known(option, method.options, f"option of method {name!r}:")
     named = {option: _named(option, value) for option, value in options.items()}
@@ -207,14 +215,17 @@ def _named(option: str, value: Any) -> Any:
 
 
 def parse(text: str, **defaults: Any) -> Estimator:
-    """Return the estimator of a command-line spelling, `"kerzoo:order=5:n=3"`; `defaults` fill what it leaves out.
+    """Return the estimator of a command-line spelling, `"kerzoo:order=5:n=3"`; `defaults` fill what it leaves out, as
+    far as the method has it.
 
     Raises:
         UnknownNameError: no such method or option.
-        ValueError: a part is not option=value.
+        ValueError: a part is not option=value, or epsilon is "auto" of a method that has none.
     """
     name, options = spelled(text)
-    return make(name, **{**defaults, **options})
+    known = next((method.options for method in METHODS if method.name == name), defaults)
+    fitting = {option: value for option, value in defaults.items() if option in known or value == AUTO}
+    return make(name, **{**fitting, **options})
 
 
 def spelled(text: str) -> tuple[str, dict[str, Any]]:

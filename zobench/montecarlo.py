@@ -18,7 +18,7 @@ from zobench.combination import Combination, Term
 from zobench.estimator import Estimator, LineEstimator
 from zobench.keys import derive
 from zobench.noise import NoiseModel, NoisySpace, as_model
-from zobench.plan import Plan
+from zobench.plan import SLOPE, Plan
 from zobench.query import query
 from zobench.space.flat import FlatSpace
 from zobench.space.space import require_resolved
@@ -59,7 +59,7 @@ class Moments:
 def estimate(
     estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float | NoiseModel = 0.0
 ) -> Tensor:
-    """Return `samples` independent dense estimates of grad f(x), float64 (samples, d).
+    """Return `samples` independent dense estimates g = sum_i c_i u_i of grad f(x), float64 (samples, d).
 
     f maps (..., d) to (...) and must be safe to call from several threads; `noise` is the standard deviation of
     independent Gaussian noise added to each evaluation, or a model of noise. Cost: samples * plan.queries evaluations;
@@ -85,8 +85,8 @@ def estimate(
 def moments(
     estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float | NoiseModel = 0.0
 ) -> Moments:
-    """Return mean and covariance trace of `samples` estimates, the same as `estimate` draws, keeping nothing of size
-    `samples`.
+    """Return mean (1/N) sum_i g_i and covariance trace sum_i |g_i - mean|^2 / (N - 1) of N = `samples` estimates, the
+    same as `estimate` draws, keeping nothing of size N.
 
     Errors and costs as for `estimate`.
     """
@@ -104,16 +104,22 @@ def controlled_moments(
     (u . grad f) v sum_k w_k r_k, v the direction that is credited (u itself for most laws), whose mean is m_1 E[v u^T]
     grad f exactly. What is left is of the size of the bias itself. The bias does not depend on n, so n = 1 is sampled;
     the covariance is that of what is left. Cost: 2 evaluations for each distinct |r|.
+
+    Raises:
+        ValueError: samples < 1, x is not a floating-point vector, f has the wrong shape, or epsilon is below the
+            resolution of x.
     """
     x, samples = _checked(estimator, x), _whole(samples)
     rule = estimator.stencil.quadrature(QUADRATURE_DEGREE)
-    offsets, weights = _folded(rule, estimator.epsilon)
+    exact = estimator.stencil.asks == SLOPE  # the slope is odd in u already
+    offsets, weights = (rule.nodes[0], rule.weights[0]) if exact else _folded(rule, estimator.epsilon)
     slope = rule.mean(rule.power_sums(1))
     unit = estimator.law.unit(x.shape[-1])
 
     def draw(key: int, rows: int) -> Tensor:
         space = FlatSpace(x)
-        plan = Plan(estimator.law, key, offsets.expand(rows, 1, -1), weights.expand(rows, 1, -1))
+        points, masses = (part.expand(rows, 1, -1) for part in (offsets, weights))
+        plan = Plan(estimator.law, key, points, masses, estimator.stencil.asks)
         coefficients = (plan.weights * space.losses(f, plan)).sum(-1)
         probe, credit = (  # u / unit
             space.dense(Combination((Term(law, key, torch.ones_like(coefficients)),)))
@@ -141,7 +147,7 @@ def _checked(estimator: Estimator, x: Tensor) -> Tensor:
     if x.ndim != 1:
         raise ValueError(f"x has shape {tuple(x.shape)}: estimates are taken at one point (d,)")
     if isinstance(estimator, LineEstimator):
-        require_resolved(space, estimator.epsilon)
+        require_resolved(space, estimator.displaced_by)
     return x.detach().double()
 
 
@@ -159,7 +165,7 @@ def _chunk(estimator: Estimator, f: Function, x: Tensor, key: int, rows: int, no
 
 
 def chunk_rows(dim: int) -> int:
-    """Return how many estimates of dimension `dim` are drawn under one key."""
+    """Return how many estimates of dimension d one key draws: min(2^14, the power of 2 at or below 2^18 / d)."""
     return min(CHUNK_ROWS, 1 << max(0, (CHUNK_ENTRIES // dim).bit_length() - 1))
 
 

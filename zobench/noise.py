@@ -16,7 +16,7 @@ from torch import Tensor
 from zobench import streams
 from zobench.keys import derive
 from zobench.layout import CPU, Layout
-from zobench.plan import Plan
+from zobench.plan import SLOPE, Plan
 from zobench.space.flat import FlatSpace
 from zobench.streams import Shape
 
@@ -26,7 +26,7 @@ Evaluate = Callable[[Function, Plan], Tensor]
 
 
 class NoiseModel(ABC):
-    """How evaluations of f are disturbed; its repr is its identity in result rows."""
+    """How evaluations of f are disturbed, y = f(x) + error; its repr is its identity in result rows."""
 
     @abstractmethod
     def losses(self, evaluate: Evaluate, f: Function, plan: Plan) -> Tensor:
@@ -39,7 +39,7 @@ class NoiseModel(ABC):
 
 @dataclass(frozen=True)
 class Additive(NoiseModel):
-    """f(x) + scale xi, xi ~ N(0, 1) independent at each evaluation.
+    """f(x) + scale xi, xi ~ N(0, 1) independent at each evaluation; slopes are exact, as xi does not depend on x.
 
     Raises:
         ValueError: scale is negative or not finite.
@@ -53,8 +53,10 @@ class Additive(NoiseModel):
 
     def losses(self, evaluate: Evaluate, f: Function, plan: Plan) -> Tensor:
         """Return the losses with independent errors."""
-        losses = evaluate(f, plan)
-        return losses.add_(errors(plan).to(losses), alpha=self.scale)
+        answers = evaluate(f, plan)
+        losses = answers[..., :1] if plan.asks == SLOPE else answers
+        losses.add_(errors(plan)[..., : losses.shape[-1]].to(losses), alpha=self.scale)
+        return answers
 
     def deviation(self, f: Any, x: Tensor) -> float:
         """Return `scale`."""
@@ -62,7 +64,7 @@ class Additive(NoiseModel):
 
 
 class NoisySpace(FlatSpace):
-    """A flat space whose evaluations pass through a model of noise."""
+    """A flat space whose evaluations pass through a model of noise: y = f(x) + error."""
 
     def __init__(self, x: Tensor, noise: NoiseModel, layout: Layout | None = None) -> None:
         super().__init__(x, layout)
@@ -86,9 +88,11 @@ def as_model(noise: float | NoiseModel) -> NoiseModel | None:
 
 
 def errors(plan: Plan) -> Tensor:
-    """Return independent standard normals for the plan's evaluations, (*batch, n, m), one for all nodes at the base
-    point.
+    """Return independent xi ~ N(0, 1) for the plan's evaluations, float64 (*batch, n, m), one for all nodes at the base
+    point; where slopes are asked for, one for the pass of each line.
     """
+    if plan.asks == SLOPE:
+        return _draw(plan, "noise", (*plan.offsets.shape[:-1], 1)).expand(plan.offsets.shape)
     drawn = _draw(plan, "noise", tuple(plan.offsets.shape))
     for i, row in enumerate(plan.base):
         for k, is_base in enumerate(row):

@@ -175,9 +175,7 @@ class ZerothOrder(torch.optim.Optimizer):
         signature = [(id(p), p.requires_grad, p.data_ptr(), p.dtype, p.shape) for p in parameters]
         if self._space is None or signature != self._seen:
             self._space, self._seen = ParameterSpace(self._named()), signature
-            epsilon = getattr(self.estimator, "epsilon", None)
-            if epsilon is not None:
-                require_resolved(self._space, epsilon)
+            require_resolved(self._space, self.estimator.displaced_by)
         return self._space
 
     def _paces(self) -> tuple[list[float], list[float]]:

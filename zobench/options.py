@@ -1,30 +1,48 @@
-"""Options: a frozen dataclass as a command line and as a TOML file."""
+"""Options: a frozen dataclass as a command line and as a TOML file, over presets where the dataclass has them."""
 
 import argparse
 import dataclasses
+import os
+import sys
 import tomllib
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from zobench import exit_status
 from zobench.naming import require_known
+from zobench.progress import quietly
 
 Options = TypeVar("Options")
+Presets = Callable[[], Mapping[str, Mapping[str, Any]]]
+WRITTEN = ("out", "to")
+"""Options that name folders to write."""
 
 
-def option(default: Any, help: str) -> Any:
-    """Return a dataclass field with a default and a help text."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def option(default: Any, help: str, presets: Presets | None = None) -> Any:
+    """Return a dataclass field with a default and a help text; with `presets` the field names one of these, which are
+    values of other fields by name, and are looked up only where one is named.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "presets": presets})
+
+
+def argument(help: str) -> Any:
+    """Return a dataclass field without a default, given by its place on the command line."""
+    return dataclasses.field(metadata={"help": help, "place": True})
 
 
 def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
-    """Give the parser one --option for each field of the dataclass, and --config for a TOML file with the same
-    names.
+    """Give the parser one --option for each field of the dataclass, a place for each that has no name there, and
+    --config for a TOML file with the same names.
     """
     parser.add_argument("--config", metavar="FILE", help="TOML file of options, such as the config.toml of a run")
     types_of = get_type_hints(cls)
     for field in dataclasses.fields(cls):
+        if field.metadata.get("place"):
+            parser.add_argument(field.name, metavar=field.name.upper(), help=field.metadata["help"])
+            continue
         flag = "--" + field.name.replace("_", "-")
         text = f"{field.metadata.get('help', '')} (default: {_shown(field.default)})".strip().replace("%", "%%")
         if types_of[field.name] is bool:
@@ -35,22 +53,39 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
 
 
 def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
-    """Return the dataclass from --config, overridden by what the command line gives.
+    """Return the dataclass: defaults, overridden by a preset, by --config, by the command line, in this order.
+
+    The preset is the one that the command line names, or else a file written by hand; in the config.toml of a run,
+    which is complete and names its `command`, it is a note that changes nothing.
 
     Raises:
-        UnknownNameError: a key of the file is no option; the message names the nearest.
+        UnknownNameError: no such preset, or a key of it or of the file is no option; the message names the nearest.
         ValueError: the file is missing or is not TOML.
     """
     values = read_toml(arguments.config) if arguments.config else {}
+    complete = "command" in values
     written_for = values.pop("command", arguments.command)
     if written_for != arguments.command:
         raise ValueError(f"--config {arguments.config} is of the command {written_for!r}, not {arguments.command!r}")
     loaded = checked(cls, values, arguments.config)
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-    if isinstance(loaded.get("out"), str) and "out" not in given:
-        _require_own_folder(loaded["out"], arguments.config)
-    return cls(**{**loaded, **given})
+    for name in WRITTEN:
+        if isinstance(loaded.get(name), str) and name not in given:
+            _require_own_folder(name, loaded[name], arguments.config)
+    named = given if complete else {**loaded, **given}
+    return cls(**{**_preset(cls, named), **loaded, **given})
+
+
+def _preset(cls: type[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the preset that is named, if one is."""
+    for field in dataclasses.fields(cls):
+        name, presets = named.get(field.name), field.metadata.get("presets")
+        if presets is not None and name is not None:
+            table = presets()
+            require_known(name, table, field.name)
+            return checked(cls, table[name], f"{field.name} {name}")
+    return {}
 
 
 def checked(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -66,16 +101,16 @@ def checked(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, 
     return {key: _typed(value, types_of[key], f"{key} in {where}") for key, value in values.items()}
 
 
-def _require_own_folder(out: str, config: str) -> None:
+def _require_own_folder(name: str, out: str, config: str) -> None:
     """Refuse to write where only a file says so: its own folder, or one below the current, needs no more words."""
     try:
         place, own = Path(out).resolve(), Path(config).resolve().parent
     except ValueError as error:
-        raise ValueError(f"out in {config} is {out!r}: {error}") from None
+        raise ValueError(f"{name} in {config} is {out!r}: {error}") from None
     if place != own and (place == Path.cwd() or not place.is_relative_to(Path.cwd())):
         raise ValueError(
-            f"out in {config} is {out!r}, neither the folder of that file nor below the current one: give --out on the "
-            "command line to write there"
+            f"{name} in {config} is {out!r}, neither the folder of that file nor below the current one: give "
+            f"--{name} on the command line to write there"
         )
 
 
@@ -156,26 +191,49 @@ def _shown(default: Any) -> str:
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
 
 
-def run_command(
-    prog: str,
-    description: str,
-    commands: dict[str, tuple[type[Any], Callable[[Any], None]]],
-    argv: Sequence[str] | None,
-) -> int:
-    """Run the command that argv names and return the exit status; a ValueError becomes one line on stderr, not a
-    traceback.
+Command = tuple[type[Any], Callable[[Any], int | None]]
+
+
+def run_command(prog: str, description: str, commands: dict[str, Command], argv: Sequence[str] | None) -> int:
+    """Run the command that argv names and return the exit status, what the command returned or 0; an error that the
+    user can mend becomes one line on stderr, not a traceback, and exits with a status of zobench.exit_status.
     """
     parser = argparse.ArgumentParser(prog=prog, description=description)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (cls, function) in commands.items():
         text = (function.__doc__ or "").strip().partition("\n")[0]
-        add_arguments(subparsers.add_parser(name, help=text, description=function.__doc__), cls)
+        subparser = subparsers.add_parser(name, help=text, description=function.__doc__)
+        add_quiet(subparser)
+        add_arguments(subparser, cls)
     arguments = parser.parse_args(argv)
     cls, function = commands[arguments.command]
+    with ended(f"{prog} {arguments.command}"), quietly(arguments.quiet):
+        return function(build(cls, arguments)) or exit_status.OK
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Give the parser --quiet, which is no option of a run: it changes nothing that is measured."""
+    parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only")
+
+
+@contextmanager
+def ended(prog: str) -> Iterator[None]:
+    """Tell an error that the user can mend in one line, and exit with its status.
+
+    Raises:
+        SystemExit: in place of such an error.
+    """
     try:
-        function(build(cls, arguments))
-    except (ValueError, OSError) as error:
-        parser.exit(2, f"{prog} {arguments.command}: {error}\n")
-    except KeyboardInterrupt:
-        parser.exit(130, f"{prog} {arguments.command}: interrupted; what was measured is kept\n")
-    return 0
+        yield
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        status = exit_status.status(error)
+        if status is None:
+            raise
+        if status == exit_status.BROKEN_PIPE:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
+            sys.exit(status)
+        told = "interrupted; what was measured is kept" if status == exit_status.INTERRUPTED else error
+        sys.stderr.write(f"{prog}: {told}\n")
+        sys.exit(status)

@@ -9,8 +9,10 @@ from zobench.streams import Shape
 
 
 def query(space: Space, estimator: Estimator, f: Callable[..., Any], key: int, state: State, batch: Shape = ()) -> Told:
-    """Return what the estimator makes of f around the space's point; info["queries"] counts the loss evaluations of all
-    rounds.
+    """Return what the estimator makes of f around the space's point x: g = sum_i c_i u_i with coefficients c from the
+    losses f(x + a u_i) it asks for.
+
+    Cost: plan.queries loss evaluations a round; info["queries"] counts those of all rounds.
 
     A module space is left at the last point of the plan, unless this raises: step_ or settle_ brings it back.
     """

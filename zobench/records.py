@@ -28,7 +28,8 @@ class Run:
 
     Opened again with the same configuration it continues: `rows` holds what was measured before. A torn last line, left
     by a crash, is cut off. What writes first locks the folder against other processes. `defaults` are the values of
-    options that an older configuration does not name, `free` the names that a continued run may change.
+    options that an older configuration does not name, `free` the names that a continued run may change. With `look`
+    nothing is written: for seeing what the folder holds, and whether it would be continued.
 
     Raises:
         ValueError: the folder holds a run with another configuration (the message names what differs), its files are
@@ -43,9 +44,11 @@ class Run:
         config: Mapping[str, Any],
         defaults: Mapping[str, Any] | None = None,
         free: Collection[str] = (),
+        look: bool = False,
     ) -> None:
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self._look = Path(folder), look
+        if not look:
+            self.folder.mkdir(parents=True, exist_ok=True)
         require_contained(self.folder)
         self._lock: FolderLock | None = None
         self._rows_file = self.folder / "rows.jsonl"
@@ -94,8 +97,9 @@ class Run:
     def _keep_config(self, config: Row, defaults: Row, free: frozenset[str]) -> None:
         file = self.folder / "config.toml"
         if not file.exists() or not self.rows:
-            self.own()
-            write_atomically(file, tomli_w.dumps(config))
+            if not self._look:
+                self.own()
+                write_atomically(file, tomli_w.dumps(config))
             return
         try:
             kept = defaults | tomllib.loads(file.read_text(encoding="utf-8"))
@@ -108,7 +112,7 @@ class Run:
 
     def _keep_environment(self) -> None:
         file = self.folder / "environment.json"
-        if not file.exists() or not self.rows:
+        if not self._look and (not file.exists() or not self.rows):
             self.own()
             write_atomically(file, json.dumps(environment(), indent=2) + "\n")
 
@@ -127,7 +131,7 @@ class Run:
             return []
         data = self._rows_file.read_bytes()
         whole = data[: data.rfind(b"\n") + 1]
-        if len(whole) < len(data):
+        if len(whole) < len(data) and not self._look:
             self.own()
             os.truncate(self._rows_file, len(whole))
         lines = enumerate(whole.removesuffix(b"\n").split(b"\n"), 1) if whole else ()

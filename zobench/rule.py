@@ -15,7 +15,7 @@ Schedule = Callable[[int], float]
 
 
 class UpdateRule(ABC):
-    """The contract of an update rule: memory is what its next step needs.
+    """The contract of an update rule x <- x - step(g, memory): memory is what its next step needs.
 
     `elementwise` says whether memory holds numbers for every weight: a journal of scalars cannot rebuild those.
     """
@@ -69,8 +69,8 @@ class SGD(UpdateRule):
 
 
 def schedule(name: str, lr: float, steps: int, warmup: int = 0) -> Schedule:
-    """Return "constant", "linear" (to 0) or "cosine" (to 0) over `steps`, after a linear warm-up from lr / warmup to
-    lr.
+    """Return the schedule of a name: after a linear warm-up from lr / warmup to lr, with p the share of the other steps
+    that are done, lr_t = lr ("constant"), lr (1 - p) ("linear") or lr (1 + cos(pi p)) / 2 ("cosine").
 
     Raises:
         UnknownNameError: no such schedule.

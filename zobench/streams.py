@@ -30,7 +30,7 @@ def _torch_generator(key: int, device: torch.device) -> torch.Generator:
 
 
 def normal(key: int, shape: Shape, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return independent standard normals."""
+    """Return independent z ~ N(0, 1)."""
     if device.type == "cpu" and dtype == torch.float64:
         return torch.from_numpy(_numpy_generator(key).standard_normal(shape))
     if device.type == "cpu" and dtype == torch.float32 and math.prod(shape) >= native.GROUP and native.available():
@@ -39,7 +39,7 @@ def normal(key: int, shape: Shape, dtype: torch.dtype, device: torch.device) -> 
 
 
 def signs(key: int, shape: Shape, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return independent signs, +1 or -1 with probability 1/2, one random bit each."""
+    """Return independent signs, P(+1) = P(-1) = 1/2, one random bit each."""
     if device.type != "cpu":
         bits = torch.randint(2, shape, dtype=torch.int8, device=device, generator=_torch_generator(key, device))
     else:

@@ -11,6 +11,7 @@ from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.statistics import Interval
 from analysis.style import FIRST_ORDER
+from analysis.tables.also import also_table, further
 from analysis.tables.finetuning import (
     STATUSES,
     accuracies,
@@ -48,9 +49,9 @@ def section(results: Results) -> Section:
         figure = accuracies_figure(scored, counted(ends), baselines)
         shown.append(Illustration("finetuning-accuracy", figure, DOTS, "Test accuracies with intervals"))
     overview = [overview_table(scores)] if scores["task"].nunique() > 1 else []
-    tables = [*overview, accuracies_table(scores), margins_table(scores)] + (
-        [pairs_table(compared)] if len(compared) else []
-    )
+    tables = [*overview, accuracies_table(scores), margins_table(scores)]
+    tables += [pairs_table(compared)] if len(compared) else []
+    tables += [also_table(measured)] if len(measured := further(results.of("also"), ends)) else []
     casualties = casualties_table(ends)
     return Section(
         "finetuning",

@@ -5,16 +5,18 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from llm.bench import adapters, memory, scaling, steps, sweeps
+from llm.bench import adapters, memory, scaling, slopes, steps, sweeps
 from llm.bench.setting import SIZES, setting
 from llm.models import DTYPES
 from zobench import native
 from zobench.law import LAWS
 from zobench.naming import require_known
 from zobench.options import option
+from zobench.progress import note
 from zobench.records import Row, Run
 
-PARTS = ("steps", "memory", "sweeps", "adapters", "scaling")
+PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes")
+SCALED = tuple(size for size in SIZES if size.startswith("opt-"))
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class BenchOptions:
     dtype: str = option("float32", "float32, bfloat16")
     repetitions: int = option(7, "alternating repetitions; the median counts")
     entries: int = option(50_000_000, "entries of the parameter that is swept")
-    scaling_sizes: tuple[str, ...] = option(tuple(SIZES), "sizes of the scaling table")
+    scaling_sizes: tuple[str, ...] = option(SCALED, "sizes of the scaling table")
     scaling_batches: tuple[int, ...] = option((4, 16), "its batches: the first with all lengths")
     scaling_lengths: tuple[int, ...] = option((32, 128, 512), "its lengths: the first with all batches")
     scaling_repetitions: int = option(3, "its repetitions")
@@ -40,7 +42,7 @@ def run(options: BenchOptions) -> None:
     """Time a MeZO step of each engine against the published four-walk loop and two bare forwards, and its memory."""
     _check(options)
     record = Run(options.out, {"command": "bench", **asdict(options)})
-    print(f"{torch.get_num_threads()} threads; native sweep: {native.status()}")
+    note(f"{torch.get_num_threads()} threads; native sweep: {native.status()}")
     measures = _measures(options)
     for part in (part for part in PARTS if part in options.parts):
         measured, table = measures[part]
@@ -48,7 +50,7 @@ def run(options: BenchOptions) -> None:
         for row in rows:
             record.append(row)
         print(f"\n{table(rows)}", flush=True)
-    print(f"rows: {record.folder / 'rows.jsonl'}")
+    note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 Measure = tuple[Callable[[], list[Row]], Callable[[Sequence[Row]], str]]
@@ -69,6 +71,7 @@ def _measures(options: BenchOptions) -> dict[str, Measure]:
             lambda: scaling.measure(options.scaling_sizes, batches, lengths, options.scaling_repetitions),
             scaling.table,
         ),
+        "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
     }
 
 

@@ -14,6 +14,7 @@ from llm.bench.setting import ENGINES, setting, stepper
 from zobench.records import Row
 
 MIB = 2**20
+SLOPES = "forward-gradient"
 SHARE = 1.05  # of inference, and the largest layer on top
 
 
@@ -24,7 +25,7 @@ def measure(size: str, dtype: str, batch: int, tokens: int) -> list[Row]:
     1.05 times that of inference, and the largest parameter on top.
     """
     jobs = ["inference", "published", *ENGINES]
-    peaks = {job: _in_a_process(size, dtype, batch, tokens, job) for job in jobs}
+    peaks = {job: in_a_process(size, dtype, batch, tokens, job) for job in jobs}
     rows = []
     for job, found in peaks.items():
         limit = SHARE * peaks["inference"]["peak_mb"] + found["largest_mb"]
@@ -34,7 +35,12 @@ def measure(size: str, dtype: str, batch: int, tokens: int) -> list[Row]:
     return rows
 
 
-def _in_a_process(size: str, dtype: str, batch: int, tokens: int, job: str) -> Row:
+def in_a_process(size: str, dtype: str, batch: int, tokens: int, job: str) -> Row:
+    """Return what `child` finds in a process of its own.
+
+    Raises:
+        RuntimeError: the process failed.
+    """
     code = "import json, sys; from llm.bench.memory import child; print(json.dumps(child(*json.loads(sys.argv[1]))))"
     arguments = json.dumps([size, dtype, batch, tokens, job, torch.get_num_threads()])
     done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True, check=False)
@@ -52,7 +58,9 @@ def child(size: str, dtype: str, batch: int, tokens: int, job: str, threads: int
     if job == "inference":
         work = torch.inference_mode()(here.loss)
     else:
-        work = Published(here).step if job == "published" else stepper(here, job, "gaussian")
+        engine = job.removeprefix(f"{SLOPES}, ")
+        method = "mezo" if engine == job else SLOPES
+        work = Published(here).step if job == "published" else stepper(here, engine, "gaussian", method=method)
     with Peak() as peak:
         for _ in range(3):
             work()

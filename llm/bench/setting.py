@@ -14,6 +14,7 @@ from llm.training.touched import touched_rows
 from zobench import ModuleSpace, derive, methods, query, streams
 
 SIZES = {  # hidden, layers, heads, vocabulary
+    "tiny-opt": (128, 4, 4, 2000),
     "opt-1m": (64, 4, 4, 8192),
     "opt-10m": (256, 6, 4, 16384),
     "opt-125m": (768, 12, 12, 50272),
@@ -94,9 +95,9 @@ def random_opt(size: str, dtype: str) -> Any:
         torch.set_default_dtype(before)
 
 
-def stepper(here: Setting, engine: str, law: str, touched: bool = False) -> Callable[[], None]:
-    """Return what takes one MeZO step of an engine each time it is called."""
-    space, estimator, keys = ENGINES[engine](here.model), methods.make("mezo", law=law), iter(range(10**9))
+def stepper(here: Setting, engine: str, law: str, touched: bool = False, method: str = "mezo") -> Callable[[], None]:
+    """Return what takes one step of an engine each time it is called."""
+    space, estimator, keys = ENGINES[engine](here.model), methods.make(method, law=law), iter(range(10**9))
 
     def step() -> None:
         if touched:

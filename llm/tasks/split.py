@@ -40,6 +40,21 @@ def split(task: Task, data: str | None, train: int | None, dev: int | None, test
     return Split(chosen[:train], chosen[train:], judged, (*pools.notes, *notes, *shrunk, *fewer))
 
 
+def for_evaluation(task: Task, data: str | None, most: int) -> tuple[list[Example], tuple[str, ...]]:
+    """Return at most so many test examples, the first of those that `split` gives, and what is to be told of them.
+
+    Raises:
+        ValueError: there are none, or a label has no candidate.
+    """
+    pools = task.pools(data)
+    _check(task, pools)
+    rows = _usable(task, pools.test)
+    if not rows:
+        raise ValueError(f"task {task.name} has no test rows: give it a test file, or more rows")
+    fewer = () if rows >= most else (f"{task.name}: {rows} test rows, all there are, not {most}",)
+    return _draw(task, pools.test, min(rows, most), derive("test", task.name), "test"), (*pools.notes, *fewer)
+
+
 def _check(task: Task, pools: Pools) -> None:
     for item in (*pools.training, *pools.test):
         example = item.example

@@ -1,7 +1,6 @@
 """Materialised checkpoints: safetensors, written aside, forced to disk and renamed; the last two are kept."""
 
 import os
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zobench.files import sync_folder
+from zobench.progress import warn
 
 KEPT = 2
 FORMAT = "zobench checkpoint 1"
@@ -102,12 +102,12 @@ def latest(folder: Path, most: int, metadata: Mapping[str, str]) -> Checkpoint |
         try:
             checkpoint = load(file)
         except ValueError as error:
-            print(f"{error}: passed over", file=sys.stderr)
+            warn(f"{error}: passed over")
             continue
         require_same_run(checkpoint, metadata)
         if checkpoint.step <= most:
             return checkpoint
-        print(f"{file} is of step {checkpoint.step}, but the journal ends at {most}: passed over", file=sys.stderr)
+        warn(f"{file} is of step {checkpoint.step}, but the journal ends at {most}: passed over")
     return None
 
 

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 from llm.baselines import untouched
 from llm.baselines.untouched import NAMES
 from llm.objective import Encoded, Measured
+from llm.training.minibatch import at_once
 from zobench.records import Row
 
 if TYPE_CHECKING:
     from llm.training.session import Session
-
-BATCH = 64
-"""Examples through the model at once in an evaluation, at most."""
 
 
 class Evaluations:
@@ -48,6 +46,7 @@ class Evaluations:
             self.session.selection.again(step)
             return
         self.session.trainer.settle()
+        self.session.also.at(step)
         found = self._measure(self.session.data.dev)
         train_loss = sum(self._losses) / len(self._losses) if self._losses else None
         self._losses.clear()
@@ -72,10 +71,11 @@ class Evaluations:
         row |= {**test.named("test"), "status": session.status(test.loss, last["dev_loss"])}
         row |= {"weights": session.language_model.weights, "skipped": session.watch.skipped}
         about = {**session.names(), **session.cost()}
+        session.also.end(selected)
         self.record.append({"kind": "final", "step": session.trainer.steps, **about, **row})
         dev = math.nan if row["dev_accuracy"] is None else row["dev_accuracy"]
         print(f"{session.options.method}: dev {test.metric} {dev:.1%}, test {test.accuracy:.1%} ({row['status']})")
         return row
 
     def _measure(self, examples: list[Encoded]) -> Measured:
-        return self.session.objective.measure(examples, min(BATCH, self.session.options.micro_batch or BATCH))
+        return self.session.objective.measure(examples, at_once(self.session.options.micro_batch))

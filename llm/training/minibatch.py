@@ -7,6 +7,14 @@ from torch import Tensor
 
 from llm.objective import Encoded, Objective
 
+EVALUATED = 64
+"""Examples through the model at once in an evaluation, at most."""
+
+
+def at_once(size: int | None) -> int:
+    """Return how many examples of an evaluation go through the model at once where parts have `size` examples."""
+    return min(EVALUATED, size or EVALUATED)
+
 
 class Minibatch:
     """The losses of examples, `size` of them at once (None: all); the last part has what is left.

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from llm import baselines, objective, tasks
+from llm import baselines, objective, presets, tasks
 from llm.training import adapters
 from llm.training.first_order import FIRST_ORDER
 from llm.training.selection import SELECT
@@ -26,7 +26,7 @@ class TrainOptions:
     task: str = option("spam", tasks.HELP)
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     objective: str = option("task", f"what is minimised: {objective.HELP}")
-    method: str = option("mezo", "name:option=value...: mezo, kerzoo, sgd, adamw, zero-shot, icl, ... (llm list)")
+    method: str = option("mezo", "name:option=value...: mezo, forward-gradient, adamw, icl, ... (llm list)")
     adapter: str | None = option(None, f"what is trained in place of the weights: {adapters.HELP}")
     trained: tuple[str, ...] = option((), TRAINED)
     steps: int = option(500, "optimisation steps")
@@ -47,6 +47,8 @@ class TrainOptions:
     bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
     eval_every: int = option(50, "steps between evaluations on dev")
     baselines: bool = option(True, "measure the untouched model on all splits first")
+    also: tuple[str, ...] = option((), "further sets measured at every evaluation: TASK or TASK@FOLDER, with commas")
+    also_examples: int = option(200, "test examples of each of these at most")
     select: str = option("best", "weights tested and saved: best (of the lowest dev loss, MeZO's protocol) or last")
     patience: int | None = option(None, "evaluations without a better dev loss after which to stop; without it never")
     seed: int = option(0, "names the split, the minibatches and the directions")
@@ -62,6 +64,8 @@ class TrainOptions:
     max_skipped: int = option(10, "steps in a row whose losses are not finite, after which training stops")
     diverged_at: float = option(5.0, "mean loss over the window, in start losses, from which a run counts as diverged")
     diverged_window: int = option(50, "steps of that window")
+    preset: str | None = option(None, "recommended values of the other options, as `list` shows them", presets.values)
+    dry_run: bool = option(False, "tell what would be trained, its memory, passes and time; train and write nothing")
     trust_remote_code: bool = option(False, "run the Python code that comes with a model")
     provenance: str = option("live", "a word about where the rows come from, shown in reports")
     out: str = option("runs/train", "folder of the results; an interrupted run continues there")
@@ -97,6 +101,8 @@ def check(options: TrainOptions) -> None:
 
 def _check_loop(options: TrainOptions) -> None:
     require_known(options.select, SELECT, "selection")
+    if options.also_examples < 1:
+        raise ValueError(f"also_examples is {options.also_examples}: give 1 or more")
     if options.micro_batch is not None and options.micro_batch < 1:
         raise ValueError(f"micro_batch is {options.micro_batch}: give 1 or more examples, or leave it away")
     if options.clip is not None and not 0 < options.clip < math.inf:

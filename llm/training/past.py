@@ -8,12 +8,12 @@ from zlib import crc32
 
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from llm.training import checkpoint
 from llm.training.checkpoint import Checkpoint
 from llm.training.zeroth_order import ZerothOrder
 from zobench.journal import FREE, Journal, JournalError, Record, describe, require_replayable
+from zobench.progress import bar, note
 from zobench.records import Row, environment, within
 
 if TYPE_CHECKING:
@@ -107,14 +107,16 @@ class Past:
         self.session.selection.look()
         records = self.journal.records
         if self.journal.cut:
-            tqdm.write(f"{file}: {self.journal.cut} bytes of an unfinished record {len(records)} were cut off")
+            note(f"{file}: {self.journal.cut} bytes of an unfinished record {len(records)} were cut off")
         first = self._restored(len(records))
-        for record in tqdm(records, desc="replay", unit="step", disable=len(records) - first < 100):
-            self.session.selection.again(record.step)
-            trainer.replay([record], first)
-            self.session.see(record)
+        with bar(records, shown=len(records) - first >= 100, desc="replay", unit="step") as shown:
+            for record in shown:
+                self.session.selection.again(record.step)
+                trainer.replay([record], first)
+                self.session.see(record)
+                shown.set_postfix_str(f"train loss {record.loss:.3f}", refresh=False)
         if records:
-            tqdm.write(f"{self.folder}: continued at step {len(records)}, of which {first} came from a checkpoint")
+            note(f"{self.folder}: continued at step {len(records)}, of which {first} came from a checkpoint")
         return len(records)
 
     def _latest(self, steps: int) -> Checkpoint | None:
@@ -142,7 +144,7 @@ class Past:
         kept = self._latest(self.session.options.steps)
         if kept is None:
             if rows:
-                tqdm.write(
+                note(
                     f"{self.folder}: {trainer.identity} keeps numbers for every weight, which a journal of scalars "
                     "cannot rebuild, and there is no checkpoint (--checkpoint-every): it starts again from step 0"
                 )

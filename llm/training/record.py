@@ -1,14 +1,12 @@
 """The record of a training run: when a folder may be continued, and what its rows must have for that."""
 
-import sys
 from dataclasses import asdict
-
-from tqdm import tqdm
 
 from llm.training.options import TrainOptions
 from llm.training.untrained import unread
 from zobench.records import Row, Run
 
+FREE = ("out", "checkpoint_every", "preset")
 NUMBERS = {
     "evaluation": ("step", "dev_loss", "dev_accuracy"),
     "step": ("step", "train_loss", "seconds"),
@@ -16,17 +14,19 @@ NUMBERS = {
 }
 
 
-def open_record(options: TrainOptions) -> Run:
-    """Return the record of a run; where it is kept, when its checkpoints are written and that it is continued are no
-    part of its identity. Options that the method does not read are left out. A run of before there was a choice ended
-    with its last weights.
+def open_record(options: TrainOptions, look: bool = False) -> Run:
+    """Return the record of a run; where it is kept, when its checkpoints are written, which preset gave its values and
+    that it is continued are no part of its identity. Options that the method does not read are left out. A run of
+    before there was a choice ended with its last weights. With `look` nothing is written.
     """
-    usual = _config(TrainOptions(method=options.method, select="last"))
-    return Run(options.out, _config(options), defaults=usual, free=("out", "checkpoint_every"))
+    usual = config_of(TrainOptions(method=options.method, select="last"))
+    return Run(options.out, config_of(options), usual, FREE, look)
 
 
-def _config(options: TrainOptions) -> Row:
-    return {"command": "train", **asdict(options), **dict.fromkeys(unread(options)), "resume": None}
+def config_of(options: TrainOptions) -> Row:
+    """Return what config.toml says of a run."""
+    untold = dict.fromkeys([*unread(options), "resume", "dry_run"])
+    return {"command": "train", **asdict(options), **untold}
 
 
 def require_rows(record: Run) -> None:
@@ -39,8 +39,3 @@ def require_rows(record: Run) -> None:
                 raise ValueError(
                     f"{record.folder / 'rows.jsonl'}:{number}: {name} is {value!r}: mend or remove the line"
                 )
-
-
-def tell(text: str) -> None:
-    """Tell the user something that is no result, above a progress bar."""
-    tqdm.write(text, file=sys.stderr)

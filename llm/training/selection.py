@@ -1,11 +1,11 @@
 """Which weights a run ends with: those after its last step, or those of its lowest dev loss, which one file keeps."""
 
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm.training import checkpoint
+from zobench.progress import warn
 from zobench.records import Row, within
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Selection:
         try:
             kept = checkpoint.load(self._file)
         except ValueError as error:
-            print(f"{error}: passed over", file=sys.stderr)
+            warn(f"{error}: passed over")
             return None
         checkpoint.require_same_run(kept, self.session.past.identity)
         return kept

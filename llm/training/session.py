@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from llm import baselines, models, objective, tasks
+from llm import baselines, card, models, objective, tasks
 from llm.baselines import Baseline
 from llm.objective import Encoded
-from llm.training import trained, untrained
+from llm.training import also, trained, untrained
 from llm.training.adapters import adapt
 from llm.training.clipping import clipped
 from llm.training.evaluation import Evaluations
@@ -24,15 +22,16 @@ from llm.training.minibatch import Minibatch
 from llm.training.options import TrainOptions, check
 from llm.training.past import Past
 from llm.training.realised import Realised
-from llm.training.record import open_record, require_rows, tell
+from llm.training.record import open_record, require_rows
 from llm.training.selection import Selection, discard
 from llm.training.signals import interruptible
 from llm.training.touched import touched_rows
-from llm.training.trainer import make_trainer
+from llm.training.trainer import make_trainer, needs_gradient
 from llm.training.untrained import Untrained
 from zobench import derive, streams
 from zobench.journal import Record
 from zobench.lock import lock
+from zobench.progress import Speed, bar, note, warn
 from zobench.records import Row
 from zobench.space import require_reproducible
 
@@ -49,8 +48,11 @@ class Data:
 class Session:
     """One run: everything is checked before the folder of results is touched, and before long work starts."""
 
+    measures = Evaluations
+
     def __init__(self, options: TrainOptions) -> None:
         check(options)
+        unused, options = untrained.ignored(options), untrained.without_unread(options)
         self.task = tasks.find(options.task)
         if baselines.known(options.method):
             baselines.parse(options.method).check(self.task)
@@ -58,14 +60,16 @@ class Session:
         split = split_of(options)
         self.options = options = sized(options, split)
         check(options)
+        sets = also.read(options)
         held = "float32" if options.rounding == "master" else options.dtype
         self.language_model = models.load(options.model, options.device, held, options.trust_remote_code)
         self.language_model = adapt(self.language_model, options.adapter, options.seed)
         trained.select(self.language_model.model, options.trained)
         self.objective = chosen(self.language_model, max_tokens=options.max_tokens, bos=options.bos)
-        if options.method in FIRST_ORDER and not self.objective.differentiable:
+        self.also = also.Also(self, sets, self.language_model)
+        if needs_gradient(options.method) and not self.objective.differentiable:
             raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
-        self.data = Data(*(self.objective.encode(part) for part in split))
+        self.data = self._encoded(split)
         self.trainer = make_trainer(options, self.language_model, self._touched if options.rows == "touched" else None)
         if options.rows == "touched" and options.method not in FIRST_ORDER:
             self._touched(0)  # whether the objective allows it
@@ -77,7 +81,13 @@ class Session:
         if isinstance(self.trainer, Untrained):
             self.trainer.baseline.check_setting(untrained.setting(self))
         part = trained.told(self.language_model.model) if options.adapter or options.trained else None
-        self._open([*split.notes, *filter(None, (untrained.ignored(options), part))])
+        notes = (*split.notes, *(note for one in sets for note in one.notes))
+        self.notes = [*notes, *filter(None, (unused, part))]
+        if not options.dry_run:
+            self._open(self.notes)
+
+    def _encoded(self, split: tasks.Split) -> Data:
+        return Data(*(self.objective.encode(part) for part in split))
 
     def _open(self, notes: Sequence[str]) -> None:
         """Take the folder of results."""
@@ -88,12 +98,12 @@ class Session:
         self.note(notes)
         self.watch = Watch(self.start_loss, options.max_skipped, options.diverged_at, options.diverged_window)
         self.past = Past(self)
-        self.seconds, self.clipped = 0.0, 0
+        self.seconds, self.clipped, self.speed = 0.0, 0, Speed()
         require_rows(self.record)
         self.selection = Selection(self)
         known = [row["peak_mb"] for row in self.record.find(kind="evaluation") if row.get("peak_mb") is not None]
         self.peak = PeakMemory(self.language_model.device, max(known, default=None))
-        self.evaluations = Evaluations(self)
+        self.evaluations = self.measures(self)
         self._rows_to = 1 + max((row["step"] for row in self.past.rows()), default=-1)
 
     @property
@@ -103,10 +113,10 @@ class Session:
 
     def note(self, notes: Sequence[str]) -> None:
         """Print what was not as usual with the data, and keep it in rows."""
-        for note in notes:
-            print(note)
-            if not self.record.find(kind="note", note=note):
-                self.record.append({"kind": "note", "note": note})
+        for text in notes:
+            note(text)
+            if not self.record.find(kind="note", note=text):
+                self.record.append({"kind": "note", "note": text})
 
     def minibatch(self, step: int) -> list[Encoded]:
         """Return the examples of a step: drawn by the seed and the step, the same for every method."""
@@ -132,16 +142,16 @@ class Session:
             if self.options.baselines:
                 self.evaluations.baselines()
             first = self.past.resume()
-            with interruptible() as interrupted, self._bar(first) as bar:
-                for step in bar:
+            with interruptible() as interrupted, self._bar(first) as shown:
+                for step in shown:
                     if self.watch.exhausted:
                         break
                     if step % self.options.eval_every == 0:
                         self.evaluations.at(step)
                         if self.selection.stops(step):
-                            tell(f"no better dev loss in {self.options.patience} evaluations: stopped at step {step}")
+                            warn(f"no better dev loss in {self.options.patience} evaluations: stopped at step {step}")
                             break
-                    self._step(step, bar)
+                    self._step(step, shown)
                     if interrupted():
                         self.past.checkpoint()
                         raise KeyboardInterrupt
@@ -158,25 +168,25 @@ class Session:
             raise
 
     def _bar(self, first: int) -> Any:
-        return tqdm(
-            range(first, self.options.steps), initial=first, total=self.options.steps, unit="step", mininterval=1.0
-        )
+        steps = self.options.steps
+        return bar(range(first, steps), desc=self.options.method, initial=first, total=steps, unit="step")
 
-    def _step(self, step: int, bar: Any) -> None:
+    def _step(self, step: int, shown: Any) -> None:
         try:
             losses = self._losses(step)
             self.trainer.watched = step % self.options.eval_every == 0
-            began = time.perf_counter()
+            began, passes = time.perf_counter(), self.trainer.forward_passes
             with self.peak:
                 record = self.trainer.step(derive(*self.keys["key"], step), losses)
             seconds = time.perf_counter() - began
             record = record._replace(minibatch=derive(*self.keys["minibatch"], step), seconds=seconds)
             self.past.append(record)
+            self.speed.see(self.trainer.forward_passes - passes, seconds)
         except Exception as error:
             self._fail(step, error)
             raise
         self.see(record, self.trainer.realised)
-        bar.set_postfix_str(f"train loss {record.loss:.3f} {self.evaluations.said}", refresh=False)
+        shown.set_postfix_str(f"train loss {record.loss:.3f}, {self.speed} {self.evaluations.said}", refresh=False)
 
     def see(self, record: Record, realised: Realised | None = None) -> None:
         """Take note of a step that was taken or repeated: what it cost, its row, and what it says of the run's
@@ -184,7 +194,7 @@ class Session:
         """
         if realised and realised.noise and not self.record.find(kind="rounding"):
             self.record.append({"kind": "rounding", "step": record.step, **self.names(), **realised._asdict()})
-            tell(
+            warn(
                 f"training is rounding noise: {realised.moved:.1%} of the weights moved, and the cosine of the "
                 f"intended and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"
             )
@@ -199,7 +209,7 @@ class Session:
         if self.watch.diverged and not self.record.find(kind="divergence"):
             about = {"mean_loss": self.watch.mean, "limit": self.watch.limit, "steps": self.watch.window}
             self.record.append({"kind": "divergence", "step": record.step, **self.names(), **about})
-            tell(self.watch.warning())
+            warn(self.watch.warning())
 
     def _row(self, record: Record) -> Row:
         row = {"step": record.step, **self.cost(), "train_loss": record.loss, "lr": record.lr}
@@ -217,12 +227,14 @@ class Session:
 
     def _finish(self) -> None:
         if self.watch.exhausted:
-            tell(self.watch.advice())
+            warn(self.watch.advice())
         self.evaluations.at(self.trainer.steps)
         selected = self.selection.take()
         if self.options.save:
             models.save(self.language_model, self.record.folder / "model")
         self.evaluations.final(selected)
+        if self.options.save:
+            card.describe(self.record.folder, self.language_model)
         discard(self.record.folder)
 
     def status(self, *losses: float | None) -> str:

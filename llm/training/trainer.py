@@ -10,7 +10,7 @@ from llm.training.first_order import FIRST_ORDER, FirstOrder
 from llm.training.recompute import recompute_layers
 from llm.training.untrained import Untrained
 from llm.training.zeroth_order import ZerothOrder, rounded
-from zobench import methods, schedule
+from zobench import ForwardGradient, methods, schedule
 from zobench.naming import require_known
 
 if TYPE_CHECKING:
@@ -31,6 +31,13 @@ def check_method(text: str) -> None:
         methods.parse(text)
     elif extra:
         raise ValueError(f"method {text!r}: {name} has no options of its own")
+
+
+def needs_gradient(method: str) -> bool:
+    """Return whether the method differentiates the loss, backward or forward."""
+    if method in FIRST_ORDER or baselines.known(method):
+        return method in FIRST_ORDER
+    return isinstance(methods.parse(method), ForwardGradient)
 
 
 def make_trainer(

@@ -1,6 +1,6 @@
 """A run without steps: a baseline is measured, and its row is that of any other run."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING
 
 from llm import baselines
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 READ = frozenset(
     {
         *("model", "task", "data", "objective", "method", "train", "dev", "test", "max_tokens", "bos", "seed"),
-        *("device", "dtype", "trust_remote_code", "provenance", "out", "resume"),
+        *("device", "dtype", "trust_remote_code", "provenance", "out", "resume", "preset", "dry_run"),
     }
 )
-UNTOLD = frozenset({"save", "journal"})  # there is nothing to save
+UNTOLD = frozenset({"save", "journal", "baselines"})  # nothing to save, nothing to compare with
 
 
 class Untrained:
@@ -37,6 +37,12 @@ class Untrained:
 def unread(options: "TrainOptions") -> list[str]:
     """Return the options that the method of a run does not read: those of steps, for a baseline."""
     return [f.name for f in fields(options) if f.name not in READ] if baselines.known(options.method) else []
+
+
+def without_unread(options: "TrainOptions") -> "TrainOptions":
+    """Return the options with those that are not read at their defaults: no adapter, no weights in another dtype."""
+    usual = {f.name: f.default for f in fields(options) if f.name in unread(options)}
+    return replace(options, **usual)
 
 
 def ignored(options: "TrainOptions") -> str:

@@ -17,7 +17,7 @@ from zobench.auto import Choice
 from zobench.estimator import Told
 from zobench.journal import Record
 from zobench.naming import require_known
-from zobench.plan import Plan
+from zobench.plan import LOSSES, Plan
 from zobench.rule import Schedule
 from zobench.space import require_resolved
 
@@ -100,8 +100,7 @@ class ZerothOrder:
         self.engine = chosen_engine(engine, model)
         self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads, paces)
         self.touched, self.most, self._fastest = touched, most, max((1.0, *paces.values()))
-        if not isinstance(estimator, AutoEpsilon):
-            require_resolved(self.space, estimator.epsilon)
+        require_resolved(self.space, estimator.displaced_by)
         self.rule = SGD(rate, weight_decay)
         self._room = min(torch.finfo(p.dtype).max for p in model.parameters() if p.requires_grad) / 16
         self.memory, self.state = self.rule.init(self.space), estimator.init()
@@ -241,7 +240,8 @@ class ZerothOrder:
 
     def _walk(self, record: Record, plan: Plan, walk: bool) -> Tensor:
         self.forward_passes += plan.queries
-        return self.space.losses(lambda: 0.0, plan) if walk else torch.zeros_like(plan.offsets)
+        walks = walk and plan.asks == LOSSES
+        return self.space.losses(lambda: 0.0, plan) if walks else torch.zeros_like(plan.offsets)
 
     def _probed(self, key: int, rounds: Sequence[Sequence[float]], walk: bool) -> None:
         """Walk to the points of a recorded probe."""

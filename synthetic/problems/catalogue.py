@@ -50,6 +50,7 @@ ENTRIES = (
     Entry("mlp", "a network with one hidden layer of tanh units", mlp),
 )
 NAMES = tuple(entry.name for entry in ENTRIES)
+"""The names that `make` knows."""
 
 
 def table() -> tuple[Entry, ...]:
@@ -78,6 +79,6 @@ def make(
 
 
 def start(problem: ExactProblem, seed: int = 0) -> Tensor:
-    """Return a point (d,) around the centre: independent normals, at a distance of about problem.radius."""
+    """Return a point (d,) around the centre: centre + radius z / sqrt(d), z ~ N(0, I)."""
     offset = normal(derive("start", seed, problem.dim), (problem.dim,))
     return problem.centre + offset * problem.radius / problem.dim**0.5

@@ -14,6 +14,6 @@ def normal(key: int, shape: Shape) -> Tensor:
 
 
 def orthogonal(key: int, dim: int) -> Tensor:
-    """Return a random orthogonal matrix (dim, dim), uniform on the group."""
+    """Return a random orthogonal matrix Q (dim, dim), Q^T Q = I, uniform on the group."""
     q, r = torch.linalg.qr(normal(key, (dim, dim)))
     return q * r.diagonal().sign()

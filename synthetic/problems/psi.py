@@ -10,6 +10,7 @@ from zobench.naming import require_known
 Powers = dict[int, float]
 
 DEGREES = {"quadratic": (), "cubic": (3,), "quartic": (3, 4), "sextic": (3, 4, 6)}
+"""Name -> the powers p with c_p != 0 in psi(s) = sum_p c_p s^p / p!."""
 
 
 def psi(powers: Powers, s: Tensor, order: int = 0, divided: int = 0) -> Tensor:

@@ -20,7 +20,8 @@ from zobench.problem import Ridges
 
 @dataclass(frozen=True, eq=False)
 class RidgePolynomial(ExactProblem):
-    """A polynomial of degree 2, 3, 4 or 6 in `dim` variables, batched: x (..., d) -> (...).
+    """f(x) = y^T A y / 2 + sum_j psi(v_j . y), y = x - centre, psi(s) = sum_p c_p s^p / p!: a polynomial of degree 2,
+    3, 4 or 6 in `dim` variables, batched: x (..., d) -> (...).
 
     `powers` maps a power p to c_p. With the quartic strong enough for the cubic (c3^2 <= 3 lambda_min c4) the minimum
     is 0, at the centre.

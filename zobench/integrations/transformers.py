@@ -17,7 +17,7 @@ Microbatch = tuple[dict[str, Any], Any]
 
 
 class ZerothOrderTrainer(Trainer):  # type: ignore[misc]
-    """A transformers.Trainer whose step is that of ZerothOrder with this estimator.
+    """A transformers.Trainer whose step is that of ZerothOrder with this estimator: x <- (1 - lr wd) x - lr g.
 
     The loss of a step is that of Trainer: over the micro-batches of `gradient_accumulation_steps` the mean over all
     their items where the model takes `num_items_in_batch`, else the mean of their means; all of them are held until the

@@ -10,7 +10,7 @@ from zobench.streams import Shape
 
 
 class Rule(NamedTuple):
-    """A quadrature rule in r: probabilities (Q,), nodes r (Q,) and kernel values K(r) (Q,)."""
+    """A quadrature rule in r: E h(r, K) = sum_q p_q h(r_q, K(r_q)), probabilities, nodes and values all (Q,)."""
 
     probabilities: Tensor
     nodes: Tensor
@@ -18,7 +18,9 @@ class Rule(NamedTuple):
 
 
 class Kernel(ABC):
-    """A law of r, symmetric about 0 and on [-1, 1] unless it was rescaled, and an odd function K of it."""
+    """A law of r, symmetric about 0 and on [-1, 1] unless it was rescaled, and an odd function K of it: the estimate is
+    K(r) [f(x + e r u) - f(x - e r u)] / (2 e) u.
+    """
 
     @abstractmethod
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:

@@ -25,7 +25,7 @@ Number = float | Fraction
 
 @dataclass(frozen=True, repr=False)
 class PolynomialKernel(Kernel):
-    """A polynomial kernel under r ~ Uniform[-reach, reach].
+    """A polynomial kernel K(r) = sum_i coefficients_i r^i under r ~ Uniform[-reach, reach].
 
     `coefficients` ascend from r^0. `order` is the largest q for which the moment conditions are meant to hold; E[r K] =
     `constant` and the conditions are checked at construction unless `checked` is False, for kernels of the literature

@@ -6,7 +6,7 @@ block), in any order.
 """
 
 from zobench.law.coordinate import Coordinate
-from zobench.law.independent import Gaussian, Rademacher
+from zobench.law.independent import Gaussian, Independent, Rademacher
 from zobench.law.law import DenseDirection, Direction, Law
 from zobench.law.per_tensor import PerTensor, PerTensorCredit
 from zobench.law.sphere import Orthogonal, Sphere
@@ -19,8 +19,9 @@ LAWS: dict[str, Law] = {
     "coordinate": Coordinate(),
     "distinct-coordinate": Coordinate(replace=False),
 }
+"""The laws by the names that `methods.make(law=...)` and command lines give them."""
 
 __all__ = [
-    "LAWS", "Coordinate", "DenseDirection", "Direction", "Gaussian", "Law", "Orthogonal", "PerTensor",
-    "PerTensorCredit", "Rademacher", "Sphere",
+    "LAWS", "Coordinate", "DenseDirection", "Direction", "Gaussian", "Independent", "Law", "Orthogonal",
+    "PerTensor", "PerTensorCredit", "Rademacher", "Sphere",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from zobench.streams import Shape
 
 @dataclass(frozen=True)
 class Independent:
-    """A direction whose entries are independent: each block is a stream of its own."""
+    """A direction whose entries are independent, so that p(u) = prod_j p(u_j): each block is a stream of its own."""
 
     stream: streams.Stream
     key: int

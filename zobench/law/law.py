@@ -10,6 +10,7 @@ from zobench.layout import Block, Layout
 from zobench.streams import Shape
 
 DenseDirection = Callable[[Block], Tensor]
+"""A direction whose blocks are never None: block -> entries (*batch, block.size)."""
 Direction = Callable[[Block], Tensor | None]
 """One direction, realised: block -> its entries (*batch, block.size), or None where they are all zero."""
 

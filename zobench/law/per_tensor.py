@@ -95,7 +95,7 @@ class PerTensor(Law):
 
 @dataclass(frozen=True)
 class PerTensorCredit(PerTensor):
-    """K(r_l) v_l in segment l, with the r_l and v of PerTensor: what its coefficients multiply."""
+    """u = K(r_l) v_l in segment l, with the r_l and v of PerTensor: what its coefficients multiply."""
 
     @property
     def credit(self) -> "PerTensorCredit":

@@ -3,6 +3,7 @@
 from zobench.space.flat import FlatSpace
 from zobench.space.in_forward import InForwardSpace
 from zobench.space.module import ModuleSpace, require_reproducible
+from zobench.space.motion import Motion
 from zobench.space.parameters import ParameterSpace
 from zobench.space.space import Space, require_resolved
 
@@ -10,6 +11,7 @@ __all__ = [
     "FlatSpace",
     "InForwardSpace",
     "ModuleSpace",
+    "Motion",
     "ParameterSpace",
     "Space",
     "require_reproducible",

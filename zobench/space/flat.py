@@ -1,6 +1,7 @@
 """FlatSpace: vectors (*batch, d), for functions whose gradient is known."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -8,7 +9,8 @@ from torch import Tensor
 from zobench.combination import Combination
 from zobench.law import Law
 from zobench.layout import Layout, Segment
-from zobench.plan import Plan
+from zobench.plan import SLOPE, Plan
+from zobench.space.slope import dual, dual_numbers, value_and_slope
 from zobench.space.space import Space, require_finite
 from zobench.streams import Shape
 
@@ -16,7 +18,7 @@ REMEMBERED_BYTES = 1 << 24
 
 
 class FlatSpace(Space):
-    """Points x (*batch, d) and functions f(points (..., d)) -> (...), evaluated in batches.
+    """Points x (*batch, d) and functions f(points (..., d)) -> (...), evaluated in batches at x + a u_i.
 
     A plan's batch broadcasts against that of x. Told the layout of a module, it draws that module's directions. The
     directions of the latest plan are remembered if they fit 16 MiB, since a step along them usually follows.
@@ -35,14 +37,17 @@ class FlatSpace(Space):
         self._remembered: dict[tuple[Law, int, int, Shape], Tensor] = {}
 
     def losses(self, f: Callable[[Tensor], Tensor], plan: Plan) -> Tensor:
-        """Return f at the plan's points, float64 (*batch, n, m).
+        """Return f at the plan's points, float64 (*batch, n, m), or what else it asks for.
 
         Raises:
-            ValueError: f does not map (..., d) to (...), or the plan's batch is not that of x.
+            ValueError: f does not map (..., d) to (...), the plan's batch is not that of x, or the slope is asked for
+                of an f that torch does not differentiate.
         """
         if tuple(self.x.shape[:-1]) not in ((), plan.batch):
             raise ValueError(f"x has batch {tuple(self.x.shape[:-1])}, the plan {plan.batch}: ask with the batch of x")
         self._remembered.clear()
+        if plan.asks == SLOPE:
+            return self._slopes(f, plan)
         n, m = plan.offsets.shape[-2:]
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
         base = self._evaluate(f, self.x.expand(*plan.batch, -1)) if any(map(any, plan.base)) else None
@@ -56,6 +61,16 @@ class FlatSpace(Space):
                 offset = plan.offsets[..., i, k, None].to(self.x) * unit
                 losses[..., i, k] = self._evaluate(f, torch.addcmul(self.x, offset, u))
         return losses
+
+    def _slopes(self, f: Callable[[Tensor], Tensor], plan: Plan) -> Tensor:
+        answers = torch.empty(plan.offsets.shape, dtype=torch.float64)
+        points, unit = self.x.expand(*plan.batch, -1).contiguous(), plan.law.unit(self.layout.dim)
+        for i in range(plan.offsets.shape[-2]):
+            u = self._direction(plan.law, plan.key, i, plan.batch) * unit
+            with dual_numbers():
+                both = value_and_slope(partial(self._evaluate, f, dual(points, u)))
+            answers[..., i, :] = torch.stack(both, -1)
+        return answers
 
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
         """Replace x, in place, by (1 - p shrink) x + p scale * combination, p the paces of the layout."""

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from zobench.keys import derive
 from zobench.layout import Block
 from zobench.naming import require_known
-from zobench.space.lazy_rows import LazyRows, overlaps
+from zobench.space.lazy_rows import LazyRows, RowSweep
 from zobench.space.meeting import Job, Meeting, Read, Work, in_two_threads
-from zobench.space.module import TORN, Displacement, ModuleSpace, evaluate
+from zobench.space.module import TORN, Displacement, ModuleSpace, evaluate, loss_and_slope
 from zobench.space.scratch import Scratch
+from zobench.space.slope import dual_numbers
 from zobench.space.support import NO_PACES, Support
 from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update
+from zobench.space.tangents import Tangents
 from zobench.space.threads import in_parallel
 
 ROUNDING = ("nearest", "stochastic")
@@ -32,7 +34,7 @@ class Owed(NamedTuple):
 
 
 class InForwardSpace(ModuleSpace):
-    """The trainable parameters of a module; a displaced one exists only while the layer that reads it runs.
+    """The trainable parameters x of a module; a displaced one, x + a u, exists only while the layer that reads it runs.
 
     While f() looks at a point, reading `layer.weight` gives weight + a u, drawn for that layer and freed after it, and
     an embedding is displaced in the rows that are looked up. The stored parameters are written by steps alone: they
@@ -166,6 +168,15 @@ class InForwardSpace(ModuleSpace):
         finally:
             self._torn = bool(self._tearing)
 
+    def _slope(self, f: Callable[[], Any], line: Drawn) -> list[float]:
+        """Loss and slope; a parameter's tangent exists only while the layer that reads it runs."""
+        with dual_numbers(), self._displaced():
+            self._views.latest = Tangents(self._support, self.reads, line)
+            try:
+                return loss_and_slope(f)
+            finally:
+                self._views.latest = None
+
     @contextmanager
     def _displaced(self) -> Iterator[None]:
         stored = [(owner, owner._parameters) for owner in self._owners]
@@ -179,7 +190,7 @@ class InForwardSpace(ModuleSpace):
 
     def _read(self, parameter: Any) -> Any:
         name = self._segments.get(id(parameter))
-        view: _View | None = getattr(self._views, "latest", None)
+        view: _View | Tangents | None = getattr(self._views, "latest", None)
         if view is None:
             return parameter
         if name is None:
@@ -212,11 +223,7 @@ class _View:
     def whole(self, name: str) -> Tensor:
         """The displaced parameter; the latest is kept, as layers may read one twice."""
         stored = self.space._parameters[name]
-        if name in self.space._support.rows:
-            raise ValueError(
-                f"all of {name!r} was read, but directions are restricted to some of its rows: the loss depends on the "
-                "others too, as a normaliser over the whole vocabulary does; lift the restriction"
-            )
+        self.space._support.require_whole(name)
         if self._latest is None or self._latest[0] != name:
             self._latest = None  # its memory is free for the next one
             self._latest = (name, self._filled(name, stored))
@@ -235,14 +242,10 @@ class _View:
         def fresh(_: Scratch) -> Tensor:
             return stored[wanted].to(wide)
 
-        return self._shared(name, fresh, partial(_RowSweep, self._blocks(name), wanted), wanted).to(dtype)
+        return self._shared(name, fresh, partial(RowSweep, self._blocks(name), wanted), wanted).to(dtype)
 
     def _chosen_rows(self, name: str, stored: Tensor, dtype: torch.dtype, wanted: Tensor) -> Tensor:
-        rows = self.space._support.rows[name]
-        places = torch.searchsorted(rows, wanted).clamp_(max=len(rows) - 1)
-        if not torch.equal(rows[places], wanted):
-            row = int(wanted[rows[places] != wanted][0])
-            raise ValueError(f"row {row} of {name!r} was looked up, but directions are restricted to others")
+        places = self.space._support.places(name, wanted)
         if name not in self._chosen:
             entries = self.space._support.entries(name, stored)
             displaced = torch.empty_like(entries, dtype=dtype)
@@ -306,31 +309,6 @@ class _View:
 
     def _lines(self, points: Sequence[int]) -> list[Drawn]:
         return [Drawn(draw, [self.amounts[p][i] for p in points]) for i, draw in enumerate(self.draws)]
-
-
-class _RowSweep:
-    """Displaces rows of a matrix, given for each target in ascending order; blocks that hold none are not drawn."""
-
-    def __init__(
-        self, blocks: Sequence[Block], wanted: Tensor, _: Update, lines: list[Drawn], targets: list[Tensor]
-    ) -> None:
-        self.blocks, self.wanted, self.lines, self.targets = blocks, wanted, lines, targets
-        self._waiting = iter(blocks)
-
-    @torch.no_grad()
-    def take(self) -> None:
-        """Displace what lies in the blocks that no other thread has taken."""
-        for block in self._waiting:
-            meetings = overlaps(block, self.wanted, self.targets[0].shape[1])
-            for draw, amounts in self.lines if meetings else ():
-                u = draw(block)
-                if u is None:
-                    continue
-                for part, rows, columns, offset in meetings:
-                    length = columns.stop - columns.start
-                    seen = u[offset:][: (len(u) - offset) // length * length].view(-1, length)[rows]
-                    for target, amount in zip(self.targets, amounts, strict=True):
-                        target[part, columns].add_(seen, alpha=amount)  # rounded once, as in a sweep
 
 
 class _Reading(dict[str, Any]):

@@ -1,6 +1,6 @@
 """A displaced embedding of which only the rows that are looked at come into being."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from zobench.layout import Block
+from zobench.space.sweep import Drawn, Update
 
 Rows = Callable[[Tensor], Tensor]
 
@@ -99,3 +100,28 @@ def overlaps(block: Block, rows: Tensor, width: int) -> list[tuple[slice, Tensor
                 (part, torch.zeros(1, dtype=torch.int64), slice(begin, end), row * width + begin - block.start)
             )
     return found
+
+
+class RowSweep:
+    """Displaces rows of a matrix, given for each target in ascending order; blocks that hold none are not drawn."""
+
+    def __init__(
+        self, blocks: Sequence[Block], wanted: Tensor, _: Update, lines: list[Drawn], targets: list[Tensor]
+    ) -> None:
+        self.blocks, self.wanted, self.lines, self.targets = blocks, wanted, lines, targets
+        self._waiting = iter(blocks)
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Displace what lies in the blocks that no other thread has taken."""
+        for block in self._waiting:
+            meetings = overlaps(block, self.wanted, self.targets[0].shape[1])
+            for draw, amounts in self.lines if meetings else ():
+                u = draw(block)
+                if u is None:
+                    continue
+                for part, rows, columns, offset in meetings:
+                    length = columns.stop - columns.start
+                    seen = u[offset:][: (len(u) - offset) // length * length].view(-1, length)[rows]
+                    for target, amount in zip(self.targets, amounts, strict=True):
+                        target[part, columns].add_(seen, alpha=amount)  # rounded once, as in a sweep

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from zobench.combination import Combination
 from zobench.law import Direction, Law
 from zobench.naming import require_known
-from zobench.plan import Plan
+from zobench.plan import SLOPE, Plan
 from zobench.space.motion import Motion, motion
+from zobench.space.slope import dual, dual_numbers, value_and_slope
 from zobench.space.space import Space, require_finite
 from zobench.space.support import NO_PACES, Rows, Support
-from zobench.space.sweep import Change, Moved, Sweep, run
+from zobench.space.sweep import Change, Drawn, Moved, Sweep, run
 
 Line = tuple[Law, int, int]
 Displacement = dict[Line, float]
@@ -24,7 +25,7 @@ TORN = "a sweep was interrupted, so that part of the parameters are displaced: l
 
 
 class ModuleSpace(Space):
-    """The trainable parameters of a module, moved in place and never copied.
+    """The trainable parameters x of a module, moved in place (x <- x + a u) and never copied.
 
     A two-point step takes three sweeps over them: to the first point, to the second, and back fused with the update.
     Losses leave the module at the last point; step_ or settle_ brings it back, and so does any exception of the loss.
@@ -68,11 +69,12 @@ class ModuleSpace(Space):
         self._directions, self._bound = {}, {}
 
     def losses(self, f: Callable[[], Any], plan: Plan) -> Tensor:
-        """Return the losses of the plan's points, float64 (n, m), and leave the module at the last of them.
+        """Return the plan's answers, float64 (n, m), and leave the module at the last of its points.
 
         Raises:
             ValueError: the plan is batched, or f is not reproducible: it is called twice more before the first plan
                 that meets the module in training mode. In evaluation mode call `require_reproducible` once yourself.
+                Or the slope is asked for of an f that torch does not differentiate forward.
             RuntimeError: a sweep was interrupted before; the parameters are torn.
         """
         if plan.batch:
@@ -80,7 +82,7 @@ class ModuleSpace(Space):
         try:
             self._require_trusted(f)
             self._bind((plan.law, plan.key))
-            return self._visit(f, plan)
+            return self._slopes(f, plan) if plan.asks == SLOPE else self._visit(f, plan)
         except BaseException:
             if not self._torn:
                 self.settle_()
@@ -97,6 +99,31 @@ class ModuleSpace(Space):
             points: list[Displacement] = [{line: row[k] * unit} for k in apart]
             losses[i, apart] = torch.tensor(self._look(f, points), dtype=torch.float64)
         return losses
+
+    def _slopes(self, f: Callable[[], Any], plan: Plan) -> Tensor:
+        """Loss and slope of each line; the module stays where it is."""
+        self.settle_()
+        unit = plan.law.unit(self.layout.dim)
+        found = []
+        for i in range(plan.offsets.shape[-2]):
+            line = (plan.law, plan.key, i)
+            self._directions = {line: self._direction(line)}
+            found.append(self._slope(f, Drawn(self._directions[line], (unit,))))
+        return torch.tensor(found, dtype=torch.float64)
+
+    def _slope(self, f: Callable[[], Any], line: Drawn) -> list[float]:
+        """Loss and slope, every parameter carrying its part of the direction as a tangent."""
+        tangents = self._support.tangents(list(self._parameters), line)
+        with dual_numbers():
+            for name, p in self._sharing():
+                p.copy_(dual(p.detach(), tangents[name].view_as(p)))  # which writes its own values
+            return loss_and_slope(f)
+
+    def _sharing(self) -> list[tuple[str, nn.Parameter]]:
+        """Every parameter of the module whose memory is that of a segment, with the segment's name."""
+        names = {(p.data_ptr(), p.numel()): name for name, p in self._parameters.items()}
+        owned = ((names.get((p.data_ptr(), p.numel())), p) for p in self.module.parameters())
+        return [(name, p) for name, p in owned if name is not None]
 
     def _look(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
         """The losses of points of one line, one after the other."""
@@ -263,14 +290,24 @@ def evaluate(f: Callable[[], Any]) -> float:
     """Return f() as a number: a tensor is averaged in float32 or better, without a graph."""
     torch.clear_autocast_cache()  # under autocast f would go on reading weights as they were cast before they moved
     with torch.no_grad():
-        value = f()
-        if isinstance(value, Tensor):
-            return float((value if value.dtype == torch.float64 else value.float()).mean())
-        return float(value)
+        return float(_mean(f()))
+
+
+def _mean(value: Any) -> Any:
+    """A number as it is; a tensor's mean, in float32 or better."""
+    if isinstance(value, Tensor):
+        return (value if value.dtype == torch.float64 else value.float()).mean()
+    return value
+
+
+def loss_and_slope(f: Callable[[], Any]) -> list[float]:
+    """Return f() and its tangent as numbers, a tensor averaged in float32 or better; call it under `dual_numbers`."""
+    torch.clear_autocast_cache()
+    return [float(part) for part in value_and_slope(lambda: _mean(f()))]
 
 
 def require_reproducible(f: Callable[[], Any]) -> float:
-    """Call f twice and return its value, if both agree to a relative 1e-5.
+    """Call f twice and return its value, if both agree: |f_1 - f_2| <= 1e-5 max(|f_1|, |f_2|). Cost: 2 losses.
 
     Raises:
         ValueError: they differ, so that a difference of losses would measure the closure's own randomness.

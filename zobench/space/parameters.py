@@ -18,7 +18,7 @@ Named = tuple[str, nn.Parameter]
 
 
 class ParameterSpace(ModuleSpace):
-    """Groups of named parameters, moved in place; a name keys its directions, as in a ModuleSpace.
+    """Groups of named parameters, moved in place (x <- x + a u); a name keys its directions, as in a ModuleSpace.
 
     Looks and steps as ModuleSpace to the bit, except that weight decay, which a group asks for, is for all of the
     group. Nobody knows whether the losses have dropout in them: f is called twice more before the first plan. While the

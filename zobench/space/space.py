@@ -14,7 +14,8 @@ TOLERATED_SHARE = 0.5
 
 
 class Space(ABC):
-    """Parameters, and the three things that are done to them: look along lines, step along a combination, settle.
+    """Parameters x, and the three things that are done to them: look along lines, f(x + a u_i), step along a
+    combination, x <- x + scale * sum_i c_i u_i, settle.
 
     Estimators, update rules and logs speak of keys and scalars; only a space turns them into displacements.
     """
@@ -23,8 +24,8 @@ class Space(ABC):
 
     @abstractmethod
     def losses(self, f: Callable[..., Any], plan: Plan) -> Tensor:
-        """Return the losses of the plan's points, float64, shaped like plan.offsets. Costs plan.queries evaluations of
-        f.
+        """Return the plan's answers, float64, shaped like plan.offsets: the losses of its points; where it asks for the
+        slope, the loss at the base point and its derivative along each line. Costs plan.queries evaluations of f.
         """
 
     @abstractmethod
@@ -49,8 +50,12 @@ class Space(ABC):
         """Return the share of entries that a displacement of this size leaves unmoved in their own dtype."""
 
 
-def require_resolved(space: Space, epsilon: float) -> None:
-    """Raise ValueError if a displacement by epsilon is lost in the rounding of most parameters."""
+def require_resolved(space: Space, epsilon: float | None) -> None:
+    """Raise ValueError if a displacement by epsilon is lost in the rounding of most parameters; None displaces
+    nothing.
+    """
+    if epsilon is None:
+        return
     share = space.unresolved_share(epsilon)
     if share > TOLERATED_SHARE:
         raise ValueError(

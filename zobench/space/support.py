@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.layout import Block, Layout, Segment
+from zobench.space.sweep import Drawn, Sweep, Update, run
 
 Rows = Tensor | Sequence[int]
 NO_PACES: Mapping[str, float] = MappingProxyType({})
@@ -49,6 +50,38 @@ class Support:
         """Return a tensor of the parameter's shape as a vector of the segment: a view of it, or a copy of its rows."""
         chosen: Tensor = tensor[self.rows[name]] if name in self.rows else tensor
         return chosen.flatten()
+
+    def require_whole(self, name: str) -> None:
+        """Raise ValueError if directions live on some of the rows of a parameter, all of which is read."""
+        if name in self.rows:
+            raise ValueError(
+                f"all of {name!r} was read, but directions are restricted to some of its rows: the loss depends on the "
+                "others too, as a normaliser over the whole vocabulary does; lift the restriction"
+            )
+
+    def places(self, name: str, wanted: Tensor) -> Tensor:
+        """Return where these rows are among the chosen ones of a matrix.
+
+        Raises:
+            ValueError: one of them is not.
+        """
+        rows = self.rows[name]
+        places = torch.searchsorted(rows, wanted).clamp_(max=len(rows) - 1)
+        if not torch.equal(rows[places], wanted):
+            row = int(wanted[rows[places] != wanted][0])
+            raise ValueError(f"row {row} of {name!r} was looked up, but directions are restricted to others")
+        return places
+
+    @torch.no_grad()
+    def tangents(self, names: Sequence[str], line: Drawn) -> dict[str, Tensor]:
+        """Return a line's displacement of these parameters, in their shapes and dtypes; 0 in rows that are left out."""
+        drawn = {name: self.entries(name, torch.zeros_like(self.parameters[name])) for name in names}
+        run([Sweep(self.layout.blocks_of[name], part, Update(1.0, (line,))) for name, part in drawn.items()])
+        for name in drawn.keys() & self.rows.keys():
+            whole = torch.zeros_like(self.parameters[name])
+            whole[self.rows[name]] = drawn[name].view(-1, whole.shape[1])
+            drawn[name] = whole
+        return {name: part.view_as(self.parameters[name]) for name, part in drawn.items()}
 
     def stored(self, block: Block) -> Tensor:
         """Return the stored values of a block: a view of them, or a copy where rows are chosen."""

@@ -15,10 +15,11 @@ from zobench.stencil.fixed import (
     least_noise,
 )
 from zobench.stencil.kernel import KernelStencil
+from zobench.stencil.slope import SlopeStencil
 from zobench.stencil.stencil import Stencil, StencilRule
 from zobench.stencil.telescoping import TelescopingStencil
 
 __all__ = [
     "CentralStencil", "FixedStencil", "ForwardStencil", "KernelStencil", "OnePointStencil", "RichardsonStencil",
-    "Stencil", "StencilRule", "SymmetricStencil", "TelescopingStencil", "least_noise",
+    "SlopeStencil", "Stencil", "StencilRule", "SymmetricStencil", "TelescopingStencil", "least_noise",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ DIGITS = 9  # the noise is stationary in the reaches: rounding them here changes
 
 @dataclass(frozen=True)
 class FixedStencil(Stencil):
-    """A stencil whose nodes are not random."""
+    """A stencil whose nodes are not random: c = sum_k (w_k / e) f(x + e r_k u) with constant r_k and w_k."""
 
     @property
     @abstractmethod
@@ -57,7 +57,7 @@ class OnePointStencil(FixedStencil):
 @dataclass(frozen=True)
 class ForwardStencil(FixedStencil):
     """[f(x + e u) - f(x)] / e: the base point is shared by all directions of a step, so n of them cost n + 1
-    evaluations.
+    evaluations. Nesterov and Spokoiny 2017.
     """
 
     nodes = (1.0, 0.0)
@@ -75,7 +75,7 @@ class CentralStencil(FixedStencil):
 @dataclass(frozen=True)
 class RichardsonStencil(FixedStencil):
     """Central differences at e and 2 e, combined 4/3 : -1/3 so that m_3 = 0: 4 evaluations a direction, bias of order
-    e^4.
+    e^4. Richardson 1911.
     """
 
     nodes = (1.0, -1.0, 2.0, -2.0)

@@ -1,15 +1,16 @@
 """The contract of a stencil."""
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
+from zobench.plan import LOSSES
 from zobench.streams import Shape
 
 
 class StencilRule(NamedTuple):
-    """A stencil as a finite mixture: probabilities (Q,), nodes (Q, m), weights (Q, m)."""
+    """A stencil as a finite mixture: E h(r, w) = sum_q p_q h(r_q, w_q), p (Q,), nodes and weights (Q, m)."""
 
     probabilities: Tensor
     nodes: Tensor
@@ -25,7 +26,11 @@ class StencilRule(NamedTuple):
 
 
 class Stencil(ABC):
-    """Nodes r_k and weights w_k of one line, independent of its direction."""
+    """Nodes r_k and weights w_k of one line, independent of its direction: c = sum_k (w_k / e) f(x + e r_k u); `asks`
+    is what a plan asks at them.
+    """
+
+    asks: ClassVar[str] = LOSSES
 
     @abstractmethod
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:

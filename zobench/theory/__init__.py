@@ -9,11 +9,15 @@ from zobench.theory.budget import Forecast, best_epsilon, equal_budget, spend
 from zobench.theory.descent import Step, best_lr, descent
 from zobench.theory.error import bias, covariance_trace, coverage, mse, second_moment
 from zobench.theory.laws import curved, odd_mean, product, quartic
+from zobench.theory.lines import Lines
 from zobench.theory.noise import Noise
+from zobench.theory.series import Series
 
 __all__ = [
     "Forecast",
+    "Lines",
     "Noise",
+    "Series",
     "Step",
     "best_epsilon",
     "best_lr",

@@ -23,7 +23,9 @@ LEAST, MOST = 1e-8, 1e2
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """What is predicted of one estimator: of its bias, the norm; of a step, the gain at its own best rate."""
+    """What is predicted of one estimator: |E g - grad f|, E|g - E g|^2, their sum mse = bias^2 + covariance_trace, and
+    of a step the best rate and the decrease f(x) - E f(x - best_lr g) there.
+    """
 
     estimator: LineEstimator
     evaluations: int
@@ -37,13 +39,14 @@ class Forecast:
 def best_epsilon(
     estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise, goal: Goal = "mse"
 ) -> float:
-    """Return the epsilon in [1e-8, 1e2] that minimises the predicted mean squared error at this noise, or with
-    goal="descent" that gains most in one SGD step at its own best rate.
+    """Return the epsilon in [1e-8, 1e2] that minimises the predicted mean squared error E|g - grad f|^2 at this noise,
+    or with goal="descent" that gains most in one SGD step at its own best rate, (grad f . E g)^2 / (2 E[g^T H g]).
 
     Where `coverage` is not exact it is trustworthy only if the result is small enough for the terms that are left out.
 
     Raises:
-        ValueError: noise is not positive: in exact arithmetic the error then falls, or stays, as epsilon goes to 0.
+        ValueError: noise is not positive: in exact arithmetic the error then falls, or stays, as epsilon goes to 0. Or
+            the estimator has no epsilon.
     """
     return _best_epsilon(series(estimator, problem, x), estimator, noise, goal)
 
@@ -51,6 +54,8 @@ def best_epsilon(
 def _best_epsilon(one: Series, estimator: LineEstimator, noise: float | Noise, goal: Goal) -> float:
     if not Noise.of(noise).evaluation > 0:
         raise ValueError(f"noise is {noise!r}: without noise the smallest epsilon is the best, in exact arithmetic")
+    if estimator.displaced_by is None:
+        raise ValueError(f"{estimator!r} has no epsilon to choose: its error does not depend on one")
     if goal not in GOALS:
         raise ValueError(f"goal is {goal!r}: give one of {', '.join(GOALS)}")
 
@@ -71,7 +76,8 @@ def _best_epsilon(one: Series, estimator: LineEstimator, noise: float | Noise, g
 
 
 def spend(estimator: LineEstimator, evaluations: int, dim: int) -> LineEstimator:
-    """Return the estimator with as many directions as the evaluations pay; orthogonal ones are at most d.
+    """Return the estimator with as many directions as the evaluations pay, n = 1 + floor((evaluations - c_1) / (c_2 -
+    c_1)) with c_n the cost of n of them; orthogonal ones are at most d.
 
     Raises:
         ValueError: not even one direction can be paid.
@@ -92,10 +98,11 @@ def equal_budget(
     best: Goal | None = None,
     lines: Lines | None = None,
 ) -> list[Forecast]:
-    """Return the forecast of each estimator with as many directions as `evaluations` pay, in the order given.
+    """Return the forecast of each estimator with as many directions as `evaluations` pay, n = spend(...).n, in the
+    order given.
 
-    Each keeps its epsilon; with `best` each gets the epsilon that is best for it by that goal (noise must be positive).
-    `lines` of the same problem and point shares the derivatives between calls.
+    Each keeps its epsilon; with `best` each that has one gets the epsilon that is best for it by that goal (noise must
+    be positive). `lines` of the same problem and point shares the derivatives between calls.
 
     Raises:
         ValueError: one direction of an estimator costs more than the evaluations.
@@ -110,7 +117,7 @@ def _forecast(
 ) -> Forecast:
     one = series(estimator, lines.problem, lines.x, lines)
     paid = spend(estimator, evaluations, lines.dim)
-    if best is not None:
+    if best is not None and paid.displaced_by is not None:
         paid = replace(paid, epsilon=_best_epsilon(one, paid, noise, best))
     step = Step.along(one, paid, noise)
     bounded = step.curvature > 0 and step.slope > 0

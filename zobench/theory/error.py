@@ -41,7 +41,7 @@ def second_moment(estimator: LineEstimator, problem: Problem, x: Tensor, noise: 
 
     Exact on polynomials of degree up to 6 that declare ridges (for Coordinate: derivative). Otherwise the terms with
     a = 1 or b = 1 are exact and the rest, O(epsilon^2) for the forward stencil and O(epsilon^4) for symmetric ones, is
-    left out; `coverage` says which.
+    left out; `coverage` says which. Errors as bias.
     """
     one = series(estimator, problem, x)
     mean = one.mean(displacement(estimator, problem.dim))
@@ -50,13 +50,15 @@ def second_moment(estimator: LineEstimator, problem: Problem, x: Tensor, noise: 
 
 def covariance_trace(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> float:
     """Return E|g - E g|^2, with E[sum_k w_k^2] d s^2 / (n e^2) for evaluation noise and, for minibatch noise of
-    covariance S, (q c_d / n + (1 - 1/n) m_1^2) tr S if it is shared. Exact as second_moment.
+    covariance S, (q c_d / n + (1 - 1/n) m_1^2) tr S if it is shared. Exact as second_moment; errors as bias.
     """
     return spread(series(estimator, problem, x), estimator, noise)
 
 
 def mse(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> float:
-    """Return E|g - grad f|^2 = |bias|^2 + covariance trace, exact or truncated as `coverage` says."""
+    """Return E|g - grad f|^2 = |bias|^2 + covariance trace, exact or truncated as `coverage` says; errors as
+    bias.
+    """
     return error(series(estimator, problem, x), estimator, noise)
 
 

@@ -19,7 +19,12 @@ from zobench.theory.ridge_moments import NormalMoments, normal_moment, sign_mean
 
 @singledispatch
 def odd_mean(law: Law, problem: Problem, x: Tensor, j: int) -> Tensor:
-    """Return E[D_j u], (d,), for odd j."""
+    """Return E[D_j u], (d,), for odd j: under a Gaussian j! / (2^k k!) grad(Lap^k f), k = (j - 1) / 2.
+
+    Raises:
+        TypeError: no theory of the law is registered.
+        MissingDerivativeError: the problem lacks what the law needs.
+    """
     raise TypeError(f"no theory of the law {law!r}: register theory.odd_mean for {type(law).__name__}")
 
 

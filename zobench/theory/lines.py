@@ -16,7 +16,9 @@ HIGHEST_ORDER = 6
 
 
 class Lines:
-    """The derivatives of a problem at one point x (d,), each asked for once, with the moments of their ridges."""
+    """The derivatives D_a = D^a f(x)[u, ..., u] of a problem at one point x (d,), each asked for once, with the moments
+    of their ridges.
+    """
 
     def __init__(self, problem: Problem, x: Tensor) -> None:
         self.problem, self.x, self.dim = problem, x.double(), problem.dim

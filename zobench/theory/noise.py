@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """Noise of the evaluations of one step.
+    """Noise of the evaluations of one step: y = f(x) + (g_B - grad f) . x + s xi, xi ~ N(0, 1), g_B of minibatch B.
 
     `evaluation` is the standard deviation of noise that is independent at each evaluation. `minibatch` (d, d) is the
     covariance of the gradient over minibatches: both ends of a difference see the same one, and so do all directions

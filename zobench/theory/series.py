@@ -18,7 +18,8 @@ Terms = list[tuple[int, float]]
 
 
 class Series:
-    """What one law and one stencil make of one problem at one point, whatever epsilon and n.
+    """What one law and one stencil make of one problem at one point, whatever epsilon and n: E g and E|g|^2 of one
+    direction as sums of e^(j-1) m_j / j! E[D_j u] and e^(a+b-2) E[M_a M_b] / (a! b!) E[D_a D_b |u|^2].
 
     Products of derivatives are computed on first use and kept, so that scanning epsilon costs nothing.
     """

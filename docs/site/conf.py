@@ -1,0 +1,47 @@
+"""Sphinx configuration of the site; read by `python -m docs.site`, which writes the pages first."""
+
+from sphinx.application import Sphinx
+
+from docs.site import formulas
+from docs.site.plain import as_rst
+from zobench.version import VERSION
+
+project = "zobench"
+author = copyright = "The zobench maintainers"
+release = version = VERSION
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+highlight_language = "none"
+default_role = "code"
+smartquotes = False
+html_theme = "furo"
+html_title = f"zobench {VERSION}"
+html_copy_source = False
+html_show_sphinx = False
+html_math_renderer = "mathml"
+autodoc_default_options = {"members": True, "show-inheritance": True, "special-members": "__call__"}
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+napoleon_numpy_docstring = False
+# Pages of other libraries are not fetched: only names of ours must lead somewhere, but for type variables.
+VARIABLES = r"zobench\.(keys\.Item|options\.Options|theory\.lines\.Moments)"
+nitpick_ignore_regex = [(r"py:.*", r"(?!(zobench|synthetic)\b).*"), (r"py:class", VARIABLES)]
+
+
+def _leave_out(app, what, name, obj, skip, options):
+    """What a NamedTuple says of its fields."""
+    return True if (getattr(obj, "__doc__", None) or "").startswith("Alias for field number") else None
+
+
+def _escape(app, what, name, obj, options, lines) -> None:
+    lines[:] = as_rst(lines)
+
+
+def setup(app: Sphinx) -> None:
+    """Read docstrings as plain text, before napoleon takes their sections."""
+    formulas.add(app)
+    app.connect("autodoc-process-docstring", _escape, priority=400)
+    app.connect("autodoc-skip-member", _leave_out)

@@ -1,0 +1,93 @@
+"""What is known of a base model without loading it: its name, its licence, and what its weights are."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import metadata_load
+
+from llm import run_folder
+from llm.models import SMOLLM2
+
+WEIGHTS = "base_weights"
+"""Key of a model card's metadata under which exports say what the base weights were."""
+ROUNDED = re.compile(r"(?:^|[._-])i?q(\d)(?:[._-]|$)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """`name` is a hub id where there is one, `weights` says what differs from the published weights, if anything."""
+
+    name: str
+    on_hub: bool = False
+    license: str | None = None
+    weights: str = ""
+
+
+NAMED = {
+    "tiny-opt": BaseModel(
+        "tiny-opt", False, "mit", "the tiny OPT that comes with zobench, pretrained by `python -m llm pretrain`"
+    ),
+    SMOLLM2: BaseModel(
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        True,
+        "apache-2.0",
+        "a 4-bit rounding (Q4_1, from a GGUF file) of the original, not the original",
+    ),
+}
+
+
+def base_model(name: str) -> BaseModel:
+    """Return what is known of a model as `--model` names it; nothing is loaded, and the hub is not asked.
+
+    A folder tells it by the run that wrote it, or by the metadata of its model card.
+
+    Raises:
+        ValueError: a file of the folder's run is damaged.
+    """
+    path = Path(name).expanduser()
+    if name in NAMED:
+        return NAMED[name]
+    if path.suffix == ".gguf":
+        return BaseModel(path.stem, weights=rounding(path.name))
+    if path.is_dir():
+        return _of_folder(path)
+    return BaseModel(name, on_hub=name.count("/") == 1 and not name.startswith((".", "/", "~")))
+
+
+def rounding(file: str) -> str:
+    """Return what the name of a GGUF file says of its weights: "Q4_1" is 4 bits."""
+    found = ROUNDED.search(file)
+    if found:
+        return f"a {found[1]}-bit rounding of the original ({file}), not the original"
+    return f"from {file}: rounded, unless that holds floats"
+
+
+def _of_folder(folder: Path) -> BaseModel:
+    run = run_folder.of(folder)
+    if run is not None:
+        before = base_model(str(run.config["model"]))
+        tuned = f"tuned before on {run.config['task']} by {run.config['method']} ({run.folder.name})"
+        said = f"{tuned}; the weights before that: {before.weights}" if before.weights else tuned
+        return BaseModel(before.name, before.on_hub, before.license, said)
+    gguf = sorted(folder.glob("*.gguf"))
+    if gguf and not (folder / "config.json").is_file():
+        return BaseModel(folder.resolve().name, weights=rounding(gguf[0].name))
+    said = card_metadata(folder)
+    name, license, weights = (_text(said.get(key)) for key in ("base_model", "license", WEIGHTS))
+    return BaseModel(name or folder.resolve().name, name is not None and "/" in name, license, weights or "")
+
+
+def card_metadata(folder: Path) -> dict[str, Any]:
+    """Return the metadata of a folder's model card; nothing where it has none, or none that can be read."""
+    try:
+        return metadata_load(folder / "README.md") or {}
+    except Exception:  # no file, no YAML, no text: each of its readers has an error of its own
+        return {}
+
+
+def _text(value: Any) -> str | None:
+    """A text, or the only one of a list."""
+    value = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return value if isinstance(value, str) and value else None

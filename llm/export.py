@@ -1,0 +1,162 @@
+"""Export: the tuned weights of a run as a folder that transformers or peft loads, with a model card."""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tomli_w
+from torch import Tensor
+
+from llm import adapter_folder, card, models, run_folder, tuned
+from llm.adapted import is_adapted
+from llm.base_model import base_model
+from llm.models import DTYPES
+from llm.run_folder import RunFolder
+from llm.training.past import JOURNAL
+from llm.tuned import Places, Tuned
+from zobench.naming import require_known
+from zobench.options import argument, option
+from zobench.progress import note
+
+MERGED = "with its adapter merged in"
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `python -m llm export`."""
+
+    run: str = argument("folder of a run; or a model as train takes it, or the folder of an adapter")
+    to: str | None = option(None, "folder to write: a new or an empty one")
+    source: str = option("auto", "weights of a run: model, checkpoint, journal, or auto: the first that it has")
+    dtype: str | None = option(None, "float32, bfloat16 or float16; without it that of the weights")
+    merge: bool = option(False, "merge an adapter into its base model")
+    model: str | None = option(None, "the base model, where it is not what the run or the adapter names")
+    device: str | None = option(None, "where to repeat the steps of a journal, where not on its own device")
+    trust_remote_code: bool = option(False, "run the Python code that comes with a model")
+
+
+def run(options: ExportOptions) -> None:
+    """Write the tuned weights of a run into a folder that transformers or peft loads, with a model card."""
+    goal = export(options)
+    note(f"written to {goal}")
+
+
+def export(options: ExportOptions) -> Path:
+    """Write the folder, aside until it is whole, and return it.
+
+    Raises:
+        UnknownNameError: no such dtype or source.
+        ValueError: the folder holds something, there are no weights, or they do not fit the dtype.
+        OSError: no space, or the like; nothing is left behind.
+    """
+    goal = require_empty(options.to)
+    require_known(options.source, tuned.SOURCES, "source of weights")
+    if options.dtype is not None:
+        require_known(options.dtype, DTYPES, "dtype")
+    place = Path(options.run).expanduser()
+    record = run_folder.of(place) if place.is_dir() else None
+    adapter = adapter_folder.find(place)
+    if options.merge and adapter is None and not (record and record.config.get("adapter")):
+        raise ValueError(f"{options.run} has no adapter to merge: leave --merge out")
+    with _aside(goal) as aside:
+        made = _adapter(options, adapter, record, aside) if adapter else _model(options, record, aside)
+        if record is not None:
+            _keep_record(record, aside / card.RECORD)
+        (aside / "README.md").write_text(card.text(goal.resolve().name, made, record), encoding="utf-8")
+    return goal
+
+
+def require_empty(to: str | None) -> Path:
+    """Return the folder to write.
+
+    Raises:
+        ValueError: none is given, or it is a file, or holds something.
+    """
+    if not to:
+        raise ValueError("nowhere to write: give --to FOLDER")
+    goal = Path(to).expanduser()
+    if goal.exists() and (not goal.is_dir() or any(goal.iterdir())):
+        raise ValueError(f"--to {to} holds something already: give a new or an empty folder")
+    return goal
+
+
+@contextmanager
+def _aside(goal: Path) -> Iterator[Path]:
+    """A folder beside the goal that becomes it if all goes well."""
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    aside = goal.with_name(goal.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        with suppress(FileNotFoundError):
+            goal.rmdir()  # it is empty
+        aside.rename(goal)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def _model(options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
+    """Write a whole model."""
+    places = Places(options.model, options.device, options.trust_remote_code)
+    found = tuned.find(record, options.source, places) if record else _untrained(options)
+    return _write(found, options, record, aside)
+
+
+def _untrained(options: ExportOptions) -> Tuned:
+    """A model that is of no run: a GGUF file, say, to be had as a folder."""
+    dtype = options.dtype or models.dtype_of(options.run)
+    loaded = models.load(options.run, options.device or "cpu", dtype, options.trust_remote_code)
+    return Tuned(loaded, 0, "as it was")
+
+
+def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, aside: Path) -> card.Exported:
+    """Write an adapter, or the base model with it merged in."""
+    named = options.model or (str(record.config["model"]) if record else adapter_folder.base_of(adapter))
+    step, base = tuned.last_step(record) if record else 0, base_model(named)
+    if options.merge:
+        held = record.held if record else models.dtype_of(named)
+        merged = adapter_folder.merged(
+            adapter, lambda _: models.load(named, options.device or "cpu", held, options.trust_remote_code)
+        )
+        return _write(Tuned(merged, step, MERGED), options, record, aside)
+    tensors = adapter_folder.copy(adapter, aside, base.name if base.on_hub else models.folder_of(named), options.dtype)
+    _require_finite(tensors.items(), options.dtype)
+    return card.exported("peft", False, tensors.values(), (step, "as peft keeps it"), base, record)
+
+
+def _write(found: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
+    """Write a model that was loaded; one that peft has adapted is an adapter, unless it is to be merged."""
+    language_model, model = found.language_model, found.language_model.model
+    if options.merge and is_adapted(language_model):
+        model = model.merge_and_unload()
+        found = found._replace(language_model=replace(language_model, model=model), origin=MERGED)
+    if options.dtype is not None:
+        model.to(DTYPES[options.dtype])
+    _require_finite(model.named_parameters(), options.dtype)
+    models.save(found.language_model, aside)
+    base = base_model(str(options.model or (record.config["model"] if record else options.run)))
+    return card.of_model(found.language_model, (found.step, found.origin), base, record)
+
+
+def _require_finite(weights: Iterable[tuple[str, Tensor]], dtype: str | None) -> None:
+    """Refuse weights that are no finite numbers, such as those above what float16 holds."""
+    for name, weight in weights:
+        if not bool(weight.isfinite().all()):
+            way = (
+                "float16 holds up to 65,504; give --dtype bfloat16" if dtype == "float16" else "the run destroyed them"
+            )
+            raise ValueError(f"{name} has entries that are not finite: {way}")
+
+
+def _keep_record(record: RunFolder, folder: Path) -> None:
+    """Write what makes the weights again."""
+    folder.mkdir()
+    config = {"command": "train", **card.shown_config(record)}
+    (folder / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
+    journal = card.journal_of(record)
+    if journal is not None:
+        shutil.copyfile(journal, folder / JOURNAL)

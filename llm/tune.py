@@ -1,0 +1,177 @@
+"""Hyper-parameters searched on development data: each trial is a run, and a row."""
+
+import math
+import shutil
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from llm import baselines, tasks
+from llm.search import SAMPLERS, Axis, Tried, Value, axis, library, propose
+from llm.train import train
+from llm.training import dry_run
+from llm.training.evaluation import Evaluations
+from llm.training.first_order import FIRST_ORDER
+from llm.training.options import TrainOptions, check
+from llm.training.past import CHECKPOINTS
+from llm.training.record import config_of
+from llm.training.session import Data, Session
+from zobench.lock import FolderInUseError
+from zobench.naming import require_known
+from zobench.options import option
+from zobench.records import Row, Run, within, write_atomically
+
+RANGE = "low:high (logarithmic), choices a,b,c, or one value"
+SEARCHED = ("lr", "epsilon", "batch")
+FREE = ("out", "trials", "checkpoint_every", "preset")
+BEST = "best.toml"
+
+
+@dataclass(frozen=True)
+class TuneOptions(TrainOptions):
+    """Options of `python -m llm tune`: those of train, three of which are searched."""
+
+    lr: float | str = option("1e-6:1e-3", f"learning rate: {RANGE}")
+    epsilon: float | str = option(1e-3, f"displacement of the zeroth-order methods: {RANGE}, or auto")
+    batch: int | str = option(16, f"examples a step: {RANGE.removeprefix('low:high (logarithmic), ')}")
+    trials: int = option(20, "runs; a search continues when more are asked for")
+    sampler: str = option("tpe", f"what proposes values: {', '.join(SAMPLERS)}")
+    out: str = option("runs/tune", "folder of the search and, below it, of its trials; an interrupted one continues")
+
+
+class DevOnly(Evaluations):
+    """Evaluations of a trial: dev alone."""
+
+    def final(self, selected: int) -> Row:
+        """Keep the final row: the last dev loss and the lowest."""
+        session, best = self.session, self.session.selection.best()
+        (last,) = self.record.find(kind="evaluation", step=session.trainer.steps)
+        assert best is not None  # the last step was evaluated
+        row: Row = {name: last[name] for name in ("dev_loss", "dev_accuracy")}
+        row |= {"best_step": best["step"], "best_dev_loss": best["dev_loss"], "best_dev_accuracy": best["dev_accuracy"]}
+        row |= {"status": session.status(last["dev_loss"]), "skipped": session.watch.skipped}
+        self.record.append({"kind": "final", "step": selected, **session.names(), **session.cost(), **row})
+        return row
+
+
+class Trial(Session):
+    """A run that has no test examples; those of its task are kept out of its training examples all the same."""
+
+    measures = DevOnly
+
+    def _encoded(self, split: tasks.Split) -> Data:
+        return Data(self.objective.encode(split.train), self.objective.encode(split.dev), [])
+
+
+def run(options: TuneOptions) -> None:
+    """Search learning rate, epsilon and batch on dev, never on test; each trial is a run, which can be continued."""
+    axes = _checked(options)
+    if options.dry_run:
+        print(f"one of {options.trials} trials:")
+        first = {name: one.ends[0] for name, one in axes.items()}
+        dry_run.run(_trial_options(options, first, out=str(Path(options.out) / "trials/0000"), dry_run=True), Trial)
+        return
+    record = Run(options.out, _config(options), _config(TuneOptions()), FREE)
+    for number in range(options.trials):
+        if not record.find(kind="trial", number=number):
+            record.append({"kind": "trial", "number": number, **_tried(options, axes, record, number)})
+            _keep_best(options, record)
+    print(table(record.rows, tuple(axes)))
+    best = _best(record)
+    if best is None:
+        raise ValueError(f"all {options.trials} trials diverged or failed: search smaller values")
+    _keep_best(options, record)
+    print(f"\ntrial {best['number']} has the lowest dev loss; to train with its values:")
+    print(f"  python -m llm train --config {Path(options.out) / BEST} --out {options.out}-best")
+
+
+def _checked(options: TuneOptions) -> dict[str, Axis]:
+    """The axes; refuses before the first trial what would only fail in a later one."""
+    if options.trials < 1:
+        raise ValueError(f"trials is {options.trials}: give 1 or more")
+    require_known(options.sampler, SAMPLERS, "sampler")
+    library()
+    found = {name: axis(name, getattr(options, name)) for name in SEARCHED}
+    axes = {name: one for name, one in found.items() if one is not None}
+    if not axes:
+        raise ValueError("nothing to search: give --lr, --epsilon or --batch as low:high or as choices a,b,c")
+    batches = axes.get("batch")
+    if batches and not all(isinstance(value, int) for value in batches.choices or (0.5,)):
+        raise ValueError(f"batch is {options.batch!r}: give whole numbers as choices a,b,c")
+    if "epsilon" in axes and options.method in FIRST_ORDER:
+        raise ValueError(f"epsilon is {options.epsilon!r}, but {options.method} reads none: search --lr alone")
+    if baselines.known(options.method):
+        raise ValueError(f"{options.method} takes no step and has nothing to tune")
+    for end in range(max(len(one.ends) for one in axes.values())):
+        check(_trial_options(options, {name: one.ends[min(end, len(one.ends) - 1)] for name, one in axes.items()}))
+    return axes
+
+
+def _config(options: TuneOptions) -> Row:
+    return {"command": "tune", **asdict(options), "resume": None, "dry_run": None}
+
+
+def _train_options(options: TuneOptions, values: dict[str, Value]) -> TrainOptions:
+    """The options of a training run with these values."""
+    given = {f.name: getattr(options, f.name) for f in fields(TrainOptions)}
+    return TrainOptions(**{**given, **values})
+
+
+def _trial_options(options: TuneOptions, values: dict[str, Value], **more: Any) -> TrainOptions:
+    """The options of a trial: neither baselines nor weights are kept, and its selection is done by its row."""
+    plain = {"baselines": False, "save": False, "select": "last", "resume": True, "dry_run": False, "preset": None}
+    return replace(_train_options(options, values), **{**plain, **more})
+
+
+def _tried(options: TuneOptions, axes: dict[str, Axis], record: Run, number: int) -> Row:
+    """The row of a trial, which is run or continued."""
+    before = record.find(kind="trial")
+    tried = [Tried({name: row[name] for name in axes}, _loss(row)) for row in before]
+    values = propose(axes, tried, options.sampler, options.seed)
+    print(f"trial {number}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items()))
+    folder = within(record.folder, f"trials/{number:04d}")
+    try:
+        final = train(_trial_options(options, values, out=str(folder)), Trial)
+    except (OSError, FolderInUseError):
+        raise
+    except Exception as error:
+        if not any(row["status"] == "ok" for row in before):
+            raise  # nothing has gone through yet: the fault is more likely in what all trials share
+        return {**values, "dev_loss": None, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    chosen = "best_" if options.select == "best" else ""
+    row: Row = {**values, "dev_loss": final[f"{chosen}dev_loss"], "dev_accuracy": final[f"{chosen}dev_accuracy"]}
+    costs = ("forward_passes", "backward_passes", "seconds")
+    return row | {name: final[name] for name in ("status", "best_step", *costs)}
+
+
+def _loss(row: Row) -> float:
+    """What is to be low: the dev loss, infinite where a trial diverged or failed."""
+    return math.inf if row["dev_loss"] is None or row["status"] != "ok" else float(row["dev_loss"])
+
+
+def _best(record: Run) -> Row | None:
+    row = min(record.find(kind="trial"), key=_loss, default=None)
+    return row if row is not None and math.isfinite(_loss(row)) else None
+
+
+def _keep_best(options: TuneOptions, record: Run) -> None:
+    """Write the options of a run with the best values so far, without a folder, which is given with --out."""
+    best = _best(record)
+    if best is None:
+        return
+    chosen = _train_options(options, {name: best[name] for name in SEARCHED if name in best})
+    config = {name: value for name, value in config_of(chosen).items() if value is not None and name != "out"}
+    write_atomically(record.folder / BEST, tomli_w.dumps(config))
+
+
+def table(rows: list[Row], names: tuple[str, ...]) -> str:
+    """Return the trials as text, the lowest dev loss first."""
+    lines = [f"{'trial':>6}" + "".join(f"{name:>12}" for name in names) + f"{'dev loss':>12}{'forward':>10}  status"]
+    for row in sorted((row for row in rows if row["kind"] == "trial"), key=_loss):
+        loss = "-" if row["dev_loss"] is None else f"{row['dev_loss']:.4f}"
+        values = "".join(f"{row[name]:12.3g}" for name in names)
+        lines.append(f"{row['number']:6}{values}{loss:>12}{row.get('forward_passes', '-'):>10}  {row['status']}")
+    return "\n".join(lines)

@@ -1,0 +1,95 @@
+"""The tuned weights of a run: those it wrote, those of its latest checkpoint, or those its journal rebuilds."""
+
+from typing import NamedTuple
+
+from llm import journal, models
+from llm.models import LanguageModel
+from llm.run_folder import RunFolder, selected_step
+from llm.training import checkpoint, trained
+from llm.training.adapters import adapt
+from llm.training.past import CHECKPOINTS, JOURNAL
+from zobench.journal import Contents, read
+from zobench.naming import require_known
+
+SOURCES = ("auto", "model", "checkpoint", "journal")
+
+
+class Tuned(NamedTuple):
+    """A model with the weights after `step` steps, and where they come from in words."""
+
+    language_model: LanguageModel
+    step: int
+    origin: str
+
+
+class Places(NamedTuple):
+    """What a base model is loaded by, where that is not what the run says."""
+
+    model: str | None = None
+    device: str | None = None
+    trust_remote_code: bool = False
+
+
+def find(run: RunFolder, source: str = "auto", places: Places = Places()) -> Tuned:
+    """Return the tuned weights, those that a finished run selected; "auto" takes those that it wrote, else a checkpoint
+    of their step, else the journal, and else the latest checkpoint.
+
+    No loss is evaluated. A journal is walked at the cost of its sweeps over the weights.
+
+    Raises:
+        UnknownNameError: no such source.
+        ValueError: the run has no such weights, or what it has is damaged.
+    """
+    require_known(source, SOURCES, "source of weights")
+    if source == "model" or (source == "auto" and (run.folder / "model/config.json").is_file()):
+        return _written(run, places)
+    contents = _journal(run)
+    step = len(contents.records) if contents else int(run.config["steps"])
+    step = min(step, last_step(run))
+    if source != "journal":
+        found = _latest(run, contents, step)
+        if found is not None and (source == "checkpoint" or contents is None or found.step == step):
+            return _restored(run, found, places)
+    if contents is None or source == "checkpoint":
+        raise ValueError(
+            f"{run.folder} has no weights of step {step} or before (model, checkpoints, {JOURNAL}): baselines tune "
+            "none; give the command of a run again without --no-save"
+        )
+    rebuilt = journal.rebuild(contents, step, places.model, places.device, places.trust_remote_code)
+    return Tuned(rebuilt, step, "rebuilt from it and the journal of its steps")
+
+
+def _written(run: RunFolder, places: Places) -> Tuned:
+    folder = run.folder / "model"
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: the run wrote no weights there; --source auto takes a checkpoint or the journal")
+    loaded = models.load(str(folder), places.device or "cpu", models.dtype_of(str(folder)), places.trust_remote_code)
+    return Tuned(loaded, last_step(run), "as the run wrote it")
+
+
+def last_step(run: RunFolder) -> int:
+    """Return the step whose weights a run wrote, or will at the latest."""
+    final = run.found("final")
+    step = selected_step(final[-1]) if final else None
+    return int(run.config["steps"] if step is None else step)
+
+
+def _latest(run: RunFolder, contents: Contents | None, step: int) -> checkpoint.Checkpoint | None:
+    found = checkpoint.latest(run.folder / CHECKPOINTS, step, {})
+    if found and contents and found.metadata.get("chain") != f"{contents.chain[found.step]:08x}":
+        raise ValueError(f"{found.file} does not belong to the journal beside it: remove it")
+    return found
+
+
+def _restored(run: RunFolder, found: checkpoint.Checkpoint, places: Places) -> Tuned:
+    name, trust = places.model or str(run.config["model"]), places.trust_remote_code
+    base = models.load(name, places.device or "cpu", run.held, trust)
+    base = adapt(base, run.config["adapter"], run.config["seed"])
+    trained.select(base.model, run.config["trained"])
+    checkpoint.restore(base.model, found)
+    return Tuned(base, found.step, f"from the checkpoint of step {found.step}")
+
+
+def _journal(run: RunFolder) -> Contents | None:
+    file = run.folder / JOURNAL
+    return read(file) if file.is_file() else None

@@ -1,0 +1,217 @@
+"""What commands print where, and what they end with."""
+
+import errno
+import fcntl
+import io
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from tqdm import tqdm
+
+from llm.__main__ import main
+from zobench import exit_status, progress
+from zobench.journal import read
+from zobench.options import option, run_command
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--train", "20", "--dev", "10", "--test", "10", "--batch", "4", "--max-tokens", "16", "--eval-every", "5"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def command(tmp_path, *more):
+    return ["train", *QUICK, "--steps", "10", "--no-save", "--out", str(tmp_path / "run"), *more]
+
+
+def on_terminal(arguments):
+    """What a command writes to a terminal, and what to a pipe."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 150, 0, 0))
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=theirs, cwd=ROOT, env=ENVIRONMENT) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while part := os.read(ours, 65536):
+                shown += part
+        except OSError as error:
+            assert error.errno == errno.EIO  # the terminal of a process that ended
+        out = process.stdout.read()
+    os.close(ours)
+    assert process.returncode == 0
+    return out.decode(), shown.decode()
+
+
+def test_a_bar_on_a_terminal_shows_loss_and_forward_passes_a_second(tmp_path):
+    out, shown = on_terminal([sys.executable, "-m", "llm", *command(tmp_path)])
+    assert "\r" in shown and "10/10" in shown
+    assert re.search(r"train loss \d+\.\d+, [\d.e+]+ forward passes/s", shown)
+    assert re.fullmatch(r"mezo: dev accuracy .*\nrows: .*\n", out)
+
+
+def test_quiet_leaves_the_result_alone_and_is_no_part_of_the_run(tmp_path):
+    out, shown = on_terminal([sys.executable, "-m", "llm", *command(tmp_path, "--quiet")])
+    assert shown == "" and re.fullmatch(r"mezo: dev accuracy .*\n", out)
+    assert "quiet =" not in (tmp_path / "run/config.toml").read_text()
+    again = subprocess.run(
+        [sys.executable, "-m", "llm", *command(tmp_path)], capture_output=True, cwd=ROOT, env=ENVIRONMENT
+    )
+    assert again.returncode == 0 and b"holds a finished run" in again.stdout
+
+
+def test_no_log_file_holds_a_carriage_return(tmp_path):
+    arguments = [sys.executable, "-m", "llm", *command(tmp_path)]
+    found = subprocess.run(arguments, capture_output=True, cwd=ROOT, env=ENVIRONMENT)
+    assert found.returncode == 0 and found.stderr == b"" and b"\r" not in found.stdout
+
+
+def test_a_long_command_that_is_no_terminal_leaves_lines(monkeypatch):
+    stream, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    with progress.bar(range(10), desc="mezo", unit="step") as shown:
+        for step in shown:
+            now[0] += 25
+            shown.set_postfix_str(f"train loss {step}", refresh=False)
+            if step == 6:
+                progress.warn("a warning")
+    lines = stream.getvalue().splitlines()
+    assert lines == [
+        "mezo: 3/10 step after 01:15, 02:55 left, train loss 2",
+        "mezo: 6/10 step after 02:30, 01:40 left, train loss 5",
+        "a warning",
+        "mezo: 9/10 step after 03:45, 00:25 left, train loss 8",
+    ]
+
+
+def test_a_terminal_gets_a_bar_and_quiet_gets_none(monkeypatch):
+    for quiet in (False, True):
+        stream = Terminal()
+        monkeypatch.setattr(sys, "stderr", stream)
+        with progress.quietly(quiet), progress.bar(range(3), unit="step") as shown:
+            assert list(shown) == [0, 1, 2]
+        assert ("3/3" in stream.getvalue()) is not quiet
+    assert not tqdm._instances
+
+
+def test_notes_are_left_out_and_warnings_are_not(capsys):
+    with progress.quietly():
+        progress.note("a note")
+        progress.warn("a warning")
+    progress.note("another")
+    assert capsys.readouterr() == ("another\n", "a warning\n")
+
+
+def test_the_speed_is_that_of_the_last_steps():
+    speed = progress.Speed(memory=0.5)
+    assert str(speed) == ""
+    for seconds in (100.0, *[0.5] * 40):
+        speed.see(2, seconds)
+    assert str(speed) == "4 forward passes/s"
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """No options."""
+
+    number: int = option(1, "a number")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ValueError("x is 3: give 4"), exit_status.BAD_INPUT),
+        (FileNotFoundError(2, "No such file", "x"), exit_status.BAD_INPUT),
+        (OSError(errno.ENOSPC, "No space left on device"), exit_status.FAULT),
+        (PermissionError(13, "Permission denied", "x"), exit_status.FAULT),
+        (MemoryError("no room"), exit_status.FAULT),
+        (torch.OutOfMemoryError("no room"), exit_status.FAULT),
+        (KeyboardInterrupt(), exit_status.INTERRUPTED),
+    ],
+    ids=repr,
+)
+def test_what_a_command_that_fails_ends_with(error, status, capsys):
+    def fail(options: Nothing) -> None:
+        """Fail."""
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command("prog", "tests", {"fail": (Nothing, fail)}, ["fail"])
+    told = capsys.readouterr()
+    assert stopped.value.code == status and told.out == ""
+    assert told.err.startswith("prog fail: ") and told.err.count("\n") == 1
+
+
+def test_errors_of_the_program_keep_their_traceback():
+    def fail(options: Nothing) -> None:
+        """Fail."""
+        raise AttributeError("a bug")
+
+    with pytest.raises(AttributeError, match="a bug"):
+        run_command("prog", "tests", {"fail": (Nothing, fail)}, ["fail"])
+
+
+def test_statuses_are_distinct_and_documented():
+    page = (ROOT / "docs/scripts.md").read_text()
+    statuses = {name: value for name, value in vars(exit_status).items() if name.isupper() and isinstance(value, int)}
+    assert len(set(statuses.values())) == len(statuses) == 7
+    assert [int(n) for n in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == sorted(statuses.values())
+
+
+def test_a_run_that_diverges_says_so_by_its_status_and_again(tmp_path, capsys):
+    for _ in range(2):
+        assert main(command(tmp_path, "--lr", "1e30")) == exit_status.DIVERGED
+    assert "diverged" in capsys.readouterr().out
+    assert main(command(tmp_path, "--lr", "1e-5", "--out", str(tmp_path / "other"))) == exit_status.OK
+
+
+def test_a_run_whose_steps_are_skipped_is_stopped_with_its_status(tmp_path, capsys):
+    assert main(command(tmp_path, "--lr", "1e39", "--max-skipped", "3")) == exit_status.DIVERGED
+    assert "3 steps in a row were skipped" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_a_fault(tmp_path, monkeypatch, capsys):
+    def full(descriptor, data):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("zobench.journal.write_all", full)
+    with pytest.raises(SystemExit) as stopped:
+        main(command(tmp_path))
+    assert stopped.value.code == exit_status.FAULT and "No space left" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_a_process_after_its_step_with_its_status(tmp_path):
+    arguments = [sys.executable, "-m", "llm", "train", *QUICK, "--steps", "100000", "--out", str(tmp_path / "run")]
+    journal = tmp_path / "run/journal.bin"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(arguments, cwd=ROOT, env=ENVIRONMENT, **pipes) as process:
+        while process.poll() is None and not (journal.exists() and len(read(journal).records) > 2):
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=120)
+    assert process.returncode == exit_status.INTERRUPTED
+    assert told.decode() == "python -m llm train: interrupted; what was measured is kept\n"
+    kept = read(journal)
+    assert kept.torn == 0 and list((tmp_path / "run/checkpoints").glob(f"step-{len(kept.records):08d}.safetensors"))
+
+
+def test_whoever_reads_may_leave():
+    line = f"{sys.executable} -m llm list | head -1; exit ${{PIPESTATUS[0]}}"
+    found = subprocess.run(["bash", "-c", line], capture_output=True, cwd=ROOT, env=ENVIRONMENT)
+    assert found.stderr == b"" and found.returncode in (exit_status.OK, exit_status.BROKEN_PIPE)
