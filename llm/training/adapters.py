@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,13 +49,12 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Prefix:
-    """Keys and values of `tokens` places before every text, in every layer.
-
-    They begin as those of tokens drawn by the seed ("real", as MeZO's), or as standard normals ("random").
+class Places:
+    """So many places before every text; they begin as those of tokens drawn by the seed ("real"), or as standard
+    normals ("random").
     """
 
-    tokens: int = 5
+    tokens: int
     init: str = "real"
 
     def __post_init__(self) -> None:
@@ -62,47 +62,52 @@ class Prefix:
         require_known(self.init, STARTS, "init of an adapter")
 
     def put(self, language_model: LanguageModel, seed: int) -> Any:
-        """Return the model of peft around this one. Cost: with "real" one forward pass over the tokens.
+        """Return the model of peft around this one. Cost: for a prefix with "real" one forward pass over the tokens.
 
         Raises:
-            ValueError: the model is masked.
+            ValueError: the model is masked, or what it keeps of tokens is not what peft wants.
         """
-        _require_causal(language_model)
+        if language_model.masked:
+            raise ValueError(f"{language_model.name} fills masks, and peft learns prefixes of causal models: give lora")
+        begin = self.real(language_model, drawn(language_model, self.tokens, seed)) if self.init == "real" else None
         peft = peft_library()
-        begin = (
-            keys_and_values(language_model, drawn(language_model, self.tokens, seed)) if self.init == "real" else None
-        )
-        config = peft.PrefixTuningConfig(task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=self.tokens)
+        config = self.config(peft, language_model)(task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=self.tokens)
         return _begun(peft.get_peft_model(language_model.model, config), begin)
+
+    def real(self, language_model: LanguageModel, tokens: Tensor) -> Tensor:
+        """Return what the places hold of real tokens, (tokens, numbers a place)."""
+        raise NotImplementedError
+
+    def config(self, peft: Any, language_model: LanguageModel) -> Callable[..., Any]:
+        """Return what makes peft's configuration."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """Embeddings of `tokens` places before every text.
+class Prefix(Places):
+    """Keys and values of `tokens` places before every text, in every layer; MeZO's number and beginning."""
 
-    They begin as those of tokens drawn by the seed ("real"), or as standard normals ("random").
-    """
+    tokens: int = 5
+
+    def real(self, language_model: LanguageModel, tokens: Tensor) -> Tensor:
+        return keys_and_values(language_model, tokens)
+
+    def config(self, peft: Any, language_model: LanguageModel) -> Callable[..., Any]:
+        return peft.PrefixTuningConfig  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Prompt(Places):
+    """Embeddings of `tokens` places before every text; ZO-Bench's number."""
 
     tokens: int = 10
-    init: str = "real"
 
-    def __post_init__(self) -> None:
-        _require_whole("tokens", self.tokens)
-        require_known(self.init, STARTS, "init of an adapter")
+    def real(self, language_model: LanguageModel, tokens: Tensor) -> Tensor:
+        return language_model.model.get_input_embeddings()(tokens)  # type: ignore[no-any-return]
 
-    def put(self, language_model: LanguageModel, seed: int) -> Any:
-        """Return the model of peft around this one.
-
-        Raises:
-            ValueError: the model is masked.
-        """
-        _require_causal(language_model)
-        peft, embed = peft_library(), language_model.model.get_input_embeddings()
-        config = peft.PromptTuningConfig(
-            task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=self.tokens, token_dim=embed.weight.shape[1]
-        )
-        begin = embed(drawn(language_model, self.tokens, seed)) if self.init == "real" else None
-        return _begun(peft.get_peft_model(language_model.model, config), begin)
+    def config(self, peft: Any, language_model: LanguageModel) -> Callable[..., Any]:
+        width = language_model.model.get_input_embeddings().weight.shape[1]  # peft's own is OPT-350m's hidden size
+        return partial(peft.PromptTuningConfig, token_dim=width)
 
 
 ADAPTERS: dict[str, Callable[..., Lora | Prefix | Prompt]] = {"lora": Lora, "prefix": Prefix, "prompt": Prompt}
@@ -227,11 +232,6 @@ def _targets(model: Any, text: str) -> Any:
         if not any(name == target or name.endswith("." + target) for name in layers):
             require_known(target, kinds, f"target in {kind}")
     return text.split("+")
-
-
-def _require_causal(language_model: LanguageModel) -> None:
-    if language_model.masked:
-        raise ValueError(f"{language_model.name} fills masks, and peft learns prefixes of causal models: give lora")
 
 
 def _require_whole(name: str, value: int) -> None:
