@@ -3,21 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from llm import (
-    bench,
-    compare,
-    evaluate,
-    export,
-    journal,
-    listing,
-    noise_report,
-    pretrain,
-    profile,
-    rounding,
-    study,
-    train,
-    tune,
-)
+from llm import bench, evaluate, export, journal, listing, noise_report, pretrain, profile, rounding, train
+from llm.studies import compare, study, tune
 from llm.training.options import TrainOptions
 from zobench.options import run_command
 

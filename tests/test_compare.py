@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from llm.__main__ import main
-from llm.compare import rounds
-from llm.plan import read_plan
-from llm.rates import forward_passes_a_step
+from llm.studies.compare import rounds
+from llm.studies.plan import read_plan
+from llm.studies.rates import forward_passes_a_step
 
 PLAN = """
 model = "tiny-opt"
@@ -41,6 +41,8 @@ method = "adamw"
 batch = 2
 rates = [1e-3]
 """
+
+CALIBRATED = '[arms.c]\nmethod = "calibrated"'
 
 
 @pytest.fixture
@@ -79,6 +81,12 @@ def test_a_seed_of_all_tasks_comes_before_the_next(plan):
     assert list(rounds(read_plan(str(plan), None))) == [*first, (1, "spam", "mezo")]
 
 
+def test_an_arm_may_name_its_tasks(plan):
+    plan.write_text(PLAN.replace('method = "adamw"', 'method = "adamw"\ntasks = ["sentences"]'))
+    runs = list(rounds(read_plan(str(plan), None)))
+    assert [(task, arm) for _, task, arm in runs if arm == "adamw"] == [("sentences", "adamw")]
+
+
 def test_an_arm_overrides_a_task_and_a_task_the_rest(plan):
     plan.write_text(PLAN.replace("seeds = 2", 'seeds = 2\nbatch = 3\ndata = "here"'))
     read = read_plan(str(plan), "/there")
@@ -100,6 +108,16 @@ def test_an_arm_overrides_a_task_and_a_task_the_rest(plan):
         ("forward_passes = 12", "forward_passes = 1", "1 forward passes are not enough for one step of mezo"),
         ("rates = [1e-3]", "rates = 1e-3", "rates in arms.adamw in .* is 0.001: give a list"),
         ('method = "mezo"', 'method = "mezzo"', "unknown method 'mezzo'. Did you mean 'mezo'"),
+        (
+            "[arms.mezo]",
+            '[tasks.copa]\n[arms.c]\nmethod = "calibrated"\n[arms.mezo]',
+            "those of task copa have their own",
+        ),
+        (
+            "[arms.mezo]",
+            '[arms.c]\nmethod = "icl"\ntasks = ["span"]\n[arms.mezo]',
+            "unknown task of arms.c in .*: 'span'",
+        ),
         ("[arms.mezo]", "[arms]\nmezo = 3\n[arms.x]", "arms.mezo in .* is 3: give a table"),
     ],
 )

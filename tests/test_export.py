@@ -10,10 +10,10 @@ import pytest
 import torch
 import yaml
 
-from llm import adapter_folder, models
+from llm import models
 from llm.__main__ import main
-from llm.base_model import base_model, rounding
-from llm.export import ExportOptions, export
+from llm.export import ExportOptions, adapter_folder, export
+from llm.export.base_model import base_model, rounding
 from llm.train import train
 from llm.training import checkpoint
 from llm.training.options import TrainOptions

@@ -7,13 +7,13 @@ import tomllib
 import pytest
 import torch
 
-from llm import tune
 from llm.__main__ import main
 from llm.objective import Objective
-from llm.search import Axis, Tried, axis, propose
+from llm.studies import tune
+from llm.studies.search import Axis, Tried, axis, propose
+from llm.studies.tune import Trial, TuneOptions
 from llm.training.session import Session, split_of
 from llm.training.zeroth_order import ZerothOrder
-from llm.tune import Trial, TuneOptions
 
 QUICK = {"steps": 3, "train": 16, "dev": 6, "test": 6, "max_tokens": 16, "eval_every": 2}
 LINE = [word for name, value in QUICK.items() for word in ("--" + name.replace("_", "-"), str(value))]

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from llm import baselines, card, models, objective, tasks
+from llm import baselines, models, objective, tasks
 from llm.baselines import Baseline
+from llm.export import card
 from llm.objective import Encoded
 from llm.training import also, trained, untrained
 from llm.training.adapters import adapt

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from llm import models
-from llm.plan import Plan, read_plan
-from llm.rates import chosen_rate, mean_dev_loss
+from llm.studies.plan import Plan, read_plan
+from llm.studies.rates import chosen_rate, mean_dev_loss
 from llm.train import train
 from zobench.options import option
 from zobench.progress import note
@@ -21,7 +21,7 @@ TUNING_SEED = -1
 class CompareOptions:
     """Options of `python -m llm compare`."""
 
-    plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms: llm/plan.py says what is in it")
+    plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms: docs/smollm2.md says what is in it")
     data: str | None = option(None, "folder that holds the data folders of the plan")
     provenance: str = option("live", "a word about where the rows come from, shown in reports")
     out: str = option("runs/compare", "folder of the runs; finished ones are not repeated")

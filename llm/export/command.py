@@ -9,13 +9,14 @@ from pathlib import Path
 import tomli_w
 from torch import Tensor
 
-from llm import adapter_folder, card, models, run_folder, tuned
+from llm import models
 from llm.adapted import is_adapted
-from llm.base_model import base_model
+from llm.export import adapter_folder, card, run_folder, tuned
+from llm.export.base_model import base_model
+from llm.export.run_folder import RunFolder
+from llm.export.tuned import Places, Tuned
 from llm.models import DTYPES
-from llm.run_folder import RunFolder
 from llm.training.past import JOURNAL
-from llm.tuned import Places, Tuned
 from zobench.naming import require_known
 from zobench.options import argument, option
 from zobench.progress import note

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 from llm import journal, models
+from llm.export.run_folder import RunFolder, selected_step
 from llm.models import LanguageModel
-from llm.run_folder import RunFolder, selected_step
 from llm.training import checkpoint, trained
 from llm.training.adapters import adapt
 from llm.training.past import CHECKPOINTS, JOURNAL

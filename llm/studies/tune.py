@@ -9,7 +9,7 @@ from typing import Any
 import tomli_w
 
 from llm import baselines, tasks
-from llm.search import SAMPLERS, Axis, Tried, Value, axis, library, propose
+from llm.studies.search import SAMPLERS, Axis, Tried, Value, axis, library, propose
 from llm.train import train
 from llm.training import dry_run
 from llm.training.evaluation import Evaluations

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm.rates import forward_passes_a_step
+from llm import baselines
+from llm.studies.rates import forward_passes_a_step
+from llm.tasks import find
 from llm.training.options import TrainOptions, check
 from zobench.naming import require_known
 from zobench.options import checked, read_toml
@@ -27,11 +29,12 @@ class TaskPlan:
 class Arm:
     """What is compared: training options, and the rates among which the tuning task chooses; none: nothing is tuned.
 
-    `seeds` bounds the task's own number, for what no seed changes.
+    `seeds` bounds the task's own number, for what no seed changes; `tasks` are those it is run on, none meaning all.
     """
 
     rates: tuple[float, ...] = ()
     seeds: int | None = None
+    tasks: tuple[str, ...] = ()
     options: Values = field(default_factory=dict)
 
 
@@ -53,8 +56,10 @@ class Plan:
 
     def seeds(self, task: str, arm: str) -> int:
         """Return the number of runs of an arm on a task."""
-        most, own = self.tasks[task].seeds, self.arms[arm].seeds
-        return most if own is None else min(most, own)
+        most, chosen = self.tasks[task].seeds, self.arms[arm]
+        if chosen.tasks and task not in chosen.tasks:
+            return 0
+        return most if chosen.seeds is None else min(most, chosen.seeds)
 
     def run_options(self, task: str, arm: str, passes: int, **changes: Any) -> TrainOptions:
         """Return the options of one run of so many forward passes."""
@@ -85,10 +90,18 @@ def read_plan(file: str, data: str | None) -> Plan:
     require_known(plan.tuned_on, tasks, f"task in {file}:")
     if not arms:
         raise ValueError(f"{file} has no arms: give a table [arms.NAME] with a method")
-    for task in tasks:
-        for arm in arms:
-            check(plan.run_options(task, arm, plan.tasks[task].forward_passes))
+    for arm in arms:
+        for task in arms[arm].tasks:
+            require_known(task, tasks, f"task of arms.{arm} in {file}:")
+        for task in (name for name in tasks if plan.seeds(name, arm)):
+            _require_possible(plan.run_options(task, arm, plan.tasks[task].forward_passes))
     return plan
+
+
+def _require_possible(options: TrainOptions) -> None:
+    check(options)
+    if baselines.known(options.method):
+        baselines.parse(options.method).check(find(options.task))
 
 
 def _scalars(told: Values, file: str) -> Values:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from llm import tasks
 from llm.adapted import is_adapted
-from llm.base_model import WEIGHTS, BaseModel, base_model
+from llm.export.base_model import WEIGHTS, BaseModel, base_model
+from llm.export.run_folder import RunFolder, selected_step
 from llm.models import LanguageModel
-from llm.run_folder import RunFolder, selected_step
 from llm.tasks.published import PUBLISHED
 from llm.training import checkpoint
 from llm.training.past import JOURNAL

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llm import baselines, tasks
-from llm.rates import chosen_rate, forward_passes_a_step, mean_dev_loss
+from llm.studies.rates import chosen_rate, forward_passes_a_step, mean_dev_loss
 from llm.train import train
 from llm.training.first_order import FIRST_ORDER
 from llm.training.options import TrainOptions

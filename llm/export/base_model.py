@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import metadata_load
 
-from llm import run_folder
+from llm.export import run_folder
 from llm.models import SMOLLM2
 
 WEIGHTS = "base_weights"
