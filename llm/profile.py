@@ -147,7 +147,7 @@ class Clock:
         with ExitStack() as stack:
             for module in (in_forward, module_space):
                 stack.enter_context(_replaced(module, "Sweep", counted))
-            stack.enter_context(_replaced(in_forward, "_RowSweep", counted))
+            stack.enter_context(_replaced(in_forward, "RowSweep", counted))
             for module in (in_forward, sweep_module):
                 stack.enter_context(_replaced(module, "in_parallel", timed))
             yield

@@ -7,6 +7,7 @@ import torch
 from zobench import kernels
 from zobench.kernels import PolynomialKernel
 from zobench.options import option
+from zobench.progress import note
 from zobench.records import Row, Run
 
 
@@ -25,8 +26,8 @@ def run(options: KernelOptions) -> None:
     record = Run(options.out, {"command": "kernels", **asdict(options)})
     printed = (kernels.kerzoo5_as_printed(), "as printed in KerZOO: 195/64 where 105/64 gives E[rK] = 1")
     print(f"{'kernel':24}{'E[rK]':>9}{'E[r^3K]':>9}{'E[r^5K]':>9}{'E[r^2K^2]':>11}{'E[K^2]':>9}")
-    for kernel, note in [*listed, printed]:
-        row = describe(kernel, note, options.points)
+    for kernel, remark in [*listed, printed]:
+        row = describe(kernel, remark, options.points)
         moments = row["moments"]
         print(
             f"{row['name']:24}{moments['1']:9.4f}{moments['3']:9.4f}{moments['5']:9.4f}"

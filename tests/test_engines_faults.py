@@ -224,6 +224,15 @@ def test_planted_a_space_that_notes_payments_late_is_found():
         outcomes_of_interrupts("deferred", Late, range(2000))
 
 
+@pytest.fixture
+def interruptible():
+    """A process that a shell has started in the background ignores SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("engine", PAIRED)
 def test_an_interrupt_while_the_other_point_is_at_work_waits_for_it(engine):
     module, space = ready(engine)
