@@ -103,6 +103,11 @@ def test_passes_and_evaluations_are_those_of_the_run(method, changes, tmp_path, 
         assert final["forward_passes"] == given.steps * tryout.forward and tryout.first == tryout.forward
 
 
+def test_directions_live_on_what_the_tried_examples_read(tmp_path):
+    given = {"rows": "touched", "engine": "in-forward", "lr": 1e-4}
+    dry_run.run(options(tmp_path, dry_run=True, **given))  # the longest examples are no minibatch of a run
+
+
 def test_memory_of_a_first_order_run_is_gradients_moments_and_activations(tmp_path):
     session = Session(options(tmp_path, method="adamw", dry_run=True))
     tryout, trained = Tryout.of(session), held(session.language_model.model)

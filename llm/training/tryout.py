@@ -12,6 +12,8 @@ from llm.training.first_order import FirstOrder
 from llm.training.live import LiveMemory, size_of
 from llm.training.minibatch import Minibatch, at_once
 from llm.training.session import Session
+from llm.training.touched import touched_rows
+from llm.training.zeroth_order import ZerothOrder
 from zobench import derive
 
 TIMED, SECONDS = 3, 30.0
@@ -44,6 +46,7 @@ class Tryout:
 
         def step(rows: Sequence[Encoded]) -> None:
             before = trainer.forward_passes, trainer.backward_passes
+            _restricted_to(rows, session)
             began = time.perf_counter()
             key = derive(*session.keys["key"], trainer.steps)
             record = trainer.step(key, Minibatch(made, list(rows), session.options.micro_batch))
@@ -65,6 +68,13 @@ class Tryout:
         (first, _), (forward, backward) = counts[0], counts[-1]
         took = median(seconds[2:])
         return cls(memory.peak, peak, gradients, optimiser, first, forward, backward, took, a_token, tuple(reasons))
+
+
+def _restricted_to(rows: Sequence[Encoded], session: Session) -> None:
+    """With --rows touched: let directions live on what these examples read, not on what the step's minibatch does."""
+    if isinstance(session.trainer, ZerothOrder) and session.trainer.touched is not None:
+        found = touched_rows(session.objective, rows)
+        session.trainer.touched = lambda step: found
 
 
 def _evaluated(session: Session) -> tuple[int, float]:
