@@ -167,7 +167,9 @@ def test_the_first_fault_of_all_stops_the_search(tmp_path):
         (["--trials", "0"], "trials is 0"),
         (["--sampler", "tpee"], "Did you mean 'tpe'"),
         (["--method", "zero-shot"], "nothing to tune"),
-        (["--method", "sgd", "--epsilon", "1e-4:1e-2"], "reads none"),
+        (["--method", "sgd", "--epsilon", "1e-4:1e-2"], "does not read it"),
+        (["--method", "forward-gradient", "--epsilon", "1e-4:1e-2"], "does not read it"),
+        (["--method", "mezo:epsilon=1e-3", "--epsilon", "1e-4:1e-2"], "does not read it"),
         (["--preset", "mezo-tiny-opt-spam"], "nothing to search"),
     ],
 )

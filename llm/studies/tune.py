@@ -13,11 +13,12 @@ from llm.studies.search import SAMPLERS, Axis, Tried, Value, axis, library, prop
 from llm.train import train
 from llm.training import dry_run
 from llm.training.evaluation import Evaluations
-from llm.training.first_order import FIRST_ORDER
 from llm.training.options import TrainOptions, check
 from llm.training.past import CHECKPOINTS
 from llm.training.record import config_of
 from llm.training.session import Data, Session
+from llm.training.trainer import needs_gradient
+from zobench import methods
 from zobench.lock import FolderInUseError
 from zobench.naming import require_known
 from zobench.options import option
@@ -100,8 +101,8 @@ def _checked(options: TuneOptions) -> dict[str, Axis]:
     batches = axes.get("batch")
     if batches and not all(isinstance(value, int) for value in batches.choices or (0.5,)):
         raise ValueError(f"batch is {options.batch!r}: give whole numbers as choices a,b,c")
-    if "epsilon" in axes and options.method in FIRST_ORDER:
-        raise ValueError(f"epsilon is {options.epsilon!r}, but {options.method} reads none: search --lr alone")
+    if "epsilon" in axes and (needs_gradient(options.method) or "epsilon" in methods.spelled(options.method)[1]):
+        raise ValueError(f"epsilon is {options.epsilon!r}, but {options.method} does not read it: search --lr alone")
     if baselines.known(options.method):
         raise ValueError(f"{options.method} takes no step and has nothing to tune")
     for end in range(max(len(one.ends) for one in axes.values())):
