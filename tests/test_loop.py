@@ -9,7 +9,7 @@ import torch
 from llm.journal import main as journal
 from llm.train import train
 from llm.training import checkpoint
-from llm.training.options import TrainOptions
+from llm.training.options import TrainOptions, check
 from llm.training.session import Session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -215,3 +215,24 @@ def test_what_cannot_be_selected_is_refused(tmp_path):
         Session(options(tmp_path, select="bst"))
     with pytest.raises(ValueError, match="patience is 0"):
         Session(options(tmp_path, patience=0))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "forward-gradient", "epsilon": "auto"}, "has none to choose"),
+        ({"epsilon": -1.0}, "give a positive displacement"),
+        ({"schedule": "cosin"}, "Did you mean 'cosine'"),
+        ({"warmup": 501}, "warmup 501"),
+        ({"rounding": "stochastic", "engine": "plain"}, "give --engine in-forward"),
+        ({"method": "adamw", "rounding": "master", "dtype": "bfloat16"}, "leave --rounding out"),
+        ({"method": "sgd", "rounding": "stochastic", "dtype": "bfloat16"}, "leave --rounding out"),
+    ],
+)
+def test_steps_that_no_model_can_take_are_refused_before_one_is_loaded(changes, message):
+    with pytest.raises(ValueError, match=message):
+        check(TrainOptions(**changes))
+
+
+def test_a_baseline_takes_no_step_that_could_be_refused():
+    check(TrainOptions(method="zero-shot", epsilon=-1.0, rounding="master"))

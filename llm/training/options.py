@@ -8,7 +8,7 @@ from llm.training import adapters
 from llm.training.first_order import FIRST_ORDER
 from llm.training.selection import SELECT
 from llm.training.trained import RATES, TRAINED, parse_rates
-from llm.training.trainer import check_method
+from llm.training.trainer import check_method, check_steps
 from llm.training.zeroth_order import ENGINES
 from zobench.naming import require_known
 from zobench.options import option
@@ -97,6 +97,7 @@ def check(options: TrainOptions) -> None:
         raise ValueError(f"steps is {options.steps}: a journal counts to {MOST_STEPS}")
     if options.train is not None and options.batch > options.train and not baselines.known(options.method):
         raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")
+    check_steps(options)
 
 
 def _check_loop(options: TrainOptions) -> None:

@@ -9,7 +9,7 @@ from llm.training import trained
 from llm.training.first_order import FIRST_ORDER, FirstOrder
 from llm.training.recompute import recompute_layers
 from llm.training.untrained import Untrained
-from llm.training.zeroth_order import ZerothOrder, rounded
+from llm.training.zeroth_order import ZerothOrder, require_rounding, rounded
 from zobench import ForwardGradient, methods, schedule
 from zobench.naming import require_known
 
@@ -31,6 +31,20 @@ def check_method(text: str) -> None:
         methods.parse(text)
     elif extra:
         raise ValueError(f"method {text!r}: {name} has no options of its own")
+
+
+def check_steps(options: "TrainOptions") -> None:
+    """Raise ValueError where no model's steps could be taken so: by options that a method lacks, or out of range."""
+    if baselines.known(options.method):
+        return
+    schedule(options.schedule, options.lr, options.steps, options.warmup)
+    if options.method not in FIRST_ORDER:
+        methods.parse(options.method, epsilon=options.epsilon)
+        require_rounding(options.engine, options.rounding != "nearest")
+    elif options.rounding != "nearest":
+        raise ValueError(
+            f"rounding is {options.rounding}, but {options.method} takes torch's own steps: leave --rounding out"
+        )
 
 
 def needs_gradient(method: str) -> bool:

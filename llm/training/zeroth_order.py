@@ -53,6 +53,14 @@ def rounded(rounding: str, dtype: str) -> tuple[str, torch.dtype | None]:
     return ("nearest", DTYPES[dtype]) if rounding == "master" else (rounding, None)
 
 
+def require_rounding(engine: str, otherwise: bool) -> None:
+    """Raise ValueError if an engine is to round at random, or to hold the weights in another dtype than is read, and
+    cannot.
+    """
+    if engine == "plain" and otherwise:
+        raise ValueError("the plain engine walks over the weights and rounds to the nearest: give --engine in-forward")
+
+
 def make_space(
     model: nn.Module,
     engine: str,
@@ -67,8 +75,7 @@ def make_space(
     """
     if engine != "plain":
         return ENGINES[engine](model, rounding=rounding, reads=reads, paces=paces)
-    if rounding != "nearest" or reads is not None:
-        raise ValueError("the plain engine walks over the weights and rounds to the nearest: give --engine in-forward")
+    require_rounding(engine, rounding != "nearest" or reads is not None)
     return ModuleSpace(model, paces)
 
 
