@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -104,12 +104,24 @@ def _checked(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("base_model_name_or_path"), str):
         raise ValueError(f"{file} does not name its base: give base_model_name_or_path")
     require_known(str(config.get("peft_type")), KINDS, f"peft_type in {file}:")
-    unwanted = [name for name in ("megatron_config", "auto_mapping", "modules_to_save") if config.get(name)]
+    unwanted = [name for name in ("megatron_config", "modules_to_save") if config.get(name)]
+    if config.get("auto_mapping") and not base_class(config):
+        unwanted.append("auto_mapping")
     if config.get("init_lora_weights", True) not in PLAIN:
         unwanted.append("init_lora_weights")
     if unwanted:
         raise ValueError(f"{file} has {unwanted[0]} = {config[unwanted[0]]!r}, which is not supported here")
     return config
+
+
+def base_class(config: Mapping[str, Any]) -> str | None:
+    """Return the class of transformers that an adapter's configuration gives its base, as peft writes it where no task
+    type says so: of a masked model.
+    """
+    about = config.get("auto_mapping")
+    found = about if isinstance(about, dict) else {}
+    name, place = str(found.get("base_model_class")), str(found.get("parent_library"))
+    return name if place.startswith("transformers.models.") else None
 
 
 def save(language_model: "LanguageModel", folder: Path) -> None:

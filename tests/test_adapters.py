@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 import tiny_models
 import torch
+from transformers import RobertaForMaskedLM
 
 from llm import models
 from llm.__main__ import main
 from llm.adapted import quietly
+from llm.export import ExportOptions, export
 from llm.generation import greedy
 from llm.objective import Encoded, Objective
 from llm.train import train
@@ -31,6 +33,7 @@ QUICK = {
     "eval_every": 2,
     "select": "last",
 }
+BASES = ("tiny-opt", str(models.TINY_OPT))
 SPELLINGS = ("lora:r=2", "prefix:tokens=2", "prompt:tokens=2")
 CAUSAL = ("opt", "gpt2", "llama", "qwen2", "qwen3", "mistral", "gpt_neox", "gemma2")
 BATCH = [Encoded([2, 17, 4, 90], 0), Encoded([2, 33], 2), Encoded([2, *range(100, 112)], 1)]
@@ -253,6 +256,37 @@ def test_masked_models_learn_no_prefix():
         adapt(tiny_models.language_model("roberta"), "prefix", 0)
 
 
+def test_an_adapter_of_a_masked_model_is_read_back_exported_and_rebuilt(tmp_path, capsys):
+    models.save(tiny_models.language_model("roberta"), tmp_path / "base")
+    given = {"model": str(tmp_path / "base"), "adapter": "lora:r=2", "task": "sentences"}
+    train(options(tmp_path, **given))
+    made = models.load(str(tmp_path / "run/model"))
+    assert made.masked and len(trained(made)) == 8
+    assert main(["journal", "replay", str(tmp_path / "run")]) == 0
+    assert "equal to the bit" in capsys.readouterr().out
+    export(ExportOptions(run=str(tmp_path / "run"), to=str(tmp_path / "copy")))
+    said = (tmp_path / "copy/README.md").read_text()
+    assert "fill-mask" in said and "text-generation" not in said and "AutoPeftModelForCausalLM" not in said
+    with quietly():
+        assert type(peft.AutoPeftModel.from_pretrained(tmp_path / "copy").get_base_model()) is RobertaForMaskedLM
+
+
+def test_a_run_that_goes_on_with_an_adapter_is_exported_as_one_of_its_base(tmp_path):
+    train(options(tmp_path, adapter="lora:r=2", out=str(tmp_path / "first"), lr=1e-2))
+    again = {"model": str(tmp_path / "first/model"), "checkpoint_every": 2, "steps": 5, "lr": 1e-2}
+    train(options(tmp_path, **again))
+    last = trained(models.load(str(tmp_path / "run/model")))
+    for source, step in (("auto", 5), ("checkpoint", 4), ("journal", 5)):
+        goal = tmp_path / source
+        export(ExportOptions(run=str(tmp_path / "run"), to=str(goal), source=source))
+        assert json.loads((goal / "adapter_config.json").read_text())["base_model_name_or_path"] in BASES
+        assert "base_model: tiny-opt" in (goal / "README.md").read_text()
+        found = trained(models.load(str(goal)))
+        assert all(torch.equal(found[name], last[name]) for name in last) is (step == 5)
+    export(ExportOptions(run=str(tmp_path / "run"), to=str(tmp_path / "merged"), merge=True))
+    assert not hasattr(models.load(str(tmp_path / "merged")).model, "peft_config")
+
+
 def test_folders_that_cannot_be_trusted_are_refused(tmp_path):
     models.save(adapt(models.load("tiny-opt"), "lora", 0), tmp_path)
     file = tmp_path / "adapter_config.json"
@@ -260,6 +294,7 @@ def test_folders_that_cannot_be_trusted_are_refused(tmp_path):
     for change, message in (
         ({"peft_type": "LOHA"}, "unknown peft_type"),
         ({"megatron_config": {"a": 1}}, "not supported"),
+        ({"auto_mapping": {"base_model_class": "X", "parent_library": "my_code"}}, "not supported"),
         ({"init_lora_weights": "pissa"}, "not supported"),
         ({"base_model_name_or_path": str(tmp_path)}, "is an adapter too"),
         ({"base_model_name_or_path": None}, "does not name its base"),

@@ -35,6 +35,11 @@ def base_of(adapter: Path) -> str:
     return name
 
 
+def masked(adapter: Path) -> bool:
+    """Whether the adapter says that its base fills masks."""
+    return (adapted.base_class(_config(adapter)) or "").endswith("ForMaskedLM")
+
+
 def copy(adapter: Path, goal: Path, base: str | None, dtype: str | None) -> dict[str, torch.Tensor]:
     """Copy an adapter with its tokenizer and return its tensors; `base` is the base model's name that it then has.
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from huggingface_hub import metadata_load
 
-from llm.export import run_folder
+from llm.adapted import is_adapter
+from llm.export import adapter_folder, run_folder
 from llm.models import SMOLLM2
 
 WEIGHTS = "base_weights"
@@ -41,7 +42,7 @@ NAMED = {
 def base_model(name: str) -> BaseModel:
     """Return what is known of a model as `--model` names it; nothing is loaded, and the hub is not asked.
 
-    A folder tells it by the run that wrote it, or by the metadata of its model card.
+    A folder tells it by the run that wrote it, or by the metadata of its model card; that of an adapter by its base.
 
     Raises:
         ValueError: a file of the folder's run is damaged.
@@ -49,6 +50,8 @@ def base_model(name: str) -> BaseModel:
     path = Path(name).expanduser()
     if name in NAMED:
         return NAMED[name]
+    if is_adapter(name):
+        return base_model(adapter_folder.base_of(path))
     if path.suffix == ".gguf":
         return BaseModel(path.stem, weights=rounding(path.name))
     if path.is_dir():

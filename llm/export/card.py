@@ -106,12 +106,16 @@ def metadata(name: str, made: Exported, run: RunFolder | None) -> ModelCardData:
         datasets=[published.hub.path] if published else None,
         license=made.base.license,
         library_name=made.library,
-        pipeline_tag="fill-mask" if made.masked else "text-generation",
+        pipeline_tag=_job(made),
         tags=tags,
         model_name=name if run else None,
         eval_results=_eval_results(made, run) if run else None,
         **({WEIGHTS: made.base.weights} if made.base.weights else {}),
     )
+
+
+def _job(made: Exported) -> str:
+    return "fill-mask" if made.masked else "text-generation"
 
 
 def _eval_results(made: Exported, run: RunFolder) -> list[EvalResult] | None:
@@ -122,7 +126,7 @@ def _eval_results(made: Exported, run: RunFolder) -> list[EvalResult] | None:
     published = PUBLISHED.get(task)
     return [
         EvalResult(
-            task_type="text-generation",
+            task_type=_job(made),
             dataset_type=published.hub.path if published else task,
             dataset_name=task,
             metric_type=metric.replace("-", "_"),
@@ -170,7 +174,7 @@ def _use(made: Exported, run: RunFolder | None) -> str:
     auto = "AutoModelForMaskedLM" if made.masked else "AutoModelForCausalLM"
     imports = [f"from transformers import {auto}, AutoTokenizer"]
     if made.library == "peft":
-        auto = "AutoPeftModelForCausalLM"
+        auto = "AutoPeftModel" if made.masked else "AutoPeftModelForCausalLM"
         imports = [f"from peft import {auto}", "from transformers import AutoTokenizer"]
     lines = [
         "## Use",

@@ -62,7 +62,8 @@ def export(options: ExportOptions) -> Path:
     if options.merge and adapter is None and not (record and record.config.get("adapter")):
         raise ValueError(f"{options.run} has no adapter to merge: leave --merge out")
     with _aside(goal) as aside:
-        made = _adapter(options, adapter, record, aside) if adapter else _model(options, record, aside)
+        kept = adapter if record is None or options.source in ("auto", "model") else None
+        made = _adapter(options, kept, record, aside) if kept else _model(options, record, aside)
         if record is not None:
             _keep_record(record, aside / card.RECORD)
         (aside / "README.md").write_text(card.text(goal.resolve().name, made, record), encoding="utf-8")
@@ -116,7 +117,7 @@ def _untrained(options: ExportOptions) -> Tuned:
 
 def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, aside: Path) -> card.Exported:
     """Write an adapter, or the base model with it merged in."""
-    named = options.model or (str(record.config["model"]) if record else adapter_folder.base_of(adapter))
+    named = options.model or adapter_folder.base_of(adapter)
     step, base = tuned.last_step(record) if record else 0, base_model(named)
     if options.merge:
         held = record.held if record else models.dtype_of(named)
@@ -126,7 +127,9 @@ def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, as
         return _write(Tuned(merged, step, MERGED), options, record, aside)
     tensors = adapter_folder.copy(adapter, aside, base.name if base.on_hub else models.folder_of(named), options.dtype)
     _require_finite(tensors.items(), options.dtype)
-    return card.exported("peft", False, tensors.values(), (step, "as peft keeps it"), base, record)
+    return card.exported(
+        "peft", adapter_folder.masked(adapter), tensors.values(), (step, "as peft keeps it"), base, record
+    )
 
 
 def _write(found: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
