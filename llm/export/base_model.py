@@ -51,12 +51,19 @@ def base_model(name: str) -> BaseModel:
     if name in NAMED:
         return NAMED[name]
     if is_adapter(name):
-        return base_model(adapter_folder.base_of(path))
+        return base_model(_plain_base(path))
     if path.suffix == ".gguf":
         return BaseModel(path.stem, weights=rounding(path.name))
     if path.is_dir():
         return _of_folder(path)
     return BaseModel(name, on_hub=name.count("/") == 1 and not name.startswith((".", "/", "~")))
+
+
+def _plain_base(adapter: Path) -> str:
+    name = adapter_folder.base_of(adapter)
+    if is_adapter(name):
+        raise ValueError(f"{adapter}: its base {name!r} is an adapter too: merge that into a model first")
+    return name
 
 
 def rounding(file: str) -> str:
