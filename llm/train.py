@@ -9,7 +9,7 @@ from llm.training.selection import discard
 from llm.training.session import Session, sized, split_of
 from zobench import exit_status
 from zobench.progress import note
-from zobench.records import Row
+from zobench.records import Row, Run
 
 
 def run(options: TrainOptions) -> int:
@@ -36,9 +36,16 @@ def train(options: TrainOptions, session_of: type[Session] = Session) -> Row:
         if finished:
             note(f"{options.out} holds a finished run")
             discard(record.folder)
-            return finished[-1]
+            return _with_dev(record, finished[-1])
         if record.rows and not options.resume:
             raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")
     session = session_of(options)
     session.go()
     return session.record.find(kind="final")[-1]
+
+
+def _with_dev(record: Run, final: Row) -> Row:
+    """The final row; those of earlier versions leave the dev loss to the evaluation after the last step."""
+    for row in record.find(kind="evaluation", step=final.get("step")):
+        return {"dev_loss": row["dev_loss"], "dev_accuracy": row["dev_accuracy"], **final}
+    return final

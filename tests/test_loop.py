@@ -1,11 +1,14 @@
 """The loop around the steps: which weights are selected, when a run stops, and that no interruption changes either."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from llm.__main__ import main
+from llm.export.run_folder import RunFolder
 from llm.journal import main as journal
 from llm.train import train
 from llm.training import checkpoint
@@ -236,3 +239,25 @@ def test_steps_that_no_model_can_take_are_refused_before_one_is_loaded(changes, 
 
 def test_a_baseline_takes_no_step_that_could_be_refused():
     check(TrainOptions(method="zero-shot", epsilon=-1.0, rounding="master"))
+
+
+SPAM = Path(__file__).parents[1] / "results/spam"
+
+
+def test_a_run_of_before_there_was_a_choice_is_read_as_one_that_ended_with_its_last_weights(tmp_path, capsys):
+    old = SPAM / "seeds/mezo-lr0.0003-seed0"
+    assert RunFolder.read(old).config["select"] == "last"
+    copy = shutil.copytree(old, tmp_path / "old")
+    assert main(["train", "--config", str(copy / "config.toml"), "--out", str(copy)]) == 0
+    assert "holds a finished run" in capsys.readouterr().out
+
+
+def test_a_study_of_before_finals_had_a_dev_loss_is_read(tmp_path, capsys):
+    for folder in ("tune", "seeds"):
+        for run in (SPAM / folder).glob("mezo-*"):
+            shutil.copytree(run, tmp_path / folder / run.name)
+    sizes = ["--train", "500", "--dev", "200", "--test", "330"]
+    given = ["--methods", "mezo", "--forward-passes", "1000", "--rates", "3e-5,1e-4,3e-4,1e-3", *sizes]
+    told = ["--provenance", "shipped", "--select", "last", "--out", str(tmp_path), "--quiet"]
+    assert main(["study", *given, *told]) == 0
+    assert "mezo: lr 0.0003; test accuracies 92.7%" in capsys.readouterr().out

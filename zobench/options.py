@@ -21,11 +21,18 @@ WRITTEN = ("out", "to")
 """Options that name folders to write."""
 
 
-def option(default: Any, help: str, presets: Presets | None = None) -> Any:
+def option(default: Any, help: str, presets: Presets | None = None, before: Any = None) -> Any:
     """Return a dataclass field with a default and a help text; with `presets` the field names one of these, which are
-    values of other fields by name, and are looked up only where one is named.
+    values of other fields by name, and are looked up only where one is named. `before` is what it means that the
+    configuration of a run does not name the field, where that is not the default: there was no such option.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "presets": presets})
+    return dataclasses.field(default=default, metadata={"help": help, "presets": presets, "before": before})
+
+
+def before(cls: type[Any]) -> dict[str, Any]:
+    """Return what a run's configuration of before there were these options means for them."""
+    values = {field.name: field.metadata.get("before") for field in dataclasses.fields(cls)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def argument(help: str) -> Any:
@@ -67,7 +74,7 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
     written_for = values.pop("command", arguments.command)
     if written_for != arguments.command:
         raise ValueError(f"--config {arguments.config} is of the command {written_for!r}, not {arguments.command!r}")
-    loaded = checked(cls, values, arguments.config)
+    loaded = {**(before(cls) if complete else {}), **checked(cls, values, arguments.config)}
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     for name in WRITTEN:

@@ -13,7 +13,7 @@ from llm.training.options import TrainOptions
 from llm.training.selection import SELECT
 from llm.training.trainer import check_method
 from zobench.naming import require_known
-from zobench.options import option
+from zobench.options import before, option
 from zobench.records import Row, Run, within
 
 
@@ -38,7 +38,7 @@ class StudyOptions:
     test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
     max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
     evaluations: int = option(10, "evaluations on dev in a run")
-    select: str = option("best", "as for train: whose dev loss is compared, and which weights are tested")
+    select: str = option("best", "as for train: whose dev loss is compared, which weights are tested", before="last")
     device: str = option("cpu", "cpu, cuda, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
     provenance: str = option("live", "a word about where the rows come from")
@@ -48,7 +48,7 @@ class StudyOptions:
 def run(options: StudyOptions) -> None:
     """Tune every method on dev of other seeds, then run all seeds at the chosen rates; resumes from its own runs."""
     _check(options)
-    record = Run(options.out, {"command": "study", **asdict(options)}, defaults={"select": "last"})
+    record = Run(options.out, {"command": "study", **asdict(options)}, defaults=before(StudyOptions))
     for method in options.methods:
         rates = options.first_order_rates if method in FIRST_ORDER else options.rates
         lr = chosen_rate(record, method, rates, partial(_tuning_loss, options, method))

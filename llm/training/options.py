@@ -49,7 +49,7 @@ class TrainOptions:
     baselines: bool = option(True, "measure the untouched model on all splits first")
     also: tuple[str, ...] = option((), "further sets measured at every evaluation: TASK or TASK@FOLDER, with commas")
     also_examples: int = option(200, "test examples of each of these at most")
-    select: str = option("best", "weights tested and saved: best (of the lowest dev loss, MeZO's protocol) or last")
+    select: str = option("best", "weights tested and saved: best (lowest dev loss, as MeZO) or last", before="last")
     patience: int | None = option(None, "evaluations without a better dev loss after which to stop; without it never")
     seed: int = option(0, "names the split, the minibatches and the directions")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")

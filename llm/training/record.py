@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from llm.training.options import TrainOptions
 from llm.training.untrained import unread
+from zobench.options import before
 from zobench.records import Row, Run
 
 FREE = ("out", "checkpoint_every", "preset")
@@ -19,7 +20,7 @@ def open_record(options: TrainOptions, look: bool = False) -> Run:
     that it is continued are no part of its identity. Options that the method does not read are left out. A run of
     before there was a choice ended with its last weights. With `look` nothing is written.
     """
-    usual = config_of(TrainOptions(method=options.method, select="last"))
+    usual = config_of(TrainOptions(method=options.method, **before(TrainOptions)))
     return Run(options.out, config_of(options), usual, FREE, look)
 
 

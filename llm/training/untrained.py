@@ -18,7 +18,7 @@ READ = frozenset(
         *("device", "dtype", "trust_remote_code", "provenance", "out", "resume", "preset", "dry_run"),
     }
 )
-UNTOLD = frozenset({"save", "journal", "baselines"})  # nothing to save, nothing to compare with
+UNTOLD = frozenset({"save", "select", "journal", "baselines"})  # nothing to save or to compare with
 
 
 class Untrained:
