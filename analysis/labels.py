@@ -10,7 +10,7 @@ _INCIDENTAL = frozenset(
     {
         *("kind", "command", "model", "task", "method", "methods", "estimator", "problem", "problems"),
         *("seed", "seeds", "out", "name", "run", "runs", "folder", "provenance", "device", "threads"),
-        *("workers", "resume", "journal", "overwrite", "quiet", "verbose", "progress"),
+        *("workers", "resume", "journal", "preset", "baselines", "overwrite", "quiet", "verbose", "progress"),
         *("also", "also_examples"),
     }
 )

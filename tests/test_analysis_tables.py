@@ -7,6 +7,8 @@ import pytest
 import tomli_w
 
 from analysis.__main__ import main
+from analysis.outcomes import outcomes
+from analysis.rows import read
 from analysis.tables.table import markdown, table
 
 ACCURACIES = {("mezo", "sst2"): (0.6, 0.7), ("mezo", "copa"): (0.5,), ("adamw", "sst2"): (0.8,)}
@@ -39,6 +41,13 @@ def test_the_overview_has_a_row_a_method_and_a_column_a_task(runs: Path, capsys:
     assert mezo["sst2"] == "65.0 [1.5, 128.5] (2)"  # Student's t of two seeds
     assert mezo["copa"] == "50.0 [40.4, 59.6]"  # Wilson's of 100 examples
     assert adamw["sst2"].startswith("80.0 [") and adamw["copa"] == "–"
+
+
+def test_a_preset_and_measured_baselines_split_no_method(runs: Path) -> None:
+    for seed, more in enumerate(({}, {"preset": "mezo-m-sst2", "baselines": False})):
+        config = {"command": "train", "method": "mezo", "lr": 0.1, **more}
+        (runs / f"sst2-mezo-{seed}/config.toml").write_text(tomli_w.dumps(config))
+    assert set(outcomes(read([runs]))["label"]) == {"mezo", "adamw"}
 
 
 def test_markdown_keeps_bars_in_cells_apart() -> None:

@@ -118,6 +118,12 @@ def test_an_arm_overrides_a_task_and_a_task_the_rest(plan):
             '[arms.c]\nmethod = "icl"\ntasks = ["span"]\n[arms.mezo]',
             "unknown task of arms.c in .*: 'span'",
         ),
+        ("rates = [1e-3]", "", "arms.adamw in .* has no rates: give those to choose from for adamw"),
+        ("[arms.mezo]", '[arms.c]\nmethod = "icl"\nrates = [1.0]\n[arms.mezo]', "but icl takes no step"),
+        ("batch = 4", 'preset = "mezo-tiny-opt-spam"', "preset in train in .*: a plan does not read it"),
+        ("batch = 4", "dry_run = true", "dry_run in train in .*: a plan does not read it"),
+        ("tuning_passes = 6", "tuning_passes = 1", "1 forward passes are not enough for one step of mezo"),
+        ("[tasks.sentences]", '[tasks.sst2]\ndata = "nowhere"\n[tasks.sentences]', "nowhere"),
         ("[arms.mezo]", "[arms]\nmezo = 3\n[arms.x]", "arms.mezo in .* is 3: give a table"),
     ],
 )

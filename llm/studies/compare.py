@@ -10,6 +10,7 @@ from llm import models
 from llm.studies.plan import Plan, read_plan
 from llm.studies.rates import chosen_rate, mean_dev_loss
 from llm.train import train
+from llm.training.session import split_of
 from zobench.options import option
 from zobench.progress import note
 from zobench.records import Row, Run, within
@@ -30,6 +31,7 @@ class CompareOptions:
 def run(options: CompareOptions) -> None:
     """Run every arm of a plan on every task, rates chosen on dev of one task; resumes from its own runs."""
     plan = read_plan(options.plan, options.data)
+    _require_data(plan)
     record = Run(options.out, {"command": "compare", **asdict(options)}, free=("out", "data"))
     study = Study(plan, record, options.provenance)
     rates = {arm: study.rate(arm) for arm in plan.arms}
@@ -37,6 +39,12 @@ def run(options: CompareOptions) -> None:
         row = study.train(arm, rates[arm], task, seed)
         print(f"{task}, seed {seed}, {arm}: test {row['test_accuracy']:.1%}")
     note(f"rows: {options.out}")
+
+
+def _require_data(plan: Plan) -> None:
+    """Find the examples of every task before the first run, not hours after it."""
+    for _, task, arm in {task: (seed, task, arm) for seed, task, arm in rounds(plan)}.values():
+        split_of(plan.run_options(task, arm, plan.tasks[task].forward_passes))
 
 
 def rounds(plan: Plan) -> Iterator[tuple[int, str, str]]:

@@ -14,6 +14,8 @@ from zobench.options import checked, read_toml
 Values = dict[str, Any]
 DECIDED = ("lr", "steps", "seed", "out", "eval_every", "resume")
 """Options of a run that the plan decides in ways of its own."""
+UNREAD = ("preset", "dry_run")
+"""Options of the command line, which a plan would name in vain."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,24 @@ def read_plan(file: str, data: str | None) -> Plan:
     if not arms:
         raise ValueError(f"{file} has no arms: give a table [arms.NAME] with a method")
     for arm in arms:
+        _require_rates(plan, arm, file)
         for task in arms[arm].tasks:
             require_known(task, tasks, f"task of arms.{arm} in {file}:")
+        if arms[arm].rates:
+            _require_possible(plan.run_options(plan.tuned_on, arm, plan.tuning_passes))
         for task in (name for name in tasks if plan.seeds(name, arm)):
             _require_possible(plan.run_options(task, arm, plan.tasks[task].forward_passes))
     return plan
+
+
+def _require_rates(plan: Plan, name: str, file: str) -> None:
+    """Refuse an arm whose steps no budget and no choice would decide, or that has nothing to choose for."""
+    arm = plan.arms[name]
+    method = str({**plan.options, **arm.options}.get("method", TrainOptions.method))
+    if not arm.rates and not baselines.known(method):
+        raise ValueError(f"arms.{name} in {file} has no rates: give those to choose from for {method}, or the one")
+    if arm.rates and baselines.known(method):
+        raise ValueError(f"arms.{name} in {file} has rates, but {method} takes no step: leave them out")
 
 
 def _require_possible(options: TrainOptions) -> None:
@@ -141,6 +156,9 @@ def _run(values: Values, where: str) -> Values:
     for name in DECIDED:
         if name in values:
             raise ValueError(f"{name} in {where}: a plan decides it itself, by rates, forward_passes and seeds")
+    for name in UNREAD:
+        if name in values:
+            raise ValueError(f"{name} in {where}: a plan does not read it, give the options themselves")
     return checked(TrainOptions, values, where)
 
 
