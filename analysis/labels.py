@@ -15,6 +15,9 @@ _INCIDENTAL = frozenset(
     }
 )
 
+# Options that a configuration leaves out where they are not given: nothing to tell then, rather than unknown.
+_OPTIONAL = frozenset({"adapter", "bos", "clip", "data", "micro_batch", "patience"})
+
 
 def label(frame: pd.DataFrame, within: list[str], settings: list[str]) -> pd.DataFrame:
     """Add the column `label`: the method, then `key=value` for settings that differ among its rows.
@@ -25,7 +28,8 @@ def label(frame: pd.DataFrame, within: list[str], settings: list[str]) -> pd.Dat
     for key in settings:
         shown = labelled[key].map(lambda value: "" if pd.isna(value) else text.setting(value))
         values = shown.groupby([labelled[column] for column in (*within, "method")]).transform("nunique")
-        labelled.loc[values > 1, "label"] += f" {key}=" + shown[values > 1].replace("", "?")
+        told = f" {key}=" + shown.replace("", "?")
+        labelled.loc[values > 1, "label"] += told.mask(shown == "", "") if key in _OPTIONAL else told
     shipped = labelled["provenance"] != "live"
     labelled.loc[shipped, "label"] += " (" + labelled.loc[shipped, "provenance"].str.split().str[0] + ")"
     return labelled
