@@ -107,7 +107,7 @@ def latest(folder: Path, most: int, metadata: Mapping[str, str]) -> Checkpoint |
         require_same_run(checkpoint, metadata)
         if checkpoint.step <= most:
             return checkpoint
-        warn(f"{file} is of step {checkpoint.step}, but the journal ends at {most}: passed over")
+        warn(f"{file} is of step {checkpoint.step}, later than {most}: passed over")
     return None
 
 
