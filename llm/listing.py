@@ -16,7 +16,7 @@ MODELS = {
     "a folder": "of transformers (safetensors), or an adapter of peft",
     "a .gguf file": "its weights become floats",
 }
-CAUSAL = ("opt", "gpt2", "llama", "qwen2", "qwen3", "smollm3", "mistral", "gemma2", "gpt_neox", "bloom")
+CAUSAL = ("opt", "gpt2", "llama", "qwen2", "qwen3", "smollm3", "mistral", "gemma2", "gpt_neo", "gpt_neox", "bloom")
 MASKED = ("roberta", "bert")
 """Architectures whose tokens and losses are tested against one text at a time; others of transformers may work."""
 KEYS = ("lr", "epsilon", "batch", "steps", "adapter", "dtype")

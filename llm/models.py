@@ -72,6 +72,7 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
         model = made.from_pretrained(source, dtype=DTYPES[dtype], **options, **safe)
     except Exception as error:  # each reader of weights has errors of its own
         near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
+        near += "" if Path(source).exists() else "; no folder here has that name, so it was taken for a hub id"
         code = _needs_code(error, trust_remote_code)
         raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {error}") from error
     if gguf:

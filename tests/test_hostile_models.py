@@ -77,6 +77,15 @@ def test_code_that_comes_with_a_model_runs_only_when_asked_for(tmp_path, monkeyp
     assert harm.exists()
 
 
+def test_a_folder_that_is_not_there_is_told_where_the_hub_does_not_know_it_either(monkeypatch):
+    def unknown(*_, **__):
+        raise OSError("no such repository")
+
+    monkeypatch.setattr(models, "_tokenizer", unknown)
+    with pytest.raises(ValueError, match=r"no folder here has that name.*no such repository"):
+        models.load("runs/nothere")
+
+
 def test_the_hub_is_not_asked_about_folders_and_typos(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("socket.socket.connect", lambda *a: asked.append(a))

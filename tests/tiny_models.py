@@ -25,6 +25,10 @@ CAUSAL = {
     "smollm3": GROUPED,
     "mistral": {**GROUPED, "sliding_window": 64},
     "gemma2": {**GROUPED, "head_dim": 8, "query_pre_attn_scalar": 8},
+    "gpt_neo": {
+        **{"num_layers": 2, "num_heads": 2, "intermediate_size": 32, "bos_token_id": 2, "eos_token_id": 2},
+        **{"attention_types": [[["global", "local"], 1]], "window_size": 64},
+    },
     "gpt_neox": {"intermediate_size": 32, "bos_token_id": 2, "eos_token_id": 2},
     "bloom": {"bos_token_id": 2, "eos_token_id": 2},
 }

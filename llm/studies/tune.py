@@ -84,6 +84,8 @@ def run(options: TuneOptions) -> None:
     if best is None:
         raise ValueError(f"all {options.trials} trials diverged or failed: search smaller values")
     _keep_best(options, record)
+    if options.select == "best" and best["best_step"] == 0:
+        print("\nno trial went below the dev loss of before its steps: search other values, or give more --steps")
     print(f"\ntrial {best['number']} has the lowest dev loss; to train with its values:")
     print(f"  python -m llm train --config {Path(options.out) / BEST} --out {options.out}-best")
 
