@@ -13,6 +13,7 @@ from llm import models
 from llm.__main__ import main
 from llm.adapted import quietly
 from llm.export import ExportOptions, export
+from llm.export.base_model import base_model
 from llm.generation import greedy
 from llm.objective import Encoded, Objective
 from llm.train import train
@@ -285,6 +286,14 @@ def test_a_run_that_goes_on_with_an_adapter_is_exported_as_one_of_its_base(tmp_p
         assert all(torch.equal(found[name], last[name]) for name in last) is (step == 5)
     export(ExportOptions(run=str(tmp_path / "run"), to=str(tmp_path / "merged"), merge=True))
     assert not hasattr(models.load(str(tmp_path / "merged")).model, "peft_config")
+
+
+def test_an_adapter_whose_base_is_an_adapter_has_no_base_model(tmp_path):
+    models.save(adapt(models.load("tiny-opt"), "lora", 0), tmp_path)
+    file = tmp_path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(tmp_path)}))
+    with pytest.raises(ValueError, match="is an adapter too"):
+        base_model(str(tmp_path))
 
 
 def test_folders_that_cannot_be_trusted_are_refused(tmp_path):
