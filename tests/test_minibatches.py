@@ -110,6 +110,8 @@ def test_projected_gradients_are_clipped_and_not_their_shares():
     assert kept == found.info["coefficients"].tolist() == [0.4, -0.5, 0.5, -0.5]
     assert clipped(kept, 2.0) == 3 and clipped((), 2.0) == 0
     assert clip(told(0.4, -0.6), 2.0).info["coefficients"].tolist() == [0.4, -0.6]
+    infinite = clip(told(0.4, float("-inf")), 2.0).info["coefficients"]  # is skipped, not stepped along
+    assert infinite.tolist() == [0.4, float("-inf")]
     assert found.gradient.terms[0].key == 7 and found.info["losses"] is None
 
 
