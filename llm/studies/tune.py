@@ -22,6 +22,7 @@ from zobench import methods
 from zobench.lock import FolderInUseError
 from zobench.naming import require_known
 from zobench.options import option
+from zobench.progress import note
 from zobench.records import Row, Run, within, write_atomically
 
 RANGE = "low:high (logarithmic), choices a,b,c, or one value"
@@ -134,7 +135,7 @@ def _tried(options: TuneOptions, axes: dict[str, Axis], record: Run, number: int
     before = record.find(kind="trial")
     tried = [Tried({name: row[name] for name in axes}, _loss(row)) for row in before]
     values = propose(axes, tried, options.sampler, options.seed)
-    print(f"trial {number}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items()))
+    note(f"trial {number}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items()))
     folder = within(record.folder, f"trials/{number:04d}")
     try:
         final = train(_trial_options(options, values, out=str(folder)), Trial)
