@@ -18,6 +18,7 @@ from zobench.naming import UnknownNameError
 from zobench.options import build
 
 SPAM = Path(__file__).parents[1] / "results/spam"
+SMOLLM2 = Path(__file__).parents[1] / "results/smollm2"
 QUICK = ["--steps", "2", "--train", "16", "--dev", "4", "--test", "4", "--max-tokens", "16", "--no-save"]
 
 
@@ -124,3 +125,15 @@ def test_the_list_shows_presets_methods_and_the_architectures_that_are_tested(ca
     with pytest.raises(SystemExit):
         main(["list", "--presets", "mezo-opt-13b-wsk"])
     assert "Did you mean 'mezo-opt-13b-wsc'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arm", ["mezo", "mezo-lora", "adamw-lora"])
+def test_presets_of_smollm2_are_what_its_study_chose_and_ran(arm):
+    rows = [json.loads(line) for line in (SMOLLM2 / "rows.jsonl").read_text().splitlines()]
+    (chosen,) = [row for row in rows if row.get("method") == arm]
+    preset = presets.table()[f"{arm}-smollm2-135m-sst2"]
+    assert preset.values["lr"] == chosen["lr"]
+    ran = tomllib.loads((SMOLLM2 / f"runs/sst2-{arm}-seed0/config.toml").read_text())
+    assert {key: ran.get(key) for key in preset.values if key != "model"} == {
+        key: value for key, value in preset.values.items() if key != "model"
+    }
