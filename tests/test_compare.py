@@ -63,16 +63,16 @@ def test_every_arm_runs_for_the_same_forward_passes_at_the_rate_that_dev_chose(p
     chosen = {row["method"]: row for row in rows(tmp_path / "out", "chosen")}
     losses = dict(zip(chosen["mezo"]["rates"], chosen["mezo"]["dev_losses"], strict=True))
     assert chosen["mezo"]["lr"] == min(losses, key=losses.get)
-    folders = {folder.name: rows(folder, "final")[0] for folder in (tmp_path / "out/runs").iterdir()}
+    folders = {folder.name: rows(folder, "final")[0] for folder in (tmp_path / "out/seeds").iterdir()}
     names = ["sentences-adamw-seed0", "sentences-mezo-seed0", "spam-adamw-seed0", "spam-adamw-seed1"]
     assert sorted(folders) == [*names, "spam-mezo-seed0", "spam-mezo-seed1"]
     for name, final in folders.items():
         passes = 12 if name.startswith("spam") else 6
         assert final["forward_passes"] + 2 * final["backward_passes"] == passes
         assert final["lr"] == chosen[final["method"]]["lr"]
-    before = (tmp_path / "out/runs/spam-mezo-seed0/rows.jsonl").read_bytes()
+    before = (tmp_path / "out/seeds/spam-mezo-seed0/rows.jsonl").read_bytes()
     assert main(argv) == 0
-    assert (tmp_path / "out/runs/spam-mezo-seed0/rows.jsonl").read_bytes() == before
+    assert (tmp_path / "out/seeds/spam-mezo-seed0/rows.jsonl").read_bytes() == before
 
 
 def test_a_seed_of_all_tasks_comes_before_the_next(plan):

@@ -133,7 +133,7 @@ def test_presets_of_smollm2_are_what_its_study_chose_and_ran(arm):
     (chosen,) = [row for row in rows if row.get("method") == arm]
     preset = presets.table()[f"{arm}-smollm2-135m-sst2"]
     assert preset.values["lr"] == chosen["lr"]
-    ran = tomllib.loads((SMOLLM2 / f"runs/sst2-{arm}-seed0/config.toml").read_text())
+    ran = tomllib.loads((SMOLLM2 / f"seeds/sst2-{arm}-seed0/config.toml").read_text())
     assert {key: ran.get(key) for key in preset.values if key != "model"} == {
         key: value for key, value in preset.values.items() if key != "model"
     }

@@ -69,7 +69,7 @@ class Study:
         """Return the final row of one run, made now if it is not there."""
         passes = self.plan.tuning_passes if tuning else self.plan.tasks[task].forward_passes
         name = f"{task}-{arm}-lr{lr:g}" if tuning else f"{task}-{arm}-seed{seed}"
-        folder = within(self.record.folder, f"{'tune' if tuning else 'runs'}/{name}")
+        folder = within(self.record.folder, f"{'tune' if tuning else 'seeds'}/{name}")
         changes = {"model": self.model, "seed": seed, "out": str(folder), "provenance": self.provenance}
         changes |= {"save": False} | ({} if lr is None else {"lr": lr})
         return train(self.plan.run_options(task, arm, passes, **changes))
