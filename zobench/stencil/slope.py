@@ -31,7 +31,7 @@ class SlopeStencil(FixedStencil):
     nodes = (0.0, 0.0)
     weights = (0.0, 1.0)
 
-    def quadrature(self, degree: int) -> SlopeRule:
+    def quadrature(self, degree: int) -> StencilRule:
         """Return the one outcome."""
         return SlopeRule(*super().quadrature(degree))
 
