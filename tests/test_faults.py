@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import gone
 from torch import nn
 
 from llm import models
@@ -52,21 +53,7 @@ def weights(session):
 
 def run(tmp_path, stop=None, **changes):
     """A run to its end, or one that is interrupted before step `stop`."""
-    session = Session(options(tmp_path, **changes))
-    if stop is None:
-        session.go()
-        return session
-    take = session.trainer.step
-
-    def interrupted(key, losses):
-        if session.trainer.steps == stop:
-            raise KeyboardInterrupt
-        return take(key, losses)
-
-    session.trainer.step = interrupted
-    with pytest.raises(KeyboardInterrupt):
-        session.go()
-    return session
+    return gone(Session(options(tmp_path, **changes)), stop)
 
 
 def trainer_of(estimator, dtype=torch.float32, rate=0.01, space=ModuleSpace, decay=0.01):

@@ -10,6 +10,7 @@ import pytest
 import tiny_models
 import torch
 from engines import Net, loss_of, slopes_by_backpropagation, space_of
+from interrupted import gone
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
@@ -193,19 +194,9 @@ class TestTraining:
             {"dtype": "bfloat16", "rounding": "master"},
         ],
     )
-    def test_an_interrupted_run_ends_as_an_uninterrupted_one(self, way, tmp_path, monkeypatch, capsys):
+    def test_an_interrupted_run_ends_as_an_uninterrupted_one(self, way, tmp_path, capsys):
         whole = train(self.options(tmp_path / "whole", **way))
-        session = Session(self.options(tmp_path / "cut", **way))
-        take = session.trainer.step
-
-        def step(key, losses):
-            if session.trainer.steps == 4:
-                raise KeyboardInterrupt
-            return take(key, losses)
-
-        monkeypatch.setattr(session.trainer, "step", step)
-        with pytest.raises(KeyboardInterrupt):
-            session.go()
+        gone(Session(self.options(tmp_path / "cut", **way)), stop=4)
         again = train(self.options(tmp_path / "cut", **way))
         assert again["test_loss"] == whole["test_loss"] and again["forward_passes"] == 6 * 3 * 3
         one, two = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "cut"))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupted import gone
 
 from llm.__main__ import main
 from llm.export.run_folder import RunFolder
@@ -40,21 +41,7 @@ def what_counts(folder):
 
 def run(tmp_path, stop=None, **changes):
     """A run to its end, or one that is interrupted before step `stop`."""
-    session = Session(options(tmp_path, **changes))
-    take = session.trainer.step
-
-    def interrupted(key, losses):
-        if session.trainer.steps == stop:
-            raise KeyboardInterrupt
-        return take(key, losses)
-
-    session.trainer.step = interrupted
-    if stop is None:
-        session.go()
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            session.go()
-    return session
+    return gone(Session(options(tmp_path, **changes)), stop)
 
 
 @pytest.mark.parametrize("journalled", [True, False])

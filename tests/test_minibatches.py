@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from interrupted import gone
 
 from llm import models
 from llm.journal import main as journal
@@ -182,21 +183,7 @@ QUICK = {"steps": 8, "train": 20, "dev": 10, "test": 10, "max_tokens": 24, "batc
 
 
 def run(tmp_path, stop=None, **changes):
-    session = Session(TrainOptions(**{**QUICK, "select": "last", "out": str(tmp_path), **changes}))
-    take = session.trainer.step
-
-    def interrupted(key, losses):
-        if session.trainer.steps == stop:
-            raise KeyboardInterrupt
-        return take(key, losses)
-
-    session.trainer.step = interrupted
-    if stop is None:
-        session.go()
-    else:
-        with pytest.raises(KeyboardInterrupt):
-            session.go()
-    return session
+    return gone(Session(TrainOptions(**{**QUICK, "select": "last", "out": str(tmp_path), **changes})), stop)
 
 
 def rows(folder, kind):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from interrupted import gone
 from safetensors.torch import load_file
 
 from llm.__main__ import main
@@ -37,19 +38,9 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(way, tmp_path, monkeypatch):
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(way, tmp_path):
     whole = train(options(tmp_path / "whole", **WAYS[way]))
-    session = Session(options(tmp_path / "cut", **WAYS[way]))
-    take = session.trainer.step
-
-    def step(key, losses):
-        if session.trainer.steps == 4:
-            raise KeyboardInterrupt
-        return take(key, losses)
-
-    monkeypatch.setattr(session.trainer, "step", step)
-    with pytest.raises(KeyboardInterrupt):
-        session.go()
+    gone(Session(options(tmp_path / "cut", **WAYS[way])), stop=4)
     assert train(options(tmp_path / "cut", **WAYS[way]))["test_loss"] == whole["test_loss"]
     assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
     base = Session(options(tmp_path / "other", **WAYS[way])).language_model.model
