@@ -94,14 +94,26 @@ def _fill(model: Any, tensors: dict[str, Any]) -> None:
         raise ValueError(f"{WEIGHTS} and {CONFIG} differ in {left[0]}")
 
 
-def _checked(folder: Path) -> dict[str, Any]:
-    """The configuration of an adapter that only adds numbers of its own."""
+def configuration(folder: Path) -> dict[str, Any]:
+    """Return what an adapter's folder says of it.
+
+    Raises:
+        ValueError: its file cannot be read, or holds no JSON object.
+    """
     file = folder / CONFIG
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: not JSON: {error}") from None
-    if not isinstance(config, dict) or not isinstance(config.get("base_model_name_or_path"), str):
+    if not isinstance(config, dict):
+        raise ValueError(f"{file}: not a JSON object")
+    return config
+
+
+def _checked(folder: Path) -> dict[str, Any]:
+    """The configuration of an adapter that only adds numbers of its own."""
+    file, config = folder / CONFIG, configuration(folder)
+    if not isinstance(config.get("base_model_name_or_path"), str):
         raise ValueError(f"{file} does not name its base: give base_model_name_or_path")
     require_known(str(config.get("peft_type")), KINDS, f"peft_type in {file}:")
     unwanted = [name for name in ("megatron_config", "modules_to_save") if config.get(name)]

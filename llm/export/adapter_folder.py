@@ -5,13 +5,12 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from llm import adapted
-from llm.adapted import CONFIG, WEIGHTS
+from llm.adapted import CONFIG, WEIGHTS, configuration
 from llm.models import DTYPES, LanguageModel
 
 COPIED = (".json", ".jinja", ".model", ".safetensors", ".txt")
@@ -29,7 +28,7 @@ def base_of(adapter: Path) -> str:
     Raises:
         ValueError: it names none, or its configuration cannot be read.
     """
-    name = _config(adapter).get("base_model_name_or_path")
+    name = configuration(adapter).get("base_model_name_or_path")
     if not isinstance(name, str) or not name:
         raise ValueError(f"{adapter / CONFIG} names no base model: give it as --model")
     return name
@@ -37,7 +36,7 @@ def base_of(adapter: Path) -> str:
 
 def masked(adapter: Path) -> bool:
     """Whether the adapter says that its base fills masks."""
-    return (adapted.base_class(_config(adapter)) or "").endswith("ForMaskedLM")
+    return (adapted.base_class(configuration(adapter)) or "").endswith("ForMaskedLM")
 
 
 def copy(adapter: Path, goal: Path, base: str | None, dtype: str | None) -> dict[str, torch.Tensor]:
@@ -52,7 +51,7 @@ def copy(adapter: Path, goal: Path, base: str | None, dtype: str | None) -> dict
         if file.is_file() and file.suffix in COPIED:
             shutil.copyfile(file, goal / file.name)
     if base is not None:
-        config = _config(adapter) | {"base_model_name_or_path": base}
+        config = configuration(adapter) | {"base_model_name_or_path": base}
         (goal / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     try:
         tensors = load_file(goal / WEIGHTS)
@@ -76,7 +75,7 @@ def merged(adapter: Path, load_base: Callable[[str], LanguageModel]) -> Language
     try:
         model = loaded.model.merge_and_unload()
     except Exception as error:  # peft raises whatever its adapters raise
-        kind = _config(adapter).get("peft_type")
+        kind = configuration(adapter).get("peft_type")
         raise ValueError(f"the {kind} adapter {adapter} cannot be merged: {error}; leave --merge out") from error
     return replace(loaded, model=model.eval())
 
@@ -84,13 +83,3 @@ def merged(adapter: Path, load_base: Callable[[str], LanguageModel]) -> Language
 def _require_weights(adapter: Path) -> None:
     if not (adapter / WEIGHTS).is_file():
         raise ValueError(f"{adapter}: no {WEIGHTS}: pickles are never read; save the adapter with a current peft")
-
-
-def _config(adapter: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{adapter / CONFIG}: not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{adapter / CONFIG}: not a JSON object")
-    return found
