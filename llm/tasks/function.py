@@ -7,6 +7,7 @@ from typing import Any
 from llm.tasks.example import Example
 from llm.tasks.held_out import held_out
 from llm.tasks.official import digest
+from llm.tasks.record import encodable
 from llm.tasks.task import Item, Pools, Sizes, Task
 
 
@@ -58,4 +59,7 @@ def _items(name: str, examples: Any) -> list[Item]:
                 f"task {name!r}: item {number} is {example!r}: give Example(prompt, label, candidates), or "
                 'Example(prompt, 0, (" " + answer + "\\n",), answers)'
             )
+        for text in (example.prompt, *example.candidates, *example.answers, *example.choices):
+            if not (isinstance(text, str) and encodable(text)):
+                raise ValueError(f"task {name!r}: item {number} has {text!r}: give texts, without lone surrogates")
     return [Item(digest(example), example) for example in found]
