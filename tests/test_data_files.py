@@ -104,7 +104,7 @@ def test_the_limit_of_a_cell_is_put_back(tmp_path):
 @pytest.mark.parametrize(
     ("name", "keys", "data", "note"),
     [
-        ("d.csv", "", ",text,label\n0,a,1\n1,b,0\n", "columns without a name are passed over: 1; rows with text in them: 2"),
+        ("d.csv", "", ",text,label\n0,a,1\n1,b,0\n", "without a name are passed over: 1; rows with text in them: 2"),
         ("d.csv", "", "label,text,,\n1,a,,\n0,b,,c\n", "passed over: 2; rows with text in them: 1, first at "),
         ("d.csv", "", "label,text, ,\r\n1,a,,\r\n0,b,,\r\n", "d.csv: columns without a name are passed over: 2"),
         ("d.csv", "", "text,label\na,1\nb,0\n,\n , \n", "d.csv: rows of empty cells are passed over: 2"),
@@ -143,6 +143,8 @@ def test_what_is_told(name, keys, data, note, tmp_path):
         ("d.json", "", '[{"text": "a", "label": 1}', r"d\.json:1: not JSON: a comma or \] is missing"),
         ("d.json", "", '[{"text": "a", "label": 1},\n', r"d\.json:\d: not JSON"),
         ("d.json", "", '[{"text": "a", "label": 1}]\n[]', r"d\.json:1: give one list of objects, and nothing after"),
+        ("d.json", "", '{"data":\n[{"text": "a"}]}', r"d\.json:1: the file is one object \(data\): give a list"),
+        ("d.jsonl", "", '[{"text": "a", "label": 1}]', r"d\.jsonl:1: .* is not a JSON object.*\.json: a list of them"),
         ("d.json", "", "[]", r"d\.json:1: give one list of objects"),
         ("d.json", "", '{"text": {"0": "a"}, "label": {"0": 1}}', r"d\.json:1: text is \{'0': 'a'\}"),
         ("d.json", "", "[" * 100_000, r"d\.json:1: .*nested too deeply"),
@@ -150,11 +152,13 @@ def test_what_is_told(name, keys, data, note, tmp_path):
         ("d.csv", "", "text\tlabel\na\t1\n", r'give separator = "\\t"'),
         ("d.tsv", "", "text,label\na,1\n", r'give separator = ","'),
         ("d.tsv", "", '"text"\t"label"\n"a"\t1\n', r"d\.tsv:1: columns are .*, with quotes: .*quoting = true"),
+        ("d.tsv", "", "text\tlabel\na\tb\t1\n", r"d\.tsv:2: 3 cells, .*: leave separators and line breaks out"),
         ("d.tsv", "", 'text\tlabel\n"two\nlines"\t1\n', r"d\.tsv:2: 1 cells, .*quoting = true"),
         ("d.csv", "", 'text,label\n"a \\"b\\" c",1\n', r'd\.csv:2: .*a quote is written twice \(""\).*quoting = false'),
+        ("d.csv", "", 'text,label\na,1\n"b,1\n"c",1\n', r"d\.csv:3: ',' expected after '\"'"),
         ("d.csv", "", 'text,label\na,1\n"b,1\nc,1\n', r"d\.csv:3: a quoted cell of this row is not closed"),
         ("d.csv", "", "text,label\n,\n", r"d\.csv:1: there is a header and no row but empty ones"),
-        ("d.csv", "", "text,label\n,1\n ,0\n", r"d\.csv:2: text is empty, here and in every row"),
+        ("d.csv", "", "text,label\n,1\n \u200b\ufeff,0\n", r"d\.csv:2: text is empty, here and in every row"),
         ("d.csv", "", "text,label\na,\n", r"unknown label in .*d\.csv:2: ''"),
         ("d.csv", "", ",,\na,b,c\n", r"d\.csv:1: columns are \['', '', ''\]"),
         ("d.csv", "", "text,label, text\na,1,b\n", r"d\.csv:1: columns are .*give each a name of its own"),
@@ -260,6 +264,11 @@ def test_a_list_of_answers_with_half_a_character_is_told(tmp_path):
     (tmp_path / "q.jsonl").write_text('{"q": "a", "a": {"b": 1}}\n')
     with pytest.raises(ValueError, match=r"q\.jsonl:1: a is \{'b': 1\}"):
         tasks.find(str(tmp_path / "q.toml")).pools(None)
+
+
+def test_a_continuation_that_a_row_leaves_empty_is_told(tmp_path):
+    with pytest.raises(ValueError, match=r"d\.csv:3: a continuation is empty: fill its columns"):
+        pools(tmp_path, "text,label,a\nx,1,y\nz,0,\n", labels='[labels]\n0 = " {a}"\n1 = " b"\n')
 
 
 def test_notes_of_files_are_printed_once_and_kept_as_rows(tmp_path, capsys):

@@ -41,7 +41,7 @@ def table(file: Path, separator: str, quoting: bool | None, encoding: str = "utf
         if len(row.cells) != len(names):
             raise ValueError(
                 f"{file}:{row.line}: {len(row.cells)} cells, but the header has {len(names)} ({', '.join(names)}): "
-                + ("quote a cell that holds the separator" if quoting else _QUOTED)
+                + _way_out(row.cells, quoting)
             )
     body = [row for row in rows[1:] if any(map(str.strip, row.cells))]
     if not body:
@@ -54,6 +54,12 @@ def table(file: Path, separator: str, quoting: bool | None, encoding: str = "utf
 
 
 _QUOTED = "if its quotes enclose cells, give quoting = true in the task file"
+
+
+def _way_out(cells: list[str], quoting: bool | None) -> str:
+    if quoting:
+        return "quote a cell that holds the separator"
+    return _QUOTED if any('"' in cell for cell in cells) else "leave separators and line breaks out of cells"
 
 
 @contextmanager
@@ -78,7 +84,7 @@ def _rows(file: Path, reader: "csv._reader") -> Iterator[_Row]:
         if "unexpected end" in str(error):
             raise ValueError(f"{file}:{begun}: a quoted cell of this row is not closed: add its quote") from None
         raise ValueError(
-            f'{file}:{reader.line_num}: {error}: within a quoted cell a quote is written twice (""); where quotes '
+            f'{file}:{begun}: {error}: within a quoted cell a quote is written twice (""); where quotes '
             "are characters like any other, give quoting = false in the task file"
         ) from None
 

@@ -7,6 +7,7 @@ from unicodedata import normalize
 from llm.tasks.record import Record
 
 MISSING = {"nan", "na", "n/a", "<na>", "nat", "null", "none"}
+INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 CONTROL = re.compile(r"[\x80-\x9f]")
 
 
@@ -44,9 +45,9 @@ def _doubts(records: Sequence[Record], column: str) -> list[str]:
 
 
 def _text(record: Record, column: str) -> str | None:
-    """The stripped text of a column, None for another value."""
+    """The text of a column without white space and invisible letters at its ends, None for another value."""
     value = record.fields.get(normalize("NFC", column))
-    return value.strip() if isinstance(value, str) else None
+    return value.strip().strip(INVISIBLE).strip() if isinstance(value, str) else None
 
 
 def _misread(text: str) -> bool:

@@ -37,6 +37,7 @@ def json_array(file: Path, encoding: str = "utf-8") -> list[Record]:
     """
     text = "\n".join(lines(file, encoding, NAME_IT)).strip().strip(MARK)
     if not text.startswith("["):
+        _require_lines(file, text)
         return json_lines(file, encoding)
     ends, at, records = [end.start() for end in re.finditer("\n", text)], _next(text, 1), []
     while text[at : at + 1] != "]":
@@ -50,6 +51,16 @@ def json_array(file: Path, encoding: str = "utf-8") -> list[Record]:
     if not records or text[at + 1 :]:
         raise ValueError(f"{file}:{bisect(ends, at) + 1}: give one list of objects, and nothing after it")
     return records
+
+
+def _require_lines(file: Path, text: str) -> None:
+    """Refuse one object over many lines, which is JSON, but no rows."""
+    try:
+        names = ", ".join(OBJECTS.decode(text)) if "\n" in text else None
+    except (ValueError, KeyError, RecursionError, TypeError):  # it is told of its line when it is read line by line
+        return
+    if names is not None:
+        raise ValueError(f"{file}:1: the file is one object ({names[:60]}): give a list of objects, one for each row")
 
 
 def json_document(file: Path) -> Any:
@@ -98,10 +109,6 @@ def _parsed(file: Path, line: int, parse: Callable[[], Any]) -> Any:
 
 def _object(file: Path, line: int, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{file}:{line}: {_short(value)} is not a JSON object: give {{...}} with named fields")
+        list_of = " (.json: a list of them)" if isinstance(value, list) else ""
+        raise ValueError(f"{file}:{line}: {value!r:.60} is not a JSON object: give {{...}} with named fields{list_of}")
     return value
-
-
-def _short(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:60]}..."

@@ -145,6 +145,8 @@ def _maker(file: Path, told: TaskFile) -> Make:
 def _labelled(prompt: Template, column: str, labels: dict[str, Template]) -> Make:
     def make(record: Record) -> Item:
         candidates = tuple(continuation.fill(record) for continuation in labels.values())
+        if not all(map(str.strip, candidates)):
+            raise ValueError(f"{record.where}: a continuation is empty: fill its columns, or leave the row out")
         made = Example(prompt.fill(record), lookup(record, column, list(labels)), candidates)
         return Item(digest(made), made)
 
