@@ -157,7 +157,7 @@ def test_what_is_told(name, keys, data, note, tmp_path):
         ("d.csv", "", 'text,label\n"a \\"b\\" c",1\n', r'd\.csv:2: .*a quote is written twice \(""\).*quoting = false'),
         ("d.csv", "", 'text,label\na,1\n"b,1\n"c",1\n', r"d\.csv:3: ',' expected after '\"'"),
         ("d.csv", "", 'text,label\na,1\n"b,1\nc,1\n', r"d\.csv:3: a quoted cell of this row is not closed"),
-        ("d.csv", "", "text,label\n,\n", r"d\.csv:1: there is a header and no row but empty ones"),
+        ("d.csv", "", "text,label\n,\n", r"d\.csv:1: there is a header and no row"),
         ("d.csv", "", "text,label\n,1\n \u200b\ufeff,0\n", r"d\.csv:2: text is empty, here and in every row"),
         ("d.csv", "", "text,label\na,\n", r"unknown label in .*d\.csv:2: ''"),
         ("d.csv", "", ",,\na,b,c\n", r"d\.csv:1: columns are \['', '', ''\]"),

@@ -201,6 +201,11 @@ def whole():
 def none(): return []
 def wrong(): return ["Is this one?"]
 def bare(): return [Example("Is this one?", 0)]
+def half(): return [*many(), Example("Is this \\ud83d?", 0, PAIR)]
+def missing(): return [Example(float("nan"), 0, PAIR)]
+def single(): return [Example("Is this one?", 0, " yes")]
+def named(): return [Example("Is this one?", " yes", PAIR)]
+def lists(): return [Example(f"Is {i} long?", i % 2, list(PAIR)) for i in range(40)]
 number = 3
 """
 
@@ -224,6 +229,7 @@ def test_a_function_of_ones_own(functions):
     assert (choices.candidates, choices.objective, choices.metric) == (None, "language-model", "accuracy")
     assert (written.candidates, written.objective, written.metric) == (None, "language-model", "f1")
     assert whole.metric == "exact-match"
+    assert tasks.find("my_questions:lists").candidates == (" no", " yes")
 
 
 @pytest.mark.parametrize(
@@ -234,6 +240,10 @@ def test_a_function_of_ones_own(functions):
         ("my_questions:number", "is 3: name a function"),
         ("my_questions:none", "returned .*: return Examples"),
         ("my_questions:wrong", "item 0 is 'Is this one"),
+        ("my_questions:half", r"item 40 has 'Is this \\ud83d\?': give texts"),
+        ("my_questions:missing", "item 0 has nan: give texts"),
+        ("my_questions:single", "item 0 has ' yes': give a tuple"),
+        ("my_questions:named", "item 0: label is ' yes': give the index"),
         ("my_questions:bare", r"item 0 is .*: give Example\(prompt, label, candidates\)"),
         ("mail.csv", "is a data file: name it in a task file"),
         ("mail.toml", r"mail\.toml: no such file"),

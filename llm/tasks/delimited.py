@@ -4,13 +4,14 @@ import csv
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from llm.tasks.decoding import NAME_IT, lines
 from llm.tasks.record import Record, Rows
 
 ANY_LENGTH = 2**31 - 1
+_QUOTED = "if its quotes enclose cells, give quoting = true in the task file"
 SEPARATORS = {"\t": "\\t", ";": ";", ",": ",", "|": "|"}
 
 
@@ -32,34 +33,27 @@ def table(file: Path, separator: str, quoting: bool | None, encoding: str = "utf
     quotes = csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
     with _cells_of_any_length():
         rows = list(_rows(file, csv.reader(texts, delimiter=separator, quoting=quotes, strict=True)))
-    if len(rows) < 2:
-        raise ValueError(f"{file}:1: there is a header and no row" if rows else f"{file}:1: the file is empty")
-    names = [normalize("NFC", name.strip()) for name in rows[0].cells]
-    where = f"{file}:{rows[0].line}"
-    _require_names(where, names, separator, quoting)
-    for row in rows[1:]:
-        if len(row.cells) != len(names):
-            raise ValueError(
-                f"{file}:{row.line}: {len(row.cells)} cells, but the header has {len(names)} ({', '.join(names)}): "
-                + _way_out(row.cells, quoting)
-            )
     body = [row for row in rows[1:] if any(map(str.strip, row.cells))]
     if not body:
-        raise ValueError(f"{where}: there is a header and no row but empty ones")
-    fields = ({name: cell for name, cell in zip(names, row.cells, strict=True) if name} for row in body)
-    records = [Record(f"{file}:{row.line}", each) for row, each in zip(body, fields, strict=True)]
+        raise ValueError(f"{file}:1: " + ("there is a header and no row" if rows else "the file is empty"))
+    names = [normalize("NFC", name.strip()) for name in rows[0].cells]
+    _require_names(f"{file}:{rows[0].line}", names, separator, quoting)
+    records = [Record(f"{file}:{row.line}", _fields(file, names, row, quoting)) for row in body]
     empty = len(rows) - 1 - len(body)
     notes = [f"{file}: rows of empty cells are passed over: {empty}"] if empty else []
     return Rows(records, [*notes, *_unnamed(file, names, body), *(_quoted(file, records) if quoting is None else ())])
 
 
-_QUOTED = "if its quotes enclose cells, give quoting = true in the task file"
-
-
-def _way_out(cells: list[str], quoting: bool | None) -> str:
-    if quoting:
-        return "quote a cell that holds the separator"
-    return _QUOTED if any('"' in cell for cell in cells) else "leave separators and line breaks out of cells"
+def _fields(file: Path, names: list[str], row: _Row, quoting: bool | None) -> dict[str, str]:
+    if len(row.cells) == len(names):
+        return {name: cell for name, cell in zip(names, row.cells, strict=True) if name}
+    way_out = "quote a cell that holds the separator"
+    if not quoting:
+        quoted = any('"' in cell for cell in row.cells)
+        way_out = _QUOTED if quoted else "leave separators and line breaks out of cells"
+    raise ValueError(
+        f"{file}:{row.line}: {len(row.cells)} cells, but the header has {len(names)} ({', '.join(names)}): {way_out}"
+    )
 
 
 @contextmanager
@@ -72,7 +66,7 @@ def _cells_of_any_length() -> Iterator[None]:
         csv.field_size_limit(limit)
 
 
-def _rows(file: Path, reader: "csv._reader") -> Iterator[_Row]:
+def _rows(file: Path, reader: Any) -> Iterator[_Row]:
     """The rows that are no blank line, each with the line in which it begins."""
     begun = 1
     try:
@@ -93,7 +87,8 @@ def _require_names(where: str, names: list[str], separator: str, quoting: bool |
     named = [name for name in names if name]
     if len(set(named)) < len(named) or not named:
         raise ValueError(f"{where}: columns are {names}: give each a name of its own")
-    for other in (other for other in SEPARATORS if len(names) == 1 and other in names[0]):
+    other = next((other for other in SEPARATORS if len(names) == 1 and other in names[0]), None)
+    if other:
         raise ValueError(
             f"{where}: the header is one column, {names[0]!r}, where cells are separated by {separator!r}: give "
             f'separator = "{SEPARATORS[other]}" in the task file'

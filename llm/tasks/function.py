@@ -2,7 +2,8 @@
 
 import importlib
 from collections.abc import Iterable
-from typing import Any
+from itertools import chain
+from typing import Any, SupportsIndex
 
 from llm.tasks.example import Example
 from llm.tasks.held_out import held_out
@@ -53,13 +54,24 @@ def _items(name: str, examples: Any) -> list[Item]:
     found = list(examples) if isinstance(examples, Iterable) else []
     if not found:
         raise ValueError(f"task {name!r} returned {examples!r}: return Examples, or (training, test), or a Task")
-    for number, example in enumerate(found):
-        if not isinstance(example, Example) or not example.candidates:
-            raise ValueError(
-                f"task {name!r}: item {number} is {example!r}: give Example(prompt, label, candidates), or "
-                'Example(prompt, 0, (" " + answer + "\\n",), answers)'
-            )
-        for text in (example.prompt, *example.candidates, *example.answers, *example.choices):
-            if not (isinstance(text, str) and encodable(text)):
-                raise ValueError(f"task {name!r}: item {number} has {text!r}: give texts, without lone surrogates")
-    return [Item(digest(example), example) for example in found]
+    items = [_example(f"task {name!r}: item {number}", example) for number, example in enumerate(found)]
+    return [Item(digest(example), example) for example in items]
+
+
+def _example(where: str, example: Any) -> Example:
+    """An Example with its lists as tuples, after a look at its types."""
+    if not isinstance(example, Example) or not example.candidates:
+        raise ValueError(
+            f"{where} is {example!r}: give Example(prompt, label, candidates), or "
+            'Example(prompt, 0, (" " + answer + "\\n",), answers)'
+        )
+    lists = example[2:]
+    for texts in lists:
+        if not isinstance(texts, list | tuple):
+            raise ValueError(f"{where} has {texts!r}: give a tuple of texts")
+    for text in (example.prompt, *chain(*lists)):
+        if not (isinstance(text, str) and encodable(text)):
+            raise ValueError(f"{where} has {text!r}: give texts, without lone surrogates")
+    if not isinstance(example.label, SupportsIndex):
+        raise ValueError(f"{where}: label is {example.label!r}: give the index of the right candidate")
+    return Example(example.prompt, int(example.label), *map(tuple, lists))

@@ -173,7 +173,7 @@ def _pools(file: Path, told: TaskFile, official: Official | None, make: Make) ->
         training = [(make(record), record) for record in _rows(told, official, place / told.train, notes)]
         items = [item for item, _ in training]
         if told.test is None:
-            texts = (str(record.value(group)) if group else item.example.prompt for item, record in training)
+            texts = (record.shown(group) if group else item.example.prompt for item, record in training)
             made = held_out(name, zip(items, texts, strict=True))
         else:
             made = Pools(items, [make(record) for record in _rows(told, official, place / told.test, notes)])
