@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llm.tasks.files import Record
+from llm.tasks.record import Record
 
 CONVERTED = "refs/convert/parquet"
 

@@ -6,7 +6,7 @@ the end of a prompt, so that the space before an option belongs to the option.
 """
 
 from llm.tasks.example import Example
-from llm.tasks.files import Record
+from llm.tasks.record import Record
 
 CONJUNCTIONS = {"effect": " so", "cause": " because"}
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from string import Formatter
 
-from llm.tasks.files import Record
+from llm.tasks.record import Record
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,4 @@ class Template:
             ValueError: the record has no such column, or its value is a list, an object or null.
         """
         parts = Formatter().parse(self.text)
-        return "".join(literal + ("" if name is None else _shown(record, name)) for literal, name, _, _ in parts)
-
-
-def _shown(record: Record, name: str) -> str:
-    value = record.value(name)
-    if not isinstance(value, str | int | float):
-        raise ValueError(f"{record.where}: {name} is {value!r}: a template wants a text or a number")
-    return str(value).strip()
+        return "".join(literal + ("" if name is None else record.shown(name)) for literal, name, _, _ in parts)
