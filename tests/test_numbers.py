@@ -12,9 +12,10 @@ from zobench.numbers import count, flag, real
 
 WHOLE = {
     "int": 4, "float": 4.0, "np.int8": np.int8(4), "np.uint64": np.uint64(4), "np.float16": np.float16(4),
-    "np.float64": np.float64(4), "np.longdouble": np.longdouble(4), "array": np.array(4), "array of float": np.array(4.0),
-    "array of object": np.array(Fraction(4), dtype=object), "tensor": torch.tensor(4), "bfloat16": torch.tensor(4, dtype=torch.bfloat16),
-    "leaf": torch.tensor(4.0, requires_grad=True), "Fraction": Fraction(4), "Decimal": Decimal("4"),
+    "np.float64": np.float64(4), "np.longdouble": np.longdouble(4), "array": np.array(4),
+    "array of float": np.array(4.0), "array of object": np.array(Fraction(4), dtype=object), "tensor": torch.tensor(4),
+    "bfloat16": torch.tensor(4, dtype=torch.bfloat16), "leaf": torch.tensor(4.0, requires_grad=True),
+    "Fraction": Fraction(4), "Decimal": Decimal("4"),
 }  # fmt: skip
 
 NO_NUMBERS = {
@@ -36,7 +37,7 @@ def test_a_number_is_python_s(value):
 @pytest.mark.parametrize("value", NO_NUMBERS.values(), ids=NO_NUMBERS)
 def test_what_is_no_number_is_named(value):
     for rule in (real, count):
-        with pytest.raises(ValueError, match="^rate is .*: give a (finite number|whole number from 1)$"):
+        with pytest.raises(ValueError, match=r"^rate is .*: give a (finite number|whole number from 1)$"):
             rule("rate", value)
 
 
@@ -49,12 +50,12 @@ def test_ranges():
     assert real("x", math.inf, finite=False) == math.inf
     assert count("x", -3, least=None) == -3 and count("x", 0, least=0) == 0
     for value in (math.inf, -math.inf, 10**400, Decimal("1e999")):
-        with pytest.raises(ValueError, match="x is .*: give a finite number"):
+        with pytest.raises(ValueError, match=r"x is .*: give a finite number"):
             real("x", value)
     with pytest.raises(ValueError, match=r"x is np.float64\(0.0\): give a positive one"):
         real("x", np.float64(0), "give a positive one", lambda x: x > 0)
     for value in (0, 2.5, Fraction(1, 2), math.inf):
-        with pytest.raises(ValueError, match="n is .*: give a whole number from 1"):
+        with pytest.raises(ValueError, match=r"n is .*: give a whole number from 1"):
             count("n", value)
     with pytest.raises(ValueError, match=r"x is .{200}: give"):
         real("x", "1" * 500)
@@ -63,5 +64,5 @@ def test_ranges():
 def test_flags():
     assert flag("x", np.False_) is False and flag("x", True) is True
     for value in (0, 1, "true", None, torch.tensor(True)):
-        with pytest.raises(ValueError, match="x is .*: give True or False"):
+        with pytest.raises(ValueError, match=r"x is .*: give True or False"):
             flag("x", value)
