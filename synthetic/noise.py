@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zobench import streams, theory
 from zobench.keys import derive
+from zobench.layout import CPU
 from zobench.naming import require_known
 from zobench.noise import Additive, Evaluate, Function, NoiseModel, errors
 from zobench.plan import SLOPE, Plan
@@ -122,7 +123,7 @@ class Minibatch(NoiseModel):
         Raises:
             MissingDerivativeError: f has no example_losses.
         """
-        result = torch.empty(plan.offsets.shape, dtype=torch.float64)
+        result = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         for number, nodes in enumerate(self._groups(plan)):
             seen = self.drawn(f, derive(plan.key, "minibatch", number), plan.batch)
             found = evaluate(seen, plan if nodes.all() else replace(plan, offsets=plan.offsets.where(nodes, 0.0)))
@@ -132,12 +133,12 @@ class Minibatch(NoiseModel):
     def _groups(self, plan: Plan) -> list[Tensor]:
         """Which of the (n, m) nodes share a minibatch; the base point, evaluated once, has one, and each slope."""
         n, m = plan.offsets.shape[-2:]
-        nodes = torch.arange(n * m).reshape(n, m)
+        nodes = torch.arange(n * m, dtype=torch.int64, device=CPU).reshape(n, m)
         if self.per == "plan":
             return [nodes >= 0]
         if self.per == "direction" or plan.asks == SLOPE:
             return [nodes // m == i for i in range(n)]
-        base = torch.tensor(plan.base)
+        base = torch.tensor(plan.base, dtype=torch.bool, device=CPU)
         singles = [nodes == i for i in nodes[~base].tolist()]
         return [*singles, base] if base.any() else singles
 

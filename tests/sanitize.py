@@ -17,13 +17,12 @@ SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 def compiler() -> str | None:
     """Return a C compiler that builds and runs a program under the sanitizers, if there is one."""
     with tempfile.TemporaryDirectory() as folder:
-        empty = Path(folder) / "empty.c"
-        empty.write_text("int main(void) { return 0; }\n")
-        for name in filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")):
-            command = [name, *SANITIZERS, str(empty), "-o", str(empty.with_suffix(""))]
-            if shutil.which(name) and not subprocess.run(command, capture_output=True).returncode:
-                if not subprocess.run([str(empty.with_suffix(""))], capture_output=True).returncode:
-                    return name
+        source, program = Path(folder) / "empty.c", str(Path(folder) / "empty")
+        source.write_text("int main(void) { return 0; }\n")
+        for name in filter(shutil.which, filter(None, (os.environ.get("CC"), "cc", "gcc", "clang"))):
+            commands = ([name, *SANITIZERS, str(source), "-o", program], [program])
+            if not any(subprocess.run(command, capture_output=True).returncode for command in commands):
+                return name
     return None
 
 

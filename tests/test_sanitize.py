@@ -6,7 +6,7 @@ from sanitize import SOURCE, compiler, run
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler here has the sanitizers")
 
 PLANTED = {
-    "memory": ("((size_t)s->points + 2) * (CHUNK + GROUP) * sizeof *room", "((size_t)s->points + 2) * CHUNK * sizeof *room"),
+    "memory": ("+ 2) * (CHUNK + GROUP) * sizeof *room", "+ 2) * CHUNK * sizeof *room"),
     "a type": ("bytes == count * (type == FLOAT32 ? 4 : 2)", "bytes >= 0"),
     "seeds": ("line->seed_count != blocks || ", ""),
     "a small block": ("s->block < GROUP", "s->block < 1"),

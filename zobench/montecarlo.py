@@ -17,6 +17,7 @@ from torch import Tensor
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimator, LineEstimator
 from zobench.keys import derive
+from zobench.layout import CPU
 from zobench.noise import NoiseModel, NoisySpace, as_model
 from zobench.plan import SLOPE, Plan
 from zobench.query import query
@@ -71,7 +72,7 @@ def estimate(
     """
     model = as_model(noise)
     x, samples = _checked(estimator, x), _whole(samples)
-    result = torch.empty(samples, x.shape[-1], dtype=torch.float64)
+    result = torch.empty(samples, x.shape[-1], dtype=torch.float64, device=CPU)
     size = chunk_rows(x.shape[-1])
 
     def fill(chunk: int, rows: int) -> None:

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
 from zobench.problem import MissingDerivativeError, Ridges
 
 
@@ -61,7 +62,7 @@ class ExactProblem(ABC):
             MissingDerivativeError: f has no such form at this order.
         """
         if order == 1:
-            return Ridges(torch.ones(1, dtype=torch.float64), self.gradient(x)[None])
+            return Ridges(torch.ones(1, dtype=torch.float64, device=CPU), self.gradient(x)[None])
         if order == 2:
             eigenvalues, vectors = torch.linalg.eigh(self.hessian(x))
             return Ridges(eigenvalues, vectors.T)

@@ -13,6 +13,7 @@ from torch import Tensor
 from zobench import methods
 from zobench.estimator import Estimator
 from zobench.keys import derive
+from zobench.layout import CPU
 from zobench.query import query
 from zobench.rule import SGD, Schedule
 from zobench.space import FlatSpace
@@ -80,7 +81,7 @@ class _Run:
         self, fun: Callable[..., float], x0: Any, args: tuple[Any, ...], estimator: Estimator, rule: SGD, key: int
     ) -> None:
         self.fun, self.args, self.estimator, self.rule, self.key = fun, args, estimator, rule, key
-        self.space = FlatSpace(torch.tensor(np.asarray(x0, dtype=float).ravel()))
+        self.space = FlatSpace(torch.tensor(np.asarray(x0, dtype=float).ravel(), dtype=torch.float64, device=CPU))
         self.memory, self.state = rule.init(self.space), estimator.init()
         self.nfev = 0
 
@@ -112,7 +113,7 @@ class _Run:
         return OptimizeResult(x=self.space.x.numpy().copy(), fun=value, **counts)
 
     def _value(self, x: Tensor) -> Tensor:
-        return torch.tensor(self.evaluate(x), dtype=torch.float64)
+        return torch.tensor(self.evaluate(x), dtype=torch.float64, device=CPU)
 
     def _step(self) -> float:
         key = derive(self.key, self.memory)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from zobench import streams
 from zobench.kernels.kernel import Kernel, Rule, require_order
+from zobench.layout import CPU
 from zobench.streams import Shape
 
 TOLERANCE = 1e-10
@@ -61,14 +62,16 @@ class DiscreteKernel(Kernel):
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
         """Return r and K(r) from one uniform on [-1, 1): its sign, and the node its size falls to."""
         uniform = streams.uniform(key, shape)
-        steps = torch.tensor(self.probabilities[:-1], dtype=torch.float64).cumsum(0)
+        steps = torch.tensor(self.probabilities[:-1], dtype=torch.float64, device=CPU).cumsum(0)
         place = torch.bucketize(uniform.abs(), steps, right=True)
-        nodes, values = (torch.tensor(v, dtype=torch.float64)[place] for v in (self.nodes, self.values))
+        nodes, values = (torch.tensor(v, dtype=torch.float64, device=CPU)[place] for v in (self.nodes, self.values))
         return nodes.copysign_(uniform), values * uniform.sign_().add_(0.5).sign_()
 
     def quadrature(self, degree: int) -> Rule:
         """Return the law itself: exact for any degree."""
-        p, r, k = (torch.tensor(v, dtype=torch.float64) for v in (self.probabilities, self.nodes, self.values))
+        p, r, k = (
+            torch.tensor(v, dtype=torch.float64, device=CPU) for v in (self.probabilities, self.nodes, self.values)
+        )
         return Rule(torch.cat((p, p)) / 2, torch.cat((r, -r)), torch.cat((k, -k)))
 
     def moment(self, j: int) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zobench.combination import Combination
 from zobench.law import Direction, Law
+from zobench.layout import CPU
 from zobench.naming import require_known
 from zobench.plan import SLOPE, Plan
 from zobench.space.motion import Motion, motion
@@ -89,7 +90,7 @@ class ModuleSpace(Space):
             raise
 
     def _visit(self, f: Callable[[], Any], plan: Plan) -> Tensor:
-        losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
+        losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         unit = plan.law.unit(self.layout.dim)
         if any(map(any, plan.base)):
             (losses[:],) = self._look(f, [{}])
@@ -97,7 +98,7 @@ class ModuleSpace(Space):
             line = (plan.law, plan.key, i)
             apart = [k for k, is_base in enumerate(plan.base[i]) if not is_base]
             points: list[Displacement] = [{line: row[k] * unit} for k in apart]
-            losses[i, apart] = torch.tensor(self._look(f, points), dtype=torch.float64)
+            losses[i, apart] = torch.tensor(self._look(f, points), dtype=torch.float64, device=CPU)
         return losses
 
     def _slopes(self, f: Callable[[], Any], plan: Plan) -> Tensor:
@@ -109,7 +110,7 @@ class ModuleSpace(Space):
             line = (plan.law, plan.key, i)
             self._directions = {line: self._direction(line)}
             found.append(self._slope(f, Drawn(self._directions[line], (unit,))))
-        return torch.tensor(found, dtype=torch.float64)
+        return torch.tensor(found, dtype=torch.float64, device=CPU)
 
     def _slope(self, f: Callable[[], Any], line: Drawn) -> list[float]:
         """Loss and slope, every parameter carrying its part of the direction as a tangent."""
@@ -167,7 +168,7 @@ class ModuleSpace(Space):
 
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
-        total = torch.zeros(self.layout.dim, dtype=torch.float64)
+        total = torch.zeros(self.layout.dim, dtype=torch.float64, device=CPU)
         for law, key, coefficients in combination.terms:
             self._bind((law, key))
             for i, coefficient in enumerate(coefficients.tolist()):

@@ -11,6 +11,7 @@ from scipy.optimize import root
 from torch import Tensor
 
 from zobench.kernels.design import lagrange
+from zobench.layout import CPU
 from zobench.stencil.stencil import Stencil, StencilRule
 from zobench.streams import Shape
 
@@ -33,13 +34,13 @@ class FixedStencil(Stencil):
 
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
         """Return the nodes and weights, expanded to `shape`."""
-        nodes, weights = (torch.tensor(v, dtype=torch.float64) for v in (self.nodes, self.weights))
+        nodes, weights = (torch.tensor(v, dtype=torch.float64, device=CPU) for v in (self.nodes, self.weights))
         return nodes.expand(*shape, -1), weights.expand(*shape, -1)
 
     def quadrature(self, degree: int) -> StencilRule:
         """Return the one outcome."""
         nodes, weights = self.draw(0, (1,))
-        return StencilRule(torch.ones(1, dtype=torch.float64), nodes, weights)
+        return StencilRule(torch.ones(1, dtype=torch.float64, device=CPU), nodes, weights)
 
 
 @dataclass(frozen=True)

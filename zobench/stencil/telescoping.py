@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zobench import streams
+from zobench.layout import CPU
 from zobench.stencil.stencil import Stencil, StencilRule
 from zobench.streams import Shape
 
@@ -74,7 +75,7 @@ class TelescopingStencil(Stencil):
 
     @cached_property
     def _rule(self) -> StencilRule:
-        k = torch.arange(self.depth + 1, dtype=torch.float64)
+        k = torch.arange(self.depth + 1, dtype=torch.float64, device=CPU)
         weights = self.decay**k
         p = weights / weights.sum()
         factor = (p.cumsum(0) - p if self.by_parts else torch.ones_like(p)) / p
