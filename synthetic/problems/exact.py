@@ -1,6 +1,8 @@
 """The contract of the problems here: value, gradient and directional derivatives exact to rounding."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -8,6 +10,13 @@ from torch import Tensor
 
 from zobench.layout import CPU
 from zobench.problem import MissingDerivativeError, Ridges
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Let torch record, whatever the caller has turned off: under inference_mode every gradient would be 0."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 class ExactProblem(ABC):

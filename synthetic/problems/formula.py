@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthetic.problems.exact import ExactProblem
+from synthetic.problems.exact import ExactProblem, differentiable
 from synthetic.problems.series import Series
 from zobench.layout import CPU
 
@@ -36,8 +36,8 @@ class Formula(ExactProblem):
     def gradient(self, x: Tensor) -> Tensor:
         """Return grad f(x) (..., d)."""
         self.require_smooth(x)
-        with torch.enable_grad():
-            point = x.detach().double().requires_grad_()
+        with differentiable():
+            point = x.detach().double().clone().requires_grad_()
             return _gradient(self.formula(point), point)
 
     def derivative(self, x: Tensor, u: Tensor, order: int) -> Tensor:
@@ -49,7 +49,7 @@ class Formula(ExactProblem):
         """Return D^2 f(x) (d, d): row i is the gradient of the derivative along axis i."""
         self.require_smooth(x)
         axes = torch.eye(self.dim, dtype=torch.float64, device=CPU)
-        with torch.enable_grad():
+        with differentiable():
             points = x.detach().double().repeat(self.dim, 1).requires_grad_()
             rows = _gradient(self._along(points, axes, 1), points)
         return (rows + rows.T) / 2
@@ -64,8 +64,8 @@ class Formula(ExactProblem):
         total = torch.zeros(x.shape, dtype=torch.float64, device=CPU)
         weights, lines = _laplacian(self.dim, order)
         for weight, u in zip(weights.split(LINES_AT_ONCE), lines.split(LINES_AT_ONCE), strict=True):
-            with torch.enable_grad():
-                point = x.detach().double().requires_grad_()
+            with differentiable():
+                point = x.detach().double().clone().requires_grad_()
                 total += _gradient(weight * self._along(point.unsqueeze(-2), u, 2 * order), point)
         return total
 
