@@ -13,6 +13,7 @@ from zobench.keys import derive
 from zobench.layout import CPU
 from zobench.naming import require_known
 from zobench.noise import Additive, Evaluate, Function, NoiseModel, errors
+from zobench.numbers import count, store
 from zobench.plan import SLOPE, Plan
 from zobench.problem import demand
 
@@ -114,8 +115,8 @@ class Minibatch(NoiseModel):
 
     def __post_init__(self) -> None:
         require_known(self.per, SCOPES, "scope of a minibatch")
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"size is {self.size!r}: give the number of examples in a minibatch, 1 or more")
+        advice = "give the number of examples in a minibatch, 1 or more"
+        store(self, size=count("size", self.size, advice))
 
     def losses(self, evaluate: Evaluate, f: Function, plan: Plan) -> Tensor:
         """Return the losses on minibatches keyed by the plan.

@@ -13,6 +13,7 @@ from zobench.keys import derive
 from zobench.law import Gaussian, Law
 from zobench.layout import CPU
 from zobench.line_model import LineModel, log_grid
+from zobench.numbers import count, real, store
 from zobench.plan import LOSSES, Plan
 from zobench.stencil import CentralStencil, Stencil
 from zobench.streams import Shape
@@ -85,13 +86,10 @@ class AutoEpsilon(Estimator):
 
     def __post_init__(self) -> None:
         for name in ("n", "every", "lines"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}: give a whole number from 1")
-        if not (isinstance(self.start, int | float) and RATIO * LEAST < self.start < MOST / RATIO):
-            raise ValueError(
-                f"start is {self.start!r}: give the displacement the first probe looks around, such as 1e-3"
-            )
+            store(self, **{name: count(name, getattr(self, name))})
+        advice = "give the displacement the first probe looks around, such as 1e-3"
+        start = real("start", self.start, advice, lambda e: RATIO * LEAST < e < MOST / RATIO)
+        store(self, start=start)
         if not self.stencils:
             raise ValueError("stencils is empty: give at least one, such as (CentralStencil(),)")
         for stencil in self.stencils:

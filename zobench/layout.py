@@ -33,7 +33,7 @@ class Segment:
 
 
 @dataclass(frozen=True, eq=False)
-class Unshaped(Segment):
+class _Unshaped(Segment):
     """A vector that stands for parameters whose shapes nobody gave: a law that asks for them is refused."""
 
     def __getattribute__(self, name: str) -> Any:
@@ -68,6 +68,13 @@ class Layout:
     def flat(cls, dim: int, dtype: torch.dtype, device: torch.device) -> "Layout":
         """Return the layout of one anonymous vector of `dim` entries."""
         return cls((Segment("x", dim, dtype, device),))
+
+    @classmethod
+    def unshaped(cls, dim: int, device: torch.device) -> "Layout":
+        """Return the layout of a vector that stands for tensors whose shapes nobody gave: asking for its shape is a
+        ValueError.
+        """
+        return cls((_Unshaped("x", dim, torch.float64, device),))
 
     @classmethod
     def of(cls, shapes: "Layout | Mapping[str, Any] | Iterable[Any]") -> "Layout":

@@ -17,7 +17,7 @@ from torch import Tensor
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimator, LineEstimator
 from zobench.keys import derive
-from zobench.layout import CPU, HOW_TO_GIVE, Layout, Unshaped
+from zobench.layout import CPU, HOW_TO_GIVE, Layout
 from zobench.noise import NoiseModel, NoisySpace, as_model
 from zobench.numbers import count
 from zobench.plan import SLOPE, Plan
@@ -189,7 +189,7 @@ class _Job:
         law = estimator.ask(0, estimator.init()).law
         if layout is None and law.by_tensor:
             raise ValueError(f"the law {law!r} draws by tensor, but x is one vector: {HOW_TO_GIVE}")
-        cut = space.layout if layout is not None else Layout((Unshaped("x", len(x), torch.float64, x.device),))
+        cut = space.layout if layout is not None else Layout.unshaped(len(x), x.device)
         return cls(estimator, f, x.detach().double(), cut, model)
 
     @property

@@ -67,6 +67,12 @@ def flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def store(frozen: Any, **fields: Any) -> None:
+    """Put normalised values into the fields of a frozen dataclass that is being made."""
+    for name, value in fields.items():
+        object.__setattr__(frozen, name, value)
+
+
 def _number(value: Any) -> Any:
     """What float() and int() convert by value; a TypeError for the other things that they convert too."""
     if isinstance(value, torch.Tensor):

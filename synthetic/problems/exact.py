@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zobench.layout import CPU
+from zobench.numbers import count, store
 from zobench.problem import MissingDerivativeError, Ridges
 
 
@@ -36,8 +37,9 @@ class ExactProblem(ABC):
     least_dim: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.dim, bool) or not isinstance(self.dim, int) or self.dim < self.least_dim:
-            raise ValueError(f"dim is {self.dim!r}: {self.name} wants {self.least_dim} or more variables")
+        dim = count("dim", self.dim, f"{self.name} wants {self.least_dim} or more variables", self.least_dim)
+        if type(self.dim) is not int:
+            store(self, dim=dim)
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:

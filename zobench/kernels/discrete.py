@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from zobench import streams
-from zobench.kernels.kernel import Kernel, Rule, require_order
+from zobench.kernels.kernel import Kernel, Rule, require_order, require_ratio
 from zobench.layout import CPU
+from zobench.numbers import real, store
 from zobench.streams import Shape
 
 TOLERANCE = 1e-10
@@ -35,7 +36,10 @@ class DiscreteKernel(Kernel):
     constant: float = 1.0
 
     def __post_init__(self) -> None:
-        require_order(self.order)
+        for name in ("nodes", "probabilities", "values"):
+            numbers = (real(f"one of the {name} of kernel {self.name}", value) for value in getattr(self, name))
+            store(self, **{name: tuple(numbers)})
+        store(self, order=require_order(self.order), constant=real("constant", self.constant))
         self._check_law()
         for j in range(1, self.order + 1, 2):
             wanted = self.constant if j == 1 else 0.0
@@ -81,7 +85,7 @@ class DiscreteKernel(Kernel):
     def second_moment(self, noise_to_gradient: float = 0.0) -> float:
         """Return E[r^2 K^2] + t E[K^2]."""
         slope = math.fsum(p * (r * k) ** 2 for p, r, k in self._triples)
-        return slope + noise_to_gradient * math.fsum(p * k**2 for p, r, k in self._triples)
+        return slope + require_ratio(noise_to_gradient) * math.fsum(p * k**2 for p, r, k in self._triples)
 
     def rescaled(self, scale: float) -> "DiscreteKernel":
         """Return nodes times s, values over s."""

@@ -10,6 +10,7 @@ from zobench import streams
 from zobench.keys import derive
 from zobench.law.law import Direction, Law, require_room
 from zobench.layout import CPU, Block, Layout
+from zobench.numbers import flag, store
 from zobench.streams import Shape
 
 
@@ -27,8 +28,7 @@ class Coordinate(Law):
     replace: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.replace, bool):
-            raise ValueError(f"replace is {self.replace!r}: give True or False")
+        store(self, replace=flag("replace", self.replace))
 
     @property
     def orthogonal(self) -> bool:

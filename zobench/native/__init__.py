@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,7 +181,7 @@ def normals(seed: int, count: int) -> Tensor:
     Raises:
         ValueError: count is below 16.
     """
-    return _normals(_library(), seed, count)
+    return _normals(_library(), index(seed), index(count))
 
 
 def _normals(library: Any, seed: int, count: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 from zobench.combination import Combination
 from zobench.law import Law
 from zobench.layout import CPU, Layout, Segment
+from zobench.numbers import real
 from zobench.plan import SLOPE, Plan
 from zobench.space.slope import dual, dual_numbers, value_and_slope
 from zobench.space.space import Space, require_finite
@@ -75,6 +76,7 @@ class FlatSpace(Space):
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
         """Replace x, in place, by (1 - p shrink) x + p scale * combination, p the paces of the layout."""
         require_finite(combination)
+        scale, shrink = real("scale", scale), real("shrink", shrink)
         if shrink:
             self.x.mul_(1.0 - shrink * self._entries(lambda s: s.pace * s.decays))
         if combination.terms:

@@ -1,6 +1,5 @@
 """ModuleSpace: the parameters of a torch module, displaced in place."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from zobench.combination import Combination
 from zobench.law import Direction, Law
 from zobench.layout import CPU
 from zobench.naming import require_known
+from zobench.numbers import real
 from zobench.plan import SLOPE, Plan
 from zobench.space.motion import Motion, motion
 from zobench.space.slope import dual, dual_numbers, value_and_slope
@@ -44,7 +44,7 @@ class ModuleSpace(Space):
     def __init__(self, module: nn.Module, paces: Mapping[str, float] = NO_PACES) -> None:
         self.module = module
         self._parameters = _trainable(module)
-        _require_paces(paces, self._parameters)
+        paces = _checked_paces(paces, self._parameters)
         self._whole = self._support = Support.whole(self._parameters, paces)
         self.layout = self._support.layout
         self._displacement: Displacement = {}
@@ -138,14 +138,14 @@ class ModuleSpace(Space):
         """Replace the parameters by (1 - p shrink) x + p scale * combination, p their paces, in the sweep that also
         restores them.
         """
-        self._move_to({}, self._moved(combination, scale), shrink)
+        self._move_to({}, self._moved(combination, scale), real("shrink", shrink))
 
     def motion(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> Motion:
         """Return what step_ with these arguments would do to the entries as they are stored; nothing is written. Cost:
         one sweep, no loss.
         """
         self.settle_()
-        return motion(self._support, self._change(self._moved(combination, scale), shrink))
+        return motion(self._support, self._change(self._moved(combination, scale), real("shrink", shrink)))
 
     def _moved(self, combination: Combination, scale: float) -> Displacement:
         try:
@@ -153,6 +153,7 @@ class ModuleSpace(Space):
         except FloatingPointError:
             self.settle_()
             raise
+        scale = real("scale", scale)
         total: Displacement = {}
         self._bind(*((term.law, term.key) for term in combination.terms))
         for law, key, coefficients in combination.terms:
@@ -322,11 +323,12 @@ def require_reproducible(f: Callable[[], Any]) -> float:
     return first
 
 
-def _require_paces(paces: Mapping[str, float], parameters: Mapping[str, nn.Parameter]) -> None:
+def _checked_paces(paces: Mapping[str, float], parameters: Mapping[str, nn.Parameter]) -> dict[str, float]:
+    found: dict[str, float] = {}
     for name, pace in paces.items():
         require_known(name, parameters, "parameter with a pace:")
-        if not (math.isfinite(pace) and pace > 0):
-            raise ValueError(f"the pace of {name!r} is {pace!r}: give a positive number")
+        found[name] = real(f"the pace of {name!r}", pace, "give a positive number", lambda p: p > 0)
+    return found
 
 
 def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zobench.kernels.design import lagrange
 from zobench.layout import CPU
+from zobench.numbers import count, real, store
 from zobench.stencil.stencil import Stencil, StencilRule
 from zobench.streams import Shape
 
@@ -98,10 +99,11 @@ class SymmetricStencil(FixedStencil):
     reaches: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        reaches = tuple(map(float, self.reaches))
-        if not reaches or len(set(reaches)) < len(reaches) or not all(0 < r < math.inf for r in reaches):
-            raise ValueError(f"reaches are {self.reaches!r}: give distinct positive |r|, such as (0.5, 1.0)")
-        object.__setattr__(self, "reaches", reaches)
+        advice = "give distinct positive |r|, such as (0.5, 1.0)"
+        reaches = tuple(real("a reach", r, advice, lambda r: r > 0) for r in self.reaches)
+        if not reaches or len(set(reaches)) < len(reaches):
+            raise ValueError(f"reaches are {self.reaches!r}: {advice}")
+        store(self, reaches=reaches)
 
     @cached_property
     def nodes(self) -> tuple[float, ...]:
@@ -127,8 +129,10 @@ def least_noise(evaluations: int) -> SymmetricStencil:
     Raises:
         ValueError: `evaluations` is not an even number from 2 to 12.
     """
-    if not isinstance(evaluations, int) or evaluations % 2 or not 2 <= evaluations <= 12:
-        raise ValueError(f"evaluations is {evaluations!r}: give an even number from 2 to 12")
+    advice = "give an even number from 2 to 12"
+    evaluations = count("evaluations", evaluations, advice, least=2)
+    if evaluations % 2 or evaluations > 12:
+        raise ValueError(f"evaluations is {evaluations!r}: {advice}")
     return SymmetricStencil(_quietest(evaluations // 2))
 
 
