@@ -31,7 +31,7 @@ def real(
         ValueError: it is no real number (a bool, a text, a complex number, an array), not finite, or out of range.
     """
     try:
-        number = float(_number(value)) + 0.0
+        number = float(plain(value)) + 0.0
         if math.isnan(number) or (finite and math.isinf(number)) or not (holds is None or holds(number)):
             raise ValueError(number)
     except FAILURES:
@@ -46,7 +46,7 @@ def count(name: str, value: Any, advice: str = "", least: int | None = 1) -> int
         ValueError: it is no whole number (see `real`), or below `least`.
     """
     try:
-        number = _number(value)
+        number = plain(value)
         whole = int(number)
         if whole != number or (least is not None and whole < least):
             raise ValueError(number)
@@ -73,8 +73,12 @@ def store(frozen: Any, **fields: Any) -> None:
         object.__setattr__(frozen, name, value)
 
 
-def _number(value: Any) -> Any:
-    """What float() and int() convert by value; a TypeError for the other things that they convert too."""
+def plain(value: Any) -> Any:
+    """Return a number that float() and int() convert, NaN and infinity too.
+
+    Raises:
+        TypeError: it is none, also where float() would take it: a bool, a text, an array of one entry.
+    """
     if isinstance(value, torch.Tensor):
         if value.ndim or value.dtype == torch.bool:
             raise TypeError(value)
