@@ -8,6 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+import zobench
+from synthetic import problems
+from synthetic.noise import Minibatch
+from zobench import SGD, Combination, Estimator, Gaussian, Term, identity, kernels, methods, theory
+from zobench.layout import Layout
+from zobench.noise import Additive
 from zobench.numbers import count, flag, real
 
 WHOLE = {
@@ -66,3 +72,74 @@ def test_flags():
     for value in (0, 1, "true", None, torch.tensor(True)):
         with pytest.raises(ValueError, match=r"x is .*: give True or False"):
             flag("x", value)
+
+
+KINDS = (np.float64, np.float32, np.float16, np.array, torch.tensor, Fraction, Decimal)
+CALLS = {
+    "epsilon": lambda x: methods.make("mezo", epsilon=x(0.5)),
+    "epsilon of 1": lambda x: methods.make("mezo", epsilon=x(1)),
+    "n": lambda x: methods.make("mezo", n=x(4)),
+    "order": lambda x: methods.make("kerzoo", order=x(5)),
+    "constant": lambda x: methods.make("kerzoo", constant=x(4)),
+    "interval": lambda x: methods.make("kerzoo", interval=x(0.5)),
+    "steps and least": lambda x: methods.make("kerzoo-code", steps=x(10), least=x(0.5), n=x(2), epsilon=x(0.25)),
+    "ratio": lambda x: methods.make("optimal", noise_to_gradient=x(2)),
+    "decay and depth": lambda x: methods.make("telescoping", decay=x(0.5), depth=x(4)),
+    "auto": lambda x: zobench.AutoEpsilon(n=x(2), every=x(10), lines=x(3), start=x(0.5)),
+    "reaches": lambda x: zobench.SymmetricStencil((x(0.5), x(1))),
+    "least_noise": lambda x: zobench.least_noise(x(4)),
+    "floored": lambda x: kernels.floored(x(3), x(0.5)),
+    "on_nodes": lambda x: kernels.on_nodes((x(0.5), x(1)), x(2)),
+    "rescaled": lambda x: kernels.rescaled(kernels.chebyshev(x(3)), x(0.5)),
+    "shrunk": lambda x: kernels.shrunk(kernels.legendre(x(3), x(2)), x(0.5)),
+    "printed": lambda x: kernels.kerzoo5_as_printed(x(2)),
+    "least_second_moment": lambda x: kernels.least_second_moment(x(3), x(0.5)),
+    "second_moment": lambda x: kernels.legendre(3).second_moment(x(0.1)),
+    "SGD": lambda x: SGD(x(0.5), x(0.25)),
+    "a schedule's rate": lambda x: SGD(lambda step: x(0.5)).rate(0),
+    "schedule": lambda x: zobench.schedule("cosine", x(0.5), x(10), x(2))(5),
+    "noise": lambda x: Additive(x(0.5)),
+    "noise of theory": lambda x: theory.Noise(x(0.5)).evaluation,
+    "mse": lambda x: theory.mse(MEZO, F, X, x(0.1)),
+    "best_epsilon": lambda x: theory.best_epsilon(MEZO, F, X, x(0.1)),
+    "descent": lambda x: theory.descent(MEZO, F, X, x(0.1), x(0.1)),
+    "spend": lambda x: theory.spend(MEZO, x(8), 4),
+    "estimate": lambda x: zobench.estimate(MEZO, F, X, key=x(3), samples=x(2), noise=x(0.1)).tolist(),
+    "layout": lambda x: Layout.of({"w": (x(2), x(3))}),
+    "paces": lambda x: zobench.ModuleSpace(torch.nn.Linear(2, 2), {"weight": x(0.5)}).layout,
+    "problem": lambda x: float(problems.make("quartic", dim=x(4), condition=x(8), seed=x(1))(X)),
+    "dim": lambda x: problems.make("levy", dim=x(4)).dim,
+    "minibatch": lambda x: Minibatch(x(4)),
+    "step": lambda x: stepped(x(0.1), x(0.2)),
+    "combination": lambda x: (x(0.1) * COMBINATION).terms[0].coefficients.tolist(),
+}  # fmt: skip
+MEZO, F, X = methods.make("mezo"), problems.make("quartic", dim=4), torch.ones(4, dtype=torch.float64)
+COMBINATION = Combination((Term(Gaussian(), 3, torch.ones(1, dtype=torch.float64)),))
+
+
+def stepped(scale, shrink):
+    space = zobench.FlatSpace(X.clone())
+    space.step_(COMBINATION, scale, shrink)
+    return space.x.tolist()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_every_public_name_takes_numbers_of_every_kind(name):
+    for kind in KINDS:
+        if name == "combination" and kind in (np.array, torch.tensor):
+            continue  # these multiply by themselves
+        given = CALLS[name](kind)
+        plain = CALLS[name](lambda value, kind=kind: float(kind(value)))
+        assert repr(given) == repr(plain), kind
+        assert not isinstance(given, Estimator) or given == plain == identity.restore(repr(given))
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "bad", [True, np.True_, "0.5", None, np.array([0.5]), 1j, float("nan"), np.float32("nan")], ids=repr
+)
+def test_every_public_name_refuses_what_is_no_number(name, bad):
+    if name in ("problem", "dim", "order") and bad is None:
+        return  # where None means the default
+    with pytest.raises(ValueError, match=r" is .*: (give|a finite|\w+ wants)"):
+        CALLS[name](lambda value: bad)
