@@ -186,6 +186,18 @@ def test_bits_are_the_same_under_every_default(name):
         assert all(torch.equal(bits(a), b) for a, b in zip(found, wanted, strict=True)), other
 
 
+RECORDED = [name for name in WORK if name.startswith(("flat", "theory")) and "forward-gradient" not in name]
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_bits_are_the_same_under_inference_mode(name):
+    """Threads do not inherit it, and gradients of problems are taken all the same."""
+    wanted = [bits(each) for each in WORK[name]()]
+    with torch.inference_mode():
+        found = [bits(each) for each in WORK[name]()]
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
 @pytest.mark.parametrize("other", ["float32", *DEFAULTS])
 def test_a_default_that_is_set_before_the_import_changes_nothing(other):
     """The native code is tried under it, too."""

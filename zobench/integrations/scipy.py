@@ -159,7 +159,8 @@ class _Run:
         """The last point, or the start if that is lower."""
         x, value = self.space.x, self.evaluate(self.space.x) if self.memory else self.first
         if not (value <= self.first or (math.isfinite(value) and math.isnan(self.first))):
-            x, value, status = self.start, self.first, status if status == NOT_FINITE else WORSE
+            x, value = self.start, self.first
+            status = status if status in (NOT_FINITE, STOPPED) else WORSE
         spent = status in (ALL_STEPS, ALL_EVALUATIONS) and tol is None and self.memory > 0
         counts = {"nfev": self.nfev, "nit": self.memory, "status": status, "message": MESSAGES[status]}
         done = math.isfinite(value) and (status == CONVERGED or spent)
