@@ -37,10 +37,19 @@ from zobench.law import LAWS
 
 ROOT = Path(zobench.__file__).parent.parent
 FACTORIES = {
-    "arange", "as_tensor", "empty", "empty_strided", "eye", "full", "linspace", "logspace", "normal", "ones", "rand",
-    "randint", "randn", "randperm", "scalar_tensor", "tensor", "zeros",
+    "arange", "as_tensor", "asarray", "empty", "empty_strided", "eye", "full", "linspace", "logspace", "normal", "ones",
+    "rand", "randint", "randn", "randperm", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros",
 }  # fmt: skip
-OF_FLOATS = FACTORIES - {"arange", "as_tensor", "randint", "randperm", "tensor"}  # without ids and counts
+OF_FLOATS = FACTORIES - {
+    "arange",
+    "as_tensor",
+    "asarray",
+    "randint",
+    "randperm",
+    "tensor",
+    "tril_indices",
+    "triu_indices",
+}  # without ids and counts
 ELSEWHERE = ("zobench/optim.py", "zobench/integrations/transformers.py")
 DEFAULTS = ("float64", "bfloat16", "float16", "meta")
 
@@ -142,6 +151,12 @@ def of_theory(estimator: zobench.LineEstimator, name: str) -> list[Tensor]:
     return [theory.bias(estimator, problem, x), torch.tensor(numbers, dtype=torch.float64, device="cpu")]
 
 
+def of_problem(name: str) -> list[Tensor]:
+    problem = problems.make(name, **({} if name == "mlp" else {"dim": 4}))
+    x = problems.start(problem)
+    return [problem(x), problem.gradient(x), problem.hessian(x), *(problem.grad_laplacian(x, order=k) for k in (1, 2))]
+
+
 def of_scipy() -> list[Tensor]:
     found = minimize(lambda x: float(x @ x), [1, 2], method=zeroth_order, options={"lr": 0.05, "maxiter": 5})
     return [torch.from_numpy(found.x)]
@@ -167,6 +182,7 @@ WORK = {
         for name in ("quartic", "rosenbrock")
         if (law, name) != ("orthogonal", "rosenbrock")
     },
+    **{f"problem {name}": partial(of_problem, name) for name in ("quartic", "levy", "ackley", "logistic", "mlp")},
     "scipy": of_scipy,
 }
 
@@ -186,7 +202,7 @@ def test_bits_are_the_same_under_every_default(name):
         assert all(torch.equal(bits(a), b) for a, b in zip(found, wanted, strict=True)), other
 
 
-RECORDED = [name for name in WORK if name.startswith(("flat", "theory")) and "forward-gradient" not in name]
+RECORDED = [name for name in WORK if name.startswith(("flat", "theory", "problem")) and "forward-gradient" not in name]
 
 
 @pytest.mark.parametrize("name", RECORDED)

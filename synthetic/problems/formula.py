@@ -92,7 +92,7 @@ def _laplacian(dim: int, order: int) -> tuple[Tensor, Tensor]:
         return torch.ones(dim, dtype=torch.float64, device=CPU), axes
     if order != 2:
         raise ValueError(f"grad_laplacian of order {order!r}: this problem has orders 1 and 2")
-    i, j = torch.triu_indices(dim, dim, 1)
+    i, j = torch.triu_indices(dim, dim, 1, dtype=torch.int64, device=CPU)
     lines = torch.cat((axes, axes[i] + axes[j], axes[i] - axes[j]))
     weights = torch.full((len(lines),), 1 / 6, dtype=torch.float64, device=CPU)
     weights[:dim] = 1 - (dim - 1) / 3
