@@ -9,7 +9,7 @@ QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test docs oldest check soak fuzz install bench study smollm2 figures clean
+.PHONY: demo test docs oldest check soak fuzz sanitize install bench study smollm2 figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -50,6 +50,10 @@ soak: $(READY)
 # Malformed configurations, data files, journals, checkpoints and run folders: some 1,700.
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/fuzz.py --examples 100
+
+# The C code under AddressSanitizer and UndefinedBehaviorSanitizer, in random calls; skipped where no compiler has them.
+sanitize: $(READY)
+	$(RUN) tests/sanitize.py --calls 5000
 
 bench: $(READY)
 	$(RUN) -m synthetic bench

@@ -186,7 +186,7 @@ def _name_tokenizer(file: Path) -> None:
 def _device(device: str) -> torch.device:
     try:
         place = torch.device(device)
-        torch.empty(0, device=place)
+        torch.empty(0, dtype=torch.uint8, device=place)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} is not available here ({error}); use --device cpu") from None
     if place.type == "meta":

@@ -42,6 +42,7 @@ WITHOUT = {
     "the law is its name": ("zobench.streams.uniform", "zobench.streams.integers"),
     "torch's own numbers": ("zobench.native.normals", "zobench.native.NativeLine"),
     "a switch or a word": ("zobench.native.status", "zobench.native.available", "zobench.native.turned_off"),
+    "a condition": ("zobench.native.readable",),
     "what a probe holds on its way": ("zobench.auto.AutoState",),
     "a number as a model": ("zobench.noise.as_model",),
 }

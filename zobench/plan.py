@@ -7,6 +7,7 @@ from torch import Tensor
 
 from zobench.law import Law
 from zobench.naming import require_known
+from zobench.numbers import count, store
 
 LOSSES, SLOPE = "losses", "slope"
 PASSES_OF_A_SLOPE = 3
@@ -36,6 +37,7 @@ class Plan:
     asks: str = LOSSES
 
     def __post_init__(self) -> None:
+        store(self, key=count("key", self.key, least=None))
         require_known(self.asks, (LOSSES, SLOPE), "question of a plan")
         if self.offsets.shape != self.weights.shape or self.offsets.ndim < 2:
             raise ValueError(

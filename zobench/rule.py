@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 
 from zobench.combination import Combination
 from zobench.naming import require_known
+from zobench.numbers import count, real, store
 from zobench.space.space import Space
 
 Memory = Any
+NOT_NEGATIVE = "give 0 or a positive number"
 Schedule = Callable[[int], float]
 
 
@@ -46,16 +48,14 @@ class SGD(UpdateRule):
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay is {self.weight_decay!r}: give 0 or a positive number")
-        self.rate(0)
+        decay = real("weight_decay", self.weight_decay, NOT_NEGATIVE, lambda w: w >= 0)
+        first = self.rate(0)
+        store(self, weight_decay=decay, lr=self.lr if callable(self.lr) else first)
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
         lr = self.lr(step) if callable(self.lr) else self.lr
-        if not (isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0):
-            raise ValueError(f"the learning rate of step {step} is {lr!r}: give 0 or a positive number")
-        return float(lr)
+        return real(f"the learning rate of step {step}", lr, NOT_NEGATIVE, lambda rate: rate >= 0)
 
     def init(self, space: Space) -> int:
         """Return step 0."""
@@ -74,7 +74,7 @@ def schedule(name: str, lr: float, steps: int, warmup: int = 0) -> Schedule:
 
     Raises:
         UnknownNameError: no such schedule.
-        ValueError: steps or warmup is out of range.
+        ValueError: lr, steps or warmup is out of range.
     """
     shapes: dict[str, Callable[[float], float]] = {
         "constant": lambda t: 1.0,
@@ -82,6 +82,8 @@ def schedule(name: str, lr: float, steps: int, warmup: int = 0) -> Schedule:
         "cosine": lambda t: 0.5 * (1.0 + math.cos(math.pi * t)),
     }
     require_known(name, shapes, "schedule")
+    lr = real("lr", lr, NOT_NEGATIVE, lambda rate: rate >= 0)
+    steps, warmup = count("steps", steps, least=None), count("warmup", warmup, least=None)
     if steps < 1 or not 0 <= warmup <= steps:
         raise ValueError(f"steps is {steps}, warmup {warmup}: give steps >= 1 and 0 <= warmup <= steps")
 

@@ -129,7 +129,8 @@ class Objective:
     def measure(self, examples: Sequence[Encoded], batch_size: int = 64) -> Measured:
         """Return mean loss and metric over the examples, in batches of similar length."""
         counts = [len(self.options(row)) for row in examples]
-        scores, losses = torch.full((len(examples), max(counts)), -torch.inf), torch.empty(len(examples))
+        scores = torch.full((len(examples), max(counts)), -torch.inf, dtype=torch.float32)
+        losses = torch.empty(len(examples), dtype=torch.float32)
         answers: list[str | None] = [None] * len(examples)
         judged = Judged(None, None, None)
         lengths = [len(row.tokens) + sum(len(c) - 1 for c in self.options(row)) for row in examples]

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from zobench.combination import Combination
 from zobench.law import Law
-from zobench.layout import Layout, Segment
+from zobench.layout import CPU, Layout, Segment
+from zobench.numbers import real
 from zobench.plan import SLOPE, Plan
 from zobench.space.slope import dual, dual_numbers, value_and_slope
 from zobench.space.space import Space, require_finite
@@ -49,7 +50,7 @@ class FlatSpace(Space):
         if plan.asks == SLOPE:
             return self._slopes(f, plan)
         n, m = plan.offsets.shape[-2:]
-        losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
+        losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         base = self._evaluate(f, self.x.expand(*plan.batch, -1)) if any(map(any, plan.base)) else None
         unit = plan.law.unit(self.layout.dim)
         for i in range(n):
@@ -63,7 +64,7 @@ class FlatSpace(Space):
         return losses
 
     def _slopes(self, f: Callable[[Tensor], Tensor], plan: Plan) -> Tensor:
-        answers = torch.empty(plan.offsets.shape, dtype=torch.float64)
+        answers = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         points, unit = self.x.expand(*plan.batch, -1).contiguous(), plan.law.unit(self.layout.dim)
         for i in range(plan.offsets.shape[-2]):
             u = self._direction(plan.law, plan.key, i, plan.batch) * unit
@@ -75,6 +76,7 @@ class FlatSpace(Space):
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
         """Replace x, in place, by (1 - p shrink) x + p scale * combination, p the paces of the layout."""
         require_finite(combination)
+        scale, shrink = real("scale", scale), real("shrink", shrink)
         if shrink:
             self.x.mul_(1.0 - shrink * self._entries(lambda s: s.pace * s.decays))
         if combination.terms:
@@ -84,7 +86,7 @@ class FlatSpace(Space):
 
     def _entries(self, of: Callable[[Segment], float]) -> Tensor:
         """A number for each entry, by its segment."""
-        numbers = [torch.full((s.size,), float(of(s)), dtype=torch.float64) for s in self.layout.segments]
+        numbers = [torch.full((s.size,), float(of(s)), dtype=torch.float64, device=CPU) for s in self.layout.segments]
         return torch.cat(numbers).to(self.x)
 
     def dense(self, combination: Combination) -> Tensor:
@@ -118,8 +120,7 @@ class FlatSpace(Space):
         return u
 
     def _block(self, drawn: Tensor | None, shape: Shape) -> Tensor:
-        blank = torch.zeros(shape) if drawn is None else drawn
-        return blank.to(self.x.device, self.x.dtype)
+        return self.x.new_zeros(shape) if drawn is None else drawn.to(self.x.device, self.x.dtype)
 
     def _evaluate(self, f: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
         values = f(points)

@@ -1,6 +1,5 @@
 """ModuleSpace: the parameters of a torch module, displaced in place."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,7 +8,9 @@ from torch import Tensor, nn
 
 from zobench.combination import Combination
 from zobench.law import Direction, Law
+from zobench.layout import CPU
 from zobench.naming import require_known
+from zobench.numbers import real
 from zobench.plan import SLOPE, Plan
 from zobench.space.motion import Motion, motion
 from zobench.space.slope import dual, dual_numbers, value_and_slope
@@ -43,7 +44,7 @@ class ModuleSpace(Space):
     def __init__(self, module: nn.Module, paces: Mapping[str, float] = NO_PACES) -> None:
         self.module = module
         self._parameters = _trainable(module)
-        _require_paces(paces, self._parameters)
+        paces = _checked_paces(paces, self._parameters)
         self._whole = self._support = Support.whole(self._parameters, paces)
         self.layout = self._support.layout
         self._displacement: Displacement = {}
@@ -89,7 +90,7 @@ class ModuleSpace(Space):
             raise
 
     def _visit(self, f: Callable[[], Any], plan: Plan) -> Tensor:
-        losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
+        losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         unit = plan.law.unit(self.layout.dim)
         if any(map(any, plan.base)):
             (losses[:],) = self._look(f, [{}])
@@ -97,7 +98,7 @@ class ModuleSpace(Space):
             line = (plan.law, plan.key, i)
             apart = [k for k, is_base in enumerate(plan.base[i]) if not is_base]
             points: list[Displacement] = [{line: row[k] * unit} for k in apart]
-            losses[i, apart] = torch.tensor(self._look(f, points), dtype=torch.float64)
+            losses[i, apart] = torch.tensor(self._look(f, points), dtype=torch.float64, device=CPU)
         return losses
 
     def _slopes(self, f: Callable[[], Any], plan: Plan) -> Tensor:
@@ -109,7 +110,7 @@ class ModuleSpace(Space):
             line = (plan.law, plan.key, i)
             self._directions = {line: self._direction(line)}
             found.append(self._slope(f, Drawn(self._directions[line], (unit,))))
-        return torch.tensor(found, dtype=torch.float64)
+        return torch.tensor(found, dtype=torch.float64, device=CPU)
 
     def _slope(self, f: Callable[[], Any], line: Drawn) -> list[float]:
         """Loss and slope, every parameter carrying its part of the direction as a tangent."""
@@ -137,14 +138,14 @@ class ModuleSpace(Space):
         """Replace the parameters by (1 - p shrink) x + p scale * combination, p their paces, in the sweep that also
         restores them.
         """
-        self._move_to({}, self._moved(combination, scale), shrink)
+        self._move_to({}, self._moved(combination, scale), real("shrink", shrink))
 
     def motion(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> Motion:
         """Return what step_ with these arguments would do to the entries as they are stored; nothing is written. Cost:
         one sweep, no loss.
         """
         self.settle_()
-        return motion(self._support, self._change(self._moved(combination, scale), shrink))
+        return motion(self._support, self._change(self._moved(combination, scale), real("shrink", shrink)))
 
     def _moved(self, combination: Combination, scale: float) -> Displacement:
         try:
@@ -152,6 +153,7 @@ class ModuleSpace(Space):
         except FloatingPointError:
             self.settle_()
             raise
+        scale = real("scale", scale)
         total: Displacement = {}
         self._bind(*((term.law, term.key) for term in combination.terms))
         for law, key, coefficients in combination.terms:
@@ -167,7 +169,7 @@ class ModuleSpace(Space):
 
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
-        total = torch.zeros(self.layout.dim, dtype=torch.float64)
+        total = torch.zeros(self.layout.dim, dtype=torch.float64, device=CPU)
         for law, key, coefficients in combination.terms:
             self._bind((law, key))
             for i, coefficient in enumerate(coefficients.tolist()):
@@ -321,11 +323,12 @@ def require_reproducible(f: Callable[[], Any]) -> float:
     return first
 
 
-def _require_paces(paces: Mapping[str, float], parameters: Mapping[str, nn.Parameter]) -> None:
+def _checked_paces(paces: Mapping[str, float], parameters: Mapping[str, nn.Parameter]) -> dict[str, float]:
+    found: dict[str, float] = {}
     for name, pace in paces.items():
         require_known(name, parameters, "parameter with a pace:")
-        if not (math.isfinite(pace) and pace > 0):
-            raise ValueError(f"the pace of {name!r} is {pace!r}: give a positive number")
+        found[name] = real(f"the pace of {name!r}", pace, "give a positive number", lambda p: p > 0)
+    return found
 
 
 def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
