@@ -274,7 +274,7 @@ def _class(source: str, gguf: str | None, options: dict[str, Any]) -> tuple[Any,
     encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
     if encoder and saved_as.endswith(("ForCausalLM", "BertLMHeadModel")):
         raise ValueError(
-            f"it was saved as {saved_as}, but its attention looks ahead: put \"is_decoder\": true into config.json if it "
+            f'it was saved as {saved_as}, but its attention looks ahead: put "is_decoder": true into config.json if it '
             "was trained to continue texts"
         )
     made = AutoModelForMaskedLM if encoder or saved_as.endswith("ForMaskedLM") else AutoModelForCausalLM

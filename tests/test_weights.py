@@ -84,7 +84,7 @@ def test_a_model_that_the_file_does_not_fill_is_refused(tmp_path, change, words)
 
 def test_a_file_with_more_layers_than_the_configuration_is_refused(tmp_path):
     folder = told(kept(tmp_path / "m", "llama"), num_hidden_layers=1)
-    with pytest.raises(ValueError, match="9 tensors of layers that config.json does not describe"):
+    with pytest.raises(ValueError, match=r"9 tensors of layers that config\.json does not describe"):
         models.load(folder)
 
 

@@ -14,6 +14,7 @@ from zobench.naming import require_known
 TASKS_OWN = "task"
 DIFFERENTIABLE: dict[str, type[Objective]] = {"classification": Objective, "language-model": AnswerObjective}
 NAMES = (TASKS_OWN, *DIFFERENTIABLE, *metrics.METRICS)
+MAX_TOKENS = "prompts are cut from the left to so many tokens; without it none is that the model can read whole"
 HELP = f"{', '.join(NAMES)}, or package.module:function"
 
 
@@ -43,7 +44,9 @@ def choose(name: str, task: Task) -> Callable[..., Objective]:
     return partial(_judging, one_minus(name), **own)
 
 
-def _judging(loss: Losses, language_model: Any, candidates: Any, max_tokens: int, bos: int | None, metric: str) -> Any:
+def _judging(
+    loss: Losses, language_model: Any, candidates: Any, max_tokens: int | None, bos: int | None, metric: str
+) -> Any:
     made = MetricObjective.of(language_model, candidates, max_tokens, bos, metric)
     return MetricObjective(language_model, made.candidates, max_tokens, bos, metric, loss)
 
