@@ -39,7 +39,12 @@ def choose(name: str, task: Task) -> Callable[..., Objective]:
         name = task.objective
     if name in DIFFERENTIABLE:
         return partial(DIFFERENTIABLE[name].of, **own)
-    if name == "accuracy" != metric:
+    if task.candidates and name in metrics.OF_TEXTS:
+        raise ValueError(
+            f"objective {name} compares the words of written answers, but task {task.name} has labels: give "
+            "--objective accuracy"
+        )
+    if name == "accuracy" and metric in metrics.OF_TEXTS:
         raise ValueError(f"task {task.name} is measured by {metric}: give --objective {metric} instead of accuracy")
     return partial(_judging, one_minus(name), **own)
 
