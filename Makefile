@@ -18,8 +18,8 @@ demo: $(READY)
 	    --out runs/demo/bias
 	$(QUIET) $(RUN) -m synthetic converge --evaluations 3000 --rates 0.015625,0.03125,0.0625,0.125 \
 	    --out runs/demo/converge
-	$(QUIET) $(RUN) -m llm train --task spam --method mezo --steps 500 --lr 3e-4 --test 330 --no-save --out runs/demo/spam-mezo
-	$(QUIET) $(RUN) -m llm train --task spam --method kerzoo --steps 500 --lr 1e-4 --test 330 --no-save --out runs/demo/spam-kerzoo
+	$(QUIET) $(RUN) -m llm train --task spam --method mezo --steps 500 --lr 3e-4 --test 330 --max-tokens 64 --no-save --out runs/demo/spam-mezo
+	$(QUIET) $(RUN) -m llm train --task spam --method kerzoo --steps 500 --lr 1e-4 --test 330 --max-tokens 64 --no-save --out runs/demo/spam-kerzoo
 	$(QUIET) $(RUN) -m analysis report runs/demo results/spam/seeds --out runs/demo/report.html
 
 # One torch thread a test process: two processes of two threads each only wait for each other.
@@ -71,7 +71,7 @@ study: $(READY)
 	$(RUN) -m synthetic descent --out runs/results/descent
 	$(RUN) -m synthetic phase --out runs/results/phase
 	$(RUN) -m synthetic epsilon --out runs/results/epsilon
-	$(QUIET) $(RUN) -m llm noise --lines 100 --out runs/results/noise/tiny-opt-float32
+	$(QUIET) $(RUN) -m llm noise --lines 100 --max-tokens 64 --out runs/results/noise/tiny-opt-float32
 	$(RUN) -m llm bench --parts steps,memory,adapters --out runs/results/speed/opt-125m
 	$(RUN) -m llm bench --parts sweeps,scaling --out runs/results/speed/scaling
 	$(RUN) -m llm bench --parts steps --size opt-10m --dtype bfloat16 --repetitions 3 --laws gaussian \
@@ -79,9 +79,9 @@ study: $(READY)
 	$(RUN) -m llm bench --parts slopes --size tiny-opt --repetitions 15 --out runs/results/speed/slopes-tiny-opt
 	$(RUN) -m llm bench --parts slopes --size opt-10m --out runs/results/speed/slopes-opt-10m
 	$(RUN) -m llm profile --out runs/results/speed/profile
-	$(RUN) -m llm rounding --steps 3 --rates 1e-6,1e-5,1e-4 --out runs/results/rounding/tiny-opt
+	$(RUN) -m llm rounding --steps 3 --rates 1e-6,1e-5,1e-4 --max-tokens 64 --out runs/results/rounding/tiny-opt
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m llm study --task spam --forward-passes 1000 --backward-passes 100 \
-	    --rates 3e-5,1e-4,3e-4,1e-3 --first-order-rates 1e-4,1e-3,1e-2,1e-1 --test 330 --select last \
+	    --rates 3e-5,1e-4,3e-4,1e-3 --first-order-rates 1e-4,1e-3,1e-2,1e-1 --test 330 --max-tokens 64 --select last \
 	    --out runs/results/spam
 
 # The study of docs/smollm2.md under runs/smollm2, with DATA=folder of the official files: hours on 2 cores, and it continues where it

@@ -8,7 +8,8 @@ from llm.tasks.record import Record
 
 @dataclass(frozen=True)
 class Template:
-    """A text such as `{title}: {text} It was`; `{{` and `}}` are braces. Values are stripped before they go in.
+    """A text such as `{title}: {text} It was`; `{{` and `}}` are braces. Values are stripped before they go in, and so
+    is the end of a text whose template ends in a column, which may be empty.
 
     Raises:
         ValueError: a brace is not closed, or has more inside than the name of a column.
@@ -36,5 +37,6 @@ class Template:
         Raises:
             ValueError: the record has no such column, or its value is a list, an object or null.
         """
-        parts = Formatter().parse(self.text)
-        return "".join(literal + ("" if name is None else record.shown(name)) for literal, name, _, _ in parts)
+        parts = list(Formatter().parse(self.text))
+        text = "".join(literal + ("" if name is None else record.shown(name)) for literal, name, _, _ in parts)
+        return text.rstrip() if parts and parts[-1][1] else text
