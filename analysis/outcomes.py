@@ -19,11 +19,12 @@ def outcomes(results: Results) -> pd.DataFrame:
 
     status is that of the last final row (a resumed run has several); else "failed" where there is a failure
     row, "unfinished" where there is neither. `repeat` marks a run whose label and seed already ended in an
-    earlier folder: it is no independent evidence and is left out of statistics.
+    earlier folder: it is no independent evidence and is left out of statistics. Runs that chose a learning rate, which
+    have negative seeds, are no outcomes: see `rates`.
     """
     columns = [*IDENTITY, "provenance"]
     seen = pd.concat([results.of(kind)[columns] for kind in ("final", "evaluation", "failure", "step")])
-    seen = seen.drop_duplicates(IDENTITY).reset_index(drop=True)
+    seen = seen[seen["seed"] >= 0].drop_duplicates(IDENTITY).reset_index(drop=True)
     final = results.of("final").drop_duplicates(IDENTITY, keep="last").drop(columns="provenance")
     failure = results.of("failure").drop_duplicates(IDENTITY, keep="last")[[*IDENTITY, "reason"]]
     ends = seen.merge(final, on=IDENTITY, how="left").merge(failure, on=IDENTITY, how="left")
