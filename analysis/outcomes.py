@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.labels import label, with_settings
+from analysis.rates import arm
 from analysis.rows import Results
 
 IDENTITY = ["run", "model", "task", "method", "seed"]
@@ -15,7 +16,7 @@ COUNTED = (
 
 
 def outcomes(results: Results) -> pd.DataFrame:
-    """One row for each training run: its `label`, `status` and, where it ended, its final measurements.
+    """One row for each training run: its `label`, `arm`, `status` and, where it ended, its final measurements.
 
     status is that of the last final row (a resumed run has several); else "failed" where there is a failure
     row, "unfinished" where there is neither. `repeat` marks a run whose label and seed already ended in an
@@ -30,6 +31,7 @@ def outcomes(results: Results) -> pd.DataFrame:
     ends = seen.merge(final, on=IDENTITY, how="left").merge(failure, on=IDENTITY, how="left")
     without = np.where(ends["reason"].notna(), "failed", "unfinished")
     ends["status"] = ends["status"].where(ends["status"].notna(), pd.Series(without, index=ends.index))
+    ends["arm"] = [arm(method, results.config_of(run)) for method, run in zip(ends["method"], ends["run"], strict=True)]
     ends, settings = with_settings(ends, results)
     ends = label(ends, CELL, settings)
     counted = ends["status"].isin(COUNTED)

@@ -1,4 +1,4 @@
-"""Learning rates tried: the best of each method, and whether it lies inside its grid, without which nothing compares."""
+"""Learning rates tried: the best of each method, and whether it lies inside its grid, as every comparison demands."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -79,6 +79,19 @@ def arm(method: str, config: Mapping[str, object]) -> str:
     """The name by which studies know a method with what it trains."""
     adapter = meaning(config, "adapter")
     return f"{method}-{adapter}" if adapter else method
+
+
+def at_edge(ends: pd.DataFrame, grids: Mapping[str, Grid]) -> pd.Series:
+    """For each training run what is wrong with its learning rate; empty where it is inside its grid or not tuned."""
+    return pd.Series(
+        [grids[name].fault if name in grids and grids[name].best == rate else "" for name, rate in _arms(ends)],
+        ends.index,
+        dtype=object,
+    )
+
+
+def _arms(ends: pd.DataFrame) -> Iterable[tuple[str, float]]:
+    return zip(ends["arm"], ends["lr"] if "lr" in ends else [math.nan] * len(ends), strict=True)
 
 
 def _tuned(results: Results) -> dict[str, tuple[list[float], list[float]]]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from analysis.statistics import Comparison, Interval
+from analysis.statistics import Comparison, Interval, bounded
 
 NONE = "–"
 
@@ -65,8 +65,15 @@ def slope(value: Interval) -> str:
 
 
 def points(value: Interval, signed: bool = False) -> str:
-    """An accuracy or a difference of accuracies in percent (points), one decimal."""
-    return interval(Interval(*(100 * bound for bound in value)), 1, signed)
+    """An accuracy in percent or a difference of accuracies in points, one decimal, with bounds that it can reach."""
+    reachable = bounded(value, -1.0 if signed else 0.0, 1.0)
+    return interval(Interval(*(100 * bound for bound in reachable)), 1, signed)
+
+
+def percent(value: Interval) -> str:
+    """`85.0 % [81.6, 88.1]`; the estimate alone where there are no bounds."""
+    estimate, *bounds = points(value).split(" ", 1)
+    return " ".join([estimate, "%", *bounds])
 
 
 def p_value(p: float) -> str:

@@ -38,7 +38,7 @@ def test_the_overview_has_a_row_a_method_and_a_column_a_task(runs: Path, capsys:
     )
     mezo, adamw = (dict(zip(header, line, strict=True)) for line in lines)
     assert (mezo["method"], adamw["method"]) == ("mezo", "adamw")
-    assert mezo["sst2"] == "65.0 [1.5, 128.5] (2)"  # Student's t of two seeds
+    assert mezo["sst2"] == "65.0 [1.5, 100.0] (2)"  # Student's t of two seeds
     assert mezo["copa"] == "50.0 [40.4, 59.6]"  # Wilson's of 100 examples
     assert adamw["sst2"].startswith("80.0 [") and adamw["copa"] == "–"
 

@@ -24,9 +24,12 @@ def section(results: Results) -> Section:
     """Figure 4 with its tables."""
     rows, tune = results.of("converge"), results.of("tune")
     tuning: list[Table] = [tuning_table(tune)] if len(tune) else []
+    if rows.empty and tuning:
+        return Section(
+            "convergence", TITLE, ["Learning rates were tried; no run at the best one is kept."], tables=tuning
+        )
     if rows.empty:
-        empty = missing("convergence", TITLE, "converge")
-        return Section(empty.key, empty.title, tables=tuning, missing=empty.missing)
+        return missing("convergence", TITLE, "converge")
     frame = label(rows, CELL, ["lr", "epsilon"])
     wrong = faults(frame, tune)
     drawn = frame[[not wrong[place] for place in zip(frame["problem"], frame["dim"], strict=True)]]

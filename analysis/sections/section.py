@@ -20,7 +20,7 @@ class Illustration:
 
 @dataclass(frozen=True)
 class Section:
-    """One heading of the report. `missing` says, where there are no rows, what would make them."""
+    """One heading of the report. `missing` is, where there are no rows, the command that makes them."""
 
     key: str
     title: str
@@ -32,5 +32,4 @@ class Section:
 
 def missing(key: str, title: str, kind: str) -> Section:
     """A section without rows, which names the command that writes them."""
-    command = KINDS[kind].command
-    return Section(key, title, missing=f"No rows of kind “{kind}” in these runs. They are made by: {command}")
+    return Section(key, title, missing=KINDS[kind].command)

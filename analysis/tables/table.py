@@ -22,8 +22,23 @@ def table(rows: list[dict[str, str]], caption: str, note: str = "", long: bool =
     return Table(caption, frame[said], note, long)
 
 
+def folded(table: Table) -> Table:
+    """The table without the columns that say the same in every row, which its note says once instead.
+
+    The first column and tables of one row stay as they are.
+    """
+    frame = table.frame
+    same = [column for column in frame.columns[1:] if len(frame) > 1 and frame[column].nunique() == 1]
+    if not same:
+        return table
+    said = "; ".join(f"{column}: {frame[column].iloc[0]}" for column in same)
+    note = " ".join(filter(None, [f"In all rows {said}.", table.note]))
+    return Table(table.caption, frame.drop(columns=same), note, table.long)
+
+
 def markdown(table: Table) -> str:
     """Return the table as a page in Markdown has it."""
+    table = folded(table)
     columns = list(table.frame.columns)
     lines = [columns, ["---"] * len(columns), *table.frame.to_numpy().tolist()]
     cells = "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
