@@ -53,7 +53,8 @@ def _illustration(bias: pd.DataFrame, scores: pd.DataFrame, baselines: pd.DataFr
     place = ", ".join(scores[CELL].iloc[0]) if len(scores) else ""
     parts = [BIAS.format(problem=problem)] * bool(problem) + [DOTS.format(place=place)] * bool(place)
     alt = " and ".join(["bias of estimates against epsilon"] * bool(problem) + ["test accuracies"] * bool(place))
-    return Illustration("lead", lead_figure(bias, scores, baselines), " ".join(parts), alt.capitalize())
+    wide, narrow = (lead_figure(bias, scores, baselines, columns) for columns in (2, 1))
+    return Illustration("lead", wide, " ".join(parts), alt.capitalize(), narrow if len(parts) > 1 else None)
 
 
 def _bias(results: Results) -> pd.DataFrame:
@@ -72,9 +73,9 @@ def _powers(rows: pd.DataFrame) -> str:
         if slope.law and not slope.unbiased and name.split(" ")[0] in COMPARED
     ]
     deviations = panels.deviation(rows).dropna()
-    agree = f"{int((deviations <= FAR).sum())} of {len(deviations)} measured biases lie where theory predicts"
-    fall = f"; with the displacement ε it falls, {text.listed(powers)}" if powers else ""
-    return f"Bias of a gradient estimate ({panels.split(rows)[0][0]}): {agree}{fall}."
+    agree = f"{int((deviations <= FAR).sum())} of {len(deviations)} measured biases are as theory predicts"
+    fall = f"; with the displacement ε the bias falls, {text.listed(powers)}" if powers else ""
+    return f"Gradient estimates from losses alone are biased. On {panels.split(rows)[0][0]}, {agree}{fall}."
 
 
 def _gaps(frame: pd.DataFrame, tune: pd.DataFrame) -> str:
@@ -85,7 +86,8 @@ def _gaps(frame: pd.DataFrame, tune: pd.DataFrame) -> str:
     if wrong := convergence.faults(frame, tune)[place]:
         return f"{where}: not comparable: {text.listed(wrong)}."
     gaps = text.listed(f"{text.number(row['median'])} with {row['label']}" for _, row in cell.iterrows())
-    return f"{where}: the median {cell['measure'].iloc[0]} left is {gaps}."
+    above = {"gap": "loss above the minimum", "loss": "loss"}[cell["measure"].iloc[0]]
+    return f"{where}: the median {above} at the end is {gaps}."
 
 
 def _cell(scores: pd.DataFrame) -> pd.DataFrame:

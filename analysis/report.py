@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+from matplotlib.figure import Figure
 
 from analysis import style, text
 from analysis.lead import lead
@@ -43,18 +44,19 @@ SECTIONS: tuple[Callable[[Results], Section], ...] = (
     profile.section,
     rounding.section,
 )
+SCALE = 130  # pixels an inch of a figure where the page has room
 SHOWN_APART = ("command", "provenance")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as the page holds it: SVG to see and PDF to keep, in base64."""
+    """A figure as the page holds it: SVG to see and PDF to keep, in base64; `width` is the most it is shown at."""
 
-    stem: str
+    shown: Illustration
     svg: str
+    narrow: str
     pdf: str
-    caption: str
-    alt: str
+    width: int
 
 
 def write(results: Results, out: Path, title: str) -> Path:
@@ -98,14 +100,20 @@ def _absent(sections: Sequence[Section]) -> dict[str, str]:
     return {command: text.listed(titles) for command, titles in commands.items()}
 
 
-@style.styled
 def _picture(shown: Illustration, folder: Path) -> Picture:
-    stem = folder / shown.stem
-    _, svg = style.save(shown.figure, stem)
+    svg, pdf = _saved(shown.figure, folder / shown.stem)
+    narrow = _saved(shown.narrow, folder / f"{shown.stem}-narrow")[0] if shown.narrow else ""
+    return Picture(shown, svg, narrow, pdf, round(SCALE * shown.figure.get_figwidth()))
+
+
+@style.styled
+def _saved(figure: Figure, stem: Path) -> tuple[str, str]:
+    """SVG and PDF of a figure in base64; the files are beside the page."""
+    _, svg = style.save(figure, stem)
     pdf = stem.with_name(stem.name + ".pdf")
-    shown.figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
-    data = (base64.b64encode(file.read_bytes()).decode("ascii") for file in (svg, pdf))
-    return Picture(shown.stem, *data, shown.caption, shown.alt)
+    figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    one, two = (base64.b64encode(file.read_bytes()).decode("ascii") for file in (svg, pdf))
+    return one, two
 
 
 def _described(run: Run) -> dict[str, str]:

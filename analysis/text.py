@@ -71,9 +71,9 @@ def points(value: Interval, signed: bool = False) -> str:
 
 
 def percent(value: Interval) -> str:
-    """`85.0 % [81.6, 88.1]`; the estimate alone where there are no bounds."""
+    """`85.0 % [81.6, 88.1]`, no line broken before the sign; the estimate alone where there are no bounds."""
     estimate, *bounds = points(value).split(" ", 1)
-    return " ".join([estimate, "%", *bounds])
+    return " ".join([f"{estimate}\u00a0%", *bounds])
 
 
 def p_value(p: float) -> str:

@@ -7,7 +7,9 @@ Chromium there is nothing to test, and the exit status is 0.
 """
 
 import argparse
+import contextlib
 import html
+import io
 import json
 import re
 import shutil
@@ -45,7 +47,7 @@ def main() -> int:
         return 0
     out.mkdir(parents=True, exist_ok=True)
     found = [fault for name, folders in pages(out / "runs").items() for fault in look(browser, out, name, folders)]
-    print("\n".join(found) or f"no fault; screenshots: {out.resolve()}")
+    print("\n".join(dict.fromkeys(found)) or f"no fault; screenshots: {out.resolve()}")
     return 1 if found else 0
 
 
@@ -89,7 +91,8 @@ def train(out: Path, *options: str) -> None:
 def made(out: Path, command: Callable[[list[str]], int], *words: str) -> None:
     """The run of a command, which is not repeated where it ended."""
     if not (out / ".ended").exists():
-        status = command([*words, "--quiet", "--out", str(out)])
+        with contextlib.redirect_stdout(io.StringIO()):
+            status = command([*words, "--quiet", "--out", str(out)])
         if status not in (0, 3):
             raise SystemExit(f"{' '.join(words)} ended with status {status}")
         (out / ".ended").touch()

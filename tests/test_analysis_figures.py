@@ -18,7 +18,19 @@ PLACEHOLDER = re.compile(r"=\?|\bNone\b|\bnan\b", re.IGNORECASE)
 
 @pytest.fixture(scope="module")
 def results() -> Results:
-    names = ("bias", "kernels", "converge", "design", "descent", "phase", "epsilon", "noise", "speed", "rounding", "spam")
+    names = (
+        "bias",
+        "kernels",
+        "converge",
+        "design",
+        "descent",
+        "phase",
+        "epsilon",
+        "noise",
+        "speed",
+        "rounding",
+        "spam",
+    )
     return read([RESULTS / name for name in names])
 
 

@@ -17,11 +17,11 @@ SIZE = (5.6, 3.9)
 
 
 @style.styled
-def lead_figure(bias: pd.DataFrame, scores: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
+def lead_figure(bias: pd.DataFrame, scores: pd.DataFrame, baselines: pd.DataFrame, columns: int = 2) -> Figure:
     """One panel for bias rows of one problem, one for accuracies of one model and task; either may be empty."""
     drawn = [part for part in (bias, scores) if len(part)]
     height = max(SIZE[1] if len(bias) else 0.0, 1.7 + 0.36 * len(scores))
-    figure, axes = style.panels(len(drawn), len(drawn), (SIZE[0], height))
+    figure, axes = style.panels(len(drawn), columns, (SIZE[0], height))
     if len(bias):
         _bias(axes[0], bias)
     if len(scores):

@@ -45,6 +45,7 @@ def section(results: Results) -> Section:
     runs, baselines = trajectories(results, ends), results.of("baseline")
     scores, edge = accuracies(ends, baselines), rates.at_edge(ends, rates.training(results))
     compared = pairs(ends[edge == ""], runs)
+    compared = compared[compared["comparison"].map(lambda comparison: comparison.pairs > 1).astype(bool)]
     shown = [_curves(model, rows, baselines) for model, rows in runs.groupby("model")]
     scored = scores[scores["n"] > 0]
     if len(scored):
@@ -94,5 +95,4 @@ def _compared(rows: pd.DataFrame) -> list[str]:
         f"{row.model}, {row.task}: {row.first} minus {row.second} in test accuracy after {row.passes:,.0f} "
         f"forward passes: {text.margin(row.comparison)} (points; {text.count(row.comparison.pairs, 'pair')} of seeds)."
         for row in rows.itertuples()
-        if row.comparison.pairs > 1
     ]

@@ -10,12 +10,16 @@ from analysis.tables.table import Table
 
 @dataclass(frozen=True)
 class Illustration:
-    """A figure, its file name without ending, what it shows, and a line for readers who cannot see it."""
+    """A figure, its file name without ending, what it shows, and a line for readers who cannot see it.
+
+    `narrow` is the same for a narrow screen, its panels below each other.
+    """
 
     stem: str
     figure: Figure
     caption: str
     alt: str
+    narrow: Figure | None = None
 
 
 @dataclass(frozen=True)

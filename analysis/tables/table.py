@@ -25,11 +25,11 @@ def table(rows: list[dict[str, str]], caption: str, note: str = "", long: bool =
 def folded(table: Table) -> Table:
     """The table without the columns that say the same in every row, which its note says once instead.
 
-    The first column and tables of one row stay as they are.
+    Tables of one row stay as they are.
     """
     frame = table.frame
-    same = [column for column in frame.columns[1:] if len(frame) > 1 and frame[column].nunique() == 1]
-    if not same:
+    same = [column for column in frame.columns if frame[column].nunique() == 1]
+    if len(frame) < 2 or not 0 < len(same) < len(frame.columns):
         return table
     said = "; ".join(f"{column}: {frame[column].iloc[0]}" for column in same)
     note = " ".join(filter(None, [f"In all rows {said}.", table.note]))
