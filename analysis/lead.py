@@ -102,7 +102,8 @@ def _accuracies(scores: pd.DataFrame, baselines: pd.DataFrame) -> str:
     """Test accuracies of the live runs, or of all where none is, beside those of the untrained model."""
     ended = scores[scores["n"] > 0]
     live = ended[ended["provenance"].str.contains("live")]
-    told = (live if len(live) else ended).iloc[:NAMED]
+    chosen = live if len(live) else ended
+    told, more = chosen.iloc[:NAMED], len(chosen) - NAMED
     model, task = told[CELL].iloc[0]
     counts = set(told["n"])
     mean = f", mean of {counts.pop()} runs" if len(counts) == 1 and counts != {1} else ""
@@ -113,10 +114,11 @@ def _accuracies(scores: pd.DataFrame, baselines: pd.DataFrame) -> str:
         for name, level in levels.items()
         if not math.isnan(level)
     ]
+    others = f" ({text.count(more, 'more setting')} below)" if more > 0 else ""
     without = f"; the untrained model reaches {text.listed(known)}" if known else ""
     lost = int(scores["diverged"].sum())
     diverged = f" {text.count(lost, 'run')} of {int(scores['runs'].sum())} diverged." if lost else ""
-    return f"Fine-tuning {model} on {task}: test accuracy{mean}: {named}{without}.{diverged}"
+    return f"Fine-tuning {model} on {task}: test accuracy{mean}: {named}{others}{without}.{diverged}"
 
 
 def _accuracy(row: pd.Series, told: bool) -> str:

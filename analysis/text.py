@@ -72,6 +72,8 @@ def points(value: Interval, signed: bool = False) -> str:
 
 def percent(value: Interval) -> str:
     """`85.0 % [81.6, 88.1]`, no line broken before the sign; the estimate alone where there are no bounds."""
+    if math.isnan(value.estimate):
+        return NONE
     estimate, *bounds = points(value).split(" ", 1)
     return " ".join([f"{estimate}\u00a0%", *bounds])
 

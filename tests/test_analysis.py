@@ -27,8 +27,8 @@ from analysis.tables.pairs import pairs
 
 Row = dict[str, Any]
 EPSILONS = (0.01, 0.03, 0.1, 0.3, 1.0)
-THEORY = ["design", "phase", "descent", "epsilon", "noise-report"]  # kinds of test_analysis_theory
-SPEED = ["bench-step", "profile", "motion"]  # and of test_analysis_speed
+ABSENT = [f"synthetic {name}" for name in ("design", "phase", "descent", "epsilon")]  # see test_analysis_theory
+ABSENT += [f"llm {name}" for name in ("noise", "bench", "profile", "rounding")]  # and test_analysis_speed
 
 
 def folder(path: Path, rows: list[Row], tail: str = "", **config: object) -> Path:
@@ -428,7 +428,7 @@ def test_the_page_has_all_sections_stands_alone_and_is_the_same_twice(
     assert str(tmp_path / "one" / "report.html") in capsys.readouterr().out
     for key in ("bias", "mse", "kernels", "convergence", "finetuning", "runs"):
         assert f'<section id="{key}">' in page
-    assert re.findall(r'missing">No rows of kind “([a-z-]+)”', page) == [*THEORY, *SPEED]
+    assert re.findall(r"<code>python -m (.*?)</code>", page.split('id="absent"')[1]) == ABSENT
     assert "https://" not in page
     assert "http://" not in page
     assert "<script" not in page
@@ -437,15 +437,32 @@ def test_the_page_has_all_sections_stands_alone_and_is_the_same_twice(
     assert "null control" in page
     report([runs], tmp_path / "two" / "report.html")
     names = sorted(file.relative_to(tmp_path / "one") for file in (tmp_path / "one").rglob("*.*"))
-    assert len(names) == 1 + 2 * 6
+    stems = ("bias", "mse", "kernels", "convergence", "finetuning-tiny", "finetuning-accuracy", "lead", "lead-narrow")
+    assert {name.name for name in names} == {
+        "report.html",
+        *(f"{stem}.{end}" for stem in stems for end in ("png", "svg", "pdf")),
+    }
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
-def test_sections_without_rows_name_the_command_that_makes_them(runs: Path, tmp_path: Path) -> None:
+def test_sections_without_rows_are_one_last_line_with_the_commands_that_make_them(runs: Path, tmp_path: Path) -> None:
     page = report([runs / "kernels"], tmp_path / "report.html")
+    assert re.findall(r'<section id="([a-z]+)">', page) == ["lead", "kernels", "runs"]
+    last = page.split('id="absent"')[1]
     for command in ("python -m synthetic bias", "python -m synthetic converge", "python -m llm train"):
-        assert command in page
+        assert last.count(f"<code>{command}</code>") == 1
+
+
+def test_figures_open_large_have_words_and_are_offered_as_pdf(runs: Path, tmp_path: Path) -> None:
+    page = report([runs], tmp_path / "report.html")
+    figures = re.findall(r"<figure.*?</figure>", page, re.DOTALL)
+    assert len(figures) == page.count("<img") == 7
+    for figure in figures:
+        name = re.search(r'<figure id="(.*?)"', figure)[1]
+        assert f'href="#{name}"' in figure
+        assert re.search(r'alt="[^"]{10,}"', figure)
+        assert "data:application/pdf;base64,JVBERi0" in figure
 
 
 def test_what_rounding_leaves_of_no_bias_is_no_disagreement(tmp_path: Path) -> None:

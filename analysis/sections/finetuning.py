@@ -51,8 +51,11 @@ def section(results: Results) -> Section:
     if len(scored):
         figure = accuracies_figure(scored, counted(ends), baselines)
         shown.append(Illustration("finetuning-accuracy", figure, DOTS, "Test accuracies with intervals"))
-    overview = [overview_table(scores)] if scores["task"].nunique() > 1 else []
-    tables = [*overview, accuracies_table(scores), margins_table(scores), costs_table(scores)]
+    tables = [overview_table(scores)] if scores["task"].nunique() > 1 else []
+    if len(scored):
+        margins = margins_table(scored)
+        over = [margins] if any(column.startswith("over ") for column in margins.frame.columns) else []
+        tables += [accuracies_table(scored), *over, costs_table(scored)]
     tables += [pairs_table(compared)] if len(compared) else []
     tables += [also_table(measured)] if len(measured := further(results.of("also"), ends)) else []
     casualties = casualties_table(ends)

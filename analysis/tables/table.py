@@ -4,6 +4,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+CIRCUMSTANCES = frozenset(
+    {
+        *("model", "task", "trained on", "problem", "place", "machine", "setting", "size", "dtype", "batch × tokens"),
+        *("threads", "engine", "weights", "rows are", "interval", "metric", "sampling", "prediction", "repetitions"),
+        *("lines", "calls", "ε", "evaluations"),
+    }
+)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -23,13 +31,10 @@ def table(rows: list[dict[str, str]], caption: str, note: str = "", long: bool =
 
 
 def folded(table: Table) -> Table:
-    """The table without the columns that say the same in every row, which its note says once instead.
-
-    Tables of one row stay as they are.
-    """
+    """The table without the columns of CIRCUMSTANCES that say the same in every row, which its note says once."""
     frame = table.frame
-    same = [column for column in frame.columns if frame[column].nunique() == 1]
-    if len(frame) < 2 or not 0 < len(same) < len(frame.columns):
+    same = [column for column in frame.columns if column in CIRCUMSTANCES and frame[column].nunique() == 1]
+    if len(frame) < 2 or not same:
         return table
     said = "; ".join(f"{column}: {frame[column].iloc[0]}" for column in same)
     note = " ".join(filter(None, [f"In all rows {said}.", table.note]))
