@@ -112,7 +112,7 @@ def parts(names: Iterable[str]) -> list[str]:
 
 
 def motion(results: Results) -> pd.DataFrame:
-    """Steps of "motion"; `name` is the rounding, with its engine where a place has several of them.
+    """Steps of "motion"; `name` is the rounding, with its engine where a place has it with several.
 
     `rate` is the learning rate, or "schedule" where it changes from step to step.
     """
@@ -124,7 +124,7 @@ def motion(results: Results) -> pd.DataFrame:
     found = pooled(frame, [*keys, "rate", "step"], ["moved", "cosine", "length"])
     place = [*HERE, "model", "dtype", "rate"]
     found["place"] = found.groupby(place, sort=False, dropna=False).ngroup()
-    engines = found.groupby("place")["engine"].transform("nunique")
+    engines = found.groupby(["place", "rounding"])["engine"].transform("nunique")
     shown = (engines > 1) & (found["engine"] != "")
     found["name"] = found["rounding"].where(~shown, found["rounding"] + ", " + found["engine"])
     return found.sort_values(["place", "step"], kind="stable", ignore_index=True)

@@ -30,6 +30,12 @@ def setting(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def rate(value: float) -> str:
+    """A learning rate: 1/8 of one that is one over a power of two, else 0.001 or 1e-06."""
+    halvings = -math.log2(value) if value > 0 else 0.0
+    return f"1/{2**round(halvings)}" if halvings >= 1 and halvings.is_integer() else setting(value)
+
+
 def power(value: float) -> str:
     """A tick label: 10⁻⁶ for a power of ten beyond two decimals, else the number."""
     exponent = round(math.log10(value)) if value > 0 else 0
