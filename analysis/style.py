@@ -43,6 +43,8 @@ styled = matplotlib.rc_context(RC)
 
 GREY = "#6e6e6e"
 SMALL = 8
+LINE = 0.175  # inches of a line of a legend
+FREE = "free"  # the mark of a cell of a grid without a panel
 Dash = str | tuple[int, tuple[float, ...]]
 
 
@@ -147,16 +149,25 @@ def title(axes: Axes, words: str) -> None:
 
 
 def legend(figure: Figure, handles: Sequence[Artist], heading: str | None = None) -> None:
-    """One legend for all panels: in the free cell of the grid if there is one, else under them, in columns that fit."""
-    free = [axes for axes in figure.axes if axes.get_gid() == FREE]
-    words = [wrapped(str(handle.get_label()), 34 if free else 60) for handle in handles]
+    """One legend for all panels: in the free cell of the grid if it has room, else under them, in columns that fit."""
+    labels = [str(handle.get_label()) for handle in handles]
     look: dict[str, Any] = {"title": heading, "alignment": "left", "columnspacing": 1.4}
-    if free and len(handles) <= MOST_IN_CELL:
-        free[0].legend(handles, words, loc="upper left", bbox_to_anchor=(-0.1, 1.0), borderaxespad=0, **look)
+    free = next((axes for axes in figure.axes if axes.get_gid() == FREE), None)
+    words = [wrapped(label, 34) for label in labels]
+    if free and LINE * sum(word.count("\n") + 1 for word in words) < figure.get_figheight() / _rows(free) - 0.3:
+        free.legend(handles, words, loc="upper left", bbox_to_anchor=(-0.1, 1.0), borderaxespad=0, **look)
         return
+    words = [wrapped(label, 60) for label in labels]
     longest = max(len(line) for word in words for line in word.split("\n"))
-    columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.065 * longest + 0.62))))
+    columns = max(1, min(len(handles), int(WIDTH / (0.065 * longest + 0.62))))
+    lines = max(word.count("\n") + 1 for word in words) * -(-len(words) // columns) + bool(heading)
+    figure.set_figheight(figure.get_figheight() + 0.1 + LINE * lines)  # panels keep the height they asked for
     figure.legend(handles, words, loc="outside lower center", ncols=columns, **look)
+
+
+def _rows(axes: Axes) -> int:
+    grid = axes.get_gridspec()
+    return grid.nrows if grid else 1
 
 
 def _width(axes: Axes) -> float:
@@ -164,18 +175,22 @@ def _width(axes: Axes) -> float:
     return figure.get_figwidth() / grid.ncols if figure and grid else WIDTH
 
 
-FREE = "free"
-MOST_IN_CELL = 12
 
 
-def panels(count: int, columns: int, height: float, share_y: bool = False) -> tuple[Figure, list[Axes]]:
-    """A figure of the common width: `count` panels in rows of up to `columns`, each `height` inches with its labels."""
+def panels(
+    count: int, columns: int, height: float | Sequence[float], share_y: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of the common width: `count` panels in rows of up to `columns`, as high as told, labels included.
+
+    A legend that `legend` puts under them adds its own height.
+    """
     columns = min(count, columns)
     rows = -(-count // columns)
-    figure = Figure(figsize=(WIDTH, rows * height), layout="constrained")
+    heights = [height] * rows if isinstance(height, int | float) else list(height)
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)  # type: ignore[union-attr, call-arg]
-    grid = figure.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False, height_ratios=heights)
     axes: Sequence[Axes] = list(chain.from_iterable(grid))
     for spare in axes[count:]:
         spare.set_axis_off()

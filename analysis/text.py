@@ -33,7 +33,7 @@ def setting(value: object) -> str:
 def rate(value: float) -> str:
     """A learning rate: 1/8 of one that is one over a power of two, else 0.001 or 1e-06."""
     halvings = -math.log2(value) if value > 0 else 0.0
-    return f"1/{2**round(halvings)}" if halvings >= 1 and halvings.is_integer() else setting(value)
+    return f"1/{2 ** round(halvings)}" if halvings >= 1 and halvings.is_integer() else setting(value)
 
 
 def power(value: float) -> str:

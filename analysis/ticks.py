@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import Formatter, Locator, MaxNLocator, NullLocator
@@ -45,11 +44,14 @@ class LogLabels(Formatter):
     """Plain numbers from 0.001 to 10,000, powers of ten where an axis goes beyond."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        """The label of a tick among all those of its axis."""
-        ticks = np.asarray(self.locs if len(self.locs) else [x])
-        known = ticks[ticks > 0]
-        plain = len(known) == 0 or (known.min() >= 1e-3 and known.max() <= 1e4)
-        return f"{x:,.12g}" if plain else scientific(x)
+        """The label of a value on its own."""
+        return self.format_ticks([x])[0]
+
+    def format_ticks(self, values: Sequence[float]) -> list[str]:
+        """The labels of all ticks of an axis, alike."""
+        known = [value for value in values if value > 0]
+        plain = not known or (min(known) >= 1e-3 and max(known) <= 1e4)
+        return [f"{value:,.12g}" if plain else scientific(value) for value in values]
 
 
 def scientific(value: float) -> str:

@@ -19,8 +19,11 @@ def advantage_figure(cells: pd.DataFrame) -> Figure:
     bands = max(
         cells.loc[cells["goal"] == goal, ["map", "common_epsilon"]].drop_duplicates().shape[0] for goal in goals
     )
-    figure, axes = style.panels(len(goals), 2, 1.3 + 0.3 * bands * (len(bends) + 1), share_y=True)
-    marks = {noise: style.shade(place, len(noises)) | {"markersize": 3.6, "alpha": 0.85} for place, noise in enumerate(noises)}
+    figure, axes = style.panels(len(goals), 2, 0.6 + 0.28 * bands * (len(bends) + 1), share_y=True)
+    marks = {
+        noise: style.shade(place, len(noises)) | {"markersize": 3.6, "alpha": 0.85}
+        for place, noise in enumerate(noises)
+    }
     for panel, goal in zip(axes, goals, strict=True):
         _panel(panel, cells[cells["goal"] == goal], bends, marks)
         style.title(panel, f"by {phases.GOALS[goal]}")

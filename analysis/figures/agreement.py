@@ -27,7 +27,7 @@ def agreement_figure(frame: pd.DataFrame) -> Figure:
     """
     goals = [goal for goal in phases.GOALS if goal in set(frame["goal"])]
     looks = style.looks(frame["method"].unique())
-    figure, axes = style.panels(3 * len(goals), len(goals), 2.7)
+    figure, axes = style.panels(3 * len(goals), len(goals), 2.6)
     for place, goal in enumerate(goals):
         values, deviations, histogram = axes[place :: len(goals)]
         rows = frame[frame["goal"] == goal]
@@ -60,7 +60,7 @@ def _values(axes: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
 
 
 def _deviations(axes: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
-    """z against what a prediction is in standard errors: a bias would lie off 0, and in one part of the axis."""
+    """Deviations against what a prediction is in standard errors: a bias would lie off 0, and in one part of the axis."""
     _symmetric(axes, "x")
     for method, points in rows.groupby("method"):
         _points(axes, points["predicted"] / points["error"], points["z"], looks[str(method)])
@@ -82,8 +82,10 @@ def _label(axes: Axes, which: str) -> None:
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
     powers = [0.0, *(sign * 10.0**k for sign in (-1, 1) for k in range(1, 12))]
     inside = sorted(value for value in powers if low <= value <= high)
+    if len(inside) < 3:
+        inside = sorted([*inside, *(value for k in range(1, 6) if low <= (value := 3 * 10.0**k) <= high)])
     every = -(-len([value for value in inside if value > 0]) // 4)
-    shown = [value for value in inside if value == 0 or round(np.log10(abs(value))) % every == 0]
+    shown = [value for value in inside if value == 0 or int(np.log10(abs(value)) + 1e-9) % every == 0]
     axes.set(**{f"{which}ticks": shown, f"{which}ticklabels": [f"{value:,.0f}".replace("-", "−") for value in shown]})
     (axes.xaxis if which == "x" else axes.yaxis).set_minor_locator(NullLocator())
 

@@ -69,7 +69,9 @@ def _method(axes: Axes, rows: pd.DataFrame, look: Look, nudge: float) -> None:
     pale = replace(look, colour=_pale(look.colour))
     panels.measured(axes, rows[noise & ~zero], COLUMNS, pale, hollow=False, nudge=nudge)
     for epsilon in rows.loc[zero, "epsilon"].unique():
-        axes.plot([epsilon * nudge], [0.03], marker="v", color=look.colour, transform=axes.get_xaxis_transform(), **ZERO)
+        axes.plot(
+            [epsilon * nudge], [0.03], marker="v", color=look.colour, transform=axes.get_xaxis_transform(), **ZERO
+        )
 
 
 def _limits(axes: Axes, rows: pd.DataFrame) -> None:
@@ -141,7 +143,9 @@ def _key(frame: pd.DataFrame) -> list[Line2D | Patch]:
         ),
         (
             zero.any(),
-            Line2D([], [], color=GREY, label="measured 0: off a logarithmic axis", linestyle="none", marker="v", **ZERO),
+            Line2D(
+                [], [], color=GREY, label="measured 0: off a logarithmic axis", linestyle="none", marker="v", **ZERO
+            ),
         ),
     ]
     return [handle for present, handle in known if present]

@@ -17,7 +17,7 @@ def descent_figure(frame: pd.DataFrame) -> Figure:
     """Methods as lines of a panel for each problem and rate, for rows that `slowness.slowness` returned."""
     looks = style.looks(frame["label"].unique())
     groups = list(frame.groupby(PANEL, sort=False, dropna=False))
-    figure, axes = style.panels(len(groups), 2, 1.1 + 0.27 * len(looks), share_y=True)
+    figure, axes = style.panels(len(groups), 2, 0.95 + 0.25 * len(looks), share_y=True)
     for panel, ((problem, dim, noise, rate), rows) in zip(axes, groups, strict=True):
         _panel(panel, rows, looks)
         style.title(panel, f"{panels.title(problem, dim, noise)}: {rate_name(rate)}")

@@ -28,7 +28,7 @@ def design_figure(frame: pd.DataFrame) -> Figure:
     orders = sorted(
         order for order in frame.loc[frame["family"] == "optimal", "order"].unique() if order > designs.PLAIN
     )
-    figure, axes = style.panels(3 * len(orders), len(orders), 2.4)
+    figure, axes = style.panels(3 * len(orders), len(orders), 2.2)
     stems = _stems(frame)
     for place, order in enumerate(orders):
         rows = frame[frame["order"] == order]
@@ -125,7 +125,7 @@ def interval_figure(frame: pd.DataFrame) -> Figure:
 
     `frame` has the rows of kind "design" with a `scale`.
     """
-    figure, axes = style.panels(3, 3, 3.1)
+    figure, axes = style.panels(3, 3, 2.7)
     names = {"shrunk": "kernel of [−1, 1] kept", "rescaled": "kernel rescaled to [−s, s]"}
     looks = {"shrunk": LEGENDRE, "rescaled": replace(STEMS[1], dash="-")}
     for family, look in looks.items():
@@ -158,7 +158,7 @@ def roads_figure(frame: pd.DataFrame) -> Figure:
     ratios = sorted(frame["t"].unique())
     kept = frame[~frame["name"].isin(beyond(frame)["name"])].sort_values("order", kind="stable")
     roads = list(dict.fromkeys(kept["name"]))
-    figure, (axes,) = style.panels(1, 1, 1.2 + 0.26 * len(roads))
+    figure, (axes,) = style.panels(1, 1, 0.55 + 0.25 * len(roads))
     marks = {t: _mark(place, len(ratios)) for place, t in enumerate(ratios)}
     for height, name in enumerate(roads):
         rows = frame[frame["name"] == name]

@@ -24,7 +24,7 @@ def epsilon_figure(frame: pd.DataFrame) -> Figure:
     dtypes, problems = list(dict.fromkeys(frame["dtype"])), list(dict.fromkeys(frame["problem"]))
     noises = sorted(frame["noise"].unique())
     lines = len(problems) * (len(noises) + 1)
-    figure, axes = style.panels(len(dtypes), 2, 1.4 + 0.15 * lines, share_y=True)
+    figure, axes = style.panels(len(dtypes), 2, 0.8 + 0.15 * lines, share_y=True)
     for panel, dtype in zip(axes, dtypes, strict=True):
         _panel(panel, frame[frame["dtype"] == dtype], problems, noises)
         style.title(panel, f"losses in {dtype}")

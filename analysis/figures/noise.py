@@ -94,8 +94,18 @@ def _key() -> list[Line2D]:
     bare: dict[str, Any] = {"linestyle": "none"}
     return [
         Line2D([], [], color=BOUND.colour, marker=BOUND.marker, label="error of one derivative: bound on the bias"),
-        Line2D([], [], color=ALONG.colour, marker=ALONG.marker, label="bias along the gradient: estimates too long", **bare),
-        Line2D([], [], color=ALONG.colour, marker="s", markerfacecolor="white", label="bias against the gradient: estimates too short", **bare),
+        Line2D(
+            [], [], color=ALONG.colour, marker=ALONG.marker, label="bias along the gradient: estimates too long", **bare
+        ),
+        Line2D(
+            [],
+            [],
+            color=ALONG.colour,
+            marker="s",
+            markerfacecolor="white",
+            label="bias against the gradient: estimates too short",
+            **bare,
+        ),
         Line2D([], [], color=GREY, linestyle=DASHDOT, label="truncation, predicted from the probe"),
         Line2D([], [], color=GREY, linestyle=DOTTED, label="noise, predicted from the probe"),
         Line2D([], [], color="black", linewidth=1.0, linestyle=(0, (4, 2)), label="ε the probe recommends"),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -29,7 +30,7 @@ def phase_figure(cells: pd.DataFrame) -> Figure:
     goals = [goal for goal in GOALS if goal in set(cells["goal"])]
     axes = {name: sorted(cells[name].unique()) for name in ("bend", "evaluations", "noise", "dim")}
     height = 0.8 + len(axes["evaluations"]) * (ROW * len(axes["dim"]) + 0.12)
-    figure = Figure(figsize=(style.WIDTH, 0.8 + len(goals) * height), layout="constrained")
+    figure = Figure(figsize=(style.WIDTH, len(goals) * height), layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05)  # type: ignore[union-attr, call-arg]
     looks = style.looks(cells["winner"].dropna().unique())
@@ -102,14 +103,18 @@ def _panel(
 def _cell(axes: Axes, place: tuple[int, int], advantage: float, look: Look | None, letter: str) -> None:
     x, y = place
     face = tint(look.colour) if look else BLANK
-    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.2))
     better = advantage > 1
+    place = {"ha": "center", "va": "center", "fontsize": SMALLEST}
+    drawn: list[Artist] = [
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.2)),
+        axes.text(x, y + 0.2, letter, weight="bold", **place),
+        axes.text(x, y - 0.2, _advantage(advantage), weight="bold" if better else "normal", **place),
+    ]
     if better:
         inner = Rectangle((x - 0.43, y - 0.43), 0.86, 0.86, fill=False, edgecolor="black", linewidth=1.4, zorder=3)
-        axes.add_patch(inner)
-    place = {"ha": "center", "va": "center", "fontsize": SMALLEST}
-    axes.text(x, y + 0.2, letter, weight="bold", **place)
-    axes.text(x, y - 0.2, _advantage(advantage), weight="bold" if better else "normal", **place)
+        drawn.append(axes.add_patch(inner))
+    for artist in drawn:
+        artist.set_in_layout(False)  # the axes have the room; asking every cell takes most of the time of a map
 
 
 def _advantage(value: float) -> str:
@@ -120,7 +125,10 @@ def _advantage(value: float) -> str:
 def _key(cells: pd.DataFrame, looks: dict[str, Look], letters: dict[str, str]) -> list[Patch]:
     counts = cells["winner"].value_counts()
     key = [
-        Patch(facecolor=tint(look.colour), label=f"{letters[name]}: {style.named(name)}, best in {counts[name]}")
+        Patch(
+            facecolor=tint(look.colour),
+            label=f"{letters[name]}: {style.named(name)}, best in {counts[name]} of {len(cells)}",
+        )
         for name, look in looks.items()
     ]
     if (cells["advantage"] > 1).any():
