@@ -145,7 +145,7 @@ def wrapped(label: str, width: int = 24) -> str:
 
 def title(axes: Axes, words: str) -> None:
     """A title over the panel, in as many lines as its width asks for."""
-    axes.set_title(textwrap.fill(words, max(16, int(11.5 * _width(axes)) - 6), break_long_words=False))
+    axes.set_title(textwrap.fill(words, max(16, int(9 * _width(axes)) - 3), break_long_words=False))
 
 
 def legend(figure: Figure, handles: Sequence[Artist], heading: str | None = None) -> None:
@@ -173,8 +173,6 @@ def _rows(axes: Axes) -> int:
 def _width(axes: Axes) -> float:
     figure, grid = axes.get_figure(root=True), axes.get_gridspec()
     return figure.get_figwidth() / grid.ncols if figure and grid else WIDTH
-
-
 
 
 def panels(

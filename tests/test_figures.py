@@ -191,8 +191,8 @@ def test_long_labels_neither_squeeze_nor_leave_a_figure() -> None:
     looks = style.looks(names)
     for count in (1, 3):
         figure, axes = style.panels(count, 2, 2.6)
+        axes[0].set_yticks(range(3), list(map(style.wrapped, names[:3])) if count == 1 else None)
         for panel in axes:
-            panel.set_yticks(range(3), list(map(style.wrapped, names[:3])))
             style.title(panel, "smollm2-135m-instruct, a task of a user, bfloat16, 2 threads")
         handles = [axes[0].plot([0, 2], [0, 2], color=looks[name].colour, label=name)[0] for name in names]
         style.legend(figure, handles)

@@ -16,6 +16,7 @@ from analysis.statistics import t_interval
 from analysis.style import FIRST_ORDER, GREY, Look
 
 Array = NDArray[np.float64]
+BESIDE = 16  # characters of a label that leaves room for two panels
 EARLY = 0.2  # share of the axis below which a curve is a line at its left edge
 LEVEL: dict[str, Any] = {"linestyle": ":", "linewidth": 1.0}
 LINES = {"chance": (GREY, (0, (5, 2, 1, 2))), "calibrated zero-shot": ("#000000", (0, (8, 3)))}
@@ -147,7 +148,8 @@ def accuracies_figure(accuracies: pd.DataFrame, ends: pd.DataFrame, baselines: p
     cells = sorted(map(tuple, accuracies[["model", "task"]].drop_duplicates().to_numpy().tolist()))
     looks = style.looks(accuracies["label"].unique())
     methods = accuracies.groupby(["model", "task"])["label"].nunique().max()
-    figure, axes = style.panels(len(cells), min(2, len(cells)), 0.75 + 0.32 * methods)
+    columns = 2 if max(map(len, looks)) <= BESIDE else 1
+    figure, axes = style.panels(len(cells), columns, 0.75 + 0.32 * methods)
     for panel, (model, task) in zip(axes, cells, strict=True):
         chosen = [frame[(frame["model"] == model) & (frame["task"] == task)] for frame in (accuracies, ends, baselines)]
         _dots(panel, chosen[0], chosen[1], chosen[2], looks)
