@@ -1,4 +1,4 @@
-"""Every figure of the report, from the committed rows: legible at the width of a page, labelled, nothing cut or overprinted."""
+"""Every figure of the report, from the committed rows: legible on a page, labelled, nothing cut or overprinted."""
 
 import itertools
 import re

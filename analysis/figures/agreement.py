@@ -60,7 +60,7 @@ def _values(axes: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
 
 
 def _deviations(axes: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
-    """Deviations against what a prediction is in standard errors: a bias would lie off 0, and in one part of the axis."""
+    """Deviations against predictions, both in standard errors: a bias would lie off 0."""
     _symmetric(axes, "x")
     for method, points in rows.groupby("method"):
         _points(axes, points["predicted"] / points["error"], points["z"], looks[str(method)])

@@ -12,8 +12,8 @@ TITLE = "Where the time of a step goes"
 CAPTION = (
     "Seconds of one step by part, a bar for each engine, law of directions and choice of rows, with the share of the "
     "step in percent. Parts of the model (attention, MLP, embeddings and logits) leave out what is drawn and applied "
-    "inside them. A number after a bar says that the step took so many times as long as in the bench: compare the shares "
-    "of such a bar, not its seconds."
+    "inside them. A number after a bar says that the step took so many times as long as in the bench: compare the "
+    "shares of such a bar, not its seconds."
 )
 ALT = (
     "Seconds of a step by part, a stacked bar for each engine, law of directions and choice of rows, with the largest "
