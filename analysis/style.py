@@ -159,10 +159,16 @@ def legend(figure: Figure, handles: Sequence[Artist], heading: str | None = None
         return
     words = [wrapped(label, 60) for label in labels]
     longest = max(len(line) for word in words for line in word.split("\n"))
-    columns = max(1, min(len(handles), int(WIDTH / (0.065 * longest + 0.62))))
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.065 * longest + 0.62))))
     lines = max(word.count("\n") + 1 for word in words) * -(-len(words) // columns) + bool(heading)
     figure.set_figheight(figure.get_figheight() + 0.1 + LINE * lines)  # panels keep the height they asked for
     figure.legend(handles, words, loc="outside lower center", ncols=columns, **look)
+
+
+def legend_below(axes: Axes, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """A legend under one of several panels, for lines that only that panel has."""
+    below = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.5 / axes.get_window_extent().height * DPI)}
+    axes.legend(handles, list(map(wrapped, names)), ncols=min(3, len(handles)), borderaxespad=0, **below)
 
 
 def _rows(axes: Axes) -> int:
@@ -176,16 +182,16 @@ def _width(axes: Axes) -> float:
 
 
 def panels(
-    count: int, columns: int, height: float | Sequence[float], share_y: bool = False
+    count: int, columns: int, height: float | Sequence[float], share_y: bool = False, width: float = WIDTH
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of the common width: `count` panels in rows of up to `columns`, as high as told, labels included.
+    """A figure of the common `width`: `count` panels in rows of up to `columns`, as high as told, labels included.
 
     A legend that `legend` puts under them adds its own height.
     """
     columns = min(count, columns)
     rows = -(-count // columns)
     heights = [height] * rows if isinstance(height, int | float) else list(height)
-    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)  # type: ignore[union-attr, call-arg]
     grid = figure.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False, height_ratios=heights)

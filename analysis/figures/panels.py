@@ -73,7 +73,7 @@ def measured(
     )
 
 
-def line_handle(look: Look, name: str, hollow: bool = False) -> Line2D:
+def line_handle(look: Look, name: str = "", hollow: bool = False) -> Line2D:
     """What stands for one method in a legend: its line with its marker, and its name."""
     shown = {"linestyle": look.dash, "marker": look.marker, "markerfacecolor": "white" if hollow else look.colour}
     return Line2D([], [], color=look.colour, label=name, **shown)
