@@ -21,7 +21,8 @@ def lead_figure(bias: pd.DataFrame, scores: pd.DataFrame, baselines: pd.DataFram
     """One panel for bias rows of one problem, one for accuracies of one model and task; either may be empty."""
     drawn = [part for part in (bias, scores) if len(part)]
     height = max(SIZE[1] if len(bias) else 0.0, 1.7 + 0.36 * len(scores))
-    figure, axes = style.panels(len(drawn), columns, (SIZE[0], height))
+    across = min(columns, len(drawn))
+    figure, axes = style.panels(len(drawn), columns, height, width=SIZE[0] * across)
     if len(bias):
         _bias(axes[0], bias)
     if len(scores):

@@ -25,16 +25,20 @@ from analysis.tables.pairs import pairs, pairs_table
 
 TITLE = "Fine-tuning language models"
 CURVES = (
-    "Mean over seeds with its 95 % t-interval, as far as all seeds go. Methods with a backward pass are "
-    "drawn thinner, with the number of "
-    "those passes: at equal forward passes they did more work; dotted: the level where they ended. Diverged "
+    "Mean over seeds with its 95 % t-interval, as far as all seeds go. Methods with a backward pass are drawn "
+    "thinner, with the number of those passes: at equal forward passes they did more work; dotted: the level where "
+    "they ended. Where some runs end early, the axis of forward passes has a square-root scale. n: seeds. Diverged "
     "runs: thin lines up to a cross, where they end or leave the frame."
 )
 DOTS = (
-    "Mean test accuracy with its 95 % interval (t over seeds; Wilson's over test examples where there is "
-    "one seed); ticks: single seeds. "
-    "Vertical lines: baselines."
+    "Mean test accuracy with its 95 % interval (t over seeds; Wilson's over test examples where there is one seed); "
+    "ticks: single seeds. Vertical lines: baselines."
 )
+ALT = (
+    "Dev loss and accuracy of {model} against forward passes, a line with a band for each method, beside the levels "
+    "of chance and of the calibrated zero-shot answer."
+)
+ALT_DOTS = "Mean test accuracy of each method with its 95 % interval, its seeds, and the levels of the baselines."
 
 
 def section(results: Results) -> Section:
@@ -50,7 +54,7 @@ def section(results: Results) -> Section:
     scored = scores[scores["n"] > 0]
     if len(scored):
         figure = accuracies_figure(scored, counted(ends), baselines)
-        shown.append(Illustration("finetuning-accuracy", figure, DOTS, "Test accuracies with intervals"))
+        shown.append(Illustration("finetuning-accuracy", figure, DOTS, ALT_DOTS))
     tables = [overview_table(scores)] if scores["task"].nunique() > 1 else []
     if len(scored):
         margins = margins_table(scored)
@@ -71,7 +75,7 @@ def section(results: Results) -> Section:
 def _curves(model: str, rows: pd.DataFrame, baselines: pd.DataFrame) -> Illustration:
     stem = "finetuning-" + re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-").lower()
     figure = curves_figure(rows, baselines[baselines["model"] == model])
-    return Illustration(stem, figure, f"{model}. {CURVES}", f"Dev loss and accuracy of {model} against forward passes")
+    return Illustration(stem, figure, f"{model}. {CURVES}", ALT.format(model=model))
 
 
 def sentences(scores: pd.DataFrame, compared: pd.DataFrame, faults: list[str]) -> list[str]:
