@@ -40,7 +40,7 @@ all-extras: .venv-all/.ready
 oldest: .venv-oldest/.ready
 	OMP_NUM_THREADS=1 $(QUIET) .venv-oldest/bin/python -m pytest -n 2 -m environment $(WARN)
 	test -d .venv-oldest/transformers-4 || .venv-oldest/bin/python -m pip install --quiet --no-deps --target .venv-oldest/transformers-4 \
-	    transformers==4.48.0 tokenizers==0.21.0 huggingface_hub==0.36.0
+	    transformers==4.48.3 tokenizers==0.21.0 huggingface_hub==0.36.0
 	PYTHONPATH=.venv-oldest/transformers-4 OMP_NUM_THREADS=1 $(QUIET) .venv-oldest/bin/python -m pytest tests/test_trainer.py $(WARN)
 
 # By hand: the same tests with the oldest torch as well, a download of gigabytes.
