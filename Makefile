@@ -3,6 +3,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+WARN := -o filterwarnings=default
 # No command of this file waits for a hub.
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 
@@ -12,7 +13,8 @@ AS_SHIPPED := --task spam --steps 500 --test 330 --max-tokens 64 --select last -
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test browser docs oldest check soak fuzz sanitize install bench study smollm2 figures clean
+.PHONY: demo test browser docs all-extras oldest oldest-torch environments check soak fuzz sanitize install bench study \
+    smollm2 figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -35,12 +37,23 @@ test: check
 docs: $(READY)
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m docs.site
 
-# ZerothOrderTrainer with the oldest transformers that it supports.
-oldest: $(READY)
-	rm -rf build/oldest
-	$(RUN) -m pip install --quiet --no-deps --target build/oldest \
-	    transformers==4.48.3 tokenizers==0.21.4 huggingface_hub==0.36.0 accelerate==1.2.1
-	PYTHONPATH=build/oldest OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m pytest tests/test_trainer.py
+# The tests of the marker `environment` with all extras, at the versions of constraints.txt.
+all-extras: .venv-all/.ready
+	OMP_NUM_THREADS=1 $(QUIET) .venv-all/bin/python -m pytest -n 2 -m environment
+
+# The same with the oldest versions that pyproject.toml allows of all packages but torch, then ZerothOrderTrainer with the oldest
+# transformers that it supports. Warnings are no errors there: old releases warn of newer ones.
+oldest: .venv-oldest/.ready
+	OMP_NUM_THREADS=1 $(QUIET) .venv-oldest/bin/python -m pytest -n 2 -m environment $(WARN)
+	test -d .venv-oldest/transformers-4 || .venv-oldest/bin/python -m pip install --quiet --no-deps --target .venv-oldest/transformers-4 \
+	    transformers==4.48.3 tokenizers==0.21.0 huggingface_hub==0.36.0
+	PYTHONPATH=.venv-oldest/transformers-4 OMP_NUM_THREADS=1 $(QUIET) .venv-oldest/bin/python -m pytest tests/test_trainer.py $(WARN)
+
+# By hand: the same tests with the oldest torch as well, a download of gigabytes.
+oldest-torch: .venv-oldest-torch/.ready
+	OMP_NUM_THREADS=1 $(QUIET) .venv-oldest-torch/bin/python -m pytest -n 2 -m environment $(WARN)
+
+environments: all-extras oldest
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
@@ -113,6 +126,27 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[suites,llm,gguf,adapters,tune,docs,dev]"
 	touch $(READY)
+
+EVERY_EXTRA = $(shell $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"], sep=",")')
+define ENVIRONMENT
+	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt --editable ".[$(EVERY_EXTRA)]"
+	touch $@
+endef
+
+.venv-all/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(@D)
+	cp constraints.txt $(@D)
+	$(ENVIRONMENT)
+
+.venv-oldest/.ready: pyproject.toml constraints.txt .ci/lowest.py
+	$(PYTHON) -m venv --clear $(@D)
+	$(PYTHON) .ci/lowest.py $$(grep ^torch== constraints.txt) > $(@D)/constraints.txt
+	$(ENVIRONMENT)
+
+.venv-oldest-torch/.ready: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv --clear $(@D)
+	$(PYTHON) .ci/lowest.py > $(@D)/constraints.txt
+	$(ENVIRONMENT)
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -25,6 +25,8 @@ from analysis.tables.convergence import finals, tuning_table
 from analysis.tables.finetuning import accuracies
 from analysis.tables.pairs import pairs
 
+pytestmark = pytest.mark.environment
+
 Row = dict[str, Any]
 EPSILONS = (0.01, 0.03, 0.1, 0.3, 1.0)
 ABSENT = [f"synthetic {name}" for name in ("design", "phase", "descent", "epsilon")]  # see test_analysis_theory

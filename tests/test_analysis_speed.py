@@ -18,6 +18,8 @@ from analysis.tables import speed as tables
 from analysis.tables.profile import profile_table
 from analysis.tables.rounding import rounding_table
 
+pytestmark = pytest.mark.environment
+
 Row = dict[str, Any]
 HERE = {"cpu": "Xeon", "cores": 2, "torch": "2.13.0", "commit": "aaa"}
 THERE = {"cpu": "EPYC", "gpu": "H100", "cores": 16, "torch": "2.13.0", "commit": "aaa"}

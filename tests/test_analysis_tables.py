@@ -11,6 +11,8 @@ from analysis.outcomes import outcomes
 from analysis.rows import read
 from analysis.tables.table import markdown, table
 
+pytestmark = pytest.mark.environment
+
 ACCURACIES = {("mezo", "sst2"): (0.6, 0.7), ("mezo", "copa"): (0.5,), ("adamw", "sst2"): (0.8,)}
 
 

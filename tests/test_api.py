@@ -18,6 +18,8 @@ from docs.site.plain import as_rst
 from llm.training.options import TrainOptions
 from zobench import methods
 
+pytestmark = pytest.mark.environment
+
 NAMES = {name.path: name for module in reference.modules() for name in reference.public(module)}
 
 FORMULA = re.compile(r" (=|<-|~|<=) |\bsum_|\bE(\[| ?\||  ?g\b)|\^|[+-] .*/|\bP\(|\bx \+ ")

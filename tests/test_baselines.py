@@ -25,6 +25,8 @@ from llm.train import train
 from llm.training.options import TrainOptions
 from llm.training.session import Session
 
+pytestmark = pytest.mark.environment
+
 QUICK = {"steps": 4, "train": 40, "dev": 10, "test": 10, "max_tokens": 24, "batch": 4, "eval_every": 2, "save": False}
 
 

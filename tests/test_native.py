@@ -13,6 +13,7 @@ from zobench.layout import CPU, Layout, Segment
 from zobench.space.sweep import Drawn, Sweep, Update, run
 
 pytestmark = [
+    pytest.mark.environment,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(native.status() != "in use", reason=f"the native sweep is not in use: {native.status()}"),
 ]

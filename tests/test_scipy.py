@@ -10,7 +10,7 @@ from scipy.optimize import Bounds, LinearConstraint, OptimizeWarning, minimize, 
 from zobench import SGD, FlatSpace, keyed, methods, query
 from zobench.integrations.scipy import zeroth_order
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 
 START = np.array([1.0, -2.0, 0.5])
 MEZO = methods.make("mezo", n=2)

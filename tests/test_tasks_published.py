@@ -11,7 +11,7 @@ from published_rows import EXPECTED, FILES, HUB
 from llm import tasks
 from llm.tasks.published import PUBLISHED
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 
 
 def write(folder, name, **changed):

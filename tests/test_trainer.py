@@ -17,6 +17,7 @@ from zobench.integrations.transformers import ZerothOrderTrainer
 from zobench.optim import ZerothOrder
 
 pytestmark = [
+    pytest.mark.environment,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),  # of transformers and accelerate
 ]
