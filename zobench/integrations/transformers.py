@@ -9,7 +9,8 @@ from transformers import Trainer
 
 from zobench import methods
 from zobench.estimator import Estimator
-from zobench.optim import Closure, ZerothOrder
+from zobench.forward_only import Closure
+from zobench.optim import ZerothOrder
 
 MEZO = methods.make("mezo")
 
