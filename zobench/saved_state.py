@@ -20,10 +20,10 @@ def plain(state: Any) -> Any:
         TypeError: something in it is neither such a class nor a number, text, None, tensor, tuple, list or dict; or its
             class cannot be found again by its name.
     """
+    if isinstance(state, np.generic):  # of which float64 is a float
+        return state.item()
     if state is None or isinstance(state, bool | int | float | str | Tensor):
         return state
-    if isinstance(state, np.generic):
-        return state.item()
     if isinstance(state, dict):
         return {plain(key): plain(value) for key, value in state.items()}
     names = _fields(type(state))
