@@ -20,6 +20,8 @@ from zobench.space.sweep import Change
 Named = tuple[str, nn.Parameter]
 Pieces = list[Tensor | None]
 
+NARROW = 2  # bytes of an entry that the way back would round
+
 
 class ParameterSpace(ModuleSpace):
     """Groups of named parameters, moved in place (x <- x + a u); a name keys its directions, as in a ModuleSpace.
@@ -53,7 +55,7 @@ class ParameterSpace(ModuleSpace):
             self._members[owners[segment.name]].append(segment.name)
         self._views = {name: self._pieces(name) for name in self.layout.blocks_of}
         self._drawn: dict[Line, dict[str, Pieces]] = {}
-        self.narrow = [name for name, p in self._parameters.items() if p.dtype.itemsize <= 2]
+        self.narrow = [name for name, p in self._parameters.items() if p.dtype.itemsize <= NARROW]
         is_small = sum(p.nbytes for p in self._parameters.values()) <= REMEMBERED_BYTES
         self._kept = list(self._parameters) if is_small else self.narrow
         self._origin: dict[str, list[Tensor]] = {}
@@ -117,8 +119,8 @@ class ParameterSpace(ModuleSpace):
         names: Iterable[str] | None = None,
     ) -> None:
         names = list(self._parameters if names is None else names)
-        narrow = [name for name in names if name in self.narrow]
-        wide = [name for name in names if name not in narrow]
+        narrow = [name for name in names if self._parameters[name].dtype.itemsize <= NARROW]
+        wide = [name for name in names if self._parameters[name].dtype.itemsize > NARROW]
         if not (back or forth or step or shrink):
             return
         if forth and not self._displacement:
