@@ -258,7 +258,7 @@ class ZerothOrder(torch.optim.Optimizer):
 
     def _at_full_rate(self) -> bool:
         """Whether a group's rate is at least half of what its scheduler began from: not so early in a warm-up."""
-        return any(2 * float(group["lr"]) >= float(group.get("initial_lr", group["lr"])) for group in self.param_groups)
+        return any(0 < float(g.get("initial_lr", g["lr"])) <= 2 * float(g["lr"]) for g in self.param_groups)
 
     def _tell_skipped(self, losses: Tensor) -> None:
         told = f"the losses {losses.flatten().tolist()[:4]} of step {self._shared['step'] - 1} or their differences"
