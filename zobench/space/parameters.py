@@ -8,43 +8,57 @@ import torch
 from torch import Tensor, nn
 
 from zobench.combination import Combination
+from zobench.law import Direction
 from zobench.layout import Layout
 from zobench.plan import Plan
 from zobench.space.flat import REMEMBERED_BYTES
 from zobench.space.module import TORN, Displacement, Line, ModuleSpace
+from zobench.space.motion import Motion, motion
 from zobench.space.support import Rows
+from zobench.space.sweep import Change
 
 Named = tuple[str, nn.Parameter]
+Pieces = list[Tensor | None]
+
+NARROW = 2  # bytes of an entry that the way back would round
 
 
 class ParameterSpace(ModuleSpace):
     """Groups of named parameters, moved in place (x <- x + a u); a name keys its directions, as in a ModuleSpace.
 
     Looks and steps as ModuleSpace to the bit, except that weight decay, which a group asks for, is for all of the
-    group. Nobody knows whether the losses have dropout in them: f is called twice more before the first plan. While the
-    directions of a plan fit 16 MiB they are drawn once a step, and small tensors move together. Parameters that fit
-    16 MiB are copied before a plan, so that settle_, as after a loss that is not finite, brings them back exactly.
+    group, and that 16-bit parameters are displaced from a copy of them and stepped from it, as in an InForwardSpace:
+    the way back would move them further than the step. The copy is as large as these parameters; there is none of the
+    others, except of all if they fit 16 MiB, which settle_, as after a loss that is not finite, brings back exactly.
+
+    Nobody knows whether the losses have dropout in them: f is called twice more before the first plan. While the
+    directions of a plan fit 16 MiB they are drawn once a step, and small tensors move together.
 
     Raises:
-        ValueError: as ModuleSpace; or two parameters of one name, or one that is not real.
+        UnknownNameError: rounding is neither "nearest" nor "stochastic".
+        ValueError: as ModuleSpace; or two parameters of one name, or a trainable one that is not real; stochastic
+            rounding of float16.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Named]]) -> None:
+    def __init__(self, groups: Sequence[Sequence[Named]], rounding: str = "nearest") -> None:
         owners: dict[str, int] = {}
         for number, group in enumerate(groups):
             for name, parameter in group:
                 _require_usable(name, parameter, owners)
                 owners[name] = number
         super().__init__(_Parameters([pair for group in groups for pair in group]))
+        self._round(rounding)
         self.layout = Layout(tuple(replace(segment, decays=True) for segment in self.layout.segments))
         self._support = replace(self._support, layout=self.layout)
         self._members: list[list[str]] = [[] for _ in groups]
         for segment in self.layout.segments:
             self._members[owners[segment.name]].append(segment.name)
-        self._views = {block.offset: self._support.stored(block) for block in self.layout.blocks}
-        self._drawn: dict[Line, dict[int, Tensor | None]] = {}
-        is_small = sum(view.nbytes for view in self._views.values()) <= REMEMBERED_BYTES
-        self._origin = [torch.empty_like(view) for view in self._views.values()] if is_small else []
+        self._views = {name: self._pieces(name) for name in self.layout.blocks_of}
+        self._drawn: dict[Line, dict[str, Pieces]] = {}
+        self.narrow = [name for name, p in self._parameters.items() if p.dtype.itemsize <= NARROW]
+        is_small = sum(p.nbytes for p in self._parameters.values()) <= REMEMBERED_BYTES
+        self._kept = list(self._parameters) if is_small else self.narrow
+        self._origin: dict[str, list[Tensor]] = {}
 
     def restrict(self, rows: Mapping[str, Rows]) -> None:
         """Refuse: which rows a loss reads is known of a module.
@@ -57,17 +71,15 @@ class ParameterSpace(ModuleSpace):
     def losses(self, f: Callable[[], Any], plan: Plan) -> Tensor:
         """Return the losses of the plan's points, as ModuleSpace."""
         self._drawn.clear()
-        if not self._displacement and self._origin and not self._torn:
-            torch._foreach_copy_(self._origin, list(self._views.values()))
         return super().losses(f, plan)
 
     def settle_(self) -> None:
         """Bring the parameters back from the last point of a plan."""
-        if not self._displacement or not self._origin or self._torn:
-            return super().settle_()
-        with torch.no_grad():
-            torch._foreach_copy_(list(self._views.values()), self._origin)
-        self._displacement = {}
+        if self._displacement and not self._torn and len(self._kept) == len(self._parameters):
+            self._put_back(self._kept)
+            self._displacement = {}
+        else:
+            super().settle_()
 
     def step_groups_(self, combination: Combination, scales: Sequence[float], shrinks: Sequence[float]) -> None:
         """Replace x by (1 - shrinks[g]) x + scales[g] * combination in group g, in the one sweep that also restores.
@@ -86,7 +98,18 @@ class ParameterSpace(ModuleSpace):
             self._sweep(back, {}, forth, shrink, names)
         self._displacement, self._torn, self.sweeps = {}, False, sweeps + 1
 
-    @torch.no_grad()
+    def narrow_motion(self, combination: Combination, scales: Sequence[float], shrinks: Sequence[float]) -> Motion:
+        """Return what step_groups_ with these arguments will do to the 16-bit parameters; no other is touched, and
+        these only put back. Cost: one sweep over them, no loss.
+        """
+        if self._displacement:
+            self._put_back(self.narrow)
+        changes: dict[str, Change] = {}
+        for scale, shrink, names in zip(scales, shrinks, self._members, strict=True):
+            change = self._change(self._moved(combination, scale), shrink)
+            changes |= dict.fromkeys(set(names).intersection(self.narrow), change)
+        return motion(self._support, changes)
+
     def _sweep(
         self,
         back: Displacement,
@@ -95,24 +118,56 @@ class ParameterSpace(ModuleSpace):
         shrink: float,
         names: Iterable[str] | None = None,
     ) -> None:
+        names = list(self._parameters if names is None else names)
+        narrow = [name for name in names if self._parameters[name].dtype.itemsize <= NARROW]
+        wide = [name for name in names if self._parameters[name].dtype.itemsize > NARROW]
+        if not (back or forth or step or shrink):
+            return
+        if forth and not self._displacement:
+            self._keep()
+        sweeps, self._torn = self.sweeps, True  # until the sweep is whole and noted
+        if self._displacement:
+            self._put_back(narrow)
+        for part, way in ((narrow, {}), (wide, back)):
+            if part:
+                self._sweep_part(way, forth, step, shrink, part)
+        self.sweeps = sweeps + 1
+
+    @torch.no_grad()
+    def _sweep_part(
+        self, back: Displacement, forth: Displacement, step: Displacement, shrink: float, names: list[str]
+    ) -> None:
         on = {line: forth.get(line, 0.0) + step.get(line, 0.0) for line in forth | step}  # at pace 1
         lines = [line for line in back | on if back.get(line, 0.0) + on.get(line, 0.0) or shrink]
-        if not self._remembers(lines):
+        at_random = self.rounding == "stochastic" and (step or shrink)
+        if at_random or not self._remembers(lines):
             return super()._sweep(back, forth, step, shrink, names)
-        blocks = self.layout.blocks_of
-        places = [block.offset for name in (blocks if names is None else names) for block in blocks[name]]
-        if not places or not (lines or shrink):
-            return
-        self.sweeps += 1
         keep = 1.0 - shrink
         if keep != 1.0:
-            torch._foreach_mul_([self._views[place] for place in places], keep)
+            torch._foreach_mul_(self._all(self._views, names), keep)
         for line in lines:
-            drawn = [(self._views[place], self._drawn[line][place]) for place in places]
+            drawn = [pair for name in names for pair in zip(self._views[name], self._drawn[line][name], strict=True)]
             moving = [(view, u) for view, u in drawn if u is not None]
             if moving:
                 views, directions = zip(*moving, strict=True)
                 torch._foreach_add_(views, directions, alpha=keep * back.get(line, 0.0) + on.get(line, 0.0))
+
+    @torch.no_grad()
+    def _keep(self) -> None:
+        """Copy the parameters that are put back, before they are displaced."""
+        if not self._origin:
+            self._origin = {name: [torch.empty_like(view) for view in self._views[name]] for name in self._kept}
+        if self._kept:
+            torch._foreach_copy_(self._all(self._origin, self._kept), self._all(self._views, self._kept))
+
+    @torch.no_grad()
+    def _put_back(self, names: Sequence[str]) -> None:
+        """Make kept parameters what they were before the plan."""
+        if names:
+            torch._foreach_copy_(self._all(self._views, names), self._all(self._origin, names))
+
+    def _all(self, pieces: Mapping[str, list[Tensor]], names: Sequence[str]) -> list[Tensor]:
+        return [piece for name in names for piece in pieces[name]]
 
     def _remembers(self, lines: Sequence[Line]) -> bool:
         """Whether these lines, with those drawn since the plan began, may be kept; if so they are drawn."""
@@ -122,8 +177,27 @@ class ParameterSpace(ModuleSpace):
             return False
         for line in missing:
             draw = self._direction(line)
-            self._drawn[line] = {block.offset: draw(block) for block in self.layout.blocks}
+            self._drawn[line] = {name: self._draw(draw, name) for name in self._parameters}
         return True
+
+    def _pieces(self, name: str) -> list[Tensor]:
+        """Views of a parameter: its blocks, or all of it in the order of another memory format."""
+        parameter = self._parameters[name].detach()
+        if self._support.copies(name):
+            return [_in_order(parameter, parameter)]
+        return [self._support.stored(block) for block in self.layout.blocks_of[name]]
+
+    def _draw(self, draw: Direction, name: str) -> Pieces:
+        """A direction's part of a parameter, piece by piece; None where it is zero."""
+        parameter, blocks = self._parameters[name], self.layout.blocks_of[name]
+        drawn = [draw(block) for block in blocks]
+        if not self._support.copies(name) or all(u is None for u in drawn):
+            return drawn[: len(self._views[name])]
+        whole = parameter.new_zeros(parameter.numel(), dtype=blocks[0].segment.dtype)
+        for block, u in zip(blocks, drawn, strict=True):
+            if u is not None:
+                whole[block.start : block.stop] = u
+        return [_in_order(whole.view(parameter.shape), parameter).contiguous()]
 
 
 class _Parameters(nn.Module):
@@ -137,8 +211,14 @@ class _Parameters(nn.Module):
         return iter(self.named)
 
 
+def _in_order(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A tensor's entries in the order in which the parameter's lie in memory."""
+    dims = sorted(range(parameter.ndim), key=parameter.stride, reverse=True)
+    return tensor.permute(dims).reshape(-1)
+
+
 def _require_usable(name: str, parameter: Tensor, taken: dict[str, int]) -> None:
     if name in taken:
         raise ValueError(f"two parameters are named {name!r}: names key the directions, so give each its own")
-    if not parameter.is_floating_point():
+    if parameter.requires_grad and not parameter.is_floating_point():
         raise ValueError(f"parameter {name!r} is {parameter.dtype}: give real floating-point parameters")
