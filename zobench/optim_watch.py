@@ -17,6 +17,7 @@ from zobench.space import ParameterSpace
 
 FLAT_STEPS = 10
 NOISE = 0.5  # of the cosine, as in `llm train`
+STOCHASTIC = "give rounding='stochastic' (bfloat16), or raise the rate"
 
 
 class Watch:
@@ -79,12 +80,14 @@ class Watch:
         motion = space.narrow_motion(gradient, scales, shrinks)
         if math.isnan(motion.length) or motion.cosine >= NOISE:  # nothing was meant, or most of it is done
             return
-        others = "" if space.rounding == "stochastic" else "give rounding='stochastic' (bfloat16), "
+        likeness = f", and the cosine of the intended and the realised step is {motion.cosine:.2f}"
+        likeness = "" if math.isnan(motion.cosine) else likeness
+        others = "raise the rate" if space.rounding == "stochastic" else STOCHASTIC
         self._tell(
             "rounding",
-            f"16 bits round this step away: {motion.moved:.1%} of the 16-bit parameters move, and the cosine of the "
-            f"intended and the realised step is {motion.cosine:.2f}, at learning rates of {_range(scales)}: hold "
-            f"parameters in float32 (torch.autocast keeps forward passes in 16 bits), {others}or raise the rate",
+            f"16 bits round this step away: {motion.moved:.1%} of the 16-bit parameters move{likeness}, at learning "
+            f"rates of {_range(scales)}: hold parameters in float32 "
+            f"(torch.autocast keeps forward passes in 16 bits), or {others}",
         )
 
     def _tell(self, what: str, text: str) -> None:

@@ -24,6 +24,7 @@ Line = tuple[Law, int, int]
 Displacement = dict[Line, float]
 
 ROUNDING = ("nearest", "stochastic")
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SAMPLE = 4096
 TORN = "a sweep was interrupted, so that part of the parameters are displaced: load them again"
 
@@ -38,10 +39,10 @@ class ModuleSpace(Space):
     are so many times as large as those of the others: x <- (1 - p shrink) x + p scale u.
 
     Raises:
-        ValueError: no trainable parameter, or one on the meta device, or one with gaps or repeated entries in memory
-            (any order of the dimensions will do: directions follow the logical order of the entries, so that the memory
-            format changes no number); a pace that is not positive, or of no trainable parameter (tied ones have their
-            first name).
+        ValueError: no trainable parameter, or one that is complex or of 8 bits, or on the meta device, or with gaps or
+            repeated entries in memory (any order of the dimensions will do: directions follow the logical order of the
+            entries, so that the memory format changes no number); a pace that is not positive, or of no trainable
+            parameter (tied ones have their first name).
     """
 
     reads: torch.dtype | None = None
@@ -350,6 +351,8 @@ def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 def _require_stored(name: str, p: Tensor) -> None:
     if p.is_meta:
         raise ValueError(f"parameter {name!r} is on the meta device, without values: load the weights first")
+    if p.dtype not in DTYPES:
+        raise ValueError(f"parameter {name!r} is {p.dtype}: give real floating-point parameters of 16 bits or more")
     length = 1
     for stride, size in sorted((stride, size) for stride, size in zip(p.stride(), p.shape, strict=True) if size > 1):
         if stride != length:
