@@ -180,7 +180,7 @@ class ZerothOrder(torch.optim.Optimizer):
         """Continue where `state_dict` was taken.
 
         Raises:
-            ValueError: it is not that of a ZerothOrder, or that of another estimator, or of parameters of other names or
+            ValueError: it is not that of a ZerothOrder, or of another estimator, or of parameters of other names or
                 shapes. Another order in a group does not matter where they are named: the group takes that of the
                 state.
         """
