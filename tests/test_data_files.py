@@ -286,3 +286,12 @@ def test_notes_of_files_are_printed_once_and_kept_as_rows(tmp_path, capsys):
     notes = [row["note"] for row in kept if row["kind"] == "note"]
     for part in ("columns without a name are passed over: 1", "rows left out: 1 of 41, text is empty, first at"):
         assert sum(part in note for note in notes) == 1 and (told.out + told.err).count(part) == 1
+
+
+def test_a_prompt_that_would_flood_the_screen_is_shown_by_its_ends(tmp_path, capsys):
+    rows = "".join(f"begin {i} {'word ' * 20_000} end {i},{i % 2}\n" for i in range(20))
+    (tmp_path / "d.csv").write_text("text,label\n" + rows)
+    (tmp_path / "t.toml").write_text('train = "d.csv"\nprompt = "{text} is"\n' + LABELS)
+    main(["list", "--task", str(tmp_path / "t.toml"), "--examples", "1"])
+    shown = capsys.readouterr().out
+    assert "'begin " in shown and " [...] " in shown and " is' -> " in shown and len(shown) < 10_000

@@ -191,7 +191,21 @@ def test_fun_must_return_a_number(returned, told):
         minimize(lambda x: returned, START, method=zeroth_order, options={"lr": 0.1, "maxiter": 2})
 
 
-KINDS = [np.float32, np.array, lambda v: np.array([[v]]), torch.tensor, lambda v: torch.tensor([v])]
+KINDS = [
+    np.float32,
+    np.array,
+    lambda v: np.array([[v]]),
+    torch.tensor,
+    lambda v: torch.tensor([v]),
+    lambda v: [v],
+    lambda v: (np.float64(v),),
+]
+
+
+@pytest.mark.parametrize("x0", [[0.0, math.nan], np.array([1, None], dtype=object), [math.inf]])
+def test_a_start_that_is_not_finite_is_told(x0):
+    with pytest.raises(ValueError, match=r"x0 is .*: give finite numbers"):
+        minimize(bowl, x0, method=zeroth_order, options={"lr": 0.1, "maxiter": 2})
 
 
 @pytest.mark.parametrize("kind", KINDS)

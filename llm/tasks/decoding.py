@@ -19,8 +19,8 @@ NAME_IT = 'convert the file, or name its encoding in the task file (encoding = "
 def lines(file: Path, encoding: str = "utf-8", way_out: str = CONVERT) -> list[str]:
     r"""Return the lines of a file without their ends, which are \n, \r\n or \r.
 
-    A byte order mark decides on the encoding; further ones, at the seams of files that were joined, are left out. UTF-16 without a mark is read in the byte order that has the zeros of
-    Latin letters on the right side.
+    A byte order mark decides on the encoding; further ones, at the seams of files that were joined, are left out.
+    UTF-16 without a mark is read in the byte order that has the zeros of Latin letters on the right side.
 
     Raises:
         ValueError: the file is missing, empty or binary, or a byte is not of the encoding; the message says which line.

@@ -71,7 +71,8 @@ def zeroth_order(
     than at the start and that tol was reached, or that all steps or evaluations were spent where none was given.
 
     Raises:
-        ValueError: bounds or constraints that bound something, an option out of range, or fun returns no number.
+        ValueError: bounds or constraints that bound something, an option out of range, an x0 that is not finite, or fun
+            returns no number.
         TypeError: lr is missing, or the estimator is no Estimator.
 
     Warns:
@@ -124,7 +125,10 @@ class _Run:
         budget: float,
     ) -> None:
         self.fun, self.args, self.estimator, self.rule, self.key, self.budget = fun, args, estimator, rule, key, budget
-        self.space = FlatSpace(torch.tensor(np.asarray(x0, dtype=float).ravel(), dtype=torch.float64, device=CPU))
+        start = np.asarray(x0, dtype=float).ravel()
+        if not np.isfinite(start).all():
+            raise ValueError(f"x0 is {x0!r:.200}: give finite numbers")
+        self.space = FlatSpace(torch.tensor(start, dtype=torch.float64, device=CPU))
         self.memory, self.state = rule.init(self.space), estimator.init()
         self.nfev = 0
         self.start = self.space.x.clone()
@@ -187,7 +191,9 @@ class _Run:
 
 
 def _one_number(value: Any) -> float:
-    """What fun returned, NaN and infinity too; an array of one entry is a number, as for SciPy's methods."""
+    """What fun returned, NaN and infinity too; an array or a list of one entry is one, as for SciPy's methods."""
+    if isinstance(value, list | tuple) and len(value) == 1:
+        (value,) = value
     shape = getattr(value, "shape", None)
     one = value.reshape(()) if shape and math.prod(shape) == 1 else value
     try:
