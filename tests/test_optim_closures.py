@@ -259,3 +259,17 @@ class TestRunningStatistics:
         optimizer = ZerothOrder(model.parameters(), MEZO, lr=1e-3)
         for _ in range(5):
             optimizer.step(lambda: functional.cross_entropy(model(INPUTS), LABELS))
+
+    def test_torch_compile_compiles_once_and_does_not_warn(self):
+        compiled: list[object] = []
+
+        def backend(graph: nn.Module, inputs: object) -> object:
+            compiled.append(graph)
+            return graph.forward
+
+        model = torch.compile(network(), backend=backend)
+        optimizer = ZerothOrder(model.parameters(), MEZO, lr=1e-3)
+        for _ in range(5):
+            optimizer.step(lambda: functional.cross_entropy(model(INPUTS), LABELS))
+        torch.compiler.reset()
+        assert len(compiled) == 1
