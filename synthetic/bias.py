@@ -91,7 +91,7 @@ def _cells(options: BiasOptions) -> list[Cell]:
         for method in options.methods:
             for epsilon in options.epsilons:
                 estimator = methods.parse(method, epsilon=epsilon)
-                if estimator.displaced_by is None:
+                if estimator.perturbed_by is None:
                     raise ValueError(f"{method} has no epsilon to vary, and no bias: leave it out of --methods")
                 require_resolved(FlatSpace(x), estimator.epsilon)
                 for sampling in (PLAIN, CONTROLLED) if options.controlled_samples else (PLAIN,):

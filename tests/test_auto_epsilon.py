@@ -116,21 +116,21 @@ def test_evaluations_of_the_probe_are_counted_and_repeated_on_schedule():
     for key in range(7):
         calls.clear()
         told = step(space, estimator, counted, key, state)
-        assert told.info["queries"] == len(calls)
+        assert told.queries == len(calls)
         probes.append(len(calls) - 4)
         assert (probes[-1] > 0) == (key % 3 == 0)
         if probes[-1]:
-            assert told.info["choice"].evaluations == probes[-1] == 2 * 5 * sum(map(len, told.info["choice"].rounds))
+            assert told.state.choice.evaluations == probes[-1] == 2 * 5 * sum(map(len, told.state.choice.rounds))
         state = told.state
     again = step(space, estimator, problem, 0, estimator.init())
-    assert again.info["choice"] == step(space, estimator, problem, 0, estimator.init()).info["choice"]
+    assert again.state.choice == step(space, estimator, problem, 0, estimator.init()).state.choice
 
 
 def test_a_probe_that_meets_infinity_stays_below_it():
     wall = lambda x: torch.where(x.norm(dim=-1) < 3.0, x.square().sum(-1), math.inf)  # noqa: E731
     estimator = AutoEpsilon(start=0.1)
     told = step(FlatSpace(torch.ones(4, dtype=torch.float64)), estimator, wall, 1, estimator.init())
-    assert told.gradient.finite and told.info["epsilon"] < 3.0
+    assert told.gradient.finite and told.state.choice.epsilon < 3.0
     with pytest.raises(FloatingPointError, match="epsilon cannot be chosen"):
         step(
             FlatSpace(torch.ones(4, dtype=torch.float64)),
@@ -153,7 +153,7 @@ def test_a_probe_that_fails_leaves_the_weights_as_they_were():
 def test_a_flat_loss_gets_the_start():
     estimator = AutoEpsilon(start=0.02)
     told = step(FlatSpace(torch.ones(4)), estimator, lambda x: x[..., 0] * 0 + 5, 1, estimator.init())
-    assert told.info["epsilon"] == 0.02 and math.isnan(told.info["choice"].noise)
+    assert told.state.choice.epsilon == 0.02 and math.isnan(told.state.choice.noise)
 
 
 def test_a_batch_shares_one_choice_and_monte_carlo_takes_it():
@@ -166,9 +166,9 @@ def test_a_batch_shares_one_choice_and_monte_carlo_takes_it():
 
 def test_the_stencil_is_chosen_at_equal_evaluations():
     quiet = choice_of(problems.make("sextic", 8), 1e-9, stencils=(CentralStencil(), RichardsonStencil()), n=2)
-    assert quiet.info["choice"].stencil == 0  # one direction looked along twice as well is half as many directions
+    assert quiet.state.choice.stencil == 0  # one direction looked along twice as well is half as many directions
     estimator = AutoEpsilon(stencils=(RichardsonStencil(), CentralStencil()), n=3)
-    assert estimator.at(quiet.info["choice"]._replace(stencil=1)).n == 6
+    assert estimator.at(quiet.state.choice._replace(stencil=1)).n == 6
 
 
 def test_make_takes_auto():

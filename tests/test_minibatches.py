@@ -108,12 +108,12 @@ def test_projected_gradients_are_clipped_and_not_their_shares():
     """n = 4 and a bound of 2: c_i to 1/2; a bound of 2 on c_i itself would leave all but one alone."""
     found = clip(told(0.4, -0.6, 1.9, -50.0), 2.0)
     kept = found.gradient.terms[0].coefficients.tolist()
-    assert kept == found.info["coefficients"].tolist() == [0.4, -0.5, 0.5, -0.5]
+    assert kept == found.gradient.coefficients.tolist() == [0.4, -0.5, 0.5, -0.5]
     assert clipped(kept, 2.0) == 3 and clipped((), 2.0) == 0
-    assert clip(told(0.4, -0.6), 2.0).info["coefficients"].tolist() == [0.4, -0.6]
-    infinite = clip(told(0.4, float("-inf")), 2.0).info["coefficients"]  # is skipped, not stepped along
+    assert clip(told(0.4, -0.6), 2.0).gradient.coefficients.tolist() == [0.4, -0.6]
+    infinite = clip(told(0.4, float("-inf")), 2.0).gradient.coefficients  # is skipped, not stepped along
     assert infinite.tolist() == [0.4, float("-inf")]
-    assert found.gradient.terms[0].key == 7 and found.info["losses"] is None
+    assert found.gradient.terms[0].key == 7 and found.losses is None
 
 
 def stepped(name, most, steps=4):

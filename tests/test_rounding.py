@@ -236,7 +236,7 @@ def test_bfloat16_reads_are_the_displaced_float32_rounded_once(engine, tied, way
                 old = p.to(torch.bfloat16).float() if rounded_first else p
                 p.copy_(torch.add(old, part.view_as(p), alpha=amount))
             losses.append(float(loss_of(module.to(torch.bfloat16))().detach()))
-    assert told.info["losses"].tolist() == [wanted]
+    assert told.losses.tolist() == [wanted]
     assert wanted != twice  # planted: rounded before and after
     for name, value in master.state_dict().items():
         assert torch.equal(bits(value), bits(before[name])), name

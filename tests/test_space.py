@@ -215,14 +215,14 @@ def test_an_exception_of_the_loss_restores(error, at, stencil):
     told = query(space, estimator, loss, 3, ())  # and it is fit for use
     fresh_model = network()
     fresh = query(ModuleSpace(fresh_model), estimator, lambda: losses_of(fresh_model), 3, ())
-    assert torch.allclose(told.info["coefficients"], fresh.info["coefficients"], rtol=1e-2, atol=1e-4)
+    assert torch.allclose(told.gradient.coefficients, fresh.gradient.coefficients, rtol=1e-2, atol=1e-4)
 
 
 def test_an_interrupted_backward_of_the_loss_leaves_no_graph():
     module, space, _ = twins()
     evaluate(module.loss)
     told = query(space, methods.make("mezo"), module.loss, 1, ())
-    assert not told.info["losses"].requires_grad
+    assert not told.losses.requires_grad
     assert all(p.grad is None for p in module.parameters())
 
 

@@ -167,7 +167,7 @@ def test_what_rounding_leaves_of_a_step_is_measured_at_its_rates():
         space, methods.make("mezo", epsilon=0.1), lambda: made.model(torch.arange(5)[None]).logits.mean(), 1, ()
     )
     space.settle_()
-    gradient = told.gradient * (1 / float(told.info["coefficients"].abs().max()))
+    gradient = told.gradient * (1 / float(told.gradient.coefficients.abs().max()))
     before = sample(space)
     space.step_(gradient, -1e-1, 0.01)
     assert measure(space, before, gradient, 1e-1, 0.01).cosine > 0.999

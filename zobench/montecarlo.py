@@ -108,7 +108,10 @@ def controlled_moments(
     Raises:
         ValueError: samples < 1, x is not a floating-point vector, f has the wrong shape, or epsilon is below the
             resolution of x.
+        TypeError: the estimator is not linear in the losses.
     """
+    if not estimator.linear:
+        raise TypeError(f"{type(estimator).__name__} is not linear in the losses as LineEstimator is: take `moments`")
     x, samples = _checked(estimator, x), _whole(samples)
     rule = estimator.stencil.quadrature(QUADRATURE_DEGREE)
     exact = estimator.stencil.asks == SLOPE  # the slope is odd in u already
@@ -147,7 +150,7 @@ def _checked(estimator: Estimator, x: Tensor) -> Tensor:
     if x.ndim != 1:
         raise ValueError(f"x has shape {tuple(x.shape)}: estimates are taken at one point (d,)")
     if isinstance(estimator, LineEstimator):
-        require_resolved(space, estimator.displaced_by)
+        require_resolved(space, estimator.perturbed_by)
     return x.detach().double()
 
 
@@ -160,7 +163,6 @@ def _whole(samples: int) -> int:
 def _chunk(estimator: Estimator, f: Function, x: Tensor, key: int, rows: int, noise: NoiseModel | None) -> Tensor:
     space = NoisySpace(x, noise) if noise else FlatSpace(x)
     told = query(space, estimator, f, key, estimator.init(), (rows,))
-    assert told.gradient is not None  # query returns only then
     return space.dense(told.gradient).expand(rows, -1)
 
 

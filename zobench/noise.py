@@ -94,7 +94,7 @@ def errors(plan: Plan) -> Tensor:
     if plan.asks == SLOPE:
         return _draw(plan, "noise", (*plan.offsets.shape[:-1], 1)).expand(plan.offsets.shape)
     drawn = _draw(plan, "noise", tuple(plan.offsets.shape))
-    for i, row in enumerate(plan.base):
+    for i, row in enumerate(plan.is_base):
         for k, is_base in enumerate(row):
             if is_base:
                 drawn[..., i, k] = _draw(plan, "base noise", plan.batch)

@@ -77,8 +77,7 @@ class ZerothOrder(torch.optim.Optimizer):
         shared, space = self._shared, self.space
         key = derive(shared["seed"], shared["step"])
         told = query(space, self.estimator, partial(self._forward, closure), key, self.memory)
-        assert told.gradient is not None  # query returns only then
-        losses, evaluations = told.info["losses"], shared["evaluations"] + told.info["queries"]
+        losses, evaluations = told.losses, shared["evaluations"] + told.queries
         after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": _plain(told.state)}
         self.loss = losses.mean()
         if told.gradient.finite and bool(losses.isfinite().all()):
@@ -175,7 +174,7 @@ class ZerothOrder(torch.optim.Optimizer):
         signature = [(id(p), p.requires_grad, p.data_ptr(), p.dtype, p.shape) for p in parameters]
         if self._space is None or signature != self._seen:
             self._space, self._seen = ParameterSpace(self._named()), signature
-            require_resolved(self._space, self.estimator.displaced_by)
+            require_resolved(self._space, self.estimator.perturbed_by)
         return self._space
 
     def _paces(self) -> tuple[list[float], list[float]]:

@@ -107,7 +107,7 @@ class ZerothOrder:
         self.engine = chosen_engine(engine, model)
         self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads, paces)
         self.touched, self.most, self._fastest = touched, most, max((1.0, *paces.values()))
-        require_resolved(self.space, estimator.displaced_by)
+        require_resolved(self.space, estimator.perturbed_by)
         self.rule = SGD(rate, weight_decay)
         self._room = min(torch.finfo(p.dtype).max for p in model.parameters() if p.requires_grad) / 16
         self.memory, self.state = self.rule.init(self.space), estimator.init()

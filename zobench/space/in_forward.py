@@ -1,5 +1,6 @@
 """InForwardSpace: the parameters of a torch module, displaced where they are read instead of where they are stored."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -140,6 +141,22 @@ class InForwardSpace(ModuleSpace):
         shared = not self.paired or len(self._support.layout.blocks_of[name]) > 1
         whole = name not in self._tables and name not in self._support.rows
         return shared and whole and len(owed) == 1 and name not in owed[0].support.rows
+
+    def _walk(self, points: list[Displacement]) -> list[float]:
+        """Nothing moves; what is owed is paid, lest it pile up."""
+        self.settle_()
+        return [math.nan] * len(points)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The context in which any forward of this thread reads the parameters in the dtype that plans read."""
+        self.settle_()
+        with self._displaced():
+            self._views.latest = _View(self, [{}], 0, None, Scratch())
+            try:
+                yield
+            finally:
+                self._views.latest = None
 
     def _look(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
         """The losses of points of one line, two at a time where the space is paired."""

@@ -2,22 +2,23 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zobench.combination import Combination
+from zobench.combination import Combination, Line
 from zobench.law import Direction, Law
 from zobench.naming import require_known
-from zobench.plan import SLOPE, Plan
+from zobench.plan import CURRENT, SLOPE, Plan
 from zobench.space.motion import Motion, motion
 from zobench.space.slope import dual, dual_numbers, value_and_slope
-from zobench.space.space import Space, require_finite
+from zobench.space.space import Functions, Space, require_finite
 from zobench.space.support import NO_PACES, Rows, Support
 from zobench.space.sweep import Change, Drawn, Moved, Sweep, run
 
-Line = tuple[Law, int, int]
 Displacement = dict[Line, float]
 
 SAMPLE = 4096
@@ -41,6 +42,7 @@ class ModuleSpace(Space):
     reads: torch.dtype | None = None
 
     def __init__(self, module: nn.Module, paces: Mapping[str, float] = NO_PACES) -> None:
+        super().__init__()
         self.module = module
         self._parameters = _trainable(module)
         _require_paces(paces, self._parameters)
@@ -68,7 +70,7 @@ class ModuleSpace(Space):
         self.layout = self._support.layout
         self._directions, self._bound = {}, {}
 
-    def losses(self, f: Callable[[], Any], plan: Plan) -> Tensor:
+    def losses(self, f: Functions, plan: Plan) -> Tensor:
         """Return the plan's answers, float64 (n, m), and leave the module at the last of its points.
 
         Raises:
@@ -77,38 +79,83 @@ class ModuleSpace(Space):
                 Or the slope is asked for of an f that torch does not differentiate forward.
             RuntimeError: a sweep was interrupted before; the parameters are torn.
         """
+        loss = plan.function(f)
+
+        def evaluated() -> Tensor:
+            self._require_trusted(loss)
+            return self._slopes(loss, plan) if plan.asks == SLOPE else self._visit(partial(self._look, loss), plan)
+
+        return self._at_base(plan, evaluated)
+
+    def walk_(self, plan: Plan) -> None:
+        """Move to the points of the plan as `losses` does, so that the parameters round as they did then."""
+        self._at_base(plan, lambda: self.settle_() if plan.asks == SLOPE else self._visit(self._walk, plan))
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Return the context in which any forward reads the parameters as those of a plan do, none of them perturbed."""
+        self.settle_()
+        return nullcontext()
+
+    def _at_base(self, plan: Plan, do: Callable[[], Any]) -> Any:
+        """What `do` returns where the parameters are the plan's base point."""
         if plan.batch:
             raise ValueError(f"a module holds one point, but the plan has batch {plan.batch}: ask with batch=()")
         try:
-            self._require_trusted(f)
-            self._bind((plan.law, plan.key))
-            return self._slopes(f, plan) if plan.asks == SLOPE else self._visit(f, plan)
+            self._keep(plan)
+            if plan.base != CURRENT:
+                return self._at_snapshot(plan, do)
+            self._bind(*self._laws(plan))
+            return do()
         except BaseException:
             if not self._torn:
                 self.settle_()
             raise
 
-    def _visit(self, f: Callable[[], Any], plan: Plan) -> Tensor:
+    def _at_snapshot(self, plan: Plan, do: Callable[[], Any]) -> Any:
+        """What `do` returns at a snapshot; the current parameters come back exactly, from a copy."""
+        there, here = self.snapshot(plan.base), self._copied()
+        self._put(there)
+        try:
+            self._bound = {}
+            self._bind(*self._laws(plan))
+            return do()
+        finally:
+            self.settle_()
+            self._put(here)
+            self._bound = {}
+
+    def _laws(self, plan: Plan) -> set[tuple[Law, int]]:
+        lines = (line for i in range(plan.offsets.shape[-2]) for line in plan.line(i, self.layout.dim))
+        return {(law, key) for law, key, _ in lines}
+
+    def _copied(self) -> list[Tensor]:
+        self.settle_()
+        return [p.detach().clone() for p in self._parameters.values()]
+
+    @torch.no_grad()
+    def _put(self, values: list[Tensor]) -> None:
+        for p, value in zip(self._parameters.values(), values, strict=True):
+            p.copy_(value)
+
+    def _visit(self, look: Callable[[list[Displacement]], list[float]], plan: Plan) -> Tensor:
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
-        unit = plan.law.unit(self.layout.dim)
-        if any(map(any, plan.base)):
-            (losses[:],) = self._look(f, [{}])
+        if any(map(any, plan.is_base)):
+            (losses[:],) = look([{}])
         for i, row in enumerate(plan.offsets.tolist()):
-            line = (plan.law, plan.key, i)
-            apart = [k for k, is_base in enumerate(plan.base[i]) if not is_base]
-            points: list[Displacement] = [{line: row[k] * unit} for k in apart]
-            losses[i, apart] = torch.tensor(self._look(f, points), dtype=torch.float64)
+            line = {name: float(amount) for name, amount in plan.line(i, self.layout.dim).items()}
+            apart = [k for k, is_base in enumerate(plan.is_base[i]) if not is_base]
+            points = [{name: row[k] * amount for name, amount in line.items()} for k in apart]
+            losses[i, apart] = torch.tensor(look(points), dtype=torch.float64)
         return losses
 
     def _slopes(self, f: Callable[[], Any], plan: Plan) -> Tensor:
         """Loss and slope of each line; the module stays where it is."""
         self.settle_()
-        unit = plan.law.unit(self.layout.dim)
         found = []
         for i in range(plan.offsets.shape[-2]):
-            line = (plan.law, plan.key, i)
+            ((line, unit),) = plan.line(i, self.layout.dim).items()
             self._directions = {line: self._direction(line)}
-            found.append(self._slope(f, Drawn(self._directions[line], (unit,))))
+            found.append(self._slope(f, Drawn(self._directions[line], (float(unit),))))
         return torch.tensor(found, dtype=torch.float64)
 
     def _slope(self, f: Callable[[], Any], line: Drawn) -> list[float]:
@@ -133,6 +180,12 @@ class ModuleSpace(Space):
             found.append(evaluate(f))
         return found
 
+    def _walk(self, points: list[Displacement]) -> list[float]:
+        """Go where `_look` goes."""
+        for point in points:
+            self._move_to(point)
+        return [math.nan] * len(points)
+
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
         """Replace the parameters by (1 - p shrink) x + p scale * combination, p their paces, in the sweep that also
         restores them.
@@ -154,10 +207,8 @@ class ModuleSpace(Space):
             raise
         total: Displacement = {}
         self._bind(*((term.law, term.key) for term in combination.terms))
-        for law, key, coefficients in combination.terms:
-            for i, coefficient in enumerate(coefficients.tolist()):
-                line = (law, key, i)
-                total[line] = total.get(line, 0.0) + coefficient
+        for line, coefficient in combination.lines:
+            total[line] = total.get(line, 0.0) + float(coefficient)
         return {line: scale * amount / line[0].unit(self.layout.dim) for line, amount in total.items()}
 
     def _change(self, step: Displacement, shrink: float) -> Change:
@@ -168,30 +219,25 @@ class ModuleSpace(Space):
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
         total = torch.zeros(self.layout.dim, dtype=torch.float64)
-        for law, key, coefficients in combination.terms:
-            self._bind((law, key))
-            for i, coefficient in enumerate(coefficients.tolist()):
-                draw = self._direction((law, key, i))
-                for block in self.layout.blocks:
-                    u = draw(block)
-                    if u is not None:
-                        part = total[block.offset : block.offset + block.size]
-                        part.add_(u.cpu(), alpha=coefficient / law.unit(self.layout.dim))
+        for line, amount in self._moved(combination, 1.0).items():
+            draw = self._direction(line)
+            for block in self.layout.blocks:
+                u = draw(block)
+                if u is not None:
+                    total[block.offset : block.offset + block.size].add_(u.cpu(), alpha=amount)
         return total
 
     def dot(self, combination: Combination) -> float:
         """Return the inner product of the combination with the parameters' .grad, block by block, in float64."""
         total = 0.0
-        for law, key, coefficients in combination.terms:
-            self._bind((law, key))
-            for i, coefficient in enumerate(coefficients.tolist()):
-                draw = self._direction((law, key, i))
-                for block in self.layout.blocks:
-                    name, u = block.segment.name, draw(block)
-                    gradient = self._parameters[name].grad
-                    if gradient is not None and u is not None:
-                        part = self._support.entries(name, gradient)[block.start : block.stop].double() @ u.double()
-                        total += coefficient / law.unit(self.layout.dim) * float(part)
+        for line, amount in self._moved(combination, 1.0).items():
+            draw = self._direction(line)
+            for block in self.layout.blocks:
+                name, u = block.segment.name, draw(block)
+                gradient = self._parameters[name].grad
+                if gradient is not None and u is not None:
+                    part = self._support.entries(name, gradient)[block.start : block.stop].double() @ u.double()
+                    total += amount * float(part)
         return total
 
     def settle_(self) -> None:

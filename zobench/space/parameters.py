@@ -1,17 +1,18 @@
 """ParameterSpace: parameters without their module, in groups that step at paces of their own."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zobench.combination import Combination
+from zobench.combination import Combination, Line
 from zobench.layout import Layout
 from zobench.plan import Plan
 from zobench.space.flat import REMEMBERED_BYTES
-from zobench.space.module import TORN, Displacement, Line, ModuleSpace
+from zobench.space.module import TORN, Displacement, ModuleSpace
+from zobench.space.space import Functions
 from zobench.space.support import Rows
 
 Named = tuple[str, nn.Parameter]
@@ -54,12 +55,20 @@ class ParameterSpace(ModuleSpace):
         """
         raise ValueError(f"rows of {sorted(rows)} cannot be chosen here: restrict a ModuleSpace or an InForwardSpace")
 
-    def losses(self, f: Callable[[], Any], plan: Plan) -> Tensor:
+    def losses(self, f: Functions, plan: Plan) -> Tensor:
         """Return the losses of the plan's points, as ModuleSpace."""
+        self._begin()
+        return super().losses(f, plan)
+
+    def walk_(self, plan: Plan) -> None:
+        """Move to the points of the plan, as ModuleSpace."""
+        self._begin()
+        super().walk_(plan)
+
+    def _begin(self) -> None:
         self._drawn.clear()
         if not self._displacement and self._origin and not self._torn:
             torch._foreach_copy_(self._origin, list(self._views.values()))
-        return super().losses(f, plan)
 
     def settle_(self) -> None:
         """Bring the parameters back from the last point of a plan."""

@@ -1,32 +1,64 @@
 """The contract of a space."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
 from zobench.combination import Combination
 from zobench.layout import Layout
-from zobench.plan import Plan
+from zobench.plan import CURRENT, Plan
 
 TOLERATED_SHARE = 0.5
+Functions = Callable[..., Any] | Mapping[str, Callable[..., Any]]
 
 
 class Space(ABC):
-    """Parameters x, and the three things that are done to them: look along lines, f(x + a u_i), step along a
+    """Parameters x, and the three things that are done to them: evaluate along lines, f(x + a u_i), step along a
     combination, x <- x + scale * sum_i c_i u_i, settle.
 
-    Estimators, update rules and logs speak of keys and scalars; only a space turns them into displacements.
+    Estimators, update rules and logs speak of keys and scalars; only a space turns them into perturbations.
     """
 
     layout: Layout
 
+    def __init__(self) -> None:
+        self._snapshots: dict[str, list[Tensor]] = {}
+
     @abstractmethod
-    def losses(self, f: Callable[..., Any], plan: Plan) -> Tensor:
+    def losses(self, f: Functions, plan: Plan) -> Tensor:
         """Return the plan's answers, float64, shaped like plan.offsets: the losses of its points; where it asks for the
-        slope, the loss at the base point and its derivative along each line. Costs plan.queries evaluations of f.
+        slope, the loss at the base point and its derivative along each line. Costs plan.queries evaluations of f; a
+        dictionary of losses by name is asked for that of plan.closure.
+
+        Raises:
+            ValueError: the plan asks for a loss or a snapshot that there is none of.
         """
+
+    @abstractmethod
+    def walk_(self, plan: Plan) -> None:
+        """Leave the parameters as `losses` does, to the bit, and evaluate nothing: what a replay does in its place."""
+
+    @abstractmethod
+    def _copied(self) -> list[Tensor]:
+        """A copy of the parameters as steps made them."""
+
+    def _keep(self, plan: Plan) -> None:
+        """Take the snapshot that a plan keeps."""
+        if plan.keep != CURRENT:
+            self._snapshots[plan.keep] = self._copied()
+
+    def snapshot(self, name: str) -> list[Tensor]:
+        """Return the parameters as they were when a plan kept them under this name.
+
+        Raises:
+            ValueError: none did.
+        """
+        if name not in self._snapshots:
+            known = sorted(self._snapshots)
+            raise ValueError(f"a plan is based on the snapshot {name!r}, and those kept are {known}: keep it first")
+        return self._snapshots[name]
 
     @abstractmethod
     def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:

@@ -31,7 +31,7 @@ def bias(estimator: LineEstimator, problem: Problem, x: Tensor) -> Tensor:
 
     Raises:
         MissingDerivativeError: the problem lacks what the law needs.
-        TypeError: the estimator is no LineEstimator, or no theory is registered for its law.
+        TypeError: the estimator is not linear in the losses as LineEstimator is, or no theory is registered for its law.
     """
     return series(estimator, problem, x).bias(displacement(estimator, problem.dim))
 
@@ -75,8 +75,11 @@ def coverage(estimator: LineEstimator, problem: Problem) -> str:
 
 def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines | None = None) -> Series:
     """Return the series of one direction; `lines` shares what other estimators have computed at this point."""
-    if not isinstance(estimator, LineEstimator):
-        raise TypeError(f"theory covers LineEstimator, not {type(estimator).__name__}")
+    if not isinstance(estimator, LineEstimator) or not estimator.linear:
+        raise TypeError(
+            f"theory covers the coefficients of LineEstimator, weights times losses, and {type(estimator).__name__} makes "
+            "its own: sample them with zobench.moments; or, if they are those, let its `linear` be True"
+        )
     return Series(estimator.law, estimator.stencil, lines or Lines(problem, x))
 
 
