@@ -14,7 +14,8 @@ from zobench.law import Coordinate, Gaussian, Law, Orthogonal, PerTensor, PerTen
 from zobench.montecarlo import Moments, controlled_moments, estimate, moments
 from zobench.plan import Plan
 from zobench.query import query
-from zobench.rule import SGD, UpdateRule, schedule
+from zobench.groups import Groups
+from zobench.rule import SGD, Adam, Momentum, UpdateRule, schedule
 from zobench.space import FlatSpace, InForwardSpace, ModuleSpace, ParameterSpace, Space
 from zobench.stencil import (
     CentralStencil,
@@ -33,9 +34,9 @@ from zobench.version import VERSION
 __version__ = VERSION
 
 __all__ = [
-    "SGD", "AutoEpsilon", "CentralStencil", "Combination", "Coordinate", "Estimate", "Estimator", "FlatSpace",
-    "ForwardGradient", "ForwardStencil", "Gaussian", "InForwardSpace", "KernelStencil", "Law", "LineEstimator",
-    "ModuleSpace", "Moments", "More", "OnePointStencil", "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit",
+    "SGD", "Adam", "AutoEpsilon", "CentralStencil", "Combination", "Coordinate", "Estimate", "Estimator", "FlatSpace",
+    "ForwardGradient", "ForwardStencil", "Gaussian", "Groups", "InForwardSpace", "KernelStencil", "Law", "LineEstimator",
+    "ModuleSpace", "Moments", "Momentum", "More", "OnePointStencil", "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit",
     "Plan", "Rademacher", "RichardsonStencil", "Round", "Shrinking", "SlopeStencil", "Space", "Sphere", "Stencil",
     "SymmetricStencil", "TelescopingStencil", "Term", "UpdateRule", "controlled_moments", "derive",
     "estimate", "kernels", "keyed", "least_noise", "methods", "moments", "optim", "query", "schedule", "theory",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -115,6 +115,12 @@ class AutoEpsilon(Estimator):
         """Return whether the next plan is one of a probe."""
         return state.choice is None or (state.step % self.every == 0 and state.chosen_at != state.step)
 
+    def report(self, before: AutoState, after: AutoState) -> dict[str, Any]:
+        """Return the epsilon and the choice, of a step that chose."""
+        if after.choice is None or after.choice is before.choice:
+            return {}
+        return {"epsilon": after.choice.epsilon, "choice": list(after.choice)}
+
     def ask(self, key: int, state: AutoState, batch: Shape = ()) -> Plan:
         """Return the plan of the probe's next reaches, or of the estimator."""
         if not self.due(state):
@@ -137,7 +143,7 @@ class AutoEpsilon(Estimator):
             return replace(self.at(state.choice).tell(plan, losses, ()), state=state._replace(step=state.step + 1))
         state = self._extended(state, losses.reshape(-1, losses.shape[-1] // 2, 2))
         model = _model(state)
-        wanted = self._next(state, model)
+        wanted = tuple(map(short, self._next(state, model)))
         if wanted:
             return More(state._replace(wanted=wanted))
         return More(AutoState(state.step, self._choose(state, model), state.step))
@@ -145,7 +151,7 @@ class AutoEpsilon(Estimator):
     def _first(self, state: AutoState) -> tuple[float, ...]:
         middle = self.start if state.choice is None else state.choice.epsilon
         middle = min(max(middle, LEAST * RATIO), MOST / RATIO)
-        return (middle / RATIO, middle, middle * RATIO)
+        return (short(middle / RATIO), middle, short(middle * RATIO))
 
     def _next(self, state: AutoState, model: LineModel | None) -> tuple[float, ...]:
         """The reaches to look at next; none when those seen suffice."""
@@ -196,7 +202,12 @@ class AutoEpsilon(Estimator):
         rounding = float(model.rounding_at(torch.tensor([choices[least]], dtype=torch.float64)))
         found = (model.noise_square, rounding, model.slope_square, model.third_square)
         noise, rounding, slope, third = map(math.sqrt, found)
-        return Choice(choices[least], least, noise, rounding, slope, third, spent, state.rounds)
+        return Choice(short(choices[least]), least, noise, rounding, slope, third, spent, state.rounds)
+
+
+def short(number: float) -> float:
+    """Return the number with six digits, on which machines that round differently agree."""
+    return float(f"{number:.6g}")
 
 
 def _beyond(stencil: Stencil, model: LineModel, ceiling: float) -> tuple[float, ...]:

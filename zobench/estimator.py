@@ -81,6 +81,10 @@ class Estimator(ABC):
         """Return the state before the first step."""
         return ()
 
+    def report(self, before: State, after: State) -> dict[str, Any]:
+        """Return what a row says of a step that began and ended in these states, as JSON holds it; by default {}."""
+        return {}
+
     @abstractmethod
     def ask(self, key: int, state: State, batch: Shape = ()) -> Plan:
         """Return the points whose losses are wanted; `batch` independent estimates share the key."""
@@ -125,7 +129,7 @@ class LineEstimator(Estimator):
 
     def tell(self, plan: Plan, losses: Tensor, state: State) -> Estimate:
         """Return sum_i c_i u_i with c_i the weighted sum of the losses on line i, u_i of the law's credit."""
-        coefficients = (plan.weights * losses).sum(-1)
+        coefficients = weighted_sum(plan.weights, losses)
         return Estimate(Combination((Term(plan.law.credit, plan.key, coefficients, plan.indices),)), state)
 
     @property
@@ -133,6 +137,15 @@ class LineEstimator(Estimator):
         """Whether `ask` and `tell` are those above; a subclass with others that says True vouches for itself."""
         own = type(self)
         return own.ask is LineEstimator.ask and own.tell is LineEstimator.tell
+
+
+def weighted_sum(weights: Tensor, losses: Tensor) -> Tensor:
+    """Return sum_k w_k l_k over the last dimension, term by term, so that every machine rounds alike."""
+    products = (weights * losses).unbind(-1)
+    total = products[0]
+    for product in products[1:]:
+        total = total + product
+    return total
 
 
 @dataclass(frozen=True)

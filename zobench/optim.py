@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from zobench.auto import AutoState, Choice
 from zobench.estimator import Estimator
+from zobench.groups import Groups
 from zobench.keys import derive
 from zobench.query import query
 from zobench.rule import SGD
@@ -73,7 +74,6 @@ class ZerothOrder(torch.optim.Optimizer):
         return self._step(closure)
 
     def _step(self, closure: Closure) -> Tensor:
-        scales, shrinks = self._paces()
         shared, space = self._shared, self.space
         key = derive(shared["seed"], shared["step"])
         told = query(space, self.estimator, partial(self._forward, closure), key, self.memory)
@@ -81,7 +81,7 @@ class ZerothOrder(torch.optim.Optimizer):
         after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": _plain(told.state)}
         self.loss = losses.mean()
         if told.gradient.finite and bool(losses.isfinite().all()):
-            space.step_groups_(told.gradient, scales, shrinks)
+            self._rule().apply_(space, told.gradient, 0)
             self._remember({**shared, **after, "in_a_row": 0})
         else:
             space.settle_()
@@ -117,7 +117,8 @@ class ZerothOrder(torch.optim.Optimizer):
         Raises:
             ValueError: lr or weight_decay is negative, or as torch's optimizers.
         """
-        _rule({**self.defaults, **param_group})
+        given = {**self.defaults, **param_group}
+        SGD(float(given["lr"]), float(given["weight_decay"]))  # which refuses bad ones
         params = param_group["params"]
         if not isinstance(params, Tensor | set):
             params = list(params)
@@ -177,10 +178,16 @@ class ZerothOrder(torch.optim.Optimizer):
             require_resolved(self._space, self.estimator.perturbed_by)
         return self._space
 
-    def _paces(self) -> tuple[list[float], list[float]]:
-        """Scale and shrink of a step in each group."""
-        rules = [_rule(group) for group in self.param_groups]
-        return [-rule.rate(0) for rule in rules], [rule.rate(0) * rule.weight_decay for rule in rules]
+    def _rule(self) -> SGD:
+        """The rule of the groups as they are now: one for all where they are alike, else multiples of 1."""
+        pairs = {(float(group["lr"]), float(group["weight_decay"])) for group in self.param_groups}
+        lr, decay = next(iter(pairs)) if len(pairs) == 1 else (1.0, 1.0)
+        rates, decays = {}, {}
+        for group, members in zip(self.param_groups, self._named(), strict=True):
+            for name, _ in members:
+                rates[name] = 1.0 if len(pairs) == 1 else float(group["lr"])
+                decays[name] = 1.0 if len(pairs) == 1 else float(group["weight_decay"])
+        return SGD(lr, decay, Groups(rates, decays))
 
     def _forward(self, closure: Closure) -> Any:
         """The closure's loss; one that calls backward is found out by torch's refusal, and called again."""
@@ -205,10 +212,6 @@ class ZerothOrder(torch.optim.Optimizer):
 class _NoBackward(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         return None if func is Tensor.backward else func(*args, **(kwargs or {}))
-
-
-def _rule(group: dict[str, Any]) -> SGD:
-    return SGD(float(group["lr"]), float(group["weight_decay"]))
 
 
 def _plain(state: Any) -> Any:

@@ -110,6 +110,11 @@ class Plan:
         flags = [flag for row in self.is_base for flag in row]
         return flags.count(False) + any(flags)
 
+    @property
+    def distinct_count(self) -> int:
+        """Number of answers (n, m) that are evaluated, the shared base point counted once."""
+        return len(self._places)
+
     def distinct(self, answers: Tensor) -> list[float]:
         """Return the answers (n, m) of a plan without batch, the loss of the shared base point once."""
         return [float(answers[place]) for place in self._places]

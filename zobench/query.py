@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+
 from torch import Tensor
 
 from zobench.estimator import Estimate, Estimator, Round, State
@@ -13,9 +14,7 @@ from zobench.streams import Shape
 ROUNDS = 1000
 
 
-def query(
-    space: Space, estimator: Estimator, f: Functions, key: int, state: State, batch: Shape = ()
-) -> Estimate:
+def query(space: Space, estimator: Estimator, f: Functions, key: int, state: State, batch: Shape = ()) -> Estimate:
     """Return what the estimator makes of f around the space's point x: g = sum_i c_i u_i with coefficients c from the
     losses f(x + a u_i) it asks for. Where it asks for several losses by name, f is a dictionary of them.
 

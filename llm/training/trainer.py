@@ -11,6 +11,8 @@ from llm.training.recompute import recompute_layers
 from llm.training.untrained import Untrained
 from llm.training.zeroth_order import ZerothOrder, require_rounding, rounded
 from zobench import ForwardGradient, methods, schedule
+from zobench import rule as rules
+from zobench.groups import Groups
 from zobench.naming import require_known
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def check_steps(options: "TrainOptions") -> None:
     schedule(options.schedule, options.lr, options.steps, options.warmup)
     if options.method not in FIRST_ORDER:
         methods.parse(options.method, epsilon=options.epsilon)
+        rules.parse(options.rule, lr=options.lr, weight_decay=options.weight_decay)
         require_rounding(options.engine, options.rounding != "nearest")
     elif options.rounding != "nearest":
         raise ValueError(
@@ -64,13 +67,14 @@ def make_trainer(
     """
     if baselines.known(options.method):
         return Untrained(baselines.parse(options.method))
-    paces = trained.paces(language_model.model, options.rates, options.lr)
+    groups = Groups(trained.multipliers(language_model.model, options.rates, options.lr))
     rate = schedule(options.schedule, options.lr, options.steps, options.warmup)
     if options.method in FIRST_ORDER:
         if options.gradient_checkpointing:
             recompute_layers(language_model.model)
-        return FirstOrder(language_model.model, options.method, rate, options.weight_decay, paces)
+        return FirstOrder(language_model.model, options.method, rate, options.weight_decay, groups)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
     engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
-    how = (*rounded(options.rounding, options.dtype), touched, options.clip, paces)
-    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how)
+    rule = rules.parse(options.rule, lr=rate, weight_decay=options.weight_decay, groups=groups)
+    how = (*rounded(options.rounding, options.dtype), touched, options.clip)
+    return ZerothOrder(language_model.model, estimator, rule, engine, *how)

@@ -1,16 +1,18 @@
 """FlatSpace: vectors (*batch, d), for functions whose gradient is known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from zobench.combination import Combination
+from zobench.groups import UNIFORM, Groups
 from zobench.law import Law
 from zobench.layout import Layout, Segment
 from zobench.plan import CURRENT, SLOPE, Plan
 from zobench.space.slope import dual, dual_numbers, value_and_slope
+from zobench.space.space import Direction as Rule
 from zobench.space.space import Functions, Space, require_finite
 from zobench.streams import Shape
 
@@ -84,7 +86,7 @@ class FlatSpace(Space):
         """A vector and the multiple of it that an offset of 1 moves."""
         if plan.along is not None:
             return self.dense(plan.along[i]).to(self.x), 1.0
-        ((law, key, index), unit), = plan.line(i, self.layout.dim).items()
+        (((law, key, index), unit),) = plan.line(i, self.layout.dim).items()
         return self._direction(law, key, index, plan.batch), float(unit)
 
     def _copied(self) -> list[Tensor]:
@@ -94,15 +96,39 @@ class FlatSpace(Space):
         (x,) = self.snapshot(name)
         return x
 
-    def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
-        """Replace x, in place, by (1 - p shrink) x + p scale * combination, p the paces of the layout."""
+    def step_(
+        self, combination: Combination, scale: float = 1.0, shrink: float = 0.0, groups: Groups = UNIFORM
+    ) -> None:
+        """Replace x, in place, by (1 - p d shrink) x + p scale * combination."""
         require_finite(combination)
+        self._move(self.dense(combination).to(self.x) if combination.terms else None, scale, shrink, groups)
+
+    def update_(
+        self,
+        gradients: Sequence[Combination],
+        direction: Rule,
+        scale: float = 1.0,
+        shrink: float = 0.0,
+        groups: Groups = UNIFORM,
+    ) -> None:
+        """Replace x, in place, by (1 - p d shrink) x + p scale * direction(block, x, gradients)."""
+        for gradient in gradients:
+            require_finite(gradient)
+        dense = [self.dense(gradient) for gradient in gradients]
+        parts = []
+        for block in self.layout.blocks:
+            here = (..., slice(block.offset, block.offset + block.size))
+            parts.append(
+                direction(block, self.x[here].to(block.segment.dtype), [g[here].to(block.segment.dtype) for g in dense])
+            )
+        self._move(torch.cat(parts, -1).to(self.x), scale, shrink, groups)
+
+    def _move(self, step: Tensor | None, scale: float, shrink: float, groups: Groups) -> None:
         if shrink:
-            self.x.mul_(1.0 - shrink * self._entries(lambda s: s.pace * s.decays))
-        if combination.terms:
-            step = self.dense(combination).to(self.x)
-            paced = any(segment.pace != 1.0 for segment in self.layout.segments)
-            self.x.add_(step * self._entries(lambda s: s.pace) if paced else step, alpha=scale)
+            self.x.mul_(1.0 - shrink * self._entries(lambda s: groups.of(s).decay))
+        if step is not None:
+            alike = all(groups.of(segment).rate == 1.0 for segment in self.layout.segments)
+            self.x.add_(step if alike else step * self._entries(lambda s: groups.of(s).rate), alpha=scale)
 
     def _entries(self, of: Callable[[Segment], float]) -> Tensor:
         """A number for each entry, by its segment."""

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -16,10 +16,10 @@ from zobench.layout import Block
 from zobench.naming import require_known
 from zobench.space.lazy_rows import LazyRows, RowSweep
 from zobench.space.meeting import Job, Meeting, Read, Work, in_two_threads
-from zobench.space.module import TORN, Displacement, ModuleSpace, evaluate, loss_and_slope
+from zobench.space.module import TORN, Displacement, ModuleSpace, Step, evaluate, loss_and_slope
 from zobench.space.scratch import Scratch
 from zobench.space.slope import dual_numbers
-from zobench.space.support import NO_PACES, Support
+from zobench.space.support import Support
 from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update
 from zobench.space.tangents import Tangents
 from zobench.space.threads import in_parallel
@@ -67,9 +67,8 @@ class InForwardSpace(ModuleSpace):
         deferred: bool = False,
         rounding: str = "nearest",
         reads: torch.dtype | None = None,
-        paces: Mapping[str, float] = NO_PACES,
     ) -> None:
-        super().__init__(module, paces)
+        super().__init__(module)
         require_known(rounding, ROUNDING, "rounding")
         if rounding == "stochastic" and any(p.dtype == torch.float16 for p in self._parameters.values()):
             raise ValueError("rounding is stochastic, but parameters are float16: hold them in bfloat16 or float32")
@@ -100,20 +99,20 @@ class InForwardSpace(ModuleSpace):
         cast = self.reads is not None and parameter is not None and parameter.is_floating_point()
         return id(parameter) in self._segments or cast
 
-    def _change(self, step: Displacement, shrink: float) -> Change:
-        change = super()._change(step, shrink)
+    def _change(self, step: Step) -> Change:
+        change = super()._change(step)
         if self.rounding == "nearest":
             return change
-        return replace(change, rounding=derive("rounding", *(key for _, key, _ in step)))
+        return replace(change, rounding=derive("rounding", *(key for _, key, _ in step.amounts)))
 
-    def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
+    def _move_to(self, target: Displacement, step: Step | None = None) -> None:
         if self._torn:
             raise RuntimeError(TORN)
-        if update is None and not shrink:  # settle
+        if step is None:  # settle
             self._pay(self._parameters)
             return
-        owed = Owed(self._change(update or {}, shrink), self._support)
-        if owed.change.lines or shrink:
+        owed = Owed(self._change(step), self._support)
+        if owed.change.lines or step.shrink:
             self.sweeps += 1
             self._owed = {name: [*self._owed.get(name, ()), owed] for name in self._parameters}  # all or none
         if not self.deferred:

@@ -1,27 +1,42 @@
 """ModuleSpace: the parameters of a torch module, displaced in place."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from zobench.combination import Combination, Line
+from zobench.groups import UNIFORM, Groups
+from zobench.keys import derive
 from zobench.law import Direction, Law
-from zobench.naming import require_known
 from zobench.plan import CURRENT, SLOPE, Plan
+from zobench.space.elementwise import Elementwise, update
 from zobench.space.motion import Motion, motion
 from zobench.space.slope import dual, dual_numbers, value_and_slope
+from zobench.space.space import Direction as Rule
 from zobench.space.space import Functions, Space, require_finite
-from zobench.space.support import NO_PACES, Rows, Support
+from zobench.space.support import Rows, Support
 from zobench.space.sweep import Change, Drawn, Moved, Sweep, run
 
 Displacement = dict[Line, float]
 
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step: by how much along each direction, and how much of what decays is taken away."""
+
+    amounts: Displacement = field(default_factory=dict)
+    shrink: float = 0.0
+    groups: Groups = UNIFORM
+
+
 SAMPLE = 4096
+Result = TypeVar("Result")
 TORN = "a sweep was interrupted, so that part of the parameters are displaced: load them again"
 
 
@@ -31,22 +46,20 @@ class ModuleSpace(Space):
     A two-point step takes three sweeps over them: to the first point, to the second, and back fused with the update.
     Losses leave the module at the last point; step_ or settle_ brings it back, and so does any exception of the loss.
     Tied weights are one segment, frozen ones none. f() returns the scalar loss of the module as it stands, or
-    per-example losses, which are averaged in float32 or better. `paces` names parameters whose steps and weight decay
-    are so many times as large as those of the others: x <- (1 - p shrink) x + p scale u.
+    per-example losses, which are averaged in float32 or better.
 
     Raises:
-        ValueError: no trainable parameter, or one that is not contiguous; a pace that is not positive, or of no
-            trainable parameter (tied ones have their first name).
+        ValueError: no trainable parameter, or one that is not contiguous.
     """
 
     reads: torch.dtype | None = None
+    rounding = "nearest"
 
-    def __init__(self, module: nn.Module, paces: Mapping[str, float] = NO_PACES) -> None:
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
         self._parameters = _trainable(module)
-        _require_paces(paces, self._parameters)
-        self._whole = self._support = Support.whole(self._parameters, paces)
+        self._whole = self._support = Support.whole(self._parameters)
         self.layout = self._support.layout
         self._displacement: Displacement = {}
         self._directions: dict[Line, Direction] = {}
@@ -89,14 +102,17 @@ class ModuleSpace(Space):
 
     def walk_(self, plan: Plan) -> None:
         """Move to the points of the plan as `losses` does, so that the parameters round as they did then."""
-        self._at_base(plan, lambda: self.settle_() if plan.asks == SLOPE else self._visit(self._walk, plan))
+        if plan.asks == SLOPE:
+            self._at_base(plan, self.settle_)
+        else:
+            self._at_base(plan, lambda: self._visit(self._walk, plan))
 
     def reading(self) -> AbstractContextManager[None]:
-        """Return the context in which any forward reads the parameters as those of a plan do, none of them perturbed."""
+        """Return the context in which any forward reads the parameters as those of a plan do, unperturbed."""
         self.settle_()
         return nullcontext()
 
-    def _at_base(self, plan: Plan, do: Callable[[], Any]) -> Any:
+    def _at_base(self, plan: Plan, do: Callable[[], Result]) -> Result:
         """What `do` returns where the parameters are the plan's base point."""
         if plan.batch:
             raise ValueError(f"a module holds one point, but the plan has batch {plan.batch}: ask with batch=()")
@@ -111,7 +127,7 @@ class ModuleSpace(Space):
                 self.settle_()
             raise
 
-    def _at_snapshot(self, plan: Plan, do: Callable[[], Any]) -> Any:
+    def _at_snapshot(self, plan: Plan, do: Callable[[], Result]) -> Result:
         """What `do` returns at a snapshot; the current parameters come back exactly, from a copy."""
         there, here = self.snapshot(plan.base), self._copied()
         self._put(there)
@@ -144,7 +160,7 @@ class ModuleSpace(Space):
         for i, row in enumerate(plan.offsets.tolist()):
             line = {name: float(amount) for name, amount in plan.line(i, self.layout.dim).items()}
             apart = [k for k, is_base in enumerate(plan.is_base[i]) if not is_base]
-            points = [{name: row[k] * amount for name, amount in line.items()} for k in apart]
+            points: list[Displacement] = [{name: row[k] * amount for name, amount in line.items()} for k in apart]
             losses[i, apart] = torch.tensor(look(points), dtype=torch.float64)
         return losses
 
@@ -186,18 +202,53 @@ class ModuleSpace(Space):
             self._move_to(point)
         return [math.nan] * len(points)
 
-    def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
-        """Replace the parameters by (1 - p shrink) x + p scale * combination, p their paces, in the sweep that also
-        restores them.
-        """
-        self._move_to({}, self._moved(combination, scale), shrink)
+    def step_(
+        self, combination: Combination, scale: float = 1.0, shrink: float = 0.0, groups: Groups = UNIFORM
+    ) -> None:
+        """Replace x by (1 - p d shrink) x + p scale * combination, in the sweep that also restores x."""
+        self._move_to({}, Step(self._moved(combination, scale), shrink, groups))
 
-    def motion(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> Motion:
+    def update_(
+        self,
+        gradients: Sequence[Combination],
+        direction: Rule,
+        scale: float = 1.0,
+        shrink: float = 0.0,
+        groups: Groups = UNIFORM,
+    ) -> None:
+        """Replace x by (1 - p d shrink) x + p scale * direction(block, x, gradients), in a sweep of its own after the
+        one that restores x; it draws every direction of the gradients once.
+
+        Raises:
+            ValueError: directions are restricted to some rows.
+        """
+        if self._support.rows:
+            raise ValueError(
+                f"directions are restricted to rows of {sorted(self._support.rows)}, and an element-wise rule steps "
+                "all of them: lift the restriction (--rows all)"
+            )
+        lines = [self._moved(gradient, 1.0) for gradient in gradients]
+        self.settle_()
+        self.sweeps += 1
+        drawn = [[(self._direction(line), amount) for line, amount in each.items()] for each in lines]
+        keys = (key for _, key, _ in lines[-1])
+        rounding = derive("rounding", *keys) if self.rounding == "stochastic" else None
+        self._torn = True
+        update(self._support, Elementwise(drawn, direction, scale, shrink, groups, rounding))
+        self._torn = False
+
+    def motion(
+        self, combination: Combination, scale: float = 1.0, shrink: float = 0.0, groups: Groups = UNIFORM
+    ) -> Motion:
         """Return what step_ with these arguments would do to the entries as they are stored; nothing is written. Cost:
         one sweep, no loss.
         """
         self.settle_()
-        return motion(self._support, self._change(self._moved(combination, scale), shrink))
+        return motion(self._support, self._change(Step(self._moved(combination, scale), shrink, groups)))
+
+    def drawn(self, combination: Combination) -> list[tuple[Direction, float]]:
+        """Return the directions of a combination with their amounts, laws that read weights bound as in its plan."""
+        return [(self._direction(line), amount) for line, amount in self._moved(combination, 1.0).items()]
 
     def _moved(self, combination: Combination, scale: float) -> Displacement:
         try:
@@ -211,10 +262,9 @@ class ModuleSpace(Space):
             total[line] = total.get(line, 0.0) + float(coefficient)
         return {line: scale * amount / line[0].unit(self.layout.dim) for line, amount in total.items()}
 
-    def _change(self, step: Displacement, shrink: float) -> Change:
-        return Change(
-            shrink, [Moved(self._direction(line), 0.0, 0.0, amount) for line, amount in step.items() if amount]
-        )
+    def _change(self, step: Step) -> Change:
+        moved = [Moved(self._direction(line), 0.0, 0.0, amount) for line, amount in step.amounts.items() if amount]
+        return Change(step.shrink, moved, groups=step.groups)
 
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
@@ -268,33 +318,33 @@ class ModuleSpace(Space):
             unmoved += float(((sample + displacement).to(dtype) == sample.to(dtype)).double().mean()) * p.numel()
         return unmoved / sum(p.numel() for p in self._parameters.values())
 
-    def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
+    def _move_to(self, target: Displacement, step: Step | None = None) -> None:
         back = {line: -amount for line, amount in self._displacement.items()}
         if self._torn:
             raise RuntimeError(TORN)
-        self._sweep(back, target, update or {}, shrink)
+        self._sweep(back, target, step or Step())
         self._displacement, self._torn = target, False
 
     def _sweep(
         self,
         back: Displacement,
         forth: Displacement,
-        step: Displacement,
-        shrink: float,
+        step: Step,
         names: Iterable[str] | None = None,
     ) -> None:
-        """Replace x by keep * (x + back) + forth + pace * step in one pass over these parameters or all, drawing each
+        """Replace x by keep * (x + back) + forth + p * step in one pass over these parameters or all, drawing each
         block once.
         """
-        amounts = {
-            line: (back.get(line, 0.0), forth.get(line, 0.0), step.get(line, 0.0)) for line in back | forth | step
-        }
-        lines = [line for line, sizes in amounts.items() if sum(sizes) or shrink or line in step]
-        if not lines and not shrink:
+        on = step.amounts
+        amounts = {line: (back.get(line, 0.0), forth.get(line, 0.0), on.get(line, 0.0)) for line in back | forth | on}
+        lines = [line for line, sizes in amounts.items() if sum(sizes) or step.shrink or line in on]
+        if not lines and not step.shrink:
             return
         self.sweeps += 1
         self._directions = {line: self._direction(line) for line in lines}
-        change = Change(shrink, [Moved(self._directions[line], *amounts[line]) for line in lines])
+        change = Change(
+            step.shrink, [Moved(self._directions[line], *amounts[line]) for line in lines], groups=step.groups
+        )
         self._torn = True  # until the sweep is whole and noted
         self._write(self._parameters if names is None else names, self._support, change)
 
@@ -365,13 +415,6 @@ def require_reproducible(f: Callable[[], Any]) -> float:
             "model.eval()), or a minibatch drawn inside the closure (draw it outside, once a step)"
         )
     return first
-
-
-def _require_paces(paces: Mapping[str, float], parameters: Mapping[str, nn.Parameter]) -> None:
-    for name, pace in paces.items():
-        require_known(name, parameters, "parameter with a pace:")
-        if not (math.isfinite(pace) and pace > 0):
-            raise ValueError(f"the pace of {name!r} is {pace!r}: give a positive number")
 
 
 def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:

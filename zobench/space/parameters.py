@@ -1,17 +1,16 @@
-"""ParameterSpace: parameters without their module, in groups that step at paces of their own."""
+"""ParameterSpace: parameters without their module, as an optimizer has them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zobench.combination import Combination, Line
-from zobench.layout import Layout
+from zobench.combination import Line
+from zobench.groups import Factors, Groups
 from zobench.plan import Plan
 from zobench.space.flat import REMEMBERED_BYTES
-from zobench.space.module import TORN, Displacement, ModuleSpace
+from zobench.space.module import Displacement, ModuleSpace, Step
 from zobench.space.space import Functions
 from zobench.space.support import Rows
 
@@ -21,10 +20,10 @@ Named = tuple[str, nn.Parameter]
 class ParameterSpace(ModuleSpace):
     """Groups of named parameters, moved in place (x <- x + a u); a name keys its directions, as in a ModuleSpace.
 
-    Looks and steps as ModuleSpace to the bit, except that weight decay, which a group asks for, is for all of the
-    group. Nobody knows whether the losses have dropout in them: f is called twice more before the first plan. While the
-    directions of a plan fit 16 MiB they are drawn once a step, and small tensors move together. Parameters that fit
-    16 MiB are copied before a plan, so that settle_, as after a loss that is not finite, brings them back exactly.
+    Perturbs and steps as ModuleSpace, to the bit. Nobody knows whether the losses have dropout in them: f is called
+    twice more before the first plan. While the directions of a plan fit 16 MiB they are drawn once a step, and small
+    tensors move together. Parameters that fit 16 MiB are copied before a plan, so that settle_, as after a loss that is
+    not finite, brings them back exactly.
 
     Raises:
         ValueError: as ModuleSpace; or two parameters of one name, or one that is not real.
@@ -37,11 +36,6 @@ class ParameterSpace(ModuleSpace):
                 _require_usable(name, parameter, owners)
                 owners[name] = number
         super().__init__(_Parameters([pair for group in groups for pair in group]))
-        self.layout = Layout(tuple(replace(segment, decays=True) for segment in self.layout.segments))
-        self._support = replace(self._support, layout=self.layout)
-        self._members: list[list[str]] = [[] for _ in groups]
-        for segment in self.layout.segments:
-            self._members[owners[segment.name]].append(segment.name)
         self._views = {block.offset: self._support.stored(block) for block in self.layout.blocks}
         self._drawn: dict[Line, dict[int, Tensor | None]] = {}
         is_small = sum(view.nbytes for view in self._views.values()) <= REMEMBERED_BYTES
@@ -78,50 +72,36 @@ class ParameterSpace(ModuleSpace):
             torch._foreach_copy_(list(self._views.values()), self._origin)
         self._displacement = {}
 
-    def step_groups_(self, combination: Combination, scales: Sequence[float], shrinks: Sequence[float]) -> None:
-        """Replace x by (1 - shrinks[g]) x + scales[g] * combination in group g, in the one sweep that also restores.
-
-        Raises:
-            FloatingPointError: as step_.
-        """
-        if len(set(zip(scales, shrinks, strict=True))) == 1:
-            return self.step_(combination, scales[0], shrinks[0])
-        moved = [self._moved(combination, scale) for scale in scales]
-        if self._torn:
-            raise RuntimeError(TORN)
-        back = {line: -amount for line, amount in self._displacement.items()}
-        sweeps, self._torn = self.sweeps, True
-        for forth, shrink, names in zip(moved, shrinks, self._members, strict=True):
-            self._sweep(back, {}, forth, shrink, names)
-        self._displacement, self._torn, self.sweeps = {}, False, sweeps + 1
-
     @torch.no_grad()
-    def _sweep(
-        self,
-        back: Displacement,
-        forth: Displacement,
-        step: Displacement,
-        shrink: float,
-        names: Iterable[str] | None = None,
-    ) -> None:
-        on = {line: forth.get(line, 0.0) + step.get(line, 0.0) for line in forth | step}  # at pace 1
-        lines = [line for line in back | on if back.get(line, 0.0) + on.get(line, 0.0) or shrink]
+    def _sweep(self, back: Displacement, forth: Displacement, step: Step, names: Iterable[str] | None = None) -> None:
+        wanted = set(step.amounts) | set(back) | set(forth)
+        lines = [line for line in back | forth | step.amounts if line in wanted]
         if not self._remembers(lines):
-            return super()._sweep(back, forth, step, shrink, names)
-        blocks = self.layout.blocks_of
-        places = [block.offset for name in (blocks if names is None else names) for block in blocks[name]]
-        if not places or not (lines or shrink):
+            return super()._sweep(back, forth, step, names)
+        if not lines and not step.shrink:
             return
-        self.sweeps += 1
-        keep = 1.0 - shrink
-        if keep != 1.0:
-            torch._foreach_mul_([self._views[place] for place in places], keep)
-        for line in lines:
-            drawn = [(self._views[place], self._drawn[line][place]) for place in places]
-            moving = [(view, u) for view, u in drawn if u is not None]
-            if moving:
-                views, directions = zip(*moving, strict=True)
-                torch._foreach_add_(views, directions, alpha=keep * back.get(line, 0.0) + on.get(line, 0.0))
+        self.sweeps, self._torn = self.sweeps + 1, True
+        for factors, places in self._alike(step.groups, names).items():
+            keep = 1.0 - factors.decay * step.shrink
+            if keep != 1.0:
+                torch._foreach_mul_([self._views[place] for place in places], keep)
+            for line in lines:
+                on = forth.get(line, 0.0) + factors.rate * step.amounts.get(line, 0.0)
+                amount = keep * back.get(line, 0.0) + on
+                drawn = [(self._views[place], self._drawn[line][place]) for place in places] if amount else []
+                moving = [(view, u) for view, u in drawn if u is not None]
+                if moving:
+                    views, directions = zip(*moving, strict=True)
+                    torch._foreach_add_(views, directions, alpha=amount)
+
+    def _alike(self, groups: Groups, names: Iterable[str] | None) -> dict[Factors, list[int]]:
+        """The blocks of these parameters, or all, by the factors of their segments."""
+        found: dict[Factors, list[int]] = {}
+        chosen = None if names is None else set(names)
+        for block in self.layout.blocks:
+            if chosen is None or block.segment.name in chosen:
+                found.setdefault(groups.of(block.segment), []).append(block.offset)
+        return found
 
     def _remembers(self, lines: Sequence[Line]) -> bool:
         """Whether these lines, with those drawn since the plan began, may be kept; if so they are drawn."""

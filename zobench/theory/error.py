@@ -31,7 +31,7 @@ def bias(estimator: LineEstimator, problem: Problem, x: Tensor) -> Tensor:
 
     Raises:
         MissingDerivativeError: the problem lacks what the law needs.
-        TypeError: the estimator is not linear in the losses as LineEstimator is, or no theory is registered for its law.
+        TypeError: the estimator is not linear in the losses, or no theory is registered for its law.
     """
     return series(estimator, problem, x).bias(displacement(estimator, problem.dim))
 
@@ -77,7 +77,7 @@ def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines |
     """Return the series of one direction; `lines` shares what other estimators have computed at this point."""
     if not isinstance(estimator, LineEstimator) or not estimator.linear:
         raise TypeError(
-            f"theory covers the coefficients of LineEstimator, weights times losses, and {type(estimator).__name__} makes "
+            f"theory covers the coefficients of LineEstimator, weights times losses; {type(estimator).__name__} makes "
             "its own: sample them with zobench.moments; or, if they are those, let its `linear` be True"
         )
     return Series(estimator.law, estimator.stencil, lines or Lines(problem, x))
