@@ -16,7 +16,7 @@ from llm.training import checkpoint, trained
 from llm.training.adapters import adapt
 from llm.training.past import CHECKPOINTS, fingerprint, journal_of
 from llm.training.zeroth_order import ZerothOrder, rounded
-from zobench import journal_version1, streams
+from zobench import Estimator, journal_version1, methods, streams
 from zobench import rule as rules
 from zobench.exit_status import DIFFERENT, OK
 from zobench.groups import Groups
@@ -42,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
             command.add_argument("--out", help="folder for the weights; without it nothing is written")
             command.add_argument("--steps", type=int, metavar="N", help="steps to repeat; without: to the selected one")
             command.add_argument("--model", help="the base model, where it is not what the journal names")
+            command.add_argument("--method", help="package.module:function that makes the estimator, of one's own")
             command.add_argument("--device", help="where to repeat the steps, where not on that of the journal")
             command.add_argument(
                 "--trust-remote-code", action="store_true", help="run the code that comes with a model"
@@ -136,7 +137,8 @@ def replay(arguments: argparse.Namespace) -> int:
     folder = journal_of(arguments.run).parent
     taken, selected = len(contents.records), selected_step(contents)
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
-    base = rebuild(contents, steps, arguments.model, arguments.device, arguments.trust_remote_code)
+    where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method
+    base = rebuild(contents, steps, *where)
     print(
         f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {fingerprint(base.model)}"
     )
@@ -155,6 +157,7 @@ def rebuild(
     model: str | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
+    method: str | None = None,
 ) -> models.LanguageModel:
     """Return the base model with the steps of a journal repeated, without a forward pass.
 
@@ -164,6 +167,7 @@ def rebuild(
         model: the base model, where it is not what the journal names.
         device: where to repeat the steps, where not on that of the journal.
         trust_remote_code: run the code that comes with the model.
+        method: the spelling of the estimator, where it is not one of zobench's own parts.
 
     Raises:
         ValueError: the base model is another one, or the steps cannot be repeated.
@@ -179,7 +183,7 @@ def rebuild(
     if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     records = contents.records[:steps]
-    _repeat(_trainer(header, base.model, records), records)
+    _repeat(_trainer(header, base.model, records, method), records)
     return base
 
 
@@ -209,7 +213,7 @@ def _repeat(trainer: ZerothOrder, records: Sequence[Record]) -> None:
     trainer.space.settle_()
 
 
-def _trainer(header: dict[str, Any], model: Any, records: Sequence[Record]) -> ZerothOrder:
+def _trainer(header: dict[str, Any], model: Any, records: Sequence[Record], method: str | None = None) -> ZerothOrder:
     if header.get("rows", "all") != "all":
         raise ValueError(
             "the directions of this run live on the rows that its minibatches touched, which the journal does not "
@@ -234,10 +238,26 @@ def _trainer(header: dict[str, Any], model: Any, records: Sequence[Record]) -> Z
         groups=groups,
     )
     engine, most = str(header.get("engine", "plain")), header.get("clip")
-    trainer = ZerothOrder(model, restore(_text(header, "estimator")), rule, engine, *how, most=most)
+    trainer = ZerothOrder(model, _estimator(header, method), rule, engine, *how, most=most)
     if describe(trainer.space.layout) != header["layout"]:
         raise ValueError("the parameters of the model are not those of the journal: another version of transformers?")
     return trainer
+
+
+def _estimator(header: dict[str, Any], method: str | None) -> Estimator:
+    """The estimator that the header tells, or the one of `method` if it is the same: a file imports no module."""
+    told = _text(header, "estimator")
+    if method is None:
+        try:
+            return restore(told)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; if it is of a module of your own, give --method package.module:function"
+            ) from None
+    estimator = methods.parse(method)
+    if repr(estimator) != told:
+        raise ValueError(f"--method {method} makes {estimator!r}, and the journal is of {told}")
+    return estimator
 
 
 def _compare(rebuilt: models.LanguageModel, folder: Path, device: str) -> int:

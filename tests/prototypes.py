@@ -22,6 +22,8 @@ from zobench import (
 )
 from zobench.groups import UNIFORM
 
+MEZO = methods.make("mezo", epsilon=0.05, n=2)
+
 
 def points(rows: list[list[float]]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
@@ -62,7 +64,7 @@ class TwoTerms(Estimator):
     """The central difference, and a half of the last one: a gradient of two terms, and a state with a tensor."""
 
     epsilon: float = 0.05
-    line: LineEstimator = methods.make("mezo", epsilon=0.05, n=2)
+    line: LineEstimator = MEZO
 
     def init(self):
         return None
@@ -118,7 +120,7 @@ class Conservative(Estimator):
     """MeZO's step where it lowers the loss by more than staying does, else none: points along a combination."""
 
     lr: float = 0.01
-    line: LineEstimator = methods.make("mezo", epsilon=0.05)
+    line: LineEstimator = MEZO
 
     def init(self):
         return Considered()
@@ -148,7 +150,7 @@ class SVRG(Estimator):
     """Every 3 steps a snapshot and the estimate of the whole loss there; each step g(x) - g(snapshot) + anchor."""
 
     every: int = 3
-    line: LineEstimator = methods.make("mezo", epsilon=0.05)
+    line: LineEstimator = MEZO
 
     def init(self):
         return Variance()

@@ -34,7 +34,7 @@ WITHOUT = {
     "builds a row": (
         "zobench.methods.make",
         "zobench.methods.parse",
-        "zobench.methods.spelled",
+        "zobench.spelling.spelled",
         "synthetic.problems.make",
     ),
     "a type": ("zobench.law.Direction", "zobench.law.DenseDirection"),

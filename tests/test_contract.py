@@ -151,7 +151,7 @@ def test_a_changed_estimator_is_noticed_and_not_followed():
     ):
         with pytest.raises(ValueError, match=message):
             Run(other, RULES["sgd"]).stepper.replay(whole.records[0])
-    with pytest.raises(ValueError, match="had the rate 0.01, and the rule says 0.02"):
+    with pytest.raises(ValueError, match=r"had the rate 0\.01, and the rule says 0\.02"):
         Run(MEZO, SGD(0.02)).stepper.replay(whole.records[0])
 
 
@@ -163,7 +163,7 @@ def test_theory_does_not_speak_of_what_is_not_linear():
     bent = prototypes.Bent(MEZO.law, MEZO.stencil, 0.1)
     assert not bent.linear and MEZO.linear and not prototypes.TwoTerms().linear
     for ask in (theory.bias, theory.mse, theory.second_moment):
-        with pytest.raises(TypeError, match="Bent makes its own: sample them with zobench.moments"):
+        with pytest.raises(TypeError, match=r"Bent makes its own: sample them with zobench\.moments"):
             ask(bent, problem, x)
 
     class Vouched(prototypes.Bent):

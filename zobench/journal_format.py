@@ -236,10 +236,10 @@ def read(file: str | Path) -> Contents:
             reason, end = damage.args
             if len(data) - written >= TORN_ZEROS and written < end:
                 break
-            sound = len(found.records)
+            number = len(found.records) + len(found.events)
             raise JournalError(
-                f"{file}: the record at byte {at}, after step {sound - 1}, is damaged: {reason}; the {sound} steps "
-                "before it are sound. Bring the file back from a copy, or give another --out"
+                f"{file}: record {number} at byte {at} is damaged: {reason}; the {number} records before it are sound, "
+                f"{len(found.records)} of them steps. Bring the file back from a copy, or give another --out"
             ) from None
         at = frame.end
     return Contents(header, found.records, found.events, found.offsets, found.marks, chain, len(data) - at)

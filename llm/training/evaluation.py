@@ -45,9 +45,9 @@ class Evaluations:
         if self.session.past.measured("evaluation", step=step):
             self.session.selection.again(step)
             return
-        self.session.trainer.settle()
-        self.session.also.at(step)
-        found = self._measure(self.session.data.dev)
+        with self.session.trainer.reading():
+            self.session.also.at(step)
+            found = self._measure(self.session.data.dev)
         train_loss = sum(self._losses) / len(self._losses) if self._losses else None
         self._losses.clear()
         row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy, **found.named("dev")}
@@ -60,7 +60,8 @@ class Evaluations:
     def final(self, selected: int) -> Row:
         """Measure test, keep the final row and return it; the model has the weights of the selected step."""
         session = self.session
-        test, best = self._measure(session.data.test), session.selection.best()
+        with session.trainer.reading():
+            test, best = self._measure(session.data.test), session.selection.best()
         (chosen,), (last,) = (
             session.past.measured("evaluation", step=step) for step in (selected, session.trainer.steps)
         )

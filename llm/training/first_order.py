@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,10 @@ class FirstOrder:
 
     def settle(self) -> None:
         """Do nothing: no step is owed."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Return the context of evaluations, which read the weights as they are."""
+        return nullcontext()
 
     def _finite_gradient(self) -> bool:
         norms = [p.grad.norm() for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]

@@ -14,6 +14,7 @@ from zobench import ForwardGradient, methods, schedule
 from zobench import rule as rules
 from zobench.groups import Groups
 from zobench.naming import require_known
+from zobench.spelling import spelled
 
 if TYPE_CHECKING:
     from llm.training.options import TrainOptions
@@ -26,6 +27,9 @@ def check_method(text: str) -> None:
     method.
     """
     name, _, extra = text.partition(":")
+    if spelled(text).is_own:
+        methods.parse(text)
+        return
     require_known(name, [method.name for method in methods.table()] + [*FIRST_ORDER, *baselines.BASELINES], "method")
     if name in baselines.BASELINES:
         baselines.parse(text)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
@@ -141,15 +142,17 @@ class ZerothOrder:
                 "the estimator was changed since; replay with the version of it that ran"
             )
         if taken.record.lr != record.lr:
-            raise ValueError(
-                f"step {record.step} had the rate {record.lr!r}, and the rule says {taken.record.lr!r}"
-            )
+            raise ValueError(f"step {record.step} had the rate {record.lr!r}, and the rule says {taken.record.lr!r}")
         again = taken.record._replace(seconds=record.seconds, minibatch=record.minibatch)
         return taken._replace(record=again)
 
     def settle(self) -> None:
         """Write the step that is pending, if one is."""
         self.space.settle_()
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Return the context in which evaluations read the weights as steps do."""
+        return self.space.reading()
 
     def kept(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return what a checkpoint keeps beside the weights: tensors by name, and texts."""

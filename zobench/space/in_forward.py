@@ -150,6 +150,9 @@ class InForwardSpace(ModuleSpace):
     def reading(self) -> Iterator[None]:
         """The context in which any forward of this thread reads the parameters in the dtype that plans read."""
         self.settle_()
+        if self.reads is None:
+            yield
+            return
         with self._displaced():
             self._views.latest = _View(self, [{}], 0, None, Scratch())
             try:
