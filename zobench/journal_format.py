@@ -256,9 +256,7 @@ def header_of(data: bytes, file: str | Path, version: int) -> tuple[dict[str, An
     _, found, length = HEAD.unpack_from(data)
     end = HEAD.size + length
     if found != version:
-        raise JournalError(
-            f"{file}: version {found} of the journal; this program goes on with version {version}. {OLD}"
-        )
+        raise JournalError(f"{file}: version {found} of the journal, and this program writes {VERSION}. {OLD}")
     if end + CHECK.size > len(data) or CHECK.unpack_from(data, end) != (crc32(data[:end]),):
         raise JournalError(f"{file}: the header is damaged: bring the file back from a copy, or give another --out")
     try:
