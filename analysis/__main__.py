@@ -23,9 +23,9 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     report = commands.add_parser(
         "report",
-        help="one self-contained HTML page, and its figures as PNG and SVG",
-        description="Write one self-contained HTML page from run folders, and its figures as PNG and SVG "
-        "beside it. Reads files only; the same rows give the same bytes.",
+        help="one self-contained HTML page, and its figures as PNG, SVG and PDF",
+        description="Write one self-contained HTML page from run folders, and its figures as PNG, SVG and "
+        "PDF beside it. Reads files only; the same rows give the same bytes.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -72,7 +72,9 @@ def _report(arguments: argparse.Namespace) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     figures = write(results, out, arguments.title)
     rows = sum(len(run.rows) for run in results.runs)
-    print(f"{rows:,} rows of {len(results.runs)} runs -> {out.resolve()}\nfigures (PNG and SVG) -> {figures.resolve()}")
+    print(
+        f"{rows:,} rows of {len(results.runs)} runs -> {out.resolve()}\nfigures (PNG, SVG, PDF) -> {figures.resolve()}"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

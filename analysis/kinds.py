@@ -27,7 +27,7 @@ _TRAINING = ("model", "task", "method", "estimator", "seed")
 IDENTITY = _TRAINING
 UNREPORTED = frozenset(
     {
-        *("environment", "chosen", "measurement", "bench", "skipped", "divergence", "rounding", "note", "bench-slope"),
+        *("environment", "measurement", "bench", "skipped", "divergence", "rounding", "note", "bench-slope"),
         "trial",
     }
 )
@@ -51,7 +51,7 @@ _BIAS_OPTIONAL = (
 )
 _FINAL_OPTIONAL = (
     *("step", "forward_passes", "backward_passes", "seconds", "peak_mb", "test_loss", "test_accuracy"),
-    *("test_examples", "best_step", "selected_step", "weights"),
+    *("test_examples", "best_step", "selected_step", "weights", "dev_loss"),
 )
 
 _PHASE_PLACE = ("map", "dim", "bend", "noise", "evaluations", "common_epsilon")
@@ -206,5 +206,8 @@ KINDS: dict[str, Kind] = {
         (*_TRAINING[:4], "set", "when", "metric"),
     ),
     "final": Kind(_TRAIN, (*_TRAINING, "status"), _FINAL_OPTIONAL, (*_TRAINING[:4], "status", "weights")),
+    "chosen": Kind(
+        "python -m llm study", ("method", "lr", "rates"), ("dev_losses",), ("method", "rates", "dev_losses")
+    ),
     "failure": Kind(_TRAIN, _TRAINING, ("reason", "step"), (*_TRAINING[:4], "reason")),
 }

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis import text
 from analysis.kinds import KINDS
+from analysis.labels import LONGEST, meaning
 from analysis.rows import ReadError, Results, Row, Run
 
 HERE = ["machine", "setting"]
@@ -19,6 +20,7 @@ _SELECTING = frozenset(
         *("command", "out", "name", "folder", "seed", "seeds", "repetitions", "steps", "resume", "overwrite"),
         *("size", "sizes", "laws", "law", "engine", "engines", "jobs", "parts", "paths", "adapters", "lengths"),
         *("batches", "dtypes", "roundings", "rounding", "suites", "only", "quiet", "verbose", "progress"),
+        *("rates", "ways"),
     }
 )
 
@@ -110,19 +112,31 @@ def _walk(run: Run) -> Iterator[tuple[str, Row]]:
 
 
 def _settings(frame: pd.DataFrame, results: Results) -> dict[str, str]:
-    """For each run the configuration that differs among these runs and that the rows themselves do not carry."""
+    """For each run the configuration in which it differs from runs of the same model and type of numbers.
+
+    Only what the rows themselves do not carry, and a setting that was left out only if the other run says it.
+    """
     configs = {run.name: run.config for run in results.runs if run.name in set(frame["run"])}
-    keys = dict.fromkeys(key for config in configs.values() for key in config)
-    differing = [
-        key
-        for key in keys
-        if key not in _SELECTING and key not in frame.columns.difference(["provenance"])
-        if len({repr(config.get(key)) for config in configs.values()}) > 1
-    ]
-    return {
-        name: ", ".join(f"{key} {text.setting(config[key])}" for key in differing if key in config)
-        for name, config in configs.items()
-    }
+    own = [column for column in ("size", "model", "dtype") if column in frame.columns]
+    places = {name: set(map(tuple, rows[own].to_numpy(object))) for name, rows in frame.groupby("run", sort=False)}
+    told = {}
+    for name, config in configs.items():
+        others = [other for rival, other in configs.items() if places[rival] & places[name]]
+        keys = [
+            key
+            for key in config
+            if key not in _SELECTING and key not in frame.columns.difference(["provenance"])
+            if any(meaning(other, key) != config[key] for other in others)
+        ]
+        told[name] = ", ".join(f"{key} {text.setting(config[key])}" for key in keys)
+    return _shortened(told)
+
+
+def _shortened(told: dict[str, str]) -> dict[str, str]:
+    """Settings of at most LONGEST characters, long ones cut and numbered."""
+    cut = [words for words in dict.fromkeys(told.values()) if len(words) > LONGEST]
+    short = {words: f"{words[: LONGEST - 6].rstrip(', ')} … #{place}" for place, words in enumerate(cut, start=1)}
+    return {name: short.get(words, words) for name, words in told.items()}
 
 
 def _numbers(run: str, name: str, cell: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.labels import label, with_settings
+from analysis.rates import arm
 from analysis.rows import Results
 
 IDENTITY = ["run", "model", "task", "method", "seed"]
@@ -15,20 +16,22 @@ COUNTED = (
 
 
 def outcomes(results: Results) -> pd.DataFrame:
-    """One row for each training run: its `label`, `status` and, where it ended, its final measurements.
+    """One row for each training run: its `label`, `arm`, `status` and, where it ended, its final measurements.
 
     status is that of the last final row (a resumed run has several); else "failed" where there is a failure
     row, "unfinished" where there is neither. `repeat` marks a run whose label and seed already ended in an
-    earlier folder: it is no independent evidence and is left out of statistics.
+    earlier folder: it is no independent evidence and is left out of statistics. Runs that chose a learning rate, which
+    have negative seeds, are no outcomes: see `rates`.
     """
     columns = [*IDENTITY, "provenance"]
     seen = pd.concat([results.of(kind)[columns] for kind in ("final", "evaluation", "failure", "step")])
-    seen = seen.drop_duplicates(IDENTITY).reset_index(drop=True)
+    seen = seen[seen["seed"] >= 0].drop_duplicates(IDENTITY).reset_index(drop=True)
     final = results.of("final").drop_duplicates(IDENTITY, keep="last").drop(columns="provenance")
     failure = results.of("failure").drop_duplicates(IDENTITY, keep="last")[[*IDENTITY, "reason"]]
     ends = seen.merge(final, on=IDENTITY, how="left").merge(failure, on=IDENTITY, how="left")
     without = np.where(ends["reason"].notna(), "failed", "unfinished")
     ends["status"] = ends["status"].where(ends["status"].notna(), pd.Series(without, index=ends.index))
+    ends["arm"] = [arm(method, results.config_of(run)) for method, run in zip(ends["method"], ends["run"], strict=True)]
     ends, settings = with_settings(ends, results)
     ends = label(ends, CELL, settings)
     counted = ends["status"].isin(COUNTED)

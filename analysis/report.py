@@ -1,13 +1,15 @@
-"""Results -> one self-contained HTML page, and its figures as PNG and SVG beside it."""
+"""Results -> one self-contained HTML page, and its figures as PNG, SVG and PDF beside it."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+from matplotlib.figure import Figure
 
-from analysis import style
+from analysis import style, text
+from analysis.lead import lead
 from analysis.rows import Results, Run
 from analysis.sections import (
     bias,
@@ -25,6 +27,7 @@ from analysis.sections import (
     speed,
 )
 from analysis.sections.section import Illustration, Section
+from analysis.tables.table import folded
 
 SECTIONS: tuple[Callable[[Results], Section], ...] = (
     bias.section,
@@ -41,17 +44,19 @@ SECTIONS: tuple[Callable[[Results], Section], ...] = (
     profile.section,
     rounding.section,
 )
+SCALE = 130  # pixels an inch of a figure where the page has room
 SHOWN_APART = ("command", "provenance")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as the page holds it: the SVG itself, in base64."""
+    """A figure as the page holds it: SVG to see and PDF to keep, in base64; `width` is the most it is shown at."""
 
-    stem: str
-    data: str
-    caption: str
-    alt: str
+    shown: Illustration
+    svg: str
+    narrow: str
+    pdf: str
+    width: int
 
 
 def write(results: Results, out: Path, title: str) -> Path:
@@ -61,7 +66,9 @@ def write(results: Results, out: Path, title: str) -> Path:
     """
     folder = out.with_name(out.stem + "_figures")
     folder.mkdir(parents=True, exist_ok=True)
-    made = [section(results) for section in SECTIONS]
+    every = [section(results) for section in SECTIONS]
+    shown = [section for section in every if not section.missing]
+    made = [lead(results, shown), *shown]
     pictures = {section.key: [_picture(shown, folder) for shown in section.illustrations] for section in made}
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -73,7 +80,10 @@ def write(results: Results, out: Path, title: str) -> Path:
     page = environment.get_template("report.html.jinja").render(
         title=title,
         sections=made,
+        absent=_absent(every),
+        figures=folder.name,
         pictures=pictures,
+        folded=folded,
         runs=[_described(run) for run in results.runs],
         warnings=results.warnings,
     )
@@ -81,9 +91,29 @@ def write(results: Results, out: Path, title: str) -> Path:
     return folder
 
 
+def _absent(sections: Sequence[Section]) -> dict[str, str]:
+    """Commands that would add sections, with the titles of these."""
+    commands: dict[str, list[str]] = {}
+    for section in sections:
+        if section.missing:
+            commands.setdefault(section.missing, []).append(section.title)
+    return {command: text.listed(titles) for command, titles in commands.items()}
+
+
 def _picture(shown: Illustration, folder: Path) -> Picture:
-    _, svg = style.save(shown.figure, folder / shown.stem)
-    return Picture(shown.stem, base64.b64encode(svg.read_bytes()).decode("ascii"), shown.caption, shown.alt)
+    svg, pdf = _saved(shown.figure, folder / shown.stem)
+    narrow = _saved(shown.narrow, folder / f"{shown.stem}-narrow")[0] if shown.narrow else ""
+    return Picture(shown, svg, narrow, pdf, round(SCALE * shown.figure.get_figwidth()))
+
+
+@style.styled
+def _saved(figure: Figure, stem: Path) -> tuple[str, str]:
+    """SVG and PDF of a figure in base64; the files are beside the page."""
+    _, svg = style.save(figure, stem)
+    pdf = stem.with_name(stem.name + ".pdf")
+    figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    one, two = (base64.b64encode(file.read_bytes()).decode("ascii") for file in (svg, pdf))
+    return one, two
 
 
 def _described(run: Run) -> dict[str, str]:

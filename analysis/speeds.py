@@ -15,6 +15,7 @@ FORWARD, STEP = "forward", "step"
 FULL = "float32"
 PARTS = ("draw", "apply", "attention", "MLP", "embeddings and logits", "Python and the rest")
 _ENGINE = ["engine", "law", "rows"]
+SLOWED = 1.25  # times the bench's step from which a profile was measured on a busier machine
 
 
 def steps(results: Results) -> pd.DataFrame:
@@ -92,12 +93,18 @@ def fits(results: Results) -> pd.DataFrame:
 
 
 def profiles(results: Results) -> pd.DataFrame:
-    """Parts of "profile" with their share of the parts' sum, in the order of PARTS; `name` is the configuration's."""
+    """Parts of "profile" with their share of the parts' sum, in the order of PARTS; `name` is the configuration's.
+
+    `of_bench` is the sum over the time of the same step in "bench-step" on the same machine; NaN without one.
+    """
     keys = ["size", "dtype", "batch", "tokens", *_ENGINE]
     found = pooled(placed("profile", results), [*keys, "part"], ["seconds"])
     whole = found.groupby([*HERE, *keys], sort=False, dropna=False)["seconds"]
     found["share"] = found["seconds"] / whole.transform("sum")
     found["step"] = whole.ngroup()
+    benched = steps(results).drop_duplicates([*HERE, *keys], keep="last").set_index([*HERE, *keys])["seconds"]
+    alike = pd.MultiIndex.from_frame(found[[*HERE, *keys]])
+    found["of_bench"] = whole.transform("sum") / benched.reindex(alike).to_numpy(float)
     found["name"] = [_engine_name(row) for _, row in found.iterrows()]
     found["place"] = found.groupby([*HERE, *keys[:4]], sort=False, dropna=False).ngroup()
     rank = {part: place for place, part in enumerate(parts(found["part"]))}
@@ -112,7 +119,7 @@ def parts(names: Iterable[str]) -> list[str]:
 
 
 def motion(results: Results) -> pd.DataFrame:
-    """Steps of "motion"; `name` is the rounding, with its engine where a place has several of them.
+    """Steps of "motion"; `name` is the rounding, with its engine where a place has it with several.
 
     `rate` is the learning rate, or "schedule" where it changes from step to step.
     """
@@ -124,7 +131,7 @@ def motion(results: Results) -> pd.DataFrame:
     found = pooled(frame, [*keys, "rate", "step"], ["moved", "cosine", "length"])
     place = [*HERE, "model", "dtype", "rate"]
     found["place"] = found.groupby(place, sort=False, dropna=False).ngroup()
-    engines = found.groupby("place")["engine"].transform("nunique")
+    engines = found.groupby(["place", "rounding"])["engine"].transform("nunique")
     shown = (engines > 1) & (found["engine"] != "")
     found["name"] = found["rounding"].where(~shown, found["rounding"] + ", " + found["engine"])
     return found.sort_values(["place", "step"], kind="stable", ignore_index=True)

@@ -38,6 +38,16 @@ def t_interval(values: ArrayLike) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def bounded(value: Interval, low: float, high: float) -> Interval:
+    """The part of an interval in which the quantity can lie; it covers the truth as often as the whole."""
+    return Interval(value.estimate, max(value.low, low), min(value.high, high)) if not math.isnan(value.low) else value
+
+
+def t_proportion(values: ArrayLike) -> Interval:
+    """Mean of proportions with the part of its Student interval that lies between 0 and 1."""
+    return bounded(t_interval(values), 0.0, 1.0)
+
+
 def wilson(accuracy: float, examples: int) -> Interval:
     """Wilson's score interval of a proportion: what a test set of that size leaves open for one model."""
     proportion = stats.binomtest(round(accuracy * examples), examples).proportion_ci(LEVEL, method="wilson")

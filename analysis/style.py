@@ -1,5 +1,7 @@
 """The look that all figures share: Okabe-Ito colours, each with its marker and dash for grey print."""
 
+import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, cycle
@@ -11,19 +13,21 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.transforms import IdentityTransform, ScaledTranslation
 
+WIDTH = 7.2  # inches of every figure: one scale, so that text is as large in each on the same page
+DPI = 150
 RC: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
-    "axes.titlesize": 11,
+    "axes.titlesize": 10,
     "axes.titleweight": "bold",
     "errorbar.capsize": 0,
+    "figure.dpi": DPI,  # laid out at the resolution of the file: text is wider there than at 100
     "font.family": "DejaVu Sans",
-    "font.size": 9.5,
+    "font.size": 9,
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.6,
     "legend.fontsize": 8.5,
@@ -32,13 +36,15 @@ RC: dict[str, Any] = {
     "legend.handlelength": 3.4,
     "lines.linewidth": 1.5,
     "lines.markersize": 5.5,
-    "savefig.dpi": 150,
+    "savefig.dpi": DPI,
     "svg.hashsalt": "zobench",
 }
 styled = matplotlib.rc_context(RC)
 
 GREY = "#6e6e6e"
-LEGEND_DROP = -0.5
+SMALL = 8
+LINE = 0.175  # inches of a line of a legend
+FREE = "free"  # the mark of a cell of a grid without a panel
 Dash = str | tuple[int, tuple[float, ...]]
 
 
@@ -70,7 +76,7 @@ KNOWN = {
     "one-point": Look("#8C510A", "<", (0, (1, 1))),
     "kerzoo-code": Look("#CC6677", "d", (0, (6, 3))),
     "sgd": Look("#000000", "P", (0, (3, 1, 1, 1, 1, 1))),
-    "adamw": Look("#5a5a5a", "X", (0, (2, 2))),
+    "adamw": Look("#8a8a8a", "X", (0, (2, 2))),
 }
 FIRST_ORDER = frozenset({"sgd", "adamw", "adam"})
 _SPARE = (
@@ -85,7 +91,7 @@ _SPARE = (
 )
 
 
-_SHADES = ("#d9b8e8", "#a97bc4", "#6a3d8f", "#2d1045")
+_SHADES = ("#c08bdb", "#9553ba", "#643488", "#2d1045")
 _LEVELS = ("o", "s", "D", "^", "v", "p")
 
 
@@ -127,36 +133,72 @@ def _base(label: str) -> str:
     return label.split(":")[0].split(" ")[0]
 
 
-def legend_below(axes: Axes, handles: Sequence[Artist], names: Sequence[str], title: str | None = None) -> None:
-    """A legend under the axes, in two columns where its names are short enough not to squeeze them."""
-    columns = 2 if max(map(len, names), default=0) <= 5.6 * _width(axes) else 1
-    figure = axes.get_figure(root=True)
-    below = ScaledTranslation(0, LEGEND_DROP, figure.dpi_scale_trans) if figure else IdentityTransform()
-    place: dict[str, Any] = {
-        "loc": "upper left",
-        "bbox_to_anchor": (-0.04, 0.0),
-        "alignment": "left",
-        "borderaxespad": 0,
-    }
-    place["bbox_transform"] = axes.transAxes + below  # inches, whatever the height of the axes
-    axes.legend(handles, names, ncols=columns, columnspacing=1.2, handlelength=3.0, title=title, **place)
+def named(label: str) -> str:
+    """A label in words: `kerzoo, order 5` for kerzoo:order=5 or kerzoo order=5."""
+    return re.sub(r"[: ](\w+)=", r", \1 ", label)
+
+
+def wrapped(label: str, width: int = 24) -> str:
+    """A label in words, in lines of at most `width` characters as far as its words allow."""
+    return textwrap.fill(named(label), width, break_long_words=False, break_on_hyphens=False)
+
+
+def title(axes: Axes, words: str) -> None:
+    """A title over the panel, in as many lines as its width asks for."""
+    axes.set_title(textwrap.fill(words, max(16, int(9 * _width(axes)) - 3), break_long_words=False))
+
+
+def legend(figure: Figure, handles: Sequence[Artist], heading: str | None = None) -> None:
+    """One legend for all panels: in the free cell of the grid if it has room, else under them, in columns that fit."""
+    labels = [str(handle.get_label()) for handle in handles]
+    look: dict[str, Any] = {"title": heading, "alignment": "left", "columnspacing": 1.4}
+    free = next((axes for axes in figure.axes if axes.get_gid() == FREE), None)
+    words = [wrapped(label, 34) for label in labels]
+    if free and LINE * sum(word.count("\n") + 1 for word in words) < figure.get_figheight() / _rows(free) - 0.3:
+        free.legend(handles, words, loc="upper left", bbox_to_anchor=(-0.1, 1.0), borderaxespad=0, **look)
+        return
+    words = [wrapped(label, 60) for label in labels]
+    longest = max(len(line) for word in words for line in word.split("\n"))
+    columns = max(1, min(len(handles), int(figure.get_figwidth() / (0.065 * longest + 0.62))))
+    lines = max(word.count("\n") + 1 for word in words) * -(-len(words) // columns) + bool(heading)
+    figure.set_figheight(figure.get_figheight() + 0.1 + LINE * lines)  # panels keep the height they asked for
+    figure.legend(handles, words, loc="outside lower center", ncols=columns, **look)
+
+
+def legend_below(axes: Axes, handles: Sequence[Artist], names: Sequence[str]) -> None:
+    """A legend under one of several panels, for lines that only that panel has."""
+    below = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.5 / axes.get_window_extent().height * DPI)}
+    axes.legend(handles, list(map(wrapped, names)), ncols=min(3, len(handles)), borderaxespad=0, **below)
+
+
+def _rows(axes: Axes) -> int:
+    grid = axes.get_gridspec()
+    return grid.nrows if grid else 1
 
 
 def _width(axes: Axes) -> float:
     figure, grid = axes.get_figure(root=True), axes.get_gridspec()
-    return figure.get_figwidth() / grid.ncols if figure and grid else 5.0
+    return figure.get_figwidth() / grid.ncols if figure and grid else WIDTH
 
 
-def panels(count: int, columns: int, size: tuple[float, float]) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels in rows of up to `columns` (up to 3 in one, unless 1), each about `size` inches."""
-    columns = count if count <= 3 and columns > 1 else columns
+def panels(
+    count: int, columns: int, height: float | Sequence[float], share_y: bool = False, width: float = WIDTH
+) -> tuple[Figure, list[Axes]]:
+    """A figure of the common `width`: `count` panels in rows of up to `columns`, as high as told, labels included.
+
+    A legend that `legend` puts under them adds its own height.
+    """
+    columns = min(count, columns)
     rows = -(-count // columns)
-    figure = Figure(figsize=(columns * size[0], rows * size[1]), layout="constrained")
+    heights = [height] * rows if isinstance(height, int | float) else list(height)
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.1, wspace=0.03, hspace=0.04)  # type: ignore[union-attr, call-arg]
-    axes: Sequence[Axes] = list(chain.from_iterable(figure.subplots(rows, columns, squeeze=False)))
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)  # type: ignore[union-attr, call-arg]
+    grid = figure.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False, height_ratios=heights)
+    axes: Sequence[Axes] = list(chain.from_iterable(grid))
     for spare in axes[count:]:
-        spare.remove()
+        spare.set_axis_off()
+        spare.set_gid(FREE)
     return figure, list(axes[:count])
 
 

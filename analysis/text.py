@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from analysis.statistics import Comparison, Interval
+from analysis.statistics import Comparison, Interval, bounded
 
 NONE = "–"
 
@@ -28,6 +28,12 @@ def _scientific(value: float, digits: int) -> str:
 def setting(value: object) -> str:
     """A configured value (0.001, 1e-06, 'full', 4000) in its shortest exact form."""
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def rate(value: float) -> str:
+    """A learning rate: 1/8 of one that is one over a power of two, else 0.001 or 1e-06."""
+    halvings = -math.log2(value) if value > 0 else 0.0
+    return f"1/{2 ** round(halvings)}" if halvings >= 1 and halvings.is_integer() else setting(value)
 
 
 def power(value: float) -> str:
@@ -59,8 +65,17 @@ def slope(value: Interval) -> str:
 
 
 def points(value: Interval, signed: bool = False) -> str:
-    """An accuracy or a difference of accuracies in percent (points), one decimal."""
-    return interval(Interval(*(100 * bound for bound in value)), 1, signed)
+    """An accuracy in percent or a difference of accuracies in points, one decimal, with bounds that it can reach."""
+    reachable = bounded(value, -1.0 if signed else 0.0, 1.0)
+    return interval(Interval(*(100 * bound for bound in reachable)), 1, signed)
+
+
+def percent(value: Interval) -> str:
+    """`85.0 % [81.6, 88.1]`, no line broken before the sign; the estimate alone where there are no bounds."""
+    if math.isnan(value.estimate):
+        return NONE
+    estimate, *bounds = points(value).split(" ", 1)
+    return " ".join([f"{estimate}\u00a0%", *bounds])
 
 
 def p_value(p: float) -> str:

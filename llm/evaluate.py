@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 
 from llm import models, objective, tasks
 from llm.baselines import untouched
+from llm.objective import MAX_TOKENS
 from zobench.options import option
 from zobench.progress import note
 from zobench.records import Run
@@ -20,7 +21,7 @@ class EvaluateOptions:
     train: int | None = option(None, "training examples, on which the calibration is fitted")
     dev: int | None = option(None, "development examples; without it the task's usual number")
     test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
-    max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
+    max_tokens: int | None = option(None, MAX_TOKENS)
     bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
     seed: int = option(0, "names the split")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
@@ -35,11 +36,13 @@ def run(options: EvaluateOptions) -> None:
     chosen = objective.choose(options.objective, task)
     split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
     options = replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))
-    for text in split.notes:
-        note(text)
     language_model = models.load(options.model, options.device, options.dtype, options.trust_remote_code)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
-    found = untouched(minimised, *(minimised.encode(part) for part in split))
+    parts = {name: minimised.encode(getattr(split, name)) for name in ("train", "dev", "test")}
+    notes = [*split.notes, *objective.told(minimised, parts)]
+    for text in notes:
+        note(text)
+    found = untouched(minimised, **parts)
     dev, test, calibrated = found.dev, found.test, found.rows()["calibrated zero-shot"]
     row = {
         "kind": "measurement",
@@ -62,6 +65,6 @@ def run(options: EvaluateOptions) -> None:
     if options.out:
         record = Run(options.out, {"command": "evaluate", **asdict(options)})
         if not record.find(kind="measurement"):
-            for text in split.notes:
+            for text in notes:
                 record.append({"kind": "note", "note": text})
             record.append(row)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm.logits import inner, learns_a_prompt, logits_at, padded, takes
+from llm.logits import inner, learns_a_prompt, logits_at, padded, padding, takes
 from llm.models import LanguageModel
 
 MAX_NEW_TOKENS = 50
@@ -74,7 +74,7 @@ class _Cached:
 
     def __init__(self, language_model: LanguageModel, prompts: Sequence[Sequence[int]]) -> None:
         self.model, device = inner(language_model), language_model.device
-        longest, pad = max(map(len, prompts)), language_model.tokenizer.pad_token_id or 0
+        longest, pad = max(map(len, prompts)), padding(language_model)
         self.ids = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in prompts], device=device)
         self.mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts], device=device)
         self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)

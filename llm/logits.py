@@ -15,6 +15,7 @@ Place = tuple[int, int]  # row, position
 CHUNK = 2**25  # logits held at once, in elements
 CAUSAL_HEADS = ("opt", "llama", "gpt2", "qwen2", "qwen3", "mistral", "gpt_neox")
 MASKED_HEADS = {"roberta": "lm_head", "xlm-roberta": "lm_head", "camembert": "lm_head", "bert": "cls"}
+COUNTING_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
 SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
@@ -30,7 +31,7 @@ def padded(language_model: LanguageModel, rows: Sequence[Sequence[int]]) -> dict
     """Return the model's inputs for rows of token ids, padded on the right: under the causal mask no text sees it."""
     device = language_model.device
     longest = max(map(len, rows))
-    pad = language_model.tokenizer.pad_token_id or 0
+    pad = padding(language_model)
     ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
@@ -102,11 +103,26 @@ def learns_a_prompt(language_model: LanguageModel) -> bool:
 
 
 def position_limit(language_model: LanguageModel) -> int | None:
-    """The longest row the model reads, or None where it does not say."""
+    """The longest row the model reads, less the tokens that peft puts before it, or None where it does not say."""
     config = language_model.model.config
-    limit = getattr(config, "max_position_embeddings", None)
-    counts_from_padding = language_model.masked and config.model_type in ("roberta", "xlm-roberta", "camembert")
-    return limit - config.pad_token_id - 1 if limit and counts_from_padding else limit
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    if limit is None:
+        return None
+    if language_model.masked and config.model_type in COUNTING_FROM_PADDING:
+        limit -= config.pad_token_id + 1
+    adapters = getattr(language_model.model, "peft_config", None) or {}
+    return limit - sum(adapter.num_virtual_tokens for adapter in adapters.values() if adapter.is_prompt_learning)
+
+
+def vocabulary_size(language_model: LanguageModel) -> int:
+    """Return the number of tokens that the model has embeddings of; its tokenizer may know more."""
+    return len(inner(language_model).get_input_embeddings().weight)
+
+
+def padding(language_model: LanguageModel) -> int:
+    """Return the token that fills rows up. It is masked, so that any one the model has will do."""
+    pad = language_model.tokenizer.pad_token_id or 0
+    return pad if pad < vocabulary_size(language_model) else 0
 
 
 def takes(model: Any, name: str) -> bool:

@@ -138,6 +138,13 @@ def multirc(predicted: Sequence[int], labels: Sequence[int], questions: Sequence
     return MultiRC(_harmonic(common, sum(predicted), sum(labels)), 1 - len(wrong) / len(set(questions)))
 
 
+def f1_of_each(predicted: Tensor, labels: Tensor, classes: int) -> list[float]:
+    """Return 2 TP / (2 TP + FP + FN) of each class, 0 for one that is neither predicted nor right."""
+    pairs = ((predicted == c, labels == c) for c in range(classes))
+    return [_harmonic(int((p & right).sum()), int(p.sum()), int(right.sum())) for p, right in pairs]
+
+
+OF_LABELS = ("accuracy", "macro-f1")
 OF_TEXTS: dict[str, Callable[[str, Sequence[str]], float]] = {
     "f1": f1,
     "exact-match": exact_match,

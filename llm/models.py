@@ -9,11 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer, GPT2Tokenizer
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    GPT2Tokenizer,
+)
 from transformers.utils import logging
 
-from llm import adapted
+from llm import adapted, weights
 from zobench.naming import require_known
+from zobench.progress import warn
 
 logging.disable_progress_bar()
 
@@ -49,37 +58,56 @@ class LanguageModel:
 def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
     """Return a model by name: "tiny-opt", "smollm2-135m-instruct", a hub id, a folder, or a .gguf file.
 
-    It is masked where its configuration says that it was saved as ...ForMaskedLM, and causal otherwise. Weights are
-    read from safetensors or GGUF, never from pickles, which can run code. Python code that comes with a model runs only
-    with `trust_remote_code`. A folder or a file never makes the hub be asked. A folder with an
-    adapter of peft gives its base with the adapter, which alone is trainable.
+    It is masked where its configuration says that it was saved as ...ForMaskedLM or that its attention looks ahead
+    (BERT, RoBERTa), and causal otherwise. Weights are read from safetensors or GGUF, never from pickles, which can run
+    code. Python code that comes with a model runs only with `trust_remote_code`. A folder or a file never makes the hub
+    be asked. A folder with an adapter of peft gives its base with the adapter, which alone is trainable.
+
+    No weight is random: a file in which one is missing is refused. What the model has no place for, such as the head of
+    a classifier, is left out, told on stderr, and named in `weights`.
 
     Raises:
         UnknownNameError: the dtype is unknown.
-        ValueError: the device is not there, or the model cannot be found or read; the message says what was tried.
+        ValueError: the device is not there, or the model cannot be found or read, lacks weights, or neither continues
+            texts nor fills masks; the message says what was tried.
     """
     require_known(dtype, DTYPES, "dtype")
     place = _device(device)
     if adapted.is_adapter(name):
         return adapted.load(name, lambda base: load(base, device, dtype, trust_remote_code))
-    source, gguf, weights = _locate(name)
+    source, gguf, origin = _locate(name)
     options = _reading(source, gguf, trust_remote_code)
-    safe = {} if gguf else {"use_safetensors": True}
     _refuse_pickles(Path(source), gguf)
+    _refuse_two(Path(source))
     try:
         tokenizer = _tokenizer(source, options)
-        made = _class(source, gguf, options)
-        model = made.from_pretrained(source, dtype=DTYPES[dtype], **options, **safe)
+        model, lost = _read(source, gguf, dtype, options)
     except Exception as error:  # each reader of weights has errors of its own
         near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
         near += "" if Path(source).exists() else "; no folder here has that name, so it was taken for a hub id"
         code = _needs_code(error, trust_remote_code)
-        raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {error}") from error
+        said = " ".join(str(error).split())
+        raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {said}") from error
     if gguf:
         _forget_quantisation(model)
-    origin = getattr(model.config, ORIGIN, None)
-    weights = f"{weights}: {origin}" if isinstance(origin, str) else weights
-    return LanguageModel(name, model.to(place).eval(), tokenizer, weights)
+    before = getattr(model.config, ORIGIN, None)
+    origin = f"{origin}: {before}" if isinstance(before, str) else origin
+    if lost:
+        warn(f"model {name!r}: {lost}")
+        origin = f"{origin}; {lost}"
+    return LanguageModel(name, model.to(place).eval(), tokenizer, origin)
+
+
+def _read(source: str, gguf: str | None, dtype: str, options: dict[str, Any]) -> tuple[Any, str]:
+    """The model with the weights of its file, and in words which of these it has no place for."""
+    config, made = _class(source, gguf, options)
+    safe = {} if gguf else {"use_safetensors": True}
+    how = {"dtype": DTYPES[dtype], "output_loading_info": True, "ignore_mismatched_sizes": True}
+    with weights.unreported():
+        model, info = made.from_pretrained(source, **how, **options, **safe)
+    saved_as = _saved_as(config)
+    lost = weights.left_out(model, info, saved_as)
+    return model, weights.without(lost, model, saved_as) if lost else ""
 
 
 def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
@@ -88,13 +116,13 @@ def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False)
     Raises:
         Exception: whatever the readers of configurations and tokenizers raise; `load` tells it in words.
     """
-    source, gguf, weights = _locate(name)
+    source, gguf, origin = _locate(name)
     options = _reading(source, gguf, trust_remote_code)
-    made, config = _class(source, gguf, options), AutoConfig.from_pretrained(source, **options)
+    config, made = _class(source, gguf, options)
     own_code = {"trust_remote_code": True} if trust_remote_code else {}
     with torch.device("meta"):
         model = made.from_config(config, dtype=DTYPES[dtype], **own_code)
-    return LanguageModel(name, model.eval(), _tokenizer(source, options), weights)
+    return LanguageModel(name, model.eval(), _tokenizer(source, options), origin)
 
 
 def _reading(source: str, gguf: str | None, trust_remote_code: bool) -> dict[str, Any]:
@@ -111,6 +139,13 @@ def _refuse_pickles(folder: Path, gguf: str | None) -> None:
         raise ValueError(
             f"{folder} has its weights in {pickles[0]} alone: pickles can run code and are never read; convert them to "
             "safetensors where you trust them"
+        )
+
+
+def _refuse_two(folder: Path) -> None:
+    if (folder / adapted.CONFIG).is_file():  # transformers would put it into the model without a word
+        raise ValueError(
+            f"{folder} has a model (config.json) and an adapter ({adapted.CONFIG}): give each a folder of its own"
         )
 
 
@@ -186,7 +221,7 @@ def _name_tokenizer(file: Path) -> None:
 def _device(device: str) -> torch.device:
     try:
         place = torch.device(device)
-        torch.empty(0, device=place)
+        torch.empty(0, dtype=torch.uint8, device=place)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} is not available here ({error}); use --device cpu") from None
     if place.type == "meta":
@@ -225,11 +260,33 @@ def _smollm2() -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _class(source: str, gguf: str | None, options: dict[str, Any]) -> Any:
+def _class(source: str, gguf: str | None, options: dict[str, Any]) -> tuple[Any, Any]:
+    """The configuration of a model, and the class that reads it."""
+    config = AutoConfig.from_pretrained(source, **options)
     if gguf:
-        return AutoModelForCausalLM
-    saved_as = AutoConfig.from_pretrained(source, **options).architectures or [""]
-    return AutoModelForMaskedLM if saved_as[0].endswith("ForMaskedLM") else AutoModelForCausalLM
+        return config, AutoModelForCausalLM
+    saved_as, kind = _saved_as(config), config.model_type
+    if getattr(config, "is_encoder_decoder", False) and not saved_as.endswith("ForCausalLM"):
+        raise ValueError(
+            f"it is an encoder-decoder ({saved_as or kind}): give a model that continues texts (OPT, Llama, ...) or "
+            "fills masks (RoBERTa, BERT)"
+        )
+    encoder = type(config) in MODEL_FOR_MASKED_LM_MAPPING and not getattr(config, "is_decoder", False)
+    if encoder and saved_as.endswith(("ForCausalLM", "BertLMHeadModel")):
+        raise ValueError(
+            f'it was saved as {saved_as}, but its attention looks ahead: put "is_decoder": true into config.json if it '
+            "was trained to continue texts"
+        )
+    made = AutoModelForMaskedLM if encoder or saved_as.endswith("ForMaskedLM") else AutoModelForCausalLM
+    known = encoder or type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    if not known and made.__name__ not in (getattr(config, "auto_map", None) or {}):
+        raise ValueError(f"{saved_as or kind} neither continues texts nor fills masks: give a language model")
+    return config, made
+
+
+def _saved_as(config: Any) -> str:
+    """The class that wrote a model, "" where its configuration does not say."""
+    return str((getattr(config, "architectures", None) or [""])[0])
 
 
 def _tokenizer(source: str, options: dict[str, Any]) -> Any:

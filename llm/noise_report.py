@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from llm import models, tasks
-from llm.objective import choose
+from llm.objective import MAX_TOKENS, choose, told
 from zobench import (
     AutoEpsilon,
     CentralStencil,
@@ -43,7 +43,7 @@ class NoiseOptions:
     task: str = option("spam", tasks.HELP)
     data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     batch: int = option(16, "examples of the one minibatch")
-    max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
+    max_tokens: int | None = option(None, MAX_TOKENS)
     lines: int = option(200, "lines along which truncation is measured")
     epsilons: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "displacements")
     device: str = option("cpu", "cpu, cuda, ...")
@@ -64,6 +64,8 @@ def run(options: NoiseOptions) -> None:
     train, _, _ = tasks.split(task, options.data, options.batch, 1, 1, options.seed)
     objective = choose("task", task)(language_model, max_tokens=options.max_tokens, bos=None)
     batch = objective.encode(train)
+    for text in told(objective, {"train": batch}):
+        note(text)
     loss = lambda: objective.losses(batch)  # noqa: E731
     require_reproducible(loss)
     place = {"model": options.model, "task": task.name, "dtype": options.dtype, "weights": language_model.weights}
@@ -107,7 +109,7 @@ class Report:
         """D_1 along every line, from one backward pass: u . grad f, u drawn again block by block."""
         self.space.module.zero_grad(set_to_none=True)
         self.loss().float().mean().backward()
-        lines = (Combination((Term(Gaussian(), key, torch.ones(1)),)) for key in self.keys)
+        lines = (Combination((Term(Gaussian(), key, torch.ones(1, dtype=torch.float64)),)) for key in self.keys)
         shown = bar(lines, desc="slopes", unit="line", total=len(self.keys))
         slopes = torch.tensor([self.space.dot(line) for line in shown], dtype=torch.float64)
         self.space.module.zero_grad(set_to_none=True)

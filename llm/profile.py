@@ -87,7 +87,7 @@ def profile(here: Setting, engine: str, law: str, steps: int) -> list[Row]:
 def _seconds_a_number(law: str, entries: int = 1 << 24) -> float:
     """The time of a number on all threads, where nothing but a small block of memory is written."""
     module = nn.Module()
-    module.weight = nn.Parameter(torch.zeros(entries))
+    module.weight = nn.Parameter(torch.zeros(entries, dtype=torch.float32))
     space = ModuleSpace(module)
     seconds = []
     for key in range(3):

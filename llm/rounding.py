@@ -9,6 +9,7 @@ from torch import Tensor
 
 from llm import models, objective, tasks
 from llm.models import DTYPES
+from llm.objective import MAX_TOKENS
 from llm.training.zeroth_order import make_space
 from zobench import Estimator, derive, methods, query, streams
 from zobench.naming import require_known
@@ -38,7 +39,7 @@ class RoundingOptions:
     epsilon: float = option(1e-3, "displacement")
     steps: int = option(5, "steps of each")
     batch: int = option(4, "examples a step")
-    max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
+    max_tokens: int | None = option(None, MAX_TOKENS)
     seed: int = option(0, "names the minibatches and the directions")
     out: str = option("runs/rounding", "folder of the results; every call appends rows")
 

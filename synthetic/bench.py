@@ -52,7 +52,7 @@ def _sampling(record: Run, options: BenchOptions) -> None:
     jobs: dict[str, Callable[[], object]] = {"bound": lambda: draw_only(options.samples, options.dim)}
     for method in options.methods:
         estimator = methods.parse(method, epsilon=0.1)
-        jobs[method] = lambda estimator=estimator: moments(estimator, problem, x, samples=options.samples)
+        jobs[method] = partial(moments, estimator, problem, x, samples=options.samples, layout=[options.dim])
     seconds = alternating(jobs, options.repetitions)
     bound = statistics.median(seconds.pop("bound"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

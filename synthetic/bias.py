@@ -91,6 +91,10 @@ def _cells(options: BiasOptions) -> list[Cell]:
         for method in options.methods:
             for epsilon in options.epsilons:
                 estimator = methods.parse(method, epsilon=epsilon)
+                if not isinstance(estimator, LineEstimator):
+                    raise ValueError(
+                        f"{method} changes from step to step: no prediction covers it, leave it out of --methods"
+                    )
                 if estimator.perturbed_by is None:
                     raise ValueError(f"{method} has no epsilon to vary, and no bias: leave it out of --methods")
                 require_resolved(FlatSpace(x), estimator.epsilon)

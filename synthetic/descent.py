@@ -14,6 +14,7 @@ from torch import Tensor
 
 from synthetic import problems
 from zobench import FlatSpace, LineEstimator, derive, methods, query
+from zobench.layout import CPU
 from zobench.noise import NoisySpace, as_model
 from zobench.options import option
 from zobench.problem import Problem
@@ -104,7 +105,7 @@ def descend(
         space.step_(told.gradient, -rates[-1])
         gaps.append(float(problem(space.x) - problem.minimum))
     realised = [before - after for before, after in pairwise(gaps)]
-    off = torch.tensor(realised, dtype=torch.float64) - torch.tensor(predicted, dtype=torch.float64)
+    off = torch.tensor([a - b for a, b in zip(realised, predicted, strict=True)], dtype=torch.float64, device=CPU)
     return {
         **{"epsilon": options.epsilon, "noise": options.noise, "steps": len(rates), "evaluations": len(rates) * cost},
         **{"first_lr": rates[0], "first_predicted": predicted[0], "cost": cost, "z": float(off.sum() / off.norm())},

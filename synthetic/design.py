@@ -17,6 +17,7 @@ from zobench import (
     least_noise,
 )
 from zobench.kernels import DiscreteKernel, Kernel, PolynomialKernel
+from zobench.layout import CPU
 from zobench.options import option
 from zobench.progress import note
 from zobench.records import Row, Run
@@ -162,7 +163,7 @@ def _listed(kernel: Kernel, points: int) -> Row:
     if isinstance(kernel, DiscreteKernel):
         return {"nodes": kernel.nodes, "probabilities": kernel.probabilities, "values": kernel.values}
     assert isinstance(kernel, PolynomialKernel)
-    r = torch.linspace(-kernel.reach, kernel.reach, points, dtype=torch.float64)
+    r = torch.linspace(-kernel.reach, kernel.reach, points, dtype=torch.float64, device=CPU)
     return {"nodes": r, "probabilities": None, "values": kernel(r)}
 
 

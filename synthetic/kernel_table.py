@@ -6,6 +6,7 @@ import torch
 
 from zobench import kernels
 from zobench.kernels import PolynomialKernel
+from zobench.layout import CPU
 from zobench.options import option
 from zobench.progress import note
 from zobench.records import Row, Run
@@ -40,7 +41,7 @@ def run(options: KernelOptions) -> None:
 
 def describe(kernel: PolynomialKernel, note: str, points: int) -> Row:
     """Return the row of one kernel: values on a grid, E[r^j K], E[r^2 K^2] and E[K^2]."""
-    r = torch.linspace(-1, 1, points, dtype=torch.float64)
+    r = torch.linspace(-1, 1, points, dtype=torch.float64, device=CPU)
     return {
         "kind": "kernel",
         "name": kernel.name,

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from zobench import streams, theory
 from zobench.keys import derive
+from zobench.layout import CPU
 from zobench.naming import require_known
 from zobench.noise import Additive, Evaluate, Function, NoiseModel, errors
+from zobench.numbers import count, store
 from zobench.plan import SLOPE, Plan
 from zobench.problem import demand
 
@@ -113,8 +115,8 @@ class Minibatch(NoiseModel):
 
     def __post_init__(self) -> None:
         require_known(self.per, SCOPES, "scope of a minibatch")
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"size is {self.size!r}: give the number of examples in a minibatch, 1 or more")
+        advice = "give the number of examples in a minibatch, 1 or more"
+        store(self, size=count("size", self.size, advice))
 
     def losses(self, evaluate: Evaluate, f: Function, plan: Plan) -> Tensor:
         """Return the losses on minibatches keyed by the plan.
@@ -122,7 +124,7 @@ class Minibatch(NoiseModel):
         Raises:
             MissingDerivativeError: f has no example_losses.
         """
-        result = torch.empty(plan.offsets.shape, dtype=torch.float64)
+        result = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         for number, nodes in enumerate(self._groups(plan)):
             seen = self.drawn(f, derive(plan.key, "minibatch", number), plan.batch)
             found = evaluate(seen, plan if nodes.all() else replace(plan, offsets=plan.offsets.where(nodes, 0.0)))
@@ -132,12 +134,12 @@ class Minibatch(NoiseModel):
     def _groups(self, plan: Plan) -> list[Tensor]:
         """Which of the (n, m) nodes share a minibatch; the base point, evaluated once, has one, and each slope."""
         n, m = plan.offsets.shape[-2:]
-        nodes = torch.arange(n * m).reshape(n, m)
+        nodes = torch.arange(n * m, dtype=torch.int64, device=CPU).reshape(n, m)
         if self.per == "plan":
             return [nodes >= 0]
         if self.per == "direction" or plan.asks == SLOPE:
             return [nodes // m == i for i in range(n)]
-        base = torch.tensor(plan.is_base)
+        base = torch.tensor(plan.is_base, dtype=torch.bool, device=CPU)
         singles = [nodes == i for i in nodes[~base].tolist()]
         return [*singles, base] if base.any() else singles
 

@@ -228,6 +228,74 @@ def data_files(work: Path, tally: Tally, examples: int, drawn: random.Random) ->
     tally.case("data file", "a folder", lambda: split("sst2"), folder)
 
 
+OWN = {
+    "d.csv": (",text,label\n" + "".join(f'{i},"sentence ""{i}"", é",{i % 2}\n' for i in range(90))).encode(),
+    "d.tsv": ("text\tlabel\n" + "".join(f"sentence {i}\t{i % 2}.0\n" for i in range(90))).encode(),
+    "d.jsonl": "".join(f'{{"text": "sentence {i} \\ud83d\\ude00", "label": {i % 2}}}\n' for i in range(90)).encode(),
+    "d.json": json.dumps([{"text": f"sentence {i}", "label": i % 2} for i in range(90)], indent=1).encode(),
+}
+INSERTED = (
+    *("", "  ", ",", ",,", "\t", "\r", '"', "[", "]", "}", "\x00", "\x1a", "\ufeff", "x" * 200_000, "[" * 20_000),
+    *('{"text": NaN, "label": 1}', '{"text": 1e999, "label": 1}', '{"text": "\\ud83d", "label": 1}', "é", "{}"),
+    *(
+        '{"text": ' + "9" * 5000 + "}",
+        '{"text": null, "label": 0}',
+        '{"text": "", "label": 0}',
+        '{"text": {}, "label": 0}',
+    ),
+    *(
+        ',"",0',
+        ",nan,1",
+        ",NaN,nan",
+        "\t1",
+        "nan\t0",
+        '"a ""b"""\t1',
+        "a\t1e0",
+        '{"text": "a", "text": "b", "label": 1}',
+    ),
+)
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252", "latin-1", "utf-7")
+KEYS = ("", "quoting = true", "quoting = false", 'separator = ";"', 'separator = "\\u0000"', 'encoding = "hex"')
+
+
+def own_files(work: Path, tally: Tally, examples: int, drawn: random.Random) -> None:
+    """Task files over data files of each kind: odd lines, line ends, encodings, keys, and damage."""
+    folder = work / "own"
+    folder.mkdir()
+
+    def sound(options: TrainOptions) -> None:
+        for example in (example for part in session.split_of(options) for example in part):
+            if set(example.prompt.removesuffix(" is")) <= set(" \t\r\n") or "\0" in example.prompt:
+                raise Broken(f"the prompt {example.prompt!r} was taken")
+            example.prompt.encode()
+
+    def tried(name: str, data: bytes, keys: str = "") -> None:
+        (folder / name).write_bytes(data)
+        (folder / "t.toml").write_text(
+            f'train = "{name}"\nprompt = "{{text}} is"\n{keys}\n[labels]\n0 = " bad"\n1 = " good"\n'
+        )
+        argv = ["--task", str(folder / "t.toml"), *arguments_of(QUICK)]
+        tally.case("own file", (name, keys, data[:300]), lambda: command(argv, sound), folder)
+
+    for name, whole in OWN.items():
+        middle = whole.index(b"\n", len(whole) // 2) + 1
+        for line in INSERTED:
+            tried(name, whole[:middle] + line.encode() + b"\n" + whole[middle:])
+        for end in (b"\r", b"\r\n", b"\r\r\n", b"\n\r"):
+            tried(name, whole.replace(b"\n", end))
+        for written in drawn.sample(ENCODINGS, min(len(ENCODINGS), 1 + examples // 4)):
+            for keys in (
+                "",
+                *(f'encoding = "{read_as}"' for read_as in drawn.sample(ENCODINGS, 2)),
+                f'encoding = "{written}"',
+            ):
+                tried(name, whole.decode().encode(written, "replace"), keys)
+        for keys in KEYS:
+            tried(name, whole, keys)
+        for _ in range(examples):
+            tried(name, mutated(whole.decode().encode(drawn.choice(("utf-8", "utf-16"))), drawn))
+
+
 def mutated(data: bytes, drawn: random.Random) -> bytes:
     """The data with one to three changes: bytes flipped, cut, doubled, swapped, zeroed or inserted."""
     changed = bytearray(data)
@@ -393,7 +461,7 @@ def folders(work: Path, tally: Tally, examples: int, drawn: random.Random) -> No
         tally.case("run folder", (name, damaged[:300]), opened, keep)
 
 
-KINDS = (configurations, data_files, journals, checkpoints, folders)
+KINDS = (configurations, data_files, own_files, journals, checkpoints, folders)
 
 
 def fuzz(examples: int, seed: int = 0, kinds: tuple = KINDS) -> Tally:

@@ -22,7 +22,7 @@ from llm.training.options import TrainOptions
 from llm.training.session import Session
 
 peft = pytest.importorskip("peft", reason="adapters want peft")
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 
 QUICK = {
     "steps": 4,

@@ -18,16 +18,19 @@ from analysis.fits import power_law
 from analysis.labels import label
 from analysis.outcomes import outcomes, trajectories
 from analysis.rows import ReadError, read
+from analysis.sections import convergence
 from analysis.statistics import Comparison, against_chance, holm, paired, t_interval, two_proportions, wilson
 from analysis.style import looks
 from analysis.tables.convergence import finals, tuning_table
 from analysis.tables.finetuning import accuracies
 from analysis.tables.pairs import pairs
 
+pytestmark = pytest.mark.environment
+
 Row = dict[str, Any]
 EPSILONS = (0.01, 0.03, 0.1, 0.3, 1.0)
-THEORY = ["design", "phase", "descent", "epsilon", "noise-report"]  # kinds of test_analysis_theory
-SPEED = ["bench-step", "profile", "motion"]  # and of test_analysis_speed
+ABSENT = [f"synthetic {name}" for name in ("design", "phase", "descent", "epsilon")]  # see test_analysis_theory
+ABSENT += [f"llm {name}" for name in ("noise", "bench", "profile", "rounding")]  # and test_analysis_speed
 
 
 def folder(path: Path, rows: list[Row], tail: str = "", **config: object) -> Path:
@@ -158,7 +161,7 @@ def runs(tmp_path: Path) -> Path:
             "loss": loss,
             "status": "ok",
         }
-        for lr, loss in ((0.1, 3.0), (0.2, 2.0), (0.4, 1.0))
+        for lr, loss in ((0.1, 3.0), (0.2, 1.0), (0.4, 2.0))
     ]
     folder(root / "converge", converge_rows("mezo", 2.0) + converge_rows("kerzoo", 1.0, 2) + tune)
     for seed in range(3):
@@ -364,9 +367,13 @@ def test_settings_that_differ_split_a_method_and_others_do_not(tmp_path: Path) -
     assert set(outcomes(read([tmp_path]))["label"]) == {"mezo lr=0.001", "mezo lr=0.01"}
 
 
-def test_shipped_results_say_so(tmp_path: Path) -> None:
-    path = training(tmp_path, "mezo", 0, 0.7, provenance="shipped with the repository")
-    assert outcomes(read([path]))["label"].tolist() == ["mezo (shipped)"]
+def test_shipped_results_say_so_beside_live_ones_of_the_same_settings_only(tmp_path: Path) -> None:
+    shipped = {"provenance": "shipped with the repository"}
+    training(tmp_path / "old", "mezo", 0, 0.7, **shipped)
+    training(tmp_path / "old", "adamw", 0, 0.7, **shipped)
+    assert outcomes(read([tmp_path]))["label"].tolist() == ["adamw", "mezo"]
+    training(tmp_path / "new", "mezo", 0, 0.7, select="last", objective="task", rates=[], trained=[])
+    assert set(outcomes(read([tmp_path]))["label"]) == {"adamw", "mezo", "mezo (shipped)"}
     assert looks(["mezo (shipped)"])["mezo (shipped)"].colour == looks(["mezo"])["mezo"].colour
 
 
@@ -375,7 +382,8 @@ def test_a_diverged_seed_is_infinite_and_counted(runs: Path) -> None:
     table = aligned(rows[rows["method"] == "kerzoo"])
     assert np.isinf(table.loc[40, 2])
     assert np.isinf(band(table)[2].iloc[-1])
-    labelled = finals(label(rows, ["problem", "dim"], ["lr"])).set_index("label")
+    inside = read([runs]).of("tune").iloc[:0]
+    labelled = finals(label(rows, ["problem", "dim"], ["lr"]), inside).set_index("label")
     assert labelled.loc["kerzoo", "diverged"] == 1
     assert labelled.loc["kerzoo", "budget"] == 40
     ratio = labelled.loc["kerzoo", "ratio"]
@@ -386,8 +394,18 @@ def test_a_diverged_seed_is_infinite_and_counted(runs: Path) -> None:
     )
 
 
-def test_a_best_learning_rate_at_the_edge_is_marked(runs: Path) -> None:
-    assert tuning_table(read([runs]).of("tune")).frame["edge of the grid"].tolist() == ["yes !"]
+def test_a_best_learning_rate_at_the_edge_is_named_and_nothing_is_compared(runs: Path) -> None:
+    inside = read([runs])
+    assert tuning_table(inside.of("tune")).frame["inside"].tolist() == ["yes"]
+    assert convergence.section(inside).illustrations
+    lost = {"kind": "tune", "method": "kerzoo", "problem": "quadratic", "dim": 10, "lr": 0.2, "loss": None}
+    best = {**lost, "lr": 0.1, "loss": 1.0, "status": "ok"}
+    folder(runs / "more", [{**lost, "status": "diverged"}, best])
+    section = convergence.section(edge := read([runs]))
+    assert tuning_table(edge.of("tune")).frame["inside"].tolist() == ["no !", "yes"]
+    assert section.illustrations == []
+    assert "not comparable: the best rate of kerzoo, 0.1, is the smallest tried" in section.sentences[0]
+    assert finals(label(edge.of("converge"), ["problem", "dim"], []), edge.of("tune"))["ratio"].isna().all()
 
 
 def test_the_order_3_kernel_goes_uphill_beyond_its_root() -> None:
@@ -412,7 +430,7 @@ def test_the_page_has_all_sections_stands_alone_and_is_the_same_twice(
     assert str(tmp_path / "one" / "report.html") in capsys.readouterr().out
     for key in ("bias", "mse", "kernels", "convergence", "finetuning", "runs"):
         assert f'<section id="{key}">' in page
-    assert re.findall(r'missing">No rows of kind “([a-z-]+)”', page) == [*THEORY, *SPEED]
+    assert re.findall(r"<code>python -m (.*?)</code>", page.split('id="absent"')[1]) == ABSENT
     assert "https://" not in page
     assert "http://" not in page
     assert "<script" not in page
@@ -421,15 +439,32 @@ def test_the_page_has_all_sections_stands_alone_and_is_the_same_twice(
     assert "null control" in page
     report([runs], tmp_path / "two" / "report.html")
     names = sorted(file.relative_to(tmp_path / "one") for file in (tmp_path / "one").rglob("*.*"))
-    assert len(names) == 1 + 2 * 6
+    stems = ("bias", "mse", "kernels", "convergence", "finetuning-tiny", "finetuning-accuracy", "lead", "lead-narrow")
+    assert {name.name for name in names} == {
+        "report.html",
+        *(f"{stem}.{end}" for stem in stems for end in ("png", "svg", "pdf")),
+    }
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
 
-def test_sections_without_rows_name_the_command_that_makes_them(runs: Path, tmp_path: Path) -> None:
+def test_sections_without_rows_are_one_last_line_with_the_commands_that_make_them(runs: Path, tmp_path: Path) -> None:
     page = report([runs / "kernels"], tmp_path / "report.html")
+    assert re.findall(r'<section id="([a-z]+)">', page) == ["lead", "kernels", "runs"]
+    last = page.split('id="absent"')[1]
     for command in ("python -m synthetic bias", "python -m synthetic converge", "python -m llm train"):
-        assert command in page
+        assert last.count(f"<code>{command}</code>") == 1
+
+
+def test_figures_open_large_have_words_and_are_offered_as_pdf(runs: Path, tmp_path: Path) -> None:
+    page = report([runs], tmp_path / "report.html")
+    figures = re.findall(r"<figure.*?</figure>", page, re.DOTALL)
+    assert len(figures) == page.count("<img") == 7
+    for figure in figures:
+        name = re.search(r'<figure id="(.*?)"', figure)[1]
+        assert f'href="#{name}"' in figure
+        assert re.search(r'alt="[^"]{10,}"', figure)
+        assert "data:application/pdf;base64,JVBERi0" in figure
 
 
 def test_what_rounding_leaves_of_no_bias_is_no_disagreement(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from analysis.tables import speed as tables
 from analysis.tables.profile import profile_table
 from analysis.tables.rounding import rounding_table
 
+pytestmark = pytest.mark.environment
+
 Row = dict[str, Any]
 HERE = {"cpu": "Xeon", "cores": 2, "torch": "2.13.0", "commit": "aaa"}
 THERE = {"cpu": "EPYC", "gpu": "H100", "cores": 16, "torch": "2.13.0", "commit": "aaa"}
@@ -136,8 +138,8 @@ def test_steps_are_told_with_ratios_and_bars(tmp_path: Path) -> None:
     assert not {"machine", "setting", "between calls", "than published in float32"} & set(frame.columns)
     sentences = speed.section(found).sentences
     assert sentences[0] == "Measured on Xeon, 2 cores, torch 2.13.0."
-    assert "two bare forwards take 2 s; the published loop takes 12 s, 6.00 of the limit" in sentences[1]
-    assert "takes 2.5 s, 1.25 of the limit, 4.80 times faster than the published loop" in sentences[1]
+    assert "two bare forwards take 2 s; the published loop takes 12 s, 6.00 times the limit" in sentences[1]
+    assert "takes 2.5 s, 1.25 times the limit, 4.80 times faster than the published loop" in sentences[1]
     assert sentences[2].startswith("2 of 4 bars on the time of a step hold; missed:")
     assert "(at most 1.1 of the limit; it is 1.200)" in sentences[2]
     assert "(at least 5.5 times faster; it is 5.000)" in sentences[2]
@@ -260,7 +262,9 @@ def test_growth_is_drawn_over_what_varies_and_told_with_its_exponents(tmp_path: 
     assert set(slice_of(points, "tokens")["batch"]) == {4.0}
     assert set(slice_of(points, "batch")["tokens"]) == {64.0}
     axes = scaling_figure(points).axes
-    assert [panel.get_xlabel() for panel in axes] == ["tokens of a prompt", "examples a step", "parameters"]
+    assert [panel.get_xlabel() for panel in axes if panel.axison] == [
+        *("tokens of a prompt", "examples a step", "parameters of the model"),
+    ]
     lines = [line for line in axes[0].lines if line.get_linestyle() != "None" and len(line.get_xdata()) == 3]
     assert len(lines) == 4
     dashed = [line for line in lines if line.get_linestyle() == "--"]
@@ -307,6 +311,20 @@ def test_parts_are_in_order_and_add_up(tmp_path: Path) -> None:
     assert [bar.get_x() for bar in bars.patches[:3]] == pytest.approx([0.0, 0.8, 1.0])
 
 
+def test_a_profile_slower_than_the_bench_is_told_and_marked(tmp_path: Path) -> None:
+    alone = profile.section(results(tmp_path, profile_rows()))
+    assert not any("bench" in sentence for sentence in alone.sentences)
+    base = {"kind": "bench-step", **PLACE, "law": "gaussian", "rows": "touched", "of_limit": 1.0, "speedup": 1.0}
+    bench = [
+        base | {"job": engine, "engine": engine, "seconds": [seconds] * 3}
+        for engine, seconds in (("plain", 1.9), ("in-forward", 0.5))  # 2 and 1.5 s in the profile
+    ]
+    section = profile.section(read([folder(tmp_path / "both", profile_rows() + bench)]))
+    assert "in-forward, gaussian, touched rows (3.0 times). Compare their shares" in section.sentences[-1]
+    notes = [text.get_text() for text in section.illustrations[0].figure.axes[0].texts]
+    assert [note for note in notes if "bench" in note] == [" 3.0 times the bench"]
+
+
 # rounding
 
 
@@ -317,8 +335,14 @@ def test_what_rounding_leaves_is_told_by_rounding_and_engine(tmp_path: Path) -> 
     assert frame.loc["nearest", columns].tolist() == ["1e-06", "plain", "0 to 20", "3", "0.03", "0.14", "0.04"]
     assert frame.loc["stochastic", columns[4:]].tolist() == ["0.31", "0.6", "0.32"]
     section = rounding.section(found)
-    assert "nearest, plain: 3 % of the weights move, cosine 0.140" in section.sentences[1]
+    assert "nearest: 3 % of the weights move, cosine 0.140" in section.sentences[1]
     assert len(section.illustrations[0].figure.axes) == 2
+
+
+def test_a_rounding_is_named_with_its_engine_only_where_it_has_several(tmp_path: Path) -> None:
+    twice = motion_rows() + [row | {"engine": "in-forward"} for row in motion_rows() if row["rounding"] == "nearest"]
+    names = speeds.motion(results(tmp_path, twice))["name"]
+    assert set(names) == {"nearest, plain", "nearest, in-forward", "stochastic"}
 
 
 def test_rates_are_shown_apart_and_a_schedule_is_one(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ from analysis.sections import phase
 from analysis.statistics import ratio_of_means
 from analysis.tables.epsilon import cells
 
+pytestmark = pytest.mark.environment
+
 Row = dict[str, Any]
 MAPS = (("common", 0.5), ("own, by mse", None), ("own, by descent", None))
 

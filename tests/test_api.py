@@ -18,6 +18,8 @@ from docs.site.plain import as_rst
 from llm.training.options import TrainOptions
 from zobench import methods
 
+pytestmark = pytest.mark.environment
+
 NAMES = {name.path: name for module in reference.modules() for name in reference.public(module)}
 
 FORMULA = re.compile(r" (=|<-|~|<=) |\bsum_|\bE(\[| ?\||  ?g\b)|\^|[+-] .*/|\bP\(|\bx \+ ")
@@ -42,6 +44,7 @@ WITHOUT = {
     "the law is its name": ("zobench.streams.uniform", "zobench.streams.integers"),
     "torch's own numbers": ("zobench.native.normals", "zobench.native.NativeLine"),
     "a switch or a word": ("zobench.native.status", "zobench.native.available", "zobench.native.turned_off"),
+    "a condition": ("zobench.native.readable",),
     "what a probe holds on its way": ("zobench.auto.AutoState",),
     "a number as a model": ("zobench.noise.as_model",),
 }

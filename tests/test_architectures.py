@@ -16,7 +16,7 @@ from llm.objective.packing import can_pack
 from llm.tasks import Example
 from zobench import InForwardSpace, ModuleSpace, derive, methods
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 
 OPT_TOKENIZER = Path(__file__).parents[2] / "shared/models/opt-tokenizer"
 PROMPTS = [[2, 17, 4, 90], [2, 33], [2, *range(100, 120)], [2, 7, 7]]

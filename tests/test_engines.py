@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zobench import Combination, InForwardSpace, Term, layout, methods, query
 from zobench.law import LAWS
-from zobench.space.module import evaluate
+from zobench.space.closure import evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

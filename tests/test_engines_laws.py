@@ -8,7 +8,7 @@ from engines import ENGINES, LowRank, Net, Small, loss_of, space_of, swept_by
 from torch import Tensor, nn
 
 from zobench import Combination, FlatSpace, Gaussian, ModuleSpace, Term, layout, methods, query
-from zobench.space.module import evaluate
+from zobench.space.closure import evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

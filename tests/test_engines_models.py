@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from zobench import Combination, Gaussian, InForwardSpace, Term, layout, methods, query
-from zobench.space.module import evaluate
+from zobench.space.closure import evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

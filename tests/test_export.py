@@ -20,6 +20,7 @@ from llm.training.options import TrainOptions
 from llm.training.session import Session
 
 pytestmark = [
+    pytest.mark.environment,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning"),  # of transformers, by peft
 ]

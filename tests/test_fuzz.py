@@ -1,8 +1,9 @@
 """A small `make fuzz`, and what it would say of a program that did worse."""
 
 import pytest
-from fuzz import KINDS, Broken, Tally, fuzz, journals
+from fuzz import KINDS, Broken, Tally, fuzz, journals, own_files
 
+from llm.tasks import taskfile
 from zobench import journal_format
 from zobench.journal import Journal
 
@@ -27,6 +28,12 @@ def test_a_traceback_a_silence_and_a_changed_file_are_seen(tmp_path):
     tally = Tally()
     tally.case("test", "x", lambda: fails(ValueError("x is 3: give 4")), tmp_path)
     assert tally == {("test", "refused"): 1}
+
+
+def test_planted_an_empty_text_that_is_taken_is_seen(monkeypatch):
+    monkeypatch.setattr(taskfile, "without_empty", lambda records, *columns: (records, []))
+    with pytest.raises(Broken, match="was taken"):
+        fuzz(1, kinds=(own_files,))
 
 
 def test_planted_a_journal_without_checksums_is_seen(monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 pytestmark = [
+    pytest.mark.environment,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),  # of transformers and accelerate
 ]

@@ -19,6 +19,8 @@ from llm.training.session import Session
 from zobench import SGD, FlatSpace, ModuleSpace, derive, methods, query
 from zobench.journal import read
 
+pytestmark = pytest.mark.environment
+
 SHARED = Path(__file__).parents[2] / "shared"
 QUICK = {"steps": 4, "train": 40, "dev": 10, "test": 10, "max_tokens": 24, "batch": 4, "eval_every": 2, "save": False}
 

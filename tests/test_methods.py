@@ -84,7 +84,7 @@ def test_orders_out_of_range(order):
         ("kerzoo:kernel=kerzoo5_as_printed:order=3", "give the kernel or the others"),
         ("kerzoo:kernel=kerzoo5_as_printed:constant=4", "give the kernel or the others"),
         ("kerzoo:interval=0", "scale is 0"),
-        ("kerzoo:unscaled=yes", "unscaled is 'yes': give true or false"),
+        ("kerzoo:unscaled=yes", "unscaled is 'yes': give True or False"),
         ("telescoping:decay=2", "decay is 2"),
         ("coordinate:replace=1", "replace is 1"),
         ("kerzoo-code:per_tensor=1", "per_tensor is 1"),

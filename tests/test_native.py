@@ -13,6 +13,7 @@ from zobench.layout import CPU, Layout, Segment
 from zobench.space.sweep import Drawn, Sweep, Update, run
 
 pytestmark = [
+    pytest.mark.environment,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(native.status() != "in use", reason=f"the native sweep is not in use: {native.status()}"),
 ]
@@ -184,3 +185,55 @@ def test_numbers_of_one_stream_in_two_blocks_differ(monkeypatch):
     u = target.view(torch.float32) - streams.normal(77, (2000,), torch.float32, CPU)
     z = float((u[:1000] * u[1000:]).mean()) * 1000**0.5
     assert abs(z) < 5 < float(u[:1000].square().mean()) * 1000**0.5  # planted: the same stream twice
+
+
+def unaligned(count: int) -> Tensor:
+    return torch.frombuffer(bytearray(4 * count + 1), dtype=torch.float32, offset=1)
+
+
+FIT, HALF = torch.zeros(40), torch.zeros(40, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("stored", "targets"),
+    [
+        (FIT.double(), []), (FIT.half(), []), (torch.zeros(40, dtype=torch.int32), []), (torch.zeros(80)[::2], []),
+        (FIT.to("meta"), []), (unaligned(40), []), (FIT.to_sparse(), []), (FIT, [FIT[:-1].clone()]),
+        (FIT, [FIT.clone(), HALF.clone()]), (FIT, [torch.zeros(40, 40).T[0]]), (FIT, [FIT.double()]),
+    ],
+)  # fmt: skip
+def test_a_tensor_that_c_would_misread_is_refused(stored, targets):
+    assert native.readable(FIT) and native.readable(HALF)
+    with pytest.raises(ValueError, match="a native call wants"):
+        native.Sweep(stored, 40, 1.0, [], [], targets, None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"owed": [native.NativeLine(False, [1], [0.5])]}, {"owed": [native.NativeLine(False, [1, 2], [0.5, 0.5])]},
+        {"lines": [native.NativeLine(True, [1, 2], [])]}, {"lines": [native.NativeLine(True, [1, 2, 3], [0.5])]},
+        {"rounding": [1, 2]}, {"block": 15}, {"block": 39}, {"block": 0},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_lengths_that_do_not_fit_are_refused_before_anything_is_written(wrong):
+    stored, target = torch.zeros(40), torch.full((40,), 7.0)
+    call = {"stored": stored, "block": 20, "keep": 0.5, "owed": [], "lines": [], "targets": [target], "rounding": None}
+    native.Sweep(**{**call, "targets": [target.clone()]}).take()
+    with pytest.raises(ValueError, match="the native code refused"):
+        native.Sweep(**{**call, **wrong}).take()
+    assert not stored.any() and bool((target == 7).all())
+
+
+def test_fewer_numbers_than_a_group_are_refused():
+    with pytest.raises(ValueError, match="below 16"):
+        native.normals(0, 15)
+
+
+def test_memory_between_the_numbers_is_left_to_torch():
+    segment = Segment("w", 40, torch.float32)
+    job = Sweep(Layout((segment,)).blocks, unaligned(40), Update(1.0, [drawn("signs", 3, 1.0)]))
+    assert job._native is None
+    job.take()
+    assert float(job.stored.abs().sum()) == 40

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import lr_scheduler
 
-from zobench import SGD, AutoEpsilon, ModuleSpace, derive, keyed, methods, query
+from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, derive, keyed, methods, query
 from zobench.law import LAWS
 from zobench.optim import ZerothOrder
 from zobench.space import ParameterSpace
@@ -45,9 +45,11 @@ def vector(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten().double() for p in model.parameters()])
 
 
-def stepped(model: nn.Module, estimator, steps: int, lr: float = 0.05, decay: float = 0.0, seed: int = 0) -> Tensor:
+def stepped(
+    model: nn.Module, estimator, steps: int, lr: float = 0.05, decay: float = 0.0, seed: int = 0, space_type=ModuleSpace
+) -> Tensor:
     """What ModuleSpace and SGD make of it."""
-    space, rule = ModuleSpace(model), SGD(lr, decay)
+    space, rule = space_type(model), SGD(lr, decay)
     state, memory = estimator.init(), rule.init(space)
     for key, _ in keyed(range(steps), seed):
         told = query(space, estimator, lambda: loss_of(model), key, state)
@@ -77,7 +79,9 @@ class TestTheStep:
         estimator = methods.make("mezo", epsilon=0.1, law=law, n=2)
         ours, theirs = network(dtype), network(dtype)
         optimizer = ZerothOrder(ours.named_parameters(), estimator, lr=0.5)
-        assert torch.equal(taken(ours, optimizer, 3), stepped(theirs, estimator, 3, lr=0.5))
+        space_type = InForwardSpace if dtype.itemsize == 2 else ModuleSpace  # which writes the weights by steps alone
+        wanted = stepped(theirs, estimator, 3, lr=0.5, space_type=space_type)
+        assert torch.equal(taken(ours, optimizer, 3), wanted)
         assert next(ours.parameters()).dtype == dtype
         assert optimizer.space.layout.segments[0].dtype == (dtype if dtype == torch.float64 else torch.float32)
 
@@ -206,7 +210,8 @@ class TestGroups:
         model.to(torch.bfloat16)  # swaps p.data
         twin = network(torch.bfloat16)
         found = taken(model, optimizer, 2)
-        assert torch.equal(found, stepped(twin, methods.make("mezo", epsilon=0.1), 2, lr=0.5))
+        estimator = methods.make("mezo", epsilon=0.1)
+        assert torch.equal(found, stepped(twin, estimator, 2, lr=0.5, space_type=InForwardSpace))
 
     def test_tied_parameters_move_once(self):
         embed, head = nn.Embedding(11, 6), nn.Linear(6, 11, bias=False)
@@ -400,9 +405,10 @@ class TestConventions:
             ({"params": []}, ValueError, "empty parameter list"),
             ({"params": torch.ones(3)}, TypeError, "iterable of Tensors"),
             ({"params": [{"params": {nn.Parameter(torch.ones(3))}}]}, TypeError, "ordered collections"),
-            ({"params": [torch.ones(3)]}, ValueError, "no trainable parameter"),
             ({"params": [nn.Parameter(torch.ones(3, dtype=torch.complex64))]}, ValueError, "'0' is torch.complex64"),
-            ({"params": [nn.Parameter(torch.ones(3, 2).t())]}, ValueError, "'0' is not contiguous"),
+            ({"params": [nn.Parameter(torch.ones(3, 2)[:, :1])]}, ValueError, "'0' has gaps or repeated entries"),
+            ({"params": [nn.Parameter(torch.ones(3, device="meta"))]}, ValueError, "'0' is on the meta device"),
+            ({"rounding": "up"}, ValueError, "unknown rounding 'up'"),
             ({"params": [("a", nn.Parameter(torch.ones(n))) for n in (3, 4)]}, ValueError, "named 'a'"),
             ({"params": [{"params": [nn.Parameter(torch.ones(3))], "lr": -2.0}]}, ValueError, "is -2.0"),
             ({"params": [nn.Parameter(torch.ones(3, dtype=torch.bfloat16))]}, ValueError, "below the resolution"),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 
 ROOT = Path(__file__).parent.parent
 

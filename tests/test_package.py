@@ -11,6 +11,8 @@ import pytest
 
 import zobench
 
+pytestmark = pytest.mark.environment
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -24,7 +24,7 @@ from zobench import exit_status, progress
 from zobench.journal import read
 from zobench.options import option, run_command
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--train", "20", "--dev", "10", "--test", "10", "--batch", "4", "--max-tokens", "16", "--eval-every", "5"]

@@ -24,7 +24,7 @@ from zobench import (
 )
 from zobench.law import LAWS, Coordinate
 from zobench.layout import BLOCK_SIZE
-from zobench.space.module import evaluate, require_reproducible
+from zobench.space.closure import evaluate, require_reproducible
 from zobench.space.space import require_resolved
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -323,7 +323,7 @@ def test_a_parameter_of_several_blocks(law, dtype):
     assert not torch.equal(three, one[:100]) and not torch.equal(three, two[:100])
 
 
-def test_parameters_that_overlap_or_are_not_contiguous_are_refused():
+def test_parameters_that_overlap_or_have_gaps_are_refused():
     memory = torch.zeros(10)
     module = nn.Module()
     module.first, module.second = nn.Parameter(memory[:6]), nn.Parameter(memory[4:])
@@ -331,8 +331,12 @@ def test_parameters_that_overlap_or_are_not_contiguous_are_refused():
         ModuleSpace(module)
     module.second = nn.Parameter(memory[6:])
     assert ModuleSpace(module).layout.dim == 10
-    module.second = nn.Parameter(torch.zeros(4, 3).t())
-    with pytest.raises(ValueError, match="'second' is not contiguous"):
+    for gaps in (torch.zeros(4, 3)[:, ::2], torch.zeros(3).expand(4, 3)):
+        module.second = nn.Parameter(gaps)
+        with pytest.raises(ValueError, match=r"'second' has gaps .* \(shape \(4, \d\), strides \(\d, \d\)\)"):
+            ModuleSpace(module)
+    module.second = nn.Parameter(torch.zeros(3, device="meta"))
+    with pytest.raises(ValueError, match="'second' is on the meta device"):
         ModuleSpace(module)
     for parameter in module.parameters():
         parameter.requires_grad_(False)

@@ -199,7 +199,7 @@ def test_a_telescoping_stencil_is_nearly_unbiased_on_a_sextic_line():
         (lambda: TelescopingStencil(1.0), "decay is 1.0"),
         (lambda: TelescopingStencil(math.nan), "decay is nan"),
         (lambda: TelescopingStencil(0.5, 0), "depth is 0"),
-        (lambda: TelescopingStencil(0.5, 2.0), "depth is 2.0"),
+        (lambda: TelescopingStencil(0.5, 2.5), "depth is 2.5"),
         (lambda: TelescopingStencil(0.25, 27), "never be drawn; give a depth of 26 or less"),
         (lambda: TelescopingStencil(0.5, 5, "yes"), "by_parts is 'yes'"),
         (lambda: KernelStencil("legendre"), "kernel is 'legendre'"),

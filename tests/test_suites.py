@@ -6,6 +6,8 @@ import pytest
 
 from synthetic.__main__ import main
 
+pytestmark = pytest.mark.environment
+
 
 def rows(folder, kind):
     lines = (folder / "rows.jsonl").read_text().splitlines()

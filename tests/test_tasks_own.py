@@ -126,7 +126,6 @@ def test_an_encoding_that_is_named(tmp_path):
             b"text,kind\na,bug\n\xff,bug\n",
             r"mail\.csv:3: byte 0xff at 1 is not utf-8: convert the file, or name its enc",
         ),
-        ("text,kind\na,bug\n".encode("utf-16"), r"mail\.csv:1: byte 0xff at 1"),
     ],
 )
 def test_a_wrong_data_file_is_told_with_its_line(csv, message, tmp_path):
@@ -138,9 +137,9 @@ def test_a_wrong_data_file_is_told_with_its_line(csv, message, tmp_path):
     ("lines", "message"),
     [
         ('{"text": "a", "kind": "bug"}\n{"text": "b", "kind"\n', r"mail\.jsonl:2: not JSON \(Expecting ':' del"),
-        ('{"text": "a", "kind": "bug"}\n{"text": ["b"], "kind": "bug"}\n', r"mail\.jsonl:2: text is \['b'\]: a temp"),
+        ('{"text": "a", "kind": "bug"}\n{"text": ["b"], "kind": "bug"}\n', r"mail\.jsonl:2: text is \['b'\]: give a"),
         ('{"text": null, "kind": "bug"}\n', r"mail\.jsonl:1: text is None"),
-        ('"a"\n', r"mail\.jsonl:1: '\"a\"' is not a JSON object"),
+        ('"a"\n', r"mail\.jsonl:1: 'a' is not a JSON object"),
     ],
 )  # fmt: skip
 def test_a_wrong_line_of_json_is_told(lines, message, tmp_path):
@@ -158,7 +157,7 @@ def test_a_wrong_line_of_json_is_told(lines, message, tmp_path):
         (TOML + 'answer = "text"\n' + LABELS, "either a table"),
         (TOML.replace("This is", "This is ") + LABELS, r"mail\.toml: prompt ends in a space"),
         (TOML + '[labels]\nbug = " bad"\n', "labels are .*: give two lines or more"),
-        (TOML + "[labels]\nbug = 1\npraise = 2\n", "labels are"),
+        (TOML + "[labels]\nbug = 1\npraise = 2\n", "label bug is 1: give its continuation"),
         (TOML.replace("{text}", "{text") + LABELS, r"template '\{text This is': expected '}' before end"),
         (TOML.replace("{text}", "{}") + LABELS, "between braces goes the name of a column"),
         (TOML.replace("{text}", "{text!r}") + LABELS, "between braces goes the name of a column"),
@@ -166,7 +165,10 @@ def test_a_wrong_line_of_json_is_told(lines, message, tmp_path):
         ("train =\n", r"mail\.toml: not TOML: .*line 1"),
         ('task = "rte2"\ntrain = "a.jsonl"\n', "unknown task in .*mail.toml: 'rte2'. Did you mean 'rte'"),
         ('metric = "acuracy"\n' + TOML + LABELS, "unknown metric in .*: 'acuracy'. Did you mean 'accuracy'"),
-        (TOML.replace("mail.csv", "mail.xlsx") + LABELS, r"mail\.xlsx: a file of rows ends in .csv, .tsv or .jsonl"),
+        (
+            TOML.replace("mail.csv", "mail.xlsx") + LABELS,
+            r"mail\.xlsx: a file of rows ends in .csv, .tsv, .jsonl or .json",
+        ),
         (TOML.replace("mail.csv", "post.csv") + LABELS, r"post\.csv: no such file"),
     ],
 )
@@ -199,6 +201,11 @@ def whole():
 def none(): return []
 def wrong(): return ["Is this one?"]
 def bare(): return [Example("Is this one?", 0)]
+def half(): return [*many(), Example("Is this \\ud83d?", 0, PAIR)]
+def missing(): return [Example(float("nan"), 0, PAIR)]
+def single(): return [Example("Is this one?", 0, " yes")]
+def named(): return [Example("Is this one?", " yes", PAIR)]
+def lists(): return [Example(f"Is {i} long?", i % 2, list(PAIR)) for i in range(40)]
 number = 3
 """
 
@@ -222,6 +229,7 @@ def test_a_function_of_ones_own(functions):
     assert (choices.candidates, choices.objective, choices.metric) == (None, "language-model", "accuracy")
     assert (written.candidates, written.objective, written.metric) == (None, "language-model", "f1")
     assert whole.metric == "exact-match"
+    assert tasks.find("my_questions:lists").candidates == (" no", " yes")
 
 
 @pytest.mark.parametrize(
@@ -232,6 +240,10 @@ def test_a_function_of_ones_own(functions):
         ("my_questions:number", "is 3: name a function"),
         ("my_questions:none", "returned .*: return Examples"),
         ("my_questions:wrong", "item 0 is 'Is this one"),
+        ("my_questions:half", r"item 40 has 'Is this \\ud83d\?': give texts"),
+        ("my_questions:missing", "item 0 has nan: give texts"),
+        ("my_questions:single", "item 0 has ' yes': give a tuple"),
+        ("my_questions:named", "item 0: label is ' yes': give the index"),
         ("my_questions:bare", r"item 0 is .*: give Example\(prompt, label, candidates\)"),
         ("mail.csv", "is a data file: name it in a task file"),
         ("mail.toml", r"mail\.toml: no such file"),

@@ -11,7 +11,7 @@ from published_rows import EXPECTED, FILES, HUB
 from llm import tasks
 from llm.tasks.published import PUBLISHED
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 
 
 def write(folder, name, **changed):
@@ -115,7 +115,7 @@ def test_a_hub_out_of_reach_and_a_missing_package_say_what_to_do(monkeypatch):
         ("rte", "val.jsonl", '\n{"premise": "a", "hypothesis": "b"}\n', r"unknown column in .*val\.jsonl:2: 'label'"),
         ("rte", "val.jsonl", '{"premise": "a", "hypothesis": "b", "label": -1}', r"label -1 is none of entailment"),
         ("rte", "val.jsonl", '{"premise": 3, "hypothesis": "b", "label": 0}', r"val\.jsonl:1: premise is 3, not a"),
-        ("rte", "val.jsonl", "[1]\n", r"val\.jsonl:1: '\[1\]' is not a JSON object"),
+        ("rte", "val.jsonl", "[1]\n", r"val\.jsonl:1: \[1\] is not a JSON object"),
         ("rte", "val.jsonl", " \n", r"val\.jsonl:1: the file is empty"),
         ("sst2", "dev.tsv", "sentence\tlabel\nfine\t0\nnot so\t2\n", r"dev\.tsv:3: label '2' is none of negative, p"),
         ("sst2", "dev.tsv", "text\tlabel\nfine\t0\n", r"unknown column in .*dev\.tsv:2: 'sentence'.*Known: text, l"),

@@ -17,6 +17,7 @@ from zobench.integrations.transformers import ZerothOrderTrainer
 from zobench.optim import ZerothOrder
 
 pytestmark = [
+    pytest.mark.environment,
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),  # of transformers and accelerate
 ]
@@ -236,8 +237,59 @@ def test_what_cannot_work_is_refused(tmp_path):
     with pytest.raises(ValueError, match="makes its own optimizer"):
         ZerothOrderTrainer(model=model, args=args, optimizers=optimizers)
     args.fp16 = True
-    with pytest.raises(ValueError, match="load the model in float16"):
+    with pytest.raises(ValueError, match=r"leave it out, or give bf16=True, .* keeps weights in float32"):
         ZerothOrderTrainer(model=model, args=args)
+
+
+class Stop(TrainerCallback):
+    """Ends training at the second micro-batch of the second step."""
+
+    done = False
+
+    def on_substep_end(self, args, state, control, **kwargs):
+        if state.global_step == 1 and not self.done:
+            self.done = control.should_training_stop = True
+        return control
+
+
+def test_micro_batches_of_an_unfinished_window_are_dropped(tmp_path, monkeypatch):
+    ours = trainer(tmp_path, callbacks=[Stop()], gradient_accumulation_steps=4, max_steps=3)
+    ours.train()
+    counts, loss = [], ours._loss
+    monkeypatch.setattr(ours, "_loss", lambda model, parts: (counts.append(len(parts)), loss(model, parts))[1])
+    ours.train()
+    assert counts and set(counts) == {4}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"neftune_noise_alpha": 5.0},
+        {"optim": "adafactor"},
+        {"adam_beta2": 0.95},
+        {"max_grad_norm": 0.3},
+        {"gradient_checkpointing": True},
+    ],
+)
+def test_arguments_that_mean_nothing_here_are_told(tmp_path, option):
+    with pytest.warns(UserWarning, match=f"ignores {next(iter(option))}: there are no gradients"):
+        trainer(tmp_path, **option)
+    trainer(tmp_path, max_grad_norm=0.0)  # off is off
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_16_bits_follow_the_step_or_tell_that_they_do_not(tmp_path, dtype):
+    ends = {}
+    for kind in (torch.float32, dtype):
+        ours = trainer(tmp_path, tiny().to(kind), lr_scheduler_type="constant", learning_rate=1e-7)
+        if kind == dtype:
+            with pytest.warns(RuntimeWarning, match=r"16 bits round this step away: .* rates of 1e-07") as told:
+                ours.train()
+            assert len([w for w in told if "16 bits" in str(w.message)]) == 1
+        else:
+            ours.train()
+        ends[kind] = float((vector(ours.model) - vector(tiny().to(kind))).norm())
+    assert ends[dtype] <= 2 * ends[torch.float32]  # not the length of the way back
 
 
 def test_bf16_autocast_trains(tmp_path):

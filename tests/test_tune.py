@@ -15,6 +15,8 @@ from llm.studies.tune import Trial, TuneOptions
 from llm.training.session import Session, split_of
 from llm.training.zeroth_order import ZerothOrder
 
+pytestmark = pytest.mark.environment
+
 QUICK = {"steps": 3, "train": 16, "dev": 6, "test": 6, "max_tokens": 16, "eval_every": 2}
 LINE = [word for name, value in QUICK.items() for word in ("--" + name.replace("_", "-"), str(value))]
 

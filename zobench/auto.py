@@ -11,7 +11,9 @@ from torch import Tensor
 from zobench.estimator import Estimate, Estimator, LineEstimator, More
 from zobench.keys import derive
 from zobench.law import Gaussian, Law
+from zobench.layout import CPU
 from zobench.line_model import LineModel, log_grid
+from zobench.numbers import count, real, store
 from zobench.plan import LOSSES, Plan
 from zobench.stencil import CentralStencil, Stencil
 from zobench.streams import Shape
@@ -84,13 +86,10 @@ class AutoEpsilon(Estimator):
 
     def __post_init__(self) -> None:
         for name in ("n", "every", "lines"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}: give a whole number from 1")
-        if not (isinstance(self.start, int | float) and RATIO * LEAST < self.start < MOST / RATIO):
-            raise ValueError(
-                f"start is {self.start!r}: give the displacement the first probe looks around, such as 1e-3"
-            )
+            store(self, **{name: count(name, getattr(self, name))})
+        advice = "give the displacement the first probe looks around, such as 1e-3"
+        start = real("start", self.start, advice, lambda e: RATIO * LEAST < e < MOST / RATIO)
+        store(self, start=start)
         if not self.stencils:
             raise ValueError("stencils is empty: give at least one, such as (CentralStencil(),)")
         for stencil in self.stencils:
@@ -130,7 +129,7 @@ class AutoEpsilon(Estimator):
 
     def probe(self, key: int, reaches: Sequence[float], batch: Shape = ()) -> Plan:
         """Return the plan of one round of a probe: ± each reach, along the same lines for all rounds under a key."""
-        wanted = torch.tensor(reaches, dtype=torch.float64)
+        wanted = torch.tensor(reaches, dtype=torch.float64, device=CPU)
         offsets = torch.stack((wanted, -wanted), -1).flatten().expand(*batch, self.lines, -1)
         return Plan(self.law, derive(key, "probe"), offsets, torch.zeros_like(offsets))
 
@@ -199,7 +198,7 @@ class AutoEpsilon(Estimator):
             costs.append((direction + float(excess[best])) / self.at(Choice(1.0, i)).n)
             choices.append(float(epsilons[best]))
         least = min(range(len(costs)), key=costs.__getitem__)
-        rounding = float(model.rounding_at(torch.tensor([choices[least]], dtype=torch.float64)))
+        rounding = float(model.rounding_at(torch.tensor([choices[least]], dtype=torch.float64, device=CPU)))
         found = (model.noise_square, rounding, model.slope_square, model.third_square)
         noise, rounding, slope, third = map(math.sqrt, found)
         return Choice(short(choices[least]), least, noise, rounding, slope, third, spent, state.rounds)
@@ -232,7 +231,7 @@ def _model(state: AutoState) -> LineModel | None:
     values = state.values
     if values is None or len(state.reaches) < 2 or bool((values[..., 0] == values[..., 1]).all()):
         return None
-    return LineModel.fit(torch.tensor(state.reaches, dtype=torch.float64), values.double())
+    return LineModel.fit(torch.tensor(state.reaches, dtype=torch.float64, device=CPU), values.double())
 
 
 def _cost(stencil: Stencil) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zobench.law import Law
+from zobench.numbers import real
 
 Line = tuple[Law, int, int]
 """A direction by name: law, key and index."""
@@ -35,12 +36,14 @@ class Combination:
     """A formal sum of terms, sum_t sum_i c_ti u_ti, closed under + and multiplication by a scalar."""
 
     terms: tuple[Term, ...] = ()
+    __array_ufunc__ = None  # so that NumPy leaves np.float32(2) * combination to __rmul__
 
     def __add__(self, other: "Combination") -> "Combination":
         return Combination(self.terms + other.terms)
 
     def __mul__(self, scalar: float) -> "Combination":
-        return Combination(tuple(t._replace(coefficients=t.coefficients * scalar) for t in self.terms))
+        factor = real("the factor of a combination", scalar, finite=False)
+        return Combination(tuple(t._replace(coefficients=t.coefficients * factor) for t in self.terms))
 
     __rmul__ = __mul__
 

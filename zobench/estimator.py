@@ -4,7 +4,6 @@ An estimator never sees a parameter, a dtype or a device, so the same frozen obj
 model.
 """
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from zobench.combination import Combination, Term
 from zobench.kernels import PolynomialKernel, rescaled, shrunk
 from zobench.keys import derive
 from zobench.law import Law, PerTensor
+from zobench.numbers import count, flag, real, store
 from zobench.plan import LOSSES, Plan
 from zobench.stencil import CentralStencil, KernelStencil, Stencil
 from zobench.streams import Shape
@@ -113,10 +113,9 @@ class LineEstimator(Estimator):
     n: int = 1
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.epsilon, int | float) and math.isfinite(self.epsilon) and self.epsilon > 0):
-            raise ValueError(f"epsilon is {self.epsilon!r}: give a positive displacement, such as 1e-3")
-        if not isinstance(self.n, int) or self.n < 1:
-            raise ValueError(f"n is {self.n!r}: give the number of directions a step, 1 or more")
+        epsilon = real("epsilon", self.epsilon, "give a positive displacement, such as 1e-3", lambda e: e > 0)
+        n = count("n", self.n, "give the number of directions a step, 1 or more")
+        store(self, epsilon=epsilon, n=n)
         if not isinstance(self.law, Law) or not isinstance(self.stencil, Stencil):
             raise ValueError(f"a LineEstimator wants a Law and a Stencil, got {self.law!r} and {self.stencil!r}")
         if self.stencil.asks != LOSSES and self.epsilon != 1:
@@ -174,14 +173,12 @@ class Shrinking(Estimator):
     def __post_init__(self) -> None:
         if not isinstance(self.kernel, PolynomialKernel):
             raise ValueError(f"kernel is {self.kernel!r}: give a polynomial one, such as legendre(3)")
-        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
-            raise ValueError(f"steps is {self.steps!r}: give the number of steps after which the interval is gone")
-        if not (isinstance(self.least, int | float) and 0 < self.least <= 1):
-            raise ValueError(f"least is {self.least!r}: give the smallest scale of the interval, in (0, 1]")
-        for name in ("unscaled", "per_tensor"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}: give True or False")
-        self.at(0)
+        least = real("least", self.least, "give the smallest scale of the interval, in (0, 1]", lambda s: 0 < s <= 1)
+        steps = count("steps", self.steps, "give the number of steps after which the interval is gone")
+        flags = {name: flag(name, getattr(self, name)) for name in ("unscaled", "per_tensor")}
+        store(self, steps=steps, least=least, **flags)
+        first = self.at(0)
+        store(self, epsilon=first.epsilon, n=first.n)
 
     def init(self) -> int:
         """Return step 0."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from zobench.layout import Segment
+from zobench.numbers import real, store
 
 
 class Factors(NamedTuple):
@@ -27,9 +28,12 @@ class Groups:
     decay_multipliers: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        for name, multiplier in (*self.multipliers.items(), *self.decay_multipliers.items()):
-            if not 0 <= multiplier < float("inf"):
-                raise ValueError(f"the multiplier of {name!r} is {multiplier!r}: give 0 or more")
+        for field_name in ("multipliers", "decay_multipliers"):
+            given: Mapping[str, float] = getattr(self, field_name)
+            wanted = {
+                name: real(f"the multiplier of {name!r}", m, "give 0 or more", _allowed) for name, m in given.items()
+            }
+            store(self, **{field_name: wanted})
 
     def of(self, segment: Segment) -> Factors:
         """Return the factors of a segment."""
@@ -46,6 +50,10 @@ class Groups:
                     f"the multiplier of {name!r}: no trainable parameter of that name (tied ones have "
                     f"their first name), which are {', '.join(sorted(names)[:3])}, ..."
                 )
+
+
+def _multiplier(name: str, value: float) -> float:
+    return real(f"the multiplier of {name!r}", value, "give 0 or more", lambda multiplier: multiplier >= 0)
 
 
 UNIFORM = Groups()

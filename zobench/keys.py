@@ -19,7 +19,10 @@ def derive(*names: int | str) -> int:
 
     `derive("run", 3) != derive("run", "3")`: integers and strings are told apart; anything else is a TypeError.
     """
-    text = "\x1f".join(repr(name if isinstance(name, str) else index(name)) for name in names)
+    try:
+        text = "\x1f".join(repr(name if isinstance(name, str) else index(name)) for name in names)
+    except TypeError:
+        raise TypeError(f"a key is derived from whole numbers and texts, got {names!r:.200}") from None
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") >> (64 - KEY_BITS)
 
 

@@ -1,12 +1,17 @@
 """Layout: the parameters of a space as named segments, cut into blocks that are drawn one at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
+from typing import Any
 
 import torch
 
+from zobench.numbers import count
+
 CPU = torch.device("cpu")
+HOW_TO_GIVE = "give the shapes of the tensors in it, such as layout={'weight': (3, 2), 'bias': (3,)}"
 BLOCK_SIZE = 1 << 18  # 1 MiB of float32: a block is drawn and applied while it is in cache
 
 
@@ -22,6 +27,16 @@ class Segment:
     dtype: torch.dtype = torch.float64
     device: torch.device = CPU
     shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Unshaped(Segment):
+    """A vector that stands for parameters whose shapes nobody gave: a law that asks for them is refused."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "shape":
+            raise ValueError(f"the law draws by the shapes of tensors, but x is one vector: {HOW_TO_GIVE}")
+        return super().__getattribute__(name)
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,32 @@ class Layout:
         """Return the layout of one anonymous vector of `dim` entries."""
         return cls((Segment("x", dim, dtype, device),))
 
+    @classmethod
+    def unshaped(cls, dim: int, device: torch.device) -> "Layout":
+        """Return the layout of a vector that stands for tensors whose shapes nobody gave: asking for its shape is a
+        ValueError.
+        """
+        return cls((_Unshaped("x", dim, torch.float64, device),))
+
+    @classmethod
+    def of(cls, shapes: "Layout | Mapping[str, Any] | Iterable[Any]") -> "Layout":
+        """Return the layout of tensors of these shapes, laid end to end in a float64 vector: {"weight": (3, 2), "bias":
+        (3,)}, or [(3, 2), (3,)] with the names "0", "1", ...
+
+        A tensor or array stands for its shape, 3 for (3,), so that dict(module.named_parameters()) is a layout; the
+        layout of a space is taken as it is.
+
+        Raises:
+            ValueError: no shape, or one that is not of whole numbers from 1.
+        """
+        if isinstance(shapes, Layout):
+            return shapes
+        named = shapes.items() if isinstance(shapes, Mapping) else enumerate(shapes)
+        found = [(str(name), _shape(str(name), shape)) for name, shape in named]
+        if not found:
+            raise ValueError(f"layout is {shapes!r:.200}: {HOW_TO_GIVE}")
+        return cls(tuple(Segment(name, prod(shape), shape=shape) for name, shape in found))
+
     @cached_property
     def dim(self) -> int:
         """Number of entries over all segments."""
@@ -76,3 +117,9 @@ class Layout:
                 stop = min(start + BLOCK_SIZE, segment.size)
                 yield Block(segment, index, start, stop, offset + start)
             offset += segment.size
+
+
+def _shape(name: str, value: Any) -> tuple[int, ...]:
+    value = getattr(value, "shape", value)
+    sizes = value if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+    return tuple(count(f"a size of {name!r} in the layout", size) for size in sizes)

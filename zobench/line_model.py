@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
 from zobench.stencil import Stencil
 
 SHORTEST, LONGEST = 6.0, 50.0  # lengths, in units of the smallest and of the largest reach
@@ -122,7 +123,9 @@ class _Seen:
     def __init__(self, reaches: Tensor, slopes: Tensor, rounding: Tensor) -> None:
         self.reaches, self.slopes, self.rounding = reaches, slopes, rounding
         m = len(reaches)
-        columns = torch.cat((torch.ones(m, 1, dtype=torch.float64), torch.eye(m, dtype=torch.float64)[:, 1:]), 1)
+        columns = torch.cat(
+            (torch.ones(m, 1, dtype=torch.float64, device=CPU), torch.eye(m, dtype=torch.float64, device=CPU)[:, 1:]), 1
+        )
         self.contrasts = torch.linalg.qr(columns).Q[:, 1:]  # orthogonal to constants
         self.spread = (slopes - slopes.mean(1, keepdim=True)).square().mean(0).sqrt()
         self.unit = float(self.spread.max()) ** 2 or TINY
@@ -187,7 +190,7 @@ def _rounding(values: Tensor) -> Tensor:
 
 def log_grid(low: float, high: float, size: int) -> Tensor:
     """Return `size` points from low to high, float64 (size,): low (high / low)^(i / (size - 1))."""
-    return torch.logspace(math.log10(low), math.log10(high), size, dtype=torch.float64)
+    return torch.logspace(math.log10(low), math.log10(high), size, dtype=torch.float64, device=CPU)
 
 
 def _zoomed(axis: Tensor, likelihood: Tensor, dim: int, size: int) -> Tensor:

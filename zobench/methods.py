@@ -13,6 +13,7 @@ from zobench.forward_gradient import ForwardGradient
 from zobench.kernels import Kernel
 from zobench.law import LAWS, Coordinate, Gaussian, Law, Orthogonal
 from zobench.naming import require_known
+from zobench.numbers import flag
 from zobench.spelling import own, spelled
 from zobench.stencil import (
     CentralStencil,
@@ -64,11 +65,9 @@ def _kerzoo(
     """`interval` is s in r ~ Uniform[-s, s], under the kernel rescaled to it or, `unscaled`, under that of [-1, 1]."""
     if kernel is not None and (order is not None or constant != 1.0):
         raise ValueError(f"order is {order}, constant {constant} and kernel {kernel!r}: give the kernel or the others")
-    if not isinstance(unscaled, bool):
-        raise ValueError(f"unscaled is {unscaled!r}: give true or false")
     if kernel is None:
         kernel = kernels.legendre(3 if order is None else order, constant)
-    scale = kernels.shrunk if unscaled else kernels.rescaled
+    scale = kernels.shrunk if flag("unscaled", unscaled) else kernels.rescaled
     return LineEstimator(law, KernelStencil(scale(kernel, interval)), epsilon, n)
 
 
@@ -196,17 +195,22 @@ def make(name: str, **options: Any) -> Estimator:
     by_name = {method.name: method for method in METHODS}
     require_known(name, by_name, "method")
     method = by_name[name]
-    if options.get("epsilon") == AUTO and "epsilon" not in method.options:
+    chooses = _is_auto(options.get("epsilon"))
+    if chooses and "epsilon" not in method.options:
         raise ValueError(f"epsilon is {AUTO!r}, but {name} has none to choose: leave it out")
     for option in options:
         require_known(option, method.options, f"option of method {name!r}:")
     named = {option: _named(option, value) for option, value in options.items()}
-    if named.get("epsilon") != AUTO:
+    if not chooses:
         return method.build(**named)
     built = method.build(**{option: value for option, value in named.items() if option != "epsilon"})
     if not isinstance(built, LineEstimator):
         raise ValueError(f"epsilon is {AUTO!r}, but {name} changes from step to step: give a number")
     return AutoEpsilon(built.law, (built.stencil,), built.n)
+
+
+def _is_auto(value: Any) -> bool:
+    return isinstance(value, str) and value == AUTO
 
 
 def _named(option: str, value: Any) -> Any:
@@ -233,7 +237,7 @@ def parse(text: str, **defaults: Any) -> Estimator:
     if told.is_own:
         return _made(name, {**_taken(own(name), defaults), **options})
     known = next((method.options for method in METHODS if method.name == name), defaults)
-    fitting = {option: value for option, value in defaults.items() if option in known or value == AUTO}
+    fitting = {option: value for option, value in defaults.items() if option in known or _is_auto(value)}
     return make(name, **{**fitting, **options})
 
 

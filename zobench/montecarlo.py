@@ -6,10 +6,10 @@ memory.
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,9 @@ from torch import Tensor
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimator, LineEstimator
 from zobench.keys import derive
+from zobench.layout import CPU, HOW_TO_GIVE, Layout
 from zobench.noise import NoiseModel, NoisySpace, as_model
+from zobench.numbers import count
 from zobench.plan import SLOPE, Plan
 from zobench.query import query
 from zobench.space.flat import FlatSpace
@@ -25,6 +27,8 @@ from zobench.space.space import require_resolved
 from zobench.stencil import StencilRule
 
 Function = Callable[[Tensor], Tensor]
+Shapes = Layout | Mapping[str, Any] | Sequence[Any]
+"""The tensors that x stands for: see Layout.of."""
 Result = TypeVar("Result")
 
 CHUNK_ENTRIES = 1 << 18  # 2 MiB of float64 a direction: larger leaves the cache, smaller waits for the interpreter
@@ -57,46 +61,65 @@ class Moments:
 
 
 def estimate(
-    estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float | NoiseModel = 0.0
+    estimator: Estimator,
+    f: Function,
+    x: Tensor,
+    key: int = 0,
+    samples: int = 1,
+    noise: float | NoiseModel = 0.0,
+    layout: Shapes | None = None,
 ) -> Tensor:
     """Return `samples` independent dense estimates g = sum_i c_i u_i of grad f(x), float64 (samples, d).
 
     f maps (..., d) to (...) and must be safe to call from several threads; `noise` is the standard deviation of
-    independent Gaussian noise added to each evaluation, or a model of noise. Cost: samples * plan.queries evaluations;
-    memory: the result and less than 256 MiB.
+    independent Gaussian noise added to each evaluation, or a model of noise. `layout` are the shapes of the tensors
+    that x holds end to end, {"weight": (3, 2), "bias": (3,)} or [(3, 2), (3,)]: a law by tensor (PerTensor, method
+    kerzoo-code) needs them. Cost: samples * plan.queries evaluations; memory: the result and less than 256 MiB.
 
     Raises:
-        ValueError: samples < 1, noise < 0, x is not a floating-point vector, f has the wrong shape, or epsilon is below
-            the resolution of x.
+        ValueError: samples < 1, noise < 0, x is not a floating-point vector, f has the wrong shape, epsilon is below
+            the resolution of x, the layout has another dimension, or the law is one by tensor and there is none.
     """
-    model = as_model(noise)
-    x, samples = _checked(estimator, x), _whole(samples)
-    result = torch.empty(samples, x.shape[-1], dtype=torch.float64)
-    size = chunk_rows(x.shape[-1])
+    job = _Job.of(estimator, f, x, layout, noise)
+    samples = count("samples", samples)
+    key, size = count("key", key, least=None), chunk_rows(job.dim)
+    with torch.inference_mode(False):  # which threads do not inherit
+        result = torch.empty(samples, job.dim, dtype=torch.float64, device=CPU)
 
     def fill(chunk: int, rows: int) -> None:
-        result[chunk * size :][:rows] = _chunk(estimator, f, x, derive(key, chunk), rows, model)
+        result[chunk * size :][:rows] = job.rows(derive(key, chunk), rows)
 
-    for _ in _each_chunk(fill, x.shape[-1], samples):
+    for _ in _each_chunk(fill, job.dim, samples):
         pass
     return result
 
 
 def moments(
-    estimator: Estimator, f: Function, x: Tensor, key: int = 0, samples: int = 1, noise: float | NoiseModel = 0.0
+    estimator: Estimator,
+    f: Function,
+    x: Tensor,
+    key: int = 0,
+    samples: int = 1,
+    noise: float | NoiseModel = 0.0,
+    layout: Shapes | None = None,
 ) -> Moments:
     """Return mean (1/N) sum_i g_i and covariance trace sum_i |g_i - mean|^2 / (N - 1) of N = `samples` estimates, the
     same as `estimate` draws, keeping nothing of size N.
 
     Errors and costs as for `estimate`.
     """
-    model = as_model(noise)
-    x, samples = _checked(estimator, x), _whole(samples)
-    return _accumulate(lambda key, rows: _chunk(estimator, f, x, key, rows, model), key, x.shape[-1], samples)
+    job = _Job.of(estimator, f, x, layout, noise)
+    return _accumulate(job.rows, count("key", key, least=None), job.dim, count("samples", samples))
 
 
 def controlled_moments(
-    estimator: LineEstimator, f: Function, gradient: Tensor, x: Tensor, key: int = 0, samples: int = 1
+    estimator: LineEstimator,
+    f: Function,
+    gradient: Tensor,
+    x: Tensor,
+    key: int = 0,
+    samples: int = 1,
+    layout: Shapes | None = None,
 ) -> Moments:
     """Return the moments of estimates of the *bias*: mean = E g - grad f, far below the noise of plain sampling.
 
@@ -106,21 +129,23 @@ def controlled_moments(
     the covariance is that of what is left. Cost: 2 evaluations for each distinct |r|.
 
     Raises:
-        ValueError: samples < 1, x is not a floating-point vector, f has the wrong shape, or epsilon is below the
-            resolution of x.
-        TypeError: the estimator is not linear in the losses.
+        ValueError: as `estimate`.
+        TypeError: the estimator is no LineEstimator, or not linear in the losses.
     """
-    if not estimator.linear:
-        raise TypeError(f"{type(estimator).__name__} is not linear in the losses as LineEstimator is: take `moments`")
-    x, samples = _checked(estimator, x), _whole(samples)
+    if not isinstance(estimator, LineEstimator) or not estimator.linear:
+        raise TypeError(
+            f"a controlled mean is one of a LineEstimator that is linear in the losses, not of {estimator!r}: give its "
+            ".at(step), or take `moments`"
+        )
+    job = _Job.of(estimator, f, x, layout)
     rule = estimator.stencil.quadrature(QUADRATURE_DEGREE)
     exact = estimator.stencil.asks == SLOPE  # the slope is odd in u already
     offsets, weights = (rule.nodes[0], rule.weights[0]) if exact else _folded(rule, estimator.epsilon)
     slope = rule.mean(rule.power_sums(1))
-    unit = estimator.law.unit(x.shape[-1])
+    unit = estimator.law.unit(job.dim)
 
     def draw(key: int, rows: int) -> Tensor:
-        space = FlatSpace(x)
+        space = job.space()
         points, masses = (part.expand(rows, 1, -1) for part in (offsets, weights))
         plan = Plan(estimator.law, key, points, masses, estimator.stencil.asks)
         coefficients = (plan.weights * space.losses(f, plan)).sum(-1)
@@ -131,7 +156,7 @@ def controlled_moments(
         residual = coefficients - slope * unit**2 * (probe @ gradient.to(probe))[:, None]
         return residual * credit + (slope * plan.law.second_moment - 1.0) * gradient
 
-    return _accumulate(draw, key, x.shape[-1], samples)
+    return _accumulate(draw, count("key", key, least=None), job.dim, count("samples", samples))
 
 
 def _folded(rule: StencilRule, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -145,25 +170,45 @@ def _folded(rule: StencilRule, epsilon: float) -> tuple[Tensor, Tensor]:
     return torch.cat((offsets[kept], -offsets[kept])), torch.cat((weights[kept], -weights[kept]))
 
 
-def _checked(estimator: Estimator, x: Tensor) -> Tensor:
-    space = FlatSpace(x)
-    if x.ndim != 1:
-        raise ValueError(f"x has shape {tuple(x.shape)}: estimates are taken at one point (d,)")
-    if isinstance(estimator, LineEstimator):
-        require_resolved(space, estimator.perturbed_by)
-    return x.detach().double()
+@dataclass(frozen=True)
+class _Job:
+    """What is sampled, checked: estimates of f at x, whose entries are those of the layout's tensors."""
 
+    estimator: Estimator
+    f: Function
+    x: Tensor
+    layout: Layout
+    noise: NoiseModel | None
 
-def _whole(samples: int) -> int:
-    if isinstance(samples, bool) or samples != int(samples) or samples < 1:
-        raise ValueError(f"samples is {samples!r}: give a positive whole number")
-    return int(samples)
+    @classmethod
+    def of(
+        cls, estimator: Estimator, f: Function, x: Tensor, layout: Shapes | None, noise: float | NoiseModel = 0.0
+    ) -> "_Job":
+        model, space = as_model(noise), FlatSpace(x, None if layout is None else Layout.of(layout))
+        if x.ndim != 1:
+            raise ValueError(f"x has shape {tuple(x.shape)}: estimates are taken at one point (d,)")
+        if isinstance(estimator, LineEstimator):
+            require_resolved(space, estimator.perturbed_by)
+        law = estimator.ask(0, estimator.init()).law
+        if layout is None and law.by_tensor:
+            raise ValueError(f"the law {law!r} draws by tensor, but x is one vector: {HOW_TO_GIVE}")
+        cut = space.layout if layout is not None else Layout.unshaped(len(x), x.device)
+        return cls(estimator, f, x.detach().double(), cut, model)
 
+    @property
+    def dim(self) -> int:
+        """Number of entries."""
+        return self.layout.dim
 
-def _chunk(estimator: Estimator, f: Function, x: Tensor, key: int, rows: int, noise: NoiseModel | None) -> Tensor:
-    space = NoisySpace(x, noise) if noise else FlatSpace(x)
-    told = query(space, estimator, f, key, estimator.init(), (rows,))
-    return space.dense(told.gradient).expand(rows, -1)
+    def space(self) -> FlatSpace:
+        """A space at x."""
+        return NoisySpace(self.x, self.noise, self.layout) if self.noise else FlatSpace(self.x, self.layout)
+
+    def rows(self, key: int, rows: int) -> Tensor:
+        """So many estimates under one key, (rows, d)."""
+        space = self.space()
+        told = query(space, self.estimator, self.f, key, self.estimator.init(), (rows,))
+        return space.dense(told.gradient).expand(rows, -1)
 
 
 def chunk_rows(dim: int) -> int:

@@ -4,7 +4,6 @@ A model of noise stands between a space and its function. Its draws are keyed by
 order of evaluation nor the threads, and one evaluation that several lines share carries one error.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from torch import Tensor
 from zobench import streams
 from zobench.keys import derive
 from zobench.layout import CPU, Layout
+from zobench.numbers import real, store
 from zobench.plan import CURRENT, SLOPE, Plan
 from zobench.space.flat import FlatSpace
 from zobench.space.space import Functions
@@ -49,8 +49,8 @@ class Additive(NoiseModel):
     scale: float
 
     def __post_init__(self) -> None:
-        if not isinstance(self.scale, int | float) or not 0 <= self.scale < math.inf:
-            raise ValueError(f"noise is {self.scale!r}: give a standard deviation, 0 or more, or a model of noise")
+        advice = "give a standard deviation, 0 or more, or a model of noise"
+        store(self, scale=real("noise", self.scale, advice, lambda s: s >= 0))
 
     def losses(self, evaluate: Evaluate, f: Function, plan: Plan) -> Tensor:
         """Return the losses with independent errors."""
@@ -85,7 +85,7 @@ def as_model(noise: float | NoiseModel) -> NoiseModel | None:
     if isinstance(noise, NoiseModel):
         return noise
     model = Additive(noise)
-    return model if noise else None
+    return model if model.scale else None
 
 
 def errors(plan: Plan) -> Tensor:

@@ -1,28 +1,30 @@
 """ZerothOrder: a torch.optim.Optimizer whose closure is only ever evaluated."""
 
 import math
+import operator
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
-from zobench.auto import AutoState, Choice
 from zobench.estimator import Estimator
+from zobench.forward_only import Closure, ForwardOnly
 from zobench.groups import Groups
 from zobench.keys import derive
+from zobench.layout import CPU
+from zobench.optim_watch import Watch, drawn_since, randomness
 from zobench.query import query
 from zobench.rule import SGD
-from zobench.space import ParameterSpace, require_resolved
+from zobench.space import ParameterSpace, require_reproducible, require_resolved
+from zobench.space.closure import evaluate
+from zobench.state import plain, restored
 
 SHARED = "zeroth_order"  # under this key of `state` lies what belongs to no parameter
 SKIPS = 10
-STATES: dict[str, Any] = {cls.__name__: cls for cls in (AutoState, Choice)}
 
-Closure = Callable[[], Any]
 Signature = list[tuple[Any, ...]]
 
 
@@ -33,40 +35,59 @@ class ZerothOrder(torch.optim.Optimizer):
     `keyed(batches, seed)` to the bit; without names the directions are keyed by position ("0", "1", ...). Groups have
     an `lr` and a `weight_decay` of their own: decoupled, and for every parameter of the group, as torch's optimizers do
     (SGD of zobench spares biases and norms). They share one estimate, and so the loss evaluations: as many as the
-    estimator says, and 2 more before the first step, which must agree. Nothing of the size of the parameters is kept,
-    except up to 16 MiB of directions.
+    estimator says, and 2 more before the first step, which must agree.
 
-    Frozen parameters stay as they are; unfreezing, add_param_group and moving the module are seen at the next step.
-    `state_dict` holds the step, the seed and the estimator's state: training goes on to the bit, also from a file read
-    with weights_only=True. There are no gradients: zero_grad does nothing useful, GradScaler is not needed.
+    16-bit parameters take the step of `InForwardSpace` instead: in place the way to the points and back would round
+    them further than the step moves them. For this they are copied, which costs their size once more; of others nothing
+    is kept, except copies and directions of up to 16 MiB each. With rounding="stochastic" steps of bfloat16 parameters
+    are rounded at random, without bias. A RuntimeWarning tells, once, that rounding leaves less than half of a step's
+    direction; that losses do not depend on the parameters; that running statistics move at perturbed weights.
+
+    A group whose rate is 0 is neither perturbed nor moved; a step in which all are 0 evaluates the loss once and asks
+    the estimator nothing. Frozen parameters stay as they are, whatever their dtype; unfreezing, add_param_group and
+    moving the module are seen at the next step. `state_dict` holds the step, the seed, the rounding, names and shapes
+    of the parameters and the estimator's state: training goes on to the bit, also from a file read with
+    weights_only=True. There are no gradients: zero_grad does nothing useful, GradScaler is not needed.
 
     Raises:
         ValueError: lr or weight_decay is negative, epsilon is below the resolution of the parameters, or as for
-            ParameterSpace.
-        TypeError: the estimator is no Estimator.
+            ParameterSpace, except that a trainable parameter is only missed by the step.
+        TypeError: the estimator is no Estimator, or its state is none that a checkpoint holds.
     """
 
     def __init__(
-        self, params: Iterable[Any], estimator: Estimator, lr: float = 1e-3, weight_decay: float = 0.0, seed: int = 0
+        self,
+        params: Iterable[Any],
+        estimator: Estimator,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        seed: int = 0,
+        rounding: str = "nearest",
     ) -> None:
         if not isinstance(estimator, Estimator):
             raise TypeError(f"estimator is {estimator!r}: give one, such as zobench.methods.make('mezo')")
         self.estimator = estimator
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+        self._start()
+        super().__init__(params, {"lr": _number(lr), "weight_decay": _number(weight_decay)})
         counts = dict.fromkeys(("step", "evaluations", "skipped", "in_a_row"), 0)
-        names = {"seed": seed, "estimator": repr(estimator), "memory": _plain(estimator.init())}
-        self._remember({**names, **counts})
-        self._refresh()
+        names = {"seed": operator.index(seed), "rounding": rounding, "estimator": repr(estimator)}
+        self._remember({**names, "memory": plain(estimator.init()), **counts})
+        if any(p.requires_grad for group in self.param_groups for p in group["params"]):
+            self._refresh()
 
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
         """Take one step and return the mean loss of the points looked at, float64 ().
 
         The closure returns the loss (per-example losses are averaged) of one fixed minibatch and runs without gradients
-        several times; if it calls backward, that does nothing. A step whose losses or coefficients are not finite is
-        skipped with a RuntimeWarning: the parameters are as they were, up to the rounding of the way back.
+        several times; if it calls backward, that does nothing. Derivatives by its inputs work. A step whose losses or
+        coefficients are not finite is skipped with a RuntimeWarning: the parameters are as they were, up to the
+        rounding of the way back.
 
         Raises:
-            ValueError: no closure; or it does not return the same loss twice (dropout, a minibatch drawn inside).
+            ValueError: no closure; or it does not return the same loss twice (dropout, a minibatch drawn inside), which
+                is checked before the first step, and when a closure begins to draw random numbers or a step is skipped;
+                or no parameter is trainable.
+            TypeError: the closure returns no real number.
             FloatingPointError: the tenth step in a row that is not finite.
         """
         if closure is None:
@@ -75,25 +96,46 @@ class ZerothOrder(torch.optim.Optimizer):
 
     def _step(self, closure: Closure) -> Tensor:
         shared, space = self._shared, self.space
-        key = derive(shared["seed"], shared["step"])
-        told = query(space, self.estimator, partial(self._forward, closure), key, self.memory)
+        f = partial(self._forward_only, closure, [p for group in self.param_groups for p in group["params"]])
+        if not any(self._moving()):
+            self.loss = torch.tensor(evaluate(f), dtype=torch.float64, device=CPU)
+            self._remember({**shared, "step": shared["step"] + 1, "evaluations": shared["evaluations"] + 1})
+            return self.loss
+        told = self._query(space, f, derive(shared["seed"], shared["step"]))
         losses, evaluations = told.losses, shared["evaluations"] + told.queries
-        after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": _plain(told.state)}
+        after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(told.state)}
         self.loss = losses.mean()
+        self._watch.see_losses(losses)
         if told.gradient.finite and bool(losses.isfinite().all()):
-            self._rule().apply_(space, told.gradient, 0)
+            rule = self._rule()
+            if space.narrow and self._at_full_rate():
+                self._watch.see_motion(space, told.gradient, rule, [float(group["lr"]) for group in self.param_groups])
+            rule.apply_(space, told.gradient, 0)
             self._remember({**shared, **after, "in_a_row": 0})
         else:
             space.settle_()
+            if not shared["in_a_row"]:
+                require_reproducible(f)
             skipped = {"skipped": shared["skipped"] + 1, "in_a_row": shared["in_a_row"] + 1}
             self._remember({**shared, **after, **skipped})
             self._tell_skipped(losses)
         return self.loss
 
+    def _query(self, space: ParameterSpace, f: Closure, key: int) -> Any:
+        """Ask the estimator; a closure that draws random numbers for the first time is called twice more."""
+        before = randomness(space)
+        with self._watch.of_modules():
+            told = query(space, self.estimator, f, key, self.memory)
+        if not self._watch.trusts_randomness and drawn_since(before, space):
+            space.settle_()
+            require_reproducible(f)
+            self._watch.trusts_randomness = True
+        return told
+
     @property
     def memory(self) -> Any:
         """The estimator's state."""
-        return _restored(self._shared["memory"])
+        return restored(self._shared["memory"])
 
     @property
     def evaluations(self) -> int:
@@ -107,7 +149,9 @@ class ZerothOrder(torch.optim.Optimizer):
 
     @property
     def space(self) -> ParameterSpace:
-        """The space of the trainable parameters as they are now."""
+        """The space of the trainable parameters as they are now, without those of groups whose rate is 0, unless no
+        other is left.
+        """
         return self._refresh()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -117,6 +161,7 @@ class ZerothOrder(torch.optim.Optimizer):
         Raises:
             ValueError: lr or weight_decay is negative, or as torch's optimizers.
         """
+        param_group = {name: _number(v) if name in self.defaults else v for name, v in param_group.items()}
         given = {**self.defaults, **param_group}
         SGD(float(given["lr"]), float(given["weight_decay"]))  # which refuses bad ones
         params = param_group["params"]
@@ -131,26 +176,50 @@ class ZerothOrder(torch.optim.Optimizer):
         """Continue where `state_dict` was taken.
 
         Raises:
-            ValueError: it is that of another estimator, or the groups differ.
+            ValueError: it is that of another estimator, or of parameters of other names or shapes. Another order in a
+                group does not matter where they are named: the group takes that of the state.
         """
         shared = state_dict["state"].get(SHARED)
         if shared is None or shared["estimator"] != repr(self.estimator):
             whose = "no ZerothOrder" if shared is None else shared["estimator"]
             raise ValueError(f"the state is that of {whose}, the optimizer has {self.estimator!r}: give it that one")
+        self._match(state_dict["param_groups"], shared.get("parameters"))
         super().load_state_dict(state_dict)
-        self._remember(dict(shared))
+        self._remember({"rounding": "nearest", **shared})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of training, in types that torch.load reads with weights_only=True."""
+        parameters = [[(name, tuple(p.shape)) for name, p in group] for group in self._named()]
+        self._remember({**self._shared, "parameters": parameters})
+        return super().state_dict()
+
+    def _match(self, groups: Sequence[dict[str, Any]], parameters: Sequence[Any] | None) -> None:
+        """Put each group in the order of the state's, or say how they differ; torch itself compares their sizes."""
+        saved = parameters or _named(groups)
+        if [len(group) for group in saved] != [len(group["params"]) for group in self.param_groups]:
+            return
+        ours = [dict(group) for group in self._named()]
+        for number, (theirs, group) in enumerate(zip(saved, ours, strict=True)):
+            _require_equal(number, dict(theirs), {name: tuple(p.shape) for name, p in group.items()})
+        for theirs, own, named in zip(saved, self.param_groups, ours, strict=True):
+            own["params"] = [named[name] for name, _ in theirs]
+            if own.get("param_names"):
+                own["param_names"] = [name for name, _ in theirs]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "estimator": self.estimator}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._space = None
+        self._start()
 
-    loss: Tensor = torch.tensor(math.nan)
-    _space: ParameterSpace | None = None
-    _seen: Signature | None = None
-    _ignoring_backward = False
+    loss: Tensor = torch.tensor(math.nan, dtype=torch.float64, device=CPU)
+
+    def _start(self) -> None:
+        """Forget what is known of the parameters and the closure."""
+        self._space: ParameterSpace | None = None
+        self._seen: Signature | None = None
+        self._forward_only, self._watch = ForwardOnly(), Watch()
 
     @property
     def _shared(self) -> dict[str, Any]:
@@ -162,44 +231,42 @@ class ZerothOrder(torch.optim.Optimizer):
 
     def _named(self) -> list[list[tuple[str, nn.Parameter]]]:
         """The groups' parameters under their names, or their positions."""
-        groups, position = [], 0
-        for group in self.param_groups:
-            places = range(position, position + len(group["params"]))
-            names = group.get("param_names") or map(str, places)
-            groups.append(list(zip(names, group["params"], strict=True)))
-            position += len(places)
-        return groups
+        named = zip(_named(self.param_groups), self.param_groups, strict=True)
+        return [[(name, p) for (name, _), p in zip(names, g["params"], strict=True)] for names, g in named]
+
+    def _moving(self) -> list[bool]:
+        """Whether each group has what a step moves: a rate that is not 0, and a trainable parameter."""
+        return [float(g["lr"]) != 0 and any(p.requires_grad for p in g["params"]) for g in self.param_groups]
 
     def _refresh(self) -> ParameterSpace:
-        parameters = [p for group in self.param_groups for p in group["params"]]
-        signature = [(id(p), p.requires_grad, p.data_ptr(), p.dtype, p.shape) for p in parameters]
+        moving, rounding = self._moving(), self._shared["rounding"]
+        if not any(moving):
+            moving = [True] * len(moving)
+        parameters = [
+            (p, is_moving) for is_moving, g in zip(moving, self.param_groups, strict=True) for p in g["params"]
+        ]
+        signature: Signature = [
+            (id(p), p.requires_grad, p.data_ptr(), p.dtype, p.shape, p.stride(), moves) for p, moves in parameters
+        ]
         if self._space is None or signature != self._seen:
-            self._space, self._seen = ParameterSpace(self._named()), signature
+            groups = [group if moves else [] for group, moves in zip(self._named(), moving, strict=True)]
+            self._space, self._seen = ParameterSpace(groups, rounding), signature
             require_resolved(self._space, self.estimator.perturbed_by)
         return self._space
 
     def _rule(self) -> SGD:
         """The rule of the groups as they are now: one for all where they are alike, else multiples of 1."""
-        pairs = {(float(group["lr"]), float(group["weight_decay"])) for group in self.param_groups}
-        lr, decay = next(iter(pairs)) if len(pairs) == 1 else (1.0, 1.0)
+        pairs = [(float(group["lr"]), float(group["weight_decay"])) for group in self.param_groups]
+        alike = len(set(pairs)) == 1
         rates, decays = {}, {}
-        for group, members in zip(self.param_groups, self._named(), strict=True):
+        for (lr, decay), members in zip(pairs, self._named(), strict=True):
             for name, _ in members:
-                rates[name] = 1.0 if len(pairs) == 1 else float(group["lr"])
-                decays[name] = 1.0 if len(pairs) == 1 else float(group["weight_decay"])
-        return SGD(lr, decay, Groups(rates, decays))
+                rates[name], decays[name] = (1.0, 1.0) if alike else (lr, decay)
+        return SGD(*(pairs[0] if alike else (1.0, 1.0)), Groups(rates, decays))
 
-    def _forward(self, closure: Closure) -> Any:
-        """The closure's loss; one that calls backward is found out by torch's refusal, and called again."""
-        if not self._ignoring_backward:
-            try:
-                return closure()
-            except RuntimeError as error:
-                if "does not require grad" not in str(error):
-                    raise
-                self._ignoring_backward = True
-        with _NoBackward():
-            return closure()
+    def _at_full_rate(self) -> bool:
+        """Whether a group's rate is at least half of what its scheduler began from: not so early in a warm-up."""
+        return any(0 < float(g.get("initial_lr", g["lr"])) <= 2 * float(g["lr"]) for g in self.param_groups)
 
     def _tell_skipped(self, losses: Tensor) -> None:
         told = f"the losses {losses.flatten().tolist()[:4]} of step {self._shared['step'] - 1} or their differences"
@@ -209,20 +276,30 @@ class ZerothOrder(torch.optim.Optimizer):
         warnings.warn(f"{told} are not finite: the step is skipped; {advice}", RuntimeWarning, stacklevel=4)
 
 
-class _NoBackward(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
-        return None if func is Tensor.backward else func(*args, **(kwargs or {}))
+def _number(value: Any) -> Any:
+    """A float, which a file of weights only can hold; a tensor stays one."""
+    return value if isinstance(value, Tensor) else float(value)
 
 
-def _plain(state: Any) -> Any:
-    """An estimator's state in types that torch.load reads with weights_only=True."""
-    if type(state).__name__ in STATES:
-        return {"type": type(state).__name__, **{name: _plain(value) for name, value in state._asdict().items()}}
-    return tuple(map(_plain, state)) if isinstance(state, tuple | list) else state
+def _named(groups: Sequence[dict[str, Any]]) -> list[list[tuple[str, None]]]:
+    """Names of the parameters in each group, or their positions; shapes are not known."""
+    named, position = [], 0
+    for group in groups:
+        places = range(position, position + len(group["params"]))
+        named.append([(name, None) for name in group.get("param_names") or map(str, places)])
+        position += len(places)
+    return named
 
 
-def _restored(state: Any) -> Any:
-    if isinstance(state, dict) and "type" in state:
-        fields = {name: _restored(value) for name, value in state.items() if name != "type"}
-        return STATES[state["type"]](**fields)
-    return tuple(map(_restored, state)) if isinstance(state, tuple) else state
+def _require_equal(number: int, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Raise ValueError if a group of the state has other names or shapes than the optimizer's."""
+    if theirs.keys() != ours.keys():
+        left, new = ([name for name in one if name not in other][:3] for one, other in ((theirs, ours), (ours, theirs)))
+        raise ValueError(
+            f"group {number} of the state has the parameters {left} where the optimizer has {new}: names, or positions "
+            "of parameters without names, key the directions; give the optimizer the same parameters in the same way, "
+            "model.named_parameters() or model.parameters()"
+        )
+    for name, shape in theirs.items():
+        if shape is not None and tuple(shape) != ours[name]:
+            raise ValueError(f"parameter {name!r} of the state is {tuple(shape)}, the optimizer's is {ours[name]}")

@@ -11,6 +11,7 @@ from torch import Tensor
 from zobench.combination import Combination, Line
 from zobench.law import Law
 from zobench.naming import require_known
+from zobench.numbers import count, store
 
 LOSSES, SLOPE = "losses", "slope"
 PASSES_OF_A_SLOPE = 3
@@ -53,6 +54,7 @@ class Plan:
     keep: str = CURRENT
 
     def __post_init__(self) -> None:
+        store(self, key=count("key", self.key, least=None))
         require_known(self.asks, (LOSSES, SLOPE), "question of a plan")
         if self.offsets.shape != self.weights.shape or self.offsets.ndim < 2:
             raise ValueError(

@@ -221,7 +221,7 @@ def _cpu() -> str:
 
 
 def _json(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
+    if isinstance(value, torch.Tensor | np.ndarray):
         return _json(value.tolist())
     if isinstance(value, list | tuple):
         return [_json(v) for v in value]
@@ -239,4 +239,6 @@ def _plain(config: Mapping[str, Any]) -> Row:
 
 
 def _toml(value: Any) -> Any:
-    return [_toml(v) for v in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [_toml(v) for v in value]
+    return value.item() if isinstance(value, np.generic) else value

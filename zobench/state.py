@@ -9,10 +9,12 @@ from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 TYPE, TUPLE, FRACTION, TENSOR = "type", "tuple", "fraction", "tensor"
+OLD = ("AutoState", "Choice")  # as states of optimizers were named before
 
 
 def plain(value: Any) -> Any:
@@ -22,6 +24,8 @@ def plain(value: Any) -> Any:
         TypeError: it has a part that is no number, text, None, tensor, tuple, list, dictionary by text, frozen
             dataclass or named tuple of such.
     """
+    if isinstance(value, np.generic):  # of which float64 is a float
+        return value.item()
     if value is None or isinstance(value, bool | int | float | str | Tensor):
         return value
     if isinstance(value, Fraction):
@@ -38,8 +42,7 @@ def plain(value: Any) -> Any:
             f"a state holds {value!r} ({type(value).__qualname__}), which no file of a run can keep: give numbers, "
             "texts, tensors, tuples, lists, frozen dataclasses or named tuples of such"
         )
-    kind = type(value)
-    return {TYPE: f"{kind.__module__}:{kind.__qualname__}"} | {name: plain(getattr(value, name)) for name in names}
+    return {TYPE: _name(type(value))} | {name: plain(getattr(value, name)) for name in names}
 
 
 def restored(value: Any) -> Any:
@@ -49,8 +52,8 @@ def restored(value: Any) -> Any:
     Raises:
         ValueError: a class is not to be found, or is no frozen dataclass or named tuple with these fields.
     """
-    if isinstance(value, list):
-        return [restored(each) for each in value]
+    if isinstance(value, list | tuple):
+        return type(value)(restored(each) for each in value)
     if not isinstance(value, dict):
         return value
     kind = value.get(TYPE)
@@ -107,11 +110,27 @@ def _fields(kind: type) -> tuple[str, ...] | None:
     return None
 
 
-def _class(kind: Any) -> type:
-    module, _, name = str(kind).partition(":")
+def _name(kind: type) -> str:
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    if _found(name) is not kind:
+        raise TypeError(
+            f"a state holds a {name}, which no file of a run can find again by that name: define the class at the top "
+            "level of a module"
+        )
+    return name
+
+
+def _found(name: str) -> Any:
+    """The class of a name, in modules that are imported already; None if there is none."""
+    module, _, path = name.partition(":")
     found: Any = sys.modules.get(module)
-    for part in name.split("."):
+    for part in path.split("."):
         found = getattr(found, part, None)
+    return found
+
+
+def _class(kind: Any) -> type:
+    found = _found(f"zobench.auto:{kind}" if kind in OLD else str(kind))
     if not isinstance(found, type) or _fields(found) is None:
         raise ValueError(
             f"a kept state has a {kind}, which is no frozen dataclass or named tuple of an imported module: import the "

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zobench import native
 from zobench.keys import derive
+from zobench.layout import CPU
 
 NAME = "SFC64 and torch 1"
 """The stream of random numbers, in headers of journals and states of optimizers: those of another one are refused."""
@@ -62,7 +63,7 @@ def _torch_octets(key: int, count: int) -> npt.NDArray[np.uint8]:
 
 def words16(key: int, count: int) -> Tensor:
     """Return integers uniform on {0, ..., 2^16 - 1}, int32 (count,), on the CPU."""
-    words = torch.empty(count, dtype=torch.int32)
+    words = torch.empty(count, dtype=torch.int32, device=CPU)
     return words.random_(0, 1 << 16, generator=_torch_generator(key, words.device))
 
 

@@ -7,10 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
-from analysis import phases, style, text
-from analysis.style import GREY
+from analysis import phases, style, text, ticks
 
 
 @style.styled
@@ -21,41 +19,44 @@ def advantage_figure(cells: pd.DataFrame) -> Figure:
     bands = max(
         cells.loc[cells["goal"] == goal, ["map", "common_epsilon"]].drop_duplicates().shape[0] for goal in goals
     )
-    figure, axes = style.panels(len(goals), 2, (6.0, 1.3 + 0.21 * bands * (len(bends) + 1)))
-    marks = {noise: style.shade(place, len(noises)) | {"markersize": 4.2} for place, noise in enumerate(noises)}
+    figure, axes = style.panels(len(goals), 2, 0.6 + 0.28 * bands * (len(bends) + 1), share_y=True)
+    marks = {
+        noise: style.shade(place, len(noises)) | {"markersize": 3.6, "alpha": 0.85}
+        for place, noise in enumerate(noises)
+    }
     for panel, goal in zip(axes, goals, strict=True):
         _panel(panel, cells[cells["goal"] == goal], bends, marks)
-        panel.set_title(f"by {phases.GOALS[goal]}")
+        style.title(panel, f"by {phases.GOALS[goal]}")
     handles = [Line2D([], [], linestyle="none", label=text.power(noise), **mark) for noise, mark in marks.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), title="noise of one evaluation")
+    style.legend(figure, handles, "standard deviation of the noise of one evaluation")
     return figure
 
 
 def _panel(axes: Axes, cells: pd.DataFrame, bends: list[float], marks: dict[float, dict[str, Any]]) -> None:
-    height, ticks, names = 0.0, [], []
+    height, places, names = 0.0, [], []
     for (name, epsilon), band in phases.split(cells, ["map", "common_epsilon"]):
-        place = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8.5, "weight": "bold"}
+        place = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": style.SMALL, "weight": "bold"}
         axes.text(0.012, height - 0.85, phases.where(name, epsilon), **place)
         for bend in bends:
             _line(axes, band[band["bend"] == bend], height, marks)
-            ticks.append(height)
-            names.append(f"bend {text.number(bend)}")
+            places.append(height)
+            names.append(text.number(bend))
             height += 1
         height += 1.2
     axes.axvline(1.0, color="black", linewidth=1.2, zorder=1)
-    axes.set(xscale="log", ylim=(height - 1.4, -1.5), xlabel="times better than MeZO")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.power(value)))
-    axes.set_yticks(ticks, names, fontsize=8)
+    axes.set(ylim=(height - 1.4, -1.5), xlabel="times better than MeZO (below 1: worse)")
+    ticks.logarithmic(axes, "x", 5)
+    axes.set_yticks(places, names, fontsize=style.SMALL)
+    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+        axes.set_ylabel("bend: scale of the terms beyond the quadratic ones (0: f is quadratic)")
     axes.tick_params(axis="y", length=0)
     low, high = axes.get_xlim()
-    axes.set_xlim(low, max(high, 4.0))
-    for side, words, ha in ((1 / 1.15, "KerZOO worse", "right"), (1.15, "better", "left")):
-        axes.text(side, -0.85, words, ha=ha, va="center", fontsize=8.5, color=GREY)
+    axes.set_xlim(low / 1.1, max(high * 1.1, 4.0))
 
 
 def _line(axes: Axes, cells: pd.DataFrame, height: float, marks: dict[float, dict[str, Any]]) -> None:
     """One bend: noise levels side by side, so that equal ratios do not hide each other."""
-    places = dict(zip(marks, np.linspace(-0.3, 0.3, len(marks)), strict=True))
+    places = dict(zip(marks, np.linspace(-0.33, 0.33, len(marks)), strict=True))
     for noise, mark in marks.items():
         values = cells.loc[cells["noise"] == noise, "advantage"].dropna()
         axes.plot(values, np.full(len(values), height + places[noise]), linestyle="none", **mark)

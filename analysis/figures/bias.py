@@ -10,29 +10,30 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import style, text
+from analysis import style, ticks
 from analysis.figures import panels
-from analysis.fits import RESOLVED, power_law
+from analysis.fits import RESOLVED
 from analysis.style import GREY, Look
 
 FLOOR = "#ececec"
 EDGE: dict[str, Any] = {"color": "#9a9a9a", "linewidth": 0.8, "linestyle": (0, (2, 2)), "zorder": 1}
 COLUMNS = ("bias", "bias_error")
+ZERO: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": "none"}
 
 
 @style.styled
 def bias_figure(frame: pd.DataFrame) -> Figure:
-    """Norm of the bias on logarithmic axes, for rows of kind "bias" with labels.
+    """Norm of the bias over that of the gradient on logarithmic axes, for rows of kind "bias" with labels.
 
     Filled points were measured with a control variate, hollow ones by plain sampling, which sees nothing
     below its floor (grey); lines are predictions.
     """
-    groups = panels.split(frame)
+    groups = panels.split(panels.relative(frame, [*COLUMNS, "predicted_bias", "floor"]).assign(gradient_norm=1.0))
     looks = style.looks(frame["label"].unique())
-    figure, axes = style.panels(len(groups), 2, (5.4, 4.9))
+    figure, axes = style.panels(len(groups), 2, 3.3)
     for panel, (title, rows) in zip(axes, groups, strict=True):
         _panel(panel, title, rows, looks)
-    figure.legend(handles=_key(), loc="outside upper center", ncols=3, columnspacing=1.6)
+    style.legend(figure, [*(panels.line_handle(look, name) for name, look in looks.items()), *_key(frame)])
     return figure
 
 
@@ -43,35 +44,34 @@ def is_null(rows: pd.DataFrame) -> bool:
 
 def _panel(axes: Axes, title: str, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
     methods = {label: rows[rows["label"] == label] for label in looks if label in set(rows["label"])}
-    axes.set(yscale="log", ylabel="norm of the bias")
+    axes.set_ylabel("norm of the bias / of the gradient")
+    ticks.logarithmic(axes, "y")
     panels.epsilon_axis(axes, rows)
-    axes.set_title(f"{title}: null control" if is_null(rows) else title)
+    style.title(axes, f"{title}: null control" if is_null(rows) else title)
     for label, nudge in panels.nudges(list(methods)).items():
         _method(axes, methods[label], looks[label], nudge)
     _limits(axes, rows)
     _floor(axes, rows)
     if is_null(rows):
         note = "predicted bias 0 for every method: no lines;\npoints must stay at the floor or below"
-        axes.text(0.5, 0.98, note, transform=axes.transAxes, ha="center", va="top", fontsize=8.5)
+        axes.text(0.5, 0.98, note, transform=axes.transAxes, ha="center", va="top", fontsize=style.SMALL)
     else:
         _guides(axes)
-    handles = [panels.line_handle(looks[label]) for label in methods]
-    names = [_entry(label, points) for label, points in methods.items()]
-    style.legend_below(axes, handles, names, title=None if is_null(rows) else "fitted slope [95 % interval]")
 
 
 def _method(axes: Axes, rows: pd.DataFrame, look: Look, nudge: float) -> None:
     predicted = rows[~panels.zero(rows, "predicted_bias")].drop_duplicates("epsilon").sort_values("epsilon")
     axes.plot(predicted["epsilon"], predicted["predicted_bias"], color=look.colour, linestyle=look.dash)
     zero, plain = panels.zero(rows, "bias"), rows["sampling"] == "plain"
-    noise = ~plain & (rows["bias"] <= RESOLVED * rows["floor"])
+    noise = _lost(rows)
     panels.measured(axes, rows[plain & ~zero], COLUMNS, look, hollow=True, nudge=nudge)
     panels.measured(axes, rows[~plain & ~noise & ~zero], COLUMNS, look, hollow=False)
     pale = replace(look, colour=_pale(look.colour))
     panels.measured(axes, rows[noise & ~zero], COLUMNS, pale, hollow=False, nudge=nudge)
     for epsilon in rows.loc[zero, "epsilon"].unique():
-        at_bottom = axes.get_xaxis_transform()
-        axes.plot([epsilon * nudge], [0.012], marker=11, color=look.colour, transform=at_bottom)
+        axes.plot(
+            [epsilon * nudge], [0.03], marker="v", color=look.colour, transform=axes.get_xaxis_transform(), **ZERO
+        )
 
 
 def _limits(axes: Axes, rows: pd.DataFrame) -> None:
@@ -82,7 +82,7 @@ def _limits(axes: Axes, rows: pd.DataFrame) -> None:
     values = values[values > 0]
     low, high = (values.min(), values.max()) if len(values) else (1e-6, 1.0)
     room = max(high / low, 1e3) ** 0.24
-    axes.set_ylim(low / room**0.3, high * room)
+    axes.set_ylim(low / room**0.45, high * room)
     axes.set_xlim(rows["epsilon"].min() / 1.35, rows["epsilon"].max() * 1.35)
 
 
@@ -112,12 +112,9 @@ def _guides(axes: Axes) -> None:
         axes.annotate(f"ε$^{power}$", end, color=GREY, **place)
 
 
-def _entry(label: str, rows: pd.DataFrame) -> str:
-    if panels.zero(rows, "predicted_bias").all():
-        return f"{label}: predicted 0"
-    controlled = rows[rows["sampling"] == "controlled"]
-    law = power_law(controlled if len(controlled) else rows)
-    return f"{label} {text.interval(law.slope)}" if law else f"{label}: not resolved"
+def _lost(rows: pd.DataFrame) -> pd.Series:
+    """Which controlled measurements their own sampling noise explains."""
+    return (rows["sampling"] != "plain") & (rows["bias"] <= RESOLVED * rows["floor"])
 
 
 def _pale(colour: str) -> str:
@@ -125,13 +122,30 @@ def _pale(colour: str) -> str:
     return to_hex((red, green, blue))
 
 
-def _key() -> list[Line2D | Patch]:
+def _key(frame: pd.DataFrame) -> list[Line2D | Patch]:
+    """What points and grey mean; what this frame has none of is left out."""
     point: dict[str, Any] = {"linestyle": "none", "marker": "o"}
-    return [
-        Line2D([], [], color=GREY, label="predicted"),
-        Patch(facecolor=FLOOR, edgecolor="#9a9a9a", linestyle="--", label="floor of plain sampling"),
-        Line2D([], [], color=GREY, label="measured with control variate", **point),
-        Line2D([], [], color=_pale(GREY), label="the same, lost in its own noise", **point),
-        Line2D([], [], color=GREY, label="measured by plain sampling", markerfacecolor="white", **point),
-        Line2D([], [], color=GREY, label="measured 0, off the axis", linestyle="none", marker=11),
+    zero, plain = panels.zero(frame, "bias"), frame["sampling"] == "plain"
+    known = [
+        (True, Line2D([], [], color=GREY, label="predicted")),
+        (
+            (plain & (frame["floor"] > 0)).any(),
+            Patch(facecolor=FLOOR, edgecolor="#9a9a9a", linestyle="--", label="floor of plain sampling"),
+        ),
+        ((~plain & ~zero).any(), Line2D([], [], color=GREY, label="measured with control variate", **point)),
+        (
+            (_lost(frame) & ~zero).any(),
+            Line2D([], [], color=_pale(GREY), label="with control variate, within its own noise", **point),
+        ),
+        (
+            (plain & ~zero).any(),
+            Line2D([], [], color=GREY, label="measured by plain sampling", markerfacecolor="white", **point),
+        ),
+        (
+            zero.any(),
+            Line2D(
+                [], [], color=GREY, label="measured 0: off a logarithmic axis", linestyle="none", marker="v", **ZERO
+            ),
+        ),
     ]
+    return [handle for present, handle in known if present]

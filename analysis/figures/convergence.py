@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from analysis import style, text
+from analysis import style, text, ticks
 from analysis.figures import panels
 from analysis.style import Look
 
@@ -49,7 +49,7 @@ def convergence_figure(frame: pd.DataFrame) -> Figure:
     """Median over seeds with a band, one panel for each problem, for rows of kind "converge" with labels."""
     groups = panels.split(frame.assign(noise=frame.get("noise", 0.0)))
     looks = style.looks(frame["label"].unique())
-    figure, axes = style.panels(len(groups), 2, (5.2, 4.2))
+    figure, axes = style.panels(len(groups), 1, 3.6)
     for panel, (title, rows) in zip(axes, groups, strict=True):
         _panel(panel, title, rows, looks)
     return figure
@@ -58,14 +58,19 @@ def convergence_figure(frame: pd.DataFrame) -> Figure:
 def _panel(axes: Axes, title: str, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
     value = measure(rows)
     name = "loss − minimum" if value == "gap" else "loss (no minimum known)"
-    axes.set(xlabel="loss evaluations", ylabel=name, title=title, yscale="log")
+    axes.set(xlabel="loss evaluations", ylabel=name)
+    ticks.logarithmic(axes, "y")
+    epsilons = rows["epsilon"].dropna().unique()
+    style.title(axes, f"{title}, ε = {text.setting(float(epsilons[0]))}" if len(epsilons) == 1 else title)
     drawable = rows.loc[np.isfinite(rows[value]) & (rows[value] > 0), value]
     axes.set_ylim(drawable.min() / 1.8, drawable.max() * 1.8)
     labels = [label for label in looks if label in set(rows["label"])]
     for place, label in enumerate(labels):
         _method(axes, rows[rows["label"] == label], value, looks[label], place)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    style.legend_below(axes, *axes.get_legend_handles_labels())
+    handles, names = axes.get_legend_handles_labels()
+    beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0}
+    axes.legend(handles, list(map(style.wrapped, names)), **beside)
 
 
 def _method(axes: Axes, rows: pd.DataFrame, value: str, look: Look, place: int) -> None:
@@ -88,7 +93,7 @@ def _method(axes: Axes, rows: pd.DataFrame, value: str, look: Look, place: int) 
 
 def _entry(rows: pd.DataFrame) -> str:
     label, rates = rows["label"].iloc[0], rows["lr"].dropna().unique()
-    rate = f", lr {text.number(rates[0], 2)}" if len(rates) == 1 and "lr=" not in label else ""
+    rate = f", rate {text.rate(float(rates[0]))}" if len(rates) == 1 and "lr=" not in label else ""
     diverged = rows.loc[rows["status"] == "diverged", "seed"].nunique()
     lost = f", {diverged} diverged" if diverged else ""
     return f"{label}{rate}{lost}"

@@ -6,12 +6,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import style, text
+from analysis import style, ticks
 from analysis.figures import panels
 from analysis.slowness import PANEL
 from analysis.style import GREY, Look
-
-TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200)
 
 
 @style.styled
@@ -19,11 +17,11 @@ def descent_figure(frame: pd.DataFrame) -> Figure:
     """Methods as lines of a panel for each problem and rate, for rows that `slowness.slowness` returned."""
     looks = style.looks(frame["label"].unique())
     groups = list(frame.groupby(PANEL, sort=False, dropna=False))
-    figure, axes = style.panels(len(groups), 2, (5.4, 1.2 + 0.34 * frame.groupby(PANEL, dropna=False).size().max()))
+    figure, axes = style.panels(len(groups), 2, 0.95 + 0.25 * len(looks), share_y=True)
     for panel, ((problem, dim, noise, rate), rows) in zip(axes, groups, strict=True):
         _panel(panel, rows, looks)
-        panel.set_title(f"{panels.title(problem, dim, noise)}: {rate_name(rate)}")
-    figure.legend(handles=_key(), loc="outside lower center", ncols=3)
+        style.title(panel, f"{panels.title(problem, dim, noise)}: {rate_name(rate)}")
+    style.legend(figure, _key())
     return figure
 
 
@@ -33,8 +31,9 @@ def rate_name(rate: str) -> str:
 
 
 def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
-    for height, (_, row) in enumerate(rows.iterrows()):
-        look, measured = looks[row["label"]], row["measured"]
+    heights = {label: height for height, label in enumerate(looks)}  # the same in all panels, which share their names
+    for _, row in rows.iterrows():
+        height, look, measured = heights[row["label"]], looks[row["label"]], row["measured"]
         axes.plot(
             [row["at start"].estimate], [height], "|", color="black", markersize=15, markeredgewidth=1.3, zorder=2
         )
@@ -43,8 +42,10 @@ def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
             axes.plot([measured.low, measured.high], [height, height], color=look.colour, linewidth=1.8, zorder=3)
         axes.plot([measured.estimate], [height], marker=look.marker, color=look.colour, markersize=7, zorder=4)
     axes.axvline(1.0, color=GREY, linewidth=0.8, zorder=1)
-    axes.set_yticks(range(len(rows)), rows["label"])
-    axes.set(xscale="log", ylim=(len(rows) - 0.45, -0.75), xlabel="times slower than mezo")
+    axes.set_yticks(range(len(looks)), list(map(style.wrapped, looks)))
+    axes.set(ylim=(len(looks) - 0.45, -0.75), xlabel="times slower than mezo")
+    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+        axes.set_ylabel("estimator")
     _limits(axes, rows)
     axes.grid(axis="y", visible=False)
 
@@ -53,11 +54,8 @@ def _limits(axes: Axes, rows: pd.DataFrame) -> None:
     columns = ("at start", "along the run", "measured")
     values = np.array([bound for column in columns for interval in rows[column] for bound in interval], dtype=float)
     values = values[np.isfinite(values) & (values > 0)]
-    low, high = values.min() / 1.15, values.max() * 1.15
-    axes.set_xlim(low, high)
-    ticks = [tick for tick in TICKS if low <= tick <= high]
-    axes.set_xticks(ticks, [text.number(tick) for tick in ticks])
-    axes.set_xticks([], minor=True)
+    axes.set_xlim(values.min() / 1.15, values.max() * 1.15)
+    ticks.logarithmic(axes, "x")
 
 
 def _key() -> list[Line2D]:

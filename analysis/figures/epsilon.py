@@ -7,9 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter
 
-from analysis import style, text
+from analysis import style, text, ticks
 from analysis.style import Look
 
 WITHIN = 2.0  # the factor of the best that is asked for
@@ -25,31 +24,33 @@ def epsilon_figure(frame: pd.DataFrame) -> Figure:
     dtypes, problems = list(dict.fromkeys(frame["dtype"])), list(dict.fromkeys(frame["problem"]))
     noises = sorted(frame["noise"].unique())
     lines = len(problems) * (len(noises) + 1)
-    figure, axes = style.panels(len(dtypes), 2, (6.0, 1.4 + 0.165 * lines))
+    figure, axes = style.panels(len(dtypes), 2, 0.8 + 0.15 * lines, share_y=True)
     for panel, dtype in zip(axes, dtypes, strict=True):
         _panel(panel, frame[frame["dtype"] == dtype], problems, noises)
-        panel.set_title(dtype)
-    figure.legend(handles=_key(frame), loc="outside lower center", ncols=4)
+        style.title(panel, f"losses in {dtype}")
+    style.legend(figure, _key(frame))
     return figure
 
 
 def _panel(axes: Axes, cells: pd.DataFrame, problems: list[str], noises: list[float]) -> None:
-    height, ticks, names = 0.0, [], []
+    height, places, names = 0.0, [], []
     for problem in problems:
-        place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 8}
+        place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": style.SMALL}
         axes.text(0.99, height - 0.75, problem, ha="right", weight="bold", **place)
         for noise in noises:
             for cell in cells[(cells["problem"] == problem) & (cells["noise"] == noise)].itertuples():
                 _cell(axes, height, cell)
-            ticks.append(height)
-            names.append(f"noise {text.power(noise)}")
+            places.append(height)
+            names.append(text.power(noise))
             height += 1
         height += 1
     axes.axvspan(1.0, WITHIN, color=BAND, linewidth=0, zorder=0)
     axes.axvline(1.0, color="black", linewidth=0.9, zorder=1)
-    axes.set(xscale="log", ylim=(height - 1.3, -1.5), xlabel="excess error over that of the best ε of the grid")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.power(value)))
-    axes.set_yticks(ticks, names, fontsize=7)
+    axes.set(ylim=(height - 1.3, -1.5), xlabel="excess error over that of the best ε")
+    ticks.logarithmic(axes, "x", 6)
+    axes.set_yticks(places, names, fontsize=style.SMALL)
+    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+        axes.set_ylabel("standard deviation of the noise of one evaluation, relative to |f(x)|")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", linewidth=0.4)
 

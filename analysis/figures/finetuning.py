@@ -6,14 +6,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from analysis import style
+from analysis.figures import panels
 from analysis.statistics import t_interval
 from analysis.style import FIRST_ORDER, GREY, Look
 
 Array = NDArray[np.float64]
+BESIDE = 16  # characters of a label that leaves room for two panels
+EARLY = 0.2  # share of the axis below which a curve is a line at its left edge
+LEVEL: dict[str, Any] = {"linestyle": ":", "linewidth": 1.0}
 LINES = {"chance": (GREY, (0, (5, 2, 1, 2))), "calibrated zero-shot": ("#000000", (0, (8, 3)))}
 
 
@@ -25,29 +30,39 @@ def curves_figure(evaluations: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
     """
     tasks = sorted(evaluations["task"].unique())
     looks = style.looks(evaluations["label"].unique())
-    figure, axes = style.panels(2 * len(tasks), 2, (5.4, 3.9))
+    figure, axes = style.panels(2 * len(tasks), 2, 2.9)
     for place, task in enumerate(tasks):
         rows = evaluations[evaluations["task"] == task]
         loss, accuracy = axes[2 * place : 2 * place + 2]
         _curves(loss, rows, "dev_loss", looks)
         _curves(accuracy, rows, "dev_accuracy", looks)
-        loss.set(ylabel="dev loss (nats per example)", title=f"{rows['model'].iloc[0]}, {task}")
+        loss.set_ylabel("dev loss, nats per example")
         accuracy.set_ylabel("dev accuracy")
+        accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+        model = rows["model"].iloc[0]
+        style.title(loss, f"{model}, {task}: loss")
+        style.title(accuracy, f"{model}, {task}: accuracy")
         _baselines(accuracy, baselines[baselines["task"] == task])
-        _legends(loss, accuracy)
+    style.legend(figure, _key(evaluations, looks, axes))
     return figure
 
 
-def _legends(loss: Axes, accuracy: Axes) -> None:
-    style.legend_below(loss, *loss.get_legend_handles_labels())
-    known = [handle for handle in accuracy.get_lines() if handle.get_label() in LINES]
-    if known:
-        style.legend_below(accuracy, known, [str(handle.get_label()) for handle in known])
+def _key(evaluations: pd.DataFrame, looks: dict[str, Look], axes: list[Axes]) -> list[Line2D]:
+    """Every method and every level once, with what dotted levels and crosses are where there are any."""
+    lines = {str(line.get_label()): line for panel in axes for line in panel.get_lines()}
+    methods = [
+        panels.line_handle(look, _entry(evaluations[evaluations["label"] == label])) for label, look in looks.items()
+    ]
+    levels = [lines[name] for name in LINES if name in lines]
+    if evaluations["method"].isin(FIRST_ORDER).any():
+        levels.append(Line2D([], [], color=GREY, label="level where a first-order run ended", **LEVEL))
+    if (evaluations["status"] == "diverged").any():
+        levels.append(Line2D([], [], color=GREY, linewidth=0.9, marker="x", label="one diverged run, to its end"))
+    return [*methods, *levels]
 
 
 def _curves(axes: Axes, rows: pd.DataFrame, value: str, looks: dict[str, Look]) -> None:
-    axes.set_xlabel("forward passes")
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    _passes_axis(axes, rows)
     bounded = value == "dev_accuracy"  # a diverged loss would squeeze all other curves into a line
     kept = rows.loc[np.isfinite(rows[value]) & (bounded | (rows["status"] != "diverged")), value]
     if len(kept):
@@ -55,6 +70,18 @@ def _curves(axes: Axes, rows: pd.DataFrame, value: str, looks: dict[str, Look]) 
         axes.set_ylim(kept.min() - margin, kept.max() + margin)
     for place, label in enumerate(label for label in looks if label in set(rows["label"])):
         _method(axes, rows[rows["label"] == label], value, looks[label], place)
+
+
+def _passes_axis(axes: Axes, rows: pd.DataFrame) -> None:
+    """Forward passes, on a square-root scale where some label ends so early that it would be a line at the left."""
+    ends, name = rows.groupby("label")["forward_passes"].max(), "forward passes"
+    if ends.min() < EARLY * ends.max():
+        axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
+        axes.set_xlim(0, 1.03 * ends.max())
+        axes.set_xticks([round(float(f"{share * ends.max():.1g}")) for share in (0, 0.02, 0.1, 0.3, 0.6, 1)])
+        name += " (square-root scale)"
+    axes.set_xlabel(name)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 
 def _method(axes: Axes, rows: pd.DataFrame, value: str, look: Look, place: int) -> None:
@@ -76,11 +103,10 @@ def _method(axes: Axes, rows: pd.DataFrame, value: str, look: Look, place: int) 
         color=look.colour,
         linestyle=look.dash,
         linewidth=width,
-        label=_entry(rows),
         **marks,
     )
     if first_order:
-        axes.axhline(mean[-1], color=look.colour, linestyle=":", linewidth=0.8, zorder=1)
+        axes.axhline(mean[-1], color=look.colour, zorder=1, **LEVEL)
 
 
 def _diverged(axes: Axes, passes: Array, values: Array, look: Look) -> None:
@@ -122,14 +148,19 @@ def accuracies_figure(accuracies: pd.DataFrame, ends: pd.DataFrame, baselines: p
     cells = sorted(map(tuple, accuracies[["model", "task"]].drop_duplicates().to_numpy().tolist()))
     looks = style.looks(accuracies["label"].unique())
     methods = accuracies.groupby(["model", "task"])["label"].nunique().max()
-    figure, axes = style.panels(len(cells), 2, (5.2, 1.5 + 0.36 * methods))
+    columns = 2 if max(map(len, looks)) <= BESIDE else 1
+    figure, axes = style.panels(len(cells), columns, 0.75 + 0.32 * methods)
     for panel, (model, task) in zip(axes, cells, strict=True):
         chosen = [frame[(frame["model"] == model) & (frame["task"] == task)] for frame in (accuracies, ends, baselines)]
         _dots(panel, chosen[0], chosen[1], chosen[2], looks)
-        panel.set(title=f"{model}, {task}", xlabel="test accuracy")
-    lines = {line.get_label(): line for panel in axes for line in panel.get_lines() if line.get_label() in LINES}
-    if lines:
-        figure.legend(handles=list(lines.values()), loc="outside lower center", ncols=len(lines))
+        style.title(panel, f"{model}, {task}")
+        panel.set(xlabel="test accuracy", ylabel="method")
+        panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
+    lines = {str(line.get_label()): line for panel in axes for line in panel.get_lines()}
+    levels = [lines[name] for name in LINES if name in lines]
+    seed = Line2D([], [], color=GREY, marker="|", markersize=6, linestyle="none", label="one seed")
+    mean = Line2D([], [], color=GREY, marker="o", label="mean, 95 % interval")
+    style.legend(figure, [mean, seed, *levels])
     return figure
 
 
@@ -140,9 +171,9 @@ def _dots(axes: Axes, rows: pd.DataFrame, ends: pd.DataFrame, baselines: pd.Data
         seeds = ends.loc[ends["label"] == label, "test_accuracy"]
         axes.plot(seeds, [height - 0.27] * len(seeds), "|", color=GREY, markersize=6, markeredgewidth=1.0)
         if not np.isnan(row["low"]):
-            axes.plot([row["low"], row["high"]], [height, height], color=look.colour, linewidth=1.8)
+            axes.plot(np.clip([row["low"], row["high"]], 0.0, 1.0), [height, height], color=look.colour, linewidth=1.8)
         axes.plot([row["accuracy"]], [height], marker=look.marker, color=look.colour, markersize=7, linestyle="none")
-    axes.set_yticks(range(len(labels)), labels)
+    axes.set_yticks(range(len(labels)), list(map(style.wrapped, labels)))
     axes.set_ylim(len(labels) - 0.5, -0.6)
     axes.grid(axis="y", visible=False)
     for name, (colour, dash) in LINES.items():

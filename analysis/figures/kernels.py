@@ -1,6 +1,7 @@
 """Smoothing kernels K(r) on [-1, 1], and what they do to a step along the direction that was drawn."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis import style, text
+from analysis.figures import panels
 from analysis.style import GREY, Look
 
 Array = NDArray[np.float64]
+_PRINTED = {"kerzoo5_as_printed()": "KerZOO, order 5 as printed"}
 SIGN_FLIP = math.sqrt(5 / 7)  # root of the order-3 Legendre kernel
 
 
@@ -41,6 +44,14 @@ def uphill_share(r: Array, values: Array) -> float:
     return float(np.diff(edges)[np.interp(middles, r, values) < 0].sum() / r.max())
 
 
+def worded(name: str) -> str:
+    """A kernel's name in words: `Legendre, order 3` for legendre(3)."""
+    if name in _PRINTED:
+        return _PRINTED[name]
+    told = re.fullmatch(r"(\w+)\((\d+)\)", name)
+    return f"{told[1].capitalize()}, order {told[2]}" if told else name.removesuffix("()").replace("_", " ")
+
+
 @style.styled
 def kernels_figure(frame: pd.DataFrame) -> Figure:
     """K(r), then r K(r), then misprints beside the kernel of the same order.
@@ -49,18 +60,18 @@ def kernels_figure(frame: pd.DataFrame) -> Figure:
     """
     wrong = frame.apply(is_misprint, axis=1)
     looks = style.sequence(frame["name"])
-    figure, axes = style.panels(3 if wrong.any() else 2, 3, (4.0, 4.0))
+    figure, axes = style.panels(3 if wrong.any() else 2, 2, 3.0)
     _curves(axes[0], frame[~wrong], looks, weighted=False)
-    axes[0].set_title("kernel")
+    style.title(axes[0], "kernel")
     _curves(axes[1], frame[~wrong], looks, weighted=True)
-    axes[1].set_title("step along u")
+    style.title(axes[1], "step along u")
     _mark_flip(axes[1], frame[~wrong])
     if wrong.any():
         _misprint(axes[2], frame[wrong | frame["order"].isin(frame.loc[wrong, "order"])], looks)
     for panel in axes:
         panel.axhline(0.0, color=GREY, linewidth=0.8, zorder=1)
-        panel.set(xlabel="r", xlim=(-1.02, 1.02))
-        style.legend_below(panel, *panel.get_legend_handles_labels())
+        panel.set(xlabel="r, displacement along u in units of ε", xlim=(-1.02, 1.02))
+    style.legend(figure, [panels.line_handle(look, worded(name)) for name, look in looks.items()])
     return figure
 
 
@@ -71,8 +82,8 @@ def _curves(axes: Axes, frame: pd.DataFrame, looks: dict[str, Look], weighted: b
         drawn = r * values if weighted else values
         every = max(1, len(r) // 10)
         marks: dict[str, Any] = {"marker": look.marker, "markevery": (every // 2, every), "markersize": 4}
-        axes.plot(r, drawn, color=look.colour, linestyle=look.dash, label=row["name"], **marks)
-    axes.set_ylabel("r K(r), in units of the slope" if weighted else "K(r)")
+        axes.plot(r, drawn, color=look.colour, linestyle=look.dash, **marks)
+    axes.set_ylabel("step r K(r), in units of the slope" if weighted else "kernel K(r)")
 
 
 def _mark_flip(axes: Axes, frame: pd.DataFrame) -> None:
@@ -86,13 +97,16 @@ def _mark_flip(axes: Axes, frame: pd.DataFrame) -> None:
             axes.axvspan(side * flips[-1], side * 1.0, color="#ececec", linewidth=0, zorder=0)
         share = f"{100 * uphill_share(*curve(row)):.1f} % of draws"
         note = f"grey: |r| > {flips[-1]:.3f}{exact}:\norder 3 steps uphill,\n{share}"
-        axes.text(0.5, 0.98, note, transform=axes.transAxes, ha="center", va="top", fontsize=8.5)
+        axes.text(0.5, 0.98, note, transform=axes.transAxes, ha="center", va="top", fontsize=style.SMALL)
         low, high = axes.get_ylim()
         axes.set_ylim(low, high + 0.42 * (high - low))
 
 
 def _misprint(axes: Axes, frame: pd.DataFrame, looks: dict[str, Look]) -> None:
-    moments = frame["first_moment"].map(lambda moment: text.number(moment, 4))
-    named = frame.assign(name=frame["name"] + ": E[rK] = " + moments)
-    _curves(axes, named, dict(zip(named["name"], frame["name"].map(looks), strict=True)), weighted=False)
-    axes.set_title("misprint against original" if len(frame) > 1 else "misprint")
+    _curves(axes, frame, looks, weighted=False)
+    style.title(axes, "misprint against original" if len(frame) > 1 else "misprint")
+    moments = (f"{worded(row['name'])}: E[rK] = {text.number(row['first_moment'], 4)}" for _, row in frame.iterrows())
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.1 * (len(frame) + 1) * (high - low))
+    place: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": style.SMALL}
+    axes.text(0.5, 0.98, "\n".join(moments), transform=axes.transAxes, **place)

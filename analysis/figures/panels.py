@@ -11,7 +11,7 @@ from analysis.style import Look
 
 PANEL = ["problem", "dim", "noise"]
 PROBLEMS = ("quadratic", "cubic", "quartic", "sextic")
-MOST_TICKS = 9
+MOST_TICKS = 6
 ROUNDING = 1e-11  # relative to the gradient: what float64 arithmetic leaves of a bias that is exactly 0
 
 
@@ -30,6 +30,12 @@ def title(problem: str, dim: float, noise: float = 0.0) -> str:
 
 def _rank(problem: str) -> int:
     return PROBLEMS.index(problem) if problem in PROBLEMS else len(PROBLEMS)
+
+
+def relative(rows: pd.DataFrame, columns: list[str], power: int = 1) -> pd.DataFrame:
+    """Rows whose `columns` are divided by the norm of the gradient (to a power); as they are where that is 0."""
+    norm = rows["gradient_norm"].where(rows["gradient_norm"] > 0, 1.0) ** power
+    return rows.assign(**{column: rows[column] / norm for column in columns})
 
 
 def zero(rows: pd.DataFrame, column: str) -> pd.Series:
@@ -61,15 +67,16 @@ def measured(
         color=look.colour,
         markerfacecolor="white" if hollow else look.colour,
         markeredgewidth=1.1,
+        markersize=4.5,
         elinewidth=1.0,
         zorder=3 if hollow else 4,
     )
 
 
-def line_handle(look: Look, hollow: bool = False) -> Line2D:
-    """What stands for one method in a legend: its line with its marker."""
-    face = "white" if hollow else look.colour
-    return Line2D([], [], color=look.colour, linestyle=look.dash, marker=look.marker, markerfacecolor=face)
+def line_handle(look: Look, name: str = "", hollow: bool = False) -> Line2D:
+    """What stands for one method in a legend: its line with its marker, and its name."""
+    shown = {"linestyle": look.dash, "marker": look.marker, "markerfacecolor": "white" if hollow else look.colour}
+    return Line2D([], [], color=look.colour, label=name, **shown)
 
 
 def nudges(labels: list[str]) -> dict[str, float]:
@@ -81,6 +88,6 @@ def epsilon_axis(axes: Axes, rows: pd.DataFrame) -> None:
     """A logarithmic axis with the measured displacements as its ticks, every other one where they crowd."""
     epsilons = sorted(rows["epsilon"].unique())
     shown = epsilons[:: -(-len(epsilons) // MOST_TICKS)]
-    axes.set(xscale="log", xlabel="ε (displacement along u)")
+    axes.set(xscale="log", xlabel="ε, displacement along u")
     axes.set_xticks(shown, [f"{epsilon:g}" for epsilon in shown])
     axes.set_xticks([], minor=True)

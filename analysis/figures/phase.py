@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
@@ -13,8 +14,10 @@ from analysis import style, text
 from analysis.phases import GOALS
 from analysis.style import Look
 
-CELL = (0.66, 0.33)  # inches
+ROW = 0.3  # inches of a cell, which has two lines of text
+SMALLEST = 7
 BLANK = "#f4f4f4"
+READING = "letters and colour: the best estimator; number: how many times better than mezo kerzoo is (below 1: worse)"
 RGB = tuple[float, float, float]
 
 
@@ -26,17 +29,16 @@ def phase_figure(cells: pd.DataFrame) -> Figure:
     """
     goals = [goal for goal in GOALS if goal in set(cells["goal"])]
     axes = {name: sorted(cells[name].unique()) for name in ("bend", "evaluations", "noise", "dim")}
-    width = 1.3 + len(axes["bend"]) * (CELL[0] * len(axes["noise"]) + 0.25)
-    height = 0.85 + len(axes["evaluations"]) * (CELL[1] * len(axes["dim"]) + 0.16)
-    figure = Figure(figsize=(width, 0.75 + len(goals) * height), layout="constrained")
+    height = 0.8 + len(axes["evaluations"]) * (ROW * len(axes["dim"]) + 0.12)
+    figure = Figure(figsize=(style.WIDTH, len(goals) * height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.05, h_pad=0.05)  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05)  # type: ignore[union-attr, call-arg]
     looks = style.looks(cells["winner"].dropna().unique())
     letters = initials(list(looks))
     blocks = figure.subfigures(len(goals), 1, squeeze=False)[:, 0]
     for goal, block in zip(goals, blocks, strict=True):
         _block(block, goal, cells[cells["goal"] == goal], axes, looks, letters)
-    figure.legend(handles=_key(cells, looks, letters), loc="outside lower center", ncols=4, columnspacing=1.6)
+    style.legend(figure, _key(cells, looks, letters), READING)
     return figure
 
 
@@ -64,16 +66,16 @@ def _block(
     looks: dict[str, Look],
     letters: dict[str, str],
 ) -> None:
-    block.suptitle(f"by {GOALS[goal]}", x=0.01, ha="left", fontsize=11, weight="bold")
+    block.suptitle(f"by {GOALS[goal]}", x=0.01, ha="left", fontsize=10, weight="bold")
     grid = block.subplots(len(values["evaluations"]), len(values["bend"]), squeeze=False, sharex=True, sharey=True)
     for row, evaluations in zip(grid, values["evaluations"], strict=True):
         for axes, bend in zip(row, values["bend"], strict=True):
             _panel(axes, cells[(cells["evaluations"] == evaluations) & (cells["bend"] == bend)], values, looks, letters)
-        row[0].set_ylabel(f"{evaluations:,.0f} evaluations", fontsize=8.5)
+        row[0].set_ylabel(f"{evaluations:,.0f} evaluations", fontsize=style.SMALL)
     for axes, bend in zip(grid[0], values["bend"], strict=True):
-        axes.set_title(f"bend {text.number(bend)}" + ("" if bend else ": quadratic"), fontsize=9.5, weight="normal")
+        axes.set_title(f"bend {text.number(bend)}" + ("" if bend else ": quadratic"), fontsize=9, weight="normal")
     for axes in grid[-1]:
-        axes.set_xlabel("noise of one evaluation")
+        axes.set_xlabel("noise of one evaluation", fontsize=style.SMALL)
 
 
 def _panel(
@@ -88,8 +90,8 @@ def _panel(
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     axes.set(xlim=(-0.5, len(noises) - 0.5), ylim=(-0.5, len(dims) - 0.5))
-    axes.set_xticks(range(len(noises)), [text.power(noise) for noise in noises])
-    axes.set_yticks(range(len(dims)), [f"d = {dim:g}" for dim in dims])
+    axes.set_xticks(range(len(noises)), [text.power(noise) for noise in noises], fontsize=style.SMALL)
+    axes.set_yticks(range(len(dims)), [f"d = {dim:g}" for dim in dims], fontsize=style.SMALL)
     for cell in cells.itertuples():
         place = (noises.index(cell.noise), dims.index(cell.dim))
         look = looks.get(cell.winner) if isinstance(cell.winner, str) else None
@@ -101,20 +103,36 @@ def _panel(
 def _cell(axes: Axes, place: tuple[int, int], advantage: float, look: Look | None, letter: str) -> None:
     x, y = place
     face = tint(look.colour) if look else BLANK
-    axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.2))
     better = advantage > 1
+    place = {"ha": "center", "va": "center", "fontsize": SMALLEST}
+    drawn: list[Artist] = [
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.2)),
+        axes.text(x, y + 0.2, letter, weight="bold", **place),
+        axes.text(x, y - 0.2, _advantage(advantage), weight="bold" if better else "normal", **place),
+    ]
     if better:
-        inner = Rectangle((x - 0.45, y - 0.42), 0.9, 0.84, fill=False, edgecolor="black", linewidth=1.4, zorder=3)
-        axes.add_patch(inner)
-    axes.text(x - 0.42, y, letter, ha="left", va="center", fontsize=7.5, weight="bold")
-    shown = text.number(advantage, 2)
-    axes.text(x + 0.42, y, shown, ha="right", va="center", fontsize=7.5, weight="bold" if better else "normal")
+        inner = Rectangle((x - 0.43, y - 0.43), 0.86, 0.86, fill=False, edgecolor="black", linewidth=1.4, zorder=3)
+        drawn.append(axes.add_patch(inner))
+    for artist in drawn:
+        artist.set_in_layout(False)  # the axes have the room; asking every cell takes most of the time of a map
+
+
+def _advantage(value: float) -> str:
+    """Two digits, of which a cell has room for no more than five characters."""
+    return "<0.01" if 0 < value < 0.01 else text.number(value, 2)
 
 
 def _key(cells: pd.DataFrame, looks: dict[str, Look], letters: dict[str, str]) -> list[Patch]:
     counts = cells["winner"].value_counts()
-    won = [
-        Patch(facecolor=tint(look.colour), label=f"{letters[name]}  {name}: best in {counts[name]} of {len(cells)}")
+    key = [
+        Patch(
+            facecolor=tint(look.colour),
+            label=f"{letters[name]}: {style.named(name)}, best in {counts[name]} of {len(cells)}",
+        )
         for name, look in looks.items()
     ]
-    return [*won, Patch(facecolor="white", edgecolor="black", linewidth=1.4, label="kerzoo beats mezo")]
+    if (cells["advantage"] > 1).any():
+        key.append(Patch(facecolor="white", edgecolor="black", linewidth=1.4, label="framed: kerzoo beats mezo"))
+    if cells["winner"].isna().any():
+        key.append(Patch(facecolor=BLANK, label="no estimator gains"))
+    return key

@@ -8,7 +8,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis import speeds, style
+from analysis import speeds, style, text
 from analysis.machines import where
 
 _COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#F5C710", "#009E73", "#b8b8b8", "#CC79A7", "#D55E00")
@@ -21,14 +21,12 @@ def profile_figure(parts: pd.DataFrame) -> Figure:
     names = speeds.parts(parts["part"])
     colours = {name: _COLOURS[place % len(_COLOURS)] for place, name in enumerate(names)}
     groups = list(speeds.places(parts))
-    tallest = max(rows["step"].nunique() for rows in groups)
-    figure, axes = style.panels(len(groups), 1, (9.4, 1.2 + 0.34 * tallest))
-    figure.set_dpi(style.RC["savefig.dpi"])  # long labels are wider there than where they would be laid out
+    figure, axes = style.panels(len(groups), 1, [0.8 + 0.34 * rows["step"].nunique() for rows in groups])
     for panel, rows in zip(axes, groups, strict=True):
         _panel(panel, rows, colours)
-        panel.set_title(where(rows.iloc[0]))
+        style.title(panel, where(rows.iloc[0]))
     handles = [Patch(facecolor=colour, label=name) for name, colour in colours.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    style.legend(figure, handles)
     return figure
 
 
@@ -41,12 +39,16 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: dict[str, str]) -> None:
             look: dict[str, Any] = {"color": colours[row["part"]], "edgecolor": "white", "linewidth": 0.8}
             axes.barh([height], [row["seconds"]], left=left, height=0.68, zorder=2, **look)
             if row["seconds"] >= _NAMED * widest:
-                place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "zorder": 3}
+                place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": style.SMALL, "zorder": 3}
                 share, ink = f"{100 * row['share']:.0f} %", _ink(colours[row["part"]])
                 axes.text(left + row["seconds"] / 2, height, share, color=ink, **place)
             left += row["seconds"]
-    axes.set_yticks(range(len(bars)), [bar["name"].iloc[0] for bar in bars], fontsize=8.5)
-    axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel="seconds a step")
+        if (of_bench := bar["of_bench"].iloc[0]) > speeds.SLOWED:
+            note = f" {text.fixed(of_bench, 1)} times the bench"
+            axes.text(left, height, note, va="center", fontsize=style.SMALL, color=style.GREY)
+    axes.set_yticks(range(len(bars)), [style.wrapped(bar["name"].iloc[0], 36) for bar in bars], fontsize=style.SMALL)
+    axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel="seconds a step", ylabel="engine, law, rows")
+    axes.set_xlim(0, 1.3 * widest)  # room for a note after the longest bar
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
 

@@ -1,56 +1,77 @@
 """What rounding leaves of a step: the share of weights that move, and the direction in which they do."""
 
+import textwrap
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
-from analysis import speeds, style, text
+from analysis import speeds, style
 from analysis.machines import HERE, where
-from analysis.style import Look
+from analysis.style import GREY
 
 _VALUES = {"moved": "share of weights that moved", "cosine": "cosine with the intended step"}
+COLOUR = "#0072B2"
+LONGEST = 74  # characters of a line over both panels
 
 
 @style.styled
 def rounding_figure(motion: pd.DataFrame) -> Figure:
-    """For steps that `speeds.motion` returned: share moved and cosine against the step, a pair of panels a place."""
+    """For steps that `speeds.motion` returned: share moved and cosine, a band for each place, a line for each rounding.
+
+    Every step is a point, pale where there are several; their median is a full one.
+    """
     groups = list(speeds.places(motion))
-    figure, axes = style.panels(2 * len(groups), 2, (5.2, 3.5))
-    looks = style.sequence(motion["name"])
-    for place, rows in enumerate(groups):
-        for panel, value in zip(axes[2 * place : 2 * place + 2], _VALUES, strict=True):
-            _panel(panel, rows, value, looks)
-            panel.set_title(title(rows.iloc[0], "\n"))
-    handles = [_line(look, name) for name, look in looks.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3))
+    lines = sum(1 + rows["name"].nunique() for rows in groups)
+    figure, axes = style.panels(len(_VALUES), 2, 0.6 + 0.25 * lines, share_y=True)
+    axes[0].set(zorder=1, facecolor="none")  # names of places reach over the other panel
+    for panel, (value, name) in zip(axes, _VALUES.items(), strict=True):
+        _panel(panel, groups, value)
+        panel.set(xlabel=name, xlim=(min(-0.04, 1.1 * motion[value].min()), 1.04))
+    style.legend(figure, _key())
     return figure
 
 
-def title(row: pd.Series, between: str = ", ") -> str:
-    """`smollm2-135m-instruct, bfloat16, rate 1e-06, machine A`, in two lines where a newline is to be between."""
+def title(row: pd.Series) -> str:
+    """`smollm2-135m-instruct, bfloat16, rate 1e-06, machine A`."""
     rate = {"": "", "schedule": "scheduled rate"}.get(row["rate"], f"rate {row['rate']}")
-    rest = ", ".join(filter(None, [rate, where(row[HERE])]))
-    return between.join(filter(None, [f"{row['model']}, {row['dtype']}", rest]))
+    return ", ".join(filter(None, [f"{row['model']}, {row['dtype']}", rate, where(row[HERE])]))
 
 
-def _panel(axes: Axes, rows: pd.DataFrame, value: str, looks: dict[str, Look]) -> None:
-    for name, line in rows.groupby("name", sort=False):
-        look = looks[str(name)]
-        every = max(1, len(line) // 12)
-        mark: dict[str, Any] = {"marker": look.marker, "markevery": every, "markersize": 4.5}
-        axes.plot(line["step"], line[value], color=look.colour, linestyle=look.dash, **mark)
-    known = rows[value].dropna()
-    if value == "moved" and len(known) and known.min() > 0 and known.max() > 10 * known.min():
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda height, _: text.power(height)))
-    else:
-        axes.set_ylim(min(-0.03, 1.1 * known.min() if len(known) else 0.0), 1.05)
-    axes.set(xlabel="step", ylabel=_VALUES[value])
+def _panel(axes: Axes, groups: list[pd.DataFrame], value: str) -> None:
+    height, places, names = 0, [], []
+    first = axes.get_subplotspec().is_first_col()  # type: ignore[union-attr]
+    for rows in groups:
+        if first:
+            words: dict[str, Any] = {"fontsize": style.SMALL, "weight": "bold", "va": "center"}
+            words["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+            name = axes.text(0.0, height, _lines(title(rows.iloc[0])), transform=axes.get_yaxis_transform(), **words)
+            name.set_in_layout(False)
+        for name, line in rows.groupby("name", sort=False):
+            height += 1
+            axes.plot(line[value], [height] * len(line), color=COLOUR, alpha=0.35, markersize=4, **POINT)
+            axes.plot([line[value].median()], [height], color=COLOUR, markersize=6, **POINT)
+            places.append(height)
+            names.append(style.wrapped(str(name)))
+        height += 1
+    axes.set_yticks(places, names, fontsize=style.SMALL)
+    axes.set_ylim(height - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    if first:
+        axes.set_ylabel("rounding of weights")
 
 
-def _line(look: Look, name: str) -> Line2D:
-    return Line2D([], [], color=look.colour, linestyle=look.dash, marker=look.marker, label=name)
+def _lines(words: str) -> str:
+    return "\n".join(textwrap.wrap(words, LONGEST)[:2])
+
+
+POINT: dict[str, Any] = {"marker": "o", "linestyle": "none", "markeredgewidth": 0.0}
+
+
+def _key() -> list[Line2D]:
+    return [
+        Line2D([], [], color=GREY, markersize=6, label="median over steps", **POINT),
+        Line2D([], [], color=GREY, markersize=4, alpha=0.35, label="one step", **POINT),
+    ]

@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
-from analysis import speeds, style, text
+from analysis import speeds, style, ticks
 from analysis.machines import HERE, where
 from analysis.style import DASHED, GREY, SOLID
 
 DASHES = {speeds.FORWARD: DASHED, speeds.STEP: SOLID}
-_NAMES = {"tokens": "tokens of a prompt", "batch": "examples a step", "parameters": "parameters"}
+_NAMES = {"tokens": "tokens of a prompt", "batch": "examples a step", "parameters": "parameters of the model"}
 _FIXED = {"tokens": ("batch",), "batch": ("tokens",), "parameters": ("batch", "tokens")}
 
 
@@ -24,13 +24,13 @@ def scaling_figure(points: pd.DataFrame) -> Figure:
     shown = [(rows, along) for _, rows in points.groupby(HERE, sort=False) for along in _NAMES if _varies(rows, along)]
     sizes = list(dict.fromkeys(points.sort_values("parameters", kind="stable")["size"]))
     marks = {size: style.shade(place, len(sizes)) for place, size in enumerate(sizes)}
-    figure, axes = style.panels(len(shown), 3, (4.4, 3.9))
+    figure, axes = style.panels(len(shown), 2, 3.2)
     for panel, (rows, along) in zip(axes, shown, strict=True):
         _panel(panel, rows, along, marks)
     jobs = [job for job in DASHES if job in set(points["job"])]
     handles = [Line2D([], [], label=size, linewidth=1.5, **mark) for size, mark in marks.items()]
-    handles += [Line2D([], [], color=GREY, linestyle=DASHES[job], label=job) for job in jobs]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 6))
+    handles += [Line2D([], [], color=GREY, linestyle=DASHES[job], label=f"one {job}") for job in jobs]
+    style.legend(figure, handles)
     return figure
 
 
@@ -57,16 +57,19 @@ def _panel(axes: Axes, points: pd.DataFrame, along: str, marks: dict[str, dict[s
         axes.plot([row[along]], [row["seconds"]], linestyle="none", zorder=3, **marks[row["size"]])
         whisker = [row["seconds_low"], row["seconds_high"]]
         axes.plot([row[along]] * 2, whisker, color=marks[row["size"]]["color"], linewidth=1.0, zorder=3)
-    axes.set(xscale="log", yscale="log", xlabel=_NAMES[along], ylabel="seconds")
-    ticks = sorted(rows[along].unique())
-    axes.set_xticks(ticks, [_tick(value) for value in ticks])
-    axes.set_xticks([], minor=True)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text.power(value)))
+    axes.set(xlabel=_NAMES[along], ylabel="seconds, median")
+    for which in ("x", "y"):
+        ticks.logarithmic(axes, which)
+    values = sorted(rows[along].unique())
+    between = [float(np.sqrt(values[0] * values[-1]))] if len(values) == 2 else []
+    shown = sorted([*values, *(value for value in between if value.is_integer())])
+    axes.set_xticks(shown, [_tick(value, max(values)) for value in shown])
     first = rows.iloc[0]
     held = {"batch": f"batch {first['batch']:g}", "tokens": f"{first['tokens']:g} tokens"}
     place = where({"setting": first["setting"], "machine": first["machine"]})
-    axes.set_title(", ".join(filter(None, [*(held[name] for name in _FIXED[along]), place])))
+    style.title(axes, ", ".join(filter(None, [*(held[name] for name in _FIXED[along]), place])))
 
 
-def _tick(value: float) -> str:
-    return f"{value / 1e6:.3g} M" if value >= 1e6 else f"{value:g}"
+def _tick(value: float, largest: float) -> str:
+    """In millions on an axis that goes to millions."""
+    return f"{value / 1e6:.3g} M" if largest >= 1e6 else f"{value:,.0f}"

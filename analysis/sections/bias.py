@@ -12,16 +12,17 @@ from analysis.tables.bias import FAR, bias_table, slopes, slopes_table
 
 TITLE = "Bias against ε"
 CAPTION = (
-    "Norm of the bias of each method. Lines: theory. Filled points: measured with a control variate; hollow "
-    "points: plain sampling, "
-    "which cannot see below its floor √(tr Cov / samples), grey: dark below every method's floor, light up "
-    "to the largest. "
-    "Pale points lie below three floors of their own sampling: they show its noise. Bars are 95 % "
-    "intervals; hollow points are shifted by up to 6 % in ε to keep them apart. Legends give the slope "
-    "fitted to the "
-    "controlled points (to plain ones where there are none). What is exactly 0 has no place on a "
-    "logarithmic axis: a prediction "
-    "of 0 has no line, a measurement of 0 (up to rounding) is a triangle on the ε axis."
+    "Norm of the bias of each method over the norm of the gradient. Lines: theory; ε² and ε⁴ are slopes to compare "
+    "with. Filled points: measured with a control variate; hollow points: plain sampling, which cannot see below its "
+    "floor √(tr Cov / samples), grey: dark below every method's floor, light up to the largest. Bars are 95 % "
+    "intervals; one that reaches 0 runs to the axis. Pale points lie below three floors of their own sampling: they "
+    "show its noise. Hollow and pale points are shifted by up to 6 % in ε to keep them apart. What is exactly 0 has "
+    "no place on a logarithmic axis: a prediction of 0 has no line, a measurement of 0 (up to rounding) is a triangle "
+    "at the bottom. Fitted slopes are in the table."
+)
+ALT = (
+    "Norm of the bias over that of the gradient against epsilon on logarithmic axes, a panel for each problem: "
+    "measured points with intervals over the lines that theory predicts, one colour a method."
 )
 
 
@@ -32,7 +33,7 @@ def section(results: Results) -> Section:
         return missing("bias", TITLE, "bias")
     frame = label(rows, [*panels.PANEL, "sampling"], [])
     figure = bias_figure(frame)
-    shown = [Illustration("bias", figure, CAPTION, "Norm of the bias against epsilon, a panel for each problem")]
+    shown = [Illustration("bias", figure, CAPTION, ALT)]
     return Section("bias", TITLE, sentences(frame), shown, [slopes_table(frame), bias_table(frame)])
 
 

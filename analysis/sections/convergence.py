@@ -9,40 +9,51 @@ from analysis.labels import label
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.statistics import Comparison
-from analysis.tables.convergence import CELL, REFERENCE, finals, finals_table, ratio_text, tuning_table
+from analysis.tables.convergence import CELL, REFERENCE, faults, finals, finals_table, ratio_text, tuning_table
 from analysis.tables.table import Table
 
 TITLE = "Convergence on synthetic problems"
+ALT = "Loss gap against loss evaluations, a panel for each problem"
+CAPTION = (
+    "Median over seeds; band: {bands} over seeds (quartiles from 8 seeds on). A diverged seed counts as infinite from "
+    "where it diverged; a curve ends where its median does."
+)
 
 
 def section(results: Results) -> Section:
     """Figure 4 with its tables."""
     rows, tune = results.of("converge"), results.of("tune")
     tuning: list[Table] = [tuning_table(tune)] if len(tune) else []
+    if rows.empty and tuning:
+        return Section(
+            "convergence", TITLE, ["Learning rates were tried; no run at the best one is kept."], tables=tuning
+        )
     if rows.empty:
-        empty = missing("convergence", TITLE, "converge")
-        return Section(empty.key, empty.title, tables=tuning, missing=empty.missing)
+        return missing("convergence", TITLE, "converge")
     frame = label(rows, CELL, ["lr", "epsilon"])
-    bands = sorted(frame.groupby([*CELL, "label"])["seed"].nunique().map(band_name).unique())
-    caption = (
-        f"Median over seeds; band: {text.listed(bands)} over seeds (quartiles from 8 seeds on). A diverged "
-        "seed counts as infinite "
-        "from where it diverged; a curve ends where its median does."
-    )
-    shown = [Illustration("convergence", convergence_figure(frame), caption, "Loss gap against loss evaluations")]
-    return Section("convergence", TITLE, sentences(frame), shown, [finals_table(frame), *tuning])
+    wrong = faults(frame, tune)
+    drawn = frame[[not wrong[place] for place in zip(frame["problem"], frame["dim"], strict=True)]]
+    shown = []
+    if len(drawn):
+        bands = sorted(drawn.groupby([*CELL, "label"])["seed"].nunique().map(band_name).unique())
+        caption = CAPTION.format(bands=text.listed(bands))
+        shown.append(Illustration("convergence", convergence_figure(drawn), caption, ALT))
+    return Section("convergence", TITLE, sentences(frame, tune), shown, [finals_table(frame, tune), *tuning])
 
 
-def sentences(frame: pd.DataFrame) -> list[str]:
-    """Gaps at equal evaluations relative to MeZO, then a count of what diverged."""
-    ends = finals(frame)
+def sentences(frame: pd.DataFrame, tune: pd.DataFrame) -> list[str]:
+    """Gaps at equal evaluations relative to MeZO or why there is no comparison, then a count of what diverged."""
+    ends, wrong = finals(frame, tune), faults(frame, tune)
     found = []
     for (problem, dim), cell in ends.groupby(CELL):
+        title = panels.title(problem, dim)
         ratios = [
             f"{end.label} {ratio_text(end.ratio)}" for end in cell.itertuples() if isinstance(end.ratio, Comparison)
         ]
-        if ratios:
-            where = f"{panels.title(problem, dim)}: after {cell['budget'].iloc[0]:,.0f} evaluations"
+        if wrong[problem, dim]:
+            found.append(f"{title}: not comparable: {text.listed(wrong[problem, dim])}. Widen --rates.")
+        elif ratios:
+            where = f"{title}: after {cell['budget'].iloc[0]:,.0f} evaluations"
             found.append(f"{where} the {cell['measure'].iloc[0]} in units of {REFERENCE}'s is {'; '.join(ratios)}.")
     found.append(f"{text.count(int(ends['diverged'].sum()), 'run')} of {int(ends['seeds'].sum())} diverged.")
     return found

@@ -1,28 +1,48 @@
 """The report on kernels that cost least, and on all roads to less bias."""
 
 import math
+from typing import Any
 
 import pandas as pd
 
 from analysis import designs, text
-from analysis.figures.design import design_figure, interval_figure, roads_figure
+from analysis.figures.design import beyond, design_figure, interval_figure, road, roads_figure
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.tables.design import intervals_table, kernels_table, roads_table
 
 TITLE = "Kernels that cost least"
+RATIO = (
+    "t is the noise-to-gradient ratio: in the second moment of a central difference, the part that noise of the loss "
+    "makes over the part that the gradient makes."
+)
 CAPTION = (
-    "For each order: the nodes of the optimal kernels with their probabilities (stems, a little apart at r = 1), the "
-    "kernel's values there beside the Legendre kernel on [0, 1] (all are odd), and the second moment V(t) = "
-    "E[r²K²] + t E[K²] over the noise-to-gradient ratio, with the dual bound that no kernel of that order is below."
+    "For each order: the nodes of the optimal kernels with their probabilities (where nodes of several t coincide, as "
+    "at r = 1, wide stems lie behind narrow ones), the kernel's values there beside the Legendre kernel on [0, 1] "
+    "(all are odd), and the second moment V(t) = E[r²K²] + t E[K²] with the dual bound that no kernel of that order "
+    f"is below. {RATIO}"
 )
 INTERVAL = (
-    "KerZOO's kernel while the interval of r shrinks from [−1, 1] to the right: the mean step, a hidden schedule of "
-    "the learning rate; the bias of order ε² in units of MeZO's; the second moment at the same mean step."
+    "KerZOO's kernel K while the half-width s of the interval of r shrinks from 1, to the right: the axes are "
+    "reversed. The mean step E[rK], a hidden schedule of the learning rate; the bias of order ε² in units of MeZO's, "
+    "E[r³K] / E[rK]; the second moment at the same mean step."
 )
 ROADS = (
-    "Roads to less bias at equal loss evaluations: cost in units of the central difference's at the same "
-    "noise-to-gradient ratio t. 1 is the plain central difference, whose bias falls with ε²."
+    "Roads to less bias at equal loss evaluations: cost in units of the central difference's at the same t. 1 is the "
+    f"plain central difference, whose bias falls with ε²; a bias of order 3 falls with ε⁴, of order 5 with ε⁶. {RATIO} "
+    "An arrow has the least cost beyond the frame."
+)
+ALT = (
+    "Optimal kernels of each order: stems for the probabilities and values of their few nodes, and second moments "
+    "against the noise-to-gradient ratio, beside Legendre kernels and the lower bound."
+)
+ALT_ROADS = (
+    "A line for each road to less bias, with a point for each noise-to-gradient ratio: its cost in units of the "
+    "central difference's."
+)
+ALT_INTERVAL = (
+    "Mean step, bias left and second moment while the interval of r shrinks, of the kernel that is kept and of the "
+    "one that is rescaled."
 )
 
 
@@ -34,20 +54,23 @@ def section(results: Results) -> Section:
         return missing("design", TITLE, "design")
     shown, tables = [], []
     if (frame["family"].eq("optimal") & frame["order"].gt(designs.PLAIN)).any():
-        alt = "Nodes, probabilities, values and second moments of optimal kernels"
-        shown.append(Illustration("design", design_figure(frame), CAPTION, alt))
+        shown.append(Illustration("design", design_figure(frame), CAPTION, ALT))
         tables.append(kernels_table(frame))
     if len(roads):
         roads = designs.relative(roads)
-        alt = "Cost of every road to less bias over that of the central difference"
-        shown.append(Illustration("design-roads", roads_figure(roads), ROADS, alt))
+        shown.append(Illustration("design-roads", roads_figure(roads), ROADS + _not_drawn(roads), ALT_ROADS))
         tables.insert(0, roads_table(roads))
     intervals = frame[frame["scale"].notna()]
     if len(intervals):
-        alt = "Mean step, bias left and second moment while the interval shrinks"
-        shown.append(Illustration("design-interval", interval_figure(intervals), INTERVAL, alt))
+        shown.append(Illustration("design-interval", interval_figure(intervals), INTERVAL, ALT_INTERVAL))
         tables.append(intervals_table(intervals))
     return Section("design", TITLE, sentences(frame, roads), shown, tables)
+
+
+def _not_drawn(roads: pd.DataFrame) -> str:
+    """A sentence on the roads that have no point in the frame."""
+    names = [f"{road(row.name_, roads)} (from {text.number(row.relative)})" for row in _named(beyond(roads))]
+    return f" Beyond it at every t, and not drawn: {text.listed(names)}." if names else ""
 
 
 def sentences(frame: pd.DataFrame, roads: pd.DataFrame) -> list[str]:
@@ -85,8 +108,9 @@ def _roads(roads: pd.DataFrame) -> list[str]:
     return found
 
 
-def _named(rows: pd.DataFrame) -> list[tuple[str, float, float]]:
-    return list(rows.rename(columns={"name": "name_"})[["name_", "relative", "t"]].itertuples(index=False))
+def _named(rows: pd.DataFrame) -> list[Any]:
+    """Rows as tuples, with `name_` for the name, which tuples have as a method."""
+    return list(rows.rename(columns={"name": "name_"}).itertuples(index=False))
 
 
 def _schedule(frame: pd.DataFrame) -> list[str]:

@@ -4,7 +4,7 @@ import re
 
 import pandas as pd
 
-from analysis import text
+from analysis import rates, text
 from analysis.figures.finetuning import accuracies_figure, curves_figure
 from analysis.outcomes import CELL, counted, outcomes, trajectories
 from analysis.rows import Results
@@ -17,6 +17,7 @@ from analysis.tables.finetuning import (
     accuracies,
     accuracies_table,
     casualties_table,
+    costs_table,
     margins_table,
     overview_table,
 )
@@ -24,16 +25,20 @@ from analysis.tables.pairs import pairs, pairs_table
 
 TITLE = "Fine-tuning language models"
 CURVES = (
-    "Mean over seeds with its 95 % t-interval, as far as all seeds go. Methods with a backward pass are "
-    "drawn thinner, with the number of "
-    "those passes: at equal forward passes they did more work; dotted: the level where they ended. Diverged "
+    "Mean over seeds with its 95 % t-interval, as far as all seeds go. Methods with a backward pass are drawn "
+    "thinner, with the number of those passes: at equal forward passes they did more work; dotted: the level where "
+    "they ended. Where some runs end early, the axis of forward passes has a square-root scale. n: seeds. Diverged "
     "runs: thin lines up to a cross, where they end or leave the frame."
 )
 DOTS = (
-    "Mean test accuracy with its 95 % interval (t over seeds; Wilson's over test examples where there is "
-    "one seed); ticks: single seeds. "
-    "Vertical lines: baselines."
+    "Mean test accuracy with its 95 % interval (t over seeds; Wilson's over test examples where there is one seed); "
+    "ticks: single seeds. Vertical lines: baselines."
 )
+ALT = (
+    "Dev loss and accuracy of {model} against forward passes, a line with a band for each method, beside the levels "
+    "of chance and of the calibrated zero-shot answer."
+)
+ALT_DOTS = "Mean test accuracy of each method with its 95 % interval, its seeds, and the levels of the baselines."
 
 
 def section(results: Results) -> Section:
@@ -42,21 +47,26 @@ def section(results: Results) -> Section:
     if ends.empty:
         return missing("finetuning", TITLE, "final")
     runs, baselines = trajectories(results, ends), results.of("baseline")
-    scores, compared = accuracies(ends, baselines), pairs(ends, runs)
+    scores, edge = accuracies(ends, baselines), rates.at_edge(ends, rates.training(results))
+    compared = pairs(ends[edge == ""], runs)
+    compared = compared[compared["comparison"].map(lambda comparison: comparison.pairs > 1).astype(bool)]
     shown = [_curves(model, rows, baselines) for model, rows in runs.groupby("model")]
     scored = scores[scores["n"] > 0]
     if len(scored):
         figure = accuracies_figure(scored, counted(ends), baselines)
-        shown.append(Illustration("finetuning-accuracy", figure, DOTS, "Test accuracies with intervals"))
-    overview = [overview_table(scores)] if scores["task"].nunique() > 1 else []
-    tables = [*overview, accuracies_table(scores), margins_table(scores)]
+        shown.append(Illustration("finetuning-accuracy", figure, DOTS, ALT_DOTS))
+    tables = [overview_table(scores)] if scores["task"].nunique() > 1 else []
+    if len(scored):
+        margins = margins_table(scored)
+        over = [margins] if any(column.startswith("over ") for column in margins.frame.columns) else []
+        tables += [accuracies_table(scored), *over, costs_table(scored)]
     tables += [pairs_table(compared)] if len(compared) else []
     tables += [also_table(measured)] if len(measured := further(results.of("also"), ends)) else []
     casualties = casualties_table(ends)
     return Section(
         "finetuning",
         TITLE,
-        sentences(scores, compared),
+        sentences(scores, compared, list(dict.fromkeys(filter(None, edge)))),
         shown,
         tables + ([] if casualties.frame.empty else [casualties]),
     )
@@ -65,29 +75,31 @@ def section(results: Results) -> Section:
 def _curves(model: str, rows: pd.DataFrame, baselines: pd.DataFrame) -> Illustration:
     stem = "finetuning-" + re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-").lower()
     figure = curves_figure(rows, baselines[baselines["model"] == model])
-    return Illustration(stem, figure, f"{model}. {CURVES}", f"Dev loss and accuracy of {model} against forward passes")
+    return Illustration(stem, figure, f"{model}. {CURVES}", ALT.format(model=model))
 
 
-def sentences(scores: pd.DataFrame, compared: pd.DataFrame) -> list[str]:
-    """Accuracies, the paired comparison, and how many runs came to nothing."""
+def sentences(scores: pd.DataFrame, compared: pd.DataFrame, faults: list[str]) -> list[str]:
+    """Accuracies, the paired comparison or why there is none, and how many runs came to nothing."""
     found = []
     for (model, task), cell in scores[scores["n"] > 0].groupby(CELL):
         named = (
             f"{row.label}{' (first order)' if row.label.split(' ')[0] in FIRST_ORDER else ''} "
-            f"{text.points(Interval(row.accuracy, row.low, row.high))} (n = {row.n})"
+            f"{text.percent(Interval(row.accuracy, row.low, row.high))} ({text.count(row.n, 'run')})"
             for row in cell.itertuples()
         )
-        found.append(f"{model}, {task}: test accuracy in percent: {'; '.join(named)}.")
+        found.append(f"{model}, {task}: test accuracy: {'; '.join(named)}.")
+    if faults:
+        found.append(f"Not comparable: {text.listed(faults)}. Widen the grid of learning rates.")
     found += _compared(compared[compared["quantity"] == "test accuracy"])
-    statuses = (f"{int(scores[status].sum())} {status}" for status in STATUSES)
-    found.append(f"Of {text.count(int(scores['runs'].sum()), 'run')}, {text.listed(statuses)}.")
+    statuses = [f"{int(scores[status].sum())} {status}" for status in STATUSES if scores[status].sum()]
+    runs = text.count(int(scores["runs"].sum()), "run")
+    found.append(f"Of {runs}, {text.listed(statuses)}." if statuses else f"{runs.capitalize()} ended, none diverged.")
     return found
 
 
 def _compared(rows: pd.DataFrame) -> list[str]:
     return [
         f"{row.model}, {row.task}: {row.first} minus {row.second} in test accuracy after {row.passes:,.0f} "
-        "forward passes: "
-        f"{text.margin(row.comparison)} (points; {text.count(row.comparison.pairs, 'pair')} of seeds)."
+        f"forward passes: {text.margin(row.comparison)} (points; {text.count(row.comparison.pairs, 'pair')} of seeds)."
         for row in rows.itertuples()
     ]

@@ -3,17 +3,20 @@
 import pandas as pd
 
 from analysis import text
-from analysis.figures.kernels import curve, is_misprint, kernels_figure, roots, uphill_share
+from analysis.figures.kernels import curve, is_misprint, kernels_figure, roots, uphill_share, worded
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.tables.kernels import kernels_table
 
 TITLE = "Kernels"
 CAPTION = (
-    "Left: the kernel K(r). Middle: r K(r), the step along u in units of the slope where f is straight; "
-    "below 0 the step goes uphill. "
-    "Right, where the rows hold a misprint: that kernel beside the one of the same order with the right "
-    "E[rK]."
+    "The kernel K(r) on r from −1 to 1: a loss is evaluated at r ε along the direction u and weighed by K(r). Beside "
+    "it r K(r), the step along u in units of the slope where f is straight; below 0 the step goes uphill. Where the "
+    "rows hold a misprint, that kernel beside the one of the same order with the right E[rK]."
+)
+ALT = (
+    "Kernels K(r) and steps r K(r) against r from −1 to 1, a curve for each kernel; where r K(r) is below 0 a step "
+    "goes uphill."
 )
 
 
@@ -22,7 +25,7 @@ def section(results: Results) -> Section:
     frame = results.of("kernel").drop_duplicates("name")
     if frame.empty:
         return missing("kernels", TITLE, "kernel")
-    shown = [Illustration("kernels", kernels_figure(frame), CAPTION, "Kernels on [-1, 1] and their product with r")]
+    shown = [Illustration("kernels", kernels_figure(frame), CAPTION, ALT)]
     return Section("kernels", TITLE, sentences(frame), shown, [kernels_table(frame)])
 
 
@@ -32,7 +35,7 @@ def sentences(frame: pd.DataFrame) -> list[str]:
     for _, row in frame.iterrows():
         if is_misprint(row):
             found.append(
-                f"{row['name']}: E[rK] = {text.number(row['first_moment'], 5)} where the constant is "
+                f"{worded(row['name'])}: E[rK] = {text.number(row['first_moment'], 5)} where the constant is "
                 f"{text.number(row['constant'])}."
             )
             continue
@@ -41,7 +44,7 @@ def sentences(frame: pd.DataFrame) -> list[str]:
         if uphill > 0:
             last = roots(r, values)[-1]
             found.append(
-                f"{row['name']}: {100 * uphill:.1f} % of draws step uphill (the last change of sign is at "
+                f"{worded(row['name'])}: {100 * uphill:.1f} % of draws step uphill (the last change of sign is at "
                 f"|r| = {last:.3f}); "
                 f"the estimate's second moment grows by {text.number(row['second_moment_r2k2'])}, "
                 f"the variance from loss noise by {text.number(row['second_moment_k2'])}."

@@ -13,9 +13,13 @@ from analysis.tables.bias import mse_table
 
 TITLE = "Mean squared error against ε"
 CAPTION = (
-    "Mean of |g − ∇f|² for a single estimate g, plain sampling; points with 95 % intervals (shifted by up "
-    "to 6 % in ε to keep them apart) "
-    "over predicted lines. Methods differ in how many loss evaluations one estimate takes: see the table."
+    "Mean of |g − ∇f|² for a single estimate g over |∇f|², plain sampling; points with 95 % intervals (shifted by up "
+    "to 6 % in ε to keep them apart) over predicted lines. 1 is the error of the estimate 0. Methods differ in how "
+    "many loss evaluations one estimate takes: see the table."
+)
+ALT = (
+    "Mean squared error of one estimate over the squared norm of the gradient, against epsilon, a panel for each "
+    "problem: measured points over predicted lines, one colour a method."
 )
 REFERENCE = "mezo"
 
@@ -27,9 +31,7 @@ def section(results: Results) -> Section:
     if rows.empty:
         return missing("mse", TITLE, "bias")
     frame = label(rows, [*panels.PANEL, "sampling"], [])
-    shown = [
-        Illustration("mse", mse_figure(frame), CAPTION, "Mean squared error against epsilon, a panel for each problem")
-    ]
+    shown = [Illustration("mse", mse_figure(frame), CAPTION, ALT)]
     return Section("mse", TITLE, sentences(frame), shown, [mse_table(frame)])
 
 

@@ -12,9 +12,15 @@ from analysis.tables.noise import levels_table, reports_table
 TITLE = "Noise and bias of real models"
 CAPTION = (
     "Against ε, relative to the gradient's norm: the root mean square error of one directional derivative (circles), "
-    "which no bias can exceed, and the component of the bias along the gradient (squares; hollow where it points "
-    "against it), with 95 % intervals over lines. Grey: truncation and noise as predicted from the derivatives and the "
+    "which no bias can exceed, and the size of the bias's component along the gradient (squares: filled where it "
+    "points along the gradient, so that estimates are too long on average; hollow where it points against it), with "
+    "95 % intervals over lines; a triangle at the bottom ends an interval that reaches 0 or the frame. Points are "
+    "shifted by 3 % in ε to keep them apart. Grey: truncation and noise as predicted from the derivatives and the "
     "noise that a probe found with a handful of evaluations. Vertical: the ε it recommends."
+)
+ALT = (
+    "Error of one directional derivative and bias along the gradient against epsilon, a panel for each model, with "
+    "the truncation and the noise that a probe predicts and the epsilon that it recommends."
 )
 
 
@@ -28,8 +34,7 @@ def section(results: Results) -> Section:
         return missing("noise", TITLE, "noise-report")
     shown, tables = [], [levels_table(levels)] if len(levels) else []
     if len(reports):
-        alt = "Error of one directional derivative and bias along the gradient against epsilon, a panel for each model"
-        shown.append(Illustration("noise", noise_figure(reports, levels), CAPTION, alt))
+        shown.append(Illustration("noise", noise_figure(reports, levels), CAPTION, ALT))
         tables.append(reports_table(reports))
     return Section("noise", TITLE, sentences(reports, levels), shown, tables)
 

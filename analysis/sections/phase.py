@@ -14,20 +14,38 @@ from analysis.tables.phase import FAR, agreement_table, cells_table, duel_table,
 TITLE = "Who wins where"
 READING = (
     "Each cell has the colour and letters of the estimator that is predicted to be best there at equal loss "
-    "evaluations, and how many times better than MeZO KerZOO is (below 1 it is worse; framed where it is better). "
+    "evaluations. The number in it is how many times better than MeZO KerZOO is (below 1 it is worse; framed where it "
+    "is better). "
+)
+BENDING = (
+    "bend, the scale of the terms beyond the quadratic ones (1/√bend is the length on which f stops being quadratic)"
 )
 BEND = (
-    "Columns: bend, the scale of the terms beyond the quadratic ones (1/√bend is the length on which f stops being "
-    "quadratic); rows: loss evaluations of one step."
+    f"Columns: {BENDING}, and in them the standard deviation of the noise of one evaluation; rows: loss evaluations of "
+    "one step, and in them the dimension d."
 )
 ADVANTAGE = (
-    "How many times better than MeZO KerZOO is predicted to be: a point for each cell of each map, a line for each "
-    "bend, noise levels above each other."
+    "How many times better than MeZO KerZOO is predicted to be: a point for each cell of each map (dimensions and "
+    f"numbers of evaluations), a line for each {BENDING}, and in it noise levels above each other, the least on top."
 )
 AGREEMENT = (
-    "Predicted against measured. Left: values with 95 % intervals, on the diagonal where they agree (a measured gain "
-    "of 0 or less has no place on a logarithmic axis). Middle: their ratio with its interval. Right: deviations in "
-    "standard errors; draws are shared between maps and methods, so these are not independent."
+    "Predicted against measured, a column for each quantity, a point for each measurement; none is left out. Top: "
+    "both in units of the measurement's standard error, on axes that are linear within 3 of 0 and logarithmic beyond, "
+    "so that gains measured below 0 have a place; grey: 95 % of points if predictions are right. Middle: the "
+    "deviation z = (measured − predicted) / standard error, along the same axis. Bottom: how often each z was seen; "
+    "draws are shared between maps and methods, so these are not independent."
+)
+ALT_ADVANTAGE = (
+    "How many times better than MeZO KerZOO is in every cell of every map: points on a logarithmic axis with a line "
+    "at 1, left of which KerZOO is worse."
+)
+ALT_MAP = (
+    "Winners over noise, dimension, bend and evaluations{where}, as coloured cells with the advantage of KerZOO over "
+    "MeZO as numbers; {best} wins most of them."
+)
+ALT_AGREEMENT = (
+    "Measured against predicted error and gain in units of the standard error, with a diagonal; below, the deviations "
+    "of the same points, and their distribution beside a standard normal."
 )
 NAMES = {"bend": "bend", "noise": "noise", "dim": "d =", "evaluations": "evaluations"}
 
@@ -54,17 +72,17 @@ def illustrations(cells: pd.DataFrame, measured: pd.DataFrame, suffix: str = "")
     """All ratios; a map for each common epsilon and one for own epsilons; predictions against measurements."""
     shown = []
     if cells["advantage"].notna().any():
-        alt = "KerZOO against MeZO in every cell of every map"
-        shown.append(Illustration(f"phase-kerzoo{suffix}", advantage_figure(cells), ADVANTAGE, alt))
+        shown.append(Illustration(f"phase-kerzoo{suffix}", advantage_figure(cells), ADVANTAGE, ALT_ADVANTAGE))
     for epsilon, mine in cells.groupby("common_epsilon", dropna=False, sort=True):
         name = "own" if pd.isna(epsilon) else f"{epsilon:g}"
         title = "Each estimator at its own best ε. " if pd.isna(epsilon) else f"All at ε = {text.number(epsilon)}. "
-        alt = f"Winners over noise, dimension, bend and evaluations, epsilon {name}"
+        best = mine["winner"].dropna().mode()
+        place = ", each at its own best epsilon" if pd.isna(epsilon) else f", all at epsilon {epsilon:g}"
+        alt = ALT_MAP.format(where=place, best=best.iloc[0] if len(best) else "none")
         shown.append(Illustration(f"phase-{name}{suffix}", phase_figure(mine), title + READING + BEND, alt))
     if len(measured):
         figure = agreement_figure(measured)
-        alt = "Predicted against measured error and gain"
-        shown.append(Illustration(f"phase-measured{suffix}", figure, AGREEMENT, alt))
+        shown.append(Illustration(f"phase-measured{suffix}", figure, AGREEMENT, ALT_AGREEMENT))
     return shown
 
 

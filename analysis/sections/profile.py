@@ -12,7 +12,12 @@ TITLE = "Where the time of a step goes"
 CAPTION = (
     "Seconds of one step by part, a bar for each engine, law of directions and choice of rows, with the share of the "
     "step in percent. Parts of the model (attention, MLP, embeddings and logits) leave out what is drawn and applied "
-    "inside them."
+    "inside them. A number after a bar says that the step took so many times as long as in the bench: compare the "
+    "shares of such a bar, not its seconds."
+)
+ALT = (
+    "Seconds of a step by part, a stacked bar for each engine, law of directions and choice of rows, with the largest "
+    "shares in percent."
 )
 
 
@@ -21,8 +26,7 @@ def section(results: Results) -> Section:
     parts = speeds.profiles(results)
     if parts.empty:
         return missing("profile", TITLE, "profile")
-    alt = "Seconds of a step by part, a stacked bar for each configuration"
-    shown = [Illustration("profile", profile_figure(parts), CAPTION, alt)]
+    shown = [Illustration("profile", profile_figure(parts), CAPTION, ALT)]
     return Section("profile", TITLE, sentences(parts, results), shown, [profile_table(parts)])
 
 
@@ -33,7 +37,19 @@ def sentences(parts: pd.DataFrame, results: Results) -> list[str]:
         bars = sorted((bar for _, bar in rows.groupby("step")), key=lambda bar: -float(bar["seconds"].sum()))
         ends = [bars[0], bars[-1]] if len(bars) > 1 else bars
         found.append(f"{machines.where(rows.iloc[0])}: {'; '.join(map(_spent, ends))}.")
-    return found
+    return found + _slowed(parts)
+
+
+def _slowed(parts: pd.DataFrame) -> list[str]:
+    """Which steps took so much longer than in the bench that the machine was busy, and their seconds say nothing."""
+    slow = parts[parts["of_bench"] > speeds.SLOWED].drop_duplicates("step")
+    times = [f"{row['name']} ({text.fixed(row['of_bench'], 1)} times)" for _, row in slow.iterrows()]
+    if not times:
+        return []
+    return [
+        f"Longer than the same step in the bench, so that the machine was busy: {text.listed(times)}. Compare their "
+        "shares, not their seconds, and measure them again: python -m llm profile."
+    ]
 
 
 def _spent(bar: pd.DataFrame) -> str:

@@ -10,8 +10,13 @@ from analysis.tables.rounding import rounding_table
 
 TITLE = "What rounding leaves of a step"
 CAPTION = (
-    "Along a run, by how updates are rounded to the stored weights: the share of weights that a step changes, and the "
-    "cosine of the step that was intended and the one that the stored weights made (1: nothing lost)."
+    "By how updates are rounded to the stored weights: the share of weights that a step changes, and the cosine of "
+    "the step that was intended and the one that the stored weights made (1: nothing lost). Pale: each step; full: "
+    "their median. “walk, nearest” displaces the stored weights in place; the others displace them as they are read."
+)
+ALT = (
+    "Share of weights that moved and cosine of intended and realised step, a line for each way of rounding and a band "
+    "for each model and rate."
 )
 
 
@@ -20,8 +25,7 @@ def section(results: Results) -> Section:
     motion = speeds.motion(results)
     if motion.empty:
         return missing("rounding", TITLE, "motion")
-    alt = "Share of weights that moved and cosine of intended and realised step, against the step, by rounding"
-    shown = [Illustration("rounding", rounding_figure(motion), CAPTION, alt)]
+    shown = [Illustration("rounding", rounding_figure(motion), CAPTION, ALT)]
     return Section("rounding", TITLE, sentences(motion, results), shown, [rounding_table(motion)])
 
 

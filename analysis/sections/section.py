@@ -10,17 +10,21 @@ from analysis.tables.table import Table
 
 @dataclass(frozen=True)
 class Illustration:
-    """A figure, its file name without ending, what it shows, and a line for readers who cannot see it."""
+    """A figure, its file name without ending, what it shows, and a line for readers who cannot see it.
+
+    `narrow` is the same for a narrow screen, its panels below each other.
+    """
 
     stem: str
     figure: Figure
     caption: str
     alt: str
+    narrow: Figure | None = None
 
 
 @dataclass(frozen=True)
 class Section:
-    """One heading of the report. `missing` says, where there are no rows, what would make them."""
+    """One heading of the report. `missing` is, where there are no rows, the command that makes them."""
 
     key: str
     title: str
@@ -32,5 +36,4 @@ class Section:
 
 def missing(key: str, title: str, kind: str) -> Section:
     """A section without rows, which names the command that writes them."""
-    command = KINDS[kind].command
-    return Section(key, title, missing=f"No rows of kind “{kind}” in these runs. They are made by: {command}")
+    return Section(key, title, missing=KINDS[kind].command)

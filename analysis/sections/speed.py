@@ -13,13 +13,22 @@ from analysis.tables.speed import adapters_table, fits_table, memory_table, scal
 
 TITLE = "Time and memory of one step"
 CAPTION = (
-    "Median seconds of one two-point step, with quartiles of the repetitions, for the published four-walk loop and for "
-    "each engine, law of directions and choice of rows. Dashed, with its quartiles in grey: two bare forwards of the "
-    "same loss, below which no two-point step can be."
+    "Median seconds of one two-point step, with quartiles of the repetitions, for the published four-walk loop and "
+    "for each engine, law of directions and choice of rows. Dashed, with its quartiles in grey: two bare forwards of "
+    "the same loss, below which a two-point step cannot be unless it runs them side by side. Numbers: the median over "
+    "that limit."
 )
 SCALING = (
     "Median seconds of a bare forward (dashed) and of a step (solid), on logarithmic axes, with quartiles of the "
-    "repetitions; of what else varies, the value with most points."
+    "repetitions; of what else varies, the value with most points (over each panel)."
+)
+ALT = (
+    "Median seconds of a step as bars, for the published loop and for each engine, law and choice of rows, with a "
+    "line at the time of two forwards."
+)
+ALT_SCALING = (
+    "Seconds of a forward and of a step on logarithmic axes, against tokens and, where they vary, examples and "
+    "parameters, a line for each size of model."
 )
 
 
@@ -33,11 +42,9 @@ def section(results: Results) -> Section:
     shown = []
     timed = steps[steps["seconds"].notna()]
     if (timed["job"] != speeds.LIMIT).any():
-        alt = "Median seconds of a step by engine and law, with the limit of two forwards"
-        shown.append(Illustration("speed", speed_figure(timed), CAPTION, alt))
+        shown.append(Illustration("speed", speed_figure(timed), CAPTION, ALT))
     if len(points):
-        alt = "Seconds of a forward and of a step against tokens, a line for each size of model"
-        shown.append(Illustration("scaling", scaling_figure(points), SCALING, alt))
+        shown.append(Illustration("scaling", scaling_figure(points), SCALING, ALT_SCALING))
     makers = (steps_table, memory_table, sweeps_table, adapters_table, scaling_table, fits_table)
     tables = [make(frame) for make, frame in zip(makers, frames, strict=True) if len(frame)]
     found = [machines.sentence(frames, results), *_steps(steps), *_bars(steps, "step"), *_memory(memory)]
@@ -67,7 +74,7 @@ def _place(rows: pd.DataFrame) -> str:
 def _job(row: pd.Series) -> str:
     words = [f"takes {text.number(row['seconds'])} s"]
     if not math.isnan(row["of_limit"]):
-        words.append(f"{text.fixed(row['of_limit'])} of the limit")
+        words.append(f"{text.fixed(row['of_limit'])} times the limit")
     if row["job"] != speeds.PUBLISHED and not math.isnan(row["speedup"]):
         words.append(f"{text.fixed(row['speedup'])} times faster than the published loop")
     if not math.isnan(row["of_full"]):

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import style, text
+from analysis import rates, style, text
 from analysis.figures import panels
 from analysis.figures.convergence import aligned, band, band_name, measure
+from analysis.labels import method_name
 from analysis.statistics import Comparison, paired
 from analysis.tables.table import Table, table
 
@@ -16,12 +17,24 @@ REFERENCE = "mezo"
 CELL = ["problem", "dim"]
 
 
-def finals(frame: pd.DataFrame) -> pd.DataFrame:
+def faults(frame: pd.DataFrame, tune: pd.DataFrame) -> dict[tuple[str, float], list[str]]:
+    """What keeps the methods of each problem from being compared: best rates at the edge of what was tried."""
+    grids = rates.synthetic(tune)
+    found = {}
+    for place, cell in frame.groupby(CELL):
+        methods = set(cell["method"])
+        found[place] = rates.faults(one for one in grids.get(place, []) if one.method in methods)
+    return found
+
+
+def finals(frame: pd.DataFrame, tune: pd.DataFrame) -> pd.DataFrame:
     """One row for each problem and label: its gap at the largest count of evaluations that all reached.
 
-    `ratio` compares log gaps with those of MeZO, paired over seeds; one that diverged in either has no ratio.
+    `ratio` compares log gaps with those of MeZO, paired over seeds; one that diverged in either has no ratio, nor has a
+    problem on which a best rate of `tune` lies at the edge of its grid.
     """
     rows: list[dict[str, Any]] = []
+    wrong = faults(frame, tune)
     for (problem, dim), cell in frame.groupby(CELL):
         value = measure(cell)
         budget = cell[cell["status"] != "diverged"].groupby("label")["evaluations"].max().min()
@@ -38,7 +51,7 @@ def finals(frame: pd.DataFrame) -> pd.DataFrame:
                     "epsilon": runs["epsilon"].iloc[0],
                 }
                 | {"median": middle, "low": low, "high": high, "measure": value}
-                | {"ratio": _ratio(end, ends.get(REFERENCE)) if label != REFERENCE else None}
+                | {"ratio": None if label == REFERENCE or wrong[problem, dim] else _ratio(end, ends.get(REFERENCE))}
             )
     return pd.DataFrame(rows)
 
@@ -61,15 +74,15 @@ def ratio_text(comparison: Comparison | None) -> str:
     return f"{text.number(estimate)}{bounds}{p}"
 
 
-def finals_table(frame: pd.DataFrame) -> Table:
+def finals_table(frame: pd.DataFrame, tune: pd.DataFrame) -> Table:
     """Final gaps at equal evaluations, with the learning rate each method was given."""
     rows = []
-    for end in finals(frame).itertuples():
+    for end in finals(frame, tune).itertuples():
         rows.append(
             {
                 "problem": panels.title(end.problem, end.dim),
                 "method": end.label,
-                "lr": text.number(end.lr, 4),
+                "learning rate": text.rate(end.lr),
                 "ε": text.number(end.epsilon),
                 "evaluations": f"{end.budget:,.0f}",
                 "seeds": str(end.seeds),
@@ -80,31 +93,28 @@ def finals_table(frame: pd.DataFrame) -> Table:
             }
         )
     note = (
-        "A diverged seed counts as an infinite gap in the median. The ratio is the geometric mean over "
-        "seeds, paired, with a 95 % "
-        "t-interval on its logarithm; seeds that diverged in either method have none."
+        "A diverged seed counts as an infinite gap in the median. The ratio is the geometric mean over seeds, paired, "
+        "with a 95 % t-interval on its logarithm; seeds that diverged in either method have none. There is no ratio "
+        "where a best learning rate lies at the edge of those tried."
     )
     return table(rows, "Gap at equal loss evaluations", note)
 
 
 def tuning_table(tune: pd.DataFrame) -> Table:
-    """The best learning rate of each method among those tried, and whether it lay at the edge of the grid."""
-    rows = []
-    for (problem, dim, method), trials in tune.groupby(["problem", "dim", "method"]):
-        trials = trials.sort_values("lr")
-        finite = trials[np.isfinite(trials["loss"])]
-        best = finite.loc[finite["loss"].idxmin(), "lr"] if len(finite) else math.nan
-        rows.append(
-            {
-                "problem": panels.title(problem, dim),
-                "method": method,
-                "trials": str(len(trials)),
-                "diverged": str((trials["status"] == "diverged").sum()),
-                "best lr": text.number(best, 4),
-                "loss there": text.number(finite["loss"].min()),
-                "tried": f"{text.number(trials['lr'].min())} to {text.number(trials['lr'].max())}",
-                "edge of the grid": "yes !" if best in (trials["lr"].min(), trials["lr"].max()) else "",
-            }
-        )
-    note = "! the best rate is the smallest or largest tried: the true best may lie beyond."
+    """The best learning rate of each method among those tried, and whether it lay inside them."""
+    rows = [
+        {
+            "problem": panels.title(problem, dim),
+            "method": method_name(grid.method),
+            "trials": str(len(grid.losses)),
+            "diverged": str(sum(math.isinf(loss) for loss in grid.losses.values())),
+            "best rate": text.rate(grid.best) if not math.isnan(grid.best) else text.NONE,
+            "loss there": text.number(grid.losses.get(grid.best, math.nan)),
+            "tried": f"{text.rate(min(grid.losses))} to {text.rate(max(grid.losses))}",
+            "inside": "yes" if grid.inside else "no !",
+        }
+        for (problem, dim), grids in sorted(rates.synthetic(tune).items())
+        for grid in sorted(grids, key=lambda one: one.method)
+    ]
+    note = "Inside: a smaller and a larger rate were tried and are worse. If not, the true best may lie beyond."
     return table(rows, "Learning rates tried", note)

@@ -12,7 +12,7 @@ from analysis.statistics import (
     Interval,
     against_chance,
     paired,
-    t_interval,
+    t_proportion,
     two_proportions,
     wilson,
 )
@@ -40,7 +40,7 @@ def _accuracy(runs: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, Any]:
     values = used["test_accuracy"].to_numpy()
     examples = used["test_examples"].max()
     single = len(values) == 1 and examples > 0
-    interval = wilson(float(values[0]), int(examples)) if single else t_interval(values)
+    interval = wilson(float(values[0]), int(examples)) if single else t_proportion(values)
     statuses = {status: int((runs["status"] == status).sum()) for status in STATUSES}
     return {
         "runs": len(runs),
@@ -59,6 +59,7 @@ def _accuracy(runs: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, Any]:
         "lr": runs["lr"].iloc[0] if "lr" in runs else math.nan,
         "weights": "; ".join(sorted(runs["weights"].dropna().unique())),
         "provenance": "; ".join(sorted(runs["provenance"].unique())),
+        "setting": runs["setting"].iloc[0],
     }
 
 
@@ -78,49 +79,69 @@ def _margin(used: pd.DataFrame, baseline: pd.DataFrame) -> Comparison:
 
 
 def accuracies_table(frame: pd.DataFrame) -> Table:
-    """Test accuracies with intervals and margins, in percent and points."""
-    rows = []
-    for row in frame.to_dict("records"):
-        rows.append(
-            {
-                "model": row["model"],
-                "task": row["task"],
-                "method": row["label"],
-                "lr": text.setting(row["lr"]) if pd.notna(row["lr"]) else text.NONE,
-                "n": f"{row['n']}/{row['runs']}",
-                "accuracy, %": text.points(Interval(row["accuracy"], row["low"], row["high"])),
-                "interval": row["basis"],
-                "forward": text.number(row["forward_passes"], 6),
-                "backward": text.number(row["backward_passes"], 6),
-                "seconds": text.number(row["seconds"]),
-                "peak, MiB": text.number(row["peak_mb"], 6),
-                "weights": row["weights"],
-                "provenance": row["provenance"],
-            }
-        )
+    """Test accuracies with their intervals."""
+    rows = [
+        _named(row)
+        | {"learning rate": _rate(row), "runs": f"{row['n']} of {row['runs']}"}
+        | {"test accuracy [95 %]": text.percent(Interval(row["accuracy"], row["low"], row["high"]))}
+        | {"interval": row["basis"]}
+        for row in frame.to_dict("records")
+    ]
     note = (
-        "n: runs with a test accuracy, diverged ones included, of all runs. Intervals are 95 %: Student's t "
-        "over "
-        "seeds, or, where there is one seed, Wilson's over test examples. Passes and seconds are means over "
-        "these runs, memory the highest of any: on CUDA what was allocated, on a CPU the resident set of the process."
+        "Runs: those with a test accuracy, diverged ones included, of all. Intervals are 95 %: Student's t over seeds, "
+        "cut at 0 and 100 %, or, where there is one seed, Wilson's over test examples."
     )
     return table(rows, "Final test accuracy", note)
 
 
+def costs_table(frame: pd.DataFrame) -> Table:
+    """What the runs cost, what else was set, and where weights and rows come from."""
+    rows = [
+        _named(row)
+        | {
+            "forward passes": _passes(row["forward_passes"]),
+            "backward passes": _passes(row["backward_passes"]),
+            "seconds": text.number(row["seconds"]),
+            "peak memory, MiB": _passes(row["peak_mb"]),
+            "setting": row["setting"],
+            "weights": row["weights"],
+            "rows are": row["provenance"],
+        }
+        for row in frame.to_dict("records")
+    ]
+    note = (
+        "Passes and seconds are means over the runs with a test accuracy, memory is the highest of any: on CUDA what "
+        "was allocated, on a CPU the resident set of the process. Setting: all in which the runs of a method differ."
+    )
+    return table(rows, "Cost and settings of these runs", note, long=True)
+
+
+def _named(row: dict[str, Any]) -> dict[str, str]:
+    return {"method": row["label"], "model": row["model"], "task": row["task"]}
+
+
+def _rate(row: dict[str, Any]) -> str:
+    return text.setting(row["lr"]) if pd.notna(row["lr"]) else text.NONE
+
+
+def _passes(value: float) -> str:
+    return text.NONE if math.isnan(value) else f"{value:,.0f}"
+
+
 def overview_table(frame: pd.DataFrame) -> Table:
-    """Methods as rows and tasks as columns: test accuracies with intervals, in percent; a model a row where several."""
+    """Methods as rows and tasks as columns: test accuracies with intervals; the model beside the method if several."""
     several = frame["model"].nunique() > 1
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for row in frame.to_dict("records"):
         named = {"model": row["model"]} if several else {}
-        cell = rows.setdefault((row["model"], row["label"]), {**named, "method": row["label"]})
+        cell = rows.setdefault((row["model"], row["label"]), {"method": row["label"], **named})
         if row["n"]:
             bounds = text.points(Interval(row["accuracy"], row["low"], row["high"]))
             cell[row["task"]] = bounds if row["n"] == 1 else f"{bounds} ({row['n']})"
     filled = pd.DataFrame(rows.values()).fillna(text.NONE)
     note = (
-        "Test accuracy in percent with 95 % intervals: Student's t over seeds, their number in brackets; for one seed "
-        "Wilson's over test examples."
+        "Test accuracy in percent with 95 % intervals: Student's t over seeds, cut at 0 and 100, their number in "
+        "brackets; for one seed Wilson's over test examples."
     )
     return table(filled.to_dict("records"), "Test accuracy by method and task", note)
 
@@ -128,15 +149,12 @@ def overview_table(frame: pd.DataFrame) -> Table:
 def margins_table(frame: pd.DataFrame) -> Table:
     """How far each method is above chance and above the model as it was, in points."""
     rows = [
-        {"model": row["model"], "task": row["task"], "method": row["label"], "n": str(row["n"])}
-        | {f"over {name}": text.margin(row[name]) for name in BASELINES}
+        _named(row) | {"runs": str(row["n"])} | {f"over {name}": text.margin(row[name]) for name in BASELINES}
         for row in frame.to_dict("records")
     ]
     note = (
-        "Points with 95 % intervals: t over seeds, with the baseline's own accuracy on the same test "
-        "examples taken as "
-        "given; for one seed an exact binomial test (chance) or, as its pairing by example is unknown, a "
-        "comparison of "
+        "Points with 95 % intervals: t over seeds, with the baseline's own accuracy on the same test examples taken as "
+        "given; for one seed an exact binomial test (chance) or, as its pairing by example is unknown, a comparison of "
         "two proportions. p two-sided, not adjusted for the number of rows."
     )
     return table(rows, "Margins over baselines", note)
@@ -148,11 +166,11 @@ def casualties_table(ends: pd.DataFrame) -> Table:
     rows = [
         {
             "run": row.run,
+            "method": row.label,
             "model": row.model,
             "task": row.task,
-            "method": row.label,
             "seed": f"{row.seed:g}",
-            "what": "repeats an earlier seed, left out" if row.repeat else row.status,
+            "status": "repeats an earlier seed, left out" if row.repeat else row.status,
             "reason": row.reason if isinstance(row.reason, str) else "",
         }
         for row in odd.itertuples()

@@ -28,7 +28,7 @@ PAGES = {
 }
 """Page -> title and modules, those of zobench without its name."""
 
-INTERNAL = ("files", "journal_format", "timing", "version")
+INTERNAL = ("files", "forward_only", "journal_format", "numbers", "optim_watch", "timing", "version")
 """Modules that the others are made of."""
 
 

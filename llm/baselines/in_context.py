@@ -42,7 +42,7 @@ class InContext(Baseline):
     def measure(self, setting: Setting) -> Outcome:
         solved = [demonstration(_known(row)) for row in drawn(setting.train, self.shots, setting.seed)]
         asked = [[_known(row) for row in part] for part in (setting.dev, setting.test)]
-        fitting = [fitted(setting.objective, solved, [example.prompt for example in part]) for part in asked]
+        fitting = [fitted(setting.objective, solved, part) for part in (setting.dev, setting.test)]
         counts = [count for part in fitting for count in part]
         self._tell(setting, counts)
         found: list[Measured] = []
@@ -53,9 +53,11 @@ class InContext(Baseline):
 
     def _tell(self, setting: Setting, counts: Sequence[int]) -> None:
         """Say how many demonstrations were read, where it is not all; none at all would be zero-shot."""
-        room = f"--max-tokens {setting.objective.max_tokens}"
+        most = setting.objective.max_tokens
+        room = f"--max-tokens {most}" if most else f"what {setting.objective.language_model.name} reads"
         if max(counts) == 0:
-            raise ValueError(f"no demonstration fits in {room} before any question: give more, or --method zero-shot")
+            more = "give more, or " if most else "give "
+            raise ValueError(f"no demonstration fits in {room} before any question: {more}--method zero-shot")
         if min(counts) < self.shots:
             setting.note(
                 f"icl: {min(counts)} to {max(counts)} of {self.shots} demonstrations fit in {room} before a question, "
@@ -79,17 +81,19 @@ def joined(solved: Sequence[str], prompt: str, count: int) -> str:
     return BLANK_LINE.join([*solved[len(solved) - count :], prompt])
 
 
-def fitted(objective: Objective, solved: Sequence[str], prompts: Sequence[str]) -> list[int]:
-    """Return how many of the demonstrations fit before each prompt in the objective's `max_tokens`.
+def fitted(objective: Objective, solved: Sequence[str], rows: Sequence[Encoded]) -> list[int]:
+    """Return how many of the demonstrations fit before each prompt in the room that the objective gives it.
 
     Cost: each prompt is tokenised about log2(shots) times, or once where all fit.
     """
+    prompts, rooms = [_known(row).prompt for row in rows], [objective.room(row) for row in rows]
     encoder, least, most = objective.encoder, [0] * len(prompts), [len(solved)] * len(prompts)
     tried = list(most)
     while unsure := [i for i in range(len(prompts)) if least[i] < most[i]]:
-        lengths = encoder.lengths([joined(solved, prompts[i], tried[i]) for i in unsure])
-        for i, length in zip(unsure, lengths, strict=True):
-            if length <= objective.max_tokens:
+        longer = encoder.whole([joined(solved, prompts[i], tried[i]) for i in unsure])
+        for i, ids in zip(unsure, longer, strict=True):
+            room = rooms[i]
+            if room is None or len(ids) <= room:
                 least[i] = tried[i]
             else:
                 most[i] = tried[i] - 1

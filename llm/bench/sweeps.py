@@ -18,8 +18,8 @@ SLOW = ("distinct-coordinate",)  # one coordinate, as "coordinate"
 def measure(entries: int, repetitions: int) -> list[Row]:
     """Return a row a law and path: entries of a float32 parameter moved a second by a step along one direction."""
     module = nn.Module()
-    module.weight = nn.Parameter(torch.zeros(entries))
-    space, other = ModuleSpace(module), torch.zeros(entries)
+    module.weight = nn.Parameter(torch.zeros(entries, dtype=torch.float32))
+    space, other = ModuleSpace(module), torch.zeros(entries, dtype=torch.float32)
     jobs: dict[str, Callable[[], object]] = {"copy": lambda: other.copy_(module.weight.detach())}
     for law in LAWS:
         for path in ("native", "eager"):

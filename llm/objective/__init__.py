@@ -1,7 +1,7 @@
 """Objectives: what is minimised and what evaluations report."""
 
 from llm.objective.answers import AnswerObjective, Losses, MetricObjective, one_minus
-from llm.objective.choose import HELP, TASKS_OWN, choose
+from llm.objective.choose import HELP, MAX_TOKENS, TASKS_OWN, choose
 from llm.objective.classification import Judged, Objective
 from llm.objective.encoding import Encoded, Encoder
 from llm.objective.measured import (
@@ -14,9 +14,11 @@ from llm.objective.measured import (
     shifted,
 )
 from llm.objective.scoring import answer_log_probs, candidate_scores, first_places
+from llm.objective.told import told
 
 __all__ = [
     "HELP",
+    "MAX_TOKENS",
     "TASKS_OWN",
     "AnswerObjective",
     "Encoded",
@@ -37,4 +39,5 @@ __all__ = [
     "one_minus",
     "parts",
     "shifted",
+    "told",
 ]

@@ -74,7 +74,7 @@ class MetricObjective(Objective):
         """The losses of the answers, NaN where the model gave none."""
         assert self.loss is not None
         given = [(i, text) for i, text in enumerate(answers) if text is not None]
-        found = torch.full((len(answers),), math.nan)
+        found = torch.full((len(answers),), math.nan, dtype=torch.float32)
         if given:
             values = self.loss([text for _, text in given], [examples[i] for i, _ in given])
             found[[i for i, _ in given]] = _checked(values, len(given))

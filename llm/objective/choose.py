@@ -14,6 +14,7 @@ from zobench.naming import require_known
 TASKS_OWN = "task"
 DIFFERENTIABLE: dict[str, type[Objective]] = {"classification": Objective, "language-model": AnswerObjective}
 NAMES = (TASKS_OWN, *DIFFERENTIABLE, *metrics.METRICS)
+MAX_TOKENS = "prompts are cut from the left to so many tokens; without it none is that the model can read whole"
 HELP = f"{', '.join(NAMES)}, or package.module:function"
 
 
@@ -38,12 +39,19 @@ def choose(name: str, task: Task) -> Callable[..., Objective]:
         name = task.objective
     if name in DIFFERENTIABLE:
         return partial(DIFFERENTIABLE[name].of, **own)
-    if name == "accuracy" != metric:
+    if task.candidates and name in metrics.OF_TEXTS:
+        raise ValueError(
+            f"objective {name} compares the words of written answers, but task {task.name} has labels: give "
+            "--objective accuracy"
+        )
+    if name == "accuracy" and metric in metrics.OF_TEXTS:
         raise ValueError(f"task {task.name} is measured by {metric}: give --objective {metric} instead of accuracy")
     return partial(_judging, one_minus(name), **own)
 
 
-def _judging(loss: Losses, language_model: Any, candidates: Any, max_tokens: int, bos: int | None, metric: str) -> Any:
+def _judging(
+    loss: Losses, language_model: Any, candidates: Any, max_tokens: int | None, bos: int | None, metric: str
+) -> Any:
     made = MetricObjective.of(language_model, candidates, max_tokens, bos, metric)
     return MetricObjective(language_model, made.candidates, max_tokens, bos, metric, loss)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llm.generation import MAX_NEW_TOKENS
-from llm.logits import position_limit
+from llm.logits import position_limit, vocabulary_size
 from llm.models import LanguageModel
 from llm.objective.encoding import Encoded, Encoder, require_distinct, require_labelled
 from llm.objective.measured import Measured, measured, parts
@@ -38,7 +38,7 @@ class Objective:
 
     language_model: LanguageModel
     candidates: tuple[tuple[int, ...], ...] | None
-    max_tokens: int
+    max_tokens: int | None = None
     bos: int | None = None
     metric: str = "accuracy"
 
@@ -50,7 +50,7 @@ class Objective:
         cls,
         language_model: LanguageModel,
         candidates: Sequence[str] | None,
-        max_tokens: int,
+        max_tokens: int | None = None,
         bos: int | None = None,
         metric: str = "accuracy",
     ) -> Self:
@@ -59,7 +59,8 @@ class Objective:
         Args:
             language_model: what is trained or measured.
             candidates: those of all examples, or None.
-            max_tokens: prompts are cut from the left to so many, the first special token kept.
+            max_tokens: prompts are cut from the left to so many, the first special token kept; None: to what the model
+                reads, less what follows.
             bos: id of the first token in place of the tokenizer's; 0 is MeZO's choice for OPT, whose own is 2.
             metric: a name in `llm.metrics.METRICS`.
 
@@ -68,12 +69,13 @@ class Objective:
         """
         objective = cls(language_model, None, max_tokens, bos, metric)
         if not candidates:
-            objective._require_room(0)
+            objective._room(0)
             return objective
         known = objective.encoder.continuations(candidates)
         tokens = tuple(known[text] for text in candidates)
         require_distinct(candidates, tokens)
-        objective._require_room(max(map(len, tokens)))
+        objective._require_known(candidates, tokens)
+        objective._room(max(map(len, tokens)))
         return cls(language_model, tokens, max_tokens, bos, metric)
 
     @property
@@ -89,20 +91,37 @@ class Objective:
         """
         if not examples:
             raise ValueError("the data set is empty")
-        prompts = self.encoder.prompts([example.prompt for example in examples])
+        texts = [example.prompt for example in examples]
+        whole = self.encoder.whole(texts)
+        self._require_known(texts, whole)
+        pairs = zip(whole, examples, self._own_candidates(examples), strict=True)
+        rows = [Encoded(ids, example.label, own, example, len(ids)) for ids, example, own in pairs]
+        cut = self.encoder.cut(texts, whole, [self.room(row) for row in rows])
+        return [row._replace(tokens=ids) for row, ids in zip(rows, cut, strict=True)]
+
+    def room(self, row: Encoded) -> int | None:
+        """Return the most tokens that the prompt of an example may have, None where there is no bound.
+
+        Raises:
+            ValueError: the model cannot read `max_tokens` and what follows.
+        """
+        lengths = list(map(len, self.options(row)))
+        return self._room(max(MAX_NEW_TOKENS if len(lengths) == 1 else 0, *lengths))
+
+    def _own_candidates(self, examples: Sequence[Example]) -> list[tuple[tuple[int, ...], ...]]:
+        """The tokens of the candidates of each example, none where all share the objective's."""
         if self.candidates:
-            return [Encoded(ids, e.label, (), e) for ids, e in zip(prompts, examples, strict=True)]
+            return [()] * len(examples)
         for example in examples:
             require_labelled(example, self.fewest)
         known = self.encoder.continuations(c for example in examples for c in example.candidates)
-        rows = []
-        for ids, example in zip(prompts, examples, strict=True):
+        self._require_known(list(known), list(known.values()))
+        found = []
+        for example in examples:
             tokens = tuple(known[text] for text in example.candidates)
             require_distinct(example.candidates, tokens)
-            rows.append(Encoded(ids, example.label, tokens, example))
-        generated = MAX_NEW_TOKENS if any(len(row.candidates) == 1 for row in rows) else 0
-        self._require_room(max(generated, *(len(c) for row in rows for c in row.candidates)))
-        return rows
+            found.append(tokens)
+        return found
 
     def options(self, row: Encoded) -> Sequence[Sequence[int]]:
         """Return the tokens of the candidates of an example."""
@@ -129,7 +148,8 @@ class Objective:
     def measure(self, examples: Sequence[Encoded], batch_size: int = 64) -> Measured:
         """Return mean loss and metric over the examples, in batches of similar length."""
         counts = [len(self.options(row)) for row in examples]
-        scores, losses = torch.full((len(examples), max(counts)), -torch.inf), torch.empty(len(examples))
+        scores = torch.full((len(examples), max(counts)), -torch.inf, dtype=torch.float32)
+        losses = torch.empty(len(examples), dtype=torch.float32)
         answers: list[str | None] = [None] * len(examples)
         judged = Judged(None, None, None)
         lengths = [len(row.tokens) + sum(len(c) - 1 for c in self.options(row)) for row in examples]
@@ -148,12 +168,28 @@ class Objective:
             return measured(self.metric, float(loss), labels, known, answers=answers)
         return measured(self.metric, float(loss), labels, known, scores=scores, common=self.candidates is not None)
 
-    def _require_room(self, beyond: int) -> None:
-        """Refuse prompts which the model cannot read together with so many tokens after them."""
+    def _room(self, beyond: int) -> int | None:
+        """The most tokens of a prompt after which so many more follow."""
         beyond = 0 if self.language_model.masked else beyond
-        limit = position_limit(self.language_model) or self.max_tokens + beyond
+        limit, name = position_limit(self.language_model), self.language_model.name
+        if self.max_tokens is None:
+            if limit is not None and limit - beyond < 2:
+                raise ValueError(f"{beyond} tokens follow a prompt, but {name} reads {limit} in all: give shorter ones")
+            return None if limit is None else limit - beyond
+        limit = limit or self.max_tokens + beyond
         if self.max_tokens < 2 or self.max_tokens + beyond > limit:
             raise ValueError(
-                f"max_tokens is {self.max_tokens} and up to {beyond} follow: {self.language_model.name} reads 2 to "
-                f"{limit} tokens in all"
+                f"max_tokens is {self.max_tokens} and up to {beyond} follow: {name} reads 2 to {limit} tokens in all"
             )
+        return self.max_tokens
+
+    def _require_known(self, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
+        """Refuse tokens for which the model has no embedding."""
+        size, name = vocabulary_size(self.language_model), self.language_model.name
+        for text, ids in zip(texts, rows, strict=True):
+            if ids and max(ids) >= size:
+                token = self.language_model.tokenizer.convert_ids_to_tokens(max(ids))
+                raise ValueError(
+                    f"{text[-60:]!r} has the token {token!r} ({max(ids)}), but {name} has embeddings of {size} tokens: "
+                    "give the tokenizer that belongs to it, or resize the embeddings"
+                )

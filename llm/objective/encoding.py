@@ -11,13 +11,14 @@ ANCHOR = "\n"
 
 class Encoded(NamedTuple):
     """One tokenised prompt and the index of its candidate; without candidates of its own it has those of the
-    objective. A masked model's prompt holds one mask.
+    objective. A masked model's prompt holds one mask. `whole` is the number of tokens before the prompt was cut.
     """
 
     tokens: list[int]
     label: int
     candidates: tuple[tuple[int, ...], ...] = ()
     example: Example | None = None
+    whole: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +26,14 @@ class Encoder:
     """Tokenises as the model's tokenizer does.
 
     A prompt keeps the special token that the tokenizer begins texts with (`bos` in its place, where given), and is cut
-    from the left behind it; an end that the tokenizer adds is dropped, as the text goes on, and kept for masked models.
+    from the left behind it; a text that begins with this token gets no second one. An end that the tokenizer adds is
+    dropped, as the text goes on, and kept for masked models.
     A continuation has the tokens it has in the middle of a text: those after a line break, where a tokenizer treats the
     beginning of a text in its own way.
     """
 
     tokenizer: Any
-    max_tokens: int
+    max_tokens: int | None = None
     bos: int | None = None
     masked: bool = False
 
@@ -41,18 +43,28 @@ class Encoder:
         Raises:
             ValueError: a prompt has no token, or its mask is cut away or is not the only one.
         """
-        texts, (leading, trailing) = self._asked(texts), self._specials()
-        rows = self._whole(texts, trailing)
-        if leading and self.bos is not None:
-            rows = [[self.bos, *ids[1:]] for ids in rows]
-        cut = [ids if len(ids) <= self.max_tokens else ids[:leading] + ids[leading - self.max_tokens :] for ids in rows]
-        for text, ids in zip(texts, cut, strict=True):
-            self._require_readable(text, ids)
-        return cut
+        return self.cut(texts, self.whole(texts), [self.max_tokens] * len(texts))
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Return how many tokens prompts have before they are cut."""
-        return [len(ids) for ids in self._whole(self._asked(texts), self._specials()[1])]
+    def whole(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of prompts before they are cut."""
+        leading, trailing = self._specials()
+        rows = self.tokenizer(self._asked(texts), verbose=False)["input_ids"]
+        return [
+            self._framed(ids[:leading], ids[leading : len(ids) - trailing], ids[len(ids) - trailing :]) for ids in rows
+        ]
+
+    def cut(self, texts: Sequence[str], rows: Sequence[list[int]], most: Sequence[int | None]) -> list[list[int]]:
+        """Return the rows of the texts, each cut from the left to so many tokens; None is no bound.
+
+        Raises:
+            ValueError: a row has no token, or its mask is cut away or is not the only one.
+        """
+        leading, _ = self._specials()
+        pairs = zip(rows, most, strict=True)
+        found = [ids if n is None or len(ids) <= n else ids[:leading] + ids[leading - n :] for ids, n in pairs]
+        for text, ids in zip(texts, found, strict=True):
+            self._require_readable(text, ids)
+        return found
 
     def _asked(self, texts: Sequence[str]) -> list[str]:
         """The texts, with a mask if the model fills one."""
@@ -61,9 +73,12 @@ class Encoder:
         mask = self.tokenizer.mask_token
         return [text if mask in text else f"{text.rstrip()} {mask}." for text in texts]
 
-    def _whole(self, texts: list[str], trailing: int) -> list[list[int]]:
-        rows = self.tokenizer(texts, verbose=False)["input_ids"]
-        return rows if self.masked or not trailing else [ids[:-trailing] for ids in rows]
+    def _framed(self, first: list[int], text: list[int], last: list[int]) -> list[int]:
+        """The tokens of a text with its special ones, which a rendered chat template has already."""
+        text = text[1:] if first and text[:1] == first else text
+        text = text[:-1] if self.masked and last and text[-1:] == last else text
+        first = [self.bos] if first and self.bos is not None else first
+        return [*first, *text, *(last if self.masked else ())]
 
     def continuations(self, texts: Iterable[str]) -> dict[str, tuple[int, ...]]:
         """Return the tokens of each text as it continues another.
@@ -105,7 +120,7 @@ class Encoder:
         if self.masked and ids.count(self.tokenizer.mask_token_id) != 1:
             found = ids.count(self.tokenizer.mask_token_id)
             raise ValueError(
-                f"prompt {text[-60:]!r} has {found} masks in its last {self.max_tokens} tokens: give one, near its end"
+                f"prompt {text[-60:]!r} has {found} masks in its last {len(ids)} tokens: give one, near its end"
             )
 
 

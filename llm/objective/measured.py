@@ -1,6 +1,7 @@
 """What an objective measures on a set of examples, and accuracies derived from scores alone."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
@@ -51,18 +52,39 @@ def measured(
     Raises:
         ValueError: accuracy is asked of generated answers.
     """
-    if metric == "accuracy":
+    if metric in metrics.OF_LABELS:
         if scores is None:
-            raise ValueError("generated answers have no accuracy: give the task the metric f1 or exact-match")
-        predicted = scores.argmax(1)
-        right = (predicted == labels).double()
-        right[~answered(scores, examples)] = torch.nan  # no answer is not a wrong answer, let alone a right one
-        others = {"macro-f1": metrics.macro_f1(predicted, labels)} if common and scores.shape[1] > 2 else NONE
-        return Measured(loss, float(right.mean()), scores, labels, metric, others, common)
+            raise ValueError(f"generated answers have no {metric}: give the task the metric f1 or exact-match")
+        found = _of_labels(metric, scores, labels, examples, common)
+        return Measured(loss, found.pop(metric), scores, labels, metric, found, common)
     texts = answers if scores is None else chosen(scores, examples)
     gold = [right_answers(example) for example in examples]
     found = {name: float(metrics.values(name, texts or (), gold).mean()) for name in metrics.together(metric)}
     return Measured(loss, found.pop(metric), scores, labels, metric, found, common)
+
+
+def _of_labels(
+    metric: str, scores: Tensor, labels: Tensor, examples: Sequence[Example | None], common: bool
+) -> dict[str, float]:
+    """The metrics of labels; NaN where an example has no answer, which is not a wrong one, let alone a right one."""
+    predicted, lost = scores.argmax(1), not bool(answered(scores, examples).all())
+    found = {"accuracy": math.nan if lost else float((predicted == labels).double().mean())}
+    if metric == "macro-f1" or (common and scores.shape[1] > 2):
+        found["macro-f1"] = math.nan if lost and metric == "macro-f1" else metrics.macro_f1(predicted, labels)
+    if metric == "macro-f1" and common:
+        each = metrics.f1_of_each(predicted, labels, scores.shape[1])
+        names = _class_names(examples[0], scores.shape[1])
+        found |= {f"f1-of-{name}": math.nan if lost else value for name, value in zip(names, each, strict=True)}
+    if metric == "macro-f1":
+        del found["accuracy"]  # rows keep that name for the metric itself
+    return found
+
+
+def _class_names(example: Example | None, count: int) -> list[str]:
+    """The labels as columns of a row may name them: their words, or their numbers where these are not distinct."""
+    texts = choices(example) if example else ()
+    names = [re.sub(r"\W+", "-", text.strip()).strip("-") for text in texts]
+    return names if len(set(filter(None, names))) == count else [str(i) for i in range(count)]
 
 
 def chosen(scores: Tensor, examples: Sequence[Example | None]) -> list[str | None]:
@@ -133,9 +155,10 @@ def calibrated_accuracy(fitted: Measured, judged: Measured) -> float:
     """Return the accuracy of `judged` after scores were shifted by `calibration(fitted)`.
 
     NaN where examples have candidates of their own or answers are generated, as there is nothing common to shift, and
-    for other metrics than accuracy.
+    for metrics of texts.
     """
-    if fitted.scores is None or judged.scores is None or not (judged.common and judged.metric == "accuracy"):
+    of_labels = judged.metric in metrics.OF_LABELS
+    if fitted.scores is None or judged.scores is None or not (judged.common and of_labels):
         return math.nan
     return shifted(judged, calibration(fitted)).accuracy
 
@@ -143,10 +166,12 @@ def calibrated_accuracy(fitted: Measured, judged: Measured) -> float:
 def chance_accuracy(fitted: Measured, judged: Measured) -> float:
     """Return the accuracy on `judged` of always answering with the most frequent label of `fitted`.
 
-    Where examples have candidates of their own: of guessing among them. NaN for other metrics than accuracy.
+    Where examples have candidates of their own: of guessing among them. NaN for metrics of texts.
     """
-    if judged.scores is None or judged.metric != "accuracy":
+    if judged.scores is None or judged.metric not in metrics.OF_LABELS:
         return math.nan
+    if judged.common and judged.metric == "macro-f1":
+        return metrics.macro_f1(fitted.labels.mode().values.expand_as(judged.labels), judged.labels)
     if judged.common:
         return float((judged.labels == fitted.labels.mode().values).double().mean())
     return float((1 / (judged.scores != -torch.inf).sum(1).double()).mean())

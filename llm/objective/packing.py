@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm.logits import CAUSAL_HEADS, Place, Targets, learns_a_prompt
+from llm.logits import CAUSAL_HEADS, Place, Targets, learns_a_prompt, padding
 from llm.models import LanguageModel
 
 Tokens = Sequence[int]
@@ -69,6 +69,9 @@ def _inputs(
     seen = earlier & ((segment == 0)[:, None, :] | (segment[:, None, :] == segment[:, :, None]))
     dtype = language_model.model.dtype
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
-    pad = language_model.tokenizer.pad_token_id or 0
-    inputs = {"input_ids": filled(rows, pad), "position_ids": filled(positions, 0), "attention_mask": mask[:, None]}
+    inputs = {
+        "input_ids": filled(rows, padding(language_model)),
+        "position_ids": filled(positions, 0),
+        "attention_mask": mask[:, None],
+    }
     return {**inputs, "use_cache": False}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from llm import baselines, tasks
+from llm.objective import MAX_TOKENS
 from llm.studies.rates import chosen_rate, forward_passes_a_step, mean_dev_loss
 from llm.train import train
 from llm.training.first_order import FIRST_ORDER
@@ -36,7 +37,7 @@ class StudyOptions:
     train: int | None = option(None, "training examples; without it the task's usual number")
     dev: int | None = option(None, "development examples; without it the task's usual number")
     test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
-    max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
+    max_tokens: int | None = option(None, MAX_TOKENS)
     evaluations: int = option(10, "evaluations on dev in a run")
     select: str = option("best", "as for train: whose dev loss is compared, which weights are tested", before="last")
     device: str = option("cpu", "cpu, cuda, ...")

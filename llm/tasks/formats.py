@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from llm.tasks.files import Record, json_document, json_lines, lines
+from llm.tasks.decoding import lines
+from llm.tasks.json_rows import json_document, json_lines
+from llm.tasks.record import Record
 
 
 def wsc(file: Path) -> list[Record]:

@@ -2,11 +2,13 @@
 
 import importlib
 from collections.abc import Iterable
-from typing import Any
+from itertools import chain
+from typing import Any, SupportsIndex
 
 from llm.tasks.example import Example
 from llm.tasks.held_out import held_out
 from llm.tasks.official import digest
+from llm.tasks.record import encodable
 from llm.tasks.task import Item, Pools, Sizes, Task
 
 
@@ -52,10 +54,24 @@ def _items(name: str, examples: Any) -> list[Item]:
     found = list(examples) if isinstance(examples, Iterable) else []
     if not found:
         raise ValueError(f"task {name!r} returned {examples!r}: return Examples, or (training, test), or a Task")
-    for number, example in enumerate(found):
-        if not isinstance(example, Example) or not example.candidates:
-            raise ValueError(
-                f"task {name!r}: item {number} is {example!r}: give Example(prompt, label, candidates), or "
-                'Example(prompt, 0, (" " + answer + "\\n",), answers)'
-            )
-    return [Item(digest(example), example) for example in found]
+    items = [_example(f"task {name!r}: item {number}", example) for number, example in enumerate(found)]
+    return [Item(digest(example), example) for example in items]
+
+
+def _example(where: str, example: Any) -> Example:
+    """An Example with its lists as tuples, after a look at its types."""
+    if not isinstance(example, Example) or not example.candidates:
+        raise ValueError(
+            f"{where} is {example!r}: give Example(prompt, label, candidates), or "
+            'Example(prompt, 0, (" " + answer + "\\n",), answers)'
+        )
+    lists = example[2:]
+    for texts in lists:
+        if not isinstance(texts, list | tuple):
+            raise ValueError(f"{where} has {texts!r}: give a tuple of texts")
+    for text in (example.prompt, *chain(*lists)):
+        if not (isinstance(text, str) and encodable(text)):
+            raise ValueError(f"{where} has {text!r}: give texts, without lone surrogates")
+    if not isinstance(example.label, SupportsIndex):
+        raise ValueError(f"{where}: label is {example.label!r}: give the index of the right candidate")
+    return Example(example.prompt, int(example.label), *map(tuple, lists))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llm.tasks.files import Record
+from llm.tasks.record import Record
 
 CONVERTED = "refs/convert/parquet"
 
@@ -30,13 +30,13 @@ class HubSet:
         """Return the training and the test rows, with class labels by name where the hub has names for them.
 
         Raises:
-            ValueError: `datasets` is not installed, or the hub does not give the set; the message says what to do.
+            ValueError: `datasets` cannot be imported, or the hub does not give the set; the message says what to do.
         """
         try:
             import datasets
-        except ImportError:
+        except ImportError as error:
             raise ValueError(
-                f'task {task} wants --data FOLDER ({files}), or the hub: pip install -e ".[hub]" (datasets)'
+                f'task {task} wants --data FOLDER ({files}), or the hub: pip install -e ".[hub]" ({error})'
             ) from None
         try:
             sets = self._sets(datasets.load_dataset)

@@ -1,11 +1,17 @@
 """Verbalisers: which word stands for which label."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unicodedata import normalize
 
 from llm.tasks.example import Example
-from llm.tasks.files import Record
+from llm.tasks.record import Record
 from zobench.naming import require_known
+
+WHOLE = re.compile(r"^([+-]?\d+)\.0+$")
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,14 @@ class Verbaliser:
         Raises:
             ValueError: the label is none of the task's; the message names file and line.
         """
-        value = record.value(self.column)
-        names = {name.lower(): name for name in self.words}
-        name = str(value).strip()
-        if not isinstance(value, bool) and name.isdecimal() and int(name) < len(self.numbers):
+        names, name = {name.lower(): name for name in self.words}, canonical(record.shown(self.column))
+        if name.isdecimal() and int(name) < len(self.numbers):
             name = self.numbers[int(name)]
         if name.lower() not in names:
             known = ", ".join(self.words)
             raise ValueError(
-                f"{record.where}: {self.column} {value!r} is none of {known} (or their numbers, from 0): a file "
-                "without labels cannot be used"
+                f"{record.where}: {self.column} {record.value(self.column)!r} is none of {known} (or their numbers, "
+                "from 0): a file without labels cannot be used"
             )
         return list(self.words).index(names[name.lower()])
 
@@ -51,12 +55,35 @@ def classified(prompt: Callable[[Record], str], verbaliser: Verbaliser) -> Calla
 
 
 def lookup(record: Record, column: str, labels: Sequence[str]) -> int:
-    """Return the place of a record's label among the labels of a task file, compared as text.
+    """Return the place of a record's label among the labels of a task file, compared as text in its canonical form.
 
     Raises:
         UnknownNameError: the label is not there; the message names file and line, and the nearest.
     """
-    value = record.value(column)
-    name = str(value).lower() if isinstance(value, bool) else str(value).strip()
+    name = record.shown(column)
+    if name not in labels:
+        alike = [label for label in labels if canonical(label) == canonical(name)]
+        name = alike[0] if len(alike) == 1 else name
     require_known(name, labels, f"label in {record.where}:")
     return list(labels).index(name)
+
+
+def canonical(label: str) -> str:
+    """Return a label with composed letters, one space for white space of any kind, and 1 for 1.0."""
+    return WHOLE.sub(r"\1", " ".join(normalize("NFC", label).split()))
+
+
+def require_continuations(file: Path, labels: Mapping[str, Any]) -> None:
+    """Check the table of labels of a task file.
+
+    Raises:
+        ValueError: a continuation is no text, or there are fewer than two.
+    """
+    for name, continuation in labels.items():
+        if isinstance(continuation, dict):
+            whole = f"{name}.{next(iter(continuation), '')}"
+            raise ValueError(f'{file}: label {whole} is a table {name} to TOML: quote the key, "{whole}" = "..."')
+        if not (isinstance(continuation, str) and continuation.strip()):
+            raise ValueError(f'{file}: label {name} is {continuation!r}: give its continuation, {name} = " word"')
+    if len(labels) < 2:
+        raise ValueError(f'{file}: labels are {labels}: give two lines or more, value = " continuation"')

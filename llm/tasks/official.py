@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from llm.tasks.example import Example
-from llm.tasks.files import Record
 from llm.tasks.hub import HubSet
+from llm.tasks.record import Record, notes_of
 from llm.tasks.task import USUAL, Item, Pools, Sizes, Task
 
 
@@ -75,7 +75,8 @@ class Official:
         parts = [[record for record in part if has_answer(record)] for part in (training, test)]
         lost = [len(part) - len(kept) for part, kept in zip((training, test), parts, strict=True)]
         note = f"{self.name}: {lost[0]} training and {lost[1]} test questions without an answer are left out"
-        return Pools(self.items(parts[0]), self.items(parts[1]), (note,) if any(lost) else ())
+        notes = (*notes_of(training), *notes_of(test), *((note,) if any(lost) else ()))
+        return Pools(self.items(parts[0]), self.items(parts[1]), notes)
 
     def items(self, records: Iterable[Record]) -> list[Item]:
         """Return the examples of records, each under its key."""

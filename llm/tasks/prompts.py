@@ -6,7 +6,7 @@ the end of a prompt, so that the space before an option belongs to the option.
 """
 
 from llm.tasks.example import Example
-from llm.tasks.files import Record
+from llm.tasks.record import Record
 
 CONJUNCTIONS = {"effect": " so", "cause": " because"}
 
@@ -105,7 +105,11 @@ def drop(record: Record) -> Example:
 
 
 def generated(prompt: str, answers: tuple[str, ...]) -> Example:
-    """Return an example whose answer is generated: the target is the first answer and the end of its line."""
+    """Return an example whose answer is generated: the target is the first answer and the end of its line.
+
+    A space at the end of the prompt, which belongs to what follows, becomes that of the target.
+    """
+    prompt = prompt.rstrip(" \t")
     space = "" if prompt[-1:].isspace() else " "
     return Example(prompt, 0, (f"{space}{answers[0]}\n",), answers)
 

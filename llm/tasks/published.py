@@ -6,10 +6,12 @@ from typing import Any
 
 from llm.tasks import formats, prompts
 from llm.tasks.example import Example
-from llm.tasks.files import Record, json_lines, tab_separated
+from llm.tasks.files import tab_separated
 from llm.tasks.hub import HubSet
+from llm.tasks.json_rows import json_lines
 from llm.tasks.labels import Verbaliser, classified
 from llm.tasks.official import Official
+from llm.tasks.record import Record
 from llm.tasks.task import USUAL, Sizes
 
 Read = Callable[[Path], list[Record]]

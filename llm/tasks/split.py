@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from llm.tasks import checks
 from llm.tasks.example import Example
 from llm.tasks.task import Item, Pools, Split, Task
 from zobench.keys import derive
@@ -30,14 +31,15 @@ def split(task: Task, data: str | None, train: int | None, dev: int | None, test
     for name, size in asked._asdict().items():
         if size is not None and size < 1:
             raise ValueError(f"{name} is {size}: each split wants at least one example")
-    pools = task.pools(data)
-    _check(task, pools)
+    pools = _pools(task, data)
     kept, notes = _distinct(task, pools)
     train, dev, shrunk = _training_sizes(task, _usable(task, kept), asked)
     tested, fewer = _test_size(task, _usable(task, pools.test), asked.test)
     chosen = _draw(task, kept, train + dev, derive("split", task.name, seed), POOL)
     judged = _draw(task, pools.test, tested, derive("test", task.name), "test")
-    return Split(chosen[:train], chosen[train:], judged, (*pools.notes, *notes, *shrunk, *fewer))
+    parts = {"training": chosen[:train], "dev": chosen[train:], "test": judged}
+    told = (*pools.notes, *notes, *shrunk, *fewer, *checks.notes(task, pools, parts))
+    return Split(*parts.values(), told)
 
 
 def for_evaluation(task: Task, data: str | None, most: int) -> tuple[list[Example], tuple[str, ...]]:
@@ -46,13 +48,19 @@ def for_evaluation(task: Task, data: str | None, most: int) -> tuple[list[Exampl
     Raises:
         ValueError: there are none, or a label has no candidate.
     """
-    pools = task.pools(data)
-    _check(task, pools)
+    pools = _pools(task, data)
     rows = _usable(task, pools.test)
     if not rows:
         raise ValueError(f"task {task.name} has no test rows: give it a test file, or more rows")
     fewer = () if rows >= most else (f"{task.name}: {rows} test rows, all there are, not {most}",)
-    return _draw(task, pools.test, min(rows, most), derive("test", task.name), "test"), (*pools.notes, *fewer)
+    examples = _draw(task, pools.test, min(rows, most), derive("test", task.name), "test")
+    return examples, (*pools.notes, *fewer, *checks.notes(task, pools._replace(training=[]), {"test": examples}))
+
+
+def _pools(task: Task, data: str | None) -> Pools:
+    pools = task.pools(data)
+    _check(task, pools)
+    return checks.settled(task, pools)
 
 
 def _check(task: Task, pools: Pools) -> None:

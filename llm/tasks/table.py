@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from llm.tasks import function, taskfile
+from llm.tasks.files import SUFFIXES
 from llm.tasks.published import PUBLISHED
 from llm.tasks.shipped import SHIPPED
 from llm.tasks.task import Task
@@ -19,9 +20,10 @@ def find(name: str) -> Task:
         UnknownNameError: no such task, or no such key of a task file; the message names the nearest.
         ValueError: the file or the function cannot be used; the message says why.
     """
-    if name.endswith(".toml"):
+    suffix = Path(name).suffix.lower()
+    if suffix == ".toml":
         return taskfile.load(Path(name))
-    if name.endswith((".csv", ".tsv", ".jsonl")):
+    if suffix in SUFFIXES:
         raise ValueError(f"task {name!r} is a data file: name it in a task file with its prompt and labels")
     if ":" in name:
         return function.load(name)

@@ -8,7 +8,8 @@ from llm.tasks.example import Example
 from zobench.naming import require_known
 
 OBJECTIVES = ("classification", "language-model")
-METRICS = ("accuracy", "f1", "exact-match")
+OF_TEXTS = ("f1", "exact-match")
+METRICS = ("accuracy", "macro-f1", *OF_TEXTS)
 
 
 class Item(NamedTuple):
@@ -61,11 +62,13 @@ class Task:
     `pools` reads them from a folder, or from where they usually are (None). `candidates` are the continuations that all
     examples share, None where each has its own. `objective` says what is trained: "classification" (the cross-entropy
     of the candidates' scores) or "language-model" (the log-probability of the right continuation); `metric` what is
-    reported: "accuracy", "f1" or "exact-match". `balanced` splits have equally many examples of each label.
+    reported: "accuracy" or "macro-f1" of labels, "f1" or "exact-match" of written answers. `balanced` splits have
+    equally many examples of each label.
     `content_free` is the prompt with every field left empty, where it has fields.
 
     Raises:
         UnknownNameError: no such objective or metric.
+        ValueError: the metric compares the words of written answers, but the task has labels.
     """
 
     name: str
@@ -82,3 +85,13 @@ class Task:
     def __post_init__(self) -> None:
         require_known(self.objective, OBJECTIVES, "objective")
         require_known(self.metric, METRICS, "metric")
+        if self.candidates and self.metric in OF_TEXTS:
+            raise ValueError(words_of_labels(self))
+
+
+def words_of_labels(task: Task) -> str:
+    """Return the refusal of a metric of written answers where there are labels."""
+    return (
+        f"task {task.name}: metric {task.metric} compares the words of written answers, but the task has labels: give "
+        "metric macro-f1 (with the F1 of each label) or accuracy"
+    )

@@ -5,13 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from llm.tasks.decoding import lines
+from llm.tasks.doubts import without_empty
 from llm.tasks.example import Example
-from llm.tasks.files import Record, lines, read
+from llm.tasks.files import read
 from llm.tasks.held_out import held_out
-from llm.tasks.labels import lookup
+from llm.tasks.labels import lookup, require_continuations
 from llm.tasks.official import Official, digest, has_answer
 from llm.tasks.prompts import generated
 from llm.tasks.published import PUBLISHED
+from llm.tasks.record import Record, notes_of
 from llm.tasks.task import METRICS, OBJECTIVES, Item, Pools, Sizes, Task
 from llm.tasks.template import Template
 from zobench.naming import require_known
@@ -25,10 +28,11 @@ Make = Callable[[Record], Item]
 class TaskFile:
     """What a task file may say; data files are beside it, or in --data.
 
-    `train` and `test` are .csv, .tsv or .jsonl; without `test`, a quarter of `train` is held out (rows that share the
-    column `group` stay together). `prompt` is a template over the columns. Then either `label`, a column, with the
-    table `labels`: value = continuation (a template too); or `answer`, a column with the text to be written, or a list
-    of right ones. With `task`, a published one, the files are in its format, and prompt and labels may be left to it.
+    `train` and `test` are .csv, .tsv, .jsonl or .json; without `test`, a quarter of `train` is held out (rows that
+    share the column `group` stay together). `prompt` is a template over the columns. Then either `label`, a column,
+    with the table `labels`: value = continuation (a template too); or `answer`, a column with the text to be written,
+    or a list of right ones. `encoding`, `separator` and `quoting` say how files are read where that is not as usual.
+    With `task`, a published one, the files are in its format, and prompt and labels may be left to it.
     """
 
     train: str
@@ -44,6 +48,8 @@ class TaskFile:
     metric: str | None = None
     balanced: bool = False
     encoding: str = "utf-8"
+    separator: str | None = None
+    quoting: bool | None = None
 
 
 def load(file: Path) -> Task:
@@ -78,21 +84,33 @@ def load(file: Path) -> Task:
 
 
 def _told(file: Path) -> TaskFile:
+    text = lines(file)
     try:
-        values = tomllib.loads("\n".join(lines(file)))
-    except tomllib.TOMLDecodeError as error:
+        values = tomllib.loads("\n".join(text))
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, a number of too many digits, too deep a nesting
         raise ValueError(f"{file}: not TOML: {error}") from None
     known = [field.name for field in fields(TaskFile)]
     for key, value in values.items():
         require_known(key, known, f"key in {file}:")
-        wanted = {"balanced": bool, "labels": dict}.get(key, str)
+        wanted = {"balanced": bool, "quoting": bool, "labels": dict}.get(key, str)
         if not isinstance(value, wanted):
             raise ValueError(f"{file}: {key} is {value!r}: give a {'table' if wanted is dict else wanted.__name__}")
         if key in CHOICES:
             require_known(str(value), CHOICES[key], f"{key} in {file}:")
     if "train" not in values:
-        raise ValueError(f'{file}: no training file: give train = "my.csv" (or .tsv, .jsonl)')
-    return TaskFile(**values)
+        raise ValueError(f'{file}: no training file: give train = "my.csv" (or .tsv, .jsonl, .json)')
+    told = TaskFile(**values)
+    _check_format(file, told)
+    return told
+
+
+def _check_format(file: Path, told: TaskFile) -> None:
+    if told.separator is not None and (len(told.separator) != 1 or told.separator in '"\r\n'):
+        raise ValueError(f'{file}: separator is {told.separator!r}: give one character, such as ";" or "\\t"')
+    usual = TaskFile(told.train)
+    own = [key for key in ("encoding", "separator", "quoting") if getattr(told, key) != getattr(usual, key)]
+    if told.task and own:
+        raise ValueError(f"{file}: {', '.join(own)}: the files of a published task have a format of their own")
 
 
 def _common(told: TaskFile) -> tuple[str, ...] | None:
@@ -120,14 +138,15 @@ def _maker(file: Path, told: TaskFile) -> Make:
     if told.answer is not None:
         return _written(Template(told.prompt.rstrip(" ")), told.answer)
     labels = told.labels or {}
-    if len(labels) < 2 or not all(isinstance(text, str) and text for text in labels.values()):
-        raise ValueError(f'{file}: labels are {labels}: give two lines or more, value = " continuation"')
+    require_continuations(file, labels)
     return _labelled(Template(told.prompt), told.label, {name: Template(text) for name, text in labels.items()})
 
 
 def _labelled(prompt: Template, column: str, labels: dict[str, Template]) -> Make:
     def make(record: Record) -> Item:
         candidates = tuple(continuation.fill(record) for continuation in labels.values())
+        if not all(map(str.strip, candidates)):
+            raise ValueError(f"{record.where}: a continuation is empty: fill its columns, or leave the row out")
         made = Example(prompt.fill(record), lookup(record, column, list(labels)), candidates)
         return Item(digest(made), made)
 
@@ -137,8 +156,8 @@ def _labelled(prompt: Template, column: str, labels: dict[str, Template]) -> Mak
 def _written(prompt: Template, column: str) -> Make:
     def make(record: Record) -> Item:
         value = record.value(column)
-        answers = record.texts(column) if isinstance(value, list) else (str(value).strip(),)
-        if value is None or not all(text.strip() for text in answers):
+        answers = record.texts(column) if isinstance(value, list) else (record.shown(column),)
+        if not all(text.strip() for text in answers):
             raise ValueError(f"{record.where}: {column} is {value!r}: give a text, or a list of right ones")
         made = generated(prompt.fill(record), answers)
         return Item(digest(made), made)
@@ -149,16 +168,32 @@ def _written(prompt: Template, column: str) -> Make:
 def _pools(file: Path, told: TaskFile, official: Official | None, make: Make) -> Callable[[str | None], Pools]:
     name, group = told.name or file.stem, told.group or (official.group if official else None)
 
-    def rows(path: Path) -> list[Record]:
-        records = official.read(path) if official else read(path, told.encoding)
-        return [record for record in records if has_answer(record)]
-
     def pools(folder: str | None) -> Pools:
-        place = file.parent if folder is None else Path(folder)
-        training = [(make(record), record) for record in rows(place / told.train)]
+        place, notes = file.parent if folder is None else Path(folder), dict[str, None]()
+        training = [(make(record), record) for record in _rows(told, official, place / told.train, notes)]
+        items = [item for item, _ in training]
         if told.test is None:
-            texts = (str(record.value(group)) if group else item.example.prompt for item, record in training)
-            return held_out(name, zip((item for item, _ in training), texts, strict=True))
-        return Pools([item for item, _ in training], [make(record) for record in rows(place / told.test)])
+            texts = (record.shown(group) if group else item.example.prompt for item, record in training)
+            made = held_out(name, zip(items, texts, strict=True))
+        else:
+            made = Pools(items, [make(record) for record in _rows(told, official, place / told.test, notes)])
+        return made._replace(notes=(*(f"{name}: {note}" for note in notes), *made.notes))
 
     return pools
+
+
+def _rows(told: TaskFile, official: Official | None, file: Path, notes: dict[str, None]) -> list[Record]:
+    """The rows that can be used; what is to be told of the others is added to the notes, once."""
+    records = official.read(file) if official else read(file, told.encoding, told.separator, told.quoting)
+    notes |= dict.fromkeys(notes_of(records))
+    if official:
+        answered = [record for record in records if has_answer(record)]
+        if len(answered) < len(records):
+            notes[f"{file}: questions without an answer are left out: {len(records) - len(answered)}"] = None
+        records = answered
+    written = [Template(text) for text in (told.labels or {}).values()]
+    prompt = Template(told.prompt).columns if told.prompt is not None else (official.group,) if official else ()
+    others = (told.answer,) if told.answer else tuple(column for text in written for column in text.columns)
+    kept, doubts = without_empty(records, prompt, others)
+    notes |= dict.fromkeys(doubts)
+    return kept

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from string import Formatter
 
-from llm.tasks.files import Record
+from llm.tasks.record import Record
 
 
 @dataclass(frozen=True)
 class Template:
-    """A text such as `{title}: {text} It was`; `{{` and `}}` are braces. Values are stripped before they go in.
+    """A text such as `{title}: {text} It was`; `{{` and `}}` are braces. Values are stripped before they go in, and so
+    is the end of a text whose template ends in a column, which may be empty.
 
     Raises:
         ValueError: a brace is not closed, or has more inside than the name of a column.
@@ -36,12 +37,6 @@ class Template:
         Raises:
             ValueError: the record has no such column, or its value is a list, an object or null.
         """
-        parts = Formatter().parse(self.text)
-        return "".join(literal + ("" if name is None else _shown(record, name)) for literal, name, _, _ in parts)
-
-
-def _shown(record: Record, name: str) -> str:
-    value = record.value(name)
-    if not isinstance(value, str | int | float):
-        raise ValueError(f"{record.where}: {name} is {value!r}: a template wants a text or a number")
-    return str(value).strip()
+        parts = list(Formatter().parse(self.text))
+        text = "".join(literal + ("" if name is None else record.shown(name)) for literal, name, _, _ in parts)
+        return text.rstrip() if parts and parts[-1][1] else text

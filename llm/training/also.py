@@ -50,6 +50,9 @@ class Also:
     def __init__(self, session: "Session", sets: Sequence[Named], language_model: LanguageModel) -> None:
         self.session = session
         self.sets = [_encoded(one, session.options, language_model) for one in sets]
+        self.notes = [
+            f"--also {name}: {note}" for name, made, rows in self.sets for note in objective.told(made, {"test": rows})
+        ]
 
     def at(self, step: int) -> None:
         """Measure the sets that have no row at this step."""

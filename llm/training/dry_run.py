@@ -5,7 +5,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
@@ -165,17 +164,16 @@ def _kind(model: nn.Module, name: str) -> str:
 
 
 def _examples(session: Session) -> list[str]:
-    made, most = session.objective, session.options.max_tokens
-    encoder = replace(made.encoder, max_tokens=10**9)
-    lines = []
+    lines, most = [], session.options.max_tokens
+    by = "what the model reads" if most is None else f"--max-tokens {most}"
     for name, rows in vars(session.data).items():
         if not rows:
             continue
-        lengths = [len(ids) for ids in encoder.prompts([row.example.prompt for row in rows])]
-        cut = sum(length > most for length in lengths)
+        lengths = [row.whole for row in rows]
+        cut = sum(len(row.tokens) < row.whole for row in rows)
         lines.append(
-            f"{name} {len(rows)}: {mean(lengths):.0f} tokens in the mean, {max(lengths)} at most; --max-tokens {most} "
-            f"cuts {cut} ({cut / len(rows):.1%})"
+            f"{name} {len(rows)}: {mean(lengths):.0f} tokens in the mean, {max(lengths)} at most; {by} cuts {cut} "
+            f"({cut / len(rows):.1%})"
         )
     return lines
 

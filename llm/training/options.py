@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from llm import baselines, objective, presets, tasks
+from llm.objective import MAX_TOKENS
 from llm.training import adapters
 from llm.training.first_order import FIRST_ORDER
 from llm.training.selection import SELECT
@@ -44,7 +45,7 @@ class TrainOptions:
     train: int | None = option(None, "training examples; without it the task's usual number")
     dev: int | None = option(None, "development examples; without it the task's usual number")
     test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
-    max_tokens: int = option(64, "prompts are cut from the left to this many tokens")
+    max_tokens: int | None = option(None, MAX_TOKENS)
     bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
     eval_every: int = option(50, "steps between evaluations on dev")
     baselines: bool = option(True, "measure the untouched model on all splits first")

@@ -32,7 +32,7 @@ def sample(space: ModuleSpace) -> dict[str, Tensor]:
     """Return the first entries of each tensor, float64 on the CPU; the space must be settled."""
     parameters = dict(space.module.named_parameters())
     return {
-        s.name: parameters[s.name].detach().view(-1)[:SAMPLE].cpu().to(torch.float64, copy=True)
+        s.name: parameters[s.name].detach().reshape(-1)[:SAMPLE].cpu().to(torch.float64, copy=True)
         for s in space.layout.segments
     }
 

@@ -82,6 +82,7 @@ class Session:
             self.trainer.baseline.check_setting(untrained.setting(self))
         part = trained.told(self.language_model.model) if options.adapter or options.trained else None
         notes = (*split.notes, *(note for one in sets for note in one.notes))
+        notes = (*notes, *objective.told(self.objective, vars(self.data)), *self.also.notes)
         self.notes = [*notes, *filter(None, (unused, part))]
         if not options.dry_run:
             self._open(self.notes)

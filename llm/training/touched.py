@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from llm.logits import padding
 from llm.objective import Encoded, Objective
 
 
@@ -23,8 +24,7 @@ def touched_rows(objective: Objective, batch: Sequence[Encoded]) -> dict[str, li
             "so that it depends on every row of the head"
         )
     model: Any = objective.language_model.model
-    pad = objective.language_model.tokenizer.pad_token_id or 0
-    read = {pad, *(token for row in batch for token in row.tokens)}
+    read = {padding(objective.language_model), *(token for row in batch for token in row.tokens)}
     chosen = {candidate[0] for candidate in candidates}
     inputs, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     tied = inputs.data_ptr() == head.data_ptr()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from synthetic.problems.formula import Formula
+from zobench.layout import CPU
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Ackley(Formula):
     @property
     def centre(self) -> Tensor:
         """The minimizer, 0."""
-        return torch.zeros(self.dim, dtype=torch.float64)
+        return torch.zeros(self.dim, dtype=torch.float64, device=CPU)
 
     @property
     def radius(self) -> float:

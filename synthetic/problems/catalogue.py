@@ -18,6 +18,7 @@ from synthetic.problems.rosenbrock import Rosenbrock
 from synthetic.problems.separable import Levy, Rastrigin, StyblinskiTang, separable_polynomial
 from zobench.keys import derive
 from zobench.naming import require_known
+from zobench.numbers import count, flag, real
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,18 @@ def make(
     options = {option: value for option, value in first.items() if value is not None} | options
     for option in options:
         require_known(option, entry.options, f"option of problem {name!r}:")
-    return entry.build(**options)
+    return entry.build(**{option: _plain(option, value, entry.options[option]) for option, value in options.items()})
+
+
+def _plain(option: str, value: Any, default: Any) -> Any:
+    """A number as Python's, of the kind of the option's default."""
+    kind = int if option == "dim" else type(default)
+    rules: dict[type, Callable[[], Any]] = {
+        bool: lambda: flag(option, value),
+        int: lambda: count(option, value, least=None),
+        float: lambda: real(option, value),
+    }
+    return rules[kind]() if kind in rules and value is not None else value
 
 
 def start(problem: ExactProblem, seed: int = 0) -> Tensor:

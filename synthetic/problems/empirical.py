@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from synthetic.problems.exact import ExactProblem
+from synthetic.problems.exact import ExactProblem, differentiable
 
 
 class Empirical(ExactProblem):
@@ -27,7 +27,7 @@ class Empirical(ExactProblem):
 
     def example_gradients(self, x: Tensor) -> Tensor:
         """Return grad l_i(x) (N, d) at one point x (d,). Cost: N evaluations of all losses, and a reverse pass."""
-        with torch.enable_grad():
+        with differentiable():
             points = x.detach().double().repeat(self.examples, 1).requires_grad_()
             (gradients,) = torch.autograd.grad(self.example_losses(points).diagonal().sum(), points)
         return gradients

@@ -1,12 +1,23 @@
 """The contract of the problems here: value, gradient and directional derivatives exact to rounding."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
+from zobench.numbers import count, store
 from zobench.problem import MissingDerivativeError, Ridges
+
+
+@contextmanager
+def differentiable() -> Iterator[None]:
+    """Let torch record, whatever the caller has turned off: under inference_mode every gradient would be 0."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 class ExactProblem(ABC):
@@ -26,8 +37,9 @@ class ExactProblem(ABC):
     least_dim: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.dim, bool) or not isinstance(self.dim, int) or self.dim < self.least_dim:
-            raise ValueError(f"dim is {self.dim!r}: {self.name} wants {self.least_dim} or more variables")
+        dim = count("dim", self.dim, f"{self.name} wants {self.least_dim} or more variables", self.least_dim)
+        if type(self.dim) is not int:
+            store(self, dim=dim)
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
@@ -61,7 +73,7 @@ class ExactProblem(ABC):
             MissingDerivativeError: f has no such form at this order.
         """
         if order == 1:
-            return Ridges(torch.ones(1, dtype=torch.float64), self.gradient(x)[None])
+            return Ridges(torch.ones(1, dtype=torch.float64, device=CPU), self.gradient(x)[None])
         if order == 2:
             eigenvalues, vectors = torch.linalg.eigh(self.hessian(x))
             return Ridges(eigenvalues, vectors.T)

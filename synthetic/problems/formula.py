@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from synthetic.problems.exact import ExactProblem
+from synthetic.problems.exact import ExactProblem, differentiable
 from synthetic.problems.series import Series
+from zobench.layout import CPU
 
 LINES_AT_ONCE = 64
 
@@ -35,8 +36,8 @@ class Formula(ExactProblem):
     def gradient(self, x: Tensor) -> Tensor:
         """Return grad f(x) (..., d)."""
         self.require_smooth(x)
-        with torch.enable_grad():
-            point = x.detach().double().requires_grad_()
+        with differentiable():
+            point = x.detach().double().clone().requires_grad_()
             return _gradient(self.formula(point), point)
 
     def derivative(self, x: Tensor, u: Tensor, order: int) -> Tensor:
@@ -47,8 +48,8 @@ class Formula(ExactProblem):
     def hessian(self, x: Tensor) -> Tensor:
         """Return D^2 f(x) (d, d): row i is the gradient of the derivative along axis i."""
         self.require_smooth(x)
-        axes = torch.eye(self.dim, dtype=torch.float64)
-        with torch.enable_grad():
+        axes = torch.eye(self.dim, dtype=torch.float64, device=CPU)
+        with differentiable():
             points = x.detach().double().repeat(self.dim, 1).requires_grad_()
             rows = _gradient(self._along(points, axes, 1), points)
         return (rows + rows.T) / 2
@@ -60,11 +61,11 @@ class Formula(ExactProblem):
             ValueError: the order is neither 1 nor 2.
         """
         self.require_smooth(x)
-        total = torch.zeros(x.shape, dtype=torch.float64)
+        total = torch.zeros(x.shape, dtype=torch.float64, device=CPU)
         weights, lines = _laplacian(self.dim, order)
         for weight, u in zip(weights.split(LINES_AT_ONCE), lines.split(LINES_AT_ONCE), strict=True):
-            with torch.enable_grad():
-                point = x.detach().double().requires_grad_()
+            with differentiable():
+                point = x.detach().double().clone().requires_grad_()
                 total += _gradient(weight * self._along(point.unsqueeze(-2), u, 2 * order), point)
         return total
 
@@ -86,13 +87,13 @@ def _laplacian(dim: int, order: int) -> tuple[Tensor, Tensor]:
 
     Order 2: f_iijj = (D^4[e_i + e_j] + D^4[e_i - e_j] - 2 D^4[e_i] - 2 D^4[e_j]) / 12.
     """
-    axes = torch.eye(dim, dtype=torch.float64)
+    axes = torch.eye(dim, dtype=torch.float64, device=CPU)
     if order == 1:
-        return torch.ones(dim, dtype=torch.float64), axes
+        return torch.ones(dim, dtype=torch.float64, device=CPU), axes
     if order != 2:
         raise ValueError(f"grad_laplacian of order {order!r}: this problem has orders 1 and 2")
-    i, j = torch.triu_indices(dim, dim, 1)
+    i, j = torch.triu_indices(dim, dim, 1, dtype=torch.int64, device=CPU)
     lines = torch.cat((axes, axes[i] + axes[j], axes[i] - axes[j]))
-    weights = torch.full((len(lines),), 1 / 6, dtype=torch.float64)
+    weights = torch.full((len(lines),), 1 / 6, dtype=torch.float64, device=CPU)
     weights[:dim] = 1 - (dim - 1) / 3
     return weights, lines

@@ -13,6 +13,7 @@ from synthetic.problems.psi import spectrum
 from synthetic.problems.series import softplus
 from zobench import streams
 from zobench.keys import derive
+from zobench.layout import CPU
 from zobench.problem import Ridges
 
 TOLERANCE = 1e-12
@@ -58,7 +59,7 @@ class LogisticRegression(Empirical):
         Raises:
             ArithmeticError: 100 steps did not get there.
         """
-        x = torch.zeros(self.dim, dtype=torch.float64)
+        x = torch.zeros(self.dim, dtype=torch.float64, device=CPU)
         for _ in range(NEWTON_STEPS):
             gradient = self.gradient(x)
             if float(gradient.norm()) <= TOLERANCE:
@@ -89,7 +90,7 @@ class LogisticRegression(Empirical):
         """Return D^2 f(x) (d, d)."""
         weighted = self._slopes(self._margins(x), 2)[:, None] * self.features
         curvature = self.features.T @ weighted / self.examples
-        return (curvature + curvature.T) / 2 + self.l2 * torch.eye(self.dim, dtype=torch.float64)
+        return (curvature + curvature.T) / 2 + self.l2 * torch.eye(self.dim, dtype=torch.float64, device=CPU)
 
     def derivative(self, x: Tensor, u: Tensor, order: int) -> Tensor:
         """Return D^order f(x)[u, ..., u], broadcasting x and u, order >= 1."""

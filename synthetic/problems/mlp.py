@@ -12,6 +12,7 @@ from synthetic.problems.formula import Formula
 from synthetic.problems.series import softplus
 from zobench import streams
 from zobench.keys import derive
+from zobench.layout import CPU
 from zobench.naming import require_known
 
 LOSSES = ("squared", "logistic")
@@ -83,7 +84,8 @@ def mlp(
         raise ValueError(f"dim is {dim}: {inputs} inputs and {hidden} units make hidden (inputs + 2) + 1 = {own}")
     name = ("mlp", seed, inputs, hidden)
     features = normal(derive(*name, "features"), (examples, inputs))
-    scale = torch.tensor([inputs**-0.5] * hidden * inputs + [0.5] * hidden + [hidden**-0.5] * hidden + [0.5])
+    scales = [inputs**-0.5] * hidden * inputs + [0.5] * hidden + [hidden**-0.5] * hidden + [0.5]
+    scale = torch.tensor(scales, dtype=torch.float32, device=CPU)  # published rows have them rounded
     teacher = normal(derive(*name, "teacher"), (own,)) * scale.double()
     labels = network(teacher, features, hidden)
     if loss == "logistic":

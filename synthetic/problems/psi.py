@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
 from zobench.naming import require_known
 
 Powers = dict[int, float]
@@ -18,7 +19,7 @@ def psi(powers: Powers, s: Tensor, order: int = 0, divided: int = 0) -> Tensor:
     terms = [(p - order - divided, c / math.factorial(p - order)) for p, c in sorted(powers.items()) if p >= order]
     if not terms:
         return torch.zeros_like(s)
-    value, power = torch.tensor(terms[-1][1], dtype=s.dtype), terms[-1][0]
+    value, power = torch.tensor(terms[-1][1], dtype=s.dtype, device=CPU), terms[-1][0]
     for lower, coefficient in [*reversed(terms[:-1]), (0, 0.0)]:
         for _ in range(power - lower):
             value = value * s
@@ -42,7 +43,7 @@ def spectrum(dim: int, condition: float) -> Tensor:
     """
     if dim < 1 or not condition >= 1:
         raise ValueError(f"dim is {dim}, condition {condition}: give dim >= 1 and condition >= 1")
-    return torch.logspace(-math.log10(condition), 0.0, dim, dtype=torch.float64)
+    return torch.logspace(-math.log10(condition), 0.0, dim, dtype=torch.float64, device=CPU)
 
 
 def chosen(name: str, curvature: float, cubic: float, quartic: float, sextic: float) -> Powers:

@@ -15,6 +15,7 @@ from synthetic.problems.draws import normal, orthogonal
 from synthetic.problems.exact import ExactProblem
 from synthetic.problems.psi import Powers, chosen, minimal_at_zero, psi, spectrum
 from zobench.keys import derive
+from zobench.layout import CPU
 from zobench.problem import Ridges
 
 
@@ -117,7 +118,7 @@ def ridge_polynomial(
     """
     eigenvalues = spectrum(dim, condition)
     powers = chosen(name, float(eigenvalues[0]), cubic, quartic, sextic)
-    axes = orthogonal(derive("axes", seed, dim), dim) if rotated else torch.eye(dim, dtype=torch.float64)
+    axes = orthogonal(derive("axes", seed, dim), dim) if rotated else torch.eye(dim, dtype=torch.float64, device=CPU)
     hessian = axes.T @ torch.diag(eigenvalues) @ axes
     centre = normal(derive("centre", seed, dim), (dim,)) / dim**0.5
     directions = orthogonal(derive("ridges", seed, dim), dim)

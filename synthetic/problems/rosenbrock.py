@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from synthetic.problems.formula import Formula
+from zobench.layout import CPU
 from zobench.problem import Ridges
 
 
@@ -28,7 +29,7 @@ class Rosenbrock(Formula):
     @property
     def centre(self) -> Tensor:
         """The minimizer, ones."""
-        return torch.ones(self.dim, dtype=torch.float64)
+        return torch.ones(self.dim, dtype=torch.float64, device=CPU)
 
     @property
     def degree(self) -> int:
@@ -47,7 +48,7 @@ class Rosenbrock(Formula):
 
     def grad_laplacian(self, x: Tensor, order: int = 1) -> Tensor:
         """Return grad(Lap^order f)(x): Lap f = sum_{i < d} 1200 x_i^2 - 400 x_{i+1} + 202, and 0 from order 2 on."""
-        gradient = torch.zeros(x.shape, dtype=torch.float64)
+        gradient = torch.zeros(x.shape, dtype=torch.float64, device=CPU)
         if order == 1:
             gradient[..., :-1] += 2400.0 * x[..., :-1]
             gradient[..., 1:] -= 400.0
@@ -57,10 +58,12 @@ class Rosenbrock(Formula):
         """D_3 = sum_{i < d} 2400 x_i u_i^3 - 1200 u_i^2 u_{i+1} and D_4 = sum_{i < d} 2400 u_i^4, with u^2 v = ((u +
         v)^3 - (u - v)^3 - 2 v^3) / 6.
         """
-        axes = torch.eye(self.dim, dtype=torch.float64)
+        axes = torch.eye(self.dim, dtype=torch.float64, device=CPU)
         here, after = axes[:-1], axes[1:]
         if order > 3:
-            return Ridges(torch.full((self.dim - 1,), 2400.0 if order == 4 else 0.0, dtype=torch.float64), here)
-        pair = torch.full((self.dim - 1,), 200.0, dtype=torch.float64)
+            return Ridges(
+                torch.full((self.dim - 1,), 2400.0 if order == 4 else 0.0, dtype=torch.float64, device=CPU), here
+            )
+        pair = torch.full((self.dim - 1,), 200.0, dtype=torch.float64, device=CPU)
         coefficients = torch.cat((2400.0 * x[:-1].double(), -pair, pair, 2 * pair))
         return Ridges(coefficients, torch.cat((here, here + after, here - after, after)))

@@ -13,6 +13,7 @@ from synthetic.problems.draws import normal
 from synthetic.problems.exact import ExactProblem
 from synthetic.problems.psi import Powers, chosen, minimal_at_zero, psi, spectrum
 from zobench.keys import derive
+from zobench.layout import CPU
 from zobench.problem import Ridges
 
 
@@ -50,7 +51,7 @@ class Separable(ExactProblem):
     @cached_property
     def axes(self) -> Tensor:
         """The identity (dim, dim), the same object for every order."""
-        return torch.eye(self.dim, dtype=torch.float64)
+        return torch.eye(self.dim, dtype=torch.float64, device=CPU)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +137,7 @@ class StyblinskiTang(Separable):
         root = -3.0
         for _ in range(8):
             root -= (4 * root**3 - 32 * root + 5) / (12 * root**2 - 32)
-        return torch.full((self.dim,), root, dtype=torch.float64)
+        return torch.full((self.dim,), root, dtype=torch.float64, device=CPU)
 
     @property
     def radius(self) -> float:
@@ -177,7 +178,7 @@ class Rastrigin(Separable):
     @property
     def centre(self) -> Tensor:
         """The minimizer, 0."""
-        return torch.zeros(self.dim, dtype=torch.float64)
+        return torch.zeros(self.dim, dtype=torch.float64, device=CPU)
 
     @property
     def radius(self) -> float:
@@ -216,7 +217,7 @@ class Levy(Separable):
     @property
     def centre(self) -> Tensor:
         """The minimizer, ones."""
-        return torch.ones(self.dim, dtype=torch.float64)
+        return torch.ones(self.dim, dtype=torch.float64, device=CPU)
 
     @property
     def radius(self) -> float:

@@ -1,17 +1,26 @@
 """ZerothOrderTrainer: the Trainer of transformers, training with forward passes only."""
 
+import warnings
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from zobench import methods
 from zobench.estimator import Estimator
-from zobench.optim import Closure, ZerothOrder
+from zobench.forward_only import Closure
+from zobench.layout import CPU
+from zobench.optim import ZerothOrder
 
 MEZO = methods.make("mezo")
+
+IGNORED = (
+    "optim", "optim_args", "optim_target_modules", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm",
+    "neftune_noise_alpha", "gradient_checkpointing", "torch_empty_cache_steps",
+)  # fmt: skip
 
 Microbatch = tuple[dict[str, Any], Any]
 
@@ -22,26 +31,30 @@ class ZerothOrderTrainer(Trainer):  # type: ignore[misc]
     The loss of a step is that of Trainer: over the micro-batches of `gradient_accumulation_steps` the mean over all
     their items where the model takes `num_items_in_batch`, else the mean of their means; all of them are held until the
     step. The model is in evaluation mode throughout, so there is no dropout. Directions are keyed by the parameters'
-    names and `args.seed`; `learning_rate`, the scheduler and `weight_decay` are Trainer's, `optim` and `max_grad_norm`
-    mean nothing. Logs have `loss_evaluations`, the evaluations of that loss so far, in place of `grad_norm`.
+    names and `args.seed`; `learning_rate`, the scheduler and `weight_decay` are Trainer's; arguments that mean nothing
+    here (IGNORED: `optim`, Adam's, `max_grad_norm`, `neftune_noise_alpha`, `gradient_checkpointing`) are told by a
+    warning where they were given. Logs have `loss_evaluations`, the evaluations of that loss so far, in place of
+    `grad_norm`. Weights that are loaded in 16 bits are stepped, rounded and warned of as in ZerothOrder.
 
     The step is taken in `training_step` of the last micro-batch; the callback on_pre_optimizer_step comes after it.
 
     Raises:
-        ValueError: an optimizer is given, or args ask for fp16 (its loss scaler needs gradients: load the model in the
-            dtype wanted, or bf16), several devices, DeepSpeed or FSDP.
+        ValueError: an optimizer is given, or args ask for fp16 (its loss scaler needs gradients; bf16=True keeps
+            float32 weights), several devices, DeepSpeed or FSDP.
         TypeError: the estimator is no Estimator.
     """
 
     optimizer: Any
 
-    def __init__(self, *args: Any, estimator: Estimator = MEZO, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, estimator: Estimator = MEZO, rounding: str = "nearest", **kwargs: Any) -> None:
         if not isinstance(estimator, Estimator):
             raise TypeError(f"estimator is {estimator!r}: give one, such as zobench.methods.make('mezo')")
         super().__init__(*args, **kwargs)
-        self.estimator = estimator
+        self.estimator, self.rounding = estimator, rounding
         self._microbatches: list[Microbatch] = []
+        self.add_callback(_Fresh(self._microbatches))
         _require_supported(self)
+        _tell_ignored(self.args)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Return a ZerothOrder over the trainable parameters; those that Trainer spares from decay are a group."""
@@ -55,7 +68,8 @@ class ZerothOrderTrainer(Trainer):  # type: ignore[misc]
                 for part, decay in zip(parts, (self.args.weight_decay, 0.0), strict=True)
                 if part
             ]
-            self.optimizer = _Stepped(groups, self.estimator, self.args.learning_rate, seed=self.args.seed)
+            options = {"seed": self.args.seed, "rounding": self.rounding}
+            self.optimizer = _Stepped(groups, self.estimator, self.args.learning_rate, **options)
         optimizer: torch.optim.Optimizer = self.optimizer
         return optimizer
 
@@ -63,8 +77,9 @@ class ZerothOrderTrainer(Trainer):  # type: ignore[misc]
         """Hold the micro-batch; at the last one take the step and return its loss, before that 0."""
         self._microbatches.append((self._prepare_inputs(inputs), num_items_in_batch))
         if not self.accelerator.sync_gradients:
-            return torch.zeros((), device=self.args.device)
-        microbatches, self._microbatches = self._microbatches, []
+            return torch.zeros((), dtype=torch.float32, device=self.args.device)
+        microbatches = self._microbatches.copy()
+        self._microbatches.clear()
         model.eval()
         loss = self._zeroth_order.take(partial(self._loss, model, microbatches))
         return loss.to(self.args.device, torch.float32)
@@ -83,7 +98,7 @@ class ZerothOrderTrainer(Trainer):  # type: ignore[misc]
         return optimizer
 
     def _loss(self, model: nn.Module, microbatches: list[Microbatch]) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device=CPU)
         for inputs, items in microbatches:
             with self.compute_loss_context_manager():
                 loss = self.compute_loss(model, dict(inputs), num_items_in_batch=items)
@@ -109,12 +124,47 @@ class _Stepped(ZerothOrder):
         return self.loss
 
 
+class _Fresh(TrainerCallback):  # type: ignore[misc]
+    """Drops the micro-batches of a window that an earlier train() left unfinished."""
+
+    def __init__(self, microbatches: list[Microbatch]) -> None:
+        self.microbatches = microbatches
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Begin with an empty window."""
+        self.microbatches.clear()
+
+
+def _tell_ignored(args: TrainingArguments) -> None:
+    """Warn of arguments that were given and mean nothing in a step without gradients."""
+    defaults = {field.name: field.default for field in fields(args)}
+    given = [
+        name
+        for name in IGNORED
+        if getattr(args, name, None) and _text(getattr(args, name)) != _text(defaults.get(name))
+    ]
+    if given:
+        warnings.warn(
+            f"ZerothOrderTrainer ignores {', '.join(given)}: there are no gradients, its optimizer is ZerothOrder, and "
+            "the model is in evaluation mode, without dropout and noise",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _text(value: Any) -> str:
+    return str(getattr(value, "value", value))
+
+
 def _require_supported(trainer: ZerothOrderTrainer) -> None:
     args = trainer.args
     if trainer.optimizer is not None or getattr(trainer, "optimizer_cls_and_kwargs", None) is not None:
         raise ValueError("ZerothOrderTrainer makes its own optimizer: give estimator= instead of optimizers=")
     if args.fp16:
-        raise ValueError("fp16=True scales losses for their gradients: load the model in float16, or give bf16=True")
+        raise ValueError(
+            "fp16=True scales losses for their gradients: leave it out, or give bf16=True, which computes in 16 bits "
+            "and keeps weights in float32 (weights of 16 bits lose small steps by rounding)"
+        )
     if args.world_size > 1 or args.n_gpu > 1:
         raise ValueError(
             f"{max(args.world_size, args.n_gpu)} devices are visible: each would take its own step; show one, as by "

@@ -5,7 +5,8 @@ import math
 from scipy.optimize import brentq
 
 from zobench.kernels.discrete import DiscreteKernel
-from zobench.kernels.kernel import require_order
+from zobench.kernels.kernel import require_order, require_ratio
+from zobench.numbers import real
 
 
 def optimal(order: int, noise_to_gradient: float) -> DiscreteKernel:
@@ -35,7 +36,7 @@ def optimal(order: int, noise_to_gradient: float) -> DiscreteKernel:
         ValueError: `order` is not odd and positive; t is negative or NaN; or t is 0 at order 3 or more, where the
             infimum 1 is not attained.
     """
-    order, t = require_order(order), _require_ratio(noise_to_gradient)
+    order, t = require_order(order), require_ratio(noise_to_gradient)
     if t == math.inf:
         return chebyshev(order)
     if t == 0 and order > 1:
@@ -70,9 +71,8 @@ def floored(order: int, least: float) -> DiscreteKernel:
     Raises:
         ValueError: `order` is not odd and positive, or `least` is not in (0, 1).
     """
-    order, low = require_order(order), float(least)
-    if not 0 < low < 1:
-        raise ValueError(f"least is {least!r}: give the smallest |r|, between 0 and 1")
+    order = require_order(order)
+    low = real("least", least, "give the smallest |r|, between 0 and 1", lambda r: 0 < r < 1)
     steps = (order - 1) // 2
     # cos^2(a) is 0 at one end and 1 at the other, so that both ends are exact
     squares = [low**2 + (1 - low**2) * math.cos(i * math.pi / (2 * steps)) ** 2 for i in range(steps, 0, -1)]
@@ -88,9 +88,10 @@ def on_nodes(nodes: tuple[float, ...], noise_to_gradient: float = 0.0) -> Discre
     Raises:
         ValueError: nodes are not positive, finite and distinct, or t is negative or NaN.
     """
-    reaches, t = sorted(map(float, nodes)), _require_ratio(noise_to_gradient)
+    reaches = sorted(real("a node", r, "give distinct positive |r|") for r in nodes)
+    t = require_ratio(noise_to_gradient)
     shown = repr(t) if t < math.inf else "float('inf')"
-    if not reaches or len(set(reaches)) < len(reaches) or not (reaches[0] > 0 and reaches[-1] < math.inf):
+    if not reaches or len(set(reaches)) < len(reaches) or not reaches[0] > 0:
         raise ValueError(f"nodes are {nodes!r}: give distinct positive |r|")
     return _played(f"on_nodes({tuple(reaches)!r}, {shown})", reaches, t)
 
@@ -103,7 +104,7 @@ def least_second_moment(order: int, noise_to_gradient: float) -> float:
     Raises:
         ValueError: `order` is not odd and positive, or t is negative or NaN.
     """
-    order, t = require_order(order), _require_ratio(noise_to_gradient)
+    order, t = require_order(order), require_ratio(noise_to_gradient)
     return (math.sqrt(1 + t) + (order - 1) * math.sqrt(t)) ** 2
 
 
@@ -140,11 +141,3 @@ def _touching(order: int, t: float) -> list[float]:
     # at ratio 1 the root is target / order, and it falls with the ratio
     found = [brentq(lambda w, a=a: angle(w) - a, 0.0, a / order * (1 + 1e-9), xtol=1e-200, rtol=1e-15) for a in targets]
     return [*map(math.sin, found), 1.0]
-
-
-def _require_ratio(noise_to_gradient: float) -> float:
-    if not isinstance(noise_to_gradient, int | float) or not noise_to_gradient >= 0:
-        raise ValueError(
-            f"noise_to_gradient is {noise_to_gradient!r}: give t = d s^2 / (2 e^2 c_d |grad f|^2), 0 or more"
-        )
-    return float(noise_to_gradient)

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from zobench import streams
-from zobench.kernels.kernel import Kernel, Rule, require_order
+from zobench.kernels.kernel import Kernel, Rule, require_order, require_ratio
+from zobench.layout import CPU
+from zobench.numbers import real, store
 from zobench.streams import Shape
 
 TOLERANCE = 1e-10
@@ -34,7 +36,10 @@ class DiscreteKernel(Kernel):
     constant: float = 1.0
 
     def __post_init__(self) -> None:
-        require_order(self.order)
+        for name in ("nodes", "probabilities", "values"):
+            numbers = (real(f"one of the {name} of kernel {self.name}", value) for value in getattr(self, name))
+            store(self, **{name: tuple(numbers)})
+        store(self, order=require_order(self.order), constant=real("constant", self.constant))
         self._check_law()
         for j in range(1, self.order + 1, 2):
             wanted = self.constant if j == 1 else 0.0
@@ -61,14 +66,16 @@ class DiscreteKernel(Kernel):
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
         """Return r and K(r) from one uniform on [-1, 1): its sign, and the node its size falls to."""
         uniform = streams.uniform(key, shape)
-        steps = torch.tensor(self.probabilities[:-1], dtype=torch.float64).cumsum(0)
+        steps = torch.tensor(self.probabilities[:-1], dtype=torch.float64, device=CPU).cumsum(0)
         place = torch.bucketize(uniform.abs(), steps, right=True)
-        nodes, values = (torch.tensor(v, dtype=torch.float64)[place] for v in (self.nodes, self.values))
+        nodes, values = (torch.tensor(v, dtype=torch.float64, device=CPU)[place] for v in (self.nodes, self.values))
         return nodes.copysign_(uniform), values * uniform.sign_().add_(0.5).sign_()
 
     def quadrature(self, degree: int) -> Rule:
         """Return the law itself: exact for any degree."""
-        p, r, k = (torch.tensor(v, dtype=torch.float64) for v in (self.probabilities, self.nodes, self.values))
+        p, r, k = (
+            torch.tensor(v, dtype=torch.float64, device=CPU) for v in (self.probabilities, self.nodes, self.values)
+        )
         return Rule(torch.cat((p, p)) / 2, torch.cat((r, -r)), torch.cat((k, -k)))
 
     def moment(self, j: int) -> float:
@@ -78,7 +85,7 @@ class DiscreteKernel(Kernel):
     def second_moment(self, noise_to_gradient: float = 0.0) -> float:
         """Return E[r^2 K^2] + t E[K^2]."""
         slope = math.fsum(p * (r * k) ** 2 for p, r, k in self._triples)
-        return slope + noise_to_gradient * math.fsum(p * k**2 for p, r, k in self._triples)
+        return slope + require_ratio(noise_to_gradient) * math.fsum(p * k**2 for p, r, k in self._triples)
 
     def rescaled(self, scale: float) -> "DiscreteKernel":
         """Return nodes times s, values over s."""

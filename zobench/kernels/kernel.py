@@ -1,11 +1,11 @@
 """The contract of a kernel."""
 
-import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from torch import Tensor
 
+from zobench.numbers import count, real
 from zobench.streams import Shape
 
 
@@ -52,9 +52,11 @@ def require_order(order: int) -> int:
     Raises:
         ValueError: it is not an odd positive integer.
     """
-    if not isinstance(order, int | float) or order < 1 or order % 2 != 1:
-        raise ValueError(f"kernel order {order!r}: give an odd order 1, 3, 5, ...; even moments vanish by symmetry")
-    return int(order)
+    advice = "give an odd order 1, 3, 5, ...; even moments vanish by symmetry"
+    whole = count("kernel order", order, advice)
+    if whole % 2 != 1:
+        raise ValueError(f"kernel order is {order!r}: {advice}")
+    return whole
 
 
 def require_scale(scale: float) -> float:
@@ -63,6 +65,14 @@ def require_scale(scale: float) -> float:
     Raises:
         ValueError: it is not positive and finite.
     """
-    if not isinstance(scale, int | float) or not 0 < scale < math.inf:
-        raise ValueError(f"scale is {scale!r}: give the factor of the interval of r, such as 0.5")
-    return float(scale)
+    return real("scale", scale, "give the factor of the interval of r, such as 0.5", lambda s: s > 0)
+
+
+def require_ratio(noise_to_gradient: float) -> float:
+    """Return t as a float, which may be infinite.
+
+    Raises:
+        ValueError: it is negative or NaN.
+    """
+    advice = "give t = d s^2 / (2 e^2 c_d |grad f|^2), 0 or more"
+    return real("noise_to_gradient", noise_to_gradient, advice, lambda t: t >= 0, finite=False)

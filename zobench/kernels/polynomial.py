@@ -7,14 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from math import isfinite
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zobench import streams
-from zobench.kernels.kernel import Kernel, Rule, require_order, require_scale
+from zobench.kernels.kernel import Kernel, Rule, require_order, require_ratio, require_scale
+from zobench.numbers import real, store
 from zobench.streams import Shape
 
 TOLERANCE = 1e-13  # of the sum of |coefficients|, whose rounding is of the order of 1e-16
@@ -44,10 +44,12 @@ class PolynomialKernel(Kernel):
     reach: float = 1.0
 
     def __post_init__(self) -> None:
-        require_order(self.order)
-        require_scale(self.reach)
-        if any(self.coefficients[::2]) or not all(map(isfinite, self.coefficients)):
-            raise ValueError(f"kernel {self.name}: a finite odd polynomial is wanted, got {self.coefficients}")
+        name, advice = f"a coefficient of kernel {self.name}", "a finite odd polynomial is wanted"
+        exact = tuple(c if isinstance(c, Fraction) else real(name, c, advice) for c in self.coefficients)
+        store(self, coefficients=exact, order=require_order(self.order), reach=require_scale(self.reach))
+        store(self, constant=real("constant", self.constant, "give a finite E[r K]"))
+        if any(self.coefficients[::2]):
+            raise ValueError(f"kernel {self.name}: {advice}, got {self.coefficients}")
         if self.checked:
             self._check_moments()
 
@@ -106,7 +108,7 @@ class PolynomialKernel(Kernel):
     def second_moment(self, noise_to_gradient: float = 0.0) -> float:
         """Return E[r^2 K^2] + t E[K^2]."""
         slope, noise = self._second_moments
-        return slope + noise_to_gradient * noise
+        return slope + require_ratio(noise_to_gradient) * noise
 
     @cached_property
     def _second_moments(self) -> tuple[float, float]:
@@ -152,9 +154,7 @@ def legendre(order: int, constant: float = 1.0) -> PolynomialKernel:
     Raises:
         ValueError: `order` is not an odd positive integer, or `constant` is not finite.
     """
-    order = require_order(order)
-    if not isfinite(constant):
-        raise ValueError(f"constant is {constant!r}: give a finite E[r K]")
+    order, constant = require_order(order), real("constant", constant, "give a finite E[r K]")
     exact = tuple(Fraction(constant) * c for c in _legendre_kernel(order))
     return PolynomialKernel(named("legendre", str(order), constant), exact, order, constant)
 
@@ -165,6 +165,7 @@ def kerzoo5_as_printed(constant: float = 1.0) -> PolynomialKernel:
     A misprint of `legendre(5)`, whose factor is 105/64: used as printed it multiplies the learning rate by 13/7.
     Source: arXiv 2505.18886.
     """
+    constant = real("constant", constant, "give a finite factor")
     printed = tuple(constant * 195 / 64 * c for c in (0.0, 35.0, 0.0, -126.0, 0.0, 99.0))
     name = named("kerzoo5_as_printed", "", constant)
     return PolynomialKernel(name, printed, order=5, constant=constant, checked=False)

@@ -10,6 +10,7 @@ from zobench import streams
 from zobench.keys import derive
 from zobench.law.law import Direction, Law, require_room
 from zobench.layout import CPU, Block, Layout
+from zobench.numbers import flag, store
 from zobench.streams import Shape
 
 
@@ -27,8 +28,7 @@ class Coordinate(Law):
     replace: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.replace, bool):
-            raise ValueError(f"replace is {self.replace!r}: give True or False")
+        store(self, replace=flag("replace", self.replace))
 
     @property
     def orthogonal(self) -> bool:
@@ -47,9 +47,10 @@ class Coordinate(Law):
         def draw(block: Block) -> Tensor | None:
             if not batch and not block.offset <= int(axis) < block.offset + block.size:
                 return None
-            places = torch.arange(block.offset, block.offset + block.size, device=block.segment.device)
-            hit = places == axis.unsqueeze(-1).to(places.device)
-            value = entry.unsqueeze(-1).to(places.device, block.segment.dtype)
+            device = block.segment.device
+            places = torch.arange(block.offset, block.offset + block.size, dtype=torch.int64, device=device)
+            hit = places == axis.unsqueeze(-1).to(device)
+            value = entry.unsqueeze(-1).to(device, block.segment.dtype)
             return torch.where(hit, value, torch.zeros_like(value))
 
         return draw
@@ -58,7 +59,7 @@ class Coordinate(Law):
         if self.replace:
             return streams.integers(derive(key, index, "axis"), batch, dim)
         require_room(index, dim)
-        taken = torch.empty((*batch, 0), dtype=torch.int64)
+        taken = torch.empty((*batch, 0), dtype=torch.int64, device=CPU)
         for i in range(index + 1):
             axis = streams.integers(derive(key, i, "axis"), batch, dim - i)  # among those not taken
             for column in taken.unbind(-1):

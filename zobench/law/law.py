@@ -35,6 +35,13 @@ class Law(ABC):
         return False
 
     @property
+    def by_tensor(self) -> bool:
+        """Whether a direction depends on how the parameters are cut into tensors (one random number a tensor, low
+        rank), so that a vector alone does not say how to draw it.
+        """
+        return False
+
+    @property
     def credit(self) -> "Law":
         """The law of the direction that a coefficient multiplies, drawn from the same key and index."""
         return self

@@ -48,6 +48,11 @@ class PerTensor(Law):
         return self.kernel.moment(1)
 
     @property
+    def by_tensor(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def credit(self) -> "PerTensorCredit":
         """The law of K(r_l) v_l."""
         return PerTensorCredit(self.kernel, self.law)

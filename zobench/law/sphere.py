@@ -9,7 +9,7 @@ from torch import Tensor
 
 from zobench.law.independent import Gaussian
 from zobench.law.law import DenseDirection, Direction, Law, require_room
-from zobench.layout import Block, Layout
+from zobench.layout import CPU, Block, Layout
 from zobench.streams import Shape
 
 
@@ -90,7 +90,7 @@ def _last_of_frame(draws: Sequence[Tensor]) -> Tensor:
 def _coefficients(draws: Sequence[DenseDirection], layout: Layout) -> Tensor:
     """Coefficients (*batch, i + 1) of the last direction in the draws, by the Cholesky factor of their Gram matrix."""
     lower = torch.linalg.cholesky(sum(_gram(draws, block) for block in layout.blocks))
-    last = torch.zeros(len(draws), 1, dtype=torch.float64)
+    last = torch.zeros(len(draws), 1, dtype=torch.float64, device=CPU)
     last[-1] = math.sqrt(layout.dim)
     solved: Tensor = torch.linalg.solve_triangular(lower.mT, last.expand(*lower.shape[:-1], 1), upper=True)
     return solved.squeeze(-1)

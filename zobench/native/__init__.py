@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ FLAGS = (
 )  # fmt: skip
 _turned_off = False
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
+NO_MEMORY = 1
 GROUP = 16
 """Fewer numbers than this torch draws in another way."""
 
@@ -46,6 +48,8 @@ class _Line(ctypes.Structure):
     _fields_ = (
         ("seeds", ctypes.POINTER(ctypes.c_uint32)),
         ("amounts", ctypes.POINTER(ctypes.c_float)),
+        ("seed_count", ctypes.c_int64),
+        ("amount_count", ctypes.c_int32),
         ("kind", ctypes.c_int32),
     )
 
@@ -59,6 +63,9 @@ class _Sweep(ctypes.Structure):
         ("rounding", ctypes.POINTER(ctypes.c_uint32)),
         ("count", ctypes.c_int64),
         ("block", ctypes.c_int64),
+        ("stored_bytes", ctypes.c_int64),
+        ("target_bytes", ctypes.c_int64),
+        ("rounding_count", ctypes.c_int64),
         ("owed_count", ctypes.c_int32),
         ("line_count", ctypes.c_int32),
         ("points", ctypes.c_int32),
@@ -71,8 +78,12 @@ class _Sweep(ctypes.Structure):
 class Sweep:
     """stored <- keep * stored + sum of amount * u over `owed`; targets[p] <- that + sum of amounts[p] * u over `lines`.
 
-    All are contiguous vectors; the targets have one dtype. With `rounding` (bfloat16; a seed for each block of `block`
-    entries) the stored values are rounded once and at random.
+    All are vectors of one length that `readable` is true of; the targets have one dtype. A line has a seed for each
+    block of `block` entries, 16 or more of them. With `rounding` (bfloat16; a seed for each block) the stored values
+    are rounded once and at random.
+
+    Raises:
+        ValueError: a tensor is not such a vector; when swept, a number of seeds or amounts does not fit.
     """
 
     def __init__(
@@ -87,11 +98,13 @@ class Sweep:
     ) -> None:
         self._held = (stored, targets)  # and with them the memory that the pointers name
         self._taken = ctypes.c_int64(0)
-        kind = TYPES[targets[0].dtype] if targets else 0
+        count, target = stored.numel(), targets[0].dtype if targets else torch.float32
+        places = [_address(each, count, target) for each in targets]
         self._sweep = _Sweep(
-            stored.data_ptr(), (ctypes.c_void_p * len(targets))(*(target.data_ptr() for target in targets)),
-            _lines(owed), _lines(lines), None if rounding is None else _seeds(rounding), stored.numel(), block,
-            len(owed), len(lines), len(targets), TYPES[stored.dtype], kind, keep,
+            _address(stored, count, stored.dtype), (ctypes.c_void_p * len(places))(*places), _lines(owed),
+            _lines(lines), None if rounding is None else _seeds(rounding), count, block, stored.nbytes,
+            targets[0].nbytes if targets else 0, 0 if rounding is None else len(rounding), len(owed), len(lines),
+            len(targets), TYPES[stored.dtype], TYPES[target], keep,
         )  # fmt: skip
 
     def take(self) -> None:
@@ -99,15 +112,42 @@ class Sweep:
 
         Raises:
             MemoryError: no memory for a few chunks.
+            ValueError: a number of seeds or amounts does not fit the blocks or the targets.
         """
-        if _library().sweep(ctypes.byref(self._sweep), ctypes.byref(self._taken)):
-            raise MemoryError("the native sweep found no memory for its chunks")
+        _require_done(_library().sweep(ctypes.byref(self._sweep), ctypes.byref(self._taken)))
+
+
+def readable(values: Tensor) -> bool:
+    """Whether C can work on a tensor's memory: float32 or bfloat16 without gaps on the CPU."""
+    here = values.device.type == "cpu" and values.layout == torch.strided and values.dtype in TYPES
+    return here and values.is_contiguous() and values.data_ptr() % values.itemsize == 0
+
+
+def _address(values: Tensor, count: int, dtype: torch.dtype) -> int:
+    """Where the numbers of a tensor lie: every pointer to one that C is given comes from here."""
+    if not readable(values) or values.dtype != dtype or values.numel() != count:
+        raise ValueError(
+            f"a native call wants {count} contiguous numbers of one dtype (float32 or bfloat16) on the CPU, got "
+            f"{values.dtype} {tuple(values.shape)} with strides {tuple(values.stride())} on {values.device}"
+        )
+    return values.data_ptr()
+
+
+def _require_done(code: int) -> None:
+    if code == NO_MEMORY:
+        raise MemoryError("the native sweep found no memory for its chunks")
+    if code:
+        raise ValueError("the native code refused a call: a length is not that of its buffer, or below 16")
 
 
 def _lines(lines: Sequence[NativeLine]) -> Any:
     return (_Line * len(lines))(
-        *(_Line(_seeds(x.seeds), (ctypes.c_float * len(x.amounts))(*x.amounts), int(x.signs)) for x in lines)
+        *(_Line(_seeds(x.seeds), _floats(x.amounts), len(x.seeds), len(x.amounts), int(x.signs)) for x in lines)
     )
+
+
+def _floats(values: Sequence[float]) -> Any:
+    return (ctypes.c_float * len(values))(*values)
 
 
 def _seeds(keys: Sequence[int]) -> Any:
@@ -136,9 +176,17 @@ def turned_off() -> Iterator[None]:
 
 
 def normals(seed: int, count: int) -> Tensor:
-    """Return float32 (count,) with the numbers of torch.randn under a CPU generator of this seed; 16 or more."""
-    out = torch.empty(count)
-    _library().normals(ctypes.c_uint32(seed & 0xFFFFFFFF), ctypes.c_void_p(out.data_ptr()), ctypes.c_long(count))
+    """Return float32 (count,) with the numbers of torch.randn under a CPU generator of this seed; 16 or more.
+
+    Raises:
+        ValueError: count is below 16.
+    """
+    return _normals(_library(), index(seed), index(count))
+
+
+def _normals(library: Any, seed: int, count: int) -> Tensor:
+    out = torch.empty(count, dtype=torch.float32, device="cpu")
+    _require_done(library.normals(seed & 0xFFFFFFFF, _address(out, count, torch.float32), count, out.nbytes))
     return out
 
 
@@ -157,10 +205,18 @@ def _loaded() -> tuple[Any, str]:
     if compiler is None:
         return None, "no C compiler was found"
     try:
-        library = ctypes.CDLL(str(_built(compiler)))
+        library = _declared(ctypes.CDLL(str(_built(compiler))))
     except (OSError, subprocess.SubprocessError) as error:
         return None, f"it could not be built: {error}"
     return (library, "in use") if _agrees(library) else (None, "its numbers are not those of torch on this machine")
+
+
+def _declared(library: Any) -> Any:
+    """The library with the types of its arguments, so that ctypes refuses others."""
+    library.normals.argtypes = (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+    library.sweep.argtypes = (ctypes.POINTER(_Sweep), ctypes.POINTER(ctypes.c_int64))
+    library.normals.restype = library.sweep.restype = ctypes.c_int
+    return library
 
 
 def _built(compiler: str) -> Path:
@@ -189,19 +245,21 @@ def _processor() -> str:
 
 
 def _agrees(library: Any) -> bool:
-    out, count = torch.empty(10_007), 10_007
-    for seed in (0, 5, 2**32 - 1):
-        library.normals(ctypes.c_uint32(seed), ctypes.c_void_p(out.data_ptr()), ctypes.c_long(count))
-        if not torch.equal(out, torch.randn(count, generator=torch.Generator().manual_seed(seed))):
-            return False
+    seeds, count = (0, 5, 2**32 - 1), 10_007
+    if not all(torch.equal(_normals(library, seed, count), _of_torch(seed, count)) for seed in seeds):
+        return False
     return all(_sums_alike(library, dtype) for dtype in TYPES)
+
+
+def _of_torch(seed: int, count: int) -> Tensor:
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(count, dtype=torch.float32, device="cpu", generator=generator)
 
 
 def _sums_alike(library: Any, dtype: torch.dtype) -> bool:
     """Whether sums are rounded as torch does here: once where the processor multiplies and adds in one."""
-    count = 10_007
-    x, u = (torch.randn(count, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    x, u = (_of_torch(seed, 10_007) for seed in (1, 2))
     ours, theirs = x.to(dtype), x.to(dtype).mul_(0.9).add_(u, alpha=0.3)
-    job = Sweep(ours, count, 0.9, [NativeLine(False, [2], [0.3])], [], [], None)
-    library.sweep(ctypes.byref(job._sweep), ctypes.byref(job._taken))
+    job = Sweep(ours, len(x), 0.9, [NativeLine(False, [2], [0.3])], [], [], None)
+    _require_done(library.sweep(ctypes.byref(job._sweep), ctypes.byref(job._taken)))
     return torch.equal(ours, theirs)

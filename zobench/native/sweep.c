@@ -19,10 +19,13 @@ enum { FLOAT32 = 0, BFLOAT16 = 1 };
 
 enum { NORMALS = 0, SIGNS = 1 };
 
+enum { DONE = 0, NO_MEMORY = 1, REFUSED = 2 };
+
 typedef struct {
     const uint32_t *seeds; /* one a block */
     const float *amounts;  /* one for the stored value, or one for each point */
-    int32_t kind;
+    int64_t seed_count;
+    int32_t amount_count, kind;
 } Line;
 
 typedef struct {
@@ -233,13 +236,16 @@ static void draw(const Line *line, Twister *t, float *restrict u, long count) {
     else draw_normals(t, u, count);
 }
 
-void normals(uint32_t seed, float *to, long count) { /* at least GROUP */
+/* `bytes` is the size of the buffer: another than that of `count` floats is of another type, and refused. */
+int normals(uint32_t seed, float *to, int64_t count, int64_t bytes) { /* at least GROUP */
     Twister t;
+    if (!to || count < GROUP || bytes != count * (int64_t)sizeof *to) return REFUSED;
     seed_twister(&t, seed);
     for (long at = 0, n; at < count; at += n) {
         n = count - at < CHUNK + GROUP ? count - at : CHUNK;
         draw_normals(&t, to + at, n);
     }
+    return DONE;
 }
 
 typedef struct {
@@ -248,9 +254,36 @@ typedef struct {
     const Line *owed, *lines;
     const uint32_t *rounding; /* seeds of random rounding, one a block; none: to the nearest */
     int64_t count, block;     /* entries of the parameter, and of a block */
+    int64_t stored_bytes, target_bytes, rounding_count; /* sizes of the buffers: of each target, of rounding */
     int32_t owed_count, line_count, points, type, target_type;
     float keep;
 } Sweep;
+
+static int64_t blocks_of(const Sweep *s) { return s->count / s->block + (s->count % s->block != 0); }
+
+static int lines_fit(const Line *lines, int count, int64_t blocks, int amounts) {
+    for (int k = 0; k < count; k++) {
+        const Line *line = lines + k;
+        if (line->seed_count != blocks || line->amount_count != amounts) return 0;
+        if (line->kind != NORMALS && line->kind != SIGNS) return 0;
+    }
+    return 1;
+}
+
+static int holds(int64_t bytes, int64_t count, int type) {
+    return (type == FLOAT32 || type == BFLOAT16) && bytes == count * (type == FLOAT32 ? 4 : 2);
+}
+
+/* Whether every buffer is as large as the sweep reads or writes it, and no block is too small for a group. */
+static int fits(const Sweep *s) {
+    if (s->count < 0 || s->block < GROUP || s->owed_count < 0 || s->line_count < 0 || s->points < 0) return 0;
+    int64_t rest = s->count % s->block, blocks = blocks_of(s);
+    if (rest && rest < GROUP) return 0;
+    if (!holds(s->stored_bytes, s->count, s->type)) return 0;
+    if (s->points && !holds(s->target_bytes, s->count, s->target_type)) return 0;
+    if (s->rounding && (s->type != BFLOAT16 || s->rounding_count != blocks)) return 0;
+    return lines_fit(s->owed, s->owed_count, blocks, 1) && lines_fit(s->lines, s->line_count, blocks, s->points);
+}
 
 /* Where the displaced values of a chunk are summed: in the target itself, if it holds float32. */
 static inline float *sum_at(const Sweep *s, float *out, long point, long at) {
@@ -295,14 +328,15 @@ static void sweep_block(const Sweep *s, long number, Twister *states, float *roo
     }
 }
 
-/* Sweep the blocks that nobody has taken yet; `taken` is shared by all who sweep. Returns 0, or 1 without memory. */
+/* Sweep the blocks that nobody has taken yet; `taken` is shared by all who sweep. */
 int sweep(const Sweep *s, int64_t *taken) {
-    Twister *states = malloc((s->owed_count + s->line_count + 1) * sizeof *states);
-    float *room = malloc(((long)s->points + 2) * (CHUNK + GROUP) * sizeof *room);
+    if (!fits(s)) return REFUSED;
+    Twister *states = malloc(((size_t)s->owed_count + s->line_count + 1) * sizeof *states);
+    float *room = malloc(((size_t)s->points + 2) * (CHUNK + GROUP) * sizeof *room);
     int failed = !states || !room;
-    long blocks = (s->count + s->block - 1) / s->block;
-    for (long number; !failed && (number = __atomic_fetch_add(taken, 1, __ATOMIC_RELAXED)) < blocks;)
+    int64_t blocks = blocks_of(s);
+    for (int64_t number; !failed && (number = __atomic_fetch_add(taken, 1, __ATOMIC_RELAXED)) < blocks;)
         sweep_block(s, number, states, room);
     free(states), free(room);
-    return failed;
+    return failed ? NO_MEMORY : DONE;
 }

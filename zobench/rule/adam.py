@@ -1,6 +1,5 @@
 """Adam, with two buffers or as a replayed window."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,8 +8,9 @@ from torch import Tensor
 
 from zobench.combination import Combination
 from zobench.layout import Block
+from zobench.numbers import real, store
 from zobench.rule.rule import ScheduledRule
-from zobench.rule.window import Window, require_factor, require_window
+from zobench.rule.window import Window, factor, window_of
 from zobench.space.space import Space
 
 
@@ -43,11 +43,9 @@ class Adam(ScheduledRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_factor("beta1", self.beta1)
-        require_factor("beta2", self.beta2)
-        require_window(self.window)
-        if not (isinstance(self.eps, int | float) and 0 < self.eps < math.inf):
-            raise ValueError(f"eps is {self.eps!r}: give a positive number, such as 1e-8")
+        eps = real("eps", self.eps, "give a positive number, such as 1e-8", lambda eps: eps > 0)
+        betas = {name: factor(name, getattr(self, name)) for name in ("beta1", "beta2")}
+        store(self, **betas, eps=eps, window=window_of(self.window))
 
     @property
     def held(self) -> float:

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from zobench.combination import Combination
 from zobench.layout import Block
+from zobench.numbers import store
 from zobench.rule.rule import ScheduledRule
-from zobench.rule.window import Window, require_factor, require_window
+from zobench.rule.window import Window, factor, window_of
 from zobench.space.space import Space
 
 
@@ -37,8 +38,7 @@ class Momentum(ScheduledRule):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_factor("beta", self.beta)
-        require_window(self.window)
+        store(self, beta=factor("beta", self.beta), window=window_of(self.window))
 
     @property
     def held(self) -> float:

@@ -1,16 +1,17 @@
 """The contract of an update rule: what is done with a gradient estimate."""
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 from zobench.combination import Combination
 from zobench.groups import UNIFORM, Groups
+from zobench.numbers import real, store
 from zobench.rule.schedule import Schedule
 from zobench.space.space import Space
 
 Memory = Any
+NOT_NEGATIVE = "give 0 or a positive number"
 
 
 class UpdateRule(ABC):
@@ -59,13 +60,11 @@ class ScheduledRule(UpdateRule):
     groups: Groups = UNIFORM
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"weight_decay is {self.weight_decay!r}: give 0 or a positive number")
-        self.lr_at(0)
+        decay = real("weight_decay", self.weight_decay, NOT_NEGATIVE, lambda w: w >= 0)
+        first = self.lr_at(0)
+        store(self, weight_decay=decay, lr=self.lr if callable(self.lr) else first)
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
         lr = self.lr(step) if callable(self.lr) else self.lr
-        if not (isinstance(lr, int | float) and math.isfinite(lr) and lr >= 0):
-            raise ValueError(f"the learning rate of step {step} is {lr!r}: give 0 or a positive number")
-        return float(lr)
+        return real(f"the learning rate of step {step}", lr, NOT_NEGATIVE, lambda rate: rate >= 0)

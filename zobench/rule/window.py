@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from zobench.combination import Combination
+from zobench.numbers import count, real
 
 
 class Window(NamedTuple):
@@ -26,13 +27,19 @@ class Window(NamedTuple):
         return Window(self.step + 1, (*self.recent, gradient)[-size:])
 
 
-def require_window(window: int | None) -> None:
-    """Raise ValueError unless `window` is None or a whole number from 1."""
-    if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
-        raise ValueError(f"window is {window!r}: give the number of steps that are replayed, or None for a full buffer")
+def window_of(window: int | None) -> int | None:
+    """Return the size of a window, None for a full buffer.
+
+    Raises:
+        ValueError: it is no whole number from 1.
+    """
+    return None if window is None else count("window", window, "give the number of steps that are replayed, from 1")
 
 
-def require_factor(name: str, value: float) -> None:
-    """Raise ValueError unless a decay factor is in [0, 1)."""
-    if not (isinstance(value, int | float) and 0 <= value < 1):
-        raise ValueError(f"{name} is {value!r}: give a number from 0 to below 1")
+def factor(name: str, value: float) -> float:
+    """Return a decay factor.
+
+    Raises:
+        ValueError: it is not in [0, 1).
+    """
+    return real(name, value, "give a number from 0 to below 1", lambda beta: 0 <= beta < 1)

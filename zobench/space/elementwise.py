@@ -52,12 +52,17 @@ def _dense(block: Block, gradient: Sequence[tuple[Direction, float]]) -> Tensor:
 
 def update(support: Support, change: Elementwise) -> None:
     """Apply the rule to every block, on as many threads as torch uses."""
-    blocks = support.layout.blocks
-    waiting = iter(blocks)  # of a tuple: each block goes to one thread
+    layout = support.layout
+    views = {name: support.entries(name, p.detach()) for name, p in support.parameters.items()}
+    waiting = iter(layout.blocks)  # of a tuple: each block goes to one thread
 
     @torch.no_grad()
     def take() -> None:
         for block in waiting:
-            change.apply_(block, support.stored(block))
+            change.apply_(block, views[block.segment.name][block.start : block.stop])
 
-    in_parallel(take, len(blocks), blocks[0].segment.device)
+    in_parallel(take, len(layout.blocks), layout.segments[0].device)
+    with torch.no_grad():
+        for name, parameter in support.parameters.items():
+            if support.copies(name):
+                parameter.copy_(views[name].view(parameter.shape))

@@ -9,7 +9,8 @@ from torch import Tensor
 from zobench.combination import Combination
 from zobench.groups import UNIFORM, Groups
 from zobench.law import Law
-from zobench.layout import Layout, Segment
+from zobench.layout import CPU, Layout, Segment
+from zobench.numbers import real
 from zobench.plan import CURRENT, SLOPE, Plan
 from zobench.space.slope import dual, dual_numbers, value_and_slope
 from zobench.space.space import Direction as Rule
@@ -60,7 +61,7 @@ class FlatSpace(Space):
 
     def _visit(self, f: Function, x: Tensor, plan: Plan) -> Tensor:
         n, m = plan.offsets.shape[-2:]
-        losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
+        losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         base = self._evaluate(f, x.expand(*plan.batch, -1)) if any(map(any, plan.is_base)) else None
         for i in range(n):
             u, unit = self._line(plan, i)
@@ -73,7 +74,7 @@ class FlatSpace(Space):
         return losses
 
     def _slopes(self, f: Function, x: Tensor, plan: Plan) -> Tensor:
-        answers = torch.empty(plan.offsets.shape, dtype=torch.float64)
+        answers = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         points = x.expand(*plan.batch, -1).contiguous()
         for i in range(plan.offsets.shape[-2]):
             u, unit = self._line(plan, i)
@@ -124,6 +125,7 @@ class FlatSpace(Space):
         self._move(torch.cat(parts, -1).to(self.x), scale, shrink, groups)
 
     def _move(self, step: Tensor | None, scale: float, shrink: float, groups: Groups) -> None:
+        scale, shrink = real("scale", scale), real("shrink", shrink)
         if shrink:
             self.x.mul_(1.0 - shrink * self._entries(lambda s: groups.of(s).decay))
         if step is not None:
@@ -132,7 +134,7 @@ class FlatSpace(Space):
 
     def _entries(self, of: Callable[[Segment], float]) -> Tensor:
         """A number for each entry, by its segment."""
-        numbers = [torch.full((s.size,), float(of(s)), dtype=torch.float64) for s in self.layout.segments]
+        numbers = [torch.full((s.size,), float(of(s)), dtype=torch.float64, device=CPU) for s in self.layout.segments]
         return torch.cat(numbers).to(self.x)
 
     def dense(self, combination: Combination) -> Tensor:
@@ -164,8 +166,7 @@ class FlatSpace(Space):
         return u
 
     def _block(self, drawn: Tensor | None, shape: Shape) -> Tensor:
-        blank = torch.zeros(shape) if drawn is None else drawn
-        return blank.to(self.x.device, self.x.dtype)
+        return self.x.new_zeros(shape) if drawn is None else drawn.to(self.x.device, self.x.dtype)
 
     def _evaluate(self, f: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
         values = f(points)

@@ -4,27 +4,23 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from zobench.keys import derive
 from zobench.layout import Block
-from zobench.naming import require_known
+from zobench.space.closure import evaluate, loss_and_slope
 from zobench.space.lazy_rows import LazyRows, RowSweep
 from zobench.space.meeting import Job, Meeting, Read, Work, in_two_threads
-from zobench.space.module import TORN, Displacement, ModuleSpace, Step, evaluate, loss_and_slope
+from zobench.space.module import TORN, Displacement, ModuleSpace, Step, require_alike
 from zobench.space.scratch import Scratch
 from zobench.space.slope import dual_numbers
 from zobench.space.support import Support
 from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update
 from zobench.space.tangents import Tangents
 from zobench.space.threads import in_parallel
-
-ROUNDING = ("nearest", "stochastic")
 
 
 class Owed(NamedTuple):
@@ -69,13 +65,13 @@ class InForwardSpace(ModuleSpace):
         reads: torch.dtype | None = None,
     ) -> None:
         super().__init__(module)
-        require_known(rounding, ROUNDING, "rounding")
-        if rounding == "stochastic" and any(p.dtype == torch.float16 for p in self._parameters.values()):
-            raise ValueError("rounding is stochastic, but parameters are float16: hold them in bfloat16 or float32")
-        self.paired, self.deferred, self.rounding, self.reads = paired, deferred, rounding, reads
+        self._round(rounding)
+        self.paired, self.deferred, self.reads = paired, deferred, reads
         segments = {p.data_ptr(): name for name, p in self._parameters.items()}
         sharing = [p for p in module.parameters() if p.data_ptr() in segments and p.numel()]
         self._segments = {id(p): segments[p.data_ptr()] for p in sharing}
+        for p in sharing:
+            require_alike(self._segments[id(p)], self._parameters[self._segments[id(p)]], p)
         self._owners = [m for m in module.modules() if any(self._reads(p) for p in m._parameters.values())]
         tables = [m.weight for m in module.modules() if isinstance(m, nn.Embedding) and m.max_norm is None]
         self._tables = {self._segments[id(p)] for p in tables if id(p) in self._segments}
@@ -98,12 +94,6 @@ class InForwardSpace(ModuleSpace):
     def _reads(self, parameter: Any) -> bool:
         cast = self.reads is not None and parameter is not None and parameter.is_floating_point()
         return id(parameter) in self._segments or cast
-
-    def _change(self, step: Step) -> Change:
-        change = super()._change(step)
-        if self.rounding == "nearest":
-            return change
-        return replace(change, rounding=derive("rounding", *(key for _, key, _ in step.amounts)))
 
     def _move_to(self, target: Displacement, step: Step | None = None) -> None:
         if self._torn:
@@ -138,7 +128,7 @@ class InForwardSpace(ModuleSpace):
         """Whether what a parameter is owed can be written while it is displaced: one update, of whole matrices."""
         owed = self._owed.get(name, ())
         shared = not self.paired or len(self._support.layout.blocks_of[name]) > 1
-        whole = name not in self._tables and name not in self._support.rows
+        whole = name not in self._tables and not self._support.copies(name)
         return shared and whole and len(owed) == 1 and name not in owed[0].support.rows
 
     def _walk(self, points: list[Displacement]) -> list[float]:
@@ -280,7 +270,7 @@ class _View:
 
         def make(update: Update, lines: list[Drawn], targets: list[Tensor]) -> Sweep:
             vectors = [target.view(-1) for target in targets]
-            return Sweep(self._blocks(name), stored.detach().view(-1), update, lines, vectors)
+            return Sweep(self._blocks(name), stored.detach().flatten(), update, lines, vectors)
 
         return self._shared(name, fresh, make)
 

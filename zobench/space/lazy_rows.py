@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zobench.layout import Block
+from zobench.layout import CPU, Block
 from zobench.space.sweep import Drawn, Update
 
 Rows = Callable[[Tensor], Tensor]
@@ -63,7 +63,7 @@ for _name in OPERATORS:
 def _row_numbers(index: Any, count: int, device: torch.device) -> Tensor | None:
     """The rows that an index asks for, counted from the first; None if it is of another kind."""
     if isinstance(index, list) and index and all(type(i) is int for i in index):
-        index = torch.tensor(index, device=device)
+        index = torch.tensor(index, dtype=torch.int64, device=device)
     if isinstance(index, Tensor) and index.ndim == 1 and index.dtype in (torch.int64, torch.int32):
         return torch.where(index < 0, index + count, index).long()
     return None
@@ -88,17 +88,17 @@ def overlaps(block: Block, rows: Tensor, width: int) -> list[tuple[slice, Tensor
         edges = [(first - 1, block.start - (first - 1) * width, block.stop - (first - 1) * width)]
     elif last * width < block.stop:
         edges.append((last, 0, block.stop - last * width))
-    numbers = torch.tensor([first, max(first, last), *(row for row, _, _ in edges)], device=rows.device)
+    wanted = [first, max(first, last), *(row for row, _, _ in edges)]
+    numbers = torch.tensor(wanted, dtype=torch.int64, device=rows.device)
     bounds = torch.searchsorted(rows, numbers).tolist()
     if bounds[0] < bounds[1]:
         part = slice(bounds[0], bounds[1])
         found.append((part, rows[part] - first, slice(0, width), first * width - block.start))
     for (row, begin, end), place in zip(edges, bounds[2:], strict=True):
         if place < len(rows) and int(rows[place]) == row:
+            first_row = torch.zeros(1, dtype=torch.int64, device=CPU)
             part = slice(place, place + 1)
-            found.append(
-                (part, torch.zeros(1, dtype=torch.int64), slice(begin, end), row * width + begin - block.start)
-            )
+            found.append((part, first_row, slice(begin, end), row * width + begin - block.start))
     return found
 
 

@@ -14,14 +14,18 @@ from zobench.combination import Combination, Line
 from zobench.groups import UNIFORM, Groups
 from zobench.keys import derive
 from zobench.law import Direction, Law
+from zobench.layout import CPU
+from zobench.naming import require_known
+from zobench.numbers import real
 from zobench.plan import CURRENT, SLOPE, Plan
+from zobench.space.closure import evaluate, loss_and_slope, require_reproducible
 from zobench.space.elementwise import Elementwise, update
 from zobench.space.motion import Motion, motion
-from zobench.space.slope import dual, dual_numbers, value_and_slope
+from zobench.space.slope import dual, dual_numbers
 from zobench.space.space import Direction as Rule
 from zobench.space.space import Functions, Space, require_finite
 from zobench.space.support import Rows, Support
-from zobench.space.sweep import Change, Drawn, Moved, Sweep, run
+from zobench.space.sweep import Change, Drawn, Moved, Sweep, Update, run
 
 Displacement = dict[Line, float]
 
@@ -35,6 +39,7 @@ class Step:
     groups: Groups = UNIFORM
 
 
+ROUNDING = ("nearest", "stochastic")
 SAMPLE = 4096
 Result = TypeVar("Result")
 TORN = "a sweep was interrupted, so that part of the parameters are displaced: load them again"
@@ -49,7 +54,9 @@ class ModuleSpace(Space):
     per-example losses, which are averaged in float32 or better.
 
     Raises:
-        ValueError: no trainable parameter, or one that is not contiguous.
+        ValueError: no trainable parameter, or one on the meta device, or one with gaps or repeated entries in memory
+            (any order of the dimensions will do: directions follow the logical order of the entries, so that the memory
+            format changes no number).
     """
 
     reads: torch.dtype | None = None
@@ -154,14 +161,14 @@ class ModuleSpace(Space):
             p.copy_(value)
 
     def _visit(self, look: Callable[[list[Displacement]], list[float]], plan: Plan) -> Tensor:
-        losses = torch.empty(plan.offsets.shape, dtype=torch.float64)
+        losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         if any(map(any, plan.is_base)):
             (losses[:],) = look([{}])
         for i, row in enumerate(plan.offsets.tolist()):
             line = {name: float(amount) for name, amount in plan.line(i, self.layout.dim).items()}
             apart = [k for k, is_base in enumerate(plan.is_base[i]) if not is_base]
             points: list[Displacement] = [{name: row[k] * amount for name, amount in line.items()} for k in apart]
-            losses[i, apart] = torch.tensor(look(points), dtype=torch.float64)
+            losses[i, apart] = torch.tensor(look(points), dtype=torch.float64, device=CPU)
         return losses
 
     def _slopes(self, f: Callable[[], Any], plan: Plan) -> Tensor:
@@ -172,7 +179,7 @@ class ModuleSpace(Space):
             ((line, unit),) = plan.line(i, self.layout.dim).items()
             self._directions = {line: self._direction(line)}
             found.append(self._slope(f, Drawn(self._directions[line], (float(unit),))))
-        return torch.tensor(found, dtype=torch.float64)
+        return torch.tensor(found, dtype=torch.float64, device=CPU)
 
     def _slope(self, f: Callable[[], Any], line: Drawn) -> list[float]:
         """Loss and slope, every parameter carrying its part of the direction as a tangent."""
@@ -186,7 +193,10 @@ class ModuleSpace(Space):
         """Every parameter of the module whose memory is that of a segment, with the segment's name."""
         names = {(p.data_ptr(), p.numel()): name for name, p in self._parameters.items()}
         owned = ((names.get((p.data_ptr(), p.numel())), p) for p in self.module.parameters())
-        return [(name, p) for name, p in owned if name is not None]
+        sharing = [(name, p) for name, p in owned if name is not None]
+        for name, p in sharing:
+            require_alike(name, self._parameters[name], p)
+        return sharing
 
     def _look(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
         """The losses of points of one line, one after the other."""
@@ -231,8 +241,7 @@ class ModuleSpace(Space):
         self.settle_()
         self.sweeps += 1
         drawn = [[(self._direction(line), amount) for line, amount in each.items()] for each in lines]
-        keys = (key for _, key, _ in lines[-1])
-        rounding = derive("rounding", *keys) if self.rounding == "stochastic" else None
+        rounding = self._rounding_key(lines[-1])
         self._torn = True
         update(self._support, Elementwise(drawn, direction, scale, shrink, groups, rounding))
         self._torn = False
@@ -244,7 +253,8 @@ class ModuleSpace(Space):
         one sweep, no loss.
         """
         self.settle_()
-        return motion(self._support, self._change(Step(self._moved(combination, scale), shrink, groups)))
+        change = self._change(Step(self._moved(combination, scale), real("shrink", shrink), groups))
+        return motion(self._support, dict.fromkeys(self._parameters, change))
 
     def drawn(self, combination: Combination) -> list[tuple[Direction, float]]:
         """Return the directions of a combination with their amounts, laws that read weights bound as in its plan."""
@@ -256,6 +266,7 @@ class ModuleSpace(Space):
         except FloatingPointError:
             self.settle_()
             raise
+        scale = real("scale", scale)
         total: Displacement = {}
         self._bind(*((term.law, term.key) for term in combination.terms))
         for line, coefficient in combination.lines:
@@ -264,11 +275,22 @@ class ModuleSpace(Space):
 
     def _change(self, step: Step) -> Change:
         moved = [Moved(self._direction(line), 0.0, 0.0, amount) for line, amount in step.amounts.items() if amount]
-        return Change(step.shrink, moved, groups=step.groups)
+        return Change(step.shrink, moved, self._rounding_key(step.amounts), step.groups)
+
+    def _round(self, rounding: str) -> None:
+        """Round steps to the nearest, or those of bfloat16 parameters at random."""
+        require_known(rounding, ROUNDING, "rounding")
+        if rounding == "stochastic" and any(p.dtype == torch.float16 for p in self._parameters.values()):
+            raise ValueError("rounding is stochastic, but parameters are float16: hold them in bfloat16 or float32")
+        self.rounding = rounding
+
+    def _rounding_key(self, step: Displacement) -> int | None:
+        """The key of a step's random rounding; None if it is rounded to the nearest."""
+        return None if self.rounding == "nearest" else derive("rounding", *(key for _, key, _ in step))
 
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
-        total = torch.zeros(self.layout.dim, dtype=torch.float64)
+        total = torch.zeros(self.layout.dim, dtype=torch.float64, device=CPU)
         for line, amount in self._moved(combination, 1.0).items():
             draw = self._direction(line)
             for block in self.layout.blocks:
@@ -314,7 +336,7 @@ class ModuleSpace(Space):
         """
         unmoved = 0.0
         for p in self._parameters.values():
-            sample, dtype = p.detach().view(-1)[:SAMPLE], self.reads or p.dtype
+            sample, dtype = p.detach().reshape(-1)[:SAMPLE], self.reads or p.dtype
             unmoved += float(((sample + displacement).to(dtype) == sample.to(dtype)).double().mean()) * p.numel()
         return unmoved / sum(p.numel() for p in self._parameters.values())
 
@@ -342,25 +364,36 @@ class ModuleSpace(Space):
             return
         self.sweeps += 1
         self._directions = {line: self._direction(line) for line in lines}
-        change = Change(
-            step.shrink, [Moved(self._directions[line], *amounts[line]) for line in lines], groups=step.groups
-        )
+        rounding = self._rounding_key(step.amounts) if step.amounts or step.shrink else None
+        moved = [Moved(self._directions[line], *amounts[line]) for line in lines]
+        change = Change(step.shrink, moved, rounding, step.groups)
         self._torn = True  # until the sweep is whole and noted
         self._write(self._parameters if names is None else names, self._support, change)
 
     @torch.no_grad()
     def _write(self, names: Iterable[str], support: Support, change: Change) -> None:
         """Change these parameters."""
-        entries = {name: support.entries(name, self._parameters[name].detach()) for name in names}
         cut = support.layout.blocks_of
-        updates = {name: change.of(cut[name][0].segment) for name in entries}
-        run([Sweep(cut[name], entries[name], updates[name]) for name in entries])
-        for name in entries.keys() & support.rows.keys():
-            parameter = self._parameters[name].detach()
-            decay = updates[name]._replace(lines=())
-            if decay.keep != 1.0:
-                run([Sweep(self._whole.layout.blocks_of[name], parameter.view(-1), decay)])
-            parameter[support.rows[name]] = entries[name].view(-1, parameter.shape[1])
+        updates = {name: change.of(cut[name][0].segment) for name in names}
+        in_place = [name for name in updates if not support.copies(name)]
+        run([Sweep(cut[name], self._parameters[name].detach().view(-1), updates[name]) for name in in_place])
+        for name in updates:  # one by one, so that one copy at a time is held
+            if support.copies(name):
+                self._write_copy(name, support, updates[name])
+
+    def _write_copy(self, name: str, support: Support, update: Update) -> None:
+        """Change a parameter through a copy of its entries."""
+        parameter = self._parameters[name].detach()
+        entries = support.entries(name, parameter)
+        run([Sweep(support.layout.blocks_of[name], entries, update)])
+        if name not in support.rows:
+            parameter.copy_(entries.view(parameter.shape))
+            return
+        if update.keep != 1.0:
+            whole = parameter.flatten()
+            run([Sweep(self._whole.layout.blocks_of[name], whole, update._replace(lines=()))])
+            parameter.copy_(whole.view(parameter.shape))
+        parameter[support.rows[name]] = entries.view(-1, parameter.shape[1])
 
     def _direction(self, line: Line) -> Direction:
         """The line's direction, from the last sweep if it was there: a law that needs a norm looks for it once."""
@@ -382,41 +415,6 @@ class ModuleSpace(Space):
             self._trusted = True
 
 
-def evaluate(f: Callable[[], Any]) -> float:
-    """Return f() as a number: a tensor is averaged in float32 or better, without a graph."""
-    torch.clear_autocast_cache()  # under autocast f would go on reading weights as they were cast before they moved
-    with torch.no_grad():
-        return float(_mean(f()))
-
-
-def _mean(value: Any) -> Any:
-    """A number as it is; a tensor's mean, in float32 or better."""
-    if isinstance(value, Tensor):
-        return (value if value.dtype == torch.float64 else value.float()).mean()
-    return value
-
-
-def loss_and_slope(f: Callable[[], Any]) -> list[float]:
-    """Return f() and its tangent as numbers, a tensor averaged in float32 or better; call it under `dual_numbers`."""
-    torch.clear_autocast_cache()
-    return [float(part) for part in value_and_slope(lambda: _mean(f()))]
-
-
-def require_reproducible(f: Callable[[], Any]) -> float:
-    """Call f twice and return its value, if both agree: |f_1 - f_2| <= 1e-5 max(|f_1|, |f_2|). Cost: 2 losses.
-
-    Raises:
-        ValueError: they differ, so that a difference of losses would measure the closure's own randomness.
-    """
-    first, second = evaluate(f), evaluate(f)
-    if abs(first - second) > 1e-5 * max(abs(first), abs(second)):
-        raise ValueError(
-            f"the loss gave {first!r} and then {second!r} at the same parameters: dropout left on (call "
-            "model.eval()), or a minibatch drawn inside the closure (draw it outside, once a step)"
-        )
-    return first
-
-
 def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     """The trainable parameters under their first names; those that share memory appear once."""
     found: dict[str, nn.Parameter] = {}
@@ -424,8 +422,7 @@ def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     for name, p in module.named_parameters():
         if not p.requires_grad or p.numel() == 0:
             continue
-        if not p.is_contiguous():
-            raise ValueError(f"parameter {name!r} is not contiguous: replace it by a contiguous copy first")
+        _require_stored(name, p)
         start = p.storage_offset()
         memory = (p.untyped_storage().data_ptr(), int(start), int(start) + p.numel())
         if memory not in ranges:
@@ -435,6 +432,28 @@ def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     if not found:
         raise ValueError("the module has no trainable parameter: set requires_grad=True on those to be tuned")
     return found
+
+
+def _require_stored(name: str, p: Tensor) -> None:
+    if p.is_meta:
+        raise ValueError(f"parameter {name!r} is on the meta device, without values: load the weights first")
+    length = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(p.stride(), p.shape, strict=True) if size > 1):
+        if stride != length:
+            raise ValueError(
+                f"parameter {name!r} has gaps or repeated entries in memory (shape {tuple(p.shape)}, strides "
+                f"{p.stride()}): replace it by a contiguous copy first"
+            )
+        length *= size
+
+
+def require_alike(name: str, first: Tensor, other: Tensor) -> None:
+    """Raise ValueError if a parameter shares the memory of `name` in another shape or order."""
+    if first.shape != other.shape or first.stride() != other.stride():
+        raise ValueError(
+            f"a parameter shares the memory of {name!r} as {tuple(other.shape)} with strides {other.stride()}: tie "
+            "equal shapes, and transpose where the weight is used"
+        )
 
 
 def _require_disjoint(name: str, memory: tuple[int, int, int], ranges: dict[tuple[int, int, int], str]) -> None:

@@ -1,6 +1,7 @@
 """Motion: what is left of a step when it is rounded to the dtype of the parameters."""
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -23,10 +24,11 @@ class Motion(NamedTuple):
 
 
 @torch.no_grad()
-def motion(support: Support, change: Change) -> Motion:
-    """Return the motion of a change, without writing it."""
+def motion(support: Support, changes: Mapping[str, Change]) -> Motion:
+    """Return the motion of the changes of these parameters, without writing them."""
     meant = moved = product = squared_meant = squared_real = 0.0
-    for name, blocks in support.layout.blocks_of.items():
+    for name, change in changes.items():
+        blocks = support.layout.blocks_of[name]
         before = support.entries(name, support.parameters[name].detach())
         after, update = before.clone(), change.of(blocks[0].segment)
         run([Sweep(blocks, after, update)])

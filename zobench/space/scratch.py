@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
+
 _use_count: Any = getattr(torch._C, "_storage_Use_Count", None)
 
 
@@ -39,4 +41,4 @@ def _uses(buffer: Tensor) -> tuple[int, int]:
     return _use_count(storage._cdata) if _use_count else 0, getrefcount(storage)
 
 
-UNHELD = _uses(torch.empty(1))
+UNHELD = _uses(torch.empty(1, dtype=torch.float32, device=CPU))

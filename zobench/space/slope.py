@@ -13,6 +13,8 @@ from torch.autograd import forward_ad
 from torch.backends import mha
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from zobench.layout import CPU
+
 _LEVEL = threading.Lock()  # torch has one level of dual numbers for all threads
 
 
@@ -36,7 +38,8 @@ def _first_dual() -> None:
     """Let torch warn in vain of its own use of torch.jit, which it imports with the first dual number."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        dual(torch.zeros(()), torch.zeros(()))
+        zero = torch.zeros((), dtype=torch.float32, device=CPU)
+        dual(zero, zero.clone())
 
 
 def dual(primal: Tensor, tangent: Tensor) -> Tensor:

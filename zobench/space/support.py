@@ -48,6 +48,10 @@ class Support:
         chosen: Tensor = tensor[self.rows[name]] if name in self.rows else tensor
         return chosen.flatten()
 
+    def copies(self, name: str) -> bool:
+        """Return whether `entries` of a parameter are a copy: of some rows, or of another memory format."""
+        return name in self.rows or not self.parameters[name].is_contiguous()
+
     def require_whole(self, name: str) -> None:
         """Raise ValueError if directions live on some of the rows of a parameter, all of which is read."""
         if name in self.rows:
@@ -72,7 +76,7 @@ class Support:
     @torch.no_grad()
     def tangent(self, name: str, line: Drawn) -> Tensor:
         """Return a line's displacement of a parameter, in its shape and dtype; 0 in rows that are left out."""
-        whole = torch.zeros_like(self.parameters[name])
+        whole = torch.zeros_like(self.parameters[name], memory_format=torch.contiguous_format)
         part = self.entries(name, whole)
         run([Sweep(self.layout.blocks_of[name], part, Update(1.0, (line,)))])
         if name in self.rows:

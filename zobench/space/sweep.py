@@ -153,8 +153,7 @@ STREAMS = {streams.normal: False, streams.signs: True}
 
 def _native(job: Sweep) -> native.Sweep | None:
     """The sweep in C, if it can do this one."""
-    tensors = (job.stored, *job.targets)
-    here = all(t.device.type == "cpu" and t.dtype in native.TYPES and t.is_contiguous() for t in tensors)
+    here = all(map(native.readable, (job.stored, *job.targets)))
     drawable = all(block.size >= native.GROUP and block.segment.dtype == torch.float32 for block in job.blocks)
     owed, lines = _native_lines(job.blocks, job.update.lines), _native_lines(job.blocks, job.lines)
     if not (here and drawable and job.blocks and native.available()) or owed is None or lines is None:

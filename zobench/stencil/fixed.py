@@ -11,6 +11,8 @@ from scipy.optimize import root
 from torch import Tensor
 
 from zobench.kernels.design import lagrange
+from zobench.layout import CPU
+from zobench.numbers import count, real, store
 from zobench.stencil.stencil import Stencil, StencilRule
 from zobench.streams import Shape
 
@@ -33,13 +35,13 @@ class FixedStencil(Stencil):
 
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
         """Return the nodes and weights, expanded to `shape`."""
-        nodes, weights = (torch.tensor(v, dtype=torch.float64) for v in (self.nodes, self.weights))
+        nodes, weights = (torch.tensor(v, dtype=torch.float64, device=CPU) for v in (self.nodes, self.weights))
         return nodes.expand(*shape, -1), weights.expand(*shape, -1)
 
     def quadrature(self, degree: int) -> StencilRule:
         """Return the one outcome."""
         nodes, weights = self.draw(0, (1,))
-        return StencilRule(torch.ones(1, dtype=torch.float64), nodes, weights)
+        return StencilRule(torch.ones(1, dtype=torch.float64, device=CPU), nodes, weights)
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,11 @@ class SymmetricStencil(FixedStencil):
     reaches: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        reaches = tuple(map(float, self.reaches))
-        if not reaches or len(set(reaches)) < len(reaches) or not all(0 < r < math.inf for r in reaches):
-            raise ValueError(f"reaches are {self.reaches!r}: give distinct positive |r|, such as (0.5, 1.0)")
-        object.__setattr__(self, "reaches", reaches)
+        advice = "give distinct positive |r|, such as (0.5, 1.0)"
+        reaches = tuple(real("a reach", r, advice, lambda r: r > 0) for r in self.reaches)
+        if not reaches or len(set(reaches)) < len(reaches):
+            raise ValueError(f"reaches are {self.reaches!r}: {advice}")
+        store(self, reaches=reaches)
 
     @cached_property
     def nodes(self) -> tuple[float, ...]:
@@ -126,8 +129,10 @@ def least_noise(evaluations: int) -> SymmetricStencil:
     Raises:
         ValueError: `evaluations` is not an even number from 2 to 12.
     """
-    if not isinstance(evaluations, int) or evaluations % 2 or not 2 <= evaluations <= 12:
-        raise ValueError(f"evaluations is {evaluations!r}: give an even number from 2 to 12")
+    advice = "give an even number from 2 to 12"
+    evaluations = count("evaluations", evaluations, advice, least=2)
+    if evaluations % 2 or evaluations > 12:
+        raise ValueError(f"evaluations is {evaluations!r}: {advice}")
     return SymmetricStencil(_quietest(evaluations // 2))
 
 

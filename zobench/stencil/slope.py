@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
 from zobench.plan import SLOPE
 from zobench.stencil.fixed import FixedStencil
 from zobench.stencil.stencil import StencilRule
@@ -16,7 +17,7 @@ class SlopeRule(StencilRule):
 
     def power_sums(self, j: int) -> Tensor:
         """Return [1] for j = 1, [0] otherwise."""
-        return torch.full((1,), float(j == 1), dtype=torch.float64)
+        return torch.full((1,), float(j == 1), dtype=torch.float64, device=CPU)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from zobench import streams
+from zobench.layout import CPU
+from zobench.numbers import count, flag, real, store
 from zobench.stencil.stencil import Stencil, StencilRule
 from zobench.streams import Shape
 
@@ -46,17 +48,14 @@ class TelescopingStencil(Stencil):
     by_parts: bool = False
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.decay, int | float) and 0 < self.decay < 1):
-            raise ValueError(f"decay is {self.decay!r}: give p_(k+1) / p_k, between 0 and 1")
-        if isinstance(self.depth, bool) or not isinstance(self.depth, int) or self.depth < 1:
-            raise ValueError(f"depth is {self.depth!r}: give the number of halvings, 1 or more")
+        decay = real("decay", self.decay, "give p_(k+1) / p_k, between 0 and 1", lambda p: 0 < p < 1)
+        depth = count("depth", self.depth, "give the number of halvings, 1 or more")
+        store(self, decay=decay, depth=depth, by_parts=flag("by_parts", self.by_parts))
         if self.depth * math.log2(1 / self.decay) > RESOLUTION:
             raise ValueError(
                 f"depth is {self.depth}, decay {self.decay!r}: the last term would never be drawn; give a depth of "
                 f"{math.floor(RESOLUTION / math.log2(1 / self.decay))} or less, or a larger decay"
             )
-        if not isinstance(self.by_parts, bool):
-            raise ValueError(f"by_parts is {self.by_parts!r}: give True or False")
 
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
         """Return nodes and weights of a term drawn anew for each entry of `shape`."""
@@ -74,7 +73,7 @@ class TelescopingStencil(Stencil):
 
     @cached_property
     def _rule(self) -> StencilRule:
-        k = torch.arange(self.depth + 1, dtype=torch.float64)
+        k = torch.arange(self.depth + 1, dtype=torch.float64, device=CPU)
         weights = self.decay**k
         p = weights / weights.sum()
         factor = (p.cumsum(0) - p if self.by_parts else torch.ones_like(p)) / p

@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from zobench.estimator import LineEstimator
+from zobench.numbers import count
 from zobench.problem import Problem
 from zobench.theory.descent import Step
 from zobench.theory.error import error, series, spread
@@ -82,6 +83,7 @@ def spend(estimator: LineEstimator, evaluations: int, dim: int) -> LineEstimator
     Raises:
         ValueError: not even one direction can be paid.
     """
+    evaluations = count("evaluations", evaluations, least=None)
     one, two = (replace(estimator, n=n).ask(0, ()).queries for n in (1, 2))
     n = 1 + (evaluations - one) // (two - one)
     if n < 1:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zobench.estimator import LineEstimator
 from zobench.law import Coordinate, Law
+from zobench.numbers import real
 from zobench.problem import Problem
 from zobench.theory import laws
 from zobench.theory.error import series
@@ -66,6 +67,7 @@ class Step:
 
     def decrease(self, lr: float) -> float:
         """Return lr slope - lr^2/2 curvature."""
+        lr = real("lr", lr)
         return lr * self.slope - lr**2 / 2 * self.curvature
 
     @property

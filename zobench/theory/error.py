@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from zobench.estimator import LineEstimator
+from zobench.layout import CPU
 from zobench.problem import Problem
 from zobench.theory.lines import Lines
 from zobench.theory.noise import Noise
@@ -64,7 +65,9 @@ def mse(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | No
 
 def coverage(estimator: LineEstimator, problem: Problem) -> str:
     """Return in words how much of E|g|^2 the prediction holds for this estimator and problem."""
-    one = Series(estimator.law, estimator.stencil, Lines(problem, torch.zeros(problem.dim)))
+    one = Series(
+        estimator.law, estimator.stencil, Lines(problem, torch.zeros(problem.dim, dtype=torch.float64, device=CPU))
+    )
     if one.exact:
         return "exact, all orders"
     if one.lines.knows("ridges"):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from zobench.law import Coordinate, Gaussian, Law, Rademacher, Sphere
+from zobench.layout import CPU
 from zobench.problem import Problem, Ridges, demand
 from zobench.theory import ridge_moments
 from zobench.theory.lines import Lines, radial
@@ -40,7 +41,7 @@ def _(law: Gaussian, problem: Problem, x: Tensor, j: int) -> Tensor:
 
 def _odd_factorial(j: int) -> float:
     """1 * 3 * ... * j = j! / (2^k k!)."""
-    return float(torch.arange(1, j + 1, 2, dtype=torch.float64).prod())
+    return float(torch.arange(1, j + 1, 2, dtype=torch.float64, device=CPU).prod())
 
 
 @odd_mean.register
@@ -72,7 +73,7 @@ def _(law: Rademacher, problem: Problem, x: Tensor, j: int) -> Tensor:
 
 def _mixed_fifth(problem: Problem, x: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
     """sum_j d_i^3 d_j^2 f and sum_j d_i d_j^4 f, both (d,), from derivatives along c e_i ± e_j (O(d^2) of them)."""
-    eye = torch.eye(problem.dim, dtype=torch.float64)
+    eye = torch.eye(problem.dim, dtype=torch.float64, device=CPU)
     derivative = demand(problem, "derivative", "the bias of order epsilon^4 under Rademacher()")
 
     def even_part(c: float) -> Tensor:  # c^5 d_i^5 + 10 c^3 d_i^3 d_j^2 + 5 c d_i d_j^4

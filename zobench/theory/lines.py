@@ -7,6 +7,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
 from zobench.problem import Problem, Ridges, demand
 from zobench.theory.ridge_moments import JointMoments
 
@@ -66,10 +67,10 @@ class Lines:
         """D_order as a sum of powers; order 0 is the constant f(x)."""
         if order not in self._ridges:
             if order == 0:
-                one, none = torch.tensor([self.value], dtype=torch.float64), torch.zeros(1, self.dim)
-                self._ridges[0] = Ridges(one, none.double())
+                one = torch.tensor([self.value], dtype=torch.float64, device=CPU)
+                self._ridges[0] = Ridges(one, torch.zeros(1, self.dim, dtype=torch.float64, device=CPU))
             elif order == 1:
-                self._ridges[1] = Ridges(torch.ones(1, dtype=torch.float64), self.gradient[None])
+                self._ridges[1] = Ridges(torch.ones(1, dtype=torch.float64, device=CPU), self.gradient[None])
             else:
                 self._ridges[order] = demand(self.problem, "ridges", why)(self.x, order)
         return self._ridges[order]
@@ -89,7 +90,7 @@ class Lines:
 
     def _axis_derivatives(self, order: int, why: str) -> Tensor:
         if order == 0:
-            return torch.full((self.dim,), self.value, dtype=torch.float64)
+            return torch.full((self.dim,), self.value, dtype=torch.float64, device=CPU)
         if order == 1:
             return self.gradient
         if order == 2 and self.knows("hessian"):
@@ -97,7 +98,8 @@ class Lines:
         if self.knows("ridges"):
             coefficients, directions = self.ridges(order, why)
             return coefficients @ directions**order
-        along: Tensor = demand(self.problem, "derivative", why)(self.x, torch.eye(self.dim, dtype=torch.float64), order)
+        axes = torch.eye(self.dim, dtype=torch.float64, device=CPU)
+        along: Tensor = demand(self.problem, "derivative", why)(self.x, axes, order)
         return along
 
 

@@ -1,9 +1,10 @@
 """The noise of evaluations, as theory sees it."""
 
-import math
 from dataclasses import dataclass
 
 from torch import Tensor
+
+from zobench.numbers import flag, real, store
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +25,11 @@ class Noise:
     shared: bool = True
 
     def __post_init__(self) -> None:
-        if not (0 <= self.evaluation < math.inf):
-            raise ValueError(f"noise is {self.evaluation!r}: give the standard deviation of one evaluation, 0 or more")
+        advice = "give the standard deviation of one evaluation, 0 or more"
+        evaluation = real("noise", self.evaluation, advice, lambda s: s >= 0)
+        store(self, evaluation=evaluation, shared=flag("shared", self.shared))
 
     @classmethod
     def of(cls, noise: "float | Noise") -> "Noise":
         """Return the noise; a number is the standard deviation of one evaluation."""
-        return noise if isinstance(noise, Noise) else cls(float(noise))
+        return noise if isinstance(noise, Noise) else cls(noise)

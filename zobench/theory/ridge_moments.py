@@ -11,6 +11,7 @@ from math import comb, factorial, prod
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
 from zobench.problem import Ridges
 
 CUMULANTS = {2: 1.0, 4: -2.0, 6: 16.0, 8: -272.0, 10: 7936.0, 12: -353792.0}
@@ -73,7 +74,7 @@ class SignMoments(JointMoments):
     def __init__(self, left: Tensor, right: Tensor) -> None:
         super().__init__(left, right)
         self._cumulants: dict[tuple[int, int], Tensor] = {}
-        self._moments: dict[tuple[int, int], Tensor] = {(0, 0): torch.ones(1, 1, dtype=torch.float64)}
+        self._moments: dict[tuple[int, int], Tensor] = {(0, 0): torch.ones(1, 1, dtype=torch.float64, device=CPU)}
 
     def contract(self, left: Tensor, a: int, b: int, right: Tensor) -> float:
         """Return sum_jk left_j M_{a,b}[j, k] right_k."""
@@ -86,7 +87,7 @@ class SignMoments(JointMoments):
         return self._moments[a, b]
 
     def _recursion(self, a: int, b: int) -> Tensor:
-        total = torch.zeros(len(self.left), len(self.right) if b else 1, dtype=torch.float64)
+        total = torch.zeros(len(self.left), len(self.right) if b else 1, dtype=torch.float64, device=CPU)
         for s in range(1, a + 1):
             for t in range(s % 2, b + 1, 2):
                 ways = comb(a - 1, s - 1) * comb(b, t)
@@ -94,7 +95,7 @@ class SignMoments(JointMoments):
         return total
 
     def _recursion_of_right(self, b: int) -> Tensor:
-        total = torch.zeros(1, 1, dtype=torch.float64)
+        total = torch.zeros(1, 1, dtype=torch.float64, device=CPU)
         for t in range(2, b + 1, 2):
             total = total + comb(b - 1, t - 1) * self._cumulant(0, t) * self.moment(0, b - t)
         return total
@@ -143,7 +144,7 @@ def sign_odd_mean(ridges: Ridges, a: int) -> Tensor:
     """Return E[sum_j c_j (v_j . u)^a u], (d,), for odd a and random signs: sum_s C(a, s) kappa_{s+1} M_{a-s} v^s."""
     c, v = ridges
     one = SignMoments(v, v[:1])
-    total = torch.zeros(v.shape[1], dtype=torch.float64)
+    total = torch.zeros(v.shape[1], dtype=torch.float64, device=CPU)
     for s in range(1, a + 1, 2):
         weights = c * one.moment(a - s, 0).expand(len(c), 1)[:, 0]
         total = total + comb(a, s) * CUMULANTS[s + 1] * (weights @ v**s)

@@ -22,14 +22,22 @@ class Series:
     direction as sums of e^(j-1) m_j / j! E[D_j u] and e^(a+b-2) E[M_a M_b] / (a! b!) E[D_a D_b |u|^2].
 
     Products of derivatives are computed on first use and kept, so that scanning epsilon costs nothing.
+
+    Raises:
+        ValueError: the law draws by tensor: the moments of its directions depend on the tensors' shapes.
     """
 
     def __init__(self, law: Law, stencil: Stencil, lines: Lines) -> None:
+        if law.by_tensor:
+            raise ValueError(
+                f"theory has no prediction of the law {law!r}, which draws by tensor: sample it, "
+                "zobench.moments(..., layout=shapes)"
+            )
         self.law, self.stencil, self.lines = law, stencil, lines
 
     def bias(self, e: float) -> Tensor:
         """Return E g - grad f, (d,)."""
-        total = (self.stencil.moment(1) - 1.0) * self.lines.gradient
+        total = (self.stencil.moment(1) * self.law.second_moment - 1.0) * self.lines.gradient
         for power, term in self._bias_terms:
             total = total + e**power * term
         return total

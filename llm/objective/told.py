@@ -1,0 +1,45 @@
+"""What is to be told of examples before a model reads them: prompts that are cut, answers that are never written."""
+
+from collections.abc import Mapping, Sequence
+
+from llm.generation import MAX_NEW_TOKENS
+from llm.objective.classification import Objective
+from llm.objective.encoding import Encoded
+
+Parts = Mapping[str, Sequence[Encoded]]
+"""Encoded examples, such as those of train, dev and test."""
+
+
+def told(objective: Objective, parts: Parts) -> list[str]:
+    """Return the notes about examples as the objective encoded them."""
+    return [note for note in (_cut(objective, parts), _endless(parts)) if note]
+
+
+def _cut(objective: Objective, parts: Parts) -> str | None:
+    rows = [row for part in parts.values() for row in part]
+    cut = [row for row in rows if len(row.tokens) < row.whole]
+    if not cut:
+        return None
+    counts = {name: sum(len(row.tokens) < row.whole for row in part) for name, part in parts.items()}
+    each = ", ".join(f"{counts[name]} of {len(part)} {name}" for name, part in parts.items() if part)
+    longest, most = max(row.whole for row in cut), max(len(row.tokens) for row in cut)
+    name = objective.language_model.name
+    whole = (
+        f"without --max-tokens {name} reads them as far as it can" if objective.max_tokens else f"{name} reads no more"
+    )
+    return (
+        f"prompts cut from the left to {most} tokens: {len(cut)} of {len(rows)} ({each}); the longest has {longest} "
+        f"tokens: {whole}"
+    )
+
+
+def _endless(parts: Parts) -> str | None:
+    """Answers are generated up to a number of tokens."""
+    rows = [row for part in parts.values() for row in part if len(row.candidates) == 1]
+    long = [row for row in rows if len(row.candidates[0]) > MAX_NEW_TOKENS]
+    if not long:
+        return None
+    return (
+        f"{len(long)} of {len(rows)} answers have more than the {MAX_NEW_TOKENS} tokens that are generated, so that no "
+        "exact match is possible"
+    )

@@ -1,0 +1,154 @@
+/* Random calls of every entry point of sweep.c, every buffer of its exact size: built with sanitizers by sanitize.py.
+ *
+ * A call is made by one thread and by several, which must leave the same bits; and with one length that is wrong, which
+ * must be refused and leave every buffer as it was.
+ */
+#include <pthread.h>
+#include <stdio.h>
+
+#include "sweep.c"
+
+static uint64_t state;
+
+static uint32_t draw32(void) { /* xorshift64* */
+    state ^= state >> 12, state ^= state << 25, state ^= state >> 27;
+    return (uint32_t)((state * 2685821657736338717ull) >> 32);
+}
+
+static int64_t below(int64_t n) { return draw32() % n; }
+
+static void check(int holds, const char *what) {
+    if (holds) return;
+    fprintf(stderr, "not true: %s\n", what);
+    exit(1);
+}
+
+/* A buffer that begins `skew` numbers into its memory, as a slice of a tensor does, and ends with it. */
+typedef struct {
+    char *memory, *at;
+    int64_t bytes;
+} Buffer;
+
+static Buffer buffer(int64_t count, int type) {
+    int64_t size = type == FLOAT32 ? 4 : 2, skew = below(4) * size;
+    Buffer b = {malloc(skew + count * size + 1), NULL, count * size};
+    check(b.memory != NULL, "there is memory");
+    b.memory = realloc(b.memory, skew + count * size ? skew + count * size : 1);
+    b.at = b.memory + skew;
+    for (int64_t i = 0; i < count; i++) {
+        float value = (float)(int32_t)draw32() * 0x1p-31f;
+        if (type == FLOAT32) memcpy(b.at + 4 * i, &value, 4);
+        else ((uint16_t *)b.at)[i] = to_bfloat16(value);
+    }
+    return b;
+}
+
+static uint32_t *seeds(int64_t count) {
+    uint32_t *found = malloc(count ? count * sizeof *found : 1);
+    for (int64_t i = 0; i < count; i++) found[i] = draw32();
+    return found;
+}
+
+static Line *lines(int count, int64_t blocks, int amounts) {
+    Line *found = malloc(count ? count * sizeof *found : 1);
+    for (int k = 0; k < count; k++) {
+        float *sizes = malloc(amounts ? amounts * sizeof *sizes : 1);
+        for (int p = 0; p < amounts; p++) sizes[p] = (float)below(5) - 2.0f;
+        found[k] = (Line){seeds(blocks), sizes, blocks, amounts, (int32_t)below(2)};
+    }
+    return found;
+}
+
+static void free_lines(const Line *them, int count) {
+    for (int k = 0; k < count; k++) free((void *)them[k].seeds), free((void *)them[k].amounts);
+    free((void *)them);
+}
+
+typedef struct {
+    const Sweep *sweep;
+    int64_t taken;
+} Shared;
+
+static void *take(void *shared) {
+    Shared *both = shared;
+    return (void *)(intptr_t)sweep(both->sweep, &both->taken);
+}
+
+static void run(const Sweep *s, int threads) {
+    Shared shared = {s, 0};
+    pthread_t ids[4];
+    for (int i = 0; i < threads; i++) check(!pthread_create(ids + i, NULL, take, &shared), "a thread starts");
+    for (int i = 0; i < threads; i++) {
+        void *code;
+        pthread_join(ids[i], &code);
+        check((intptr_t)code == DONE, "a call that fits is done");
+    }
+}
+
+/* The call with one of its lengths wrong. */
+static int refused(Sweep wrong) {
+    int64_t none = 0, *lengths[] = {&wrong.stored_bytes, &wrong.target_bytes, &wrong.count, &wrong.rounding_count};
+    int64_t by = below(2) ? 1 : -1;
+    Line line = wrong.line_count ? wrong.lines[0] : (Line){0};
+    int way = (int)below(9);
+    if (way == 1 && !wrong.points) way = 0;
+    if (way == 3 && !wrong.rounding) way = 0;
+    if (way > 5 && !wrong.line_count) way = 5;
+    if (way < 4) *lengths[way] += by;
+    if (way == 4) wrong.block = below(GROUP);
+    if (way == 5) wrong.type = 2;
+    if (way == 6) line.seed_count += by;
+    if (way == 7) line.amount_count += (int32_t)by;
+    if (way == 8) line.kind = 2;
+    if (way > 5) wrong.lines = &line, wrong.line_count = 1;
+    return sweep(&wrong, &none) == REFUSED && none == 0;
+}
+
+static void one_sweep(void) {
+    int64_t block = GROUP + below(3 * CHUNK), count = below(4) * block + (below(4) ? GROUP + below(block - GROUP + 1) : 0);
+    int64_t blocks = count / block + (count % block != 0);
+    Sweep s = {.count = count, .block = block, .type = (int32_t)below(2), .target_type = (int32_t)below(2)};
+    s.owed_count = (int32_t)below(4), s.line_count = (int32_t)below(4), s.points = (int32_t)below(4);
+    s.keep = below(2) ? 1.0f : 0.9f;
+    s.owed = lines(s.owed_count, blocks, 1), s.lines = lines(s.line_count, blocks, s.points);
+    if (s.type == BFLOAT16 && below(2)) s.rounding = seeds(blocks), s.rounding_count = blocks;
+    Buffer stored = buffer(count, s.type), before = {malloc(stored.bytes + 1), NULL, stored.bytes}, target[4], first[4];
+    void *targets[4];
+    memcpy(before.memory, stored.at, stored.bytes);
+    for (int p = 0; p < s.points; p++) {
+        target[p] = buffer(count, s.target_type), targets[p] = target[p].at;
+        first[p] = (Buffer){malloc(target[p].bytes + 1), NULL, target[p].bytes};
+    }
+    s.stored = stored.at, s.stored_bytes = stored.bytes, s.targets = targets;
+    s.target_bytes = s.points ? target[0].bytes : 0;
+    for (int i = 0; i < 8; i++) check(refused(s), "a call whose length is wrong is refused");
+    check(!memcmp(before.memory, stored.at, stored.bytes), "a refused call writes nothing");
+    run(&s, 1);
+    char *after = malloc(stored.bytes + 1);
+    memcpy(after, stored.at, stored.bytes), memcpy(stored.at, before.memory, stored.bytes);
+    for (int p = 0; p < s.points; p++) memcpy(first[p].memory, target[p].at, target[p].bytes);
+    run(&s, 2 + (int)below(3));
+    check(!memcmp(after, stored.at, stored.bytes), "threads change no bit of the stored values");
+    for (int p = 0; p < s.points; p++) {
+        check(!memcmp(first[p].memory, target[p].at, target[p].bytes), "threads change no bit of a target");
+        free(first[p].memory), free(target[p].memory);
+    }
+    free(after), free(before.memory), free(stored.memory), free((void *)s.rounding);
+    free_lines(s.owed, s.owed_count), free_lines(s.lines, s.line_count);
+}
+
+static void one_normals(void) {
+    int64_t count = below(3 * CHUNK);
+    Buffer b = buffer(count, FLOAT32);
+    check(normals(draw32(), (float *)b.at, count, 2 * b.bytes + 1) == REFUSED, "a buffer of another type is refused");
+    check(normals(draw32(), (float *)b.at, count, b.bytes) == (count < GROUP ? REFUSED : DONE), "normals are drawn");
+    free(b.memory);
+}
+
+int main(int arguments, char **texts) {
+    long calls = arguments > 1 ? atol(texts[1]) : 1000;
+    state = arguments > 2 ? strtoull(texts[2], NULL, 10) | 1 : 1;
+    for (long i = 0; i < calls; i++) one_sweep(), one_normals();
+    printf("%ld random sweeps (8 of wrong lengths each) and %ld draws of normals: no error\n", calls, calls);
+    return 0;
+}
