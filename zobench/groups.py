@@ -30,10 +30,7 @@ class Groups:
     def __post_init__(self) -> None:
         for field_name in ("multipliers", "decay_multipliers"):
             given: Mapping[str, float] = getattr(self, field_name)
-            wanted = {
-                name: real(f"the multiplier of {name!r}", m, "give 0 or more", _allowed) for name, m in given.items()
-            }
-            store(self, **{field_name: wanted})
+            store(self, **{field_name: {name: _multiplier(name, value) for name, value in given.items()}})
 
     def of(self, segment: Segment) -> Factors:
         """Return the factors of a segment."""
