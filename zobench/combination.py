@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from zobench.law import Law
+from zobench.layout import CPU
 from zobench.numbers import real
 
 Line = tuple[Law, int, int]
@@ -62,7 +63,7 @@ class Combination:
     def coefficients(self) -> Tensor:
         """The coefficients of all terms, float64 (*batch, sum of n)."""
         parts = [term.coefficients.double() for term in self.terms]
-        return torch.cat(parts, -1) if parts else torch.empty(0, dtype=torch.float64)
+        return torch.cat(parts, -1) if parts else torch.empty(0, dtype=torch.float64, device=CPU)
 
     @property
     def lines(self) -> Iterator[tuple[Line, Tensor]]:

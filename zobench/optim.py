@@ -95,7 +95,7 @@ class ZerothOrder(torch.optim.Optimizer):
         return self._step(closure)
 
     def _step(self, closure: Closure) -> Tensor:
-        shared, space = self._shared, self.space
+        rule, shared, space = self._rule(), self._shared, self.space
         f = partial(self._forward_only, closure, [p for group in self.param_groups for p in group["params"]])
         if not any(self._moving()):
             self.loss = torch.tensor(evaluate(f), dtype=torch.float64, device=CPU)
@@ -107,7 +107,6 @@ class ZerothOrder(torch.optim.Optimizer):
         self.loss = losses.mean()
         self._watch.see_losses(losses)
         if told.gradient.finite and bool(losses.isfinite().all()):
-            rule = self._rule()
             if space.narrow and self._at_full_rate():
                 self._watch.see_motion(space, told.gradient, rule, [float(group["lr"]) for group in self.param_groups])
             rule.apply_(space, told.gradient, 0)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zobench.combination import Combination, Line
 from zobench.law import Law
+from zobench.layout import CPU
 from zobench.naming import require_known
 from zobench.numbers import count, store
 
@@ -129,7 +130,7 @@ class Plan:
         """
         if len(distinct) != len(self._places):
             raise ValueError(f"the plan has {len(self._places)} distinct answers, not {len(distinct)}")
-        found = torch.empty(self.offsets.shape, dtype=torch.float64)
+        found = torch.empty(self.offsets.shape, dtype=torch.float64, device=CPU)
         if self.asks == LOSSES:
             shared = [value for place, value in zip(self._places, distinct, strict=True) if self._at_base(place)]
             found.fill_(shared[0] if shared else 0.0)

@@ -7,11 +7,10 @@ from typing import Any
 from zobench.combination import Combination
 from zobench.groups import UNIFORM, Groups
 from zobench.numbers import real, store
-from zobench.rule.schedule import Schedule
+from zobench.rule.schedule import NOT_NEGATIVE, Schedule
 from zobench.space.space import Space
 
 Memory = Any
-NOT_NEGATIVE = "give 0 or a positive number"
 
 
 class UpdateRule(ABC):

@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable
 
 from zobench.naming import require_known
+from zobench.numbers import count, real
 
+NOT_NEGATIVE = "give 0 or a positive number"
 Schedule = Callable[[int], float]
 
 
@@ -14,7 +16,7 @@ def schedule(name: str, lr: float, steps: int, warmup: int = 0) -> Schedule:
 
     Raises:
         UnknownNameError: no such schedule.
-        ValueError: steps or warmup is out of range.
+        ValueError: lr, steps or warmup is out of range.
     """
     shapes: dict[str, Callable[[float], float]] = {
         "constant": lambda t: 1.0,
@@ -22,6 +24,8 @@ def schedule(name: str, lr: float, steps: int, warmup: int = 0) -> Schedule:
         "cosine": lambda t: 0.5 * (1.0 + math.cos(math.pi * t)),
     }
     require_known(name, shapes, "schedule")
+    lr = real("lr", lr, NOT_NEGATIVE, lambda rate: rate >= 0)
+    steps, warmup = count("steps", steps, least=None), count("warmup", warmup, least=None)
     if steps < 1 or not 0 <= warmup <= steps:
         raise ValueError(f"steps is {steps}, warmup {warmup}: give steps >= 1 and 0 <= warmup <= steps")
 
