@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from zobench.auto import AutoState, Choice
+from zobench import state as states
 from zobench.estimator import Estimator
 from zobench.groups import Groups
 from zobench.keys import derive
@@ -20,7 +20,6 @@ from zobench.space import ParameterSpace, require_resolved
 
 SHARED = "zeroth_order"  # under this key of `state` lies what belongs to no parameter
 SKIPS = 10
-STATES: dict[str, Any] = {cls.__name__: cls for cls in (AutoState, Choice)}
 
 Closure = Callable[[], Any]
 Signature = list[tuple[Any, ...]]
@@ -54,7 +53,7 @@ class ZerothOrder(torch.optim.Optimizer):
         self.estimator = estimator
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
         counts = dict.fromkeys(("step", "evaluations", "skipped", "in_a_row"), 0)
-        names = {"seed": seed, "estimator": repr(estimator), "memory": _plain(estimator.init())}
+        names = {"seed": seed, "estimator": repr(estimator), "memory": states.plain(estimator.init())}
         self._remember({**names, **counts})
         self._refresh()
 
@@ -74,14 +73,14 @@ class ZerothOrder(torch.optim.Optimizer):
         return self._step(closure)
 
     def _step(self, closure: Closure) -> Tensor:
-        shared, space = self._shared, self.space
+        shared, space, rule = self._shared, self.space, self._rule()
         key = derive(shared["seed"], shared["step"])
         told = query(space, self.estimator, partial(self._forward, closure), key, self.memory)
         losses, evaluations = told.losses, shared["evaluations"] + told.queries
-        after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": _plain(told.state)}
+        after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": states.plain(told.state)}
         self.loss = losses.mean()
         if told.gradient.finite and bool(losses.isfinite().all()):
-            self._rule().apply_(space, told.gradient, 0)
+            rule.apply_(space, told.gradient, 0)
             self._remember({**shared, **after, "in_a_row": 0})
         else:
             space.settle_()
@@ -93,7 +92,7 @@ class ZerothOrder(torch.optim.Optimizer):
     @property
     def memory(self) -> Any:
         """The estimator's state."""
-        return _restored(self._shared["memory"])
+        return states.restored(self._shared["memory"])
 
     @property
     def evaluations(self) -> int:
@@ -212,17 +211,3 @@ class ZerothOrder(torch.optim.Optimizer):
 class _NoBackward(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
         return None if func is Tensor.backward else func(*args, **(kwargs or {}))
-
-
-def _plain(state: Any) -> Any:
-    """An estimator's state in types that torch.load reads with weights_only=True."""
-    if type(state).__name__ in STATES:
-        return {"type": type(state).__name__, **{name: _plain(value) for name, value in state._asdict().items()}}
-    return tuple(map(_plain, state)) if isinstance(state, tuple | list) else state
-
-
-def _restored(state: Any) -> Any:
-    if isinstance(state, dict) and "type" in state:
-        fields = {name: _restored(value) for name, value in state.items() if name != "type"}
-        return STATES[state["type"]](**fields)
-    return tuple(map(_restored, state)) if isinstance(state, tuple) else state

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from zobench.naming import require_known
 
 Schedule = Callable[[int], float]
+"""A learning rate lr_t by the step t, counted from 0."""
 
 
 def schedule(name: str, lr: float, steps: int, warmup: int = 0) -> Schedule:
