@@ -30,16 +30,24 @@ HOUSEKEEPING = {"records", "optimizers"}
 
 WITHOUT = {
     "a check": ("zobench.space.require_resolved", "zobench.problem.demand"),
+    "more is asked": ("zobench.More", "zobench.query.converse"),
     "a hash": ("zobench.derive", "zobench.keyed"),
     "a row": ("zobench.methods.Method", "synthetic.problems.Entry"),
-    "rows": ("zobench.methods.table", "synthetic.problems.table", "zobench.law.LAWS", "synthetic.problems.NAMES"),
+    "rows": (
+        "zobench.rule.RULES",
+        "zobench.methods.table",
+        "synthetic.problems.table",
+        "zobench.law.LAWS",
+        "synthetic.problems.NAMES",
+    ),
     "builds a row": (
         "zobench.methods.make",
         "zobench.methods.parse",
+        "zobench.rule.parse",
         "zobench.spelling.spelled",
         "synthetic.problems.make",
     ),
-    "a type": ("zobench.law.Direction", "zobench.law.DenseDirection"),
+    "a type": ("zobench.rule.Memory", "zobench.law.Direction", "zobench.law.DenseDirection"),
     "names, sizes and ranges": ("zobench.layout.Segment", "zobench.layout.Block", "zobench.layout.Layout"),
     "the law is its name": ("zobench.streams.uniform", "zobench.streams.integers"),
     "torch's own numbers": ("zobench.native.normals", "zobench.native.NativeLine"),

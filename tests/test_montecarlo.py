@@ -13,10 +13,10 @@ from torch import Tensor
 
 from synthetic import problems
 from zobench import (
+    Estimate,
     FlatSpace,
     LineEstimator,
     Rademacher,
-    Told,
     controlled_moments,
     estimate,
     methods,
@@ -53,9 +53,9 @@ def worst_z(estimator, theory_of, f, x, noise=0.0, key=2505_18886, theory_noise=
 class Scaled(LineEstimator):
     """A planted error: every estimate 20 % too long."""
 
-    def tell(self, plan, losses, state) -> Told:
+    def tell(self, plan, losses, state) -> Estimate:
         told = super().tell(plan, losses, state)
-        return told._replace(gradient=1.2 * told.gradient)
+        return replace(told, gradient=1.2 * told.gradient)
 
 
 def scaled(estimator: LineEstimator) -> Scaled:

@@ -142,7 +142,7 @@ class AutoEpsilon(Estimator):
             return replace(self.at(state.choice).tell(plan, losses, ()), state=state._replace(step=state.step + 1))
         state = self._extended(state, losses.reshape(-1, losses.shape[-1] // 2, 2))
         model = _model(state)
-        wanted = tuple(map(short, self._next(state, model)))
+        wanted = tuple(map(_short, self._next(state, model)))
         if wanted:
             return More(state._replace(wanted=wanted))
         return More(AutoState(state.step, self._choose(state, model), state.step))
@@ -150,7 +150,7 @@ class AutoEpsilon(Estimator):
     def _first(self, state: AutoState) -> tuple[float, ...]:
         middle = self.start if state.choice is None else state.choice.epsilon
         middle = min(max(middle, LEAST * RATIO), MOST / RATIO)
-        return (short(middle / RATIO), middle, short(middle * RATIO))
+        return (_short(middle / RATIO), middle, _short(middle * RATIO))
 
     def _next(self, state: AutoState, model: LineModel | None) -> tuple[float, ...]:
         """The reaches to look at next; none when those seen suffice."""
@@ -201,10 +201,10 @@ class AutoEpsilon(Estimator):
         rounding = float(model.rounding_at(torch.tensor([choices[least]], dtype=torch.float64, device=CPU)))
         found = (model.noise_square, rounding, model.slope_square, model.third_square)
         noise, rounding, slope, third = map(math.sqrt, found)
-        return Choice(short(choices[least]), least, noise, rounding, slope, third, spent, state.rounds)
+        return Choice(_short(choices[least]), least, noise, rounding, slope, third, spent, state.rounds)
 
 
-def short(number: float) -> float:
+def _short(number: float) -> float:
     """Return the number with six digits, on which machines that round differently agree."""
     return float(f"{number:.6g}")
 

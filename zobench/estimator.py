@@ -23,7 +23,7 @@ State = Any
 
 
 class Round(NamedTuple):
-    """A plan and its answers, float64 (*batch, n, m)."""
+    """A plan and its answers f(x + offsets[..., i, k] u_i), float64 (*batch, n, m)."""
 
     plan: Plan
     answers: Tensor

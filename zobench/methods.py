@@ -233,7 +233,7 @@ def parse(text: str, **defaults: Any) -> Estimator:
         ValueError: a part is not option=value, epsilon is "auto" of a method that has none, or a function of one's own
             cannot be imported or makes no estimator.
     """
-    name, options = told = spelled(text)
+    name, options = told = spelled(text, [method.name for method in METHODS])
     if told.is_own:
         return _made(name, {**_taken(own(name), defaults), **options})
     known = next((method.options for method in METHODS if method.name == name), defaults)

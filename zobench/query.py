@@ -1,6 +1,7 @@
 """One step of any estimator on any space: ask, evaluate, tell, until there is a gradient."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -44,7 +45,8 @@ def converse(
                 return replace(told, rounds=tuple(rounds))
             state = told.state
     except BaseException:
-        space.settle_()
+        with suppress(RuntimeError):  # of parameters that an interrupted sweep left torn; the cause is told
+            space.settle_()
         raise
     space.settle_()
     raise RuntimeError(f"{estimator!r} asks for more losses after {ROUNDS} rounds: its `tell` never makes an Estimate")

@@ -3,7 +3,7 @@
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 
@@ -19,15 +19,16 @@ class Spelled(NamedTuple):
         return ":" in self.name
 
 
-def spelled(text: str) -> Spelled:
+def spelled(text: str, known: Collection[str] = ()) -> Spelled:
     """Return the name and the options of a command-line spelling. A part with `=` is an option; the first part without
-    it is the name, a second one the function in the module that the first names. Options are parted by `:` or `,`.
+    it is the name, a second one, unless the name is `known`, the function in the module that the first names. Options
+    are parted by `:` or `,`.
 
     Raises:
         ValueError: a part is neither, or an option is given twice.
     """
     name, *parts = text.split(":")
-    if parts and "=" not in parts[0]:
+    if parts and "=" not in parts[0] and name not in known:
         name = f"{name}:{parts.pop(0)}"
     options: dict[str, Any] = {}
     for part in ",".join(parts).split(",") if parts else ():

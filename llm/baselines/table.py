@@ -30,7 +30,7 @@ def parse(text: str) -> Baseline:
         UnknownNameError: no such baseline or option.
         ValueError: a part is not option=value, or a value is out of range.
     """
-    name, options = spelled(text)
+    name, options = spelled(text, BASELINES)
     require_known(name, BASELINES, "baseline")
     valid = [field.name for field in fields(BASELINES[name])]  # type: ignore[arg-type]
     for option in options:

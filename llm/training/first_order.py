@@ -63,6 +63,14 @@ class FirstOrder:
         self.optimiser.step()
         return Taken(Record(step, key, (loss,), lr), loss)
 
+    def recall(self, record: Record) -> Taken:
+        """Count a recorded step, and leave the weights and the optimiser as they are: for those before a checkpoint."""
+        (loss,) = record.losses
+        self.forward_passes += 1
+        self.backward_passes += math.isfinite(loss)
+        self.steps += 1
+        return Taken(record, loss)
+
     def _backward(self, losses: Callable[[], Tensor]) -> float:
         """The mean loss, whose gradient is added up a part of the minibatch at a time, until one is not finite."""
         total = 0.0

@@ -1,10 +1,9 @@
 """The past of a run: its journal and its checkpoints, from which it is continued to the same weights."""
 
 import json
-import math
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -13,7 +12,6 @@ from torch import nn
 
 from llm.training import checkpoint
 from llm.training.checkpoint import Checkpoint
-from llm.training.taken import Taken
 from llm.training.untrained import Untrained
 from llm.training.zeroth_order import ZerothOrder
 from zobench import streams
@@ -92,7 +90,7 @@ class Past:
         return kept
 
     def _report(self, row: Row) -> None:
-        if row.get("kind") != START and row not in self.session.record.rows:
+        if row.get("kind") != START and _lasting(row) not in map(_lasting, self.session.record.rows):
             self.session.record.append(row)
 
     def start_loss(self, measured: float) -> float:
@@ -151,9 +149,7 @@ class Past:
     def _replay(self) -> int:
         assert self.journal is not None
         trainer, records = self.session.trainer, self.journal.records
-        first = self._restored(len(records))
-        for record in records[:first]:
-            self.session.see(Taken(record, fmean(record.losses or [math.nan])))
+        first = self._restored(records)
         with bar(records[first:], shown=len(records) - first >= 100, desc="replay", unit="step") as shown:
             for record in shown:
                 self.session.selection.again(record.step)
@@ -171,23 +167,24 @@ class Past:
             self.folder / CHECKPOINTS, steps if missing is None else min(steps, missing), self.identity
         )
 
-    def _restored(self, steps: int) -> int:
-        """The number of steps that a checkpoint spares; the trainer is at the next one."""
+    def _restored(self, records: Sequence[Record]) -> int:
+        """The number of steps that a checkpoint spares, of which the rows are seen to; the trainer is at the next."""
         assert self.journal is not None
-        kept = self._latest(steps)
+        kept, trainer = self._latest(len(records)), self.session.trainer
         if kept is None:
             return 0
         if kept.metadata.get("chain") != f"{self.journal.marks[kept.step]:08x}":
             raise ValueError(f"{kept.file} does not belong to the journal beside it: remove it")
-        beside = checkpoint.restore(self.session.language_model.model, kept)
-        self.session.trainer.restore(beside, kept.metadata, kept.step)
+        for record in records[: kept.step]:
+            self.session.see(trainer.recall(record))
+        trainer.restore(checkpoint.restore(self.session.language_model.model, kept), kept.metadata, kept.step)
         return kept.step
 
     def _take_up(self) -> int:
         """Continue a first-order run from its latest checkpoint: the steps after it are taken again."""
         assert self.journal is not None
         records = self.journal.records
-        first = self._restored(len(records))
+        first = self._restored(records)
         if records and not first:
             note(
                 f"{self.folder}: {self.session.trainer.identity} steps along gradients, which losses cannot rebuild, "
@@ -195,9 +192,12 @@ class Past:
             )
         self.journal.truncate(first)
         self._measured = [event.body for event in self.journal.events]
-        for record in records[:first]:
-            self.session.see(Taken(record, fmean(record.losses or [math.nan])))
         return first
+
+
+def _lasting(row: Row) -> Row:
+    """A row without what differs when it is measured again."""
+    return {name: value for name, value in row.items() if name not in ("seconds", "peak_mb")}
 
 
 def _identity(about: dict[str, Any]) -> dict[str, str]:

@@ -8,14 +8,15 @@ from zobench import Plan, Space
 
 
 class Recorded:
-    """Answers the plans of one step by the losses that its record holds; the space walks as it did then.
+    """Answers the plans of one step by the losses that its record holds; the space, if there is one, walks as it did
+    then.
 
     Raises:
         ValueError: a plan asks for more losses than are left; or, by `require_all_told`, some were not asked for.
     """
 
-    def __init__(self, space: Space, losses: Sequence[float]) -> None:
-        self.space, self._left = space, list(losses)
+    def __init__(self, losses: Sequence[float], space: Space | None = None) -> None:
+        self._left, self.space = list(losses), space
 
     def __call__(self, plan: Plan) -> Tensor:
         """Return the answers of a plan."""
@@ -24,7 +25,8 @@ class Recorded:
                 f"the estimator asks for {plan.distinct_count} losses more, and the record has {len(self._left)} left: "
                 "the journal is of another estimator"
             )
-        self.space.walk_(plan)
+        if self.space is not None:
+            self.space.walk_(plan)
         answers, self._left = self._left[: plan.distinct_count], self._left[plan.distinct_count :]
         return plan.answers(answers)
 

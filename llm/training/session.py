@@ -196,8 +196,8 @@ class Session:
         health.
         """
         record = taken.record
-        if realised and realised.noise and not self.record.find(kind="rounding"):
-            self.record.append({"kind": "rounding", "step": record.step, **self.names(), **realised._asdict()})
+        if realised and realised.noise and not self.past.measured("rounding"):
+            self.past.keep({"kind": "rounding", "step": record.step, **self.names(), **realised._asdict()})
             warn(
                 f"training is rounding noise: {realised.moved:.1%} of the weights moved, and the cosine of the "
                 f"intended and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"

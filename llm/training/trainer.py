@@ -27,10 +27,11 @@ def check_method(text: str) -> None:
     method.
     """
     name, _, extra = text.partition(":")
-    if spelled(text).is_own:
+    known = [*(method.name for method in methods.table()), *FIRST_ORDER, *baselines.BASELINES]
+    if spelled(text, known).is_own:
         methods.parse(text)
         return
-    require_known(name, [method.name for method in methods.table()] + [*FIRST_ORDER, *baselines.BASELINES], "method")
+    require_known(name, known, "method")
     if name in baselines.BASELINES:
         baselines.parse(text)
     elif name not in FIRST_ORDER:

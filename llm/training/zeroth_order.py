@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,22 @@ def make_space(
     return ModuleSpace(model)
 
 
+class Told(NamedTuple):
+    """The gradient to step along, the mean loss of the last round, how many projected gradients were clipped, and why
+    the step is not to be taken; empty where it is.
+    """
+
+    gradient: Combination
+    loss: float
+    clipped: int
+    reason: str
+
+    @property
+    def checksum(self) -> int:
+        """The checksum of what the step does, 0 of a step that is not taken."""
+        return 0 if self.reason else self.gradient.checksum
+
+
 class ZerothOrder:
     """Takes steps on a model in place: ask, evaluate, tell, and let the rule step. `replay` is the same with recorded
     losses in place of forward passes.
@@ -133,18 +150,35 @@ class ZerothOrder:
         Raises:
             ValueError: the record is not one of this estimator at this step.
         """
-        recorded = Recorded(self.space, record.losses)
+        recorded = Recorded(record.losses, self.space)
         taken = self._take(record.key, recorded, False)
         recorded.require_all_told()
-        if (taken.record.checksum, bool(taken.record.skipped)) != (record.checksum, bool(record.skipped)):
-            raise ValueError(
-                f"{self.identity} makes other coefficients of the recorded losses of step {record.step} than it did: "
-                "the estimator was changed since; replay with the version of it that ran"
-            )
+        self._require_same(taken.record, record)
         if taken.record.lr != record.lr:
             raise ValueError(f"step {record.step} had the rate {record.lr!r}, and the rule says {taken.record.lr!r}")
         again = taken.record._replace(seconds=record.seconds, minibatch=record.minibatch)
         return taken._replace(record=again)
+
+    def recall(self, record: Record) -> Taken:
+        """Tell the estimator the losses of a recorded step, and leave the weights and the rule's memory as they are:
+        for the steps before a checkpoint, which brings both.
+
+        Raises:
+            ValueError: as for `replay`.
+        """
+        recorded, before = Recorded(record.losses), self.state
+        told = self._told(record.key, recorded, record.lr, [])
+        recorded.require_all_told()
+        self._require_same(record._replace(checksum=told.checksum, skipped=told.reason), record)
+        self.steps += 1
+        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state))
+
+    def _require_same(self, found: Record, record: Record) -> None:
+        if (found.checksum, bool(found.skipped)) != (record.checksum, bool(record.skipped)):
+            raise ValueError(
+                f"{self.identity} makes other coefficients of the recorded losses of step {record.step} than it did: "
+                "the estimator was changed since; replay with the version of it that ran"
+            )
 
     def settle(self) -> None:
         """Write the step that is pending, if one is."""
@@ -174,10 +208,21 @@ class ZerothOrder:
     def _take(self, key: int, answer: Callable[[Plan], Tensor], watched: bool) -> Taken:
         if self.touched is not None:
             self.space.restrict(self.touched(self.steps))
-        lr, losses, before, clipped = self.rule.rate(self.memory), list[float](), self.state, 0
-        record, seen = Record(self.steps, key, lr=lr), math.nan
+        lr, losses, before = self.rule.rate(self.memory), list[float](), self.state
         walks = isinstance(self.rule, SGD) and not isinstance(self.space, InForwardSpace)  # and rounds on its way
         sampled = sample(self.space) if watched and walks else None
+        told = self._told(key, answer, lr, losses)
+        if told.reason:
+            self.space.settle_()
+            self.memory = self.rule.skip(self.memory)
+        else:
+            self._apply(told.gradient, lr, watched, sampled)
+        record = Record(self.steps, key, tuple(losses), lr, checksum=told.checksum, skipped=told.reason)
+        self.steps += 1
+        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state))
+
+    def _told(self, key: int, answer: Callable[[Plan], Tensor], lr: float, losses: list[float]) -> Told:
+        """What the estimator makes of the answers, which `losses` gets too."""
 
         def answered(plan: Plan) -> Tensor:
             answers = answer(plan)
@@ -187,20 +232,13 @@ class ZerothOrder:
 
         try:
             estimate = converse(self.space, self.estimator, answered, key, self.state)
-            self.state, seen, gradient = estimate.state, float(estimate.losses.mean()), estimate.gradient
-            if self.most is not None:
-                gradient, clipped = clip(gradient, self.most)
-            self._require_finite(losses, gradient, lr)
         except FloatingPointError as error:
-            self.space.settle_()
-            self.memory = self.rule.skip(self.memory)
-            record = record._replace(skipped=str(error)[:REASON])
-        else:
-            self._apply(gradient, lr, watched, sampled)
-            record = record._replace(checksum=gradient.checksum)
-        self.steps += 1
-        taken = record._replace(losses=tuple(losses))
-        return Taken(taken, seen, clipped, self.estimator.report(before, self.state))
+            return Told(Combination(), math.nan, 0, str(error)[:REASON])
+        self.state, gradient, clipped = estimate.state, estimate.gradient, 0
+        if self.most is not None:
+            gradient, clipped = clip(gradient, self.most)
+        reason = self._unfit(losses, gradient, lr)[:REASON]
+        return Told(gradient, float(estimate.losses.mean()), clipped, reason)
 
     def _apply(self, gradient: Combination, lr: float, watched: bool, sampled: Mapping[str, Tensor] | None) -> None:
         """Let the rule step; while an SGD step is watched, find out what rounding leaves of it."""
@@ -212,15 +250,12 @@ class ZerothOrder:
         if sampled is not None:
             self.realised = measure(self.space, sampled, gradient, lr, shrink, self.rule.groups)
 
-    def _require_finite(self, losses: Sequence[float], gradient: Combination, lr: float) -> None:
-        """Raise FloatingPointError where a step would put something into the weights that is no number."""
+    def _unfit(self, losses: Sequence[float], gradient: Combination, lr: float) -> str:
+        """Why a step would put something into the weights that is no number; empty where it would not."""
         if not all(map(math.isfinite, losses)):
-            raise FloatingPointError(f"losses {losses[:8]}: lower --lr or --epsilon")
+            return f"losses {losses[:8]}: lower --lr or --epsilon"
         lr *= self._fastest
-        largest = float(gradient.coefficients.abs().max()) * lr if gradient.terms else 0.0
         if lr * self.rule.weight_decay > 1:
-            raise FloatingPointError(
-                f"lr {lr:g} times weight decay {self.rule.weight_decay:g} is above 1: lower either"
-            )
-        if not largest < self._room:
-            raise FloatingPointError(f"a step of {largest:g} overflows the weights: lower --lr")
+            return f"lr {lr:g} times weight decay {self.rule.weight_decay:g} is above 1: lower either"
+        largest = float(gradient.coefficients.abs().max()) * lr if gradient.terms else 0.0
+        return "" if largest < self._room else f"a step of {largest:g} overflows the weights: lower --lr"

@@ -1,6 +1,5 @@
 """Update rules: what is done with a gradient estimate. They are not part of the estimator."""
 
-from zobench.groups import UNIFORM, Factors, Groups, decays
 from zobench.rule.adam import Adam
 from zobench.rule.momentum import Momentum
 from zobench.rule.rule import Memory, ScheduledRule, UpdateRule
@@ -9,6 +8,14 @@ from zobench.rule.sgd import SGD
 from zobench.rule.table import RULES, parse
 
 __all__ = [
-    "RULES", "SGD", "UNIFORM", "Adam", "Factors", "Groups", "Memory", "Momentum", "Schedule", "ScheduledRule",
-    "UpdateRule", "decays", "parse", "schedule",
-]  # fmt: skip
+    "RULES",
+    "SGD",
+    "Adam",
+    "Memory",
+    "Momentum",
+    "Schedule",
+    "ScheduledRule",
+    "UpdateRule",
+    "parse",
+    "schedule",
+]

@@ -11,6 +11,7 @@ from zobench.rule.schedule import NOT_NEGATIVE, Schedule
 from zobench.space.space import Space
 
 Memory = Any
+"""What the next step of a rule needs."""
 
 
 class UpdateRule(ABC):
@@ -48,7 +49,8 @@ class UpdateRule(ABC):
 
 @dataclass(frozen=True)
 class ScheduledRule(UpdateRule):
-    """A rule with a learning rate, a number or a schedule step -> number, and decoupled weight decay by `groups`.
+    """A rule x <- (1 - lr_t wd) x - lr_t step with a learning rate lr_t, a number or a schedule step -> number, and
+    decoupled weight decay wd by `groups`.
 
     Raises:
         ValueError: a learning rate or the weight decay is negative or not finite.

@@ -8,6 +8,7 @@ from zobench.numbers import count, real
 
 NOT_NEGATIVE = "give 0 or a positive number"
 Schedule = Callable[[int], float]
+"""A learning rate lr_t by the step t, counted from 0."""
 
 
 def schedule(name: str, lr: float, steps: int, warmup: int = 0) -> Schedule:

@@ -11,6 +11,8 @@ from zobench.rule.sgd import SGD
 from zobench.spelling import own, spelled
 
 RULES: dict[str, type[UpdateRule]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
+"""The rules that `parse` knows."""
+
 SHARED = ("lr", "weight_decay", "groups")
 
 
@@ -22,7 +24,7 @@ def parse(text: str, **shared: Any) -> UpdateRule:
         UnknownNameError: no such rule or option.
         ValueError: a part is not option=value, a value is out of range, or what was named makes no rule.
     """
-    name, options = told = spelled(text)
+    name, options = told = spelled(text, RULES)
     if told.is_own:
         rule = own(name)(**shared, **options)
         if not isinstance(rule, UpdateRule):
