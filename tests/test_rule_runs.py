@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +10,7 @@ from interrupted import gone
 from llm import models
 from llm.__main__ import main
 from llm.journal import main as journal
-from llm.journal import rebuild
 from llm.train import train
-from llm.training import checkpoint
 from llm.training.options import TrainOptions
 from llm.training.session import Session
 from zobench.journal import read
@@ -57,14 +54,11 @@ def test_a_run_with_a_rule_is_continued_and_replayed_to_the_bit(name, every, tmp
     changes = {"select": "last", "checkpoint_every": every, **RULES[name]}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))
     run(tmp_path, stop=5, **changes)
-    session = run(tmp_path, **changes)
+    run(tmp_path, **changes)
     assert f"continued at step 5, of which {every} came from a checkpoint" in capsys.readouterr().out
     assert saved(tmp_path / "run") == saved(tmp_path / "whole")
     assert rows(tmp_path / "run", *ALL) == rows(tmp_path / "whole", *ALL)
     assert journal(["replay", str(tmp_path / "run")]) == 0 and "equal to the bit" in capsys.readouterr().out
-    assert session.trainer.rule == Session(options(tmp_path, **changes, dry_run=True)).trainer.rule or callable(
-        session.trainer.rule.lr
-    )
     run(tmp_path, select="last", lr=changes.get("lr", 1e-4), out=str(tmp_path / "sgd"))
     assert saved(tmp_path / "sgd") != saved(tmp_path / "run")
     with pytest.raises(ValueError, match=r"rule: .* there, 'sgd' now"):
@@ -74,7 +68,7 @@ def test_a_run_with_a_rule_is_continued_and_replayed_to_the_bit(name, every, tmp
 @pytest.mark.parametrize("rule", ["adm", "adam:beta1=2", "adam:window"])
 def test_a_rule_that_is_none_is_refused_before_a_model_is_loaded(rule, tmp_path, monkeypatch):
     monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the model was loaded"))
-    with pytest.raises(ValueError, match="Did you mean 'adam'|beta1 is 2|is not option=value"):
+    with pytest.raises(ValueError, match=r"Did you mean .adam.|beta1 is 2|is not option=value"):
         Session(options(tmp_path, rule=rule))
 
 
@@ -97,10 +91,10 @@ def flip(lines):
 @pytest.mark.parametrize("every", [3, 0])
 @pytest.mark.parametrize("damage", [lose_all, cut, flip])
 def test_rows_are_a_report_that_decides_nothing(damage, every, tmp_path):
-    changes = {"lr": 3e-3, "eval_every": 2, "checkpoint_every": every, "clip": 5.0}  # the best step is an early one
+    changes = {"lr": 3e-3, "eval_every": 3, "checkpoint_every": every, "steps": 12}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))
-    assert 0 < rows(tmp_path / "whole", "final")[0]["selected_step"] < 8
-    run(tmp_path, stop=7, **changes)
+    assert rows(tmp_path / "whole", "final")[0]["selected_step"] == 3
+    run(tmp_path, stop=8, **changes)
     file = tmp_path / "run/rows.jsonl"
     file.write_text("".join(damage(file.read_text().splitlines(keepends=True))))
     run(tmp_path, **changes)
@@ -247,7 +241,7 @@ def test_a_part_of_ones_own_is_trained_continued_and_replayed(part, every, my_mo
         ({"method": "my_module:mak"}, "the module 'my_module' has no function 'mak'"),
         ({"method": "my_module:nothing"}, "has no function 'nothing'"),
         ({"method": "my_module:law"}, "which is no zobench.Estimator"),
-        ({"rule": "my_module:make"}, "no zobench.UpdateRule|unexpected keyword"),
+        ({"rule": "my_module:make"}, r"does not take the options .*'lr'"),
         ({"method": "mezo:law=my_modul.law"}, "my_modul"),
     ],
 )
@@ -269,18 +263,12 @@ def test_evaluations_read_what_steps_read(tmp_path):
     changes = {"rounding": "master", "dtype": "bfloat16", "select": "last", "steps": 4, "lr": 1e-3}
     session = run(tmp_path, **changes)
     evaluated = rows(tmp_path / "run", "evaluation")[-1]["dev_loss"]
-    held = session.objective.measure(session.data.dev).loss
-    assert (
-        checkpoint.weights(session.language_model.model)["model.decoder.final_layer_norm.weight"].dtype == torch.float32
-    )
-    with torch.no_grad():
-        for p in session.language_model.model.parameters():
-            p.data = p.data.to(torch.bfloat16)
+    held, model = session.objective.measure(session.data.dev).loss, session.language_model.model
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    for p in model.parameters():
+        p.data = p.data.to(torch.bfloat16)
     assert session.objective.measure(session.data.dev).loss == pytest.approx(evaluated, rel=1e-6)
     assert abs(held - evaluated) > 1e-5  # planted: what the weights that are held would say
-    contents = read(tmp_path / "run/journal.bin")
-    assert (
-        next(e.body for e in contents.events if e.body.get("step") == 4 and e.body["kind"] == "evaluation")["dev_loss"]
-        == evaluated
-    )
-    assert rebuild(contents).model is not None and Path(tmp_path / "run/model").is_dir()
+    events = [event.body for event in read(tmp_path / "run/journal.bin").events]
+    (kept,) = [body for body in events if body["kind"] == "evaluation" and body["step"] == 4]
+    assert kept["dev_loss"] == evaluated

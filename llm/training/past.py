@@ -214,6 +214,7 @@ def header(session: "Session") -> dict[str, Any]:
         "estimator": trainer.identity,
         "stream": streams.NAME,
         "rule": options.rule if isinstance(trainer, ZerothOrder) else options.method,
+        "epsilon": options.epsilon,
         "weight_decay": float(options.weight_decay),
         "schedule": f"{options.schedule} from {options.lr!r}, {options.steps} steps, {options.warmup} of warm-up",
         "engine": trainer.engine if isinstance(trainer, ZerothOrder) else "plain",
