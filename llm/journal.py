@@ -254,7 +254,7 @@ def _estimator(header: dict[str, Any], method: str | None) -> Estimator:
             raise ValueError(
                 f"{error}; if it is of a module of your own, give --method package.module:function"
             ) from None
-    estimator = methods.parse(method)
+    estimator = methods.parse(method, **{name: header[name] for name in ("epsilon",) if header.get(name) is not None})
     if repr(estimator) != told:
         raise ValueError(f"--method {method} makes {estimator!r}, and the journal is of {told}")
     return estimator

@@ -14,7 +14,7 @@ from zobench.kernels import Kernel
 from zobench.law import LAWS, Coordinate, Gaussian, Law, Orthogonal
 from zobench.naming import require_known
 from zobench.numbers import flag
-from zobench.spelling import own, spelled
+from zobench.spelling import made, own, spelled
 from zobench.stencil import (
     CentralStencil,
     ForwardStencil,
@@ -242,7 +242,7 @@ def parse(text: str, **defaults: Any) -> Estimator:
 
 
 def _made(name: str, options: dict[str, Any]) -> Estimator:
-    found = own(name)(**options)
+    found = made(name, options)
     if not isinstance(found, Estimator):
         raise ValueError(f"{name!r} makes {found!r}, which is no zobench.Estimator")
     return found

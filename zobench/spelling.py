@@ -3,6 +3,7 @@
 """
 
 import importlib
+import inspect
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
@@ -60,6 +61,20 @@ def own(name: str) -> Callable[..., Any]:
     if not callable(function):
         raise ValueError(f"{name!r}: the module {module!r} has no function {attribute!r}")
     return function  # type: ignore[no-any-return]
+
+
+def made(name: str, options: dict[str, Any]) -> Any:
+    """Return what the function that `package.module:name` names makes of these options.
+
+    Raises:
+        ValueError: as for `own`, or the function does not take these options.
+    """
+    function = own(name)
+    try:
+        inspect.signature(function).bind(**options)
+    except TypeError as error:
+        raise ValueError(f"{name!r} does not take the options {sorted(options)}: {error}") from None
+    return function(**options)
 
 
 def _literal(value: str) -> bool | int | float | str:

@@ -21,8 +21,12 @@ class Evaluations:
 
     def __init__(self, session: "Session") -> None:
         self.session, self.record, self.said = session, session.record, ""
-        self.last = max((row["step"] for row in session.past.measured("evaluation")), default=0)
         self._losses: list[float] = []
+        self.look()
+
+    def look(self) -> None:
+        """Find out which evaluation is the last."""
+        self.last = max((row["step"] for row in self.session.past.measured("evaluation")), default=0)
 
     def baselines(self) -> None:
         """Measure what the model can do before the first step."""

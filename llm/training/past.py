@@ -1,7 +1,6 @@
 """The past of a run: its journal and its checkpoints, from which it is continued to the same weights."""
 
 import json
-from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +148,7 @@ class Past:
     def _replay(self) -> int:
         assert self.journal is not None
         trainer, records = self.session.trainer, self.journal.records
-        first = self._restored(records)
+        first = self._restore(self._latest(len(records)))
         with bar(records[first:], shown=len(records) - first >= 100, desc="replay", unit="step") as shown:
             for record in shown:
                 self.session.selection.again(record.step)
@@ -162,20 +161,21 @@ class Past:
 
     def _latest(self, steps: int) -> Checkpoint | None:
         """The latest checkpoint of at most so many steps, from which missing weights can be reached."""
-        missing = self.session.selection.missing
-        return checkpoint.latest(
-            self.folder / CHECKPOINTS, steps if missing is None else min(steps, missing), self.identity
-        )
-
-    def _restored(self, records: Sequence[Record]) -> int:
-        """The number of steps that a checkpoint spares, of which the rows are seen to; the trainer is at the next."""
         assert self.journal is not None
-        kept, trainer = self._latest(len(records)), self.session.trainer
+        missing = self.session.selection.missing
+        most = steps if missing is None else min(steps, missing)
+        kept = checkpoint.latest(self.folder / CHECKPOINTS, most, self.identity)
+        if kept and kept.metadata.get("chain") != f"{self.journal.marks[kept.step]:08x}":
+            raise ValueError(f"{kept.file} does not belong to the journal beside it: remove it")
+        return kept
+
+    def _restore(self, kept: Checkpoint | None) -> int:
+        """Go on from a checkpoint; return its step. Those before it are seen as if they were taken."""
+        assert self.journal is not None
         if kept is None:
             return 0
-        if kept.metadata.get("chain") != f"{self.journal.marks[kept.step]:08x}":
-            raise ValueError(f"{kept.file} does not belong to the journal beside it: remove it")
-        for record in records[: kept.step]:
+        trainer = self.session.trainer
+        for record in self.journal.records[: kept.step]:
             self.session.see(trainer.recall(record))
         trainer.restore(checkpoint.restore(self.session.language_model.model, kept), kept.metadata, kept.step)
         return kept.step
@@ -183,16 +183,17 @@ class Past:
     def _take_up(self) -> int:
         """Continue a first-order run from its latest checkpoint: the steps after it are taken again."""
         assert self.journal is not None
-        records = self.journal.records
-        first = self._restored(records)
-        if records and not first:
+        steps = len(self.journal.records)
+        kept = self._latest(steps)
+        if steps and kept is None:
             note(
                 f"{self.folder}: {self.session.trainer.identity} steps along gradients, which losses cannot rebuild, "
                 "and there is no checkpoint (--checkpoint-every): the run starts again from step 0"
             )
-        self.journal.truncate(first)
+        self.journal.truncate(kept.step if kept else 0)
         self._measured = [event.body for event in self.journal.events]
-        return first
+        self.session.evaluations.look()
+        return self._restore(kept)
 
 
 def _lasting(row: Row) -> Row:
@@ -213,6 +214,7 @@ def header(session: "Session") -> dict[str, Any]:
         "estimator": trainer.identity,
         "stream": streams.NAME,
         "rule": options.rule if isinstance(trainer, ZerothOrder) else options.method,
+        "epsilon": options.epsilon,
         "weight_decay": float(options.weight_decay),
         "schedule": f"{options.schedule} from {options.lr!r}, {options.steps} steps, {options.warmup} of warm-up",
         "engine": trainer.engine if isinstance(trainer, ZerothOrder) else "plain",

@@ -8,7 +8,7 @@ from zobench.rule.adam import Adam
 from zobench.rule.momentum import Momentum
 from zobench.rule.rule import UpdateRule
 from zobench.rule.sgd import SGD
-from zobench.spelling import own, spelled
+from zobench.spelling import made, spelled
 
 RULES: dict[str, type[UpdateRule]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
 """The rules that `parse` knows."""
@@ -26,7 +26,7 @@ def parse(text: str, **shared: Any) -> UpdateRule:
     """
     name, options = told = spelled(text, RULES)
     if told.is_own:
-        rule = own(name)(**shared, **options)
+        rule = made(name, {**shared, **options})
         if not isinstance(rule, UpdateRule):
             raise ValueError(f"{name!r} makes {rule!r}, which is no zobench.UpdateRule")
         return rule
