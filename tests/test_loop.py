@@ -250,6 +250,6 @@ def test_a_study_of_before_finals_had_a_dev_loss_is_read(tmp_path, capsys):
             shutil.copytree(run, tmp_path / folder / run.name)
     sizes = ["--train", "500", "--dev", "200", "--test", "330"]
     given = ["--methods", "mezo", "--forward-passes", "1000", "--rates", "3e-5,1e-4,3e-4,1e-3", *sizes]
-    told = ["--provenance", "shipped", "--select", "last", "--out", str(tmp_path), "--quiet"]
+    told = ["--provenance", "shipped", "--select", "last", "--max-tokens", "64", "--out", str(tmp_path), "--quiet"]
     assert main(["study", *given, *told]) == 0
     assert "mezo: lr 0.0003; test accuracies 92.7%" in capsys.readouterr().out

@@ -99,7 +99,7 @@ def test_the_space_is_the_one_asked_for(tmp_path):
 
 
 def test_rounding_is_compared_by_way(tmp_path):
-    given = ["--steps", "1", "--batch", "4", "--rates", "1e-6", "--epsilon", "1e-2"]
+    given = ["--steps", "1", "--batch", "4", "--rates", "1e-6", "--epsilon", "1e-2", "--max-tokens", "64"]
     assert main(["rounding", *given, "--out", str(tmp_path)]) == 0
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     found = {row["rounding"]: row for row in rows if row["kind"] == "motion"}
