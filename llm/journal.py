@@ -229,12 +229,15 @@ def _trainer(header: dict[str, Any], model: Any, records: Sequence[Record], meth
             f"{streams.NAME!r}: replay it with the version of zobench that its environment names"
         )
     how = rounded(str(header.get("rounding", "nearest")), str(header.get("dtype")))
+    decay = header.get("weight_decay")
+    if not isinstance(decay, int | float):
+        raise ValueError(f"the header's weight_decay is {decay!r}: wanted a number")
     rates = [record.lr for record in records]
     groups = Groups(header.get("multipliers") or {})
     rule = rules.parse(
         _text(header, "rule"),
         lr=lambda step: rates[step] if step < len(rates) else 0.0,
-        weight_decay=header["weight_decay"],
+        weight_decay=decay,
         groups=groups,
     )
     engine, most = str(header.get("engine", "plain")), header.get("clip")
