@@ -279,7 +279,7 @@ class TestResuming:
         other = ZerothOrder(model.parameters(), methods.make("kerzoo"), lr=0.05)
         with pytest.raises(ValueError, match=r"that of LineEst.*CentralStencil.* has LineEst.*KernelStencil"):
             other.load_state_dict(optimizer.state_dict())
-        with pytest.raises(ValueError, match="that of no ZerothOrder"):
+        with pytest.raises(ValueError, match="not that of a ZerothOrder"):
             other.load_state_dict(torch.optim.SGD(model.parameters()).state_dict())
         fewer = ZerothOrder(model[0].parameters(), methods.make("mezo"), lr=0.05)
         with pytest.raises(ValueError, match="doesn't match the size"):
@@ -398,14 +398,24 @@ class TestConventions:
     @pytest.mark.parametrize(
         ("options", "error", "match"),
         [
-            ({"lr": -1.0}, ValueError, "learning rate of step 0 is -1.0"),
-            ({"lr": math.nan}, ValueError, "learning rate of step 0 is nan"),
+            ({"lr": -1.0}, ValueError, "lr is -1.0: give 0 or a positive number"),
+            ({"lr": math.nan}, ValueError, "lr is nan: give 0"),
+            ({"lr": None}, ValueError, "lr is None: give 0"),
+            ({"lr": "0.1"}, ValueError, "lr is '0.1': give 0"),
             ({"weight_decay": -0.1}, ValueError, "weight_decay is -0.1"),
+            ({"weight_decay": True}, ValueError, "weight_decay is True"),
+            ({"seed": 1.5}, ValueError, "seed is 1.5: give a whole number"),
+            ({"seed": "1"}, ValueError, "seed is '1': give a whole number"),
             ({"estimator": "mezo"}, TypeError, "estimator is 'mezo': give one"),
             ({"params": []}, ValueError, "empty parameter list"),
             ({"params": torch.ones(3)}, TypeError, "iterable of Tensors"),
             ({"params": [{"params": {nn.Parameter(torch.ones(3))}}]}, TypeError, "ordered collections"),
             ({"params": [nn.Parameter(torch.ones(3, dtype=torch.complex64))]}, ValueError, "'0' is torch.complex64"),
+            (
+                {"params": [nn.Parameter(torch.ones(3).to(torch.float8_e4m3fn))]},
+                ValueError,
+                "'0' is torch.float8_e4m3fn",
+            ),
             ({"params": [nn.Parameter(torch.ones(3, 2)[:, :1])]}, ValueError, "'0' has gaps or repeated entries"),
             ({"params": [nn.Parameter(torch.ones(3, device="meta"))]}, ValueError, "'0' is on the meta device"),
             ({"rounding": "up"}, ValueError, "unknown rounding 'up'"),

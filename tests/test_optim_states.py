@@ -121,6 +121,12 @@ class TestStatesOfOtherParameters:
             optimizer.load_state_dict(made(saved).state_dict())
         assert optimizer.state_dict() == made(loaded).state_dict()  # and it is as it was
 
+    @pytest.mark.parametrize("state", [None, {}, {"weight": torch.ones(2)}, {"state": {}, "param_groups": []}])
+    def test_what_is_no_state_of_it_is_told(self, state):
+        optimizer = ZerothOrder(Renamed("a", "b").named_parameters(), methods.make("mezo"), lr=0.5)
+        with pytest.raises(ValueError, match="the state is not that of a ZerothOrder"):
+            optimizer.load_state_dict(state)
+
 
 class Memory(NamedTuple):
     best: float
@@ -218,7 +224,8 @@ class TestFrozenParameters:
         numbers = {"lr": np.float32(0.25), "weight_decay": np.float64(0.1), "seed": np.int64(7)}
         optimizer = ZerothOrder(model.named_parameters(), methods.make("mezo"), **numbers)
         optimizer.add_param_group({"params": [("more", nn.Parameter(torch.ones(2)))], "lr": np.int64(1)})
-        assert [type(group["lr"]) for group in optimizer.param_groups] == [float, float]
+        optimizer.add_param_group({"params": [(np.str_("last"), nn.Parameter(torch.ones(2)))]})
+        optimizer.param_groups[1]["lr"] = np.float32(0.5)  # as a schedule computed with NumPy leaves it
         file = io.BytesIO()
         torch.save(optimizer.state_dict(), file)
         file.seek(0)

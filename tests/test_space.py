@@ -15,6 +15,7 @@ from zobench import (
     Combination,
     FlatSpace,
     ForwardStencil,
+    InForwardSpace,
     LineEstimator,
     ModuleSpace,
     Term,
@@ -509,3 +510,14 @@ def test_a_torn_sweep_is_never_silent():
     for again in (lambda: space.losses(module.loss, plans[1]), space.settle_):
         with pytest.raises(RuntimeError, match="load them again"):
             again()
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.float8_e4m3fn])
+@pytest.mark.parametrize("kind", [ModuleSpace, InForwardSpace])
+def test_a_parameter_that_no_real_direction_moves_rightly_is_refused(kind, dtype):
+    module = nn.Linear(2, 2)
+    module.more = nn.Parameter(torch.zeros(3).to(dtype))
+    with pytest.raises(ValueError, match=f"'more' is {dtype}: give real floating-point parameters"):
+        kind(module)
+    module.more.requires_grad_(False)
+    kind(module)

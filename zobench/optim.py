@@ -1,12 +1,12 @@
 """ZerothOrder: a torch.optim.Optimizer whose closure is only ever evaluated."""
 
 import math
-import operator
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +15,11 @@ from zobench.forward_only import Closure, ForwardOnly
 from zobench.groups import Groups
 from zobench.keys import derive
 from zobench.layout import CPU
+from zobench.numbers import count, real
 from zobench.optim_watch import Watch, drawn_since, randomness
 from zobench.query import query
 from zobench.rule import SGD
+from zobench.rule.schedule import NOT_NEGATIVE
 from zobench.space import ParameterSpace, require_reproducible, require_resolved
 from zobench.space.closure import evaluate
 from zobench.state import plain, restored
@@ -68,9 +70,9 @@ class ZerothOrder(torch.optim.Optimizer):
             raise TypeError(f"estimator is {estimator!r}: give one, such as zobench.methods.make('mezo')")
         self.estimator = estimator
         self._start()
-        super().__init__(params, {"lr": _number(lr), "weight_decay": _number(weight_decay)})
+        super().__init__(params, {"lr": _number("lr", lr), "weight_decay": _number("weight_decay", weight_decay)})
+        names = {"seed": count("seed", seed, least=None), "rounding": rounding, "estimator": repr(estimator)}
         counts = dict.fromkeys(("step", "evaluations", "skipped", "in_a_row"), 0)
-        names = {"seed": operator.index(seed), "rounding": rounding, "estimator": repr(estimator)}
         self._remember({**names, "memory": plain(estimator.init()), **counts})
         if any(p.requires_grad for group in self.param_groups for p in group["params"]):
             self._refresh()
@@ -87,11 +89,16 @@ class ZerothOrder(torch.optim.Optimizer):
             ValueError: no closure; or it does not return the same loss twice (dropout, a minibatch drawn inside), which
                 is checked before the first step, and when a closure begins to draw random numbers or a step is skipped;
                 or no parameter is trainable.
-            TypeError: the closure returns no real number.
+            TypeError: the closure is no function, or returns no real number.
             FloatingPointError: the tenth step in a row that is not finite.
         """
         if closure is None:
             raise ValueError("a zeroth-order step evaluates the loss: call step(closure), closure() returning the loss")
+        if not callable(closure):
+            raise TypeError(
+                f"the closure is a {type(closure).__name__}: give a function that computes the loss, as in "
+                "step(lambda: loss(model(inputs), targets))"
+            )
         return self._step(closure)
 
     def _step(self, closure: Closure) -> Tensor:
@@ -160,28 +167,30 @@ class ZerothOrder(torch.optim.Optimizer):
         Raises:
             ValueError: lr or weight_decay is negative, or as torch's optimizers.
         """
-        param_group = {name: _number(v) if name in self.defaults else v for name, v in param_group.items()}
+        param_group = {name: _number(name, v) if name in self.defaults else v for name, v in param_group.items()}
         given = {**self.defaults, **param_group}
-        SGD(float(given["lr"]), float(given["weight_decay"]))  # which refuses bad ones
+        SGD(_value(given["lr"]), _value(given["weight_decay"]))  # which refuses bad ones
         params = param_group["params"]
         if not isinstance(params, Tensor | set):
             params = list(params)
             if params and all(isinstance(pair, tuple) for pair in params):  # which torch knows from 2.6 on
                 names, params = map(list, zip(*params, strict=True))
-                param_group = {**param_group, "param_names": names}
+                param_group = {**param_group, "param_names": list(map(str, names))}  # NumPy's texts are no Python's
         super().add_param_group({**param_group, "params": params})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken.
 
         Raises:
-            ValueError: it is that of another estimator, or of parameters of other names or shapes. Another order in a
-                group does not matter where they are named: the group takes that of the state.
+            ValueError: it is not that of a ZerothOrder, or of another estimator, or of parameters of other names or
+                shapes. Another order in a group does not matter where they are named: the group takes that of the
+                state.
         """
-        shared = state_dict["state"].get(SHARED)
-        if shared is None or shared["estimator"] != repr(self.estimator):
-            whose = "no ZerothOrder" if shared is None else shared["estimator"]
-            raise ValueError(f"the state is that of {whose}, the optimizer has {self.estimator!r}: give it that one")
+        shared = _shared_of(state_dict)
+        if shared["estimator"] != repr(self.estimator):
+            raise ValueError(
+                f"the state is that of {shared['estimator']}, the optimizer has {self.estimator!r}: give it that one"
+            )
         self._match(state_dict["param_groups"], shared.get("parameters"))
         super().load_state_dict(state_dict)
         self._remember({"rounding": "nearest", **shared})
@@ -190,6 +199,8 @@ class ZerothOrder(torch.optim.Optimizer):
         """Return the state of training, in types that torch.load reads with weights_only=True."""
         parameters = [[(name, tuple(p.shape)) for name, p in group] for group in self._named()]
         self._remember({**self._shared, "parameters": parameters})
+        for group in self.param_groups:  # a scheduler may have put NumPy's numbers there
+            group.update({name: value.item() for name, value in group.items() if isinstance(value, np.generic)})
         return super().state_dict()
 
     def _match(self, groups: Sequence[dict[str, Any]], parameters: Sequence[Any] | None) -> None:
@@ -255,7 +266,7 @@ class ZerothOrder(torch.optim.Optimizer):
 
     def _rule(self) -> SGD:
         """The rule of the groups as they are now: one for all where they are alike, else multiples of 1."""
-        pairs = [(float(group["lr"]), float(group["weight_decay"])) for group in self.param_groups]
+        pairs = [(_value(group["lr"]), _value(group["weight_decay"])) for group in self.param_groups]
         alike = len(set(pairs)) == 1
         rates, decays = {}, {}
         for (lr, decay), members in zip(pairs, self._named(), strict=True):
@@ -275,9 +286,23 @@ class ZerothOrder(torch.optim.Optimizer):
         warnings.warn(f"{told} are not finite: the step is skipped; {advice}", RuntimeWarning, stacklevel=4)
 
 
-def _number(value: Any) -> Any:
+def _value(number: Any) -> Any:
+    """The number of a tensor that holds one, or what was given."""
+    return number.item() if isinstance(number, Tensor) and number.numel() == 1 else number
+
+
+def _number(name: str, value: Any) -> Any:
     """A float, which a file of weights only can hold; a tensor stays one."""
-    return value if isinstance(value, Tensor) else float(value)
+    return value if isinstance(value, Tensor) else real(name, value, NOT_NEGATIVE, lambda number: number >= 0)
+
+
+def _shared_of(state_dict: Any) -> dict[str, Any]:
+    """What belongs to no parameter in a state, or ValueError if it is the state of something else."""
+    state = state_dict.get("state") if isinstance(state_dict, dict) else None
+    shared = state.get(SHARED) if isinstance(state, dict) else None
+    if not isinstance(shared, dict):
+        raise ValueError("the state is not that of a ZerothOrder: give what its state_dict() returned")
+    return shared
 
 
 def _named(groups: Sequence[dict[str, Any]]) -> list[list[tuple[str, None]]]:

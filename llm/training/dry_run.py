@@ -164,18 +164,11 @@ def _kind(model: nn.Module, name: str) -> str:
 
 
 def _examples(session: Session) -> list[str]:
-    lines, most = [], session.options.max_tokens
-    by = "what the model reads" if most is None else f"--max-tokens {most}"
-    for name, rows in vars(session.data).items():
-        if not rows:
-            continue
-        lengths = [row.whole for row in rows]
-        cut = sum(len(row.tokens) < row.whole for row in rows)
-        lines.append(
-            f"{name} {len(rows)}: {mean(lengths):.0f} tokens in the mean, {max(lengths)} at most; {by} cuts {cut} "
-            f"({cut / len(rows):.1%})"
-        )
-    return lines
+    lengths = {name: [row.whole for row in rows] for name, rows in vars(session.data).items() if rows}
+    return [
+        f"{name} {len(each)}: {mean(each):.0f} tokens in the mean, {max(each)} at most"
+        for name, each in lengths.items()
+    ]
 
 
 # What steps and evaluations cost

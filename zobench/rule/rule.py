@@ -68,4 +68,5 @@ class ScheduledRule(UpdateRule):
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step, counted from 0."""
         lr = self.lr(step) if callable(self.lr) else self.lr
-        return real(f"the learning rate of step {step}", lr, NOT_NEGATIVE, lambda rate: rate >= 0)
+        name = f"the learning rate of step {step}" if callable(self.lr) else "lr"
+        return real(name, lr, NOT_NEGATIVE, lambda rate: rate >= 0)

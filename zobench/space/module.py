@@ -40,6 +40,7 @@ class Step:
 
 
 ROUNDING = ("nearest", "stochastic")
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SAMPLE = 4096
 Result = TypeVar("Result")
 TORN = "a sweep was interrupted, so that part of the parameters are displaced: load them again"
@@ -54,9 +55,9 @@ class ModuleSpace(Space):
     per-example losses, which are averaged in float32 or better.
 
     Raises:
-        ValueError: no trainable parameter, or one on the meta device, or one with gaps or repeated entries in memory
-            (any order of the dimensions will do: directions follow the logical order of the entries, so that the memory
-            format changes no number).
+        ValueError: no trainable parameter, or one that is complex or of 8 bits, or on the meta device, or with gaps or
+            repeated entries in memory (any order of the dimensions will do: directions follow the logical order of the
+            entries, so that the memory format changes no number).
     """
 
     reads: torch.dtype | None = None
@@ -437,6 +438,8 @@ def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 def _require_stored(name: str, p: Tensor) -> None:
     if p.is_meta:
         raise ValueError(f"parameter {name!r} is on the meta device, without values: load the weights first")
+    if p.dtype not in DTYPES:
+        raise ValueError(f"parameter {name!r} is {p.dtype}: give real floating-point parameters of 16 bits or more")
     length = 1
     for stride, size in sorted((stride, size) for stride, size in zip(p.stride(), p.shape, strict=True) if size > 1):
         if stride != length:

@@ -35,15 +35,14 @@ class ParameterSpace(ModuleSpace):
 
     Raises:
         UnknownNameError: rounding is neither "nearest" nor "stochastic".
-        ValueError: as ModuleSpace; or two parameters of one name, or a trainable one that is not real; stochastic
-            rounding of float16.
+        ValueError: as ModuleSpace; or two parameters of one name; stochastic rounding of float16.
     """
 
     def __init__(self, groups: Sequence[Sequence[Named]], rounding: str = "nearest") -> None:
         owners: dict[str, int] = {}
         for number, group in enumerate(groups):
-            for name, parameter in group:
-                _require_usable(name, parameter, owners)
+            for name, _ in group:
+                _require_new(name, owners)
                 owners[name] = number
         super().__init__(_Parameters([pair for group in groups for pair in group]))
         self._round(rounding)
@@ -199,8 +198,6 @@ def _in_order(tensor: Tensor, parameter: Tensor) -> Tensor:
     return tensor.permute(dims).reshape(-1)
 
 
-def _require_usable(name: str, parameter: Tensor, taken: dict[str, int]) -> None:
+def _require_new(name: str, taken: dict[str, int]) -> None:
     if name in taken:
         raise ValueError(f"two parameters are named {name!r}: names key the directions, so give each its own")
-    if parameter.requires_grad and not parameter.is_floating_point():
-        raise ValueError(f"parameter {name!r} is {parameter.dtype}: give real floating-point parameters")
