@@ -272,7 +272,8 @@ class ZerothOrder(torch.optim.Optimizer):
         for (lr, decay), members in zip(pairs, self._named(), strict=True):
             for name, _ in members:
                 rates[name], decays[name] = (1.0, 1.0) if alike else (lr, decay)
-        return SGD(*(pairs[0] if alike else (1.0, 1.0)), Groups(rates, decays))
+        lr, decay = pairs[0] if alike else (1.0, 1.0)
+        return SGD(lr, decay, Groups(rates, decays))
 
     def _at_full_rate(self) -> bool:
         """Whether a group's rate is at least half of what its scheduler began from: not so early in a warm-up."""
