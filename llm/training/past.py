@@ -1,6 +1,7 @@
 """The past of a run: its journal and its checkpoints, from which it is continued to the same weights."""
 
 import json
+import math
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ class Past:
         self.journal: Journal | None = None
         self.identity: dict[str, str] = {}
         self._measured: list[Row] = []
+        self._reported = 0
         options = session.options
         if isinstance(session.trainer, Untrained):
             return
@@ -104,12 +106,19 @@ class Past:
         Raises:
             ValueError: a checkpoint is of another run, or the journal of another version of the estimator.
         """
-        for row in self._measured:
-            self._report(row)
         self.session.selection.look()
         if self.journal is None:
             return 0
-        return self._replay() if isinstance(self.session.trainer, ZerothOrder) else self._take_up()
+        first = self._replay() if isinstance(self.session.trainer, ZerothOrder) else self._take_up()
+        self._report_before(math.inf)
+        return first
+
+    def _report_before(self, step: float) -> None:
+        """Report the measurements that stand before a step, in the order of the journal."""
+        events = self.journal.events if self.journal else []
+        while self._reported < len(events) and events[self._reported].step <= step:
+            self._report(events[self._reported].body)
+            self._reported += 1
 
     def append(self, record: Record) -> None:
         """Keep a step that was taken; every so many steps, the weights too.
@@ -151,6 +160,7 @@ class Past:
         first = self._restore(self._latest(len(records)))
         with bar(records[first:], shown=len(records) - first >= 100, desc="replay", unit="step") as shown:
             for record in shown:
+                self._report_before(record.step)
                 self.session.selection.again(record.step)
                 taken = trainer.replay(record)
                 self.session.see(taken)
@@ -176,6 +186,7 @@ class Past:
             return 0
         trainer = self.session.trainer
         for record in self.journal.records[: kept.step]:
+            self._report_before(record.step)
             self.session.see(trainer.recall(record))
         trainer.restore(checkpoint.restore(self.session.language_model.model, kept), kept.metadata, kept.step)
         return kept.step
