@@ -79,7 +79,7 @@ def load(folder: str, load_base: Callable[[str], "LanguageModel"]) -> "LanguageM
             model = peft.get_peft_model(base.model, known)
             _fill(model, load_file(place / WEIGHTS, device=str(base.device)))
     except Exception as error:  # peft and safetensors have errors of their own
-        raise ValueError(f"{place}: the adapter does not fit {base_name!r}: {error}") from error
+        raise ValueError(f"{place}: the adapter does not fit {base_name!r}: {' '.join(str(error).split())}") from error
     return replace(base, name=folder, model=model.eval(), weights=f"{base.weights}, with the adapter of {place.name}")
 
 

@@ -19,6 +19,8 @@ MODELS = {
 CAUSAL = ("opt", "gpt2", "llama", "qwen2", "qwen3", "smollm3", "mistral", "gemma2", "gpt_neo", "gpt_neox", "bloom")
 MASKED = ("roberta", "bert")
 """Architectures whose tokens and losses are tested against one text at a time; others of transformers may work."""
+LONGEST = 4000
+"""Letters of a prompt that are shown; the middle of a longer one is left out."""
 KEYS = ("lr", "epsilon", "batch", "steps", "adapter", "dtype")
 
 
@@ -61,7 +63,12 @@ def _usual(task: tasks.Task) -> str:
 def _shown(example: tasks.Example) -> str:
     """Prompt and continuations, as Python writes them; a star is at the right one."""
     written = " ".join(f"{'*' if i == example.label else ''}{text!r}" for i, text in enumerate(example.candidates))
-    return f"{example.prompt!r} -> {written}"
+    return f"{_ends(example.prompt)!r} -> {written}"
+
+
+def _ends(text: str) -> str:
+    """A text, or the two ends of one that would flood the screen."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} [...] {text[-LONGEST // 2 :]}"
 
 
 def _methods() -> str:

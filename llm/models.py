@@ -30,6 +30,7 @@ TINY_OPT = Path(__file__).parent / "tiny_opt"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 SMOLLM2 = "smollm2-135m-instruct"
 NAMED = ("tiny-opt", SMOLLM2)
+DAMAGED = ": its file of weights is damaged or not whole (or a pointer of git lfs, without its file): fetch it again"
 ORIGIN = "zobench_weights"
 """Key of a saved configuration."""
 
@@ -86,6 +87,7 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
         near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
         near += "" if Path(source).exists() else "; no folder here has that name, so it was taken for a hub id"
         code = _needs_code(error, trust_remote_code)
+        code += DAMAGED if "deserializing header" in str(error) else ""
         said = " ".join(str(error).split())
         raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {said}") from error
     if gguf:

@@ -54,18 +54,18 @@ def left_out(model: Any, info: Mapping[str, Any], saved_as: str) -> list[str]:
 def without(names: Iterable[str], model: Any, saved_as: str) -> str:
     """Return in words which tensors a model was read without."""
     known = list(names)
-    read_as, origin = type(model).__name__, f", saved as {saved_as}," if saved_as else ""
     count = "1 tensor" if len(known) == 1 else f"{len(known)} tensors"
-    return f"{count} of the file{origin} left out, as {read_as} has no place for it: {_few(known)}"
+    origin = f" (saved as {saved_as})" if saved_as else ""
+    return f"{type(model).__name__} has no place for {count} of the file{origin}, left out: {_few(known)}"
 
 
 @contextmanager
 def unreported() -> Iterator[None]:
-    """Keep the table of transformers about missing and unexpected tensors off stderr: `left_out` says it in words."""
+    """Keep what transformers says of missing and unexpected tensors off stderr: `left_out` says it in words."""
     logger = logging.getLogger("transformers.modeling_utils")
 
     def other(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
+        return not any(text in record.getMessage() for text in ("LOAD REPORT", "checkpoint seem corrupted"))
 
     logger.addFilter(other)
     try:
@@ -76,8 +76,8 @@ def unreported() -> Iterator[None]:
 
 def _incomplete(model: Any, missing: list[str], unexpected: list[str], saved_as: str) -> str:
     read_as, total = type(model).__name__, len(model.state_dict())
-    told = f"of the {total} tensors of {read_as}, {len(missing)} are not in the file of weights ({_few(missing)}), and "
-    told += "would be random: "
+    told = f"missing from the file of weights: {len(missing)} of the {total} tensors of {read_as} ({_few(missing)}), "
+    told += "which would be random: "
     wrapper = _wrapper(set(missing), unexpected)
     if wrapper:
         return f"{told}names in the file have {wrapper!r} in them: {WRAPPERS.get(wrapper, 'take it out of the names')}"

@@ -109,7 +109,7 @@ def steps(space: Any, f: Callable[..., Any], estimator: Any, count: int, lr: flo
     for step in range(count):
         told = query(space, estimator, f, derive("step", step), state)
         state = told.state
-        losses.append(told.info["losses"])
+        losses.append(told.losses)
         space.step_(told.gradient, -lr, shrink)
     space.settle_()
     return torch.stack(losses)

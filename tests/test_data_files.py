@@ -83,6 +83,7 @@ def test_line_ends(end, tmp_path):
         ("d.JSON", "", '\ufeff[{"text": "a", "label": 1}]', ["a"]),
         ("d.json", "", '{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n', ["a", "b"]),
         ("d.jsonl", "", '\ufeff{"text": "a", "label": 1}\n\ufeff{"text": "b", "label": 0}\n', ["a", "b"]),
+        ("d.csv", "", "text,label\na,1\n\ufeffb,0\n", ["a", "b"]),
         ("d.jsonl", "", '{"text": 3, "label": 1}\n{"text": true, "label": 1}', ["3", "true"]),
         ("d.jsonl", "", '{"text": 0.5, "label": 1.0}', ["0.5"]),
         ("d.jsonl", "", '{"text": "a", "label": 1, "score": NaN, "more": {"x": [null]}}', ["a"]),
@@ -128,7 +129,7 @@ def test_what_is_told(name, keys, data, note, tmp_path):
     ("name", "keys", "data", "message"),
     [
         ("d.jsonl", "", '{"text": "a", "label": 1}\n{"text": NaN, "label": 1}', r"d\.jsonl:2: text is nan"),
-        ("d.jsonl", "", '{"text": -1e999, "label": 1}', r"d\.jsonl:1: text is -inf"),
+        ("d.jsonl", "", '{"text": -1e999, "label": 1}', r"d\.jsonl:1: text is -inf, which is no text: mend"),
         ("d.jsonl", "", '{"text": "a", "label": NaN}', r"d\.jsonl:1: label is nan"),
         ("d.jsonl", "", '{"text": "a", "label": null}', r"d\.jsonl:1: label is None: give a text"),
         ("d.jsonl", "", '{"text": {"a": 1}, "label": 1}', r"d\.jsonl:1: text is \{'a': 1\}: give a text"),
@@ -146,7 +147,8 @@ def test_what_is_told(name, keys, data, note, tmp_path):
         ("d.json", "", '{"data":\n[{"text": "a"}]}', r"d\.json:1: the file is one object \(data\): give a list"),
         ("d.jsonl", "", '[{"text": "a", "label": 1}]', r"d\.jsonl:1: .* is not a JSON object.*\.json: a list of them"),
         ("d.json", "", "[]", r"d\.json:1: give one list of objects"),
-        ("d.json", "", '{"text": {"0": "a"}, "label": {"0": 1}}', r"d\.json:1: text is \{'0': 'a'\}"),
+        ("d.json", "", '{"text": {"0": "a"}, "label": {"0": 1}}', r"the file is one object \(text, label\): .*records"),
+        ("d.jsonl", "", '{"text": ' + str(list(range(999))) + "}", r"d\.jsonl:1: text is \[0, 1, 2"),
         ("d.json", "", "[" * 100_000, r"d\.json:1: .*nested too deeply"),
         ("d.csv", "", "text;label\na;1\n", r'd\.csv:1: the header is one column, .*: give separator = ";"'),
         ("d.csv", "", "text\tlabel\na\t1\n", r'give separator = "\\t"'),
@@ -161,6 +163,7 @@ def test_what_is_told(name, keys, data, note, tmp_path):
         ("d.csv", "", "text,label\n,1\n \u200b\ufeff,0\n", r"d\.csv:2: text is empty, here and in every row"),
         ("d.csv", "", "text,label\na,\n", r"unknown label in .*d\.csv:2: ''"),
         ("d.csv", "", ",,\na,b,c\n", r"d\.csv:1: columns are \['', '', ''\]"),
+        ("d.csv", "", "text,label\na,1\n# end\n", r"d\.csv:3: 1 cells, .*: give the cells that are missing"),
         ("d.csv", "", "text,label, text\na,1,b\n", r"d\.csv:1: columns are .*give each a name of its own"),
         ("d.csv", "", "text,label\na,1\nb\x00c,1\n", r"d\.csv:3: there is a zero byte at 2"),
         ("d.csv", "", "text,label\na,1\n".encode("utf-16-le"), r'd\.csv:1: there is a zero byte at 2: .*"utf-16"'),
@@ -184,7 +187,7 @@ def test_what_is_told(name, keys, data, note, tmp_path):
 def test_what_is_refused(name, keys, data, message, tmp_path):
     with pytest.raises(ValueError, match=message) as refused:
         pools(tmp_path, data, name, keys)
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 500
 
 
 @pytest.mark.parametrize(
@@ -221,7 +224,7 @@ def test_a_column_is_found_however_its_name_is_composed(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ('[labels]\n0.0 = " a"\n1.0 = " b"\n', r'label 0.0 is a table 0 to TOML: quote the key, "0.0" = '),
+        ('[labels]\n0.0 = " a"\n1.0 = " b"\n', r'TOML reads label 0.0 as a table 0: quote the key, "0.0" = '),
         ('[labels]\na = ""\nb = " b"\n', "label a is '': give its continuation"),
         ("x = " + "[" * 100_000, "not TOML: "),
         ("x = " + "9" * 5000, "not TOML: "),
@@ -283,3 +286,12 @@ def test_notes_of_files_are_printed_once_and_kept_as_rows(tmp_path, capsys):
     notes = [row["note"] for row in kept if row["kind"] == "note"]
     for part in ("columns without a name are passed over: 1", "rows left out: 1 of 41, text is empty, first at"):
         assert sum(part in note for note in notes) == 1 and (told.out + told.err).count(part) == 1
+
+
+def test_a_prompt_that_would_flood_the_screen_is_shown_by_its_ends(tmp_path, capsys):
+    rows = "".join(f"begin {i} {'word ' * 20_000} end {i},{i % 2}\n" for i in range(20))
+    (tmp_path / "d.csv").write_text("text,label\n" + rows)
+    (tmp_path / "t.toml").write_text('train = "d.csv"\nprompt = "{text} is"\n' + LABELS)
+    main(["list", "--task", str(tmp_path / "t.toml"), "--examples", "1"])
+    shown = capsys.readouterr().out
+    assert "'begin " in shown and " [...] " in shown and " is' -> " in shown and len(shown) < 10_000

@@ -118,7 +118,7 @@ def of_module(space_of: type[ModuleSpace], estimator: zobench.Estimator) -> list
     told = query(space, estimator, net, 5, estimator.init())
     before = space.dense(told.gradient)
     space.step_(told.gradient, -0.01, 0.1)
-    return [before, told.info["losses"], space.vector()]
+    return [before, told.losses, space.vector()]
 
 
 def of_optimizer(estimator: zobench.Estimator) -> list[Tensor]:

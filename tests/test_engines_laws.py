@@ -51,7 +51,7 @@ def test_every_engine_and_the_flat_space_serve_every_law(engine, law, name, way)
     with swept_by(way):
         for key in range(4):
             told = [query(*each, key, ()) for each in ((space, estimator, loss_of(module)), (flat, estimator, loss))]
-            assert torch.allclose(told[0].info["losses"], told[1].info["losses"], rtol=1e-10, atol=0)
+            assert torch.allclose(told[0].losses, told[1].losses, rtol=1e-10, atol=0)
             space.step_(told[0].gradient, -1e-2, 0.01)
             flat.step_(told[1].gradient, -1e-2, 0.01)
         space.settle_()

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from synthetic import problems
 from zobench import (
+    Estimate,
     FlatSpace,
     LineEstimator,
     Rademacher,
-    Told,
     controlled_moments,
     estimate,
     methods,
@@ -53,9 +53,9 @@ def worst_z(estimator, theory_of, f, x, noise=0.0, key=2505_18886, theory_noise=
 class Scaled(LineEstimator):
     """A planted error: every estimate 20 % too long."""
 
-    def tell(self, plan, losses, state) -> Told:
+    def tell(self, plan, losses, state) -> Estimate:
         told = super().tell(plan, losses, state)
-        return told._replace(gradient=1.2 * told.gradient)
+        return replace(told, gradient=1.2 * told.gradient)
 
 
 def scaled(estimator: LineEstimator) -> Scaled:
@@ -126,7 +126,7 @@ def test_queries_of_forward_count_the_base_point_once():
     calls = []
     f = lambda points: (calls.append(1), points.square().sum(-1))[1]  # noqa: E731
     told = query(FlatSpace(torch.ones(4, dtype=torch.float64)), methods.make("forward", n=3), f, 0, ())
-    assert told.info["queries"] == len(calls) == 4
+    assert told.queries == len(calls) == 4
 
 
 @pytest.mark.parametrize("law", LAWS)

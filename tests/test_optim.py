@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import lr_scheduler
 
-from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, derive, keyed, methods, query
+from zobench import SGD, AutoEpsilon, Groups, InForwardSpace, ModuleSpace, derive, keyed, methods, query
 from zobench.law import LAWS
 from zobench.optim import ZerothOrder
 from zobench.space import ParameterSpace
@@ -279,7 +279,7 @@ class TestResuming:
         other = ZerothOrder(model.parameters(), methods.make("kerzoo"), lr=0.05)
         with pytest.raises(ValueError, match=r"that of LineEst.*CentralStencil.* has LineEst.*KernelStencil"):
             other.load_state_dict(optimizer.state_dict())
-        with pytest.raises(ValueError, match="that of no ZerothOrder"):
+        with pytest.raises(ValueError, match="not that of a ZerothOrder"):
             other.load_state_dict(torch.optim.SGD(model.parameters()).state_dict())
         fewer = ZerothOrder(model[0].parameters(), methods.make("mezo"), lr=0.05)
         with pytest.raises(ValueError, match="doesn't match the size"):
@@ -398,14 +398,24 @@ class TestConventions:
     @pytest.mark.parametrize(
         ("options", "error", "match"),
         [
-            ({"lr": -1.0}, ValueError, "learning rate of step 0 is -1.0"),
-            ({"lr": math.nan}, ValueError, "learning rate of step 0 is nan"),
+            ({"lr": -1.0}, ValueError, "lr is -1.0: give 0 or a positive number"),
+            ({"lr": math.nan}, ValueError, "lr is nan: give 0"),
+            ({"lr": None}, ValueError, "lr is None: give 0"),
+            ({"lr": "0.1"}, ValueError, "lr is '0.1': give 0"),
             ({"weight_decay": -0.1}, ValueError, "weight_decay is -0.1"),
+            ({"weight_decay": True}, ValueError, "weight_decay is True"),
+            ({"seed": 1.5}, ValueError, "seed is 1.5: give a whole number"),
+            ({"seed": "1"}, ValueError, "seed is '1': give a whole number"),
             ({"estimator": "mezo"}, TypeError, "estimator is 'mezo': give one"),
             ({"params": []}, ValueError, "empty parameter list"),
             ({"params": torch.ones(3)}, TypeError, "iterable of Tensors"),
             ({"params": [{"params": {nn.Parameter(torch.ones(3))}}]}, TypeError, "ordered collections"),
             ({"params": [nn.Parameter(torch.ones(3, dtype=torch.complex64))]}, ValueError, "'0' is torch.complex64"),
+            (
+                {"params": [nn.Parameter(torch.ones(3).to(torch.float8_e4m3fn))]},
+                ValueError,
+                "'0' is torch.float8_e4m3fn",
+            ),
             ({"params": [nn.Parameter(torch.ones(3, 2)[:, :1])]}, ValueError, "'0' has gaps or repeated entries"),
             ({"params": [nn.Parameter(torch.ones(3, device="meta"))]}, ValueError, "'0' is on the meta device"),
             ({"rounding": "up"}, ValueError, "unknown rounding 'up'"),
@@ -476,9 +486,11 @@ def test_what_is_remembered_changes_no_bit(law, n):
         model = network()
         groups = [list(model[:1].named_parameters()), list(model[2:].named_parameters())]
         space = space_type(groups)
+        rates = {name: 3.0 for name, _ in groups[1]}
+        decays = {name: float(name in rates) for group in groups for name, _ in group}
         for key in range(3):
             told = query(space, estimator, lambda model=model: loss_of(model), key, ())
-            space.step_groups_(told.gradient, [-0.1, -0.3], [0.0, 0.01])
+            space.step_(told.gradient, -0.1, 0.01, Groups(rates, decays))
         assert space.sweeps == 3 * (2 * n + 1)
         ends.append(vector(model))
         draws.append(len(space._drawn))

@@ -45,6 +45,7 @@ class TestReturnValues:
             ({"loss": 1.0, "logits": 2.0}, r"a dict with the keys \['loss', 'logits'\]: return its \['loss'\]"),
             (SimpleNamespace(loss=torch.tensor(1.0)), r"a SimpleNamespace: return its \.loss alone"),
             ("0.7", "returned str '0.7'"),
+            (np.str_("0.7"), "returned str_ np.str_.'0.7'"),
             (1j, "returned complex 1j"),
             (np.complex64(1), "returned a complex64"),
             (np.array(["a"]), "returned an array of <U1"),
@@ -62,6 +63,13 @@ class TestReturnValues:
             ZerothOrder(model.parameters(), MEZO).step(lambda: value)
         assert torch.equal(vector(model), before)
 
+    @pytest.mark.parametrize("closure", [torch.tensor(1.0), 0.5, [1.0]])
+    def test_a_loss_in_place_of_a_closure_is_told(self, closure: Any):
+        with pytest.raises(
+            TypeError, match=f"the closure is a {type(closure).__name__}: give a function that computes"
+        ):
+            ZerothOrder(network().parameters(), MEZO).step(closure)
+
     @pytest.mark.parametrize(
         ("value", "loss"),
         [
@@ -75,6 +83,7 @@ class TestReturnValues:
             (Fraction(1, 4), 0.25),
             (torch.tensor([True, False]), 0.5),
             (torch.tensor([1, 2]), 1.5),
+            (torch.tensor([1.0, 0.0]).to_sparse(), 0.5),
             (torch.full((2,), 0.1, dtype=torch.float64), 0.1),
             (torch.tensor(2**24 + 1), 2**24 + 1.0),
             (torch.ones((), requires_grad=True), 1.0),
@@ -250,3 +259,17 @@ class TestRunningStatistics:
         optimizer = ZerothOrder(model.parameters(), MEZO, lr=1e-3)
         for _ in range(5):
             optimizer.step(lambda: functional.cross_entropy(model(INPUTS), LABELS))
+
+    def test_torch_compile_compiles_once_and_does_not_warn(self):
+        compiled: list[object] = []
+
+        def backend(graph: nn.Module, inputs: object) -> object:
+            compiled.append(graph)
+            return graph.forward
+
+        model = torch.compile(network(), backend=backend)
+        optimizer = ZerothOrder(model.parameters(), MEZO, lr=1e-3)
+        for _ in range(5):
+            optimizer.step(lambda: functional.cross_entropy(model(INPUTS), LABELS))
+        torch.compiler.reset()
+        assert len(compiled) == 1

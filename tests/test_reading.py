@@ -182,14 +182,22 @@ def test_a_template_whose_last_columns_are_empty_ends_in_no_blank(tmp_path):
 
 
 def test_a_missing_space_is_told_with_the_text_that_is_read():
-    (note,) = notes(mine(), pools(Example("It was", 0, ("good", " bad")), Example("It was:", 0, ("good", "bad"))), {})
-    assert "of 1 of 2 examples" in note and "'It wasgood'" in note and "give ' good'" in note
+    joined = [Example(f"It was{end}", 0, ("good", " bad")) for end in ("", ":", ".", "?", ")")]
+    (note,) = notes(mine(), pools(*joined, Example("It was", 0, ("(A)", " (B)")), Example('"', 0, ("good", "bad"))), {})
+    assert "of 6 of 7 examples" in note and "'It wasgood'" in note and "give ' good'" in note
     fine = [
         Example("电影很", 0, ("好", "坏")),
         Example("It was <mask>", 0, ("good", "bad")),
         Example("It was\n", 0, ("a", "b")),
+        Example("It was", 0, (".", "!")),
     ]
     assert notes(mine(), pools(*fine), {}) == []
+
+
+def test_a_blank_at_the_end_of_a_continuation_is_told():
+    (note,) = notes(mine(), pools(Example("It was", 0, (" good ", " bad"))), {})
+    assert "continuations end in a blank, which is scored with them: ' good '" in note
+    assert notes(mine(), pools(Example("It was", 0, (" good\n", " bad"))), {}) == []
 
 
 def test_answers_of_several_lines_are_told():

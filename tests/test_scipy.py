@@ -35,7 +35,7 @@ def test_the_step_is_that_of_a_flat_space(estimator):
     for key, _ in keyed(range(7), 3):
         told = query(space, estimator, lambda x: torch.from_numpy(np.array(bowl(x.numpy()))), key, state)
         memory, state = SGD(0.05).apply_(space, told.gradient, memory), told.state
-        queries += told.info["queries"]
+        queries += told.queries
     assert np.allclose(found.x, space.x.numpy(), rtol=1e-12)
     assert not np.allclose(found.x, START, rtol=0.1)
     assert found.nfev == len(calls) == queries + 2 and found.nit == 7
@@ -191,7 +191,30 @@ def test_fun_must_return_a_number(returned, told):
         minimize(lambda x: returned, START, method=zeroth_order, options={"lr": 0.1, "maxiter": 2})
 
 
-KINDS = [np.float32, np.array, lambda v: np.array([[v]]), torch.tensor, lambda v: torch.tensor([v])]
+KINDS = [
+    np.float32,
+    np.array,
+    lambda v: np.array([[v]]),
+    torch.tensor,
+    lambda v: torch.tensor([v]),
+    lambda v: [v],
+    lambda v: (np.float64(v),),
+]
+
+
+def test_a_step_out_of_where_fun_is_finite_gives_the_point_before():
+    def walled(x: np.ndarray) -> float:
+        return bowl(x - 1) if x[0] < 0.97 else math.inf
+
+    found = minimize(walled, np.zeros(3), method=zeroth_order, options={"lr": 0.1, "maxiter": 400})
+    assert found.status == 2 and not found.success and math.isfinite(found.fun) and found.fun == bowl(found.x - 1)
+    assert found.fun < 0.3 and found.x[0] < 0.97
+
+
+@pytest.mark.parametrize("x0", [[0.0, math.nan], np.array([1, None], dtype=object), [math.inf]])
+def test_a_start_that_is_not_finite_is_told(x0):
+    with pytest.raises(ValueError, match=r"x0 is .*: give finite numbers"):
+        minimize(bowl, x0, method=zeroth_order, options={"lr": 0.1, "maxiter": 2})
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -64,8 +64,8 @@ def narrower(tensors):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (holes, "3 are not in the file of weights .*layers.1.mlp.down_proj.weight.* get the folder anew"),
-        (lambda tensors: {"other": torch.ones(1)}, "21 are not in the file"),
+        (holes, "missing from the file of weights: 3 of the 21 .*layers.1.mlp.down_proj.weight.* get the folder anew"),
+        (lambda tensors: {"other": torch.ones(1)}, "weights: 21 of the 21 tensors of LlamaForCausalLM"),
         (prefixed("_orig_mod."), "'_orig_mod.' in them: save the model within"),
         (prefixed("module."), "'module.' in them: save the model within"),
         (prefixed("backbone."), "'backbone.' in them: take it out"),
@@ -82,6 +82,13 @@ def test_a_model_that_the_file_does_not_fill_is_refused(tmp_path, change, words)
         models.load(changed(folder, change))
 
 
+def test_a_file_of_weights_that_is_none_is_told(tmp_path):
+    folder = kept(tmp_path / "m", "llama")
+    (tmp_path / "m" / FILE).write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(ValueError, match=r"its file of weights is damaged .*git lfs.*: fetch it again"):
+        models.load(folder)
+
+
 def test_a_file_with_more_layers_than_the_configuration_is_refused(tmp_path):
     folder = told(kept(tmp_path / "m", "llama"), num_hidden_layers=1)
     with pytest.raises(ValueError, match=r"9 tensors of layers that config\.json does not describe"):
@@ -92,19 +99,20 @@ def test_a_file_with_more_layers_than_the_configuration_is_refused(tmp_path):
     ("kind", "maker", "words"),
     [
         ("roberta", AutoModelForSequenceClassification, "saved as RobertaForSequenceClassification"),
-        ("bert", AutoModel, "BertForMaskedLM, 6 are not in the file of weights .*saved as BertModel"),
+        ("bert", AutoModel, "weights: 6 of the .* tensors of BertForMaskedLM .*saved as BertModel"),
         ("llama", AutoModel, r"lm_head.weight.*saved as LlamaModel"),
         ("bart", AutoModelForSeq2SeqLM, r"encoder-decoder \(BartForConditionalGeneration\): give a model that"),
         ("t5", AutoModelForSeq2SeqLM, r"encoder-decoder \(T5ForConditionalGeneration\): give a model that"),
         ("vit", AutoModel, "ViTModel neither continues texts nor fills masks"),
     ],
 )
-def test_a_model_of_another_task_is_refused_in_one_line(tmp_path, kind, maker, words):
+def test_a_model_of_another_task_is_refused_in_one_line(tmp_path, kind, maker, words, capsys):
     small = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "encoder_layers": 1, "decoder_layers": 1}
     folder = kept(tmp_path / "m", kind, maker, **(small if kind in ("bart", "t5") else {}))
     with pytest.raises(ValueError, match=words) as caught:
         models.load(folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    assert capsys.readouterr().err == ""
 
 
 def test_the_exit_status_is_that_of_a_users_fault(tmp_path, capsys):
@@ -112,7 +120,7 @@ def test_the_exit_status_is_that_of_a_users_fault(tmp_path, capsys):
     for command in ("evaluate", "train", "noise"):
         with pytest.raises(SystemExit) as ended:
             main([command, "--model", folder, "--out", str(tmp_path / "run")])
-        assert ended.value.code == 2 and "are not in the file of weights" in capsys.readouterr().err
+        assert ended.value.code == 2 and "missing from the file of weights" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -1,25 +1,28 @@
 """ZerothOrder: a torch.optim.Optimizer whose closure is only ever evaluated."""
 
 import math
-import operator
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from zobench.estimator import Estimator
 from zobench.forward_only import Closure, ForwardOnly
+from zobench.groups import Groups
 from zobench.keys import derive
 from zobench.layout import CPU
+from zobench.numbers import count, real
 from zobench.optim_watch import Watch, drawn_since, randomness
 from zobench.query import query
 from zobench.rule import SGD
-from zobench.saved_state import plain, restored
+from zobench.rule.schedule import NOT_NEGATIVE
 from zobench.space import ParameterSpace, require_reproducible, require_resolved
 from zobench.space.closure import evaluate
+from zobench.state import plain, restored
 
 SHARED = "zeroth_order"  # under this key of `state` lies what belongs to no parameter
 SKIPS = 10
@@ -67,9 +70,9 @@ class ZerothOrder(torch.optim.Optimizer):
             raise TypeError(f"estimator is {estimator!r}: give one, such as zobench.methods.make('mezo')")
         self.estimator = estimator
         self._start()
-        super().__init__(params, {"lr": _number(lr), "weight_decay": _number(weight_decay)})
+        super().__init__(params, {"lr": _number("lr", lr), "weight_decay": _number("weight_decay", weight_decay)})
+        names = {"seed": count("seed", seed, least=None), "rounding": rounding, "estimator": repr(estimator)}
         counts = dict.fromkeys(("step", "evaluations", "skipped", "in_a_row"), 0)
-        names = {"seed": operator.index(seed), "rounding": rounding, "estimator": repr(estimator)}
         self._remember({**names, "memory": plain(estimator.init()), **counts})
         if any(p.requires_grad for group in self.param_groups for p in group["params"]):
             self._refresh()
@@ -86,30 +89,34 @@ class ZerothOrder(torch.optim.Optimizer):
             ValueError: no closure; or it does not return the same loss twice (dropout, a minibatch drawn inside), which
                 is checked before the first step, and when a closure begins to draw random numbers or a step is skipped;
                 or no parameter is trainable.
-            TypeError: the closure returns no real number.
+            TypeError: the closure is no function, or returns no real number.
             FloatingPointError: the tenth step in a row that is not finite.
         """
         if closure is None:
             raise ValueError("a zeroth-order step evaluates the loss: call step(closure), closure() returning the loss")
+        if not callable(closure):
+            raise TypeError(
+                f"the closure is a {type(closure).__name__}: give a function that computes the loss, as in "
+                "step(lambda: loss(model(inputs), targets))"
+            )
         return self._step(closure)
 
     def _step(self, closure: Closure) -> Tensor:
-        scales, shrinks = self._paces()
-        shared, space = self._shared, self.space
+        rule, shared, space = self._rule(), self._shared, self.space
         f = partial(self._forward_only, closure, [p for group in self.param_groups for p in group["params"]])
         if not any(self._moving()):
             self.loss = torch.tensor(evaluate(f), dtype=torch.float64, device=CPU)
             self._remember({**shared, "step": shared["step"] + 1, "evaluations": shared["evaluations"] + 1})
             return self.loss
         told = self._query(space, f, derive(shared["seed"], shared["step"]))
-        losses, evaluations = told.info["losses"], shared["evaluations"] + told.info["queries"]
+        losses, evaluations = told.losses, shared["evaluations"] + told.queries
         after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(told.state)}
         self.loss = losses.mean()
         self._watch.see_losses(losses)
         if told.gradient.finite and bool(losses.isfinite().all()):
             if space.narrow and self._at_full_rate():
-                self._watch.see_motion(space, told.gradient, scales, shrinks)
-            space.step_groups_(told.gradient, scales, shrinks)
+                self._watch.see_motion(space, told.gradient, rule, [float(group["lr"]) for group in self.param_groups])
+            rule.apply_(space, told.gradient, 0)
             self._remember({**shared, **after, "in_a_row": 0})
         else:
             space.settle_()
@@ -160,27 +167,30 @@ class ZerothOrder(torch.optim.Optimizer):
         Raises:
             ValueError: lr or weight_decay is negative, or as torch's optimizers.
         """
-        param_group = {name: _number(v) if name in self.defaults else v for name, v in param_group.items()}
-        _rule({**self.defaults, **param_group})
+        param_group = {name: _number(name, v) if name in self.defaults else v for name, v in param_group.items()}
+        given = {**self.defaults, **param_group}
+        SGD(_value(given["lr"]), _value(given["weight_decay"]))  # which refuses bad ones
         params = param_group["params"]
         if not isinstance(params, Tensor | set):
             params = list(params)
             if params and all(isinstance(pair, tuple) for pair in params):  # which torch knows from 2.6 on
                 names, params = map(list, zip(*params, strict=True))
-                param_group = {**param_group, "param_names": names}
+                param_group = {**param_group, "param_names": list(map(str, names))}  # NumPy's texts are no Python's
         super().add_param_group({**param_group, "params": params})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken.
 
         Raises:
-            ValueError: it is that of another estimator, or of parameters of other names or shapes. Another order in a
-                group does not matter where they are named: the group takes that of the state.
+            ValueError: it is not that of a ZerothOrder, or of another estimator, or of parameters of other names or
+                shapes. Another order in a group does not matter where they are named: the group takes that of the
+                state.
         """
-        shared = state_dict["state"].get(SHARED)
-        if shared is None or shared["estimator"] != repr(self.estimator):
-            whose = "no ZerothOrder" if shared is None else shared["estimator"]
-            raise ValueError(f"the state is that of {whose}, the optimizer has {self.estimator!r}: give it that one")
+        shared = _shared_of(state_dict)
+        if shared["estimator"] != repr(self.estimator):
+            raise ValueError(
+                f"the state is that of {shared['estimator']}, the optimizer has {self.estimator!r}: give it that one"
+            )
         self._match(state_dict["param_groups"], shared.get("parameters"))
         super().load_state_dict(state_dict)
         self._remember({"rounding": "nearest", **shared})
@@ -189,6 +199,8 @@ class ZerothOrder(torch.optim.Optimizer):
         """Return the state of training, in types that torch.load reads with weights_only=True."""
         parameters = [[(name, tuple(p.shape)) for name, p in group] for group in self._named()]
         self._remember({**self._shared, "parameters": parameters})
+        for group in self.param_groups:  # a scheduler may have put NumPy's numbers there
+            group.update({name: value.item() for name, value in group.items() if isinstance(value, np.generic)})
         return super().state_dict()
 
     def _match(self, groups: Sequence[dict[str, Any]], parameters: Sequence[Any] | None) -> None:
@@ -249,13 +261,19 @@ class ZerothOrder(torch.optim.Optimizer):
         if self._space is None or signature != self._seen:
             groups = [group if moves else [] for group, moves in zip(self._named(), moving, strict=True)]
             self._space, self._seen = ParameterSpace(groups, rounding), signature
-            require_resolved(self._space, self.estimator.displaced_by)
+            require_resolved(self._space, self.estimator.perturbed_by)
         return self._space
 
-    def _paces(self) -> tuple[list[float], list[float]]:
-        """Scale and shrink of a step in each group."""
-        rules = [_rule(group) for group in self.param_groups]
-        return [-rule.rate(0) for rule in rules], [rule.rate(0) * rule.weight_decay for rule in rules]
+    def _rule(self) -> SGD:
+        """The rule of the groups as they are now: one for all where they are alike, else multiples of 1."""
+        pairs = [(_value(group["lr"]), _value(group["weight_decay"])) for group in self.param_groups]
+        alike = len(set(pairs)) == 1
+        rates, decays = {}, {}
+        for (lr, decay), members in zip(pairs, self._named(), strict=True):
+            for name, _ in members:
+                rates[name], decays[name] = (1.0, 1.0) if alike else (lr, decay)
+        lr, decay = pairs[0] if alike else (1.0, 1.0)
+        return SGD(lr, decay, Groups(rates, decays))
 
     def _at_full_rate(self) -> bool:
         """Whether a group's rate is at least half of what its scheduler began from: not so early in a warm-up."""
@@ -269,13 +287,23 @@ class ZerothOrder(torch.optim.Optimizer):
         warnings.warn(f"{told} are not finite: the step is skipped; {advice}", RuntimeWarning, stacklevel=4)
 
 
-def _rule(group: dict[str, Any]) -> SGD:
-    return SGD(float(group["lr"]), float(group["weight_decay"]))
+def _value(number: Any) -> Any:
+    """The number of a tensor that holds one, or what was given."""
+    return number.item() if isinstance(number, Tensor) and number.numel() == 1 else number
 
 
-def _number(value: Any) -> Any:
+def _number(name: str, value: Any) -> Any:
     """A float, which a file of weights only can hold; a tensor stays one."""
-    return value if isinstance(value, Tensor) else float(value)
+    return value if isinstance(value, Tensor) else real(name, value, NOT_NEGATIVE, lambda number: number >= 0)
+
+
+def _shared_of(state_dict: Any) -> dict[str, Any]:
+    """What belongs to no parameter in a state, or ValueError if it is the state of something else."""
+    state = state_dict.get("state") if isinstance(state_dict, dict) else None
+    shared = state.get(SHARED) if isinstance(state, dict) else None
+    if not isinstance(shared, dict):
+        raise ValueError("the state is not that of a ZerothOrder: give what its state_dict() returned")
+    return shared
 
 
 def _named(groups: Sequence[dict[str, Any]]) -> list[list[tuple[str, None]]]:

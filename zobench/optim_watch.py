@@ -1,6 +1,7 @@
 """What an optimizer without its module can notice of a run that trains nothing, or something else than is meant."""
 
 import math
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from zobench.combination import Combination
+from zobench.rule import SGD
 from zobench.space import ParameterSpace
 
 FLAT_STEPS = 10
@@ -23,7 +25,8 @@ class Watch:
     """Warns, each thing once, of losses that depend on nothing, of steps that 16 bits round away, and of running
     statistics that move at perturbed weights; and notices when losses begin to draw random numbers.
 
-    Steps 1, 4, 16, ... are looked at for what costs something, so that also what begins later is seen.
+    Steps 1, 4, 16, ... are looked at for what costs something, so that also what begins later is seen. Modules are not
+    looked at where torch.compile is in use.
     """
 
     def __init__(self) -> None:
@@ -36,7 +39,7 @@ class Watch:
     def of_modules(self) -> Iterator[None]:
         """Look at the modules that are called meanwhile, if this step is one to look at."""
         self._steps += 1
-        if not _is_power_of_4(self._steps) or "statistics" in self._told:
+        if not _is_power_of_4(self._steps) or "statistics" in self._told or _compiles():
             yield
             return
         handle = register_module_forward_pre_hook(self._see_module)
@@ -69,22 +72,23 @@ class Watch:
                 f"resolves {resolution:.1g} here (leave constants out, or sum in float64), accuracy far less",
             )
 
-    def see_motion(
-        self, space: ParameterSpace, gradient: Combination, scales: Sequence[float], shrinks: Sequence[float]
-    ) -> None:
+    def see_motion(self, space: ParameterSpace, gradient: Combination, rule: SGD, rates: Sequence[float]) -> None:
         """Compare a step of 16-bit parameters with what rounding leaves of it, before it is taken."""
         self._narrow_steps += 1
         if not _is_power_of_4(self._narrow_steps) or "rounding" in self._told:
             return
-        motion = space.narrow_motion(gradient, scales, shrinks)
+        lr = rule.rate(0)
+        motion = space.narrow_motion(gradient, -lr, lr * rule.weight_decay, rule.groups)
         if math.isnan(motion.length) or motion.cosine >= NOISE:  # nothing was meant, or most of it is done
             return
+        likeness = f", and the cosine of the intended and the realised step is {motion.cosine:.2f}"
+        likeness = "" if math.isnan(motion.cosine) else likeness
         others = "" if space.rounding == "stochastic" else "give rounding='stochastic' (bfloat16), "
         self._tell(
             "rounding",
-            f"16 bits round this step away: {motion.moved:.1%} of the 16-bit parameters move, and the cosine of the "
-            f"intended and the realised step is {motion.cosine:.2f}, at learning rates of {_range(scales)}: hold "
-            f"parameters in float32 (torch.autocast keeps forward passes in 16 bits), {others}or raise the rate",
+            f"16 bits round this step away: {motion.moved:.1%} of the 16-bit parameters move{likeness}, at learning "
+            f"rates of {_range(rates)}: hold parameters in float32 (torch.autocast keeps forward passes in 16 bits), "
+            f"{others}or raise the rate",
         )
 
     def _tell(self, what: str, text: str) -> None:
@@ -104,10 +108,16 @@ def drawn_since(before: Sequence[Tensor], space: ParameterSpace) -> bool:
     return not all(map(torch.equal, before, randomness(space)))
 
 
+def _compiles() -> bool:
+    """Whether torch.compile is in use: under a hook of all modules it would warn, and compile once more."""
+    backends = getattr(sys.modules.get("torch._dynamo.eval_frame"), "cached_backends", {})
+    return any(backend is not None for backend in backends.values())  # None: what torch disables compilation for
+
+
 def _is_power_of_4(count: int) -> bool:
     return count & (count - 1) == 0 and count.bit_length() % 2 == 1
 
 
-def _range(scales: Sequence[float]) -> str:
-    rates = sorted({abs(scale) for scale in scales if scale})
-    return f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
+def _range(rates: Sequence[float]) -> str:
+    known = sorted({rate for rate in rates if rate})
+    return f"{known[0]:g}" if len(known) == 1 else f"{known[0]:g} to {known[-1]:g}"

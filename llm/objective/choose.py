@@ -14,7 +14,7 @@ from zobench.naming import require_known
 TASKS_OWN = "task"
 DIFFERENTIABLE: dict[str, type[Objective]] = {"classification": Objective, "language-model": AnswerObjective}
 NAMES = (TASKS_OWN, *DIFFERENTIABLE, *metrics.METRICS)
-MAX_TOKENS = "prompts are cut from the left to so many tokens; without it none is that the model can read whole"
+MAX_TOKENS = "longest prompt in tokens, longer ones lose their beginning; without it what the model reads"
 HELP = f"{', '.join(NAMES)}, or package.module:function"
 
 

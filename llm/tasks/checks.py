@@ -1,4 +1,4 @@
-"""A look at examples before they are used: blanks where a prompt ends, words that run together, lines, labels."""
+"""A look at examples before they are used: blanks at ends, words that run together, lines, labels."""
 
 import re
 from collections import Counter
@@ -9,6 +9,8 @@ from llm.tasks.task import OF_TEXTS, Item, Pools, Task, words_of_labels
 
 BLANKS = re.compile(r"[^\S\r\n]+\Z")
 MASKS = ("<mask>", "[MASK]")
+SPACED = ":;.,?!)"
+"""After these a text goes on with a space."""
 FEW = 10
 """Examples of which one label alone is no accident."""
 SHOWN = 3
@@ -48,12 +50,12 @@ def _settled(task: Task, item: Item) -> Item:
 def notes(task: Task, pools: Pools, parts: Mapping[str, Sequence[Example]]) -> list[str]:
     """Return what is misleading about the examples of all pools, and about the labels of the parts that are used."""
     examples = [item.example for item in (*pools.training, *pools.test)]
-    told = [_joined(examples), _lines(examples), _blank(examples), *_labels(task, parts)]
+    told = [_joined(examples), _trailing(examples), _lines(examples), _blank(examples), *_labels(task, parts)]
     return [f"{task.name}: {text}" for text in told if text]
 
 
 def _joined(examples: Sequence[Example]) -> str | None:
-    """A letter on a letter: the verbaliser has lost its space."""
+    """A letter on a letter, a colon or the like: the verbaliser has lost its space."""
     found = [
         (example, text) for example in examples for text in example.candidates if _run_together(example.prompt, text)
     ]
@@ -67,12 +69,21 @@ def _joined(examples: Sequence[Example]) -> str | None:
 
 
 def _run_together(prompt: str, text: str) -> bool:
-    return _of_a_word(prompt[-1:]) and _of_a_word(text[:1]) and not any(mask in prompt for mask in MASKS)
+    ends = _of_a_word(prompt[-1:]) or prompt.endswith(tuple(SPACED))
+    begins = _of_a_word(text[:1]) or text.startswith(("(", "["))
+    return ends and begins and not any(mask in prompt for mask in MASKS)
 
 
 def _of_a_word(letter: str) -> bool:
     """Whether it is a digit, or a letter of a script with spaces between words: those with capitals, most of them."""
     return letter.isdecimal() or letter.lower() != letter.upper()
+
+
+def _trailing(examples: Sequence[Example]) -> str | None:
+    found = [text for example in examples for text in example.candidates if text.endswith((" ", "\t"))]
+    if not found:
+        return None
+    return f"continuations end in a blank, which is scored with them: {found[0]!r}; leave it out, unless it is meant"
 
 
 def _lines(examples: Sequence[Example]) -> str | None:

@@ -19,8 +19,8 @@ NAME_IT = 'convert the file, or name its encoding in the task file (encoding = "
 def lines(file: Path, encoding: str = "utf-8", way_out: str = CONVERT) -> list[str]:
     r"""Return the lines of a file without their ends, which are \n, \r\n or \r.
 
-    A byte order mark decides on the encoding. UTF-16 without a mark is read in the byte order that has the zeros of
-    Latin letters on the right side.
+    A byte order mark decides on the encoding; further ones, at the seams of files that were joined, are left out.
+    UTF-16 without a mark is read in the byte order that has the zeros of Latin letters on the right side.
 
     Raises:
         ValueError: the file is missing, empty or binary, or a byte is not of the encoding; the message says which line.
@@ -43,7 +43,8 @@ def lines(file: Path, encoding: str = "utf-8", way_out: str = CONVERT) -> list[s
 
 def _split(text: str) -> list[str]:
     # Not splitlines: U+2028 and others of its ends may stand within a line of JSON.
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    joined = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [line.removeprefix("\ufeff") for line in joined]
 
 
 def _decoded(file: Path, data: bytes, encoding: str, way_out: str) -> str:

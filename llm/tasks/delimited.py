@@ -48,6 +48,8 @@ def _fields(file: Path, names: list[str], row: _Row, quoting: bool | None) -> di
     if len(row.cells) == len(names):
         return {name: cell for name, cell in zip(names, row.cells, strict=True) if name}
     way_out = "quote a cell that holds the separator"
+    if len(row.cells) < len(names):
+        way_out = "give the cells that are missing, or quote a cell that holds line breaks"
     if not quoting:
         quoted = any('"' in cell for cell in row.cells)
         way_out = _QUOTED if quoted else "leave separators and line breaks out of cells"

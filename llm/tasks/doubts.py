@@ -6,7 +6,7 @@ from unicodedata import normalize
 
 from llm.tasks.record import Record
 
-MISSING = {"nan", "na", "n/a", "<na>", "nat", "null", "none"}
+MISSING = {"nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none"}
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
 CONTROL = re.compile(r"[\x80-\x9f]")
 

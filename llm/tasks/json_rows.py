@@ -11,7 +11,6 @@ from unicodedata import normalize
 from llm.tasks.decoding import NAME_IT, lines
 from llm.tasks.record import Record
 
-MARK = "\ufeff"  # of files that were put together: one stands at the seam
 SPACE = re.compile(r"\s*")
 
 
@@ -23,7 +22,7 @@ def json_lines(file: Path, encoding: str = "utf-8") -> list[Record]:
     """
     records = []
     for number, text in enumerate(lines(file, encoding, NAME_IT), 1):
-        if line := text.strip().strip(MARK):
+        if line := text.strip():
             fields = _parsed(file, number, lambda line=line: OBJECTS.decode(line))
             records.append(Record(f"{file}:{number}", _object(file, number, fields)))
     return records
@@ -35,7 +34,7 @@ def json_array(file: Path, encoding: str = "utf-8") -> list[Record]:
     Raises:
         ValueError: the file is neither, or as `lines` has it.
     """
-    text = "\n".join(lines(file, encoding, NAME_IT)).strip().strip(MARK)
+    text = "\n".join(lines(file, encoding, NAME_IT)).strip()
     if not text.startswith("["):
         _require_lines(file, text)
         return json_lines(file, encoding)
@@ -54,13 +53,17 @@ def json_array(file: Path, encoding: str = "utf-8") -> list[Record]:
 
 
 def _require_lines(file: Path, text: str) -> None:
-    """Refuse one object over many lines, which is JSON, but no rows."""
+    """Refuse one object over many lines or of columns alone, as pandas writes by default: it is JSON, but no rows."""
     try:
-        names = ", ".join(OBJECTS.decode(text)) if "\n" in text else None
-    except (ValueError, KeyError, RecursionError, TypeError):  # it is told of its line when it is read line by line
+        whole = OBJECTS.decode(text)
+        of_columns = all(isinstance(value, list | dict) for value in whole.values())
+    except (ValueError, KeyError, RecursionError, AttributeError):  # told of its line when it is read line by line
         return
-    if names is not None:
-        raise ValueError(f"{file}:1: the file is one object ({names[:60]}): give a list of objects, one for each row")
+    if "\n" in text or of_columns:
+        raise ValueError(
+            f"{file}:1: the file is one object ({', '.join(whole):.60}): give a list of objects, one for each row (in "
+            'pandas: to_json(FILE, orient="records"))'
+        )
 
 
 def json_document(file: Path) -> Any:

@@ -82,7 +82,7 @@ def require_continuations(file: Path, labels: Mapping[str, Any]) -> None:
     for name, continuation in labels.items():
         if isinstance(continuation, dict):
             whole = f"{name}.{next(iter(continuation), '')}"
-            raise ValueError(f'{file}: label {whole} is a table {name} to TOML: quote the key, "{whole}" = "..."')
+            raise ValueError(f'{file}: TOML reads label {whole} as a table {name}: quote the key, "{whole}" = "..."')
         if not (isinstance(continuation, str) and continuation.strip()):
             raise ValueError(f'{file}: label {name} is {continuation!r}: give its continuation, {name} = " word"')
     if len(labels) < 2:

@@ -27,7 +27,7 @@ class Record(NamedTuple):
         value = self.fields[name]
         for item in value if isinstance(value, list | tuple) else (value,):
             if fault := _fault(item):
-                raise ValueError(f"{self.where}: {name} is {item!r}, {fault}: mend the row, or leave it out")
+                raise ValueError(f"{self.where}: {name} is {item!r:.200}, {fault}: mend the row, or leave it out")
         return value
 
     def shown(self, name: str) -> str:
@@ -38,7 +38,7 @@ class Record(NamedTuple):
         """
         value = self.value(name)
         if not isinstance(value, str | int | float):
-            raise ValueError(f"{self.where}: {name} is {value!r}: give a text or a number")
+            raise ValueError(f"{self.where}: {name} is {value!r:.200}: give a text or a number")
         return value.strip() if isinstance(value, str) else json.dumps(value)
 
     def text(self, name: str) -> str:
@@ -49,7 +49,7 @@ class Record(NamedTuple):
         """
         value = self.value(name)
         if not isinstance(value, str):
-            raise ValueError(f"{self.where}: {name} is {value!r}, not a text")
+            raise ValueError(f"{self.where}: {name} is {value!r:.200}, not a text")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ class Record(NamedTuple):
         """
         value = self.value(name)
         if not (isinstance(value, list | tuple) and value and all(isinstance(item, str) for item in value)):
-            raise ValueError(f"{self.where}: {name} is {value!r}, not a list of texts")
+            raise ValueError(f"{self.where}: {name} is {value!r:.200}, not a list of texts")
         return tuple(dict.fromkeys(value))
 
 
@@ -88,7 +88,7 @@ def encodable(text: str) -> bool:
 
 def _fault(value: Any) -> str | None:
     if isinstance(value, float) and not math.isfinite(value):
-        return "which stands for a missing value and is no text"
+        return "which stands for a missing value and is no text" if math.isnan(value) else "which is no text"
     if isinstance(value, str) and not encodable(value):
         return "which has a lone surrogate, half of a character (an emoji that was cut in two)"
     return None

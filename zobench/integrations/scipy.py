@@ -67,11 +67,13 @@ def zeroth_order(
     most `maxfev`: a step that would need more is not taken. A callback is given x, or `intermediate_result`, as SciPy
     does, and ends the run by StopIteration.
 
-    The result is the last point, or the start where fun is lower there (status 4). `success` is that fun is not higher
-    than at the start and that tol was reached, or that all steps or evaluations were spent where none was given.
+    The result is the last point (the one before where fun is not finite there), or the start where fun is lower there
+    (status 4). `success` is that fun is not higher than at the start and that tol was reached, or that all steps or
+    evaluations were spent where none was given.
 
     Raises:
-        ValueError: bounds or constraints that bound something, an option out of range, or fun returns no number.
+        ValueError: bounds or constraints that bound something, an option out of range, an x0 that is not finite, or fun
+            returns no number.
         TypeError: lr is missing, or the estimator is no Estimator.
 
     Warns:
@@ -124,10 +126,13 @@ class _Run:
         budget: float,
     ) -> None:
         self.fun, self.args, self.estimator, self.rule, self.key, self.budget = fun, args, estimator, rule, key, budget
-        self.space = FlatSpace(torch.tensor(np.asarray(x0, dtype=float).ravel(), dtype=torch.float64, device=CPU))
+        start = np.asarray(x0, dtype=float).ravel()
+        if not np.isfinite(start).all():
+            raise ValueError(f"x0 is {x0!r:.200}: give finite numbers")
+        self.space = FlatSpace(torch.tensor(start, dtype=torch.float64, device=CPU))
         self.memory, self.state = rule.init(self.space), estimator.init()
         self.nfev = 0
-        self.start = self.space.x.clone()
+        self.start = self.before = self.space.x.clone()
         self.first = self.evaluate(self.start)
 
     def evaluate(self, x: Tensor) -> float:
@@ -156,8 +161,10 @@ class _Run:
         return ALL_STEPS
 
     def result(self, status: int, tol: float | None) -> OptimizeResult:
-        """The last point, or the start if that is lower."""
+        """The last point, the one before if fun is not finite there, or the start if that is lower."""
         x, value = self.space.x, self.evaluate(self.space.x) if self.memory else self.first
+        if not math.isfinite(value) and self.nfev < self.budget:
+            x, value = self.before, self.evaluate(self.before)
         if not (value <= self.first or (math.isfinite(value) and math.isnan(self.first))):
             x, value = self.start, self.first
             status = status if status in (NOT_FINITE, STOPPED) else WORSE
@@ -174,9 +181,10 @@ class _Run:
     def _step(self) -> float:
         key = derive(self.key, self.memory)
         told = query(self.space, self.estimator, self._value, key, self.state)
-        assert told.gradient is not None  # query returns only then
+        before = self.space.x.clone()
         self.memory, self.state = self.rule.apply_(self.space, told.gradient, self.memory), told.state
-        return float(told.info["losses"].mean())
+        self.before = before
+        return float(told.losses.mean())
 
     def _call(self, callback: Callable[..., Any], loss: float) -> None:
         x = self.space.x.numpy().copy()
@@ -187,7 +195,9 @@ class _Run:
 
 
 def _one_number(value: Any) -> float:
-    """What fun returned, NaN and infinity too; an array of one entry is a number, as for SciPy's methods."""
+    """What fun returned, NaN and infinity too; an array or a list of one entry is one, as for SciPy's methods."""
+    if isinstance(value, list | tuple) and len(value) == 1:
+        (value,) = value
     shape = getattr(value, "shape", None)
     one = value.reshape(()) if shape and math.prod(shape) == 1 else value
     try:

@@ -51,10 +51,11 @@ def _mean(value: Any) -> Any:
         if value.is_complex() or value.is_meta or value.numel() == 0:
             what = "a loss on the meta device" if value.is_meta else f"{value.dtype} of shape {tuple(value.shape)}"
             raise TypeError(f"the loss function returned {what}: return a real number, or one for each example")
+        value = value.to_dense() if value.layout != torch.strided else value
         is_narrow = value.is_floating_point() and value.dtype != torch.float64
         return (value.float() if is_narrow else value.double()).mean()
     is_complex = isinstance(value, Complex) and not isinstance(value, Real)
-    if is_complex or not hasattr(type(value), "__float__") or isinstance(value, np.ndarray):
+    if is_complex or isinstance(value, str) or not hasattr(type(value), "__float__") or isinstance(value, np.ndarray):
         raise TypeError(f"the loss function returned {_described(value)}: {_way_out(value)}")
     return value
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zobench import native, streams
+from zobench.groups import UNIFORM, Factors, Groups
 from zobench.keys import derive
 from zobench.law import Direction
 from zobench.law.independent import Independent
@@ -49,25 +50,26 @@ class Moved(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """x <- k (x + sum of back u) + sum of (forth + p step) u, where p is the pace of a segment and k = 1 - p shrink if
-    it decays, 1 if not: what is restored and what is looked at knows no pace.
+    """x <- k (x + sum of back u) + sum of (forth + p step) u, where p is the learning-rate multiplier of a segment and
+    k = 1 - d shrink, d its decay: what is restored and what is perturbed knows no groups.
     """
 
     shrink: float
     lines: Sequence[Moved]
     rounding: int | None = None
-    _known: dict[tuple[bool, float], Update] = field(default_factory=dict)
+    groups: Groups = UNIFORM
+    _known: dict[Factors, Update] = field(default_factory=dict)
 
     def of(self, segment: Segment) -> Update:
         """Return what the change is in a segment."""
-        kind = (segment.decays, segment.pace)
-        if kind not in self._known:
-            self._known[kind] = self._of(*kind)
-        return self._known[kind]
+        factors = self.groups.of(segment)
+        if factors not in self._known:
+            self._known[factors] = self._of(factors)
+        return self._known[factors]
 
-    def _of(self, decays: bool, pace: float) -> Update:
-        keep = 1.0 - pace * self.shrink if decays else 1.0
-        amounts = ((line.draw, keep * line.back + (line.forth + pace * line.step)) for line in self.lines)
+    def _of(self, factors: Factors) -> Update:
+        keep = 1.0 - factors.decay * self.shrink
+        amounts = ((line.draw, keep * line.back + (line.forth + factors.rate * line.step)) for line in self.lines)
         return Update(keep, [Drawn(draw, (amount,)) for draw, amount in amounts if amount], self.rounding)
 
 
@@ -93,10 +95,7 @@ class Sweep:
 
     def seed(self, block: Block) -> int | None:
         """Return the key of a block's random rounding; None if it is rounded to the nearest."""
-        key = self.update.rounding
-        if key is None or self.stored.dtype != torch.bfloat16:
-            return None
-        return derive(key, "rounding", block.segment.name, block.index)
+        return rounding_seed(self.update.rounding, block, self.stored.dtype)
 
     @torch.no_grad()
     def take(self) -> None:
@@ -128,8 +127,20 @@ def _pay(block: Block, stored: Tensor, update: Update, seed: int | None) -> None
     for draw, amounts in update.lines:
         _add(total, draw(block), amounts[0])
     if seed is not None:
-        bits = total.view(torch.int32).add_(streams.words16(seed, block.size).to(total.device))
-        stored.copy_(bits.bitwise_and_(-0x10000).view(torch.float32))
+        store_at_random(stored, total, seed)
+
+
+def store_at_random(stored: Tensor, total: Tensor, seed: int) -> None:
+    """Store float32 numbers, which are overwritten, as bfloat16, rounded at random without bias."""
+    bits = total.view(torch.int32).add_(streams.words16(seed, len(total)).to(total.device))
+    stored.copy_(bits.bitwise_and_(-0x10000).view(torch.float32))
+
+
+def rounding_seed(key: int | None, block: Block, dtype: torch.dtype) -> int | None:
+    """Return the key of a block's random rounding; None if it is rounded to the nearest."""
+    if key is None or dtype != torch.bfloat16:
+        return None
+    return derive(key, "rounding", block.segment.name, block.index)
 
 
 def _add(total: Tensor, u: Tensor | None, amount: float) -> None:
