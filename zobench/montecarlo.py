@@ -130,12 +130,19 @@ def controlled_moments(
 
     Raises:
         ValueError: as `estimate`.
-        TypeError: the estimator is no LineEstimator, or not linear in the losses.
+        TypeError: the estimator is no LineEstimator, or not linear in the losses; or the mean of the law's u u^T is no
+            known multiple of I.
     """
     if not isinstance(estimator, LineEstimator) or not estimator.linear:
         raise TypeError(
             f"a controlled mean is one of a LineEstimator that is linear in the losses, not of {estimator!r}: give its "
             ".at(step), or take `moments`"
+        )
+    second_moment = estimator.law.second_moment
+    if second_moment is None:
+        raise TypeError(
+            f"a controlled mean needs E[u u^T], which the law {estimator.law!r} does not declare as a multiple of I: "
+            "take `moments`"
         )
     job = _Job.of(estimator, f, x, layout)
     rule = estimator.stencil.quadrature(QUADRATURE_DEGREE)
@@ -154,7 +161,7 @@ def controlled_moments(
             for law in (plan.law, plan.law.credit)
         )
         residual = coefficients - slope * unit**2 * (probe @ gradient.to(probe))[:, None]
-        return residual * credit + (slope * plan.law.second_moment - 1.0) * gradient
+        return residual * credit + (slope * second_moment - 1.0) * gradient
 
     return _accumulate(draw, count("key", key, least=None), job.dim, count("samples", samples))
 

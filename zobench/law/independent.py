@@ -6,7 +6,7 @@ from torch import Tensor
 
 from zobench import streams
 from zobench.keys import derive
-from zobench.law.law import Law
+from zobench.law.law import Isotropic
 from zobench.layout import Block, Layout
 from zobench.streams import Shape
 
@@ -30,7 +30,7 @@ class Independent:
 
 
 @dataclass(frozen=True)
-class Gaussian(Law):
+class Gaussian(Isotropic):
     """u ~ N(0, I_d); c_d = d + 2. The law of MeZO and KerZOO."""
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Independent:
@@ -43,7 +43,7 @@ class Gaussian(Law):
 
 
 @dataclass(frozen=True)
-class Rademacher(Law):
+class Rademacher(Isotropic):
     """Independent signs; c_d = d. One random bit an entry."""
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Independent:

@@ -17,7 +17,7 @@ Direction = Callable[[Block], Tensor | None]
 
 @dataclass(frozen=True)
 class Law(ABC):
-    """A law of directions u with E[credit u^T] = second_moment * I; credit is u itself, except for PerTensor.
+    """A law of directions u, with u ~ -u: what spaces and estimators need. Theory needs an `Isotropic` one.
 
     An offset a moves a space by a * unit(d) * u, and a coefficient c contributes c * credit / unit(d). So epsilon is
     always a displacement along u: unit(d) is 1 except for Coordinate, whose epsilon is the displacement of its one
@@ -25,9 +25,9 @@ class Law(ABC):
     """
 
     @property
-    def second_moment(self) -> float:
-        """The factor in E[credit u^T] = second_moment * I."""
-        return 1.0
+    def second_moment(self) -> float | None:
+        """The factor in E[credit u^T] = second_moment * I; None where the mean is no multiple of I, or not known."""
+        return None
 
     @property
     def orthogonal(self) -> bool:
@@ -50,10 +50,6 @@ class Law(ABC):
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return direction number `index` of `key`: a function from a block to its entries."""
 
-    @abstractmethod
-    def fourth_moment(self, dim: int) -> float:
-        """Return c_d in E[|u|^2 u u^T] = c_d I: the factor of |grad f|^2 in the second moment of c u."""
-
     @property
     def reads_weights(self) -> bool:
         """Whether a direction depends on the undisplaced parameters, so that a space must `bind` the law first."""
@@ -66,6 +62,21 @@ class Law(ABC):
     def unit(self, dim: int) -> float:
         """Return the multiple of u that one unit of epsilon displaces."""
         return 1.0
+
+
+class Isotropic(Law):
+    """A law with u ~ -u, E[credit u^T] = second_moment * I and E[|u|^2 u u^T] = c_d I, whatever the tensors and their
+    weights: what theory and the formulas of errors need. The laws that are not must be sampled (`zobench.moments`).
+    """
+
+    @property
+    def second_moment(self) -> float:
+        """The factor in E[credit u^T] = second_moment * I."""
+        return 1.0
+
+    @abstractmethod
+    def fourth_moment(self, dim: int) -> float:
+        """Return c_d in E[|u|^2 u u^T] = c_d I: the factor of |grad f|^2 in the second moment of c u."""
 
 
 def require_room(index: int, dim: int) -> None:

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from zobench.law.independent import Gaussian
-from zobench.law.law import DenseDirection, Direction, Law, require_room
+from zobench.law.law import DenseDirection, Direction, Isotropic, require_room
 from zobench.layout import CPU, Block, Layout
 from zobench.streams import Shape
 
 
 @dataclass(frozen=True)
-class Sphere(Law):
+class Sphere(Isotropic):
     """Uniform on the sphere of radius sqrt(d); c_d = d. Looks over the parameters once more, for the norm."""
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:

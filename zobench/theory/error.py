@@ -32,7 +32,7 @@ def bias(estimator: LineEstimator, problem: Problem, x: Tensor) -> Tensor:
 
     Raises:
         MissingDerivativeError: the problem lacks what the law needs.
-        TypeError: the estimator is not linear in the losses, or no theory is registered for its law.
+        TypeError: the estimator is not linear in the losses, or its law is not Isotropic or has no theory registered.
     """
     return series(estimator, problem, x).bias(displacement(estimator, problem.dim))
 
@@ -101,7 +101,7 @@ def spread(one: Series, estimator: LineEstimator, noise: float | Noise) -> float
     between = 0.0 if estimator.law.orthogonal else (1 - 1 / n) * float(mean @ mean)
     if noise.minibatch is not None:
         trace = float(noise.minibatch.trace())
-        of_one += one.stencil.slope_second_moment() * estimator.law.fourth_moment(dim) * trace
+        of_one += one.stencil.slope_second_moment() * one.law.fourth_moment(dim) * trace
         if noise.shared and not estimator.law.orthogonal:
             between += (1 - 1 / n) * one.stencil.moment(1) ** 2 * trace
     return of_one / n + between - float(mean @ mean)
