@@ -191,6 +191,7 @@ def unaligned(count: int) -> Tensor:
     return torch.frombuffer(bytearray(4 * count + 1), dtype=torch.float32, offset=1)
 
 
+OCTETS = torch.tensor([255, 3, 9], dtype=torch.uint8)
 FIT, HALF = torch.zeros(40), torch.zeros(40, dtype=torch.bfloat16)
 
 
@@ -213,6 +214,13 @@ def test_a_tensor_that_c_would_misread_is_refused(stored, targets):
     [
         {"owed": [native.NativeLine(False, [1], [0.5])]}, {"owed": [native.NativeLine(False, [1, 2], [0.5, 0.5])]},
         {"lines": [native.NativeLine(True, [1, 2], [])]}, {"lines": [native.NativeLine(True, [1, 2, 3], [0.5])]},
+        {"owed": [native.NativeLine(False, [1, 2], [0.5], masks=[OCTETS])]},
+        {"lines": [native.NativeLine(False, [1, 2], [0.5], masks=[OCTETS, OCTETS[:2]])]},
+        {"owed": [native.NativeLine(False, [], [0.5], masks=[OCTETS, torch.cat((OCTETS, OCTETS))])]},
+        {"owed": [native.NativeLine(False, [1, 2], [0.5], (torch.ones(5, 2), torch.ones(2, 8)))]},
+        {"owed": [native.NativeLine(False, [], [0.5], (torch.ones(4, 2), torch.ones(2, 8)))]},
+        {"lines": [native.NativeLine(False, [], [0.5], (torch.ones(5, 2), torch.ones(3, 8)))]},
+        {"lines": [native.NativeLine(False, [], [0.5], (torch.ones(5, 2), torch.ones(2, 7)))]},
         {"rounding": [1, 2]}, {"block": 15}, {"block": 39}, {"block": 0},
     ],
     ids=repr,
@@ -224,6 +232,27 @@ def test_lengths_that_do_not_fit_are_refused_before_anything_is_written(wrong):
     with pytest.raises(ValueError, match="the native code refused"):
         native.Sweep(**{**call, **wrong}).take()
     assert not stored.any() and bool((target == 7).all())
+
+
+def test_a_mask_and_factors_in_the_smallest_case():
+    u, line = [1.0, 2.0] * 10, native.NativeLine(False, [], [1.0], (torch.ones(20, 1), torch.tensor([[1.0, 2.0]])))
+    stored = torch.zeros(40)
+    native.Sweep(stored, 20, 1.0, [line._replace(masks=[OCTETS, OCTETS], scale=-0.5)], [], [], None).take()
+    kept = [*[1] * 8, 1, 1, *[0] * 6, 1, 0, 0, 1]
+    assert stored.tolist() == [-0.5 * value * bit for value, bit in zip(u, kept, strict=True)] * 2
+
+
+@pytest.mark.parametrize("mask", [OCTETS.int(), torch.ones(6, dtype=torch.uint8)[::2], OCTETS.to("meta")])
+def test_a_mask_that_c_would_misread_is_refused(mask):
+    with pytest.raises(ValueError, match="a mask wants contiguous octets"):
+        native.Sweep(FIT, 40, 1.0, [native.NativeLine(False, [1], [0.5], masks=[mask])], [], [], None)
+
+
+def test_streams_of_two_kinds_are_no_line():
+    of, one = native.NativeLine.of, native.NativeStream(3)
+    assert of([one, one._replace(seed=4, scale=1.0)], [0.5]) == native.NativeLine(False, [3, 4], [0.5])
+    for other in ({"signs": True}, {"scale": 2.0}, {"mask": OCTETS}, {"factors": (FIT, FIT)}):
+        assert of([one, one._replace(**other)], [0.5]) is None
 
 
 def test_fewer_numbers_than_a_group_are_refused():

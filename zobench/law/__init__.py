@@ -7,7 +7,7 @@ block), in any order.
 
 from zobench.law.coordinate import Coordinate
 from zobench.law.independent import Gaussian, Independent, Rademacher
-from zobench.law.law import DenseDirection, Direction, Isotropic, Law
+from zobench.law.law import DenseDirection, Direction, Isotropic, Law, NativeDirection
 from zobench.law.per_tensor import PerTensor, PerTensorCredit
 from zobench.law.sphere import Orthogonal, Sphere
 
@@ -22,6 +22,6 @@ LAWS: dict[str, Law] = {
 """The laws by the names that `methods.make(law=...)` and command lines give them."""
 
 __all__ = [
-    "LAWS", "Coordinate", "DenseDirection", "Direction", "Gaussian", "Independent", "Isotropic", "Law",
+    "LAWS", "Coordinate", "DenseDirection", "Direction", "Gaussian", "Independent", "Isotropic", "Law", "NativeDirection",
     "Orthogonal", "PerTensor", "PerTensorCredit", "Rademacher", "Sphere",
 ]  # fmt: skip
