@@ -47,7 +47,12 @@ WITHOUT = {
         "zobench.spelling.spelled",
         "synthetic.problems.make",
     ),
-    "a type": ("zobench.rule.Memory", "zobench.law.Direction", "zobench.law.DenseDirection"),
+    "a type": (
+        "zobench.rule.Memory",
+        "zobench.law.Direction",
+        "zobench.law.DenseDirection",
+        "zobench.law.NativeDirection",
+    ),
     "names, sizes and ranges": ("zobench.layout.Segment", "zobench.layout.Block", "zobench.layout.Layout"),
     "the law is its name": ("zobench.streams.uniform", "zobench.streams.integers"),
     "torch's own numbers": ("zobench.native.normals", "zobench.native.NativeLine"),
