@@ -19,6 +19,7 @@ from zobench.numbers import real, store
 from zobench.streams import Shape
 
 SAMPLE = 1 << 16
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 Weights = Callable[[Block], Tensor]
 Masks = Mapping[tuple[str, int], Tensor]
 GAUSSIAN = Gaussian()
@@ -75,7 +76,7 @@ class SmallWeights(Law):
         for segment in layout.segments:
             blocks = layout.blocks_of[segment.name]
             threshold = self._threshold(_sample(segment, blocks, weights).abs())
-            masks |= {(segment.name, b.index): _packed(weights(b).abs() <= threshold) for b in blocks}
+            masks |= {(segment.name, b.index): _packed(_within(weights(b), threshold)) for b in blocks}
         return replace(self, masks=masks)
 
     def _threshold(self, sizes: Tensor) -> Tensor:
@@ -123,6 +124,15 @@ def _sample(segment: Segment, blocks: Sequence[Block], weights: Weights) -> Tens
     edges = np.searchsorted(places.numpy(), [*(block.start for block in blocks), segment.size]).tolist()
     parts = zip(blocks, pairwise(edges), strict=True)
     return torch.cat([weights(b)[..., (places[i:j] - b.start).to(segment.device)] for b, (i, j) in parts], -1)
+
+
+def _within(weights: Tensor, threshold: Tensor) -> Tensor:
+    """Whether |w| <= threshold, (*batch, size) booleans."""
+    if weights.device.type != "cpu":
+        return weights.abs() <= threshold
+    # magnitudes are ordered as their bits; torch would wait for its other threads at every block
+    bits, bound = (each.contiguous().view(INTEGERS[each.itemsize]).numpy() for each in (weights, threshold))
+    return torch.from_numpy((bits & np.iinfo(bits.dtype).max) <= bound)
 
 
 def _packed(flags: Tensor) -> Tensor:
