@@ -7,11 +7,11 @@ from dataclasses import replace
 import prototypes
 import pytest
 import torch
-from engines import Net, Small, bits, loss_of, threads
+from engines import Net, bits, loss_of, threads
 
 from llm.training import checkpoint
 from llm.training.zeroth_order import ENGINES, ZerothOrder
-from zobench import SGD, Adam, Combination, Estimate, Momentum, derive, methods, state, theory
+from zobench import SGD, Adam, Combination, Estimate, Momentum, SmallWeights, derive, methods, state, theory
 from zobench.law import PerTensor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -26,7 +26,7 @@ ESTIMATORS = {
     "coordinate": methods.make("coordinate", epsilon=0.05),
     "forward-gradient": methods.make("forward-gradient"),
     "auto": replace(methods.make("mezo", epsilon="auto"), every=3),
-    "small weights": replace(MEZO, law=Small()),
+    "small weights": replace(MEZO, law=SmallWeights()),
     "baseline": prototypes.MovingBaseline(),
     "two terms": prototypes.TwoTerms(),
     "two rounds": prototypes.RankLineSearch(),

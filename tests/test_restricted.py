@@ -196,9 +196,6 @@ class Signs(Law):
         vectors = list(itertools.product([-1.0, 1.0], repeat=layout.dim))
         return lambda block: torch.tensor(vectors[key][block.offset : block.offset + block.size], dtype=torch.float64)
 
-    def fourth_moment(self, dim: int) -> float:
-        return float(dim)
-
 
 class Table(nn.Module):
     """Four rows of two entries, tied to the head; the loss looks up rows 0 and 3 and compares their two logits."""

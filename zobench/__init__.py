@@ -11,7 +11,19 @@ from zobench.estimator import Estimate, Estimator, LineEstimator, More, Round, S
 from zobench.forward_gradient import ForwardGradient
 from zobench.groups import Groups
 from zobench.keys import derive, keyed
-from zobench.law import Coordinate, Gaussian, Isotropic, Law, Orthogonal, PerTensor, PerTensorCredit, Rademacher, Sphere
+from zobench.law import (
+    Coordinate,
+    Gaussian,
+    Isotropic,
+    Law,
+    LowRank,
+    Orthogonal,
+    PerTensor,
+    PerTensorCredit,
+    Rademacher,
+    SmallWeights,
+    Sphere,
+)
 from zobench.montecarlo import Moments, controlled_moments, estimate, moments
 from zobench.plan import Plan
 from zobench.query import query
@@ -36,9 +48,9 @@ __version__ = VERSION
 __all__ = [
     "SGD", "Adam", "AutoEpsilon", "CentralStencil", "Combination", "Coordinate", "Estimate", "Estimator",
     "FlatSpace", "ForwardGradient", "ForwardStencil", "Gaussian", "Groups", "InForwardSpace", "Isotropic",
-    "KernelStencil", "Law", "LineEstimator", "ModuleSpace", "Moments", "Momentum", "More", "OnePointStencil",
-    "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher", "RichardsonStencil", "Round",
-    "Shrinking", "SlopeStencil", "Space", "Sphere", "Stencil", "SymmetricStencil", "TelescopingStencil", "Term",
-    "UpdateRule", "controlled_moments", "derive", "estimate", "kernels", "keyed", "least_noise", "methods",
-    "moments", "optim", "query", "schedule", "theory",
+    "KernelStencil", "Law", "LineEstimator", "LowRank", "ModuleSpace", "Moments", "Momentum", "More",
+    "OnePointStencil", "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher",
+    "RichardsonStencil", "Round", "Shrinking", "SlopeStencil", "SmallWeights", "Space", "Sphere", "Stencil",
+    "SymmetricStencil", "TelescopingStencil", "Term", "UpdateRule", "controlled_moments", "derive", "estimate",
+    "kernels", "keyed", "least_noise", "methods", "moments", "optim", "query", "schedule", "theory",
 ]  # fmt: skip

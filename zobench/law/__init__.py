@@ -7,8 +7,10 @@ block), in any order.
 
 from zobench.law.coordinate import Coordinate
 from zobench.law.independent import Gaussian, Independent, Rademacher
-from zobench.law.law import DenseDirection, Direction, Isotropic, Law
+from zobench.law.law import DenseDirection, Direction, Isotropic, Law, NativeDirection
+from zobench.law.low_rank import LowRank
 from zobench.law.per_tensor import PerTensor, PerTensorCredit
+from zobench.law.small_weights import SmallWeights
 from zobench.law.sphere import Orthogonal, Sphere
 
 LAWS: dict[str, Law] = {
@@ -18,10 +20,12 @@ LAWS: dict[str, Law] = {
     "orthogonal": Orthogonal(),
     "coordinate": Coordinate(),
     "distinct-coordinate": Coordinate(replace=False),
+    "low-rank": LowRank(),
+    "small-weights": SmallWeights(),
 }
 """The laws by the names that `methods.make(law=...)` and command lines give them."""
 
 __all__ = [
-    "LAWS", "Coordinate", "DenseDirection", "Direction", "Gaussian", "Independent", "Isotropic", "Law",
-    "Orthogonal", "PerTensor", "PerTensorCredit", "Rademacher", "Sphere",
+    "LAWS", "Coordinate", "DenseDirection", "Direction", "Gaussian", "Independent", "Isotropic", "Law", "LowRank",
+    "NativeDirection", "Orthogonal", "PerTensor", "PerTensorCredit", "Rademacher", "SmallWeights", "Sphere",
 ]  # fmt: skip

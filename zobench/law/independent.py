@@ -8,7 +8,11 @@ from zobench import streams
 from zobench.keys import derive
 from zobench.law.law import Isotropic
 from zobench.layout import Block, Layout
+from zobench.native import NativeStream
 from zobench.streams import Shape
+
+STREAMS = {streams.normal: False, streams.signs: True}
+"""The streams that the native sweep draws, and whether they are of signs."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,12 @@ class Independent:
     def seed(self, block: Block) -> int:
         """Return the key of the block's stream."""
         return derive(self.key, self.index, block.segment.name, block.index)
+
+    def native(self, block: Block) -> NativeStream | None:
+        """Return the block's normals or signs."""
+        if self.batch or self.stream not in STREAMS:
+            return None
+        return NativeStream(self.seed(block), STREAMS[self.stream])
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,31 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from zobench.layout import Block, Layout
+from zobench.native import NativeStream
 from zobench.streams import Shape
 
 DenseDirection = Callable[[Block], Tensor]
 """A direction whose blocks are never None: block -> entries (*batch, block.size)."""
 Direction = Callable[[Block], Tensor | None]
 """One direction, realised: block -> its entries (*batch, block.size), or None where they are all zero."""
+
+
+@runtime_checkable
+class NativeDirection(Protocol):
+    """A direction that tells the native sweep how to draw it, so that it is drawn and applied in one pass; every other
+    direction is drawn by calling it.
+    """
+
+    def __call__(self, block: Block) -> Tensor | None:
+        """Return the block's entries, to the bit those of `native`."""
+
+    def native(self, block: Block) -> NativeStream | None:
+        """Return what the block is, None where it must be called; asked of blocks of 16 float32 entries or more."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,11 @@ class Law(ABC):
     def bind(self, layout: Layout, weights: Callable[[Block], Tensor]) -> "Law":
         """Return the law whose directions know what it read of the undisplaced parameters, block by block."""
         return self
+
+    @property
+    def held(self) -> int:
+        """Bits a weight that the law holds while it is bound: 1 of a mask."""
+        return 0
 
     def unit(self, dim: int) -> float:
         """Return the multiple of u that one unit of epsilon displaces."""

@@ -53,6 +53,11 @@ class PerTensor(Law):
         """Whether `law` does."""
         return self.law.reads_weights
 
+    @property
+    def held(self) -> int:
+        """What `law` holds."""
+        return self.law.held
+
     def bind(self, layout: Layout, weights: Callable[[Block], Tensor]) -> "PerTensor":
         """Return the same of a law that is bound."""
         return replace(self, law=self.law.bind(layout, weights))

@@ -10,8 +10,7 @@ from torch import Tensor
 from zobench import native, streams
 from zobench.groups import UNIFORM, Factors, Groups
 from zobench.keys import derive
-from zobench.law import Direction
-from zobench.law.independent import Independent
+from zobench.law import Direction, NativeDirection
 from zobench.layout import Block, Segment
 from zobench.space.threads import in_parallel
 
@@ -148,15 +147,14 @@ def _add(total: Tensor, u: Tensor | None, amount: float) -> None:
         total.add_(u, alpha=amount)
 
 
-STREAMS = {streams.normal: False, streams.signs: True}
-
-
 def _native(job: Sweep) -> native.Sweep | None:
     """The sweep in C, if it can do this one."""
     here = all(map(native.readable, (job.stored, *job.targets)))
     drawable = all(block.size >= native.GROUP and block.segment.dtype == torch.float32 for block in job.blocks)
+    if not (here and drawable and job.blocks and native.available()):
+        return None
     owed, lines = _native_lines(job.blocks, job.update.lines), _native_lines(job.blocks, job.lines)
-    if not (here and drawable and job.blocks and native.available()) or owed is None or lines is None:
+    if owed is None or lines is None:
         return None
     seeds = [job.seed(block) for block in job.blocks]
     rounding = [seed for seed in seeds if seed is not None] or None
@@ -164,12 +162,16 @@ def _native(job: Sweep) -> native.Sweep | None:
 
 
 def _native_lines(blocks: Sequence[Block], lines: Sequence[Drawn]) -> list[native.NativeLine] | None:
-    found = []
-    for draw, amounts in lines:
-        if not isinstance(draw, Independent) or draw.stream not in STREAMS or draw.batch:
-            return None
-        found.append(native.NativeLine(STREAMS[draw.stream], [draw.seed(block) for block in blocks], amounts))
-    return found
+    found = [_native_line(blocks, draw, amounts) for draw, amounts in lines]
+    whole = [line for line in found if line is not None]
+    return whole if len(whole) == len(found) else None
+
+
+def _native_line(blocks: Sequence[Block], draw: Direction, amounts: Amounts) -> native.NativeLine | None:
+    if not isinstance(draw, NativeDirection):
+        return None
+    streams = [stream for block in blocks if (stream := draw.native(block)) is not None]
+    return native.NativeLine.of(streams, amounts) if len(streams) == len(blocks) else None
 
 
 def run(jobs: Sequence[Sweep]) -> None:
