@@ -39,6 +39,7 @@ _DEFAULTS: Mapping[str, object] = {
     "adapter": None,
     "trained": [],
     "rates": [],
+    "rule": "sgd",
     "schedule": "constant",
     "warmup": 0,
     "weight_decay": 0.0,

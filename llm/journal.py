@@ -3,8 +3,10 @@
 import argparse
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -14,9 +16,13 @@ from llm.training import checkpoint, trained
 from llm.training.adapters import adapt
 from llm.training.past import CHECKPOINTS, fingerprint, journal_of
 from llm.training.zeroth_order import ZerothOrder, rounded
+from zobench import Estimator, journal_version1, methods, streams
+from zobench import rule as rules
 from zobench.exit_status import DIFFERENT, OK
+from zobench.groups import Groups
 from zobench.identity import restore
-from zobench.journal import Contents, Record, describe, differing, paces, read
+from zobench.journal import Contents, Record, describe, differing, read, version_of
+from zobench.journal_format import OLD
 from zobench.options import add_quiet, ended
 from zobench.progress import bar, quietly
 
@@ -36,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
             command.add_argument("--out", help="folder for the weights; without it nothing is written")
             command.add_argument("--steps", type=int, metavar="N", help="steps to repeat; without: to the selected one")
             command.add_argument("--model", help="the base model, where it is not what the journal names")
+            command.add_argument("--method", help="package.module:function that makes the estimator, of one's own")
             command.add_argument("--device", help="where to repeat the steps, where not on that of the journal")
             command.add_argument(
                 "--trust-remote-code", action="store_true", help="run the code that comes with a model"
@@ -49,20 +56,38 @@ def main(argv: Sequence[str]) -> int:
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """Print the header and the last steps."""
-    contents = _read(arguments.run)
-    for name, value in contents.header.items():
+    """Print the header, the last steps and what was measured between them."""
+    file = _file(arguments.run)
+    if version_of(file) == 1:
+        return _show_version1(file, arguments.last)
+    contents = read(file)
+    _show_header(contents.header)
+    records = contents.records
+    skipped = sum(bool(record.skipped) for record in records)
+    print(f"{'steps':14}{len(records)}, {skipped} of them skipped, {sum(r.seconds for r in records):.1f} seconds")
+    counts = Counter(str(event.body.get("kind")) for event in contents.events)
+    print(f"{'measured':14}{', '.join(f'{count} {kind}' for kind, count in counts.items()) or 'nothing'}")
+    if contents.torn:
+        print(f"{'torn':14}{contents.torn} bytes of a record that was not finished")
+    print(f"{'step':>8} {'mean loss':>12} {'lr':>10} {'key':>20}  losses")
+    for record in records[-arguments.last :] if arguments.last > 0 else ():
+        print(f"{record.step:8} {_mean(record):12.6g} {record.lr:10.3g} {record.key:20}  {_what(record)}")
+    return OK
+
+
+def _show_header(header: dict[str, Any]) -> None:
+    for name, value in header.items():
         known = name == "layout" and isinstance(value, list)
         text = f"{len(value)} tensors, {_entries(value)} weights" if known else json.dumps(value)
         print(f"{name:14}{text}")
-    records = contents.records
-    skipped = sum(record.skipped for record in records)
-    print(f"{'steps':14}{len(records)}, {skipped} of them skipped, {sum(r.seconds for r in records):.1f} seconds")
-    if contents.torn:
-        print(f"{'torn':14}{contents.torn} bytes of a record that was not finished")
-    print(f"{'step':>8} {'loss':>12} {'lr':>10} {'key':>20}  coefficients")
-    for record in records[-arguments.last :] if arguments.last > 0 else ():
-        print(f"{record.step:8} {record.loss:12.6g} {record.lr:10.3g} {record.key:20}  {_what(record)}")
+
+
+def _show_version1(file: Path, last: int) -> int:
+    contents = journal_version1.read(file)
+    _show_header(contents.header)
+    print(f"{'version':14}1, of {len(contents.records)} steps. {OLD}")
+    for record in contents.records[-last:] if last > 0 else ():
+        print(f"{record.step:8} {record.loss:12.6g} {record.lr:10.3g} {record.key:20}  {record.coefficients[:8]}")
     return OK
 
 
@@ -70,42 +95,50 @@ def _entries(layout: list[Any]) -> int:
     return sum(row[1] for row in layout if isinstance(row, list) and len(row) > 1 and isinstance(row[1], int))
 
 
+def _mean(record: Record) -> float:
+    return fmean(record.losses) if record.losses else math.nan
+
+
 def _what(record: Record) -> str:
-    extra = record.extra or {}
-    if record.skipped:
-        return f"skipped: {extra.get('reason')}"
-    probed = f"  probe: {json.dumps(extra['choice'])[:80]}" if "choice" in extra else ""
-    more = " ..." if len(record.coefficients) > 8 else ""
-    return " ".join(f"{c:.6g}" for c in record.coefficients[:8]) + more + probed
+    more = " ..." if len(record.losses) > 8 else ""
+    seen = " ".join(f"{loss:.8g}" for loss in record.losses[:8]) + more
+    return f"{seen}  skipped: {record.skipped}" if record.skipped else seen
 
 
 def verify(arguments: argparse.Namespace) -> int:
     """Check every checksum of a journal, and of the checkpoints beside it; nothing is changed."""
-    contents = _read(arguments.run)
-    print(f"{len(contents.records)} records, each with its checksum and in its place")
+    file = _file(arguments.run)
+    if version_of(file) == 1:
+        print(
+            f"{len(journal_version1.read(file).records)} records of version 1, each with its checksum and in its place"
+        )
+        return OK
+    contents = read(file)
+    print(f"{len(contents.records)} steps and {len(contents.events)} measurements, each with its checksum in its place")
     if contents.torn:
         print(f"then {contents.torn} bytes of a record that was not finished: a continued run cuts them off")
     sound = True
-    for file in checkpoint.found(journal_of(arguments.run).parent / CHECKPOINTS):
+    for checkpoint_file in checkpoint.found(file.parent / CHECKPOINTS):
         try:
-            kept = checkpoint.load(file)
+            kept = checkpoint.load(checkpoint_file)
         except ValueError as error:
             print(error)
             sound = False
             continue
-        fits = kept.step < len(contents.chain) and kept.metadata.get("chain") == f"{contents.chain[kept.step]:08x}"
-        print(f"{file.name}: sound, " + ("of this journal" if fits else "but not of this journal"))
+        fits = kept.step < len(contents.marks) and kept.metadata.get("chain") == f"{contents.marks[kept.step]:08x}"
+        print(f"{checkpoint_file.name}: sound, " + ("of this journal" if fits else "but not of this journal"))
         sound = sound and fits
     return OK if sound else DIFFERENT
 
 
 def replay(arguments: argparse.Namespace) -> int:
     """Rebuild the weights from the base model and the journal alone, and compare them with those the run wrote."""
-    contents = _read(arguments.run)
+    contents = read(_file(arguments.run))
     folder = journal_of(arguments.run).parent
-    taken, selected = len(contents.records), _selected(folder)
+    taken, selected = len(contents.records), selected_step(contents)
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
-    base = rebuild(contents, steps, arguments.model, arguments.device, arguments.trust_remote_code)
+    where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method
+    base = rebuild(contents, steps, *where)
     print(
         f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {fingerprint(base.model)}"
     )
@@ -124,6 +157,7 @@ def rebuild(
     model: str | None = None,
     device: str | None = None,
     trust_remote_code: bool = False,
+    method: str | None = None,
 ) -> models.LanguageModel:
     """Return the base model with the steps of a journal repeated, without a forward pass.
 
@@ -133,6 +167,7 @@ def rebuild(
         model: the base model, where it is not what the journal names.
         device: where to repeat the steps, where not on that of the journal.
         trust_remote_code: run the code that comes with the model.
+        method: the spelling of the estimator, where it is not one of zobench's own parts.
 
     Raises:
         ValueError: the base model is another one, or the steps cannot be repeated.
@@ -147,16 +182,14 @@ def rebuild(
     begun = fingerprint(base.model), fingerprint(base.model, False)
     if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
-    _repeat(_trainer(header, base.model), contents.records[:steps])
+    records = contents.records[:steps]
+    _repeat(_trainer(header, base.model, records, method), records)
     return base
 
 
-def _selected(folder: Path) -> int | None:
-    """The step whose weights a finished run wrote, if its rows say so."""
-    rows = folder / "rows.jsonl"
-    if not rows.is_file():
-        return None
-    finals = [row for row in map(json.loads, rows.read_text().splitlines()) if row.get("kind") == "final"]
+def selected_step(contents: Contents) -> int | None:
+    """Return the step whose weights a finished run wrote; None of a run that is not finished."""
+    finals = [event.body for event in contents.events if event.body.get("kind") == "final"]
     return finals[-1].get("selected_step") if finals else None
 
 
@@ -173,34 +206,61 @@ def _repeat(trainer: ZerothOrder, records: Sequence[Record]) -> None:
     with bar(records, desc="replay", unit="step") as shown:
         for record in shown:
             try:
-                trainer.replay([record])
+                taken = trainer.replay(record)
             except Exception as error:  # whatever a record that fits no estimator leads to
                 raise ValueError(f"step {record.step} cannot be repeated: {type(error).__name__}: {error}") from error
-            shown.set_postfix_str(f"train loss {record.loss:.3f}", refresh=False)
+            shown.set_postfix_str(f"train loss {taken.loss:.3f}", refresh=False)
     trainer.space.settle_()
 
 
-def _trainer(header: dict[str, Any], model: Any) -> ZerothOrder:
+def _trainer(header: dict[str, Any], model: Any, records: Sequence[Record], method: str | None = None) -> ZerothOrder:
     if header.get("rows", "all") != "all":
         raise ValueError(
             "the directions of this run live on the rows that its minibatches touched, which the journal does not "
             "hold: continue the run, which replays it with its data"
         )
     if "layout" not in header:
-        raise ValueError(f"the rule {header.get('rule')!r} keeps numbers for every weight: it has checkpoints only")
+        raise ValueError(
+            f"{header.get('rule')!r} steps along gradients, which losses cannot rebuild: see its checkpoints"
+        )
+    if header.get("stream") != streams.NAME:
+        raise ValueError(
+            f"the directions of this run come from the stream {header.get('stream')!r}, those of this version from "
+            f"{streams.NAME!r}: replay it with the version of zobench that its environment names"
+        )
     how = rounded(str(header.get("rounding", "nearest")), str(header.get("dtype")))
-    trainer = ZerothOrder(
-        model,
-        restore(_text(header, "estimator")),
-        lambda step: 0.0,
-        header["weight_decay"],
-        str(header.get("engine", "plain")),
-        *how,
-        paces=paces(header),
+    decay = header.get("weight_decay")
+    if not isinstance(decay, int | float):
+        raise ValueError(f"the header's weight_decay is {decay!r}: wanted a number")
+    rates = [record.lr for record in records]
+    groups = Groups(header.get("multipliers") or {})
+    rule = rules.parse(
+        _text(header, "rule"),
+        lr=lambda step: rates[step] if step < len(rates) else 0.0,
+        weight_decay=decay,
+        groups=groups,
     )
+    engine, most = str(header.get("engine", "plain")), header.get("clip")
+    trainer = ZerothOrder(model, _estimator(header, method), rule, engine, *how, most=most)
     if describe(trainer.space.layout) != header["layout"]:
         raise ValueError("the parameters of the model are not those of the journal: another version of transformers?")
     return trainer
+
+
+def _estimator(header: dict[str, Any], method: str | None) -> Estimator:
+    """The estimator that the header tells, or the one of `method` if it is the same: a file imports no module."""
+    told = _text(header, "estimator")
+    if method is None:
+        try:
+            return restore(told)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; if it is of a module of your own, give --method package.module:function"
+            ) from None
+    estimator = methods.parse(method, **{name: header[name] for name in ("epsilon",) if header.get(name) is not None})
+    if repr(estimator) != told:
+        raise ValueError(f"--method {method} makes {estimator!r}, and the journal is of {told}")
+    return estimator
 
 
 def _compare(rebuilt: models.LanguageModel, folder: Path, device: str) -> int:
@@ -225,7 +285,7 @@ def _compare(rebuilt: models.LanguageModel, folder: Path, device: str) -> int:
 
 def diff(arguments: argparse.Namespace) -> int:
     """Say what differs between two journals: keys of the headers, and the first step."""
-    one, other = _read(arguments.run), _read(arguments.other)
+    one, other = read(_file(arguments.run)), read(_file(arguments.other))
     names = differing(one.header, other.header, free=())
     for name in names:
         print(f"{name}: {_brief(one.header.get(name))} | {_brief(other.header.get(name))}")
@@ -258,11 +318,11 @@ def _text(header: dict[str, Any], name: str) -> str:
     return value
 
 
-def _read(place: str) -> Contents:
+def _file(place: str) -> Path:
     file = journal_of(place)
     if not file.is_file():
-        raise ValueError(f"{place} has no journal ({file.name}): first-order runs and --no-journal keep none")
-    return read(file)
+        raise ValueError(f"{place} has no journal ({file.name}): baselines and --no-journal keep none")
+    return file
 
 
 COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], tuple[str, ...]]] = {

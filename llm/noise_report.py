@@ -94,7 +94,7 @@ class Report:
             return Choice(*(kept[-1][name] for name in ("epsilon", "stencil", "noise", "rounding", "slope", "third")))
         estimator = AutoEpsilon(lines=8)
         key = derive("noise report", self.options.seed)
-        choice: Choice = query(self.space, estimator, self.loss, key, estimator.init()).info["choice"]
+        choice: Choice = query(self.space, estimator, self.loss, key, estimator.init()).state.choice
         parameters = self.space.layout.dim
         self.record.append({"kind": "noise-level", **self.place, **choice._asdict(), "parameters": parameters})
         return choice

@@ -89,7 +89,6 @@ def compare(space: ModuleSpace, estimator: Estimator, loss: Callable[[], Tensor]
     """
     before = space.vector()
     told = query(space, estimator, loss, key, ())
-    assert told.gradient is not None  # query returns only then
     space.step_(told.gradient, -rate)
     space.settle_()
     meant, done = space.dense(told.gradient) * -rate, space.vector() - before
@@ -97,4 +96,4 @@ def compare(space: ModuleSpace, estimator: Estimator, loss: Callable[[], Tensor]
     cosine = float(meant @ done) / lengths if lengths else math.nan
     length = float(done.norm()) / float(meant.norm()) if float(meant.norm()) else math.nan
     moved = float((done != 0).double().mean())
-    return {"loss": float(told.info["losses"].mean()), "moved": moved, "cosine": cosine, "length": length}
+    return {"loss": float(told.losses.mean()), "moved": moved, "cosine": cosine, "length": length}

@@ -95,7 +95,7 @@ def _cells(options: BiasOptions) -> list[Cell]:
                     raise ValueError(
                         f"{method} changes from step to step: no prediction covers it, leave it out of --methods"
                     )
-                if estimator.displaced_by is None:
+                if estimator.perturbed_by is None:
                     raise ValueError(f"{method} has no epsilon to vary, and no bias: leave it out of --methods")
                 require_resolved(FlatSpace(x), estimator.epsilon)
                 for sampling in (PLAIN, CONTROLLED) if options.controlled_samples else (PLAIN,):

@@ -17,7 +17,7 @@ from torch import Tensor
 from synthetic import problems
 from synthetic.noise import Rounding
 from zobench import CentralStencil, Combination, Gaussian, LineEstimator, Term, derive, query
-from zobench.auto import AutoEpsilon
+from zobench.auto import AutoEpsilon, Choice
 from zobench.noise import Evaluate, Function, NoiseModel, NoisySpace, errors
 from zobench.options import option
 from zobench.plan import Plan
@@ -107,7 +107,8 @@ class Cell:
         estimator = AutoEpsilon(lines=self.options.lines, start=self.options.start)
         space = NoisySpace(self.x, self.model)
         told = query(space, estimator, self.problem, derive(self.key, "choice", trial), estimator.init())
-        return told.info["epsilon"], told.info["choice"].evaluations
+        choice: Choice = told.state.choice
+        return choice.epsilon, choice.evaluations
 
 
 def run(options: EpsilonOptions) -> None:

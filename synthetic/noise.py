@@ -139,7 +139,7 @@ class Minibatch(NoiseModel):
             return [nodes >= 0]
         if self.per == "direction" or plan.asks == SLOPE:
             return [nodes // m == i for i in range(n)]
-        base = torch.tensor(plan.base, dtype=torch.bool, device=CPU)
+        base = torch.tensor(plan.is_base, dtype=torch.bool, device=CPU)
         singles = [nodes == i for i in nodes[~base].tolist()]
         return [*singles, base] if base.any() else singles
 

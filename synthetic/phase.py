@@ -96,7 +96,7 @@ def _check(options: PhaseOptions, estimators: dict[str, Estimator]) -> None:
     for name, estimator in estimators.items():
         if not isinstance(estimator, LineEstimator):
             raise ValueError(f"{name} changes from step to step: no prediction covers it, leave it out of --methods")
-        if estimator.displaced_by is None:
+        if estimator.perturbed_by is None:
             raise ValueError(f"{name} has no epsilon to map: leave it out of --methods")
         for dim in options.dims:
             theory.spend(estimator, min(options.evaluations), dim)

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from zobench import Combination, InForwardSpace, ModuleSpace, Term, native, query
 from zobench.keys import derive
-from zobench.law import Direction, Gaussian, Law
-from zobench.layout import Block, Layout
-from zobench.streams import Shape, normal
+from zobench.law import LAWS, Direction, Isotropic, Law
+from zobench.layout import Layout
+from zobench.streams import Shape
 
 IN_FORWARD: dict[str, dict[str, Any]] = {
     "in-forward": {},
@@ -22,6 +22,8 @@ IN_FORWARD: dict[str, dict[str, Any]] = {
     "paired-deferred": {"paired": True, "deferred": True},
 }
 ENGINES = ("plain", *IN_FORWARD)
+ISOTROPIC = {name: law for name, law in LAWS.items() if isinstance(law, Isotropic)}
+"""The laws that theory predicts, and that a vector without shapes can be moved along."""
 
 
 def space_of(engine: str, module: nn.Module, **options: Any) -> ModuleSpace:
@@ -109,83 +111,10 @@ def steps(space: Any, f: Callable[..., Any], estimator: Any, count: int, lr: flo
     for step in range(count):
         told = query(space, estimator, f, derive("step", step), state)
         state = told.state
-        losses.append(told.info["losses"])
+        losses.append(told.losses)
         space.step_(told.gradient, -lr, shrink)
     space.settle_()
     return torch.stack(losses)
-
-
-@dataclass(frozen=True)
-class LowRank(Law):
-    """u = U V^T / sqrt(rank) for each matrix, plain normals for every other segment; E[u u^T] = I."""
-
-    rank: int = 2
-
-    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
-        plain = Gaussian().direction(key, index, layout, batch)
-
-        def draw(block: Block) -> Tensor:
-            segment = block.segment
-            if len(segment.shape) != 2:
-                return plain(block)
-            left, right = (
-                normal(derive(key, index, segment.name, side), (size, self.rank), segment.dtype, segment.device)
-                for side, size in zip(("left", "right"), segment.shape, strict=True)
-            )
-            first, last = block.start // segment.shape[1], -(-block.stop // segment.shape[1])
-            rows = (left[first:last] @ right.T / self.rank**0.5).flatten()
-            begin = block.start - first * segment.shape[1]
-            return rows[begin : begin + block.size]
-
-        return draw
-
-    def fourth_moment(self, dim: int) -> float:
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class Small(Law):
-    """Sparse MeZO: sqrt(2) times normals at the entries below the median magnitude of their segment, nothing elsewhere.
-
-    Bound, it holds a bit a weight.
-    """
-
-    mask: Any = field(default=None, compare=False, repr=False)
-
-    @property
-    def reads_weights(self) -> bool:
-        return True
-
-    def bind(self, layout: Layout, weights: Callable[[Block], Tensor]) -> "Small":
-        mask = {}
-        for segment in layout.segments:
-            blocks = layout.blocks_of[segment.name]
-            sizes = torch.cat([weights(block).float().abs() for block in blocks], -1)
-            below = sizes <= sizes.median()
-            mask |= {(segment.name, b.index): _packed(below[b.start : b.stop]) for b in blocks}
-        return Small(mask)
-
-    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
-        assert self.mask is not None, "asked for a direction before it was bound"
-        draw = Gaussian().direction(key, index, layout, batch)
-
-        def masked(block: Block) -> Tensor:
-            u = draw(block)
-            return u * _unpacked(self.mask[block.segment.name, block.index], block.size).to(u) * 2**0.5
-
-        return masked
-
-    def fourth_moment(self, dim: int) -> float:
-        raise NotImplementedError
-
-
-def _packed(flags: Tensor) -> Tensor:
-    padded = functional.pad(flags.to(torch.uint8), (0, -len(flags) % 8)).view(-1, 8)
-    return (padded << torch.arange(8, dtype=torch.uint8)).sum(-1, dtype=torch.uint8)
-
-
-def _unpacked(octets: Tensor, count: int) -> Tensor:
-    return ((octets[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1).flatten()[:count]
 
 
 @dataclass(frozen=True)
@@ -211,9 +140,6 @@ class Padded(Law):
                 u = table.flatten()
             whole[segment.name] = u
         return lambda block: whole[block.segment.name][block.start : block.stop]
-
-    def fourth_moment(self, dim: int) -> float:
-        return self.law.fourth_moment(self.small.dim)
 
     def unit(self, dim: int) -> float:
         return self.law.unit(self.small.dim)

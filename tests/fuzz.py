@@ -35,7 +35,7 @@ from llm.training.options import TrainOptions
 from llm.training.past import fingerprint, header
 from llm.training.record import open_record, require_rows
 from llm.training.session import Session
-from zobench import ModuleSpace, derive, journal_format
+from zobench import ModuleSpace, derive, journal_format, streams
 from zobench.journal import Journal, Record, describe, read
 from zobench.options import run_command
 
@@ -320,7 +320,7 @@ def mutated(data: bytes, drawn: random.Random) -> bytes:
 
 def record(step: int, **changes: object) -> Record:
     keys = {"key": derive("directions", 0, step), "minibatch": derive("minibatch", 0, step)}
-    return Record(step, **{**keys, "coefficients": (0.5,), "lr": 1e-4, "loss": 0.7, **changes})
+    return Record(step, **{**keys, "losses": (0.5, 0.7), "lr": 1e-4, **changes})
 
 
 def journals(work: Path, tally: Tally, examples: int, drawn: random.Random) -> None:
@@ -330,7 +330,8 @@ def journals(work: Path, tally: Tally, examples: int, drawn: random.Random) -> N
     file = folder / "journal.bin"
     writer = Journal(file, HEADER)
     for step in range(12):
-        writer.append(record(step, extra={"reason": "x"} if step % 3 == 0 else None, skipped=step % 3 == 0))
+        writer.note({"kind": "evaluation", "step": step, "dev_loss": 0.5})
+        writer.append(record(step, skipped="x" if step % 3 == 0 else ""))
     writer.close()
     data, wanted = file.read_bytes(), read(file).records
 
@@ -379,29 +380,25 @@ def odd_journals() -> Iterator[bytes]:
     model = models.load("tiny-opt").model
     full = {**HEADER, "model": "tiny-opt", "device": "cpu", "dtype": "float32", "engine": "plain"}
     full |= {"layout": describe(ModuleSpace(model).layout), "weights": fingerprint(model)}
-    yield raw(full, [record(0, coefficients=(0.5,)), record(1, skipped=True)])
+    full |= {"stream": streams.NAME, "rule": "sgd", "epsilon": 1e-3}
+    yield raw(full, [record(0), record(1, skipped="x")])
     for name in full:
         for value in odd[:: 1 if name in ("estimator", "keys", "weight_decay") else 3]:
             yield raw({**full, name: value})
     for text in (b"[]", b"3", b"{", b"\xff", b"[" * 100_000, b""):
-        data = journal_format.HEAD.pack(journal_format.MAGIC, 1, len(text)) + text
+        data = journal_format.HEAD.pack(journal_format.MAGIC, journal_format.VERSION, len(text)) + text
         yield data + struct.pack("<I", crc32(data))
-    for extra in (
-        {"choice": 5},
-        {"choice": []},
-        {"rounds": "x"},
-        {"rounds": [[]]},
-        {"x": 0},
-        {"choice": [1, 9, [[1]]]},
-    ):
-        yield raw(full, [record(0, extra=extra), record(1, extra=extra, skipped=True)])
-    for changes in ({"coefficients": (1.0,) * 9}, {"lr": float("nan")}, {"key": 2**64 - 1}, {"shrink": 1e300}):
+    for version in (0, 1, 3):
+        yield raw(full, version=version)
+    for changes in ({"losses": ()}, {"losses": (1.0,) * 9}, {"lr": float("nan")}, {"key": 2**64 - 1}, {"checksum": 1}):
         yield raw(full, [record(0, **changes)])
+    for losses in ((float("nan"), 1.0), (1e308, -1e308)):
+        yield raw(full, [record(0, losses=losses), record(1, losses=losses, skipped="x")])
 
 
-def raw(about: dict, records: list[Record] | None = None) -> bytes:
+def raw(about: dict, records: list[Record] | None = None, version: int = journal_format.VERSION) -> bytes:
     text = json.dumps(about).encode()
-    data = journal_format.HEAD.pack(journal_format.MAGIC, 1, len(text)) + text
+    data = journal_format.HEAD.pack(journal_format.MAGIC, version, len(text)) + text
     data += struct.pack("<I", crc32(data))
     derived = journal_format.Derived.of(HEADER)
     for one in records or []:

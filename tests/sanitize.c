@@ -49,18 +49,53 @@ static uint32_t *seeds(int64_t count) {
     return found;
 }
 
-static Line *lines(int count, int64_t blocks, int amounts) {
-    Line *found = malloc(count ? count * sizeof *found : 1);
-    for (int k = 0; k < count; k++) {
-        float *sizes = malloc(amounts ? amounts * sizeof *sizes : 1);
-        for (int p = 0; p < amounts; p++) sizes[p] = (float)below(5) - 2.0f;
-        found[k] = (Line){seeds(blocks), sizes, blocks, amounts, (int32_t)below(2)};
+static float *floats(int64_t count) {
+    float *found = malloc(count ? count * sizeof *found : 1);
+    for (int64_t i = 0; i < count; i++) found[i] = (float)below(5) - 2.0f;
+    return found;
+}
+
+static void add_masks(Line *line, int64_t blocks, int64_t count, int64_t block) {
+    uint8_t **masks = malloc(blocks * sizeof *masks + 1);
+    int64_t *bytes = malloc(blocks * sizeof *bytes + 1);
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t size = count - b * block < block ? count - b * block : block;
+        bytes[b] = (size + 7) / 8, masks[b] = malloc(bytes[b]);
+        for (int64_t k = 0; k < bytes[b]; k++) masks[b][k] = (uint8_t)draw32();
+    }
+    line->masks = (const uint8_t *const *)masks, line->mask_bytes = bytes, line->mask_count = blocks;
+}
+
+static void add_factors(Line *line, int64_t count) {
+    line->kind = LOW_RANK, line->rank = 1 + (int32_t)below(3), line->columns = count;
+    for (int64_t d = 1 + below(40); d > 1; d--)
+        if (count % d == 0) line->columns = below(2) && count ? d : line->columns;
+    if (!count) line->columns = 1;
+    line->left_count = count / line->columns * line->rank, line->right_count = line->columns * line->rank;
+    line->left = floats(line->left_count), line->right = floats(line->right_count);
+    line->seed_count = 0;
+}
+
+static Line *lines(int number, int64_t count, int64_t block, int amounts) {
+    int64_t blocks = count / block + (count % block != 0);
+    Line *found = malloc(number ? number * sizeof *found : 1);
+    for (int k = 0; k < number; k++) {
+        found[k] = (Line){.amounts = floats(amounts), .amount_count = amounts, .seed_count = blocks};
+        found[k].kind = (int32_t)below(2), found[k].scale = below(2) ? 1.0f : 1.5f;
+        if (!below(3)) add_factors(found + k, count);
+        else found[k].seeds = seeds(blocks);
+        if (below(2)) add_masks(found + k, blocks, count, block);
     }
     return found;
 }
 
-static void free_lines(const Line *them, int count) {
-    for (int k = 0; k < count; k++) free((void *)them[k].seeds), free((void *)them[k].amounts);
+static void free_lines(const Line *them, int number) {
+    for (int k = 0; k < number; k++) {
+        for (int64_t b = 0; b < them[k].mask_count; b++) free((void *)them[k].masks[b]);
+        free((void *)them[k].masks), free((void *)them[k].mask_bytes);
+        free((void *)them[k].left), free((void *)them[k].right);
+        free((void *)them[k].seeds), free((void *)them[k].amounts);
+    }
     free((void *)them);
 }
 
@@ -90,16 +125,27 @@ static int refused(Sweep wrong) {
     int64_t none = 0, *lengths[] = {&wrong.stored_bytes, &wrong.target_bytes, &wrong.count, &wrong.rounding_count};
     int64_t by = below(2) ? 1 : -1;
     Line line = wrong.line_count ? wrong.lines[0] : (Line){0};
-    int way = (int)below(9);
+    int64_t bytes[8];
+    int way = (int)below(14);
     if (way == 1 && !wrong.points) way = 0;
     if (way == 3 && !wrong.rounding) way = 0;
     if (way > 5 && !wrong.line_count) way = 5;
+    if (way > 8 && way < 11 && !line.mask_count) way = 6;
+    if (way > 10 && line.kind != LOW_RANK) way = 8;
     if (way < 4) *lengths[way] += by;
     if (way == 4) wrong.block = below(GROUP);
     if (way == 5) wrong.type = 2;
     if (way == 6) line.seed_count += by;
     if (way == 7) line.amount_count += (int32_t)by;
-    if (way == 8) line.kind = 2;
+    if (way == 8) line.kind = 3;
+    if (way == 9) line.mask_count += by;
+    if (way == 10) {
+        memcpy(bytes, line.mask_bytes, line.mask_count * sizeof *bytes);
+        bytes[below(line.mask_count)] += by, line.mask_bytes = bytes;
+    }
+    if (way == 11) line.left_count += by;
+    if (way == 12) line.right_count += by;
+    if (way == 13) line.columns = 0;
     if (way > 5) wrong.lines = &line, wrong.line_count = 1;
     return sweep(&wrong, &none) == REFUSED && none == 0;
 }
@@ -110,7 +156,7 @@ static void one_sweep(void) {
     Sweep s = {.count = count, .block = block, .type = (int32_t)below(2), .target_type = (int32_t)below(2)};
     s.owed_count = (int32_t)below(4), s.line_count = (int32_t)below(4), s.points = (int32_t)below(4);
     s.keep = below(2) ? 1.0f : 0.9f;
-    s.owed = lines(s.owed_count, blocks, 1), s.lines = lines(s.line_count, blocks, s.points);
+    s.owed = lines(s.owed_count, count, block, 1), s.lines = lines(s.line_count, count, block, s.points);
     if (s.type == BFLOAT16 && below(2)) s.rounding = seeds(blocks), s.rounding_count = blocks;
     Buffer stored = buffer(count, s.type), before = {malloc(stored.bytes + 1), NULL, stored.bytes}, target[4], first[4];
     void *targets[4];

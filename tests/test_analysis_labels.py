@@ -53,6 +53,17 @@ def test_every_default_is_that_of_the_option_and_of_before_there_was_one() -> No
             assert meaning({}, field.name) == meant.get(field.name, labels._DEFAULTS[field.name])
 
 
+QUANTITIES = {"steps", "lr", "epsilon", "batch", "train", "dev", "test", "max_tokens"}
+
+
+def test_every_option_is_a_quantity_or_incidental_or_has_its_default_here() -> None:
+    """A new option that nobody sorts splits the runs of before it from those after."""
+    names = {field.name for field in dataclasses.fields(TrainOptions)} - QUANTITIES
+    unsorted = names - set(labels._DEFAULTS) - labels._INCIDENTAL
+    assert {name for name in unsorted if not name.startswith(labels._WATCHING)} == set()
+    assert "rule" in labels._DEFAULTS  # and would be among them, were it left out
+
+
 @pytest.mark.parametrize(
     ("one", "two", "expected"),
     [

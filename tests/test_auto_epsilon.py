@@ -1,6 +1,5 @@
 """Epsilon that chooses itself: the model of lines, the probe's rounds, what it costs, and what it refuses."""
 
-import json
 import math
 
 import numpy as np
@@ -17,6 +16,7 @@ from synthetic import problems
 from synthetic.__main__ import main
 from synthetic.epsilon import Cell, EpsilonOptions
 from zobench import (
+    SGD,
     AutoEpsilon,
     CentralStencil,
     FlatSpace,
@@ -116,21 +116,21 @@ def test_evaluations_of_the_probe_are_counted_and_repeated_on_schedule():
     for key in range(7):
         calls.clear()
         told = step(space, estimator, counted, key, state)
-        assert told.info["queries"] == len(calls)
+        assert told.queries == len(calls)
         probes.append(len(calls) - 4)
         assert (probes[-1] > 0) == (key % 3 == 0)
         if probes[-1]:
-            assert told.info["choice"].evaluations == probes[-1] == 2 * 5 * sum(map(len, told.info["choice"].rounds))
+            assert told.state.choice.evaluations == probes[-1] == 2 * 5 * sum(map(len, told.state.choice.rounds))
         state = told.state
     again = step(space, estimator, problem, 0, estimator.init())
-    assert again.info["choice"] == step(space, estimator, problem, 0, estimator.init()).info["choice"]
+    assert again.state.choice == step(space, estimator, problem, 0, estimator.init()).state.choice
 
 
 def test_a_probe_that_meets_infinity_stays_below_it():
     wall = lambda x: torch.where(x.norm(dim=-1) < 3.0, x.square().sum(-1), math.inf)  # noqa: E731
     estimator = AutoEpsilon(start=0.1)
     told = step(FlatSpace(torch.ones(4, dtype=torch.float64)), estimator, wall, 1, estimator.init())
-    assert told.gradient.finite and told.info["epsilon"] < 3.0
+    assert told.gradient.finite and told.state.choice.epsilon < 3.0
     with pytest.raises(FloatingPointError, match="epsilon cannot be chosen"):
         step(
             FlatSpace(torch.ones(4, dtype=torch.float64)),
@@ -143,9 +143,9 @@ def test_a_probe_that_meets_infinity_stays_below_it():
 
 def test_a_probe_that_fails_leaves_the_weights_as_they_were():
     model = nn.Linear(3, 2).eval()
-    trainer, before = ZerothOrder(model, AutoEpsilon(), lambda step: 0.1, 0.0), model.weight.detach().clone()
-    record = trainer.step(1, lambda: model.weight.sum() * math.nan)
-    assert record.skipped and "epsilon cannot be chosen" in record.extra["reason"] and trainer.steps == 1
+    trainer, before = ZerothOrder(model, AutoEpsilon(), SGD(0.1)), model.weight.detach().clone()
+    record = trainer.step(1, lambda: model.weight.sum() * math.nan).record
+    assert "epsilon cannot be chosen" in record.skipped and trainer.steps == 1
     assert torch.allclose(model.weight, before, rtol=0, atol=2e-6)  # rounding of some thirty moves
     assert not trainer.space._displacement and trainer.state == AutoEpsilon().init()
 
@@ -153,7 +153,7 @@ def test_a_probe_that_fails_leaves_the_weights_as_they_were():
 def test_a_flat_loss_gets_the_start():
     estimator = AutoEpsilon(start=0.02)
     told = step(FlatSpace(torch.ones(4)), estimator, lambda x: x[..., 0] * 0 + 5, 1, estimator.init())
-    assert told.info["epsilon"] == 0.02 and math.isnan(told.info["choice"].noise)
+    assert told.state.choice.epsilon == 0.02 and math.isnan(told.state.choice.noise)
 
 
 def test_a_batch_shares_one_choice_and_monte_carlo_takes_it():
@@ -166,9 +166,9 @@ def test_a_batch_shares_one_choice_and_monte_carlo_takes_it():
 
 def test_the_stencil_is_chosen_at_equal_evaluations():
     quiet = choice_of(problems.make("sextic", 8), 1e-9, stencils=(CentralStencil(), RichardsonStencil()), n=2)
-    assert quiet.info["choice"].stencil == 0  # one direction looked along twice as well is half as many directions
+    assert quiet.state.choice.stencil == 0  # one direction looked along twice as well is half as many directions
     estimator = AutoEpsilon(stencils=(RichardsonStencil(), CentralStencil()), n=3)
-    assert estimator.at(quiet.info["choice"]._replace(stencil=1)).n == 6
+    assert estimator.at(quiet.state.choice._replace(stencil=1)).n == 6
 
 
 def test_make_takes_auto():
@@ -218,7 +218,7 @@ def test_the_suite_in_small(tmp_path, capsys):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_run_that_chose_its_epsilon_is_replayed_to_the_bit(dtype):
-    """Stopped after 5 of 8 steps, with probes at steps 0, 3 and 6; the twin forgets the choice and walks elsewhere."""
+    """Stopped after 5 of 8 steps, with probes at steps 0, 3 and 6; the twin is told other losses of the first probe."""
 
     def records_of(trainer, model, steps):
         inputs = torch.linspace(-1, 1, 24).view(4, 6).to(dtype)
@@ -228,23 +228,21 @@ def test_a_run_that_chose_its_epsilon_is_replayed_to_the_bit(dtype):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype).eval()
-        return ZerothOrder(model, AutoEpsilon(every=3, n=2), lambda step: 0.01, 0.0), model
+        return ZerothOrder(model, AutoEpsilon(every=3, n=2), SGD(0.01)), model
 
     whole, model = trainer_of()
-    written = records_of(whole, model, range(8))
-    assert [bool(record.extra) for record in written] == [k % 3 == 0 for k in range(8)]
-    kept = [r._replace(extra=json.loads(json.dumps(r.extra))) for r in written[:5]]
+    taken = records_of(whole, model, range(8))
+    assert [sorted(each.report) for each in taken] == [["choice", "epsilon"] if k % 3 == 0 else [] for k in range(8)]
+    assert [len(each.record.losses) > 4 for each in taken] == [k % 3 == 0 for k in range(8)]
     again, model = trainer_of()
-    assert again.replay(kept) == 5
+    for each in taken[:5]:
+        assert again.replay(each.record).report == each.report
     records_of(again, model, range(5, 8))
     for one in (whole, again):
         one.space.settle_()
     assert torch.equal(whole.space.vector(), again.space.vector())
     wrong, _ = trainer_of()
-    doubled = lambda choice: [2 * choice[0], *choice[1:]]  # noqa: E731
-    wrong.replay([r._replace(extra={"choice": doubled(r.extra["choice"])}) if r.extra else r for r in kept])
-    right, _ = trainer_of()
-    right.replay(kept)
-    for one in (wrong, right):
-        one.space.settle_()
-    assert not torch.equal(wrong.space.vector(), right.space.vector())
+    first = taken[0].record
+    probed = [loss + 0.1 * math.sin(k) for k, loss in enumerate(first.losses[:-4])]
+    with pytest.raises(ValueError, match=r"asks for|does not ask for|makes other coefficients"):
+        wrong.replay(first._replace(losses=(*probed, *first.losses[-4:])))

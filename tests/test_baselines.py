@@ -11,7 +11,7 @@ from tiny_models import language_model
 
 from analysis.outcomes import outcomes
 from analysis.rows import read
-from analysis.tables.finetuning import accuracies, accuracies_table
+from analysis.tables.finetuning import accuracies, accuracies_table, costs_table
 from llm import models, tasks
 from llm.__main__ import main
 from llm.baselines import BASELINES, Setting, in_context, linear_probing, parse
@@ -41,7 +41,8 @@ def rows(folder, kind):
 
 def report(*folders: Path):
     results = read(folders)
-    return accuracies_table(accuracies(outcomes(results), results.of("baseline"))).frame
+    scores = accuracies(outcomes(results), results.of("baseline"))
+    return accuracies_table(scores).frame.merge(costs_table(scores).frame, on="method")
 
 
 def final_row(tmp_path, method, **changes):
@@ -339,8 +340,8 @@ def test_a_report_has_baselines_beside_what_was_trained(tmp_path):
     for method in ("zero-shot", "icl:shots=1", "mezo"):
         train(options(tmp_path, method=method, max_tokens=100, out=str(tmp_path / method)))
     shown = report(*(tmp_path / method for method in ("zero-shot", "icl:shots=1", "mezo"))).set_index("method")
-    assert shown.loc["zero-shot", "lr"] == "–" and shown.loc["mezo", "lr"] == "0.0001"
-    assert shown.loc["zero-shot", "forward"] == "2" and set(shown["n"]) == {"1/1"}
+    assert shown.loc["zero-shot", "learning rate"] == "–" and shown.loc["mezo", "learning rate"] == "0.0001"
+    assert shown.loc["zero-shot", "forward passes"] == "2" and set(shown["runs"]) == {"1 of 1"}
 
 
 def test_a_study_does_not_tune_what_takes_no_step(tmp_path, capsys):

@@ -87,7 +87,7 @@ def whole_or_torn(module: Small, space: InForwardSpace, wanted: list[Tensor]) ->
                 call()
         return "torn"
     assert any(torch.equal(state(module), each) for each in wanted), "neither torn nor whole"
-    assert not torch.equal(module.loss(), query(space, MEZO, module.loss, 1, ()).info["losses"][0, 0])
+    assert not torch.equal(module.loss(), query(space, MEZO, module.loss, 1, ()).losses[0, 0])
     assert torch.equal(module.loss(), fresh_loss(module))
     return "whole"
 
@@ -113,7 +113,7 @@ def test_a_loss_that_raises_leaves_what_is_owed_paid_once(engine, where, after, 
         query(space, MEZO, broken, 1, ())
     assert whole_or_torn(module, space, [once()]) == "whole"
     fresh, other = ready("in-forward")
-    again, wanted = (query(s, MEZO, m.loss, 2, ()).info["losses"] for s, m in ((space, module), (other, fresh)))
+    again, wanted = (query(s, MEZO, m.loss, 2, ()).losses for s, m in ((space, module), (other, fresh)))
     assert torch.equal(again, wanted)
 
 
@@ -279,7 +279,7 @@ def test_threads_that_read_different_parameters_pay_each_once(orders, engine, wa
         def straight(fresh=fresh, turn=turn) -> float:
             return sum(float(getattr(fresh, name).sum()) for name in next(turn).split())
 
-        assert torch.equal(told.info["losses"], query(other, MEZO, straight, 1, ()).info["losses"])
+        assert torch.equal(told.losses, query(other, MEZO, straight, 1, ()).losses)
         space.settle_()
         assert torch.equal(state(module), wanted)
 
@@ -296,7 +296,7 @@ def test_rows_that_depend_on_the_point(engine):
             row = 2 if float(module.gain[0]) > middle else 8
             return module.table(torch.tensor([row])).sum()
 
-        found.append(query(space, MEZO, loss, 1, ()).info["losses"])
+        found.append(query(space, MEZO, loss, 1, ()).losses)
     assert torch.equal(*found)
 
 
@@ -346,4 +346,4 @@ def test_memory_that_nobody_holds_is_used_again():
             places.add(getattr(module, name).data_ptr())
         return float(len(places))
 
-    assert query(space, MEZO, loss, 1, ()).info["losses"].max() <= 2  # one for each point
+    assert query(space, MEZO, loss, 1, ()).losses.max() <= 2  # one for each point

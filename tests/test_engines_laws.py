@@ -4,15 +4,26 @@ import copy
 
 import pytest
 import torch
-from engines import ENGINES, LowRank, Net, Small, loss_of, space_of, swept_by
+from engines import ENGINES, Net, loss_of, space_of, swept_by
 from torch import Tensor, nn
 
-from zobench import Combination, FlatSpace, Gaussian, ModuleSpace, Term, layout, methods, query
+from zobench import (
+    Combination,
+    FlatSpace,
+    Gaussian,
+    LowRank,
+    ModuleSpace,
+    SmallWeights,
+    Term,
+    layout,
+    methods,
+    query,
+)
 from zobench.space.closure import evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-LAWS = {"low-rank": LowRank(), "small": Small()}
+LAWS = {"low-rank": LowRank(), "small-weights": SmallWeights()}
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +62,7 @@ def test_every_engine_and_the_flat_space_serve_every_law(engine, law, name, way)
     with swept_by(way):
         for key in range(4):
             told = [query(*each, key, ()) for each in ((space, estimator, loss_of(module)), (flat, estimator, loss))]
-            assert torch.allclose(told[0].info["losses"], told[1].info["losses"], rtol=1e-10, atol=0)
+            assert torch.allclose(told[0].losses, told[1].losses, rtol=1e-10, atol=0)
             space.step_(told[0].gradient, -1e-2, 0.01)
             flat.step_(told[1].gradient, -1e-2, 0.01)
         space.settle_()
@@ -98,7 +109,7 @@ def test_a_mask_is_that_of_the_undisplaced_weights(engine):
         seen.append(module.back.detach().clone())
         return float(len(seen))
 
-    told = query(space, methods.make("mezo", epsilon=0.5, law=Small()), look, 3, ())
+    told = query(space, methods.make("mezo", epsilon=0.5, law=SmallWeights()), look, 3, ())
     for point in seen:
         assert torch.equal((point - twin.back).abs() > 1e-9, mask)
     wanted = twin.back + 0.1 * space.dense(told.gradient).split([s.size for s in space.layout.segments])[
@@ -116,7 +127,7 @@ def test_a_step_along_several_keys_of_such_a_law(engine):
     module = Net()
     space = space_of(engine, module)
     flat, _ = flat_twin(module)
-    combination = one(Small(), 1, 0.5, 0.2) + one(Gaussian(), 1, 0.1) + one(Small(), 2, -0.3)
+    combination = one(SmallWeights(), 1, 0.5, 0.2) + one(Gaussian(), 1, 0.1) + one(SmallWeights(), 2, -0.3)
     wanted = space.vector() + space.dense(combination)
     assert torch.allclose(space.dense(combination), flat.dense(combination), rtol=1e-12, atol=1e-12)
     space.step_(combination)
@@ -130,7 +141,7 @@ def test_a_step_along_several_keys_of_such_a_law(engine):
 def test_a_mask_is_read_once_a_key(engine):
     reads = []
 
-    class Counting(Small):
+    class Counting(SmallWeights):
         def bind(self, layout, weights):
             reads.append(1)
             return super().bind(layout, weights)
@@ -145,6 +156,6 @@ def test_a_mask_is_read_once_a_key(engine):
 
 def test_a_mask_is_held_at_one_bit_a_weight():
     space = ModuleSpace(Net())
-    law = Small().bind(space.layout, space._support.stored)
-    held = sum(part.nbytes for part in law.mask.values())
+    law = SmallWeights().bind(space.layout, space._support.stored)
+    held = sum(part.nbytes for part in law.masks.values())
     assert space.layout.dim / 8 <= held <= space.layout.dim / 8 + len(space.layout.blocks)

@@ -84,7 +84,7 @@ def test_losses_are_those_of_a_copy_with_the_direction_added(name, dtype):
         model = model_of(name, dtype)
         space = space_of(engine, model)
         space.step_(step, 1.0, 0.1)
-        found[engine] = query(space, methods.make("mezo", epsilon=0.05), loss_of(model), 1, ()).info["losses"]
+        found[engine] = query(space, methods.make("mezo", epsilon=0.05), loss_of(model), 1, ()).losses
         space.settle_()
         ends[engine] = torch.cat([bits(p) for p in model.parameters()])
     direct = []
@@ -140,7 +140,7 @@ def test_rows_that_the_batch_touches(name, engine):
         return (hidden @ model.get_output_embeddings().weight[IDS[0].unique()].t()).log_softmax(-1)[..., 0]
 
     told = query(space, mezo, some, 1, ())
-    assert float(told.info["losses"].diff().abs()) > 1e-6
+    assert float(told.losses.diff().abs()) > 1e-6
     if name == "llama":
         query(space, mezo, loss_of(model), 1, ())
     else:

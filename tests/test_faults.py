@@ -28,8 +28,9 @@ from llm.training.faults import Watch
 from llm.training.first_order import FirstOrder
 from llm.training.options import TrainOptions
 from llm.training.session import Session
+from llm.training.taken import Taken
 from llm.training.zeroth_order import ZerothOrder
-from zobench import AutoEpsilon, Combination, InForwardSpace, ModuleSpace, Term, derive, methods
+from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, derive, methods
 from zobench.journal import Record, read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -60,20 +61,20 @@ def trainer_of(estimator, dtype=torch.float32, rate=0.01, space=ModuleSpace, dec
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype).eval()
-    trainer = ZerothOrder(model, estimator, lambda step: rate, decay)
+    trainer = ZerothOrder(model, estimator, SGD(rate, decay))
     trainer.space = space(model)
     return trainer, model
 
 
 def take(trainer, model, steps, bad=()):
-    """Steps on a small loss that is not finite at some of them."""
+    """The records of steps on a small loss that is not finite at some of them."""
     dtype = next(model.parameters()).dtype
     inputs = torch.linspace(-1, 1, 24).view(4, 6).to(dtype)
 
     def losses(step):
         return model(inputs).float().square().mean(1) * (math.inf if step in bad else 1.0)
 
-    return [trainer.step(derive("key", k), lambda k=k: losses(k)) for k in steps]
+    return [trainer.step(derive("key", k), lambda k=k: losses(k)).record for k in steps]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -86,15 +87,16 @@ def test_skipped_steps_are_repeated_to_the_bit(estimator, dtype, space):
     whole, model = trainer_of(estimator, dtype, space=space)
     records = take(whole, model, range(9), bad=(2, 6))
     assert [r.step for r in records if r.skipped] == [2, 6] and whole.steps == 9
-    kept = [r._replace(extra=json.loads(json.dumps(r.extra))) for r in records]
     again, model = trainer_of(estimator, dtype, space=space)
-    assert again.replay(kept[:7]) == 7
+    for record in records[:7]:
+        again.replay(record)
     take(again, model, range(7, 9))
     whole.space.settle_(), again.space.settle_()
     assert torch.equal(whole.space.vector(), again.space.vector())
     assert whole.forward_passes == again.forward_passes and whole.state == again.state
     told, _ = trainer_of(estimator, dtype, space=space)
-    told.replay(kept, first=9)  # scalars alone
+    for record in records:  # scalars alone
+        told.recall(record)
     assert told.state == whole.state and told.steps == 9 and told.forward_passes == whole.forward_passes
     assert torch.equal(told.space.vector(), trainer_of(estimator, dtype, space=space)[0].space.vector())
 
@@ -103,7 +105,7 @@ def test_a_replay_that_does_not_walk_for_skipped_steps_is_seen():
     whole, model = trainer_of(methods.make("mezo", n=2, epsilon=0.05))
     records = take(whole, model, range(40), bad=range(1, 40))
     planted, _ = trainer_of(methods.make("mezo", n=2, epsilon=0.05))
-    planted.replay(records[:1])
+    planted.replay(records[0])
     assert not torch.equal(whole.space.vector(), planted.space.vector())
     moved = (whole.space.vector() - planted.space.vector()).abs().max()
     assert float(moved) < 1e-6
@@ -118,17 +120,17 @@ def test_nothing_that_is_no_number_reaches_the_weights():
     ):
         trainer, model = trainer_of(methods.make("mezo", epsilon=0.01), dtype, rate, decay=0.0)
         before = trainer.space.vector()
-        record = trainer.step(1, lambda model=model, loss=loss: sum(p.float().sum() for p in model.parameters()) * loss)
-        assert record.skipped and ("losses" in record.extra["reason"] or "overflows" in record.extra["reason"])
+        taken = trainer.step(1, lambda model=model, loss=loss: sum(p.float().sum() for p in model.parameters()) * loss)
+        assert "losses" in taken.record.skipped or "overflows" in taken.record.skipped
         assert torch.allclose(trainer.space.vector(), before, atol=1e-3 if dtype == torch.float16 else 1e-7)
     trainer, model = trainer_of(methods.make("mezo"), rate=1.0, decay=1.5)
-    assert "weight decay 1.5 is above 1" in trainer.step(1, lambda: model[0].weight.sum()).extra["reason"]
+    assert "weight decay 1.5 is above 1" in trainer.step(1, lambda: model[0].weight.sum()).record.skipped
     model = nn.Linear(2, 1)
     first = FirstOrder(model, "adamw", lambda step: 0.1, 0.0)
     before = model.weight.detach().clone()
-    record = first.step(0, lambda: (model.weight - model.weight).abs().sqrt().sum())  # finite, and its gradient is not
-    assert record.skipped and "gradient" in record.extra["reason"] and torch.equal(model.weight, before)
-    assert first.step(1, lambda: model.weight.square().sum()).skipped is False
+    taken = first.step(0, lambda: (model.weight - model.weight).abs().sqrt().sum())  # finite, and its gradient is not
+    assert "gradient" in taken.record.skipped and torch.equal(model.weight, before)
+    assert first.step(1, lambda: model.weight.square().sum()).record.skipped == ""
     assert not torch.equal(model.weight, before)
 
 
@@ -153,10 +155,11 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run_with_advice(tmp_path, caps
     assert [row["step"] for row in rows(tmp_path / "run", "skipped")] == [2, 3, 4]
     assert "3 steps in a row were skipped" in capsys.readouterr().err
     kept = read(tmp_path / "run/journal.bin").records
-    assert [record.skipped for record in kept] == [False, False, True, True, True]
+    assert [bool(record.skipped) for record in kept] == [False, False, True, True, True]
     session.trainer.space.settle_()
     again = Session(options(tmp_path, out=str(tmp_path / "other")))
-    again.trainer.replay(kept)
+    for record in kept:
+        again.trainer.replay(record)
     assert torch.equal(weights(again), weights(session))
 
 
@@ -180,10 +183,10 @@ def test_what_counts_as_divergence():
     watch = Watch(0.7, 3, 2.0, 4)
     seen = []
     for loss in (0.7, 9.0, 0.7, 0.7, 0.7, 0.7, 1.5, 1.5, 1.5, 1.5):
-        watch.see(Record(0, 0, loss=loss))
+        watch.see(Taken(Record(0, 0), loss))
         seen.append(watch.diverged)
     assert seen == [False, False, False, True, True, False, False, False, False, True]
-    watch.see(Record(0, 0, loss=math.nan, skipped=True))
+    watch.see(Taken(Record(0, 0, skipped="losses [nan]"), math.nan))
     assert watch.diverged and watch.losses == deque([1.5] * 4) and watch.in_a_row == 1
     assert Watch(1e-4, 3, 5.0, 1, losses=deque([0.4])).diverged is False
 
@@ -208,9 +211,11 @@ def test_a_first_order_run_continues_from_its_checkpoint_to_the_bit(method, tmp_
 def test_without_a_checkpoint_a_first_order_run_says_why_it_starts_again(tmp_path, capsys):
     run(tmp_path, stop=3, method="adamw")
     run(tmp_path, method="adamw")
-    assert "keeps numbers for every weight" in capsys.readouterr().out
-    assert journal(["verify", str(tmp_path / "run")]) == 2
-    assert "first-order runs" in capsys.readouterr().err
+    assert "steps along gradients, which losses cannot rebuild" in capsys.readouterr().out
+    assert journal(["verify", str(tmp_path / "run")]) == 0
+    assert "6 steps and" in capsys.readouterr().out
+    assert journal(["replay", str(tmp_path / "run")]) == 2
+    assert "steps along gradients, which losses cannot rebuild" in capsys.readouterr().err
 
 
 def test_checkpoints_bound_the_replay_and_two_are_kept(tmp_path, monkeypatch, capsys):
@@ -220,10 +225,12 @@ def test_checkpoints_bound_the_replay_and_two_are_kept(tmp_path, monkeypatch, ca
     kept = [file.name for file in checkpoint.found(tmp_path / "run/checkpoints")]
     assert kept == ["step-00000006.safetensors", "step-00000004.safetensors"]
     session = Session(options(tmp_path, **changes))
-    walked, repeat = [], session.trainer._repeat
-    monkeypatch.setattr(session.trainer, "_repeat", lambda r, walk: (walked.append(walk), repeat(r, walk)))
+    walked, told, trainer = [], [], session.trainer
+    replay, recall = trainer.replay, trainer.recall
+    monkeypatch.setattr(trainer, "replay", lambda record: walked.append(record.step) or replay(record))
+    monkeypatch.setattr(trainer, "recall", lambda record: told.append(record.step) or recall(record))
     session.go()
-    assert walked == [False] * 6 + [True] and torch.equal(weights(session), weights(whole))
+    assert (told, walked) == ([0, 1, 2, 3, 4, 5], [6]) and torch.equal(weights(session), weights(whole))
     assert "continued at step 7, of which 6 came from a checkpoint" in capsys.readouterr().out
 
 
@@ -264,7 +271,7 @@ def test_damage_other_than_a_torn_tail_is_refused_and_changes_nothing(tmp_path):
     data = bytearray(file.read_bytes())
     data[read(file).offsets[1] + 20] ^= 4
     file.write_bytes(data)
-    with pytest.raises(ValueError, match=r"record 1 at byte \d+ is damaged"):
+    with pytest.raises(ValueError, match=r"record 6 at byte \d+ is damaged.* 1 of them steps"):
         run(tmp_path)
     assert file.read_bytes() == data
 
@@ -292,7 +299,12 @@ def test_a_changed_configuration_is_refused_with_its_key(changes, message, tmp_p
         train(options(tmp_path, **changes))
 
 
-def test_other_base_weights_and_other_data_are_refused(tmp_path):
+def reversed_train(data):
+    data.train.reverse()
+    return data
+
+
+def test_other_base_weights_and_other_data_are_refused(tmp_path, monkeypatch):
     base = models.load("tiny-opt")
     models.save(base, tmp_path / "base")
     run(tmp_path, stop=2, model=str(tmp_path / "base"))
@@ -302,10 +314,10 @@ def test_other_base_weights_and_other_data_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"is of another run \(weights: "):
         run(tmp_path, model=str(tmp_path / "base"))
     run(tmp_path, stop=2, out=str(tmp_path / "second"))
-    session = Session(options(tmp_path, out=str(tmp_path / "second")))
-    session.data.train.reverse()
+    encoded = Session._encoded
+    monkeypatch.setattr(Session, "_encoded", lambda self, split: reversed_train(encoded(self, split)))
     with pytest.raises(ValueError, match=r"is of another run \(data: "):
-        session.go()
+        Session(options(tmp_path, out=str(tmp_path / "second")))
 
 
 @pytest.mark.parametrize("where", ["journal.bin", "rows.jsonl", ".safetensors.part"])
@@ -402,8 +414,8 @@ def test_what_rounding_leaves_of_a_step(space):
         trainer, model = trainer_of(methods.make("mezo", n=2, epsilon=0.05), dtype, rate, space, decay=0.0)
         trainer.watched, start = True, trainer.space.vector()
         (record,) = take(trainer, model, range(1))
-        law, key = methods.make("mezo").law, derive("key", 0)
-        step = Combination((Term(law, key, torch.tensor(record.coefficients, dtype=torch.float64)),))
+        plan = trainer.estimator.ask(record.key, ())
+        step = trainer.estimator.tell(plan, plan.answers(list(record.losses)), ()).gradient
         meant, done = -rate * trainer.space.dense(step), trainer.space.vector() - start
         found = trainer.realised
         assert found.noise is noise and found.moved == pytest.approx(float((done != 0).double().mean()))
@@ -430,7 +442,7 @@ def test_the_journal_commands(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "LineEstimator" in shown and "6, 0 of them skipped" in shown and str(derive("directions", 0, 5)) in shown
     assert main(["journal", "verify", folder]) == 0
-    assert "6 records" in capsys.readouterr().out
+    assert "6 steps and 8 measurements" in capsys.readouterr().out
     assert main(["journal", "replay", folder, "--out", str(tmp_path / "rebuilt")]) == 0
     assert "equal to the bit" in capsys.readouterr().out
     one, two = (checkpoint.weights(models.load(str(p)).model) for p in (tmp_path / "run/model", tmp_path / "rebuilt"))
@@ -441,7 +453,8 @@ def test_the_journal_commands(tmp_path, capsys):
     assert main(["journal", "replay", folder, "--model", str(tmp_path / "rebuilt")]) == 2
     assert "does not have the weights this journal began with" in capsys.readouterr().err
     assert {p: p.read_bytes() for p in before} == before
-    (tmp_path / "run/journal.bin").write_bytes(before[tmp_path / "run/journal.bin"][:-9])
+    torn = read(tmp_path / "run/journal.bin").offsets[-1] + 9  # within the last step
+    (tmp_path / "run/journal.bin").write_bytes(before[tmp_path / "run/journal.bin"][:torn])
     assert main(["journal", "verify", folder]) == 0 and "not finished" in capsys.readouterr().out
     assert main(["journal", "replay", folder]) == 1 and "differs from" in capsys.readouterr().out
     assert main(["journal", "show", str(tmp_path / "nowhere")]) == 2

@@ -169,7 +169,7 @@ def test_the_optimizer_of_torch_takes_its_steps():
         told = query(space, made, f, zobench.derive(4, step), ())
         space.step_(told.gradient, -0.01)
     assert torch.equal(ModuleSpace(module).vector(), space.vector()) and optimizer.evaluations == 18
-    assert float(optimizer.loss) == pytest.approx(float(told.info["losses"].mean()))
+    assert float(optimizer.loss) == pytest.approx(float(told.losses.mean()))
 
 
 def rows_of(folder, kind):

@@ -65,7 +65,7 @@ def test_losses_and_steps_are_those_of_the_plain_engine(name, law, tied, paired,
     estimator = methods.make(name, epsilon=0.05, law=law, n=2)
     for key in range(50 if law == "gaussian" else 5):
         told = [query(s, estimator, loss_of(m), key, ()) for s, m in zip(spaces, (plain, other), strict=True)]
-        assert torch.allclose(told[0].info["losses"], told[1].info["losses"], rtol=1e-9)
+        assert torch.allclose(told[0].losses, told[1].losses, rtol=1e-9)
         for space, one in zip(spaces, told, strict=True):
             space.step_(one.gradient, -1e-3, shrink=0.01)
     assert torch.allclose(spaces[0].vector(), spaces[1].vector(), rtol=1e-7, atol=1e-9)
@@ -76,7 +76,7 @@ def test_kerzoos_code_runs_on_both():
     plain, other = Tiny(), Tiny()
     spaces, estimator = (ModuleSpace(plain), InForwardSpace(other)), methods.make("kerzoo-code", epsilon=0.05)
     told = [query(s, estimator, loss_of(m), 3, estimator.init()) for s, m in zip(spaces, (plain, other), strict=True)]
-    assert torch.allclose(told[0].info["losses"], told[1].info["losses"], rtol=1e-10)
+    assert torch.allclose(told[0].losses, told[1].losses, rtol=1e-10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -128,7 +128,7 @@ def test_an_error_in_one_of_a_pair_is_told_and_the_next_step_works(when, small_b
     assert len(set(ready)) == 2
     losses = []
     for whole, engine in ((module, space), (fresh := Tiny().eval(), InForwardSpace(fresh))):
-        losses.append(query(engine, methods.make("mezo", epsilon=0.1), loss_of(whole), 1, ()).info["losses"])
+        losses.append(query(engine, methods.make("mezo", epsilon=0.1), loss_of(whole), 1, ()).losses)
     assert torch.equal(*losses)
 
 
@@ -144,7 +144,7 @@ def test_threads_that_read_different_things_go_on_alone(small_blocks):
 
     crooked_told = query(space, methods.make("mezo", epsilon=0.1), crooked, 1, ())
     told = query(InForwardSpace(module), methods.make("mezo", epsilon=0.1), loss_of(module), 1, ())
-    assert torch.allclose(crooked_told.info["losses"], told.info["losses"], rtol=1e-12)
+    assert torch.allclose(crooked_told.losses, told.losses, rtol=1e-12)
 
 
 def test_what_is_read_is_displaced_and_what_is_listed_is_not():

@@ -4,20 +4,24 @@ import json
 import math
 import os
 import resource
+import struct
 import subprocess
 import sys
 import tempfile
+from binascii import crc_hqx
 from itertools import pairwise
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zobench import SGD, derive, journal_format, methods
+from llm.journal import main
+from zobench import derive, journal_format, journal_version1, methods
 from zobench.identity import restore
-from zobench.journal import Journal, JournalError, Record, describe, differing, read, require_replayable
+from zobench.journal import Event, Journal, JournalError, Record, describe, differing, read, version_of
 from zobench.layout import Layout, Segment
 from zobench.lock import FolderInUseError, lock
 from zobench.records import Run, require_contained, within
@@ -35,17 +39,18 @@ HEADER = {
 
 def record(step, **changes):
     keys = {"key": derive("directions", 0, step), "minibatch": derive("minibatch", 0, step)}
-    numbers = {"coefficients": (0.5, -step / 3), "lr": 1e-3, "shrink": 1e-3 * 0.1, "loss": 0.7, "seconds": 0.25}
+    numbers = {"losses": (0.5, -step / 3), "lr": 1e-3, "seconds": 0.25, "checksum": 7 + step}
     return Record(step, **{**keys, **numbers, **changes})
 
 
 RECORDS = [
     record(0),
-    record(1, key=2**63 - 1, minibatch=5, shrink=0.25),
-    record(2, coefficients=(), skipped=True, extra={"reason": "losses [inf]"}, loss=math.inf),
-    record(3, coefficients=tuple(map(float, range(20)))),
-    record(4, extra={"choice": [0.1, 0, float("inf"), [[1e-3, 2e-3]]]}),
+    record(1, key=2**63 - 1, minibatch=5),
+    record(2, losses=(math.inf,), checksum=0, skipped="losses [inf]: lower --lr"),
+    record(3, losses=tuple(map(float, range(20)))),
+    record(4),
 ]
+EVALUATION = {"kind": "evaluation", "step": 2, "dev_loss": 0.25, "word": "é"}
 
 
 def written(folder, records=RECORDS, header=HEADER):
@@ -61,7 +66,7 @@ def test_what_is_read_back_is_what_was_appended(tmp_path):
     file = written(tmp_path)
     contents = read(file)
     assert contents.records == RECORDS and contents.torn == 0
-    assert contents.header == HEADER and len(contents.chain) == 6 == len(set(contents.chain))
+    assert contents.header == HEADER and len(contents.marks) == 6 == len(set(contents.marks))
     again = Journal(file, HEADER)
     assert again.records == RECORDS and again.cut == 0
     again.append(record(5))
@@ -75,38 +80,53 @@ def test_what_is_read_back_is_what_was_appended(tmp_path):
             st.lists(st.floats(width=64, allow_nan=False), max_size=9),
             st.floats(allow_nan=False, allow_infinity=False),
             st.integers(0, 2**63 - 1),
-            st.booleans(),
+            st.integers(0, 2**32 - 1),
+            st.text(max_size=20),
         ),
         max_size=6,
     )
 )
 def test_any_numbers_survive_to_the_bit(rows):
-    derived = journal_format.Derived.of(HEADER)
-    records = [
-        Record(i, key, tuple(c), lr, lr / 3, key // 2, lr, 0.5, skipped) for i, (c, lr, key, skipped) in enumerate(rows)
-    ]
-    data = journal_format.head(HEADER)
-    chain = int.from_bytes(data[-4:], "little")
+    derived, data = journal_format.Derived.of(HEADER), journal_format.head(HEADER)
+    records = [Record(i, key, tuple(c), lr, key // 2, 0.5, sum_, why) for i, (c, lr, key, sum_, why) in enumerate(rows)]
     for one in records:
-        data += journal_format.encode(one, chain, derived)
-        chain = int.from_bytes(data[-4:], "little")
-    at, chain = len(journal_format.head(HEADER)), int.from_bytes(journal_format.head(HEADER)[-4:], "little")
-    for one in records:
-        found, at = journal_format._decode(data, at, chain, derived)
-        chain = int.from_bytes(data[at - 4 : at], "little")
-        assert repr(found) == repr(one)
-    assert at == len(data)
+        data += journal_format.encode(one, int.from_bytes(data[-4:], "little"), derived)
+        data += journal_format.encode_event({"kind": "after", "lr": one.lr}, int.from_bytes(data[-4:], "little"))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "journal.bin"
+        file.write_bytes(data)
+        found = read(file)
+    assert repr(found.records) == repr(records) and found.torn == 0
+    assert found.events == [Event(i + 1, {"kind": "after", "lr": one.lr}) for i, one in enumerate(records)]
 
 
-def test_twenty_thousand_steps_of_eight_directions_stay_under_two_megabytes(tmp_path):
+def test_events_stand_between_the_steps_and_a_journal_may_be_cut_back_to_one(tmp_path):
+    journal = Journal(tmp_path / "journal.bin", HEADER)
+    for step, one in enumerate(RECORDS):
+        journal.note({**EVALUATION, "step": step})
+        journal.append(one)
+    journal.close()
+    wanted = [Event(step, {**EVALUATION, "step": step}) for step in range(5)]
+    assert journal.events == wanted == read(tmp_path / "journal.bin").events
+    again = Journal(tmp_path / "journal.bin", HEADER)
+    again.truncate(5)
+    assert again.records == RECORDS
+    again.truncate(3)
+    assert again.records == RECORDS[:3] and again.events == wanted[:4]  # the one before step 3 stays
+    again.append(RECORDS[3])
+    again.close()
+    assert read(tmp_path / "journal.bin").records == RECORDS[:4]
+
+
+def test_a_step_of_two_losses_takes_41_bytes_and_of_eight_directions_153(tmp_path):
     """With the layout of OPT-1.3b (388 tensors) and weight decay."""
     names = [f"model.decoder.layers.{i}.self_attn.k_proj.weight" for i in range(388)]
     layout = Layout(tuple(Segment(name, 4_194_304, torch.float32) for name in names))
     header = {**HEADER, "layout": describe(layout)}
     derived, data = journal_format.Derived.of(header), journal_format.head(header)
-    one = len(journal_format.encode(record(7, coefficients=(math.pi,) * 8), 0, derived))
-    assert one == 97 and len(data) + 20_000 * one < 2_000_000
-    assert len(journal_format.encode(record(7, coefficients=(math.pi,)), 0, derived)) == 41
+    one = len(journal_format.encode(record(7, losses=(math.pi,) * 16), 0, derived))
+    assert one == 153 and len(data) + 20_000 * one < 3_200_000
+    assert len(journal_format.encode(record(7), 0, derived)) == 41
 
 
 def test_every_bit_that_flips_is_told_with_its_record(tmp_path):
@@ -114,7 +134,7 @@ def test_every_bit_that_flips_is_told_with_its_record(tmp_path):
     data, contents = file.read_bytes(), read(file)
     ends = [*contents.offsets[1:], len(data)]
     for place in range(len(data)):
-        prefix = any(start <= place < start + 11 for start in contents.offsets)
+        prefix = any(start <= place < start + 7 for start in contents.offsets)
         for bit in range(8) if prefix else (place % 8,):
             changed = bytearray(data)
             changed[place] ^= 1 << bit
@@ -190,7 +210,7 @@ def test_steps_come_in_their_order_and_fit_the_format(tmp_path):
     with pytest.raises(ValueError, match="the next step is 0, not 1"):
         journal.append(record(1))
     with pytest.raises(ValueError, match="a journal holds 65535"):
-        journal.append(record(0, coefficients=(0.0,) * 70_000))
+        journal.append(record(0, losses=(0.0,) * 70_000))
     journal.append(record(0))
     journal.close()
     assert read(tmp_path / "j").records == [record(0)]
@@ -201,8 +221,8 @@ def test_files_that_are_no_journals_are_told(tmp_path):
     for data, message in (
         (b"", "not a journal"),
         (b"PK\3\4" + b"x" * 99, "not a journal"),
-        (written(tmp_path).read_bytes().replace(b"journal\n\1", b"journal\n\7"), "version 7"),
-        (journal_format.MAGIC + b"\1\0\xff\xff\xff\xff", "header is damaged"),
+        (written(tmp_path).read_bytes().replace(b"journal\n\2", b"journal\n\7"), "version 7"),
+        (journal_format.MAGIC + b"\2\0\xff\xff\xff\xff", "header is damaged"),
     ):
         file.write_bytes(data)
         with pytest.raises(JournalError, match=message):
@@ -212,13 +232,34 @@ def test_files_that_are_no_journals_are_told(tmp_path):
     assert not (tmp_path / "k").exists()
 
 
-def test_rules_with_a_memory_for_every_weight_want_checkpoints():
-    class Adam(SGD):
-        elementwise = True
-
-    require_replayable(SGD(0.1))
-    with pytest.raises(ValueError, match=r"Adam remembers .* materialised checkpoints instead"):
-        require_replayable(Adam(0.1))
+def test_version_1_is_shown_and_verified_and_says_what_to_do_for_replay(tmp_path, capsys):
+    """A file as commit acd4561 wrote it: two steps of one direction, the second skipped."""
+    header = {**HEADER, "weight_decay": 0.1}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    data = journal_format.HEAD.pack(journal_format.MAGIC, 1, len(text)) + text
+    data += journal_format.CHECK.pack(crc32(data))
+    for step, (flags, numbers) in enumerate([(0, (0.5,)), (16, ())]):
+        chain = int.from_bytes(data[-4:], "little")
+        prefix = struct.pack("<BHI", flags, len(numbers), step)
+        whole = prefix + struct.pack("<H", crc_hqx(prefix, chain & 0xFFFF)) + struct.pack("<ddf", 1e-3, 0.7, 0.25)
+        whole += struct.pack(f"<{len(numbers)}d", *numbers)
+        data += whole + struct.pack("<I", crc32(whole, chain))
+    file = tmp_path / "journal.bin"
+    file.write_bytes(data)
+    assert version_of(file) == 1
+    found = journal_version1.read(file).records
+    assert [one.coefficients for one in found] == [(0.5,), ()] and found[1].skipped and found[0].loss == 0.7
+    assert main(["show", str(tmp_path)]) == 0 and "install zobench at commit acd4561" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path)]) == 0 and "2 records of version 1" in capsys.readouterr().out
+    for ask in (lambda: read(file), lambda: Journal(file, HEADER)):
+        with pytest.raises(JournalError, match="version 1 of the journal, and this program writes 2"):
+            ask()
+    assert main(["replay", str(tmp_path)]) == 2 and "install zobench at commit acd4561" in capsys.readouterr().err
+    data = bytearray(data)
+    data[-9] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(JournalError, match=r"record 1 .* is damaged"):
+        journal_version1.read(file)
 
 
 @pytest.mark.parametrize("method", [method.name for method in methods.table()])
@@ -283,7 +324,7 @@ folder = Path(sys.argv[1])
 run, journal = Run(folder, {"lr": 1}), Journal(folder / "journal.bin", HEADER)
 for step in range(10**6):
     try:
-        journal.append(record(step, coefficients=(0.5,) * 50))
+        journal.append(record(step, losses=(0.5,) * 50))
         run.append({"kind": "step", "step": step, "text": "x" * 200})
     except OSError as error:
         print(error)

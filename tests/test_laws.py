@@ -1,6 +1,7 @@
 """Laws beyond independent directions: orthogonal within a step, distinct coordinates, one reach for each tensor."""
 
 import math
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -9,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 import zobench
+from synthetic import problems
 from zobench import (
     CentralStencil,
     Combination,
     Coordinate,
     FlatSpace,
     Gaussian,
+    Isotropic,
     KernelStencil,
+    Law,
     LineEstimator,
     ModuleSpace,
     Orthogonal,
@@ -27,6 +31,7 @@ from zobench import (
     estimate,
     kernels,
     query,
+    theory,
 )
 from zobench.kernels import chebyshev, legendre, optimal, rescaled, shrunk
 from zobench.law import LAWS
@@ -341,14 +346,42 @@ def test_the_repr_is_the_identity(law):
 
 
 def test_what_a_law_says_of_itself():
-    assert [law.orthogonal for law in LAWS.values()] == [False, False, False, True, False, True]
-    assert all(law.credit == law and law.second_moment == 1.0 for law in LAWS.values())
+    assert [law.orthogonal for law in LAWS.values()] == [False, False, False, True, False, True, False, False]
+    assert all(law.credit == law for law in LAWS.values())
+    assert [law.second_moment for law in LAWS.values()] == [*[1.0] * 7, None]
+    assert [name for name, law in LAWS.items() if not isinstance(law, Isotropic)] == ["low-rank", "small-weights"]
+    assert [law.held for law in LAWS.values()] == [*[0] * 7, 1]
     assert Orthogonal().fourth_moment(7) == Coordinate(replace=False).fourth_moment(7) == 7.0
-    with pytest.raises(ValueError, match="depends on the segments"):
-        PerTensor(legendre(3)).fourth_moment(4)
+    assert not isinstance(PerTensor(legendre(3)), Isotropic)
     with pytest.raises(ValueError, match="independent entries, unlike Sphere"):
         PerTensor(legendre(3), Sphere()).fourth_moments((1, 2))
     with pytest.raises(ValueError, match="kernel is 3"):
         PerTensor(3)
     with pytest.raises(ValueError, match="law is PerTensor"):
         PerTensor(legendre(3), PerTensor(legendre(3)))
+
+
+@dataclass(frozen=True)
+class Stretched(Law):
+    """Twice as far along the first coordinate, of which it says nothing."""
+
+    def direction(self, key, index, layout, batch):
+        draw = Gaussian().direction(key, index, layout, batch)
+        return lambda block: draw(block) * torch.tensor([2.0, *[1.0] * (block.size - 1)], dtype=F64)
+
+
+def test_theory_wants_an_isotropic_law_and_a_controlled_mean_a_known_one():
+    f = problems.make("quadratic", 4)
+    x = problems.start(f)
+    estimator = LineEstimator(Stretched(), CentralStencil(), 0.1)
+    for predict in (theory.bias, theory.mse, theory.covariance_trace, theory.best_lr):
+        with pytest.raises(
+            TypeError, match=r"Stretched\(\), which is no zobench.Isotropic: .* sample it, zobench.moments"
+        ):
+            predict(estimator, f, x)
+    with pytest.raises(TypeError, match=r"which the law Stretched\(\) does not declare .*: take `moments`"):
+        zobench.controlled_moments(estimator, f, f.gradient(x), x)
+    found, wanted = zobench.moments(estimator, f, x, samples=20_000), f.gradient(x).clone()
+    assert float(((found.mean - wanted) / found.mean_error).abs().max()) > 5  # planted: as if it were isotropic
+    wanted[0] *= 4
+    assert float(((found.mean - wanted) / found.mean_error).abs().max()) < 5

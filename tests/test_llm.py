@@ -297,7 +297,7 @@ def test_a_step_of_zero_learning_rate_restores_float32_weights(method, tiny):
         ({"batch": 41}, "batch is 41"),
         ({"steps": 0}, "steps 0"),
         ({"max_tokens": 400}, "tokens in all"),
-        ({"lr": -1.0}, "lr is -1.0"),
+        ({"lr": -1.0}, "lr is -1.0: give 0 or a positive number"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
     ],
 )

@@ -8,13 +8,16 @@ import pytest
 import torch
 from interrupted import gone
 
+from llm import models
 from llm.__main__ import main
 from llm.export.run_folder import RunFolder
 from llm.journal import main as journal
+from llm.journal import rebuild
 from llm.train import train
 from llm.training import checkpoint
 from llm.training.options import TrainOptions, check
 from llm.training.session import Session
+from zobench.journal import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -168,8 +171,10 @@ def test_a_replay_goes_to_the_step_that_was_selected(tmp_path, capsys):
     assert journal(["replay", folder, "--steps", "13"]) == 2
     assert "steps is 13, but the journal has 12" in capsys.readouterr().err
     rewritten = (tmp_path / "run/rows.jsonl").read_text().replace('"selected_step": 3', '"selected_step": 6')
-    (tmp_path / "run/rows.jsonl").write_text(rewritten)  # planted: the weights of another step
-    assert journal(["replay", folder]) == 1 and "differs from" in capsys.readouterr().out
+    (tmp_path / "run/rows.jsonl").write_text(rewritten)  # a report, which decides nothing
+    assert journal(["replay", folder]) == 0 and "equal to the bit" in capsys.readouterr().out
+    models.save(rebuild(read(tmp_path / "run/journal.bin"), 6), tmp_path / "run/model")
+    assert journal(["replay", folder]) == 1 and "differs from" in capsys.readouterr().out  # planted: of another step
 
 
 def test_an_old_run_is_one_that_ends_with_its_last_weights(tmp_path):
@@ -194,7 +199,7 @@ def test_what_is_best_and_when_patience_ends(losses, best, stopped, tmp_path):
     """Patience is 2; the answer for a step does not change with what was measured after it."""
     session = Session(options(tmp_path, patience=2, select="last"))
     for step, loss in enumerate(losses):
-        session.record.append({"kind": "evaluation", "step": step, "dev_loss": loss})
+        session.past.keep({"kind": "evaluation", "step": step, "dev_loss": loss})
     assert session.selection.best()["step"] == best
     ends = [step for step in range(len(losses)) if session.selection.stops(step)]
     assert ends[:1] == ([] if stopped is None else [stopped])
@@ -245,6 +250,6 @@ def test_a_study_of_before_finals_had_a_dev_loss_is_read(tmp_path, capsys):
             shutil.copytree(run, tmp_path / folder / run.name)
     sizes = ["--train", "500", "--dev", "200", "--test", "330"]
     given = ["--methods", "mezo", "--forward-passes", "1000", "--rates", "3e-5,1e-4,3e-4,1e-3", *sizes]
-    told = ["--provenance", "shipped", "--select", "last", "--out", str(tmp_path), "--quiet"]
+    told = ["--provenance", "shipped", "--select", "last", "--max-tokens", "64", "--out", str(tmp_path), "--quiet"]
     assert main(["study", *given, *told]) == 0
     assert "mezo: lr 0.0003; test accuracies 92.7%" in capsys.readouterr().out

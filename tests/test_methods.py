@@ -186,7 +186,7 @@ def test_a_step_evaluates_as_often_as_documented(name, n):
     for space, f in [(FlatSpace(torch.ones(DIM, dtype=torch.float64)), flat), (ModuleSpace(module), loss)]:
         calls.clear()
         told = query(space, estimator, f, 4, estimator.init())
-        assert counted * len(calls) == told.info["queries"] == cost(name, n)
+        assert counted * len(calls) == told.queries == cost(name, n)
 
 
 BUILDS = (

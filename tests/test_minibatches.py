@@ -12,14 +12,14 @@ from llm.journal import main as journal
 from llm.objective import Objective
 from llm.tasks import Example
 from llm.training import checkpoint
-from llm.training.clipping import clip, clipped
+from llm.training.clipping import clip
 from llm.training.first_order import FirstOrder
 from llm.training.minibatch import Minibatch
 from llm.training.options import TrainOptions
 from llm.training.session import Session
 from llm.training.zeroth_order import ZerothOrder
-from zobench import Combination, Term, derive, methods
-from zobench.estimator import Told
+from zobench import SGD, Combination, Term, derive, methods
+from zobench.groups import decays
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,12 +39,12 @@ def trained(method, size, steps=3, engine="plain", weighting=lambda batch: batch
     if method in ("sgd", "adamw"):
         trainer = FirstOrder(model, method, lambda step: 1e-3, 0.01)
     else:
-        trainer = ZerothOrder(model, methods.parse(method), lambda step: 1e-4, 0.01, engine)
+        trainer = ZerothOrder(model, methods.parse(method), SGD(1e-4, 0.01), engine)
     losses = weighting(Minibatch(objective, examples, size))
-    records = [trainer.step(derive("key", k), losses) for k in range(steps)]
+    taken = [trainer.step(derive("key", k), losses) for k in range(steps)]
     trainer.settle()
     vector = torch.cat([p.flatten() for p in checkpoint.weights(model).values()])
-    return vector, [record.loss for record in records], trainer
+    return vector, [step.loss for step in taken], trainer
 
 
 METHODS = ["mezo", "kerzoo", "mezo:n=2", "sgd", "adamw"]
@@ -99,48 +99,62 @@ def test_no_more_examples_than_asked_for_pass_at_once(monkeypatch):
     assert len(Minibatch(objective, examples)()) == 5 and seen == [5]
 
 
-def told(*coefficients):
-    values = torch.tensor(coefficients, dtype=torch.float64)
-    return Told(Combination((Term(methods.make("mezo").law, 7, values),)), (), {"coefficients": values, "losses": None})
+def along(*coefficients, key=7):
+    return Combination((Term(methods.make("mezo").law, key, torch.tensor(coefficients, dtype=torch.float64)),))
 
 
 def test_projected_gradients_are_clipped_and_not_their_shares():
     """n = 4 and a bound of 2: c_i to 1/2; a bound of 2 on c_i itself would leave all but one alone."""
-    found = clip(told(0.4, -0.6, 1.9, -50.0), 2.0)
-    kept = found.gradient.terms[0].coefficients.tolist()
-    assert kept == found.info["coefficients"].tolist() == [0.4, -0.5, 0.5, -0.5]
-    assert clipped(kept, 2.0) == 3 and clipped((), 2.0) == 0
-    assert clip(told(0.4, -0.6), 2.0).info["coefficients"].tolist() == [0.4, -0.6]
-    infinite = clip(told(0.4, float("-inf")), 2.0).info["coefficients"]  # is skipped, not stepped along
-    assert infinite.tolist() == [0.4, float("-inf")]
-    assert found.gradient.terms[0].key == 7 and found.info["losses"] is None
+    found = clip(along(0.4, -0.6, 1.9, -50.0), 2.0)
+    assert found.gradient.coefficients.tolist() == [0.4, -0.5, 0.5, -0.5] and found.count == 3
+    assert found.gradient.terms[0].key == 7
+    free = clip(along(0.4, -0.6), 2.0)
+    assert free.gradient.coefficients.tolist() == [0.4, -0.6] and free.count == 0
+    infinite = clip(along(0.4, float("-inf")), 2.0).gradient  # is skipped, not stepped along
+    assert infinite.coefficients.tolist() == [0.4, float("-inf")]
+    assert clip(Combination(), 2.0).count == 0
+
+
+def test_each_term_is_clipped_by_its_own_number_of_directions():
+    found = clip(along(3.0) + along(3.0, -0.5, key=8), 2.0)
+    assert [term.coefficients.tolist() for term in found.gradient.terms] == [[2.0], [1.0, -0.5]] and found.count == 2
 
 
 def stepped(name, most, steps=4):
+    """The trainer, its steps, the coefficients it stepped along, and the weights before and after."""
     model, objective, examples = case()
-    trainer = ZerothOrder(model, methods.parse(name), lambda step: 1e-5, 0.0, most=most)
-    start = trainer.space.vector()
-    records = [trainer.step(derive("key", k), Minibatch(objective, examples)) for k in range(steps)]
-    return trainer, records, start, trainer.space.vector()
+    trainer = ZerothOrder(model, methods.parse(name), SGD(1e-5), most=most)
+    start, gradients, step = trainer.space.vector(), [], trainer.space.step_
+    trainer.space.step_ = lambda gradient, *how: gradients.append(gradient) or step(gradient, *how)
+    taken = [trainer.step(derive("key", k), Minibatch(objective, examples)) for k in range(steps)]
+    return trainer, taken, gradients, start, trainer.space.vector()
 
 
 @pytest.mark.parametrize("name", ["mezo", "mezo:n=3", "kerzoo:n=2"])
 def test_a_clipped_step_is_the_one_written_out(name):
     """Along each direction at most the bound, which lies among the projected gradients."""
-    (_, free, *_), n = stepped(name, None), methods.parse(name).n
-    slopes = [n * c for record in free for c in record.coefficients]
+    (_, taken, free, *_), n = stepped(name, None), methods.parse(name).n
+    assert all(step.clipped == 0 for step in taken)
+    slopes = [n * c for gradient in free for c in gradient.coefficients.tolist()]
     most = sorted(map(abs, slopes))[len(slopes) // 2]
-    trainer, records, start, end = stepped(name, most)
-    assert sum(clipped(record.coefficients, most) for record in records) > 0
-    assert all(abs(n * c) <= most * (1 + 1e-15) for record in records for c in record.coefficients)
+    trainer, taken, gradients, start, end = stepped(name, most)
+    bounded = [n * abs(c) for gradient in gradients for c in gradient.coefficients.tolist()]
+    assert all(slope <= most * (1 + 1e-15) for slope in bounded)
+    assert sum(step.clipped for step in taken) == sum(slope >= most * (1 - 1e-15) for slope in bounded) > 0
     wanted = start.clone()
-    for record in records:
-        c = torch.tensor(record.coefficients, dtype=torch.float64)
-        wanted -= 1e-5 * trainer.space.dense(Combination((Term(trainer.estimator.law, record.key, c),)))
+    for step, gradient in zip(taken, gradients, strict=True):
+        (term,) = gradient.terms
+        assert term.key == step.record.key
+        wanted -= 1e-5 * trainer.space.dense(gradient)
     assert torch.allclose(end, wanted, rtol=0, atol=1e-12)
-    again = ZerothOrder(case()[0], methods.parse(name), lambda step: 1e-5, 0.0)  # knows no bound
-    again.replay(records)
+    again = ZerothOrder(case()[0], methods.parse(name), SGD(1e-5), most=most)
+    replayed = [again.replay(step.record) for step in taken]
     assert torch.equal(again.space.vector(), end)
+    assert [step.clipped for step in replayed] == [step.clipped for step in taken]
+    unbounded = ZerothOrder(case()[0], methods.parse(name), SGD(1e-5))  # the checksum is that of the clipped step
+    with pytest.raises(ValueError, match="makes other coefficients of the recorded losses"):
+        for step in taken:
+            unbounded.replay(step.record)
 
 
 @torch.no_grad()
@@ -148,7 +162,7 @@ def test_the_first_step_is_clipped_at_the_bound_given():
     """Against the losses at the two points of each of three directions, walked to by hand."""
     model, objective, examples = case()
     estimator = methods.make("mezo", n=3)
-    trainer = ZerothOrder(model, estimator, lambda step: 1e-5, 0.0)
+    trainer = ZerothOrder(model, estimator, SGD(1e-5))
     start, slopes = trainer.space.vector(), []
     for i in range(3):
         u = trainer.space.dense(Combination((Term(estimator.law, derive("key", 0), torch.eye(3).double()[i]),)))
@@ -158,16 +172,16 @@ def test_the_first_step_is_clipped_at_the_bound_given():
             at.append(float(objective.losses(examples).double().mean()))
         slopes.append((at[0] - at[1]) / (2 * estimator.epsilon))
     most = 0.99 * sorted(map(abs, slopes))[1]
-    _, records, *_ = stepped("mezo:n=3", most, 1)
+    _, taken, gradients, *_ = stepped("mezo:n=3", most, 1)
     wanted = [max(-most, min(most, slope)) / 3 for slope in slopes]
-    assert list(records[0].coefficients) == pytest.approx(wanted, rel=1e-3)
-    assert clipped(records[0].coefficients, most) == 2
+    assert gradients[0].coefficients.tolist() == pytest.approx(wanted, rel=1e-3)
+    assert taken[0].clipped == 2
 
 
 def test_an_outlier_moves_the_weights_no_further_than_the_bound():
     for most, far in ((None, True), (1.0, False)):
         model, objective, examples = case()
-        trainer = ZerothOrder(model, methods.make("mezo"), lambda step: 1e-3, 0.0, most=most)
+        trainer = ZerothOrder(model, methods.make("mezo"), SGD(1e-3), most=most)
         start, calls = trainer.space.vector(), []
 
         def losses(calls=calls, objective=objective, examples=examples):
@@ -240,8 +254,9 @@ def test_a_run_is_the_loop_of_mezo_written_out(schedule, tmp_path):
     session = run(tmp_path / "run", **changes)
     other = Session(TrainOptions(**{**QUICK, "out": str(tmp_path / "other"), **changes}))
     space, model = other.trainer.space, other.language_model.model
-    decays = torch.cat([torch.full((s.size,), float(s.decays)) for s in space.layout.segments]).double()
-    assert 0 < decays.mean() < 1
+    decaying = [torch.full((s.size,), float(decays(s.name, len(s.shape)))) for s in space.layout.segments]
+    decaying = torch.cat(decaying).double()
+    assert 0 < decaying.mean() < 1
     x, start, epsilon = space.vector(), space.vector(), 1e-3
     for step, share in enumerate(RATES[schedule]):
         law, key = methods.make("mezo").law, derive("directions", 0, step)
@@ -251,7 +266,7 @@ def test_a_run_is_the_loop_of_mezo_written_out(schedule, tmp_path):
             torch.nn.utils.vector_to_parameters(x + side * epsilon * z, model.parameters())
             losses.append(float(other.objective.losses(other.minibatch(step)).double().mean()))
         g = (losses[0] - losses[1]) / (2 * epsilon)
-        x = x - 1e-3 * share * (g * z + 5.0 * decays * x)
+        x = x - 1e-3 * share * (g * z + 5.0 * decaying * x)
     assert float((session.trainer.space.vector() - x).norm() / (x - start).norm()) < 1e-4
     assert [row["lr"] for row in rows(tmp_path / "run", "step")] == pytest.approx([1e-3 * s for s in RATES[schedule]])
 
@@ -264,7 +279,7 @@ def test_first_order_steps_decay_as_the_others(method):
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     objective.losses(examples).mean().backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    record = trainer.step(0, Minibatch(objective, examples))
+    record = trainer.step(0, Minibatch(objective, examples)).record
     assert record.lr == 1e-2
     for name, p in model.named_parameters():
         g = gradients.get(name, torch.zeros_like(p))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from zobench import InForwardSpace, layout, native, streams
-from zobench.law import Gaussian, Rademacher
+from zobench.law import Gaussian, LowRank, Rademacher, SmallWeights, Sphere
 from zobench.layout import CPU, Layout, Segment
 from zobench.space.sweep import Drawn, Sweep, Update, run
 
@@ -20,7 +20,19 @@ pytestmark = [
 
 CHUNK = 4992
 COUNTS = [*range(16, 101), *range(CHUNK - 17, CHUNK + 34), *range(2 * CHUNK - 1, 2 * CHUNK + 18), 3 * 624 + 1]
-LAWS = {"normals": Gaussian(), "signs": Rademacher()}
+LAWS = {
+    "normals": Gaussian(),
+    "signs": Rademacher(),
+    "low rank": LowRank(3),
+    "masked normals": SmallWeights(share=0.3),
+    "masked signs": SmallWeights(Rademacher()),
+}
+
+
+def segment_of(size: int) -> Segment:
+    """A matrix of so many entries, of few columns or of few rows."""
+    few = max(d for d in (1, 2, 3, 5, 7, 8, 16) if size % d == 0)
+    return Segment("w", size, torch.float32, shape=(few, size // few) if size % 3 else (size // few, few))
 
 
 @pytest.mark.parametrize("seed", [0, 5, 2**32 - 1, 2**62 + 3])
@@ -41,8 +53,7 @@ def swept(
     natively: bool = True,
 ) -> list[Tensor]:
     """What a sweep leaves in the stored values and in its targets."""
-    (segment,) = (Segment("w", size, torch.float32, shape=(size,)),)
-    blocks = Layout((segment,)).blocks
+    blocks = Layout((segment_of(size),)).blocks
     stored = streams.normal(77, (size,), torch.float32, CPU).to(dtype)
     targets = [torch.full((size,), torch.nan, dtype=target) for _ in range(points)]
     job = Sweep(blocks, stored, update, lines, targets)
@@ -51,8 +62,10 @@ def swept(
     return [bits(each) for each in (stored, *targets)]
 
 
-def drawn(kind: str, key: int, *amounts: float) -> Drawn:
-    return Drawn(LAWS[kind].direction(key, 1, Layout(()), ()), amounts)
+def drawn(kind: str, key: int, *amounts: float, size: int = 1) -> Drawn:
+    cut, weights = Layout((segment_of(size),)), streams.normal(99, (size,), torch.float32, CPU)
+    law = LAWS[kind].bind(cut, lambda block: weights[block.start : block.stop])
+    return Drawn(law.direction(key, 1, cut, ()), amounts)
 
 
 def alike(ours: list[Tensor], theirs: list[Tensor]) -> bool:
@@ -69,9 +82,9 @@ def both(*arguments, **options) -> tuple[list[Tensor], list[Tensor]]:
 @pytest.mark.parametrize("kind", LAWS)
 def test_directions_of_every_count(kind):
     for count in COUNTS:
-        ours, theirs = both(count, Update(1.0, ()), [drawn(kind, 3, 1.0)], 1)
+        ours, theirs = both(count, Update(1.0, ()), [drawn(kind, 3, 1.0, size=count)], 1)
         assert alike(ours, theirs), count
-        assert not alike(swept(count, Update(1.0, ()), [drawn(kind, 4, 1.0)], 1), theirs)  # planted
+        assert not alike(swept(count, Update(1.0, ()), [drawn(kind, 4, 1.0, size=count)], 1), theirs)  # planted
 
 
 amount = st.floats(-0.1, 0.1).filter(lambda a: abs(a) > 1e-3)  # less may leave no rounding to be random
@@ -95,12 +108,12 @@ def test_sweeps_are_torchs(block, whole, rest, keep, owed, lines, points, amount
     size = whole * block + rest
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "BLOCK_SIZE", block)
-        update = Update(keep, [drawn(kind, 20 + i, a) for i, (kind, a) in enumerate(owed)], rounding)
-        looks = [drawn(kind, 40 + i, *amounts[3 * i : 3 * i + points]) for i, kind in enumerate(lines)]
+        update = Update(keep, [drawn(kind, 20 + i, a, size=size) for i, (kind, a) in enumerate(owed)], rounding)
+        looks = [drawn(kind, 40 + i, *amounts[3 * i : 3 * i + points], size=size) for i, kind in enumerate(lines)]
         options = {"points": points, "dtype": dtype, "target": target}
         ours, theirs = both(size, update, looks, **options)
         assert alike(ours, theirs)
-        other = Update(keep, [drawn(kind, 60 + i, a) for i, (kind, a) in enumerate(owed)], rounding)
+        other = Update(keep, [drawn(kind, 60 + i, a, size=size) for i, (kind, a) in enumerate(owed)], rounding)
         if any(abs(a) > 0.01 for _, a in owed):
             assert not alike(swept(size, other, looks, **options), theirs)  # planted: another direction is owed
         if dtype == torch.bfloat16 and rounding and any(abs(a) > 0.01 for _, a in owed):
@@ -154,15 +167,24 @@ def test_it_is_not_used_where_numbers_or_sums_differ():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_threads_share_the_blocks_and_change_no_bit(kind, dtype, monkeypatch):
     monkeypatch.setattr(layout, "BLOCK_SIZE", 1000)
-    segment = Segment("w", 20_500, torch.float32)
+    size = 20_500
     found = []
     for count in (1, 2, 3):
         stored, target = torch.linspace(-1, 1, 20_500).to(dtype), torch.empty(20_500, dtype=dtype)
-        update = Update(0.9, [drawn(kind, 8, 0.1)], 5)
+        update = Update(0.9, [drawn(kind, 8, 0.1, size=size)], 5)
         with threads(count):
-            run([Sweep(Layout((segment,)).blocks, stored, update, [drawn(kind, 9, 0.1)], [target])])
+            look = [drawn(kind, 9, 0.1, size=size)]
+            run([Sweep(Layout((segment_of(size),)).blocks, stored, update, look, [target])])
         found.append((bits(stored), bits(target)))
     assert alike(found[0], found[1]) and alike(found[0], found[2])
+
+
+def test_the_sphere_is_scaled_natively(monkeypatch):
+    monkeypatch.setattr(layout, "BLOCK_SIZE", 1000)
+    directions = [Drawn(Sphere().direction(key, 1, Layout((segment_of(2500),)), ()), (0.5,)) for key in (3, 4)]
+    ours, theirs = both(2500, Update(1.0, directions[:1]), directions[:1], 1)
+    assert alike(ours, theirs)
+    assert not alike(swept(2500, Update(1.0, directions[1:]), directions[:1], 1), theirs)  # planted
 
 
 def test_a_large_parameter_is_drawn_in_its_own_blocks():
@@ -191,6 +213,7 @@ def unaligned(count: int) -> Tensor:
     return torch.frombuffer(bytearray(4 * count + 1), dtype=torch.float32, offset=1)
 
 
+OCTETS = torch.tensor([255, 3, 9], dtype=torch.uint8)
 FIT, HALF = torch.zeros(40), torch.zeros(40, dtype=torch.bfloat16)
 
 
@@ -213,6 +236,13 @@ def test_a_tensor_that_c_would_misread_is_refused(stored, targets):
     [
         {"owed": [native.NativeLine(False, [1], [0.5])]}, {"owed": [native.NativeLine(False, [1, 2], [0.5, 0.5])]},
         {"lines": [native.NativeLine(True, [1, 2], [])]}, {"lines": [native.NativeLine(True, [1, 2, 3], [0.5])]},
+        {"owed": [native.NativeLine(False, [1, 2], [0.5], masks=[OCTETS])]},
+        {"lines": [native.NativeLine(False, [1, 2], [0.5], masks=[OCTETS, OCTETS[:2]])]},
+        {"owed": [native.NativeLine(False, [], [0.5], masks=[OCTETS, torch.cat((OCTETS, OCTETS))])]},
+        {"owed": [native.NativeLine(False, [1, 2], [0.5], (torch.ones(5, 2), torch.ones(2, 8)))]},
+        {"owed": [native.NativeLine(False, [], [0.5], (torch.ones(4, 2), torch.ones(2, 8)))]},
+        {"lines": [native.NativeLine(False, [], [0.5], (torch.ones(5, 2), torch.ones(3, 8)))]},
+        {"lines": [native.NativeLine(False, [], [0.5], (torch.ones(5, 2), torch.ones(2, 7)))]},
         {"rounding": [1, 2]}, {"block": 15}, {"block": 39}, {"block": 0},
     ],
     ids=repr,
@@ -224,6 +254,27 @@ def test_lengths_that_do_not_fit_are_refused_before_anything_is_written(wrong):
     with pytest.raises(ValueError, match="the native code refused"):
         native.Sweep(**{**call, **wrong}).take()
     assert not stored.any() and bool((target == 7).all())
+
+
+def test_a_mask_and_factors_in_the_smallest_case():
+    u, line = [1.0, 2.0] * 10, native.NativeLine(False, [], [1.0], (torch.ones(20, 1), torch.tensor([[1.0, 2.0]])))
+    stored = torch.zeros(40)
+    native.Sweep(stored, 20, 1.0, [line._replace(masks=[OCTETS, OCTETS], scale=-0.5)], [], [], None).take()
+    kept = [*[1] * 8, 1, 1, *[0] * 6, 1, 0, 0, 1]
+    assert stored.tolist() == [-0.5 * value * bit for value, bit in zip(u, kept, strict=True)] * 2
+
+
+@pytest.mark.parametrize("mask", [OCTETS.int(), torch.ones(6, dtype=torch.uint8)[::2], OCTETS.to("meta")])
+def test_a_mask_that_c_would_misread_is_refused(mask):
+    with pytest.raises(ValueError, match="a mask wants contiguous octets"):
+        native.Sweep(FIT, 40, 1.0, [native.NativeLine(False, [1], [0.5], masks=[mask])], [], [], None)
+
+
+def test_streams_of_two_kinds_are_no_line():
+    of, one = native.NativeLine.of, native.NativeStream(3)
+    assert of([one, one._replace(seed=4, scale=1.0)], [0.5]) == native.NativeLine(False, [3, 4], [0.5])
+    for other in ({"signs": True}, {"scale": 2.0}, {"mask": OCTETS}, {"factors": (FIT, FIT)}):
+        assert of([one, one._replace(**other)], [0.5]) is None
 
 
 def test_fewer_numbers_than_a_group_are_refused():

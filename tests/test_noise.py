@@ -331,10 +331,10 @@ def test_noise_in_optimisation(noise):
         space = NoisySpace(x, noise)
         told = query(space, estimator, f, 4, (), batch)
         again = query(NoisySpace(x, noise), estimator, f, 4, (), batch)
-        assert told.info["losses"].shape == (*batch, 2, 2)
-        assert torch.equal(told.info["losses"], again.info["losses"])
+        assert told.losses.shape == (*batch, 2, 2)
+        assert torch.equal(told.losses, again.losses)
         exact = FlatSpace(x).losses(f, estimator.ask(4, (), batch))
-        assert not torch.isclose(exact, told.info["losses"]).all()
+        assert not torch.isclose(exact, told.losses).all()
 
 
 @pytest.mark.parametrize("noise", NOISES, ids=repr)

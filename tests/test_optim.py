@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import lr_scheduler
 
-from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, derive, keyed, methods, query
+from zobench import SGD, AutoEpsilon, Groups, InForwardSpace, ModuleSpace, derive, keyed, methods, query
 from zobench.law import LAWS
 from zobench.optim import ZerothOrder
 from zobench.space import ParameterSpace
@@ -486,9 +486,11 @@ def test_what_is_remembered_changes_no_bit(law, n):
         model = network()
         groups = [list(model[:1].named_parameters()), list(model[2:].named_parameters())]
         space = space_type(groups)
+        rates = {name: 3.0 for name, _ in groups[1]}
+        decays = {name: float(name in rates) for group in groups for name, _ in group}
         for key in range(3):
             told = query(space, estimator, lambda model=model: loss_of(model), key, ())
-            space.step_groups_(told.gradient, [-0.1, -0.3], [0.0, 0.01])
+            space.step_(told.gradient, -0.1, 0.01, Groups(rates, decays))
         assert space.sweeps == 3 * (2 * n + 1)
         ends.append(vector(model))
         draws.append(len(space._drawn))

@@ -241,7 +241,7 @@ class TestMemoryFormats:
                 told = query(space, estimator, lambda model=model: self.value(model), key, ())
                 space.step_(told.gradient, -0.1, 0.1)
             ends.append(space.vector() if isinstance(space, InForwardSpace) else (space.settle_(), space.vector())[1])
-            losses.append(told.info["losses"])
+            losses.append(told.losses)
         assert torch.equal(*ends) and torch.equal(*losses)
 
     def test_a_weight_tied_to_its_transpose_moves_once_or_is_refused(self):

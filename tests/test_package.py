@@ -56,4 +56,4 @@ def test_the_library_example_of_the_readme_runs():
     code, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     names: dict[str, object] = {}
     exec(code.replace("1_000_000", "20_000"), names)
-    assert names["memory"] == 100 and names["told"].info["queries"] == 2
+    assert names["memory"] == 100 and names["told"].queries == 2

@@ -55,7 +55,7 @@ def test_losses_and_rows_are_those_of_padded_directions_to_the_bit(engine, law, 
         for key in range(3):
             told = query(space, small, lambda: some_logits(module), key, ())
             wanted = query(other, large, lambda: some_logits(twin), key, ())
-            assert torch.equal(told.info["losses"], wanted.info["losses"])
+            assert torch.equal(told.losses, wanted.losses)
             space.step_(told.gradient, -0.01)
             other.step_(wanted.gradient, -0.01)
         space.settle_(), other.settle_()
@@ -78,7 +78,7 @@ def test_all_rows_chosen_are_the_unrestricted_directions(law):
         space = InForwardSpace(module)
         space.restrict(rows)
         estimator = methods.make("mezo", epsilon=0.05, law=LAWS[law])
-        found.append(query(space, estimator, lambda module=module: some_logits(module), 1, ()).info["losses"])
+        found.append(query(space, estimator, lambda module=module: some_logits(module), 1, ()).losses)
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 
@@ -146,7 +146,7 @@ def test_a_loss_that_reads_what_is_not_displaced_is_told(engine, read, message):
 def test_the_last_row_by_its_number_from_the_end():
     module, space = restricted("in-forward")
     one, other = (
-        query(space, methods.make("mezo"), lambda rows=rows: module.embedding.weight[rows].sum(), 1, ()).info["losses"]
+        query(space, methods.make("mezo"), lambda rows=rows: module.embedding.weight[rows].sum(), 1, ()).losses
         for rows in ([95, 1], [-1, 1])
     )
     assert torch.equal(one, other)
@@ -195,9 +195,6 @@ class Signs(Law):
     def direction(self, key: int, index: int, layout, batch) -> Direction:
         vectors = list(itertools.product([-1.0, 1.0], repeat=layout.dim))
         return lambda block: torch.tensor(vectors[key][block.offset : block.offset + block.size], dtype=torch.float64)
-
-    def fourth_moment(self, dim: int) -> float:
-        return float(dim)
 
 
 class Table(nn.Module):

@@ -14,6 +14,7 @@ from torch.nn import functional
 from zobench import Combination, Gaussian, InForwardSpace, ModuleSpace, Rademacher, Term, layout, methods, query
 from zobench.keys import derive
 from zobench.naming import UnknownNameError
+from zobench.space.module import Step
 from zobench.space.sweep import Drawn, Sweep, Update
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -101,7 +102,7 @@ def test_the_key_names_the_bits(engine, way):
         assert torch.equal(stepped("stochastic", 5, 1e-4, 0.1, **IN_FORWARD[engine]), wanted)
     backwards = Weights().weight.detach().flatten().clone()
     space = InForwardSpace(Weights(), rounding="stochastic")
-    update = space._change(space._moved(along(5), 1e-4), 0.1).of(space.layout.segments[0])
+    update = space._change(Step(space._moved(along(5), 1e-4), 0.1)).of(space.layout.segments[0])
     with swept_by("eager"):
         Sweep(space.layout.blocks[::-1], backwards, update).take()
     assert torch.equal(backwards.double(), wanted)
@@ -236,7 +237,7 @@ def test_bfloat16_reads_are_the_displaced_float32_rounded_once(engine, tied, way
                 old = p.to(torch.bfloat16).float() if rounded_first else p
                 p.copy_(torch.add(old, part.view_as(p), alpha=amount))
             losses.append(float(loss_of(module.to(torch.bfloat16))().detach()))
-    assert told.info["losses"].tolist() == [wanted]
+    assert told.losses.tolist() == [wanted]
     assert wanted != twice  # planted: rounded before and after
     for name, value in master.state_dict().items():
         assert torch.equal(bits(value), bits(before[name])), name

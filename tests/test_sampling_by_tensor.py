@@ -90,9 +90,6 @@ class RankOne(Law):
 
         return draw
 
-    def fourth_moment(self, dim):
-        return dim + 2.0
-
 
 def test_a_law_of_low_rank_sees_the_shapes():
     estimator = LineEstimator(RankOne(), CentralStencil(), 0.1)

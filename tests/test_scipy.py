@@ -35,7 +35,7 @@ def test_the_step_is_that_of_a_flat_space(estimator):
     for key, _ in keyed(range(7), 3):
         told = query(space, estimator, lambda x: torch.from_numpy(np.array(bowl(x.numpy()))), key, state)
         memory, state = SGD(0.05).apply_(space, told.gradient, memory), told.state
-        queries += told.info["queries"]
+        queries += told.queries
     assert np.allclose(found.x, space.x.numpy(), rtol=1e-12)
     assert not np.allclose(found.x, START, rtol=0.1)
     assert found.nfev == len(calls) == queries + 2 and found.nit == 7

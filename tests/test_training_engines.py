@@ -34,6 +34,9 @@ WAYS = {
     "touched": {"engine": "paired", "rows": "touched"},
     "stochastic": {"dtype": "bfloat16", "rounding": "stochastic"},
     "master": {"dtype": "bfloat16", "rounding": "master"},
+    "small weights, plain": {"engine": "plain", "method": "mezo:law=small-weights"},
+    "small weights": {"engine": "in-forward", "method": "mezo:law=small-weights"},
+    "low rank, plain": {"engine": "plain", "method": "mezo:law=low-rank"},
 }
 
 
@@ -61,10 +64,23 @@ def test_engines_train_alike_and_touched_rows_do_not(tmp_path):
     assert not torch.allclose(found["touched"], found["paired"], atol=1e-5)
 
 
-@pytest.mark.parametrize("way", ["in-forward", "stochastic", "master"])
+@pytest.mark.parametrize(
+    "way", ["in-forward", "stochastic", "master", "small weights, plain", "small weights", "low rank, plain"]
+)
 def test_a_journal_alone_rebuilds_the_weights(way, tmp_path, capsys):
     train(options(tmp_path / "run", **WAYS[way]))
     assert main(["journal", "replay", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize(("way", "share"), [("small weights, plain", 0.5), ("small weights", 1.0)])
+def test_a_step_is_compared_with_the_direction_that_was_masked_before_it(way, share, tmp_path):
+    """At steps that are evaluated; the share that moved is one of all weights on the plain engine, and of those that
+    were to move on the other.
+    """
+    train(options(tmp_path / "run", **WAYS[way]))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "rows.jsonl").read_text().splitlines()]
+    measured = [row for row in rows if row["kind"] == "step" and "moved" in row]
+    assert measured and all(share - 0.1 < row["moved"] < share + 0.01 and row["cosine"] > 0.98 for row in measured)
 
 
 def test_a_journal_of_touched_rows_wants_its_data(tmp_path, capsys):
@@ -99,7 +115,7 @@ def test_the_space_is_the_one_asked_for(tmp_path):
 
 
 def test_rounding_is_compared_by_way(tmp_path):
-    given = ["--steps", "1", "--batch", "4", "--rates", "1e-6", "--epsilon", "1e-2"]
+    given = ["--steps", "1", "--batch", "4", "--rates", "1e-6", "--epsilon", "1e-2", "--max-tokens", "64"]
     assert main(["rounding", *given, "--out", str(tmp_path)]) == 0
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     found = {row["rounding"]: row for row in rows if row["kind"] == "motion"}

@@ -7,14 +7,27 @@ estimates.
 from zobench import kernels, methods, optim, theory
 from zobench.auto import AutoEpsilon
 from zobench.combination import Combination, Term
-from zobench.estimator import Estimator, LineEstimator, Shrinking, Told
+from zobench.estimator import Estimate, Estimator, LineEstimator, More, Round, Shrinking
 from zobench.forward_gradient import ForwardGradient
+from zobench.groups import Groups
 from zobench.keys import derive, keyed
-from zobench.law import Coordinate, Gaussian, Law, Orthogonal, PerTensor, PerTensorCredit, Rademacher, Sphere
+from zobench.law import (
+    Coordinate,
+    Gaussian,
+    Isotropic,
+    Law,
+    LowRank,
+    Orthogonal,
+    PerTensor,
+    PerTensorCredit,
+    Rademacher,
+    SmallWeights,
+    Sphere,
+)
 from zobench.montecarlo import Moments, controlled_moments, estimate, moments
 from zobench.plan import Plan
 from zobench.query import query
-from zobench.rule import SGD, UpdateRule, schedule
+from zobench.rule import SGD, Adam, Momentum, UpdateRule, schedule
 from zobench.space import FlatSpace, InForwardSpace, ModuleSpace, ParameterSpace, Space
 from zobench.stencil import (
     CentralStencil,
@@ -33,10 +46,11 @@ from zobench.version import VERSION
 __version__ = VERSION
 
 __all__ = [
-    "SGD", "AutoEpsilon", "CentralStencil", "Combination", "Coordinate", "Estimator", "FlatSpace",
-    "ForwardGradient", "ForwardStencil", "Gaussian", "InForwardSpace", "KernelStencil", "Law", "LineEstimator",
-    "ModuleSpace", "Moments", "OnePointStencil", "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit",
-    "Plan", "Rademacher", "RichardsonStencil", "Shrinking", "SlopeStencil", "Space", "Sphere", "Stencil",
-    "SymmetricStencil", "TelescopingStencil", "Term", "Told", "UpdateRule", "controlled_moments", "derive",
-    "estimate", "kernels", "keyed", "least_noise", "methods", "moments", "optim", "query", "schedule", "theory",
+    "SGD", "Adam", "AutoEpsilon", "CentralStencil", "Combination", "Coordinate", "Estimate", "Estimator",
+    "FlatSpace", "ForwardGradient", "ForwardStencil", "Gaussian", "Groups", "InForwardSpace", "Isotropic",
+    "KernelStencil", "Law", "LineEstimator", "LowRank", "ModuleSpace", "Moments", "Momentum", "More",
+    "OnePointStencil", "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher",
+    "RichardsonStencil", "Round", "Shrinking", "SlopeStencil", "SmallWeights", "Space", "Sphere", "Stencil",
+    "SymmetricStencil", "TelescopingStencil", "Term", "UpdateRule", "controlled_moments", "derive", "estimate",
+    "kernels", "keyed", "least_noise", "methods", "moments", "optim", "query", "schedule", "theory",
 ]  # fmt: skip

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from zobench.estimator import Estimator, LineEstimator, Told
+from zobench.estimator import Estimate, Estimator, LineEstimator, More
 from zobench.keys import derive
 from zobench.law import Gaussian, Law
 from zobench.layout import CPU
@@ -67,7 +67,7 @@ class AutoEpsilon(Estimator):
     truncation dominates at the largest and noise at the smallest that matters; LineModel says which epsilon has the
     least excess E[(coefficient - D_1)^2]. Among stencils it takes the least (q E[D_1^2] + excess) / n at equal
     evaluations: the first gets n directions, the others as many as the same evaluations pay. Cost: about 12 `lines`
-    evaluations a probe (at most 28), counted in info["queries"], and those of the estimator each step. In a batch one
+    evaluations a probe (at most 28), counted in Estimate.queries, and those of the estimator each step. In a batch one
     choice is made from up to 64 of all its lines.
 
     A loss that is equal everywhere gives `start`; reaches with losses that are not finite bound the choice from above.
@@ -114,6 +114,12 @@ class AutoEpsilon(Estimator):
         """Return whether the next plan is one of a probe."""
         return state.choice is None or (state.step % self.every == 0 and state.chosen_at != state.step)
 
+    def report(self, before: AutoState, after: AutoState) -> dict[str, Any]:
+        """Return the epsilon and the choice, of a step that chose."""
+        if after.choice is None or after.choice is before.choice:
+            return {}
+        return {"epsilon": after.choice.epsilon, "choice": list(after.choice)}
+
     def ask(self, key: int, state: AutoState, batch: Shape = ()) -> Plan:
         """Return the plan of the probe's next reaches, or of the estimator."""
         if not self.due(state):
@@ -127,28 +133,24 @@ class AutoEpsilon(Estimator):
         offsets = torch.stack((wanted, -wanted), -1).flatten().expand(*batch, self.lines, -1)
         return Plan(self.law, derive(key, "probe"), offsets, torch.zeros_like(offsets))
 
-    def resumed(self, step: int, choice: Choice) -> AutoState:
-        """Return the state in which a step is about to be taken after a probe that chose this."""
-        return AutoState(step, choice, step)
-
-    def tell(self, plan: Plan, losses: Tensor, state: AutoState) -> Told:
-        """Return the estimate; or no gradient yet, while a probe is under way."""
+    def tell(self, plan: Plan, losses: Tensor, state: AutoState) -> Estimate | More:
+        """Return the estimate, whose state has the choice it was made with; or ask for more, while a probe is under
+        way.
+        """
         if not self.due(state):
             assert state.choice is not None
-            told = self.at(state.choice).tell(plan, losses, ())
-            chosen = {"choice": state.choice, "epsilon": state.choice.epsilon}
-            return told._replace(state=state._replace(step=state.step + 1), info={**told.info, **chosen})
+            return replace(self.at(state.choice).tell(plan, losses, ()), state=state._replace(step=state.step + 1))
         state = self._extended(state, losses.reshape(-1, losses.shape[-1] // 2, 2))
         model = _model(state)
-        wanted = self._next(state, model)
+        wanted = tuple(map(_short, self._next(state, model)))
         if wanted:
-            return Told(None, state._replace(wanted=wanted), {})
-        return Told(None, self.resumed(state.step, self._choose(state, model)), {})
+            return More(state._replace(wanted=wanted))
+        return More(AutoState(state.step, self._choose(state, model), state.step))
 
     def _first(self, state: AutoState) -> tuple[float, ...]:
         middle = self.start if state.choice is None else state.choice.epsilon
         middle = min(max(middle, LEAST * RATIO), MOST / RATIO)
-        return (middle / RATIO, middle, middle * RATIO)
+        return (_short(middle / RATIO), middle, _short(middle * RATIO))
 
     def _next(self, state: AutoState, model: LineModel | None) -> tuple[float, ...]:
         """The reaches to look at next; none when those seen suffice."""
@@ -199,7 +201,12 @@ class AutoEpsilon(Estimator):
         rounding = float(model.rounding_at(torch.tensor([choices[least]], dtype=torch.float64, device=CPU)))
         found = (model.noise_square, rounding, model.slope_square, model.third_square)
         noise, rounding, slope, third = map(math.sqrt, found)
-        return Choice(choices[least], least, noise, rounding, slope, third, spent, state.rounds)
+        return Choice(_short(choices[least]), least, noise, rounding, slope, third, spent, state.rounds)
+
+
+def _short(number: float) -> float:
+    """Return the number with six digits, on which machines that round differently agree."""
+    return float(f"{number:.6g}")
 
 
 def _beyond(stencil: Stencil, model: LineModel, ceiling: float) -> tuple[float, ...]:

@@ -1,20 +1,35 @@
 """Combination: the answer of an estimator, a formal sum of c_i u_i that nobody has to materialise."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
+from zlib import crc32
 
+import torch
 from torch import Tensor
 
 from zobench.law import Law
+from zobench.layout import CPU
 from zobench.numbers import real
+
+Line = tuple[Law, int, int]
+"""A direction by name: law, key and index."""
 
 
 class Term(NamedTuple):
-    """sum_i coefficients[..., i] u_i over the n directions of (law, key); coefficients are (*batch, n)."""
+    """sum_i coefficients[..., i] u_i over n directions of (law, key): those numbered `indices`, or 0 ... n - 1;
+    coefficients are (*batch, n).
+    """
 
     law: Law
     key: int
     coefficients: Tensor
+    indices: tuple[int, ...] | None = None
+
+    @property
+    def lines(self) -> list[Line]:
+        """The directions by name."""
+        return [(self.law, self.key, index) for index in self.indices or range(self.coefficients.shape[-1])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,3 +58,23 @@ class Combination:
     def finite(self) -> bool:
         """Whether every coefficient is finite: a step along anything else would destroy the parameters."""
         return all(bool(t.coefficients.isfinite().all()) for t in self.terms)
+
+    @property
+    def coefficients(self) -> Tensor:
+        """The coefficients of all terms, float64 (*batch, sum of n)."""
+        parts = [term.coefficients.double() for term in self.terms]
+        return torch.cat(parts, -1) if parts else torch.empty(0, dtype=torch.float64, device=CPU)
+
+    @property
+    def lines(self) -> Iterator[tuple[Line, Tensor]]:
+        """Each direction by name, with its coefficients (*batch)."""
+        for term in self.terms:
+            yield from zip(term.lines, term.coefficients.unbind(-1), strict=True)
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of the float64 coefficients and of the keys and indices they belong to: of what a step will do."""
+        total = crc32(self.coefficients.cpu().contiguous().numpy().tobytes())
+        for (_, key, index), _ in self.lines:
+            total = crc32(key.to_bytes(8, "little") + index.to_bytes(8, "little"), total)
+        return total

@@ -5,7 +5,7 @@ model.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -22,39 +22,76 @@ from zobench.streams import Shape
 State = Any
 
 
-class Told(NamedTuple):
-    """What an estimator makes of losses: the estimate g = sum_i c_i u_i, what its next step needs, and what an observer
-    wants.
+class Round(NamedTuple):
+    """A plan and its answers f(x + offsets[..., i, k] u_i), float64 (*batch, n, m)."""
 
-    `gradient` is None while the estimator needs another round of losses.
+    plan: Plan
+    answers: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """What an estimator makes of losses: the estimate g = sum_i c_i u_i, and the state its next step begins with.
+
+    `rounds` are the plans that were asked and their answers, which `query` adds.
     """
 
-    gradient: Combination | None
+    gradient: Combination
     state: State
-    info: dict[str, Any]
+    rounds: tuple[Round, ...] = ()
+
+    @property
+    def losses(self) -> Tensor:
+        """The losses of the last round, without slopes, float64 (*batch, n, m)."""
+        plan, answers = self.rounds[-1]
+        return plan.losses(answers)
+
+    @property
+    def queries(self) -> int:
+        """Loss evaluations of all rounds, for one element of the batch."""
+        return sum(plan.queries for plan, _ in self.rounds)
+
+
+@dataclass(frozen=True, eq=False)
+class More:
+    """What an estimator makes of losses that do not suffice: the state with which it asks for the next round."""
+
+    state: State
 
 
 class Estimator(ABC):
     """The contract of a gradient estimator g = sum_i c_i u_i: it asks for points on seeded lines, is told their losses,
     and answers with scalars c_i. It sees no parameter. Its repr is its identity in result rows.
+
+    The state may depend on losses: a dataclass or named tuple of numbers, texts, None, tensors and tuples of such, so
+    that every file of a run can keep it (`zobench.state`).
     """
 
     @property
-    def displaced_by(self) -> float | None:
-        """The epsilon that parameters must resolve; None where nothing is displaced, or as far as it is chosen."""
+    def perturbed_by(self) -> float | None:
+        """The epsilon that parameters must resolve; None where nothing is perturbed, or as far as it is chosen."""
         return getattr(self, "epsilon", None)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the coefficients are the plan's weights times the losses, as theory takes them to be."""
+        return False
 
     def init(self) -> State:
         """Return the state before the first step."""
         return ()
+
+    def report(self, before: State, after: State) -> dict[str, Any]:
+        """Return what a row says of a step that began and ended in these states, as JSON holds it; by default {}."""
+        return {}
 
     @abstractmethod
     def ask(self, key: int, state: State, batch: Shape = ()) -> Plan:
         """Return the points whose losses are wanted; `batch` independent estimates share the key."""
 
     @abstractmethod
-    def tell(self, plan: Plan, losses: Tensor, state: State) -> Told:
-        """Turn the plan's answers, losses shaped like plan.offsets, into a gradient estimate."""
+    def tell(self, plan: Plan, losses: Tensor, state: State) -> Estimate | More:
+        """Turn the plan's answers, losses shaped like plan.offsets, into a gradient estimate, or ask for more."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +126,25 @@ class LineEstimator(Estimator):
         nodes, weights = self.stencil.draw(derive(key, "stencil"), (*batch, self.n))
         return Plan(self.law, key, self.epsilon * nodes, weights / (self.n * self.epsilon), self.stencil.asks)
 
-    def tell(self, plan: Plan, losses: Tensor, state: State) -> Told:
+    def tell(self, plan: Plan, losses: Tensor, state: State) -> Estimate:
         """Return sum_i c_i u_i with c_i the weighted sum of the losses on line i, u_i of the law's credit."""
-        coefficients = (plan.weights * losses).sum(-1)
-        gradient = Combination((Term(plan.law.credit, plan.key, coefficients),))
-        return Told(gradient, state, {"coefficients": coefficients, "losses": losses})
+        coefficients = weighted_sum(plan.weights, losses)
+        return Estimate(Combination((Term(plan.law.credit, plan.key, coefficients, plan.indices),)), state)
+
+    @property
+    def linear(self) -> bool:
+        """Whether `ask` and `tell` are those above; a subclass with others that says True vouches for itself."""
+        own = type(self)
+        return own.ask is LineEstimator.ask and own.tell is LineEstimator.tell
+
+
+def weighted_sum(weights: Tensor, losses: Tensor) -> Tensor:
+    """Return sum_k w_k l_k over the last dimension, term by term, so that every machine rounds alike."""
+    products = (weights * losses).unbind(-1)
+    total = products[0]
+    for product in products[1:]:
+        total = total + product
+    return total
 
 
 @dataclass(frozen=True)
@@ -148,6 +199,6 @@ class Shrinking(Estimator):
         """Return the plan of the state's step."""
         return self.at(state).ask(key, (), batch)
 
-    def tell(self, plan: Plan, losses: Tensor, state: int) -> Told:
+    def tell(self, plan: Plan, losses: Tensor, state: int) -> Estimate:
         """Return the estimate of the state's step, and the next step."""
-        return self.at(state).tell(plan, losses, ())._replace(state=state + 1)
+        return replace(self.at(state).tell(plan, losses, ()), state=state + 1)

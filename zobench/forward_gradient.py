@@ -2,11 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
-from zobench.estimator import LineEstimator, State, Told
+from zobench.estimator import LineEstimator
 from zobench.law import Gaussian, Law
-from zobench.plan import Plan
 from zobench.stencil import SlopeStencil, Stencil
 
 
@@ -29,11 +26,6 @@ class ForwardGradient(LineEstimator):
     n: int = 1
 
     @property
-    def displaced_by(self) -> None:
+    def perturbed_by(self) -> None:
         """None."""
         return None
-
-    def tell(self, plan: Plan, losses: Tensor, state: State) -> Told:
-        """Return sum_i c_i u_i with c_i the slope of line i over n; info["losses"] has the losses alone."""
-        told = super().tell(plan, losses, state)
-        return told._replace(info={**told.info, "losses": losses[..., :1]})

@@ -8,12 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from zobench.files import create_synced, truncate_back, write_all
-from zobench.journal_format import CHECK, Contents, Derived, JournalError, Record, encode, head, read
+from zobench.journal_format import (
+    CHECK,
+    Contents,
+    Derived,
+    Event,
+    JournalError,
+    Record,
+    encode,
+    encode_event,
+    head,
+    read,
+    version_of,
+)
 from zobench.layout import Layout
-from zobench.rule import UpdateRule
 
 __all__ = [
-    "Contents", "Journal", "JournalError", "Record", "describe", "differing", "paces", "read", "require_replayable",
+    "Contents", "Event", "Journal", "JournalError", "Record", "describe", "differing", "read", "version_of",
 ]  # fmt: skip
 
 SYNC_SECONDS = 5.0
@@ -40,8 +51,9 @@ class Journal:
             create_synced(self.file, head(header))
         found = read(self.file)
         require_same(found.header, json.loads(json.dumps(header)), self.file)
-        self.header, self.records, self.cut = found.header, found.records, found.torn
-        self._derived, self._chain, self.chain = Derived.of(found.header), found.chain[-1], found.chain
+        self.header, self.records, self.events, self.cut = found.header, found.records, found.events, found.torn
+        self._derived, self._chain, self.marks = Derived.of(found.header), found.chain, found.marks
+        self._offsets = found.offsets
         self._descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._size = os.fstat(self._descriptor).st_size
         if self.cut:
@@ -56,16 +68,46 @@ class Journal:
             OSError: no space, or the like; the file is as it was before.
             ValueError: as for `encode`, or the step is not the next one.
         """
-        if record.step != len(self.chain) - 1:
-            raise ValueError(f"{self.file}: the next step is {len(self.chain) - 1}, not {record.step}")
-        data = encode(record, self._chain, self._derived)
+        if record.step != len(self.marks) - 1:
+            raise ValueError(f"{self.file}: the next step is {len(self.marks) - 1}, not {record.step}")
+        at = self._size
+        self._write(encode(record, self._chain, self._derived))
+        self._offsets.append(at)
+        self.marks.append(self._chain)
+
+    def note(self, body: Mapping[str, Any]) -> None:
+        """Append an event before the next step, and keep it among `events`; forced to disk.
+
+        Raises:
+            OSError: as for `append`.
+            ValueError: as for `encode_event`.
+        """
+        self._write(encode_event(body, self._chain))
+        self.events.append(Event(len(self.marks) - 1, dict(body)))
+        self.sync()
+
+    def _write(self, data: bytes) -> None:
         with truncate_back(self._descriptor, self._size, self.file):
             write_all(self._descriptor, data)
         self._size += len(data)
         (self._chain,) = CHECK.unpack(data[-CHECK.size :])
-        self.chain.append(self._chain)
         if time.monotonic() - self._synced > SYNC_SECONDS:
             self.sync()
+
+    def truncate(self, steps: int) -> None:
+        """Forget all after so many steps, but for the events between the last of them and the next.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if steps == len(self.marks) - 1:
+            return
+        self._size = self._offsets[steps]
+        os.ftruncate(self._descriptor, self._size)
+        self.sync()
+        found = read(self.file)
+        self.records, self.events, self.marks = found.records, found.events, found.marks
+        self._offsets, self._chain = found.offsets, found.chain
 
     def sync(self) -> None:
         """Force what was appended to disk."""
@@ -83,29 +125,8 @@ class Journal:
 
 
 def describe(layout: Layout) -> list[list[Any]]:
-    """Return the layout for a header, a row a segment: name, entries, dtype of the directions, whether it decays, and
-    its pace where that is not 1.
-    """
-    return [
-        [s.name, s.size, str(s.dtype).removeprefix("torch."), s.decays, *([s.pace] if s.pace != 1.0 else ())]
-        for s in layout.segments
-    ]
-
-
-def paces(header: Mapping[str, Any]) -> dict[str, float]:
-    """Return the paces that the layout of a header tells, by name."""
-    rows = header.get("layout")
-    found = [row for row in rows if isinstance(row, list) and len(row) > 4] if isinstance(rows, list) else []
-    return {str(row[0]): row[4] for row in found}
-
-
-def require_replayable(rule: UpdateRule) -> None:
-    """Raise ValueError if a journal of scalars cannot rebuild what the rule remembers."""
-    if rule.elementwise:
-        raise ValueError(
-            f"{type(rule).__name__} remembers numbers for every weight, which a journal of scalars cannot rebuild: "
-            "it needs materialised checkpoints instead (--checkpoint-every)"
-        )
+    """Return the layout for a header, a row a segment: name, entries, and dtype of the directions."""
+    return [[s.name, s.size, str(s.dtype).removeprefix("torch.")] for s in layout.segments]
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any], free: Sequence[str] = FREE) -> list[str]:

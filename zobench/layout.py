@@ -19,17 +19,14 @@ BLOCK_SIZE = 1 << 18  # 1 MiB of float32: a block is drawn and applied while it 
 class Segment:
     """One parameter: its canonical name, number of entries, and where and in which dtype its directions are drawn.
 
-    `decays` says whether weight decay applies to it (not to biases and norms); `shape` is its own, where it has one.
-    Steps and weight decay are `pace` times as large in it as a step says.
+    `shape` is its own, where it has one.
     """
 
     name: str
     size: int
     dtype: torch.dtype = torch.float64
     device: torch.device = CPU
-    decays: bool = True
     shape: tuple[int, ...] = ()
-    pace: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

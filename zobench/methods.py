@@ -14,6 +14,7 @@ from zobench.kernels import Kernel
 from zobench.law import LAWS, Coordinate, Gaussian, Law, Orthogonal
 from zobench.naming import require_known
 from zobench.numbers import flag
+from zobench.spelling import made, own, spelled
 from zobench.stencil import (
     CentralStencil,
     ForwardStencil,
@@ -183,8 +184,9 @@ def table() -> tuple[Method, ...]:
 
 
 def make(name: str, **options: Any) -> Estimator:
-    """Return the estimator of a named method, `make("kerzoo", epsilon=1e-2, order=5, n=3)`; `law` and `kernel`
-    may be objects or names. epsilon="auto" gives an AutoEpsilon with the method's law, stencil and n.
+    """Return the estimator of a named method, `make("kerzoo", epsilon=1e-2, order=5, n=3)`; `law` and `kernel` may be
+    objects, names, or `package.module.function` of one's own. epsilon="auto" gives an AutoEpsilon with the method's
+    law, stencil and n.
 
     Raises:
         UnknownNameError: no such method, option, law or kernel; the message names the nearest.
@@ -214,48 +216,39 @@ def _is_auto(value: Any) -> bool:
 def _named(option: str, value: Any) -> Any:
     if not isinstance(value, str) or option not in NAMED:
         return value
+    if "." in value and value not in NAMED[option]:
+        module, _, function = value.rpartition(".")
+        return own(f"{module}:{function}")()
     require_known(value, NAMED[option], option)
     return NAMED[option][value]
 
 
 def parse(text: str, **defaults: Any) -> Estimator:
-    """Return the estimator of a command-line spelling, `"kerzoo:order=5:n=3"`; `defaults` fill what it leaves out, as
+    """Return the estimator of a command-line spelling, `"kerzoo:order=5:n=3"`, or of a function of one's own,
+    `"package.module:function:n=2"`, whose module is imported; `defaults` fill what it leaves out, as
     far as the method has it.
 
     Raises:
         UnknownNameError: no such method or option.
-        ValueError: a part is not option=value, or epsilon is "auto" of a method that has none.
+        ValueError: a part is not option=value, epsilon is "auto" of a method that has none, or a function of one's own
+            cannot be imported or makes no estimator.
     """
-    name, options = spelled(text)
+    name, options = told = spelled(text, [method.name for method in METHODS])
+    if told.is_own:
+        return _made(name, {**_taken(own(name), defaults), **options})
     known = next((method.options for method in METHODS if method.name == name), defaults)
     fitting = {option: value for option, value in defaults.items() if option in known or _is_auto(value)}
     return make(name, **{**fitting, **options})
 
 
-def spelled(text: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and the options of a command-line spelling.
-
-    Raises:
-        ValueError: a part is not option=value, or an option is given twice.
-    """
-    name, *parts = text.split(":")
-    options: dict[str, Any] = {}
-    for part in parts:
-        option, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"{part!r} in {text!r} is not option=value; write a method as kerzoo:order=5:n=3")
-        if option in options:
-            raise ValueError(f"{option} is given twice in {text!r}: give it once")
-        options[option] = _literal(value)
-    return name, options
+def _made(name: str, options: dict[str, Any]) -> Estimator:
+    found = made(name, options)
+    if not isinstance(found, Estimator):
+        raise ValueError(f"{name!r} makes {found!r}, which is no zobench.Estimator")
+    return found
 
 
-def _literal(value: str) -> bool | int | float | str:
-    if value in ("true", "false"):
-        return value == "true"
-    for convert in (int, float):
-        try:
-            return convert(value)
-        except ValueError:
-            continue
-    return value
+def _taken(function: Callable[..., Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """The defaults that a function has a parameter for."""
+    parameters = inspect.signature(function).parameters
+    return {name: value for name, value in defaults.items() if name in parameters}

@@ -130,10 +130,20 @@ def controlled_moments(
 
     Raises:
         ValueError: as `estimate`.
-        TypeError: the estimator is no LineEstimator.
+        TypeError: the estimator is no LineEstimator, or not linear in the losses; or the mean of the law's u u^T is no
+            known multiple of I.
     """
-    if not isinstance(estimator, LineEstimator):
-        raise TypeError(f"a controlled mean is one of a LineEstimator, not of {estimator!r}: give its .at(step)")
+    if not isinstance(estimator, LineEstimator) or not estimator.linear:
+        raise TypeError(
+            f"a controlled mean is one of a LineEstimator that is linear in the losses, not of {estimator!r}: give its "
+            ".at(step), or take `moments`"
+        )
+    second_moment = estimator.law.second_moment
+    if second_moment is None:
+        raise TypeError(
+            f"a controlled mean needs E[u u^T], which the law {estimator.law!r} does not declare as a multiple of I: "
+            "take `moments`"
+        )
     job = _Job.of(estimator, f, x, layout)
     rule = estimator.stencil.quadrature(QUADRATURE_DEGREE)
     exact = estimator.stencil.asks == SLOPE  # the slope is odd in u already
@@ -151,7 +161,7 @@ def controlled_moments(
             for law in (plan.law, plan.law.credit)
         )
         residual = coefficients - slope * unit**2 * (probe @ gradient.to(probe))[:, None]
-        return residual * credit + (slope * plan.law.second_moment - 1.0) * gradient
+        return residual * credit + (slope * second_moment - 1.0) * gradient
 
     return _accumulate(draw, count("key", key, least=None), job.dim, count("samples", samples))
 
@@ -185,7 +195,7 @@ class _Job:
         if x.ndim != 1:
             raise ValueError(f"x has shape {tuple(x.shape)}: estimates are taken at one point (d,)")
         if isinstance(estimator, LineEstimator):
-            require_resolved(space, estimator.displaced_by)
+            require_resolved(space, estimator.perturbed_by)
         law = estimator.ask(0, estimator.init()).law
         if layout is None and law.by_tensor:
             raise ValueError(f"the law {law!r} draws by tensor, but x is one vector: {HOW_TO_GIVE}")
@@ -205,7 +215,6 @@ class _Job:
         """So many estimates under one key, (rows, d)."""
         space = self.space()
         told = query(space, self.estimator, self.f, key, self.estimator.init(), (rows,))
-        assert told.gradient is not None  # query returns only then
         return space.dense(told.gradient).expand(rows, -1)
 
 

@@ -6,7 +6,7 @@ order of evaluation nor the threads, and one evaluation that several lines share
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ from zobench import streams
 from zobench.keys import derive
 from zobench.layout import CPU, Layout
 from zobench.numbers import real, store
-from zobench.plan import SLOPE, Plan
+from zobench.plan import CURRENT, SLOPE, Plan
 from zobench.space.flat import FlatSpace
+from zobench.space.space import Functions
 from zobench.streams import Shape
 
 Function = Callable[[Tensor], Tensor]
@@ -70,9 +71,9 @@ class NoisySpace(FlatSpace):
         super().__init__(x, layout)
         self.noise = noise
 
-    def losses(self, f: Function, plan: Plan) -> Tensor:
+    def losses(self, f: Functions, plan: Plan) -> Tensor:
         """Return the disturbed values of f at the plan's points, float64 (*batch, n, m); errors as FlatSpace."""
-        return self.noise.losses(super().losses, f, plan)
+        return self.noise.losses(super().losses, plan.function(f), replace(plan, closure=CURRENT))
 
 
 def as_model(noise: float | NoiseModel) -> NoiseModel | None:
@@ -94,7 +95,7 @@ def errors(plan: Plan) -> Tensor:
     if plan.asks == SLOPE:
         return _draw(plan, "noise", (*plan.offsets.shape[:-1], 1)).expand(plan.offsets.shape)
     drawn = _draw(plan, "noise", tuple(plan.offsets.shape))
-    for i, row in enumerate(plan.base):
+    for i, row in enumerate(plan.is_base):
         for k, is_base in enumerate(row):
             if is_base:
                 drawn[..., i, k] = _draw(plan, "base noise", plan.batch)

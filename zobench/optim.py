@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from zobench.estimator import Estimator
 from zobench.forward_only import Closure, ForwardOnly
+from zobench.groups import Groups
 from zobench.keys import derive
 from zobench.layout import CPU
 from zobench.numbers import count, real
 from zobench.optim_watch import Watch, drawn_since, randomness
 from zobench.query import query
-from zobench.rule import NOT_NEGATIVE, SGD
-from zobench.saved_state import plain, restored
+from zobench.rule import SGD
+from zobench.rule.schedule import NOT_NEGATIVE
 from zobench.space import ParameterSpace, require_reproducible, require_resolved
 from zobench.space.closure import evaluate
+from zobench.state import plain, restored
 
 SHARED = "zeroth_order"  # under this key of `state` lies what belongs to no parameter
 SKIPS = 10
@@ -100,22 +102,21 @@ class ZerothOrder(torch.optim.Optimizer):
         return self._step(closure)
 
     def _step(self, closure: Closure) -> Tensor:
-        scales, shrinks = self._paces()
-        shared, space = self._shared, self.space
+        rule, shared, space = self._rule(), self._shared, self.space
         f = partial(self._forward_only, closure, [p for group in self.param_groups for p in group["params"]])
         if not any(self._moving()):
             self.loss = torch.tensor(evaluate(f), dtype=torch.float64, device=CPU)
             self._remember({**shared, "step": shared["step"] + 1, "evaluations": shared["evaluations"] + 1})
             return self.loss
         told = self._query(space, f, derive(shared["seed"], shared["step"]))
-        losses, evaluations = told.info["losses"], shared["evaluations"] + told.info["queries"]
+        losses, evaluations = told.losses, shared["evaluations"] + told.queries
         after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(told.state)}
         self.loss = losses.mean()
         self._watch.see_losses(losses)
         if told.gradient.finite and bool(losses.isfinite().all()):
             if space.narrow and self._at_full_rate():
-                self._watch.see_motion(space, told.gradient, scales, shrinks)
-            space.step_groups_(told.gradient, scales, shrinks)
+                self._watch.see_motion(space, told.gradient, rule, [float(group["lr"]) for group in self.param_groups])
+            rule.apply_(space, told.gradient, 0)
             self._remember({**shared, **after, "in_a_row": 0})
         else:
             space.settle_()
@@ -167,7 +168,8 @@ class ZerothOrder(torch.optim.Optimizer):
             ValueError: lr or weight_decay is negative, or as torch's optimizers.
         """
         param_group = {name: _number(name, v) if name in self.defaults else v for name, v in param_group.items()}
-        _rule({**self.defaults, **param_group})
+        given = {**self.defaults, **param_group}
+        SGD(_value(given["lr"]), _value(given["weight_decay"]))  # which refuses bad ones
         params = param_group["params"]
         if not isinstance(params, Tensor | set):
             params = list(params)
@@ -259,13 +261,19 @@ class ZerothOrder(torch.optim.Optimizer):
         if self._space is None or signature != self._seen:
             groups = [group if moves else [] for group, moves in zip(self._named(), moving, strict=True)]
             self._space, self._seen = ParameterSpace(groups, rounding), signature
-            require_resolved(self._space, self.estimator.displaced_by)
+            require_resolved(self._space, self.estimator.perturbed_by)
         return self._space
 
-    def _paces(self) -> tuple[list[float], list[float]]:
-        """Scale and shrink of a step in each group."""
-        rules = [_rule(group) for group in self.param_groups]
-        return [-rule.rate(0) for rule in rules], [rule.rate(0) * rule.weight_decay for rule in rules]
+    def _rule(self) -> SGD:
+        """The rule of the groups as they are now: one for all where they are alike, else multiples of 1."""
+        pairs = [(_value(group["lr"]), _value(group["weight_decay"])) for group in self.param_groups]
+        alike = len(set(pairs)) == 1
+        rates, decays = {}, {}
+        for (lr, decay), members in zip(pairs, self._named(), strict=True):
+            for name, _ in members:
+                rates[name], decays[name] = (1.0, 1.0) if alike else (lr, decay)
+        lr, decay = pairs[0] if alike else (1.0, 1.0)
+        return SGD(lr, decay, Groups(rates, decays))
 
     def _at_full_rate(self) -> bool:
         """Whether a group's rate is at least half of what its scheduler began from: not so early in a warm-up."""
@@ -279,9 +287,9 @@ class ZerothOrder(torch.optim.Optimizer):
         warnings.warn(f"{told} are not finite: the step is skipped; {advice}", RuntimeWarning, stacklevel=4)
 
 
-def _rule(group: dict[str, Any]) -> SGD:
-    values: list[Any] = [group["lr"], group["weight_decay"]]
-    return SGD(*(value.item() if isinstance(value, Tensor) and value.numel() == 1 else value for value in values))
+def _value(number: Any) -> Any:
+    """The number of a tensor that holds one, or what was given."""
+    return number.item() if isinstance(number, Tensor) and number.numel() == 1 else number
 
 
 def _number(name: str, value: Any) -> Any:

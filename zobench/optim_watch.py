@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from zobench.combination import Combination
+from zobench.rule import SGD
 from zobench.space import ParameterSpace
 
 FLAT_STEPS = 10
@@ -71,14 +72,13 @@ class Watch:
                 f"resolves {resolution:.1g} here (leave constants out, or sum in float64), accuracy far less",
             )
 
-    def see_motion(
-        self, space: ParameterSpace, gradient: Combination, scales: Sequence[float], shrinks: Sequence[float]
-    ) -> None:
+    def see_motion(self, space: ParameterSpace, gradient: Combination, rule: SGD, rates: Sequence[float]) -> None:
         """Compare a step of 16-bit parameters with what rounding leaves of it, before it is taken."""
         self._narrow_steps += 1
         if not _is_power_of_4(self._narrow_steps) or "rounding" in self._told:
             return
-        motion = space.narrow_motion(gradient, scales, shrinks)
+        lr = rule.rate(0)
+        motion = space.narrow_motion(gradient, -lr, lr * rule.weight_decay, rule.groups)
         if math.isnan(motion.length) or motion.cosine >= NOISE:  # nothing was meant, or most of it is done
             return
         likeness = f", and the cosine of the intended and the realised step is {motion.cosine:.2f}"
@@ -87,7 +87,7 @@ class Watch:
         self._tell(
             "rounding",
             f"16 bits round this step away: {motion.moved:.1%} of the 16-bit parameters move{likeness}, at learning "
-            f"rates of {_range(scales)}: hold parameters in float32 (torch.autocast keeps forward passes in 16 bits), "
+            f"rates of {_range(rates)}: hold parameters in float32 (torch.autocast keeps forward passes in 16 bits), "
             f"{others}or raise the rate",
         )
 
@@ -118,6 +118,6 @@ def _is_power_of_4(count: int) -> bool:
     return count & (count - 1) == 0 and count.bit_length() % 2 == 1
 
 
-def _range(scales: Sequence[float]) -> str:
-    rates = sorted({abs(scale) for scale in scales if scale})
-    return f"{rates[0]:g}" if len(rates) == 1 else f"{rates[0]:g} to {rates[-1]:g}"
+def _range(rates: Sequence[float]) -> str:
+    known = sorted({rate for rate in rates if rate})
+    return f"{known[0]:g}" if len(known) == 1 else f"{known[0]:g} to {known[-1]:g}"

@@ -1,31 +1,52 @@
 """One step of any estimator on any space: ask, evaluate, tell, until there is a gradient."""
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 
-from zobench.estimator import Estimator, State, Told
-from zobench.space.space import Space
+from torch import Tensor
+
+from zobench.estimator import Estimate, Estimator, Round, State
+from zobench.plan import Plan
+from zobench.space.space import Functions, Space
 from zobench.streams import Shape
 
+ROUNDS = 1000
 
-def query(space: Space, estimator: Estimator, f: Callable[..., Any], key: int, state: State, batch: Shape = ()) -> Told:
+
+def query(space: Space, estimator: Estimator, f: Functions, key: int, state: State, batch: Shape = ()) -> Estimate:
     """Return what the estimator makes of f around the space's point x: g = sum_i c_i u_i with coefficients c from the
-    losses f(x + a u_i) it asks for.
+    losses f(x + a u_i) it asks for. Where it asks for several losses by name, f is a dictionary of them.
 
-    Cost: plan.queries loss evaluations a round; info["queries"] counts those of all rounds.
+    Cost: plan.queries loss evaluations a round; `Estimate.queries` counts those of all rounds.
 
     A module space is left at the last point of the plan, unless this raises: step_ or settle_ brings it back.
+
+    Raises:
+        RuntimeError: the estimator asks for more after 1,000 rounds.
     """
-    queries = 0
-    while True:
-        plan = estimator.ask(key, state, batch)
-        losses = space.losses(f, plan)
-        try:
-            told = estimator.tell(plan, losses, state)
-        except BaseException:
+    return converse(space, estimator, partial(space.losses, f), key, state, batch)
+
+
+def converse(
+    space: Space, estimator: Estimator, answer: Callable[[Plan], Tensor], key: int, state: State, batch: Shape = ()
+) -> Estimate:
+    """Return what the estimator makes of `answer`, which gives the answers of a plan: the loop that training, replay,
+    optimizers and Monte Carlo share. Errors as for `query`, which answers by evaluating f.
+    """
+    rounds: list[Round] = []
+    try:
+        while len(rounds) < ROUNDS:
+            plan = estimator.ask(key, state, batch)
+            rounds.append(Round(plan, answer(plan)))
+            told = estimator.tell(plan, rounds[-1].answers, state)
+            if isinstance(told, Estimate):
+                return replace(told, rounds=tuple(rounds))
+            state = told.state
+    except BaseException:
+        with suppress(RuntimeError):  # of parameters that an interrupted sweep left torn; the cause is told
             space.settle_()
-            raise
-        queries += plan.queries
-        if told.gradient is not None:
-            return told._replace(info={**told.info, "queries": queries})
-        state = told.state
+        raise
+    space.settle_()
+    raise RuntimeError(f"{estimator!r} asks for more losses after {ROUNDS} rounds: its `tell` never makes an Estimate")

@@ -23,6 +23,11 @@ from zobench.version import VERSION
 Row = dict[str, Any]
 
 
+def plain_row(row: Mapping[str, Any]) -> Row:
+    """Return a row as its file holds it: numbers that are not finite are null."""
+    return {k: _json(v) for k, v in row.items()}
+
+
 class Run:
     """The folder runs/<name>/: config.toml (complete), environment.json, rows.jsonl (appended and synced row by row).
 
@@ -67,7 +72,7 @@ class Run:
         if not self._announced:
             self._announce()
         self.own()
-        plain = {k: _json(v) for k, v in row.items()}
+        plain = plain_row(row)
         data = (json.dumps(plain, allow_nan=False) + "\n").encode()
         descriptor = os.open(self._rows_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

@@ -18,6 +18,9 @@ from zobench import native
 from zobench.keys import derive
 from zobench.layout import CPU
 
+NAME = "SFC64 and torch 1"
+"""The stream of random numbers, in headers of journals and states of optimizers: those of another one are refused."""
+
 Shape = tuple[int, ...]
 Stream = Callable[[int, Shape, torch.dtype, torch.device], Tensor]
 

@@ -18,17 +18,29 @@ PAGES = {
     "laws": ("Laws of directions", "law layout streams keys"),
     "stencils": ("Stencils", "stencil"),
     "kernels": ("Kernels", "kernels"),
-    "spaces": ("Spaces and update rules", "space rule native"),
+    "spaces": ("Spaces and update rules", "space rule groups native"),
     "sampling": ("Sampling", "montecarlo problem noise"),
     "problems": ("Problems of the suites", "synthetic.problems"),
     "theory": ("Theory", "theory"),
     "methods": ("Methods", "methods"),
     "optimizers": ("Where people work", "optim integrations.transformers integrations.scipy"),
-    "records": ("Records, journals, options", "records journal identity lock options naming progress exit_status"),
+    "records": (
+        "Records, journals, options",
+        "records journal state spelling identity lock options naming progress exit_status",
+    ),
 }
 """Page -> title and modules, those of zobench without its name."""
 
-INTERNAL = ("files", "forward_only", "journal_format", "numbers", "optim_watch", "saved_state", "timing", "version")
+INTERNAL = (
+    "files",
+    "forward_only",
+    "journal_format",
+    "journal_version1",
+    "numbers",
+    "optim_watch",
+    "timing",
+    "version",
+)
 """Modules that the others are made of."""
 
 

@@ -7,8 +7,8 @@ from llm.baselines.calibrated import Calibrated
 from llm.baselines.in_context import InContext
 from llm.baselines.linear_probing import LinearProbing
 from llm.baselines.zero_shot import ZeroShot
-from zobench import methods
 from zobench.naming import require_known
+from zobench.spelling import spelled
 
 BASELINES: dict[str, type[Baseline]] = {
     "zero-shot": ZeroShot,
@@ -30,7 +30,7 @@ def parse(text: str) -> Baseline:
         UnknownNameError: no such baseline or option.
         ValueError: a part is not option=value, or a value is out of range.
     """
-    name, options = methods.spelled(text)
+    name, options = spelled(text, BASELINES)
     require_known(name, BASELINES, "baseline")
     valid = [field.name for field in fields(BASELINES[name])]  # type: ignore[arg-type]
     for option in options:

@@ -1,5 +1,6 @@
 """How fast directions are drawn and applied, against a copy of as much memory."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -16,11 +17,13 @@ SLOW = ("distinct-coordinate",)  # one coordinate, as "coordinate"
 
 
 def measure(entries: int, repetitions: int) -> list[Row]:
-    """Return a row a law and path: entries of a float32 parameter moved a second by a step along one direction."""
-    module = nn.Module()
-    module.weight = nn.Parameter(torch.zeros(entries, dtype=torch.float32))
+    """Return a row a law and path: entries of a float32 matrix moved a second by a step along one direction, with what
+    the law reads and holds for it.
+    """
+    module, width = nn.Module(), next(w for w in range(math.isqrt(entries), 0, -1) if entries % w == 0)
+    module.weight = nn.Parameter(torch.linspace(-1, 1, entries, dtype=torch.float32).view(-1, width))
     space, other = ModuleSpace(module), torch.zeros(entries, dtype=torch.float32)
-    jobs: dict[str, Callable[[], object]] = {"copy": lambda: other.copy_(module.weight.detach())}
+    jobs: dict[str, Callable[[], object]] = {"copy": lambda: other.copy_(module.weight.detach().view(-1))}
     for law in LAWS:
         for path in ("native", "eager"):
             if law not in SLOW and (path == "eager" or native.available()):

@@ -17,6 +17,7 @@ from llm.export.run_folder import RunFolder, selected_step
 from llm.models import LanguageModel
 from llm.tasks.published import PUBLISHED
 from llm.training import checkpoint
+from llm.training.first_order import FIRST_ORDER
 from llm.training.past import JOURNAL
 from zobench.records import Row, write_atomically
 from zobench.version import VERSION
@@ -66,7 +67,7 @@ def journal_of(run: RunFolder | None) -> Path | None:
     """Return the journal of a run, where the weights can be rebuilt from it without the run's data."""
     if run is None or run.config["rows"] != "all" or not (run.folder / JOURNAL).is_file():
         return None
-    return run.folder / JOURNAL
+    return None if run.config["method"] in FIRST_ORDER else run.folder / JOURNAL
 
 
 def describe(folder: Path, language_model: LanguageModel) -> None:
@@ -143,7 +144,7 @@ def _introduction(made: Exported, run: RunFolder | None) -> str:
     if made.base.weights:
         lines.append(f"**The base weights are {made.base.weights}.**")
     if run is not None:
-        first = run.config["method"] in ("sgd", "adamw")
+        first = run.config["method"] in FIRST_ORDER
         how = "with backpropagation" if first else "from loss values alone, by forward passes, without backpropagation"
         version = run.environment.get("zobench", "of unknown version")
         lines.append(f"It was trained {how}: method `{run.config['method']}` of zobench {version}.")

@@ -45,7 +45,7 @@ def find(run: RunFolder, source: str = "auto", places: Places = Places()) -> Tun
         return _written(run, places)
     contents = _journal(run)
     step = len(contents.records) if contents else int(run.config["steps"])
-    step = min(step, last_step(run))
+    step = min(step, last_step(run, contents))
     if source != "journal":
         found = _latest(run, contents, step)
         if found is not None and (source == "checkpoint" or contents is None or found.step == step):
@@ -67,16 +67,18 @@ def _written(run: RunFolder, places: Places) -> Tuned:
     return Tuned(loaded, last_step(run), "as the run wrote it")
 
 
-def last_step(run: RunFolder) -> int:
-    """Return the step whose weights a run wrote, or will at the latest."""
+def last_step(run: RunFolder, contents: Contents | None = None) -> int:
+    """Return the step whose weights a run wrote, or will at the latest: as its journal says, or its rows where it kept
+    none.
+    """
     final = run.found("final")
-    step = selected_step(final[-1]) if final else None
+    step = journal.selected_step(contents) if contents else selected_step(final[-1]) if final else None
     return int(run.config["steps"] if step is None else step)
 
 
 def _latest(run: RunFolder, contents: Contents | None, step: int) -> checkpoint.Checkpoint | None:
     found = checkpoint.latest(run.folder / CHECKPOINTS, step, {})
-    if found and contents and found.metadata.get("chain") != f"{contents.chain[found.step]:08x}":
+    if found and contents and found.metadata.get("chain") != f"{contents.marks[found.step]:08x}":
         raise ValueError(f"{found.file} does not belong to the journal beside it: remove it")
     return found
 

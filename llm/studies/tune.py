@@ -18,12 +18,12 @@ from llm.training.past import CHECKPOINTS
 from llm.training.record import config_of
 from llm.training.session import Data, Session
 from llm.training.trainer import needs_gradient
-from zobench import methods
 from zobench.lock import FolderInUseError
 from zobench.naming import require_known
 from zobench.options import option
 from zobench.progress import note
 from zobench.records import Row, Run, within, write_atomically
+from zobench.spelling import spelled
 
 RANGE = "low:high (logarithmic), choices a,b,c, or one value"
 SEARCHED = ("lr", "epsilon", "batch")
@@ -104,7 +104,7 @@ def _checked(options: TuneOptions) -> dict[str, Axis]:
     batches = axes.get("batch")
     if batches and not all(isinstance(value, int) for value in batches.choices or (0.5,)):
         raise ValueError(f"batch is {options.batch!r}: give whole numbers as choices a,b,c")
-    if "epsilon" in axes and (needs_gradient(options.method) or "epsilon" in methods.spelled(options.method)[1]):
+    if "epsilon" in axes and (needs_gradient(options.method) or "epsilon" in spelled(options.method).options):
         raise ValueError(f"epsilon is {options.epsilon!r}, but {options.method} does not read it: search --lr alone")
     if baselines.known(options.method):
         raise ValueError(f"{options.method} takes no step and has nothing to tune")

@@ -57,20 +57,20 @@ class Also:
     def at(self, step: int) -> None:
         """Measure the sets that have no row at this step."""
         for name, chosen, examples in self.sets:
-            if self.session.record.find(kind="also", set=name, step=step, when="evaluation"):
+            if self.session.past.measured("also", set=name, step=step, when="evaluation"):
                 continue
             found = chosen.measure(examples, at_once(self.session.options.micro_batch))
             row = {"loss": found.loss, "accuracy": found.accuracy, "metric": found.metric, "examples": len(examples)}
             others = {key.replace("-", "_"): value for key, value in found.others.items()}
             about = {"set": name, "when": "evaluation", "step": step, **self.session.names()}
-            self.session.record.append({"kind": "also", **about, **row, **others})
+            self.session.past.keep({"kind": "also", **about, **row, **others})
 
     def end(self, selected: int) -> None:
         """Say again what the weights that the run ends with measured."""
         for name, *_ in self.sets:
-            (row,) = self.session.record.find(kind="also", set=name, step=selected, when="evaluation")
-            if not self.session.record.find(kind="also", set=name, when="end"):
-                self.session.record.append({**row, "when": "end"})
+            (row,) = self.session.past.measured("also", set=name, step=selected, when="evaluation")
+            if not self.session.past.measured("also", set=name, when="end"):
+                self.session.past.keep({**row, "when": "end"})
 
 
 def _encoded(

@@ -1,29 +1,34 @@
 """Clipping of projected gradients, so that one outlier loss does not throw the weights away."""
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from zobench import Combination
-from zobench.estimator import Told
 
 
-def clip(told: Told, most: float) -> Told:
-    """Return what was told with the projected gradient n c_i of each of its n directions clipped to [-most, most].
+class Clipped(NamedTuple):
+    """A gradient with bounded coefficients, and how many of them were at the bound or beyond."""
+
+    gradient: Combination
+    count: int
+
+
+def clip(gradient: Combination, most: float) -> Clipped:
+    """Return the gradient with the projected gradient n c_i of each of the n directions of a term clipped to
+    [-most, most].
 
     c_i = (slope along u_i) / n: a bound on the c_i themselves would be n times as wide for n directions. The estimator
     has seen all of them. One that is not finite stays so, and the step is skipped. Source: directional derivative
     clipping of QZO (Shang et al. 2025, arXiv 2505.13430).
     """
-    assert told.gradient is not None  # of a round that ends in one
-    (term,) = told.gradient.terms
-    bound = most / term.coefficients.numel()
-    kept = torch.where(term.coefficients.isfinite(), term.coefficients.clamp(-bound, bound), term.coefficients)
-    return told._replace(
-        gradient=Combination((term._replace(coefficients=kept),)), info={**told.info, "coefficients": kept}
-    )
+    bounds = [most / term.coefficients.numel() for term in gradient.terms]
+    pairs = list(zip(gradient.terms, bounds, strict=True))
+    kept = tuple(term._replace(coefficients=_bounded(term.coefficients, bound)) for term, bound in pairs)
+    count = sum(int((term.coefficients.abs() >= bound).sum()) for term, bound in pairs)
+    return Clipped(Combination(kept), count)
 
 
-def clipped(coefficients: Sequence[float], most: float) -> int:
-    """Return how many coefficients of a step are at the bound: a journal of clipped ones says so again."""
-    return sum(abs(c) >= most / len(coefficients) for c in coefficients)
+def _bounded(coefficients: Tensor, bound: float) -> Tensor:
+    return torch.where(coefficients.isfinite(), coefficients.clamp(-bound, bound), coefficients)

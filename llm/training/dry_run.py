@@ -12,7 +12,7 @@ from torch import nn
 
 from llm import models, objective, tasks
 from llm.training.checkpoint import KEPT, weights
-from llm.training.first_order import FIRST_ORDER, FirstOrder
+from llm.training.first_order import FIRST_ORDER
 from llm.training.live import free_memory, held, size_of
 from llm.training.options import TrainOptions, check
 from llm.training.past import JOURNAL, header
@@ -20,7 +20,6 @@ from llm.training.record import open_record, require_rows
 from llm.training.session import Session, sized, split_of
 from llm.training.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
 from llm.training.untrained import Untrained
-from llm.training.zeroth_order import ZerothOrder
 from zobench import AutoEpsilon
 from zobench.journal import read, require_same
 
@@ -85,7 +84,7 @@ def _finished(options: TrainOptions) -> bool:
 
 def _require_continuable(session: Session) -> None:
     file = Path(session.options.out) / JOURNAL
-    if not (session.options.journal and file.is_file() and isinstance(session.trainer, ZerothOrder)):
+    if not (session.options.journal and file.is_file()):
         return
     contents = read(file)
     require_same(contents.header, header(session), file)
@@ -220,10 +219,10 @@ def _disk(session: Session) -> list[str]:
     if options.select == "best":
         parts["the best weights so far"] = 2 * trained
     if options.journal and options.checkpoint_every and options.steps >= options.checkpoint_every:
-        one = trained + (size_of(session.trainer.tensors().values()) if isinstance(session.trainer, FirstOrder) else 0)
+        one = trained + (size_of(session.trainer.kept()[0].values()))
         parts["checkpoints"] = one * (1 + min(KEPT, options.steps // options.checkpoint_every))
     if options.journal:
-        parts["rows and journal"] = options.steps * (ROW + RECORD * isinstance(session.trainer, ZerothOrder))
+        parts["rows and journal"] = options.steps * (ROW + RECORD)
     place = _existing(Path(options.out))
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{place} cannot be written: give another --out")

@@ -4,7 +4,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from zobench.journal import Record
+from llm.training.taken import Taken
 
 LEAST_START = 0.1
 
@@ -25,12 +25,13 @@ class Watch:
     in_a_row: int = 0
     losses: deque[float] = field(default_factory=deque)
 
-    def see(self, record: Record) -> None:
+    def see(self, taken: Taken) -> None:
         """Take note of a step."""
-        self.skipped += record.skipped
-        self.in_a_row = self.in_a_row + 1 if record.skipped else 0
-        if not record.skipped:
-            self.losses.append(record.loss)
+        skipped = bool(taken.record.skipped)
+        self.skipped += skipped
+        self.in_a_row = self.in_a_row + 1 if skipped else 0
+        if not skipped:
+            self.losses.append(taken.loss)
             if len(self.losses) > self.window:
                 self.losses.popleft()
 

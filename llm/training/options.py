@@ -36,6 +36,7 @@ class TrainOptions:
     epsilon: float | str = option(1e-3, "displacement of the zeroth-order methods, or auto")
     schedule: str = option("constant", "constant, linear or cosine")
     warmup: int = option(0, "steps of linear warm-up")
+    rule: str = option("sgd", "what is done with the estimate: sgd, momentum:beta=0.9, adam:beta1=0.9,window=10, ...")
     weight_decay: float = option(0.0, "decoupled weight decay, not on biases and norms")
     gradient_checkpointing: bool = option(False, "of sgd and adamw: layers are read again, not kept")
     clip: float | None = option(None, "bound on the projected gradient of each direction of a zeroth-order step")

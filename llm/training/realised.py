@@ -1,11 +1,13 @@
 """What rounding leaves of a step: which weights moved, and whether they moved where they were meant to."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from zobench import Combination, ModuleSpace
+from zobench.groups import Groups
 from zobench.layout import Block
 
 SAMPLE = 4096
@@ -35,28 +37,28 @@ def sample(space: ModuleSpace) -> dict[str, Tensor]:
     }
 
 
-def measure(space: ModuleSpace, before: dict[str, Tensor], gradient: Combination, lr: float, shrink: float) -> Realised:
+def measure(
+    space: ModuleSpace, before: Mapping[str, Tensor], gradient: Combination, lr: float, shrink: float, groups: Groups
+) -> Realised:
     """Compare the step along -lr gradient, taken since `before`, with what it was meant to be.
 
     Cost: the direction of the first block of each tensor, drawn once more.
     """
     after = sample(space)
     blocks = [block for block in space.layout.blocks if block.index == 0]
-    meant = {b.segment.name: -shrink * b.segment.pace * b.segment.decays * before[b.segment.name] for b in blocks}
-    for law, key, coefficients in gradient.terms:
-        for i, coefficient in enumerate(coefficients.tolist()):
-            draw = law.direction(key, i, space.layout, ())
-            for block in blocks:
-                u = draw(block)
-                if u is not None:
-                    part = u.view(-1)[: len(before[block.segment.name])].double().cpu()
-                    amount = -lr * block.segment.pace * coefficient / law.unit(space.layout.dim)
-                    meant[block.segment.name].add_(part, alpha=amount)
+    factors = {b.segment.name: groups.of(b.segment) for b in blocks}
+    meant = {name: -shrink * factor.decay * before[name] for name, factor in factors.items()}
+    for draw, amount in space.drawn(gradient):
+        for block in blocks:
+            u, name = draw(block), block.segment.name
+            if u is not None:
+                part = u.view(-1)[: len(before[name])].double().cpu()
+                meant[name].add_(part, alpha=-lr * factors[name].rate * amount)
     return _compare(blocks, before, after, meant)
 
 
 def _compare(
-    blocks: list[Block], before: dict[str, Tensor], after: dict[str, Tensor], meant: dict[str, Tensor]
+    blocks: list[Block], before: Mapping[str, Tensor], after: dict[str, Tensor], meant: dict[str, Tensor]
 ) -> Realised:
     sums = torch.zeros(4, dtype=torch.float64)  # moved, meant . done, |meant|^2, |done|^2
     total = sum(block.segment.size for block in blocks)

@@ -18,8 +18,8 @@ FILE = "best.safetensors"
 class Selection:
     """Keeps the weights of the lowest dev loss so far (the first of equal ones), and says when to stop looking.
 
-    The file is on disk before the row of the evaluation that selects it, so that a kill at any instant leaves what the
-    rows name, or what the continued run is about to name. Nothing is written with --select last.
+    The file is on disk before the evaluation that selects it is in the journal, so that a kill at any instant leaves
+    what the journal names, or what the continued run is about to name. Nothing is written with --select last.
     """
 
     def __init__(self, session: "Session") -> None:
@@ -33,7 +33,7 @@ class Selection:
 
     def best(self) -> Row | None:
         """Return the evaluation of the lowest dev loss, the first of equal ones; a loss that is no number is none."""
-        return min(self.record.find(kind="evaluation"), key=_loss, default=None)
+        return min(self.session.past.measured("evaluation"), key=_loss, default=None)
 
     def see(self, step: int, loss: float) -> None:
         """Keep the weights of an evaluation whose row is about to be written, if they are the best so far.
@@ -51,8 +51,8 @@ class Selection:
         checkpoint.write(self._file, step, kept, self.session.past.identity)
 
     def look(self) -> None:
-        """Find out whether the file holds the weights that the rows select; where not, `missing` is their step, and the
-        continued run goes through it again.
+        """Find out whether the file holds the weights that the journal selects; where not, `missing` is their step, and
+        the continued run goes through it again.
 
         Raises:
             ValueError: the file is of another run.
@@ -72,7 +72,7 @@ class Selection:
 
     def stops(self, step: int) -> bool:
         """Return whether the evaluations up to this step ran out of patience: so many since the best one."""
-        losses = [_loss(row) for row in self.record.find(kind="evaluation") if row["step"] <= step]
+        losses = [_loss(row) for row in self.session.past.measured("evaluation") if row["step"] <= step]
         patience = self.options.patience
         return patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience
 
@@ -89,8 +89,8 @@ class Selection:
         kept = self._read()
         if kept is None or kept.step != best["step"]:
             raise ValueError(
-                f"{self._file} does not hold the weights of step {best['step']}, which the rows select: remove it and "
-                "give the same command again, which rebuilds them"
+                f"{self._file} does not hold the weights of step {best['step']}, which the journal selects: remove "
+                "it and give the same command again, which rebuilds them"
             )
         checkpoint.restore(self.session.language_model.model, kept)
         return kept.step

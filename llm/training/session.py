@@ -14,7 +14,6 @@ from llm.export import card
 from llm.objective import Encoded
 from llm.training import also, trained, untrained
 from llm.training.adapters import adapt
-from llm.training.clipping import clipped
 from llm.training.evaluation import Evaluations
 from llm.training.faults import Watch
 from llm.training.first_order import FIRST_ORDER
@@ -26,11 +25,11 @@ from llm.training.realised import Realised
 from llm.training.record import open_record, require_rows
 from llm.training.selection import Selection, discard
 from llm.training.signals import interruptible
+from llm.training.taken import Taken
 from llm.training.touched import touched_rows
 from llm.training.trainer import make_trainer, needs_gradient
 from llm.training.untrained import Untrained
 from zobench import derive, streams
-from zobench.journal import Record
 from zobench.lock import lock
 from zobench.progress import Speed, bar, note, warn
 from zobench.records import Row
@@ -98,10 +97,11 @@ class Session:
         self._lock = lock(options.out)
         self.record = open_record(options)
         self.note(notes)
-        self.watch = Watch(self.start_loss, options.max_skipped, options.diverged_at, options.diverged_window)
-        self.past = Past(self)
-        self.seconds, self.clipped, self.speed = 0.0, 0, Speed()
         require_rows(self.record)
+        self.past = Past(self)
+        start = self.past.start_loss(self.start_loss)
+        self.watch = Watch(start, options.max_skipped, options.diverged_at, options.diverged_window)
+        self.seconds, self.clipped, self.speed = 0.0, 0, Speed()
         self.selection = Selection(self)
         known = [row["peak_mb"] for row in self.record.find(kind="evaluation") if row.get("peak_mb") is not None]
         self.peak = PeakMemory(self.language_model.device, max(known, default=None))
@@ -179,47 +179,47 @@ class Session:
             self.trainer.watched = step % self.options.eval_every == 0
             began, passes = time.perf_counter(), self.trainer.forward_passes
             with self.peak:
-                record = self.trainer.step(derive(*self.keys["key"], step), losses)
+                taken = self.trainer.step(derive(*self.keys["key"], step), losses)
             seconds = time.perf_counter() - began
-            record = record._replace(minibatch=derive(*self.keys["minibatch"], step), seconds=seconds)
+            record = taken.record._replace(minibatch=derive(*self.keys["minibatch"], step), seconds=seconds)
+            taken = taken._replace(record=record)
             self.past.append(record)
             self.speed.see(self.trainer.forward_passes - passes, seconds)
         except Exception as error:
             self._fail(step, error)
             raise
-        self.see(record, self.trainer.realised)
-        shown.set_postfix_str(f"train loss {record.loss:.3f}, {self.speed} {self.evaluations.said}", refresh=False)
+        self.see(taken, self.trainer.realised)
+        shown.set_postfix_str(f"train loss {taken.loss:.3f}, {self.speed} {self.evaluations.said}", refresh=False)
 
-    def see(self, record: Record, realised: Realised | None = None) -> None:
+    def see(self, taken: Taken, realised: Realised | None = None) -> None:
         """Take note of a step that was taken or repeated: what it cost, its row, and what it says of the run's
         health.
         """
-        if realised and realised.noise and not self.record.find(kind="rounding"):
-            self.record.append({"kind": "rounding", "step": record.step, **self.names(), **realised._asdict()})
+        record = taken.record
+        if realised and realised.noise and not self.past.measured("rounding"):
+            self.past.keep({"kind": "rounding", "step": record.step, **self.names(), **realised._asdict()})
             warn(
                 f"training is rounding noise: {realised.moved:.1%} of the weights moved, and the cosine of the "
                 f"intended and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"
             )
         self.seconds += record.seconds
-        if self.options.clip is not None:
-            self.clipped += clipped(record.coefficients, self.options.clip)
-        self.watch.see(record)
+        self.clipped += taken.clipped
+        self.watch.see(taken)
         if not record.skipped:
-            self.evaluations.see(record.step, record.loss)
+            self.evaluations.see(record.step, taken.loss)
         if record.step >= self._rows_to and (self.options.journal or record.skipped):
-            self.record.append(self._row(record) | (realised._asdict() if realised else {}), sync=record.skipped)
+            row = self._row(taken) | (realised._asdict() if realised else {})
+            self.record.append(row, sync=bool(record.skipped))
         if self.watch.diverged and not self.record.find(kind="divergence"):
             about = {"mean_loss": self.watch.mean, "limit": self.watch.limit, "steps": self.watch.window}
             self.record.append({"kind": "divergence", "step": record.step, **self.names(), **about})
             warn(self.watch.warning())
 
-    def _row(self, record: Record) -> Row:
-        row = {"step": record.step, **self.cost(), "train_loss": record.loss, "lr": record.lr}
-        extra = record.extra or {}
-        if "choice" in extra:
-            row |= {"epsilon": extra["choice"][0], "choice": extra["choice"]}
+    def _row(self, taken: Taken) -> Row:
+        record = taken.record
+        row = {"step": record.step, **self.cost(), "train_loss": taken.loss, "lr": record.lr, **taken.report}
         if record.skipped:
-            return {"kind": "skipped", **row, **self.names(), "reason": extra["reason"]}
+            return {"kind": "skipped", **row, **self.names(), "reason": record.skipped}
         return {"kind": "step", **row}
 
     def _fail(self, step: int, error: Exception) -> None:

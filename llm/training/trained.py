@@ -80,7 +80,7 @@ def parse_rates(texts: Sequence[str]) -> list[Rate]:
     return rates
 
 
-def paces(model: nn.Module, texts: Sequence[str], lr: float) -> dict[str, float]:
+def multipliers(model: nn.Module, texts: Sequence[str], lr: float) -> dict[str, float]:
     """Return the rates of the trainable tensors in units of `lr`, by first names, where they are not 1.
 
     Raises:
@@ -97,7 +97,7 @@ def paces(model: nn.Module, texts: Sequence[str], lr: float) -> dict[str, float]
         if not left:
             raise ValueError(f"--rates {pattern!r} fits only what patterns before it do: put it before them")
         found |= {each.name: rate / lr for each in left}
-    return {name: pace for name, pace in found.items() if pace != 1.0}
+    return {name: multiplier for name, multiplier in found.items() if multiplier != 1.0}
 
 
 def _fitting(pattern: str, known: Sequence[Tensors], option: str) -> list[Tensors]:

@@ -11,7 +11,10 @@ from llm.training.recompute import recompute_layers
 from llm.training.untrained import Untrained
 from llm.training.zeroth_order import ZerothOrder, require_rounding, rounded
 from zobench import ForwardGradient, methods, schedule
+from zobench import rule as rules
+from zobench.groups import Groups
 from zobench.naming import require_known
+from zobench.spelling import spelled
 
 if TYPE_CHECKING:
     from llm.training.options import TrainOptions
@@ -24,7 +27,11 @@ def check_method(text: str) -> None:
     method.
     """
     name, _, extra = text.partition(":")
-    require_known(name, [method.name for method in methods.table()] + [*FIRST_ORDER, *baselines.BASELINES], "method")
+    known = [*(method.name for method in methods.table()), *FIRST_ORDER, *baselines.BASELINES]
+    if spelled(text, known).is_own:
+        methods.parse(text)
+        return
+    require_known(name, known, "method")
     if name in baselines.BASELINES:
         baselines.parse(text)
     elif name not in FIRST_ORDER:
@@ -40,6 +47,7 @@ def check_steps(options: "TrainOptions") -> None:
     schedule(options.schedule, options.lr, options.steps, options.warmup)
     if options.method not in FIRST_ORDER:
         methods.parse(options.method, epsilon=options.epsilon)
+        rules.parse(options.rule, lr=options.lr, weight_decay=options.weight_decay)
         require_rounding(options.engine, options.rounding != "nearest")
     elif options.rounding != "nearest":
         raise ValueError(
@@ -64,13 +72,14 @@ def make_trainer(
     """
     if baselines.known(options.method):
         return Untrained(baselines.parse(options.method))
-    paces = trained.paces(language_model.model, options.rates, options.lr)
+    groups = Groups(trained.multipliers(language_model.model, options.rates, options.lr))
     rate = schedule(options.schedule, options.lr, options.steps, options.warmup)
     if options.method in FIRST_ORDER:
         if options.gradient_checkpointing:
             recompute_layers(language_model.model)
-        return FirstOrder(language_model.model, options.method, rate, options.weight_decay, paces)
+        return FirstOrder(language_model.model, options.method, rate, options.weight_decay, groups)
     estimator = methods.parse(options.method, epsilon=options.epsilon)
     engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
-    how = (*rounded(options.rounding, options.dtype), touched, options.clip, paces)
-    return ZerothOrder(language_model.model, estimator, rate, options.weight_decay, engine, *how)
+    rule = rules.parse(options.rule, lr=rate, weight_decay=options.weight_decay, groups=groups)
+    how = (*rounded(options.rounding, options.dtype), touched, options.clip)
+    return ZerothOrder(language_model.model, estimator, rule, engine, *how)

@@ -8,7 +8,6 @@ from statistics import median
 
 from llm.objective import Encoded, Objective
 from llm.objective.measured import parts
-from llm.training.first_order import FirstOrder
 from llm.training.live import LiveMemory, size_of
 from llm.training.minibatch import Minibatch, at_once
 from llm.training.session import Session
@@ -49,17 +48,17 @@ class Tryout:
             _restricted_to(rows, session)
             began = time.perf_counter()
             key = derive(*session.keys["key"], trainer.steps)
-            record = trainer.step(key, Minibatch(made, list(rows), session.options.micro_batch))
+            record = trainer.step(key, Minibatch(made, list(rows), session.options.micro_batch)).record
             seconds.append(time.perf_counter() - began)
             counts.append((trainer.forward_passes - before[0], trainer.backward_passes - before[1]))
             if record.skipped:
-                reasons.append(str((record.extra or {}).get("reason")))
+                reasons.append(record.skipped)
 
         with LiveMemory() as memory:
             step(batch)
             step(batch)  # with the optimiser's memory in place
         gradients = size_of([p.grad for p in session.language_model.model.parameters() if p.grad is not None])
-        optimiser = size_of(list(trainer.tensors().values())) if isinstance(trainer, FirstOrder) else 0
+        optimiser = size_of(list(trainer.kept()[0].values()))
         ended = time.perf_counter() + SECONDS
         while len(seconds) < 2 + TIMED and (len(seconds) == 2 or time.perf_counter() < ended):
             step(session.minibatch(trainer.steps))

@@ -1,10 +1,11 @@
 """The zeroth-order trainer: an estimator, a module space and SGD; forward passes only."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from types import MappingProxyType
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,15 +13,16 @@ from torch import Tensor, nn
 from llm.models import DTYPES
 from llm.training.clipping import clip
 from llm.training.realised import Realised, measure, sample
-from zobench import SGD, AutoEpsilon, Combination, Estimator, InForwardSpace, ModuleSpace
-from zobench.auto import Choice
-from zobench.estimator import Told
+from llm.training.recorded import Recorded
+from llm.training.taken import Taken
+from zobench import Combination, Estimator, InForwardSpace, ModuleSpace, Plan, state
 from zobench.journal import Record
 from zobench.naming import require_known
-from zobench.plan import LOSSES, Plan
-from zobench.rule import Schedule
+from zobench.query import converse
+from zobench.rule import SGD, UpdateRule
 from zobench.space import require_resolved
 
+STATE = "state."
 REASON = 300
 LARGE = 10_000_000
 """Trainable weights from which a step costs less where they are displaced as they are read."""
@@ -58,7 +60,9 @@ def require_rounding(engine: str, otherwise: bool) -> None:
     cannot.
     """
     if engine == "plain" and otherwise:
-        raise ValueError("the plain engine walks over the weights and rounds to the nearest: give --engine in-forward")
+        raise ValueError(
+            "the plain engine perturbs the weights in place and rounds to the nearest: give --engine in-forward"
+        )
 
 
 def make_space(
@@ -66,7 +70,6 @@ def make_space(
     engine: str,
     rounding: str,
     reads: torch.dtype | None,
-    paces: Mapping[str, float] = MappingProxyType({}),
 ) -> ModuleSpace:
     """Return the space of an engine.
 
@@ -74,187 +77,185 @@ def make_space(
         ValueError: the plain engine is to round at random, or to hold the weights in another dtype than is read.
     """
     if engine != "plain":
-        return ENGINES[engine](model, rounding=rounding, reads=reads, paces=paces)
+        return ENGINES[engine](model, rounding=rounding, reads=reads)
     require_rounding(engine, rounding != "nearest" or reads is not None)
-    return ModuleSpace(model, paces)
+    return ModuleSpace(model)
+
+
+class Told(NamedTuple):
+    """The gradient to step along, the mean loss of the last round, how many projected gradients were clipped, and why
+    the step is not to be taken; empty where it is.
+    """
+
+    gradient: Combination
+    loss: float
+    clipped: int
+    reason: str
+
+    @property
+    def checksum(self) -> int:
+        """The checksum of what the step does, 0 of a step that is not taken."""
+        return 0 if self.reason else self.gradient.checksum
 
 
 class ZerothOrder:
-    """Takes steps on a model in place, and repeats those that a journal recorded.
+    """Takes steps on a model in place: ask, evaluate, tell, and let the rule step. `replay` is the same with recorded
+    losses in place of forward passes.
 
     While `watched`, `realised` says what rounding left of the last step. `touched` gives the rows that the minibatch of
-    a step reads: directions then live on these alone. `most` bounds projected gradients, see `clip`; `paces` are those
-    of the space. A step may be owed: `settle` before the model is used elsewhere.
+    a step reads: directions then live on these alone. `most` bounds projected gradients, see `clip`. A step may be
+    pending: `settle` before the model is used elsewhere.
 
     Raises:
         UnknownNameError: no such engine or rounding.
-        ValueError: epsilon is below the resolution of the weights, or the engine cannot round so.
+        ValueError: epsilon is below the resolution of the weights, the engine cannot round so, or the rule has a
+            multiplier of no trainable parameter.
     """
 
     def __init__(
         self,
         model: nn.Module,
         estimator: Estimator,
-        rate: Schedule,
-        weight_decay: float,
+        rule: UpdateRule,
         engine: str = "plain",
         rounding: str = "nearest",
         reads: torch.dtype | None = None,
         touched: Callable[[int], Mapping[str, Sequence[int]]] | None = None,
         most: float | None = None,
-        paces: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.engine = chosen_engine(engine, model)
-        self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads, paces)
-        self.touched, self.most, self._fastest = touched, most, max((1.0, *paces.values()))
-        require_resolved(self.space, estimator.displaced_by)
-        self.rule = SGD(rate, weight_decay)
+        self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads)
+        self.touched, self.most, self.rule = touched, most, rule
+        rule.groups.require_known([segment.name for segment in self.space.layout.segments])
+        self._fastest = max((1.0, *rule.groups.multipliers.values()))
+        require_resolved(self.space, estimator.perturbed_by)
         self._room = min(torch.finfo(p.dtype).max for p in model.parameters() if p.requires_grad) / 16
-        self.memory, self.state = self.rule.init(self.space), estimator.init()
+        self.memory, self.state = rule.init(self.space), estimator.init()
         self.identity = repr(estimator)
-        self.forward_passes = self.backward_passes = 0
+        self.steps = self.forward_passes = self.backward_passes = 0
         self.watched = False
         self.realised: Realised | None = None
 
-    @property
-    def steps(self) -> int:
-        """Steps taken, those that were skipped included."""
-        return int(self.memory)
-
-    def step(self, key: int, losses: Callable[[], Tensor]) -> Record:
-        """Take one step and return its record: what `replay` needs, and the mean loss of the points looked at.
+    def step(self, key: int, losses: Callable[[], Tensor]) -> Taken:
+        """Take one step.
 
         Where a loss or a coefficient is not finite, or the step would overflow the weights' dtype, the step is skipped:
         the weights are those before it, up to the rounding of the walk to the points, and the record says why.
         """
-        step, lr = self.steps, self.rule.rate(self.memory)
-        self._restrict(step)
-        walks = not isinstance(self.space, InForwardSpace)  # and rounds on its way
-        before, self.realised = sample(self.space) if self.watched and walks else None, None
-        probed: list[list[float]] = []
-        told = self._ask(key, losses, probed)
-        if isinstance(told, FloatingPointError):
-            return self._skip(key, lr, told, math.nan, {"rounds": probed})
-        self.state = told.state
-        told = told if self.most is None else clip(told, self.most)
-        seen, extra = told.info["losses"], {"choice": told.info["choice"]} if probed else None
-        try:
-            self._require_finite(seen, told, lr)
-        except FloatingPointError as error:
-            return self._skip(key, lr, error, float(seen.mean()), extra or {})
-        assert told.gradient is not None  # _ask returns only then
-        coefficients = tuple(told.info["coefficients"].tolist())
-        shrink = lr * self.rule.weight_decay
-        if self.watched and not walks:
-            motion = self.space.motion(told.gradient, -lr, shrink)
-            self.realised = Realised(motion.moved, motion.cosine)
-        self.memory = self.rule.apply_(self.space, told.gradient, self.memory)
-        if before is not None:
-            self.realised = measure(self.space, before, told.gradient, lr, shrink)
-        return Record(step, key, coefficients, lr, shrink, loss=float(seen.mean()), extra=extra)
+        return self._take(key, partial(self.space.losses, losses), self.watched)
 
-    def settle(self) -> None:
-        """Write the step that is owed, if one is."""
-        self.space.settle_()
-
-    def _restrict(self, step: int) -> None:
-        if self.touched is not None:
-            self.space.restrict(self.touched(step))
-
-    def _ask(self, key: int, losses: Callable[[], Tensor], probed: list[list[float]]) -> Told | FloatingPointError:
-        """What the estimator makes of the losses, or why its probe failed; `probed` gets the reaches of its rounds."""
-        state = self.state
-        while True:
-            plan = self.estimator.ask(key, state)
-            self.forward_passes += plan.queries
-            if isinstance(self.estimator, AutoEpsilon) and self.estimator.due(state):
-                probed.append(plan.offsets[0, ::2].tolist())
-            seen = self.space.losses(losses, plan)
-            try:
-                told = self.estimator.tell(plan, seen, state)
-            except FloatingPointError as error:
-                return error
-            if told.gradient is not None:
-                return told
-            state = told.state
-
-    def _require_finite(self, seen: Tensor, told: Told, lr: float) -> None:
-        """Raise FloatingPointError where a step would put something into the weights that is no number."""
-        if not bool(seen.isfinite().all()):
-            raise FloatingPointError(f"losses {seen.flatten().tolist()[:8]}: lower --lr or --epsilon")
-        lr *= self._fastest
-        largest = float(told.info["coefficients"].abs().max()) * lr
-        if lr * self.rule.weight_decay > 1:
-            raise FloatingPointError(
-                f"lr {lr:g} times weight decay {self.rule.weight_decay:g} is above 1: lower either"
-            )
-        if not largest < self._room:
-            raise FloatingPointError(f"a step of {largest:g} overflows the weights: lower --lr")
-
-    def _skip(self, key: int, lr: float, error: Exception, loss: float, extra: dict[str, Any]) -> Record:
-        self.space.settle_()
-        record = Record(self.steps, key, (), lr, lr * self.rule.weight_decay, loss=loss, skipped=True)
-        self.memory += 1
-        return record._replace(extra={**extra, "reason": str(error)[:REASON]})
-
-    def replay(self, records: Sequence[Record], first: int = 0) -> int:
-        """Repeat recorded steps without a forward pass; return the number of the next step.
-
-        Each walks to its points as it did then, so that the weights round as they did, and tells the estimator, so that
-        its state goes on: the result is equal to the bit. The weights are taken to be those before step `first`: of the
-        steps before it, only the estimator is told.
+    def replay(self, record: Record) -> Taken:
+        """Repeat a recorded step without a forward pass, to the bit.
 
         Raises:
-            ValueError: a record does not fit the estimator.
+            ValueError: the record is not one of this estimator at this step.
         """
-        for record in records:
-            if record.step >= first:
-                self._restrict(record.step)
-            self._repeat(record, walk=record.step >= first)
-        return len(records)
+        recorded = Recorded(record.losses, self.space)
+        taken = self._take(record.key, recorded, False)
+        recorded.require_all_told()
+        self._require_same(taken.record, record)
+        if taken.record.lr != record.lr:
+            raise ValueError(f"step {record.step} had the rate {record.lr!r}, and the rule says {taken.record.lr!r}")
+        again = taken.record._replace(seconds=record.seconds, minibatch=record.minibatch)
+        return taken._replace(record=again)
 
-    def _repeat(self, record: Record, walk: bool) -> None:
-        extra = record.extra or {}
-        if "choice" in extra:
-            *numbers, rounds = extra["choice"]
-            choice = Choice(*numbers, tuple(tuple(reaches) for reaches in rounds))
-            self._probed(record.key, choice.rounds, walk)
-            assert isinstance(self.estimator, AutoEpsilon)
-            self.state = self.estimator.resumed(self.state.step, choice)
-        if "rounds" in extra:  # the probe failed, and the state stayed
-            self._probed(record.key, extra["rounds"], walk)
-        else:
-            self._told(record, walk)
-        if walk and record.skipped:
-            self.space.settle_()
-        self.memory += 1
+    def recall(self, record: Record) -> Taken:
+        """Tell the estimator the losses of a recorded step, and leave the weights and the rule's memory as they are:
+        for the steps before a checkpoint, which brings both.
 
-    def _told(self, record: Record, walk: bool) -> None:
-        plan = self.estimator.ask(record.key, self.state)
-        told = self.estimator.tell(plan, self._walk(record, plan, walk), self.state)
-        assert told.gradient is not None  # one round
-        self.state = told.state
-        (term,) = told.gradient.terms
-        if record.skipped or not walk:
-            return
-        coefficients = torch.tensor(record.coefficients, dtype=torch.float64)
-        if coefficients.shape != term.coefficients.shape:
+        Raises:
+            ValueError: as for `replay`.
+        """
+        recorded, before = Recorded(record.losses), self.state
+        told = self._told(record.key, recorded, record.lr, [])
+        recorded.require_all_told()
+        self._require_same(record._replace(checksum=told.checksum, skipped=told.reason), record)
+        self.steps += 1
+        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state))
+
+    def _require_same(self, found: Record, record: Record) -> None:
+        if (found.checksum, bool(found.skipped)) != (record.checksum, bool(record.skipped)):
             raise ValueError(
-                f"step {record.step} has {len(record.coefficients)} coefficients, {self.identity} gives "
-                f"{term.coefficients.numel()}: the journal is of another estimator"
+                f"{self.identity} makes other coefficients of the recorded losses of step {record.step} than it did: "
+                "the estimator was changed since; replay with the version of it that ran"
             )
-        self.space.step_(Combination((term._replace(coefficients=coefficients),)), -record.lr, shrink=record.shrink)
 
-    def _walk(self, record: Record, plan: Plan, walk: bool) -> Tensor:
-        self.forward_passes += plan.queries
-        walks = walk and plan.asks == LOSSES
-        return self.space.losses(lambda: 0.0, plan) if walks else torch.zeros_like(plan.offsets)
+    def settle(self) -> None:
+        """Write the step that is pending, if one is."""
+        self.space.settle_()
 
-    def _probed(self, key: int, rounds: Sequence[Sequence[float]], walk: bool) -> None:
-        """Walk to the points of a recorded probe."""
-        assert isinstance(self.estimator, AutoEpsilon)
-        for reaches in rounds:
-            plan = self.estimator.probe(key, reaches)
+    def reading(self) -> AbstractContextManager[None]:
+        """Return the context in which evaluations read the weights as steps do."""
+        return self.space.reading()
+
+    def kept(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return what a checkpoint keeps beside the weights: tensors by name, and texts."""
+        parts, tensors = state.split(state.plain((self.state, self.memory, self.space.snapshots)))
+        passes = f"{self.forward_passes} {self.backward_passes}"
+        return {STATE + name: value for name, value in tensors.items()}, {"state": json.dumps(parts), "passes": passes}
+
+    def restore(self, tensors: Mapping[str, Tensor], said: Mapping[str, str], step: int) -> None:
+        """Go on at a step with what `kept` gave there.
+
+        Raises:
+            ValueError: it is not that of this estimator and rule.
+        """
+        found = {name.removeprefix(STATE): value for name, value in tensors.items()}
+        self.state, self.memory, self.space.snapshots = state.restored(state.joined(json.loads(said["state"]), found))
+        self.forward_passes, self.backward_passes = map(int, said["passes"].split())
+        self.steps = step
+
+    def _take(self, key: int, answer: Callable[[Plan], Tensor], watched: bool) -> Taken:
+        if self.touched is not None:
+            self.space.restrict(self.touched(self.steps))
+        lr, losses, before = self.rule.rate(self.memory), list[float](), self.state
+        walks = isinstance(self.rule, SGD) and not isinstance(self.space, InForwardSpace)  # and rounds on its way
+        sampled = sample(self.space) if watched and walks else None
+        told = self._told(key, answer, lr, losses)
+        if told.reason:
+            self.space.settle_()
+            self.memory = self.rule.skip(self.memory)
+        else:
+            self._apply(told.gradient, lr, watched, sampled)
+        record = Record(self.steps, key, tuple(losses), lr, checksum=told.checksum, skipped=told.reason)
+        self.steps += 1
+        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state))
+
+    def _told(self, key: int, answer: Callable[[Plan], Tensor], lr: float, losses: list[float]) -> Told:
+        """What the estimator makes of the answers, which `losses` gets too."""
+
+        def answered(plan: Plan) -> Tensor:
+            answers = answer(plan)
             self.forward_passes += plan.queries
-            if walk:
-                self.space.losses(lambda: 0.0, plan)
+            losses.extend(plan.distinct(answers))
+            return answers
+
+        try:
+            estimate = converse(self.space, self.estimator, answered, key, self.state)
+        except FloatingPointError as error:
+            return Told(Combination(), math.nan, 0, str(error)[:REASON])
+        self.state, gradient, clipped = estimate.state, estimate.gradient, 0
+        if self.most is not None:
+            gradient, clipped = clip(gradient, self.most)
+        reason = self._unfit(losses, gradient, lr)[:REASON]
+        return Told(gradient, float(estimate.losses.mean()), clipped, reason)
+
+    def _apply(self, gradient: Combination, lr: float, watched: bool, sampled: Mapping[str, Tensor] | None) -> None:
+        """Let the rule step; while an SGD step is watched, find out what rounding leaves of it."""
+        shrink, self.realised = lr * self.rule.weight_decay, None
+        if watched and sampled is None and isinstance(self.rule, SGD):
+            motion = self.space.motion(gradient, -lr, shrink, self.rule.groups)
+            self.realised = Realised(motion.moved, motion.cosine)
+        self.memory = self.rule.apply_(self.space, gradient, self.memory)
+        if sampled is not None:
+            self.realised = measure(self.space, sampled, gradient, lr, shrink, self.rule.groups)
+
+    def _unfit(self, losses: Sequence[float], gradient: Combination, lr: float) -> str:
+        """Why a step would put something into the weights that is no number; empty where it would not."""
+        if not all(map(math.isfinite, losses)):
+            return f"losses {losses[:8]}: lower --lr or --epsilon"
+        lr *= self._fastest
+        if lr * self.rule.weight_decay > 1:
+            return f"lr {lr:g} times weight decay {self.rule.weight_decay:g} is above 1: lower either"
+        largest = float(gradient.coefficients.abs().max()) * lr if gradient.terms else 0.0
+        return "" if largest < self._room else f"a step of {largest:g} overflows the weights: lower --lr"

@@ -181,11 +181,10 @@ class _Run:
     def _step(self) -> float:
         key = derive(self.key, self.memory)
         told = query(self.space, self.estimator, self._value, key, self.state)
-        assert told.gradient is not None  # query returns only then
         before = self.space.x.clone()
         self.memory, self.state = self.rule.apply_(self.space, told.gradient, self.memory), told.state
         self.before = before
-        return float(told.info["losses"].mean())
+        return float(told.losses.mean())
 
     def _call(self, callback: Callable[..., Any], loss: float) -> None:
         x = self.space.x.numpy().copy()

@@ -1,14 +1,16 @@
 """Laws of directions: what u is in g = sum_i c_i u_i.
 
-Every law here but PerTensor has mean zero, u ~ -u and E[u u^T] = I, so that c u with c = u . grad f is an unbiased
+Every law of the class Isotropic has mean zero, u ~ -u and E[u u^T] = I, so that c u with c = u . grad f is an unbiased
 estimate of grad f. A law never holds a direction: it regenerates one block by block from (key, direction, parameter,
 block), in any order.
 """
 
 from zobench.law.coordinate import Coordinate
 from zobench.law.independent import Gaussian, Independent, Rademacher
-from zobench.law.law import DenseDirection, Direction, Law
+from zobench.law.law import DenseDirection, Direction, Isotropic, Law, NativeDirection
+from zobench.law.low_rank import LowRank
 from zobench.law.per_tensor import PerTensor, PerTensorCredit
+from zobench.law.small_weights import SmallWeights
 from zobench.law.sphere import Orthogonal, Sphere
 
 LAWS: dict[str, Law] = {
@@ -18,10 +20,12 @@ LAWS: dict[str, Law] = {
     "orthogonal": Orthogonal(),
     "coordinate": Coordinate(),
     "distinct-coordinate": Coordinate(replace=False),
+    "low-rank": LowRank(),
+    "small-weights": SmallWeights(),
 }
 """The laws by the names that `methods.make(law=...)` and command lines give them."""
 
 __all__ = [
-    "LAWS", "Coordinate", "DenseDirection", "Direction", "Gaussian", "Independent", "Law", "Orthogonal",
-    "PerTensor", "PerTensorCredit", "Rademacher", "Sphere",
+    "LAWS", "Coordinate", "DenseDirection", "Direction", "Gaussian", "Independent", "Isotropic", "Law", "LowRank",
+    "NativeDirection", "Orthogonal", "PerTensor", "PerTensorCredit", "Rademacher", "SmallWeights", "Sphere",
 ]  # fmt: skip

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from zobench import streams
 from zobench.keys import derive
-from zobench.law.law import Direction, Law, require_room
+from zobench.law.law import Direction, Isotropic, require_room
 from zobench.layout import CPU, Block, Layout
 from zobench.numbers import flag, store
 from zobench.streams import Shape
 
 
 @dataclass(frozen=True)
-class Coordinate(Law):
+class Coordinate(Isotropic):
     """u = ±sqrt(d) e_i with i uniform and a random sign; c_d = d. Epsilon displaces coordinate i by ±epsilon.
 
     Without `replace` the coordinates of one step are distinct, and with n = d they are all of them: the gradient by

@@ -6,9 +6,13 @@ from torch import Tensor
 
 from zobench import streams
 from zobench.keys import derive
-from zobench.law.law import Law
+from zobench.law.law import Isotropic
 from zobench.layout import Block, Layout
+from zobench.native import NativeStream
 from zobench.streams import Shape
+
+STREAMS = {streams.normal: False, streams.signs: True}
+"""The streams that the native sweep draws, and whether they are of signs."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,15 @@ class Independent:
         """Return the key of the block's stream."""
         return derive(self.key, self.index, block.segment.name, block.index)
 
+    def native(self, block: Block) -> NativeStream | None:
+        """Return the block's normals or signs."""
+        if self.batch or self.stream not in STREAMS:
+            return None
+        return NativeStream(self.seed(block), STREAMS[self.stream])
+
 
 @dataclass(frozen=True)
-class Gaussian(Law):
+class Gaussian(Isotropic):
     """u ~ N(0, I_d); c_d = d + 2. The law of MeZO and KerZOO."""
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Independent:
@@ -43,7 +53,7 @@ class Gaussian(Law):
 
 
 @dataclass(frozen=True)
-class Rademacher(Law):
+class Rademacher(Isotropic):
     """Independent signs; c_d = d. One random bit an entry."""
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Independent:

@@ -3,10 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
 from zobench.layout import Block, Layout
+from zobench.native import NativeStream
 from zobench.streams import Shape
 
 DenseDirection = Callable[[Block], Tensor]
@@ -15,9 +17,22 @@ Direction = Callable[[Block], Tensor | None]
 """One direction, realised: block -> its entries (*batch, block.size), or None where they are all zero."""
 
 
+@runtime_checkable
+class NativeDirection(Protocol):
+    """A direction that tells the native sweep how to draw it, so that it is drawn and applied in one pass; every other
+    direction is drawn by calling it.
+    """
+
+    def __call__(self, block: Block) -> Tensor | None:
+        """Return the block's entries, to the bit those of `native`."""
+
+    def native(self, block: Block) -> NativeStream | None:
+        """Return what the block is, None where it must be called; asked of blocks of 16 float32 entries or more."""
+
+
 @dataclass(frozen=True)
 class Law(ABC):
-    """A law of directions u with E[credit u^T] = second_moment * I; credit is u itself, except for PerTensor.
+    """A law of directions u, with u ~ -u: what spaces and estimators need. Theory needs an `Isotropic` one.
 
     An offset a moves a space by a * unit(d) * u, and a coefficient c contributes c * credit / unit(d). So epsilon is
     always a displacement along u: unit(d) is 1 except for Coordinate, whose epsilon is the displacement of its one
@@ -25,9 +40,9 @@ class Law(ABC):
     """
 
     @property
-    def second_moment(self) -> float:
-        """The factor in E[credit u^T] = second_moment * I."""
-        return 1.0
+    def second_moment(self) -> float | None:
+        """The factor in E[credit u^T] = second_moment * I; None where the mean is no multiple of I, or not known."""
+        return None
 
     @property
     def orthogonal(self) -> bool:
@@ -50,10 +65,6 @@ class Law(ABC):
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return direction number `index` of `key`: a function from a block to its entries."""
 
-    @abstractmethod
-    def fourth_moment(self, dim: int) -> float:
-        """Return c_d in E[|u|^2 u u^T] = c_d I: the factor of |grad f|^2 in the second moment of c u."""
-
     @property
     def reads_weights(self) -> bool:
         """Whether a direction depends on the undisplaced parameters, so that a space must `bind` the law first."""
@@ -63,9 +74,29 @@ class Law(ABC):
         """Return the law whose directions know what it read of the undisplaced parameters, block by block."""
         return self
 
+    @property
+    def held(self) -> int:
+        """Bits a weight that the law holds while it is bound: 1 of a mask."""
+        return 0
+
     def unit(self, dim: int) -> float:
         """Return the multiple of u that one unit of epsilon displaces."""
         return 1.0
+
+
+class Isotropic(Law):
+    """A law with u ~ -u, E[credit u^T] = second_moment * I and E[|u|^2 u u^T] = c_d I, whatever the tensors and their
+    weights: what theory and the formulas of errors need. The laws that are not must be sampled (`zobench.moments`).
+    """
+
+    @property
+    def second_moment(self) -> float:
+        """The factor in E[credit u^T] = second_moment * I."""
+        return 1.0
+
+    @abstractmethod
+    def fourth_moment(self, dim: int) -> float:
+        """Return c_d in E[|u|^2 u u^T] = c_d I: the factor of |grad f|^2 in the second moment of c u."""
 
 
 def require_room(index: int, dim: int) -> None:

@@ -1,7 +1,7 @@
 """One random reach for each parameter tensor: what a port of KerZOO's code does."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -43,9 +43,24 @@ class PerTensor(Law):
             raise ValueError(f"law is {self.law!r}: give the law of v, such as Gaussian()")
 
     @property
-    def second_moment(self) -> float:
-        """E[r K]."""
-        return self.kernel.moment(1)
+    def second_moment(self) -> float | None:
+        """E[r K] times that of `law`."""
+        within = self.law.second_moment
+        return None if within is None else self.kernel.moment(1) * within
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether `law` does."""
+        return self.law.reads_weights
+
+    @property
+    def held(self) -> int:
+        """What `law` holds."""
+        return self.law.held
+
+    def bind(self, layout: Layout, weights: Callable[[Block], Tensor]) -> "PerTensor":
+        """Return the same of a law that is bound."""
+        return replace(self, law=self.law.bind(layout, weights))
 
     @property
     def by_tensor(self) -> bool:
@@ -70,14 +85,6 @@ class PerTensor(Law):
 
     def _factor(self, key: int, index: int, name: str, batch: Shape) -> Tensor:
         return self.kernel.draw(derive(key, index, "reach", name), batch)[0]
-
-    def fourth_moment(self, dim: int) -> float:
-        """Raise: there is no one factor, but one for each segment.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError(f"the second moment under {self!r} depends on the segments: ask .fourth_moments(sizes)")
 
     def fourth_moments(self, sizes: Sequence[int]) -> tuple[float, ...]:
         """Return c_m for segments of these sizes: E[|credit|^2 (probe . g)^2] = sum_m c_m |g_m|^2.

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zobench.law.independent import Gaussian
-from zobench.law.law import DenseDirection, Direction, Law, require_room
+from zobench.law.independent import Gaussian, Independent
+from zobench.law.law import DenseDirection, Direction, Isotropic, require_room
 from zobench.layout import CPU, Block, Layout
+from zobench.native import NativeStream
 from zobench.streams import Shape
 
 
 @dataclass(frozen=True)
-class Sphere(Law):
+class Sphere(Isotropic):
     """Uniform on the sphere of radius sqrt(d); c_d = d. Looks over the parameters once more, for the norm."""
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
@@ -25,11 +26,29 @@ class Sphere(Law):
             once = _scaled(draw, _norm([draw]), layout.dim)
             return lambda block: once
         norm = _norm(gaussian(block) for block in layout.blocks)
-        return lambda block: _scaled(gaussian(block), norm, layout.dim)
+        return OnSphere(gaussian, norm, layout.dim)
 
     def fourth_moment(self, dim: int) -> float:
         """Return d."""
         return float(dim)
+
+
+@dataclass(frozen=True, eq=False)
+class OnSphere:
+    """sqrt(d) / norm times a Gaussian direction, norm that of all its blocks."""
+
+    draw: Independent
+    norm: Tensor
+    dim: int
+
+    def __call__(self, block: Block) -> Tensor:
+        """Return the entries of a block."""
+        return _scaled(self.draw(block), self.norm, self.dim)
+
+    def native(self, block: Block) -> NativeStream | None:
+        """Return the block's normals, with their scale."""
+        stream = self.draw.native(block)
+        return None if stream is None else stream._replace(scale=math.sqrt(self.dim) / float(self.norm))
 
 
 @dataclass(frozen=True)

@@ -28,29 +28,70 @@ FLAGS = (
     "-shared", "-fPIC", *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()),
 )  # fmt: skip
 _turned_off = False
+LOW_RANK = 2
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 NO_MEMORY = 1
 GROUP = 16
 """Fewer numbers than this torch draws in another way."""
 
 
+class NativeStream(NamedTuple):
+    """What a direction is in one block: scale times the normals, or the signs, that torch draws from `seed`.
+
+    Instead of drawn numbers, `factors` (left (rows, rank), right (rank, columns), float32) are those of the block's
+    matrix: entry (i, j) is sum_k left[i, k] right[k, j], each product and each sum rounded. `mask` keeps entries: bit j
+    (of octet j // 8, the lowest first; uint8 (size + 7) // 8) is whether entry j of the block is kept; the others are
+    0. The blocks of a segment have one kind, one scale, one pair of factors, and all of them or none a mask.
+    """
+
+    seed: int = 0
+    signs: bool = False
+    factors: tuple[Tensor, Tensor] | None = None
+    mask: Tensor | None = None
+    scale: float = 1.0
+
+
 class NativeLine(NamedTuple):
-    """A direction's streams, normals or signs, one seed a block; and its amounts, one for the stored values or one for
-    each point.
+    """A direction's streams, one seed and mask a block, as NativeStream; and its amounts, one for the stored values or
+    one for each point.
     """
 
     signs: bool
     seeds: Sequence[int]
     amounts: Sequence[float]
+    factors: tuple[Tensor, Tensor] | None = None
+    masks: Sequence[Tensor] | None = None
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, streams: Sequence[NativeStream], amounts: Sequence[float]) -> "NativeLine | None":
+        """Return the line of the streams of all blocks of a segment; None where they are not of one kind."""
+        first, masks = streams[0], [each.mask for each in streams if each.mask is not None]
+        if any((x.signs, x.scale) != (first.signs, first.scale) or x.factors is not first.factors for x in streams):
+            return None
+        if masks and len(masks) < len(streams):
+            return None
+        seeds = [] if first.factors else [each.seed for each in streams]
+        return cls(first.signs, seeds, amounts, first.factors, masks or None, first.scale)
 
 
 class _Line(ctypes.Structure):
     _fields_ = (
         ("seeds", ctypes.POINTER(ctypes.c_uint32)),
         ("amounts", ctypes.POINTER(ctypes.c_float)),
+        ("masks", ctypes.POINTER(ctypes.c_void_p)),
+        ("mask_bytes", ctypes.POINTER(ctypes.c_int64)),
+        ("left", ctypes.c_void_p),
+        ("right", ctypes.c_void_p),
         ("seed_count", ctypes.c_int64),
+        ("mask_count", ctypes.c_int64),
+        ("left_count", ctypes.c_int64),
+        ("right_count", ctypes.c_int64),
+        ("columns", ctypes.c_int64),
         ("amount_count", ctypes.c_int32),
         ("kind", ctypes.c_int32),
+        ("rank", ctypes.c_int32),
+        ("scale", ctypes.c_float),
     )
 
 
@@ -83,7 +124,8 @@ class Sweep:
     are rounded once and at random.
 
     Raises:
-        ValueError: a tensor is not such a vector; when swept, a number of seeds or amounts does not fit.
+        ValueError: a tensor is not such a vector, or a mask or factor is of another type; when swept, the number of
+            seeds or amounts, or the size of a mask or factor, does not fit.
     """
 
     def __init__(
@@ -96,7 +138,7 @@ class Sweep:
         targets: Sequence[Tensor],
         rounding: Sequence[int] | None,
     ) -> None:
-        self._held = (stored, targets)  # and with them the memory that the pointers name
+        self._held = (stored, targets, owed, lines)  # and with them the memory that the pointers name
         self._taken = ctypes.c_int64(0)
         count, target = stored.numel(), targets[0].dtype if targets else torch.float32
         places = [_address(each, count, target) for each in targets]
@@ -112,7 +154,7 @@ class Sweep:
 
         Raises:
             MemoryError: no memory for a few chunks.
-            ValueError: a number of seeds or amounts does not fit the blocks or the targets.
+            ValueError: a number of seeds or amounts, a mask or a factor does not fit the blocks or the targets.
         """
         _require_done(_library().sweep(ctypes.byref(self._sweep), ctypes.byref(self._taken)))
 
@@ -141,9 +183,29 @@ def _require_done(code: int) -> None:
 
 
 def _lines(lines: Sequence[NativeLine]) -> Any:
-    return (_Line * len(lines))(
-        *(_Line(_seeds(x.seeds), _floats(x.amounts), len(x.seeds), len(x.amounts), int(x.signs)) for x in lines)
-    )
+    return (_Line * len(lines))(*map(_line, lines))
+
+
+def _line(line: NativeLine) -> _Line:
+    found = _Line(_seeds(line.seeds), _floats(line.amounts), scale=line.scale, kind=int(line.signs))
+    found.seed_count, found.amount_count = len(line.seeds), len(line.amounts)
+    if line.masks is not None:
+        found.masks = (ctypes.c_void_p * len(line.masks))(*map(_octets, line.masks))
+        found.mask_bytes = (ctypes.c_int64 * len(line.masks))(*(mask.nbytes for mask in line.masks))
+        found.mask_count = len(line.masks)
+    if line.factors is not None:
+        left, right = line.factors
+        found.kind, found.rank, found.columns = LOW_RANK, right.shape[0], right.shape[-1]
+        found.left, found.right = (_address(part, part.numel(), torch.float32) for part in line.factors)
+        found.left_count, found.right_count = left.numel(), right.numel()
+    return found
+
+
+def _octets(mask: Tensor) -> int:
+    """Where the octets of a mask lie."""
+    if mask.device.type != "cpu" or mask.dtype != torch.uint8 or not mask.is_contiguous():
+        raise ValueError(f"a mask wants contiguous octets (uint8) on the CPU, got {mask.dtype} on {mask.device}")
+    return mask.data_ptr()
 
 
 def _floats(values: Sequence[float]) -> Any:

@@ -3,7 +3,7 @@
  * A parameter is cut into blocks, each with a seed a line; whoever calls takes the next block. Directions are drawn chunk
  * by chunk and applied while they are in the first-level cache, with the numbers of torch's CPU generator: MT19937; for
  * normals 24-bit uniforms and Box-Muller over groups of 16, with the single-precision Cephes logarithm, sine and cosine;
- * for signs the low 16 bits of each word, the highest first.
+ * for signs the low 16 bits of each word, the highest first. A direction of low rank is multiplied out of its factors.
  */
 #include <math.h>
 #include <stdint.h>
@@ -17,15 +17,19 @@
 
 enum { FLOAT32 = 0, BFLOAT16 = 1 };
 
-enum { NORMALS = 0, SIGNS = 1 };
+enum { NORMALS = 0, SIGNS = 1, LOW_RANK = 2 };
 
 enum { DONE = 0, NO_MEMORY = 1, REFUSED = 2 };
 
 typedef struct {
-    const uint32_t *seeds; /* one a block */
-    const float *amounts;  /* one for the stored value, or one for each point */
-    int64_t seed_count;
-    int32_t amount_count, kind;
+    const uint32_t *seeds;        /* one a block; none of LOW_RANK */
+    const float *amounts;         /* one for the stored value, or one for each point */
+    const uint8_t *const *masks;  /* none, or the octets of each block: without bit j, lowest first, entry j is 0 */
+    const int64_t *mask_bytes;    /* the length of each */
+    const float *left, *right;    /* of LOW_RANK, (rows, rank) and (rank, columns): a matrix, row by row */
+    int64_t seed_count, mask_count, left_count, right_count, columns;
+    int32_t amount_count, kind, rank;
+    float scale; /* of the entries that a mask leaves */
 } Line;
 
 typedef struct {
@@ -231,9 +235,41 @@ static void add(float *y, const float *x, const float *restrict u, float amount,
         for (long i = 0; i < count; i++) y[i] = nearest(x[i] + amount * u[i], type);
 }
 
-static void draw(const Line *line, Twister *t, float *restrict u, long count) {
-    if (line->kind == SIGNS) draw_signs(t, u, count);
+/* A call of its own, so that no compiler fuses a product and the sum it goes into: torch rounds both. */
+static __attribute__((noinline)) void scaled(float *restrict to, const float *restrict from, float by, long count) {
+    for (long i = 0; i < count; i++) to[i] = by * from[i];
+}
+
+/* Entries from `at` on of left * right, summed term by term. */
+static void multiply(const Line *line, float *restrict u, long at, long count) {
+    float term[CHUNK + GROUP];
+    for (long done = 0, n; done < count; done += n) {
+        long row = (at + done) / line->columns, column = (at + done) % line->columns;
+        const float *left = line->left + row * line->rank, *right = line->right + column;
+        n = line->columns - column < count - done ? line->columns - column : count - done;
+        scaled(u + done, right, left[0], n);
+        for (int k = 1; k < line->rank; k++) {
+            scaled(term, right + k * line->columns, left[k], n);
+            for (long i = 0; i < n; i++) u[done + i] += term[i];
+        }
+    }
+}
+
+static void mask(float *restrict u, const uint8_t *octets, long count) {
+    for (long k = 0; k < count / 8; k++)
+        for (int j = 0; j < 8; j++) u[8 * k + j] = as_float(as_bits(u[8 * k + j]) & (0u - ((octets[k] >> j) & 1u)));
+    for (long i = count - count % 8; i < count; i++)
+        if (!((octets[i / 8] >> (i % 8)) & 1)) u[i] = 0.0f;
+}
+
+/* Entries `at` to `at + count` of a line; a chunk begins with an octet of the mask, as CHUNK is a multiple of 8. */
+static void draw(const Line *line, Twister *t, float *restrict u, long number, long start, long at, long count) {
+    if (line->kind == LOW_RANK) multiply(line, u, at, count);
+    else if (line->kind == SIGNS) draw_signs(t, u, count);
     else draw_normals(t, u, count);
+    if (line->scale != 1.0f)
+        for (long i = 0; i < count; i++) u[i] = line->scale * u[i];
+    if (line->masks) mask(u, line->masks[number] + (at - start) / 8, count);
 }
 
 /* `bytes` is the size of the buffer: another than that of `count` floats is of another type, and refused. */
@@ -261,11 +297,29 @@ typedef struct {
 
 static int64_t blocks_of(const Sweep *s) { return s->count / s->block + (s->count % s->block != 0); }
 
-static int lines_fit(const Line *lines, int count, int64_t blocks, int amounts) {
+static int factors_fit(const Line *line, int64_t count) {
+    if (line->kind != LOW_RANK) return 1;
+    if (line->rank < 1 || line->columns < 1 || count % line->columns) return 0;
+    if (line->left_count % line->rank || line->left_count / line->rank != count / line->columns) return 0;
+    return line->right_count % line->rank == 0 && line->right_count / line->rank == line->columns;
+}
+
+static int masks_fit(const Sweep *s, const Line *line, int64_t blocks) {
+    if (!line->masks) return 1;
+    if (line->mask_count != blocks) return 0;
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t size = s->count - b * s->block < s->block ? s->count - b * s->block : s->block;
+        if (line->mask_bytes[b] != (size + 7) / 8) return 0;
+    }
+    return 1;
+}
+
+static int lines_fit(const Sweep *s, const Line *lines, int count, int64_t blocks, int amounts) {
     for (int k = 0; k < count; k++) {
         const Line *line = lines + k;
-        if (line->seed_count != blocks || line->amount_count != amounts) return 0;
-        if (line->kind != NORMALS && line->kind != SIGNS) return 0;
+        if (line->kind != NORMALS && line->kind != SIGNS && line->kind != LOW_RANK) return 0;
+        if (line->seed_count != (line->kind == LOW_RANK ? 0 : blocks) || line->amount_count != amounts) return 0;
+        if (!factors_fit(line, s->count) || !masks_fit(s, line, blocks)) return 0;
     }
     return 1;
 }
@@ -282,7 +336,11 @@ static int fits(const Sweep *s) {
     if (!holds(s->stored_bytes, s->count, s->type)) return 0;
     if (s->points && !holds(s->target_bytes, s->count, s->target_type)) return 0;
     if (s->rounding && (s->type != BFLOAT16 || s->rounding_count != blocks)) return 0;
-    return lines_fit(s->owed, s->owed_count, blocks, 1) && lines_fit(s->lines, s->line_count, blocks, s->points);
+    return lines_fit(s, s->owed, s->owed_count, blocks, 1) && lines_fit(s, s->lines, s->line_count, blocks, s->points);
+}
+
+static void begin(const Line *line, Twister *t, long number) {
+    if (line->kind != LOW_RANK) seed_twister(t, line->seeds[number]);
 }
 
 /* Where the displaced values of a chunk are summed: in the target itself, if it holds float32. */
@@ -296,8 +354,8 @@ static void sweep_block(const Sweep *s, long number, Twister *states, float *roo
     int held = s->rounding ? FLOAT32 : s->type, write = s->owed_count > 0 || s->keep != 1.0f;
     float *x = room, *u = x + CHUNK + GROUP, *out = u + CHUNK + GROUP;
     Twister *owed = states, *lines = owed + s->owed_count, *rounder = lines + s->line_count;
-    for (int k = 0; k < s->owed_count; k++) seed_twister(owed + k, s->owed[k].seeds[number]);
-    for (int k = 0; k < s->line_count; k++) seed_twister(lines + k, s->lines[k].seeds[number]);
+    for (int k = 0; k < s->owed_count; k++) begin(s->owed + k, owed + k, number);
+    for (int k = 0; k < s->line_count; k++) begin(s->lines + k, lines + k, number);
     if (s->rounding) seed_twister(rounder, s->rounding[number]);
     for (long at = start, n; at < stop; at += n) {
         n = stop - at < CHUNK + GROUP ? stop - at : CHUNK;
@@ -305,7 +363,7 @@ static void sweep_block(const Sweep *s, long number, Twister *states, float *roo
         if (s->keep != 1.0f)
             for (long i = 0; i < n; i++) x[i] = nearest(s->keep * x[i], held);
         for (int k = 0; k < s->owed_count; k++) {
-            draw(s->owed + k, owed + k, u, n);
+            draw(s->owed + k, owed + k, u, number, start, at, n);
             add(x, x, u, s->owed[k].amounts[0], n, held);
         }
         if (s->rounding && write) {
@@ -315,7 +373,7 @@ static void sweep_block(const Sweep *s, long number, Twister *states, float *roo
         }
         if (write) store(s->stored, at, x, n, s->type);
         for (int k = 0; k < s->line_count; k++) {
-            draw(s->lines + k, lines + k, u, n);
+            draw(s->lines + k, lines + k, u, number, start, at, n);
             for (int p = 0; p < s->points; p++) {
                 float *y = sum_at(s, out, p, at);
                 add(y, k ? y : x, u, s->lines[k].amounts[p], n, s->target_type);

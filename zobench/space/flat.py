@@ -1,21 +1,24 @@
 """FlatSpace: vectors (*batch, d), for functions whose gradient is known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from zobench.combination import Combination
+from zobench.groups import UNIFORM, Groups
 from zobench.law import Law
 from zobench.layout import CPU, Layout, Segment
 from zobench.numbers import real
-from zobench.plan import SLOPE, Plan
+from zobench.plan import CURRENT, SLOPE, Plan
 from zobench.space.slope import dual, dual_numbers, value_and_slope
-from zobench.space.space import Space, require_finite
+from zobench.space.space import Direction as Rule
+from zobench.space.space import Functions, Space, require_finite
 from zobench.streams import Shape
 
 REMEMBERED_BYTES = 1 << 24
+Function = Callable[[Tensor], Tensor]
 
 
 class FlatSpace(Space):
@@ -31,13 +34,14 @@ class FlatSpace(Space):
     def __init__(self, x: Tensor, layout: Layout | None = None) -> None:
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 1 or x.shape[-1] < 1:
             raise ValueError(f"a flat space wants a floating-point tensor (*batch, d) with d >= 1, got {_describe(x)}")
+        super().__init__()
         self.x = x
         self.layout = layout or Layout.flat(x.shape[-1], torch.float64, x.device)
         if self.layout.dim != x.shape[-1]:
             raise ValueError(f"the layout has {self.layout.dim} entries, x has {x.shape[-1]}")
         self._remembered: dict[tuple[Law, int, int, Shape], Tensor] = {}
 
-    def losses(self, f: Callable[[Tensor], Tensor], plan: Plan) -> Tensor:
+    def losses(self, f: Functions, plan: Plan) -> Tensor:
         """Return f at the plan's points, float64 (*batch, n, m), or what else it asks for.
 
         Raises:
@@ -47,42 +51,86 @@ class FlatSpace(Space):
         if tuple(self.x.shape[:-1]) not in ((), plan.batch):
             raise ValueError(f"x has batch {tuple(self.x.shape[:-1])}, the plan {plan.batch}: ask with the batch of x")
         self._remembered.clear()
-        if plan.asks == SLOPE:
-            return self._slopes(f, plan)
+        self._keep(plan)
+        f, x = plan.function(f), self.x if plan.base == CURRENT else self._snapshot(plan.base)
+        return self._slopes(f, x, plan) if plan.asks == SLOPE else self._visit(f, x, plan)
+
+    def walk_(self, plan: Plan) -> None:
+        """Take the snapshot that the plan keeps, if it keeps one."""
+        self._keep(plan)
+
+    def _visit(self, f: Function, x: Tensor, plan: Plan) -> Tensor:
         n, m = plan.offsets.shape[-2:]
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
-        base = self._evaluate(f, self.x.expand(*plan.batch, -1)) if any(map(any, plan.base)) else None
-        unit = plan.law.unit(self.layout.dim)
+        base = self._evaluate(f, x.expand(*plan.batch, -1)) if any(map(any, plan.is_base)) else None
         for i in range(n):
-            u = self._direction(plan.law, plan.key, i, plan.batch)
+            u, unit = self._line(plan, i)
             for k in range(m):
-                if base is not None and plan.base[i][k]:
+                if base is not None and plan.is_base[i][k]:
                     losses[..., i, k] = base
                     continue
-                offset = plan.offsets[..., i, k, None].to(self.x) * unit
-                losses[..., i, k] = self._evaluate(f, torch.addcmul(self.x, offset, u))
+                offset = plan.offsets[..., i, k, None].to(x) * unit
+                losses[..., i, k] = self._evaluate(f, torch.addcmul(x, offset, u))
         return losses
 
-    def _slopes(self, f: Callable[[Tensor], Tensor], plan: Plan) -> Tensor:
+    def _slopes(self, f: Function, x: Tensor, plan: Plan) -> Tensor:
         answers = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
-        points, unit = self.x.expand(*plan.batch, -1).contiguous(), plan.law.unit(self.layout.dim)
+        points = x.expand(*plan.batch, -1).contiguous()
         for i in range(plan.offsets.shape[-2]):
-            u = self._direction(plan.law, plan.key, i, plan.batch) * unit
+            u, unit = self._line(plan, i)
             with dual_numbers():
-                both = value_and_slope(partial(self._evaluate, f, dual(points, u)))
+                both = value_and_slope(partial(self._evaluate, f, dual(points, u * unit)))
             answers[..., i, :] = torch.stack(both, -1)
         return answers
 
-    def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
-        """Replace x, in place, by (1 - p shrink) x + p scale * combination, p the paces of the layout."""
+    def _line(self, plan: Plan, i: int) -> tuple[Tensor, float]:
+        """A vector and the multiple of it that an offset of 1 moves."""
+        if plan.along is not None:
+            return self.dense(plan.along[i]).to(self.x), 1.0
+        (((law, key, index), unit),) = plan.line(i, self.layout.dim).items()
+        return self._direction(law, key, index, plan.batch), float(unit)
+
+    def _copied(self) -> list[Tensor]:
+        return [self.x.clone()]
+
+    def _snapshot(self, name: str) -> Tensor:
+        (x,) = self.snapshot(name)
+        return x
+
+    def step_(
+        self, combination: Combination, scale: float = 1.0, shrink: float = 0.0, groups: Groups = UNIFORM
+    ) -> None:
+        """Replace x, in place, by (1 - p d shrink) x + p scale * combination."""
         require_finite(combination)
+        self._move(self.dense(combination).to(self.x) if combination.terms else None, scale, shrink, groups)
+
+    def update_(
+        self,
+        gradients: Sequence[Combination],
+        direction: Rule,
+        scale: float = 1.0,
+        shrink: float = 0.0,
+        groups: Groups = UNIFORM,
+    ) -> None:
+        """Replace x, in place, by (1 - p d shrink) x + p scale * direction(block, x, gradients)."""
+        for gradient in gradients:
+            require_finite(gradient)
+        dense = [self.dense(gradient) for gradient in gradients]
+        parts = []
+        for block in self.layout.blocks:
+            here = (..., slice(block.offset, block.offset + block.size))
+            parts.append(
+                direction(block, self.x[here].to(block.segment.dtype), [g[here].to(block.segment.dtype) for g in dense])
+            )
+        self._move(torch.cat(parts, -1).to(self.x), scale, shrink, groups)
+
+    def _move(self, step: Tensor | None, scale: float, shrink: float, groups: Groups) -> None:
         scale, shrink = real("scale", scale), real("shrink", shrink)
         if shrink:
-            self.x.mul_(1.0 - shrink * self._entries(lambda s: s.pace * s.decays))
-        if combination.terms:
-            step = self.dense(combination).to(self.x)
-            paced = any(segment.pace != 1.0 for segment in self.layout.segments)
-            self.x.add_(step * self._entries(lambda s: s.pace) if paced else step, alpha=scale)
+            self.x.mul_(1.0 - shrink * self._entries(lambda s: groups.of(s).decay))
+        if step is not None:
+            alike = all(groups.of(segment).rate == 1.0 for segment in self.layout.segments)
+            self.x.add_(step if alike else step * self._entries(lambda s: groups.of(s).rate), alpha=scale)
 
     def _entries(self, of: Callable[[Segment], float]) -> Tensor:
         """A number for each entry, by its segment."""
@@ -92,12 +140,10 @@ class FlatSpace(Space):
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as (*batch, d) float64."""
         total: Tensor | None = None
-        for law, key, coefficients in combination.terms:
-            batch = tuple(coefficients.shape[:-1])
+        for (law, key, index), coefficients in combination.lines:
             weights = coefficients.to(self.x.device, torch.float64) / law.unit(self.layout.dim)
-            for i in range(coefficients.shape[-1]):
-                part = weights[..., i, None] * self._direction(law, key, i, batch)
-                total = part if total is None else total + part
+            part = weights[..., None] * self._direction(law, key, index, tuple(coefficients.shape))
+            total = part if total is None else total + part
         return self.x.new_zeros(self.layout.dim, dtype=torch.float64) if total is None else total
 
     def settle_(self) -> None:

@@ -1,7 +1,8 @@
 """InForwardSpace: the parameters of a torch module, displaced where they are read instead of where they are stored."""
 
+import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,10 +14,10 @@ from zobench.layout import Block
 from zobench.space.closure import evaluate, loss_and_slope
 from zobench.space.lazy_rows import LazyRows, RowSweep
 from zobench.space.meeting import Job, Meeting, Read, Work, in_two_threads
-from zobench.space.module import TORN, Displacement, ModuleSpace, require_alike
+from zobench.space.module import TORN, Displacement, ModuleSpace, Step, require_alike
 from zobench.space.scratch import Scratch
 from zobench.space.slope import dual_numbers
-from zobench.space.support import NO_PACES, Support
+from zobench.space.support import Support
 from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update
 from zobench.space.tangents import Tangents
 from zobench.space.threads import in_parallel
@@ -62,9 +63,8 @@ class InForwardSpace(ModuleSpace):
         deferred: bool = False,
         rounding: str = "nearest",
         reads: torch.dtype | None = None,
-        paces: Mapping[str, float] = NO_PACES,
     ) -> None:
-        super().__init__(module, paces)
+        super().__init__(module)
         self._round(rounding)
         self.paired, self.deferred, self.reads = paired, deferred, reads
         segments = {p.data_ptr(): name for name, p in self._parameters.items()}
@@ -95,14 +95,14 @@ class InForwardSpace(ModuleSpace):
         cast = self.reads is not None and parameter is not None and parameter.is_floating_point()
         return id(parameter) in self._segments or cast
 
-    def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
+    def _move_to(self, target: Displacement, step: Step | None = None) -> None:
         if self._torn:
             raise RuntimeError(TORN)
-        if update is None and not shrink:  # settle
+        if step is None:  # settle
             self._pay(self._parameters)
             return
-        owed = Owed(self._change(update or {}, shrink), self._support)
-        if owed.change.lines or shrink:
+        owed = Owed(self._change(step), self._support)
+        if owed.change.lines or step.shrink:
             self.sweeps += 1
             self._owed = {name: [*self._owed.get(name, ()), owed] for name in self._parameters}  # all or none
         if not self.deferred:
@@ -130,6 +130,25 @@ class InForwardSpace(ModuleSpace):
         shared = not self.paired or len(self._support.layout.blocks_of[name]) > 1
         whole = name not in self._tables and not self._support.copies(name)
         return shared and whole and len(owed) == 1 and name not in owed[0].support.rows
+
+    def _walk(self, points: list[Displacement]) -> list[float]:
+        """Nothing moves; what is owed is paid, lest it pile up."""
+        self.settle_()
+        return [math.nan] * len(points)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """The context in which any forward of this thread reads the parameters in the dtype that plans read."""
+        self.settle_()
+        if self.reads is None:
+            yield
+            return
+        with self._displaced():
+            self._views.latest = _View(self, [{}], 0, None, Scratch())
+            try:
+                yield
+            finally:
+                self._views.latest = None
 
     def _look(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
         """The losses of points of one line, two at a time where the space is paired."""

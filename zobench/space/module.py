@@ -1,31 +1,48 @@
 """ModuleSpace: the parameters of a torch module, displaced in place."""
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from zobench.combination import Combination
+from zobench.combination import Combination, Line
+from zobench.groups import UNIFORM, Groups
 from zobench.keys import derive
 from zobench.law import Direction, Law
 from zobench.layout import CPU
 from zobench.naming import require_known
 from zobench.numbers import real
-from zobench.plan import SLOPE, Plan
+from zobench.plan import CURRENT, SLOPE, Plan
 from zobench.space.closure import evaluate, loss_and_slope, require_reproducible
+from zobench.space.elementwise import Elementwise, update
 from zobench.space.motion import Motion, motion
 from zobench.space.slope import dual, dual_numbers
-from zobench.space.space import Space, require_finite
-from zobench.space.support import NO_PACES, Rows, Support
+from zobench.space.space import Direction as Rule
+from zobench.space.space import Functions, Space, require_finite
+from zobench.space.support import Rows, Support
 from zobench.space.sweep import Change, Drawn, Moved, Sweep, Update, run
 
-Line = tuple[Law, int, int]
 Displacement = dict[Line, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A step: by how much along each direction, and how much of what decays is taken away."""
+
+    amounts: Displacement = field(default_factory=dict)
+    shrink: float = 0.0
+    groups: Groups = UNIFORM
+
 
 ROUNDING = ("nearest", "stochastic")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 SAMPLE = 4096
+Result = TypeVar("Result")
 TORN = "a sweep was interrupted, so that part of the parameters are displaced: load them again"
 
 
@@ -35,24 +52,22 @@ class ModuleSpace(Space):
     A two-point step takes three sweeps over them: to the first point, to the second, and back fused with the update.
     Losses leave the module at the last point; step_ or settle_ brings it back, and so does any exception of the loss.
     Tied weights are one segment, frozen ones none. f() returns the scalar loss of the module as it stands, or
-    per-example losses, which are averaged in float32 or better. `paces` names parameters whose steps and weight decay
-    are so many times as large as those of the others: x <- (1 - p shrink) x + p scale u.
+    per-example losses, which are averaged in float32 or better.
 
     Raises:
         ValueError: no trainable parameter, or one that is complex or of 8 bits, or on the meta device, or with gaps or
             repeated entries in memory (any order of the dimensions will do: directions follow the logical order of the
-            entries, so that the memory format changes no number); a pace that is not positive, or of no trainable
-            parameter (tied ones have their first name).
+            entries, so that the memory format changes no number).
     """
 
     reads: torch.dtype | None = None
     rounding = "nearest"
 
-    def __init__(self, module: nn.Module, paces: Mapping[str, float] = NO_PACES) -> None:
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
         self.module = module
         self._parameters = _trainable(module)
-        paces = _checked_paces(paces, self._parameters)
-        self._whole = self._support = Support.whole(self._parameters, paces)
+        self._whole = self._support = Support.whole(self._parameters)
         self.layout = self._support.layout
         self._displacement: Displacement = {}
         self._directions: dict[Line, Direction] = {}
@@ -76,7 +91,7 @@ class ModuleSpace(Space):
         self.layout = self._support.layout
         self._directions, self._bound = {}, {}
 
-    def losses(self, f: Callable[[], Any], plan: Plan) -> Tensor:
+    def losses(self, f: Functions, plan: Plan) -> Tensor:
         """Return the plan's answers, float64 (n, m), and leave the module at the last of its points.
 
         Raises:
@@ -85,38 +100,86 @@ class ModuleSpace(Space):
                 Or the slope is asked for of an f that torch does not differentiate forward.
             RuntimeError: a sweep was interrupted before; the parameters are torn.
         """
+        loss = plan.function(f)
+
+        def evaluated() -> Tensor:
+            self._require_trusted(loss)
+            return self._slopes(loss, plan) if plan.asks == SLOPE else self._visit(partial(self._look, loss), plan)
+
+        return self._at_base(plan, evaluated)
+
+    def walk_(self, plan: Plan) -> None:
+        """Move to the points of the plan as `losses` does, so that the parameters round as they did then."""
+        if plan.asks == SLOPE:
+            self._at_base(plan, self.settle_)
+        else:
+            self._at_base(plan, lambda: self._visit(self._walk, plan))
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Return the context in which any forward reads the parameters as those of a plan do, unperturbed."""
+        self.settle_()
+        return nullcontext()
+
+    def _at_base(self, plan: Plan, do: Callable[[], Result]) -> Result:
+        """What `do` returns where the parameters are the plan's base point."""
         if plan.batch:
             raise ValueError(f"a module holds one point, but the plan has batch {plan.batch}: ask with batch=()")
         try:
-            self._require_trusted(f)
-            self._bind((plan.law, plan.key))
-            return self._slopes(f, plan) if plan.asks == SLOPE else self._visit(f, plan)
+            self._keep(plan)
+            if plan.base != CURRENT:
+                return self._at_snapshot(plan, do)
+            self._bind(*self._laws(plan))
+            return do()
         except BaseException:
             if not self._torn:
                 self.settle_()
             raise
 
-    def _visit(self, f: Callable[[], Any], plan: Plan) -> Tensor:
+    def _at_snapshot(self, plan: Plan, do: Callable[[], Result]) -> Result:
+        """What `do` returns at a snapshot; the current parameters come back exactly, from a copy."""
+        there, here = self.snapshot(plan.base), self._copied()
+        self._put(there)
+        try:
+            self._bound = {}
+            self._bind(*self._laws(plan))
+            return do()
+        finally:
+            self.settle_()
+            self._put(here)
+            self._bound = {}
+
+    def _laws(self, plan: Plan) -> set[tuple[Law, int]]:
+        lines = (line for i in range(plan.offsets.shape[-2]) for line in plan.line(i, self.layout.dim))
+        return {(law, key) for law, key, _ in lines}
+
+    def _copied(self) -> list[Tensor]:
+        self.settle_()
+        return [p.detach().clone() for p in self._parameters.values()]
+
+    @torch.no_grad()
+    def _put(self, values: list[Tensor]) -> None:
+        for p, value in zip(self._parameters.values(), values, strict=True):
+            p.copy_(value)
+
+    def _visit(self, look: Callable[[list[Displacement]], list[float]], plan: Plan) -> Tensor:
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
-        unit = plan.law.unit(self.layout.dim)
-        if any(map(any, plan.base)):
-            (losses[:],) = self._look(f, [{}])
+        if any(map(any, plan.is_base)):
+            (losses[:],) = look([{}])
         for i, row in enumerate(plan.offsets.tolist()):
-            line = (plan.law, plan.key, i)
-            apart = [k for k, is_base in enumerate(plan.base[i]) if not is_base]
-            points: list[Displacement] = [{line: row[k] * unit} for k in apart]
-            losses[i, apart] = torch.tensor(self._look(f, points), dtype=torch.float64, device=CPU)
+            line = {name: float(amount) for name, amount in plan.line(i, self.layout.dim).items()}
+            apart = [k for k, is_base in enumerate(plan.is_base[i]) if not is_base]
+            points: list[Displacement] = [{name: row[k] * amount for name, amount in line.items()} for k in apart]
+            losses[i, apart] = torch.tensor(look(points), dtype=torch.float64, device=CPU)
         return losses
 
     def _slopes(self, f: Callable[[], Any], plan: Plan) -> Tensor:
         """Loss and slope of each line; the module stays where it is."""
         self.settle_()
-        unit = plan.law.unit(self.layout.dim)
         found = []
         for i in range(plan.offsets.shape[-2]):
-            line = (plan.law, plan.key, i)
+            ((line, unit),) = plan.line(i, self.layout.dim).items()
             self._directions = {line: self._direction(line)}
-            found.append(self._slope(f, Drawn(self._directions[line], (unit,))))
+            found.append(self._slope(f, Drawn(self._directions[line], (float(unit),))))
         return torch.tensor(found, dtype=torch.float64, device=CPU)
 
     def _slope(self, f: Callable[[], Any], line: Drawn) -> list[float]:
@@ -144,19 +207,59 @@ class ModuleSpace(Space):
             found.append(evaluate(f))
         return found
 
-    def step_(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> None:
-        """Replace the parameters by (1 - p shrink) x + p scale * combination, p their paces, in the sweep that also
-        restores them.
-        """
-        self._move_to({}, self._moved(combination, scale), real("shrink", shrink))
+    def _walk(self, points: list[Displacement]) -> list[float]:
+        """Go where `_look` goes."""
+        for point in points:
+            self._move_to(point)
+        return [math.nan] * len(points)
 
-    def motion(self, combination: Combination, scale: float = 1.0, shrink: float = 0.0) -> Motion:
+    def step_(
+        self, combination: Combination, scale: float = 1.0, shrink: float = 0.0, groups: Groups = UNIFORM
+    ) -> None:
+        """Replace x by (1 - p d shrink) x + p scale * combination, in the sweep that also restores x."""
+        self._move_to({}, Step(self._moved(combination, scale), shrink, groups))
+
+    def update_(
+        self,
+        gradients: Sequence[Combination],
+        direction: Rule,
+        scale: float = 1.0,
+        shrink: float = 0.0,
+        groups: Groups = UNIFORM,
+    ) -> None:
+        """Replace x by (1 - p d shrink) x + p scale * direction(block, x, gradients), in a sweep of its own after the
+        one that restores x; it draws every direction of the gradients once.
+
+        Raises:
+            ValueError: directions are restricted to some rows.
+        """
+        if self._support.rows:
+            raise ValueError(
+                f"directions are restricted to rows of {sorted(self._support.rows)}, and an element-wise rule steps "
+                "all of them: lift the restriction (--rows all)"
+            )
+        lines = [self._moved(gradient, 1.0) for gradient in gradients]
+        self.settle_()
+        self.sweeps += 1
+        drawn = [[(self._direction(line), amount) for line, amount in each.items()] for each in lines]
+        rounding = self._rounding_key(lines[-1])
+        self._torn = True
+        update(self._support, Elementwise(drawn, direction, scale, shrink, groups, rounding))
+        self._torn = False
+
+    def motion(
+        self, combination: Combination, scale: float = 1.0, shrink: float = 0.0, groups: Groups = UNIFORM
+    ) -> Motion:
         """Return what step_ with these arguments would do to the entries as they are stored; nothing is written. Cost:
         one sweep, no loss.
         """
         self.settle_()
-        change = self._change(self._moved(combination, scale), real("shrink", shrink))
+        change = self._change(Step(self._moved(combination, scale), real("shrink", shrink), groups))
         return motion(self._support, dict.fromkeys(self._parameters, change))
+
+    def drawn(self, combination: Combination) -> list[tuple[Direction, float]]:
+        """Return the directions of a combination with their amounts, laws that read weights bound as in its plan."""
+        return [(self._direction(line), amount) for line, amount in self._moved(combination, 1.0).items()]
 
     def _moved(self, combination: Combination, scale: float) -> Displacement:
         try:
@@ -167,15 +270,13 @@ class ModuleSpace(Space):
         scale = real("scale", scale)
         total: Displacement = {}
         self._bind(*((term.law, term.key) for term in combination.terms))
-        for law, key, coefficients in combination.terms:
-            for i, coefficient in enumerate(coefficients.tolist()):
-                line = (law, key, i)
-                total[line] = total.get(line, 0.0) + coefficient
+        for line, coefficient in combination.lines:
+            total[line] = total.get(line, 0.0) + float(coefficient)
         return {line: scale * amount / line[0].unit(self.layout.dim) for line, amount in total.items()}
 
-    def _change(self, step: Displacement, shrink: float) -> Change:
-        moved = [Moved(self._direction(line), 0.0, 0.0, amount) for line, amount in step.items() if amount]
-        return Change(shrink, moved, self._rounding_key(step))
+    def _change(self, step: Step) -> Change:
+        moved = [Moved(self._direction(line), 0.0, 0.0, amount) for line, amount in step.amounts.items() if amount]
+        return Change(step.shrink, moved, self._rounding_key(step.amounts), step.groups)
 
     def _round(self, rounding: str) -> None:
         """Round steps to the nearest, or those of bfloat16 parameters at random."""
@@ -191,30 +292,25 @@ class ModuleSpace(Space):
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
         total = torch.zeros(self.layout.dim, dtype=torch.float64, device=CPU)
-        for law, key, coefficients in combination.terms:
-            self._bind((law, key))
-            for i, coefficient in enumerate(coefficients.tolist()):
-                draw = self._direction((law, key, i))
-                for block in self.layout.blocks:
-                    u = draw(block)
-                    if u is not None:
-                        part = total[block.offset : block.offset + block.size]
-                        part.add_(u.cpu(), alpha=coefficient / law.unit(self.layout.dim))
+        for line, amount in self._moved(combination, 1.0).items():
+            draw = self._direction(line)
+            for block in self.layout.blocks:
+                u = draw(block)
+                if u is not None:
+                    total[block.offset : block.offset + block.size].add_(u.cpu(), alpha=amount)
         return total
 
     def dot(self, combination: Combination) -> float:
         """Return the inner product of the combination with the parameters' .grad, block by block, in float64."""
         total = 0.0
-        for law, key, coefficients in combination.terms:
-            self._bind((law, key))
-            for i, coefficient in enumerate(coefficients.tolist()):
-                draw = self._direction((law, key, i))
-                for block in self.layout.blocks:
-                    name, u = block.segment.name, draw(block)
-                    gradient = self._parameters[name].grad
-                    if gradient is not None and u is not None:
-                        part = self._support.entries(name, gradient)[block.start : block.stop].double() @ u.double()
-                        total += coefficient / law.unit(self.layout.dim) * float(part)
+        for line, amount in self._moved(combination, 1.0).items():
+            draw = self._direction(line)
+            for block in self.layout.blocks:
+                name, u = block.segment.name, draw(block)
+                gradient = self._parameters[name].grad
+                if gradient is not None and u is not None:
+                    part = self._support.entries(name, gradient)[block.start : block.stop].double() @ u.double()
+                    total += amount * float(part)
         return total
 
     def settle_(self) -> None:
@@ -245,34 +341,33 @@ class ModuleSpace(Space):
             unmoved += float(((sample + displacement).to(dtype) == sample.to(dtype)).double().mean()) * p.numel()
         return unmoved / sum(p.numel() for p in self._parameters.values())
 
-    def _move_to(self, target: Displacement, update: Displacement | None = None, shrink: float = 0.0) -> None:
+    def _move_to(self, target: Displacement, step: Step | None = None) -> None:
         back = {line: -amount for line, amount in self._displacement.items()}
         if self._torn:
             raise RuntimeError(TORN)
-        self._sweep(back, target, update or {}, shrink)
+        self._sweep(back, target, step or Step())
         self._displacement, self._torn = target, False
 
     def _sweep(
         self,
         back: Displacement,
         forth: Displacement,
-        step: Displacement,
-        shrink: float,
+        step: Step,
         names: Iterable[str] | None = None,
     ) -> None:
-        """Replace x by keep * (x + back) + forth + pace * step in one pass over these parameters or all, drawing each
+        """Replace x by keep * (x + back) + forth + p * step in one pass over these parameters or all, drawing each
         block once.
         """
-        amounts = {
-            line: (back.get(line, 0.0), forth.get(line, 0.0), step.get(line, 0.0)) for line in back | forth | step
-        }
-        lines = [line for line, sizes in amounts.items() if sum(sizes) or shrink or line in step]
-        if not lines and not shrink:
+        on = step.amounts
+        amounts = {line: (back.get(line, 0.0), forth.get(line, 0.0), on.get(line, 0.0)) for line in back | forth | on}
+        lines = [line for line, sizes in amounts.items() if sum(sizes) or step.shrink or line in on]
+        if not lines and not step.shrink:
             return
         self.sweeps += 1
         self._directions = {line: self._direction(line) for line in lines}
-        rounding = self._rounding_key(step) if step or shrink else None
-        change = Change(shrink, [Moved(self._directions[line], *amounts[line]) for line in lines], rounding)
+        rounding = self._rounding_key(step.amounts) if step.amounts or step.shrink else None
+        moved = [Moved(self._directions[line], *amounts[line]) for line in lines]
+        change = Change(step.shrink, moved, rounding, step.groups)
         self._torn = True  # until the sweep is whole and noted
         self._write(self._parameters if names is None else names, self._support, change)
 
@@ -319,14 +414,6 @@ class ModuleSpace(Space):
         if not self._trusted and any(m.training for m in self.module.modules()):
             require_reproducible(f)
             self._trusted = True
-
-
-def _checked_paces(paces: Mapping[str, float], parameters: Mapping[str, nn.Parameter]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for name, pace in paces.items():
-        require_known(name, parameters, "parameter with a pace:")
-        found[name] = real(f"the pace of {name!r}", pace, "give a positive number", lambda p: p > 0)
-    return found
 
 
 def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:

@@ -1,21 +1,20 @@
-"""ParameterSpace: parameters without their module, in groups that step at paces of their own."""
+"""ParameterSpace: parameters without their module, as an optimizer has them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zobench.combination import Combination
+from zobench.combination import Combination, Line
+from zobench.groups import Factors, Groups
 from zobench.law import Direction
-from zobench.layout import Layout
 from zobench.plan import Plan
 from zobench.space.flat import REMEMBERED_BYTES
-from zobench.space.module import TORN, Displacement, Line, ModuleSpace
+from zobench.space.module import Displacement, ModuleSpace, Step
 from zobench.space.motion import Motion, motion
+from zobench.space.space import Functions
 from zobench.space.support import Rows
-from zobench.space.sweep import Change
 
 Named = tuple[str, nn.Parameter]
 Pieces = list[Tensor | None]
@@ -26,10 +25,10 @@ NARROW = 2  # bytes of an entry that the way back would round
 class ParameterSpace(ModuleSpace):
     """Groups of named parameters, moved in place (x <- x + a u); a name keys its directions, as in a ModuleSpace.
 
-    Looks and steps as ModuleSpace to the bit, except that weight decay, which a group asks for, is for all of the
-    group, and that 16-bit parameters are displaced from a copy of them and stepped from it, as in an InForwardSpace:
-    the way back would move them further than the step. The copy is as large as these parameters; there is none of the
-    others, except of all if they fit 16 MiB, which settle_, as after a loss that is not finite, brings back exactly.
+    Perturbs and steps as ModuleSpace to the bit, except that 16-bit parameters are perturbed from a copy of them and
+    stepped from it, as in an InForwardSpace: the way back would move them further than the step. The copy is as large
+    as these parameters; there is none of the others, except of all if they fit 16 MiB, which settle_, as after a loss
+    that is not finite, brings back exactly.
 
     Nobody knows whether the losses have dropout in them: f is called twice more before the first plan. While the
     directions of a plan fit 16 MiB they are drawn once a step, and small tensors move together.
@@ -47,11 +46,7 @@ class ParameterSpace(ModuleSpace):
                 owners[name] = number
         super().__init__(_Parameters([pair for group in groups for pair in group]))
         self._round(rounding)
-        self.layout = Layout(tuple(replace(segment, decays=True) for segment in self.layout.segments))
-        self._support = replace(self._support, layout=self.layout)
-        self._members: list[list[str]] = [[] for _ in groups]
-        for segment in self.layout.segments:
-            self._members[owners[segment.name]].append(segment.name)
+        self._segments = {segment.name: segment for segment in self.layout.segments}
         self._views = {name: self._pieces(name) for name in self.layout.blocks_of}
         self._drawn: dict[Line, dict[str, Pieces]] = {}
         self.narrow = [name for name, p in self._parameters.items() if p.dtype.itemsize <= NARROW]
@@ -67,10 +62,15 @@ class ParameterSpace(ModuleSpace):
         """
         raise ValueError(f"rows of {sorted(rows)} cannot be chosen here: restrict a ModuleSpace or an InForwardSpace")
 
-    def losses(self, f: Callable[[], Any], plan: Plan) -> Tensor:
+    def losses(self, f: Functions, plan: Plan) -> Tensor:
         """Return the losses of the plan's points, as ModuleSpace."""
         self._drawn.clear()
         return super().losses(f, plan)
+
+    def walk_(self, plan: Plan) -> None:
+        """Move to the points of the plan, as ModuleSpace."""
+        self._drawn.clear()
+        super().walk_(plan)
 
     def settle_(self) -> None:
         """Bring the parameters back from the last point of a plan."""
@@ -80,79 +80,61 @@ class ParameterSpace(ModuleSpace):
         else:
             super().settle_()
 
-    def step_groups_(self, combination: Combination, scales: Sequence[float], shrinks: Sequence[float]) -> None:
-        """Replace x by (1 - shrinks[g]) x + scales[g] * combination in group g, in the one sweep that also restores.
-
-        Raises:
-            FloatingPointError: as step_.
-        """
-        if len(set(zip(scales, shrinks, strict=True))) == 1:
-            return self.step_(combination, scales[0], shrinks[0])
-        moved = [self._moved(combination, scale) for scale in scales]
-        if self._torn:
-            raise RuntimeError(TORN)
-        back = {line: -amount for line, amount in self._displacement.items()}
-        sweeps, self._torn = self.sweeps, True
-        for forth, shrink, names in zip(moved, shrinks, self._members, strict=True):
-            self._sweep(back, {}, forth, shrink, names)
-        self._displacement, self._torn, self.sweeps = {}, False, sweeps + 1
-
-    def narrow_motion(self, combination: Combination, scales: Sequence[float], shrinks: Sequence[float]) -> Motion:
-        """Return what step_groups_ with these arguments will do to the 16-bit parameters; no other is touched, and
-        these only put back. Cost: one sweep over them, no loss.
+    def narrow_motion(self, gradient: Combination, scale: float, shrink: float, groups: Groups) -> Motion:
+        """Return what step_ with these arguments will do to the 16-bit parameters; no other is touched, and these only
+        put back. Cost: one sweep over them, no loss.
         """
         if self._displacement:
             self._put_back(self.narrow)
-        changes: dict[str, Change] = {}
-        for scale, shrink, names in zip(scales, shrinks, self._members, strict=True):
-            change = self._change(self._moved(combination, scale), shrink)
-            changes |= dict.fromkeys(set(names).intersection(self.narrow), change)
-        return motion(self._support, changes)
+        change = self._change(Step(self._moved(gradient, scale), shrink, groups))
+        return motion(self._support, dict.fromkeys(self.narrow, change))
 
-    def _sweep(
-        self,
-        back: Displacement,
-        forth: Displacement,
-        step: Displacement,
-        shrink: float,
-        names: Iterable[str] | None = None,
-    ) -> None:
+    def _sweep(self, back: Displacement, forth: Displacement, step: Step, names: Iterable[str] | None = None) -> None:
         names = list(self._parameters if names is None else names)
         narrow = [name for name in names if self._parameters[name].dtype.itemsize <= NARROW]
         wide = [name for name in names if self._parameters[name].dtype.itemsize > NARROW]
-        if not (back or forth or step or shrink):
+        if not (back or forth or step.amounts or step.shrink):
             return
         if forth and not self._displacement:
-            self._keep()
+            self._keep_origin()
         sweeps, self._torn = self.sweeps, True  # until the sweep is whole and noted
         if self._displacement:
             self._put_back(narrow)
         for part, way in ((narrow, {}), (wide, back)):
             if part:
-                self._sweep_part(way, forth, step, shrink, part)
+                self._sweep_part(way, forth, step, part)
         self.sweeps = sweeps + 1
 
     @torch.no_grad()
-    def _sweep_part(
-        self, back: Displacement, forth: Displacement, step: Displacement, shrink: float, names: list[str]
-    ) -> None:
-        on = {line: forth.get(line, 0.0) + step.get(line, 0.0) for line in forth | step}  # at pace 1
-        lines = [line for line in back | on if back.get(line, 0.0) + on.get(line, 0.0) or shrink]
-        at_random = self.rounding == "stochastic" and (step or shrink)
+    def _sweep_part(self, back: Displacement, forth: Displacement, step: Step, names: list[str]) -> None:
+        lines = list(back | forth | step.amounts)
+        at_random = self.rounding == "stochastic" and (step.amounts or step.shrink)
         if at_random or not self._remembers(lines):
-            return super()._sweep(back, forth, step, shrink, names)
-        keep = 1.0 - shrink
-        if keep != 1.0:
-            torch._foreach_mul_(self._all(self._views, names), keep)
-        for line in lines:
-            drawn = [pair for name in names for pair in zip(self._views[name], self._drawn[line][name], strict=True)]
-            moving = [(view, u) for view, u in drawn if u is not None]
-            if moving:
-                views, directions = zip(*moving, strict=True)
-                torch._foreach_add_(views, directions, alpha=keep * back.get(line, 0.0) + on.get(line, 0.0))
+            return super()._sweep(back, forth, step, names)
+        for factors, alike in self._alike(step.groups, names).items():
+            keep = 1.0 - factors.decay * step.shrink
+            if keep != 1.0:
+                torch._foreach_mul_(self._all(self._views, alike), keep)
+            for line in lines:
+                on = forth.get(line, 0.0) + factors.rate * step.amounts.get(line, 0.0)
+                self._add(line, keep * back.get(line, 0.0) + on, alike)
+
+    def _add(self, line: Line, amount: float, names: Sequence[str]) -> None:
+        pieces = (pair for name in names for pair in zip(self._views[name], self._drawn[line][name], strict=True))
+        moving = [(view, u) for view, u in pieces if u is not None] if amount else []
+        if moving:
+            views, directions = zip(*moving, strict=True)
+            torch._foreach_add_(views, directions, alpha=amount)
+
+    def _alike(self, groups: Groups, names: Iterable[str]) -> dict[Factors, list[str]]:
+        """These parameters by the factors of their segments."""
+        found: dict[Factors, list[str]] = {}
+        for name in names:
+            found.setdefault(groups.of(self._segments[name]), []).append(name)
+        return found
 
     @torch.no_grad()
-    def _keep(self) -> None:
+    def _keep_origin(self) -> None:
         """Copy the parameters that are put back, before they are displaced."""
         if not self._origin:
             self._origin = {name: [torch.empty_like(view) for view in self._views[name]] for name in self._kept}

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,6 @@ from zobench.layout import Block, Layout, Segment
 from zobench.space.sweep import Drawn, Sweep, Update, run
 
 Rows = Tensor | Sequence[int]
-NO_PACES: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,10 +24,9 @@ class Support:
     rows: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def whole(cls, parameters: Mapping[str, nn.Parameter], paces: Mapping[str, float] = NO_PACES) -> "Support":
-        """Return the support of all entries; a parameter steps at its pace, or at 1."""
-        segments = (_segment(name, p, paces.get(name, 1.0)) for name, p in parameters.items())
-        return cls(parameters, Layout(tuple(segments)))
+    def whole(cls, parameters: Mapping[str, nn.Parameter]) -> "Support":
+        """Return the support of all entries."""
+        return cls(parameters, Layout(tuple(_segment(name, p) for name, p in parameters.items())))
 
     def restricted(self, rows: Mapping[str, Rows]) -> "Support":
         """Return the support with these rows of these matrices, each row once.
@@ -103,7 +100,6 @@ def _row_numbers(name: str, chosen: Rows, parameter: nn.Parameter | None) -> Ten
     return numbers
 
 
-def _segment(name: str, parameter: Tensor, pace: float) -> Segment:
+def _segment(name: str, parameter: Tensor) -> Segment:
     draw_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    decays = parameter.ndim >= 2 and not any(word in name.lower() for word in ("bias", "norm"))
-    return Segment(name, parameter.numel(), draw_dtype, parameter.device, decays, tuple(parameter.shape), pace)
+    return Segment(name, parameter.numel(), draw_dtype, parameter.device, tuple(parameter.shape))

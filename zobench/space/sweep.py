@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from zobench import native, streams
+from zobench.groups import UNIFORM, Factors, Groups
 from zobench.keys import derive
-from zobench.law import Direction
-from zobench.law.independent import Independent
+from zobench.law import Direction, NativeDirection
 from zobench.layout import Block, Segment
 from zobench.space.threads import in_parallel
 
@@ -49,25 +49,26 @@ class Moved(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Change:
-    """x <- k (x + sum of back u) + sum of (forth + p step) u, where p is the pace of a segment and k = 1 - p shrink if
-    it decays, 1 if not: what is restored and what is looked at knows no pace.
+    """x <- k (x + sum of back u) + sum of (forth + p step) u, where p is the learning-rate multiplier of a segment and
+    k = 1 - d shrink, d its decay: what is restored and what is perturbed knows no groups.
     """
 
     shrink: float
     lines: Sequence[Moved]
     rounding: int | None = None
-    _known: dict[tuple[bool, float], Update] = field(default_factory=dict)
+    groups: Groups = UNIFORM
+    _known: dict[Factors, Update] = field(default_factory=dict)
 
     def of(self, segment: Segment) -> Update:
         """Return what the change is in a segment."""
-        kind = (segment.decays, segment.pace)
-        if kind not in self._known:
-            self._known[kind] = self._of(*kind)
-        return self._known[kind]
+        factors = self.groups.of(segment)
+        if factors not in self._known:
+            self._known[factors] = self._of(factors)
+        return self._known[factors]
 
-    def _of(self, decays: bool, pace: float) -> Update:
-        keep = 1.0 - pace * self.shrink if decays else 1.0
-        amounts = ((line.draw, keep * line.back + (line.forth + pace * line.step)) for line in self.lines)
+    def _of(self, factors: Factors) -> Update:
+        keep = 1.0 - factors.decay * self.shrink
+        amounts = ((line.draw, keep * line.back + (line.forth + factors.rate * line.step)) for line in self.lines)
         return Update(keep, [Drawn(draw, (amount,)) for draw, amount in amounts if amount], self.rounding)
 
 
@@ -93,10 +94,7 @@ class Sweep:
 
     def seed(self, block: Block) -> int | None:
         """Return the key of a block's random rounding; None if it is rounded to the nearest."""
-        key = self.update.rounding
-        if key is None or self.stored.dtype != torch.bfloat16:
-            return None
-        return derive(key, "rounding", block.segment.name, block.index)
+        return rounding_seed(self.update.rounding, block, self.stored.dtype)
 
     @torch.no_grad()
     def take(self) -> None:
@@ -128,8 +126,20 @@ def _pay(block: Block, stored: Tensor, update: Update, seed: int | None) -> None
     for draw, amounts in update.lines:
         _add(total, draw(block), amounts[0])
     if seed is not None:
-        bits = total.view(torch.int32).add_(streams.words16(seed, block.size).to(total.device))
-        stored.copy_(bits.bitwise_and_(-0x10000).view(torch.float32))
+        store_at_random(stored, total, seed)
+
+
+def store_at_random(stored: Tensor, total: Tensor, seed: int) -> None:
+    """Store float32 numbers, which are overwritten, as bfloat16, rounded at random without bias."""
+    bits = total.view(torch.int32).add_(streams.words16(seed, len(total)).to(total.device))
+    stored.copy_(bits.bitwise_and_(-0x10000).view(torch.float32))
+
+
+def rounding_seed(key: int | None, block: Block, dtype: torch.dtype) -> int | None:
+    """Return the key of a block's random rounding; None if it is rounded to the nearest."""
+    if key is None or dtype != torch.bfloat16:
+        return None
+    return derive(key, "rounding", block.segment.name, block.index)
 
 
 def _add(total: Tensor, u: Tensor | None, amount: float) -> None:
@@ -137,15 +147,14 @@ def _add(total: Tensor, u: Tensor | None, amount: float) -> None:
         total.add_(u, alpha=amount)
 
 
-STREAMS = {streams.normal: False, streams.signs: True}
-
-
 def _native(job: Sweep) -> native.Sweep | None:
     """The sweep in C, if it can do this one."""
     here = all(map(native.readable, (job.stored, *job.targets)))
     drawable = all(block.size >= native.GROUP and block.segment.dtype == torch.float32 for block in job.blocks)
+    if not (here and drawable and job.blocks and native.available()):
+        return None
     owed, lines = _native_lines(job.blocks, job.update.lines), _native_lines(job.blocks, job.lines)
-    if not (here and drawable and job.blocks and native.available()) or owed is None or lines is None:
+    if owed is None or lines is None:
         return None
     seeds = [job.seed(block) for block in job.blocks]
     rounding = [seed for seed in seeds if seed is not None] or None
@@ -153,12 +162,16 @@ def _native(job: Sweep) -> native.Sweep | None:
 
 
 def _native_lines(blocks: Sequence[Block], lines: Sequence[Drawn]) -> list[native.NativeLine] | None:
-    found = []
-    for draw, amounts in lines:
-        if not isinstance(draw, Independent) or draw.stream not in STREAMS or draw.batch:
-            return None
-        found.append(native.NativeLine(STREAMS[draw.stream], [draw.seed(block) for block in blocks], amounts))
-    return found
+    found = [_native_line(blocks, draw, amounts) for draw, amounts in lines]
+    whole = [line for line in found if line is not None]
+    return whole if len(whole) == len(found) else None
+
+
+def _native_line(blocks: Sequence[Block], draw: Direction, amounts: Amounts) -> native.NativeLine | None:
+    if not isinstance(draw, NativeDirection):
+        return None
+    streams = [stream for block in blocks if (stream := draw.native(block)) is not None]
+    return native.NativeLine.of(streams, amounts) if len(streams) == len(blocks) else None
 
 
 def run(jobs: Sequence[Sweep]) -> None:

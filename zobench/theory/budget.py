@@ -55,7 +55,7 @@ def best_epsilon(
 def _best_epsilon(one: Series, estimator: LineEstimator, noise: float | Noise, goal: Goal) -> float:
     if not Noise.of(noise).evaluation > 0:
         raise ValueError(f"noise is {noise!r}: without noise the smallest epsilon is the best, in exact arithmetic")
-    if estimator.displaced_by is None:
+    if estimator.perturbed_by is None:
         raise ValueError(f"{estimator!r} has no epsilon to choose: its error does not depend on one")
     if goal not in GOALS:
         raise ValueError(f"goal is {goal!r}: give one of {', '.join(GOALS)}")
@@ -119,7 +119,7 @@ def _forecast(
 ) -> Forecast:
     one = series(estimator, lines.problem, lines.x, lines)
     paid = spend(estimator, evaluations, lines.dim)
-    if best is not None and paid.displaced_by is not None:
+    if best is not None and paid.perturbed_by is not None:
         paid = replace(paid, epsilon=_best_epsilon(one, paid, noise, best))
     step = Step.along(one, paid, noise)
     bounded = step.curvature > 0 and step.slope > 0

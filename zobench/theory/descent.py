@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zobench.estimator import LineEstimator
-from zobench.law import Coordinate, Law
+from zobench.law import Coordinate, Isotropic
 from zobench.numbers import real
 from zobench.problem import Problem
 from zobench.theory import laws
@@ -87,7 +87,7 @@ class Step:
 
 
 def _curvature(one: Series, estimator: LineEstimator, noise: Noise, e: float) -> float:
-    law, n, hessian = estimator.law, estimator.n, one.hessian
+    law, n, hessian = one.law, estimator.n, one.hessian
     mean = one.mean(e)
     of_one = one.curvature(e)
     of_one += one.stencil.noise_second_moment() * float(hessian.trace()) * (noise.evaluation / e) ** 2
@@ -99,7 +99,7 @@ def _curvature(one: Series, estimator: LineEstimator, noise: Noise, e: float) ->
     return of_one / n + ((1 - 1 / n) * between(law, outer, hessian) if n > 1 else 0.0)
 
 
-def between(law: Law, outer: Tensor, hessian: Tensor) -> float:
+def between(law: Isotropic, outer: Tensor, hessian: Tensor) -> float:
     """Return E[u_1^T G u_2 u_1^T H u_2] for G = E g (E g)^T, two directions of one step; tr(G H) if independent.
 
     Orthogonal frames: d/((d-1)(d+2)) (d tr(G H) - tr G tr H), from E[q_i q_k p_j p_l] for orthonormal q, p; distinct

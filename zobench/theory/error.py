@@ -32,7 +32,7 @@ def bias(estimator: LineEstimator, problem: Problem, x: Tensor) -> Tensor:
 
     Raises:
         MissingDerivativeError: the problem lacks what the law needs.
-        TypeError: the estimator is no LineEstimator, or no theory is registered for its law.
+        TypeError: the estimator is not linear in the losses, or its law is not Isotropic or has no theory registered.
     """
     return series(estimator, problem, x).bias(displacement(estimator, problem.dim))
 
@@ -78,8 +78,11 @@ def coverage(estimator: LineEstimator, problem: Problem) -> str:
 
 def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines | None = None) -> Series:
     """Return the series of one direction; `lines` shares what other estimators have computed at this point."""
-    if not isinstance(estimator, LineEstimator):
-        raise TypeError(f"theory covers LineEstimator, not {type(estimator).__name__}")
+    if not isinstance(estimator, LineEstimator) or not estimator.linear:
+        raise TypeError(
+            f"theory covers the coefficients of LineEstimator, weights times losses; {type(estimator).__name__} makes "
+            "its own: sample them with zobench.moments; or, if they are those, let its `linear` be True"
+        )
     return Series(estimator.law, estimator.stencil, lines or Lines(problem, x))
 
 
@@ -98,7 +101,7 @@ def spread(one: Series, estimator: LineEstimator, noise: float | Noise) -> float
     between = 0.0 if estimator.law.orthogonal else (1 - 1 / n) * float(mean @ mean)
     if noise.minibatch is not None:
         trace = float(noise.minibatch.trace())
-        of_one += one.stencil.slope_second_moment() * estimator.law.fourth_moment(dim) * trace
+        of_one += one.stencil.slope_second_moment() * one.law.fourth_moment(dim) * trace
         if noise.shared and not estimator.law.orthogonal:
             between += (1 - 1 / n) * one.stencil.moment(1) ** 2 * trace
     return of_one / n + between - float(mean @ mean)

@@ -10,7 +10,7 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from zobench.law import Coordinate, Gaussian, Law, Rademacher, Sphere
+from zobench.law import Coordinate, Gaussian, Isotropic, Rademacher, Sphere
 from zobench.layout import CPU
 from zobench.problem import Problem, Ridges, demand
 from zobench.theory import ridge_moments
@@ -19,7 +19,7 @@ from zobench.theory.ridge_moments import NormalMoments, normal_moment, sign_mean
 
 
 @singledispatch
-def odd_mean(law: Law, problem: Problem, x: Tensor, j: int) -> Tensor:
+def odd_mean(law: Isotropic, problem: Problem, x: Tensor, j: int) -> Tensor:
     """Return E[D_j u], (d,), for odd j: under a Gaussian j! / (2^k k!) grad(Lap^k f), k = (j - 1) / 2.
 
     Raises:
@@ -87,7 +87,7 @@ def _mixed_fifth(problem: Problem, x: Tensor, axis: Tensor) -> tuple[Tensor, Ten
 
 
 @singledispatch
-def product(law: Law, lines: Lines, a: int, b: int) -> float:
+def product(law: Isotropic, lines: Lines, a: int, b: int) -> float:
     """Return E[D_a D_b |u|^2], a <= b of equal parity.
 
     Raises:
@@ -115,7 +115,7 @@ def _(law: Coordinate, lines: Lines, a: int, b: int) -> float:
 
 
 @singledispatch
-def _expected(law: Law, lines: Lines, a: int, b: int) -> float:
+def _expected(law: Isotropic, lines: Lines, a: int, b: int) -> float:
     """E[D_a D_b]."""
     raise TypeError(f"no theory of the variance under {law!r}: register theory.laws.product for {type(law).__name__}")
 
@@ -166,7 +166,7 @@ def _apart(matrix: Tensor) -> Tensor:
 
 
 @singledispatch
-def quartic(law: Law, left: Tensor, right: Tensor) -> float:
+def quartic(law: Isotropic, left: Tensor, right: Tensor) -> float:
     """Return E[u^T L u u^T R u] for symmetric matrices (d, d); with R = I it is fourth_moment(d) tr L."""
     raise TypeError(f"no theory of descent under {law!r}: register theory.laws.quartic for {type(law).__name__}")
 
@@ -192,7 +192,7 @@ def _(law: Coordinate, left: Tensor, right: Tensor) -> float:
 
 
 @singledispatch
-def curved(law: Law, lines: Lines, weight: Tensor, a: int, b: int) -> float:
+def curved(law: Isotropic, lines: Lines, weight: Tensor, a: int, b: int) -> float:
     """Return E[D_a D_b u^T W u], a <= b of equal parity, for a symmetric weight (d, d)."""
     raise TypeError(f"no theory of descent under {law!r}: register theory.laws.curved for {type(law).__name__}")
 
@@ -277,6 +277,6 @@ def _off_diagonal(lines: Lines, off: Tensor, a: int, b: int) -> float:
     return 2 * float(off @ g @ ridge_moments.sign_odd_mean(lines.ridges(3, why), 3)) + 6 * float(c @ distinct)
 
 
-def products_known(law: Law, lines: Lines) -> bool:
+def products_known(law: Isotropic, lines: Lines) -> bool:
     """Return whether E[D_a D_b |u|^2] is known for all orders a, b."""
     return lines.knows("ridges") or (isinstance(law, Coordinate) and lines.knows("derivative"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zobench.estimator import LineEstimator
-from zobench.law import Law
+from zobench.law import Isotropic, Law
 from zobench.stencil import Stencil
 from zobench.theory import laws
 from zobench.theory.lines import HIGHEST_ORDER, Lines
@@ -25,6 +25,7 @@ class Series:
 
     Raises:
         ValueError: the law draws by tensor: the moments of its directions depend on the tensors' shapes.
+        TypeError: the law is not Isotropic.
     """
 
     def __init__(self, law: Law, stencil: Stencil, lines: Lines) -> None:
@@ -32,6 +33,11 @@ class Series:
             raise ValueError(
                 f"theory has no prediction of the law {law!r}, which draws by tensor: sample it, "
                 "zobench.moments(..., layout=shapes)"
+            )
+        if not isinstance(law, Isotropic):
+            raise TypeError(
+                f"theory has no prediction of the law {law!r}, which is no zobench.Isotropic: its E[u u^T] or "
+                "E[|u|^2 u u^T] is no known multiple of I; sample it, zobench.moments(...)"
             )
         self.law, self.stencil, self.lines = law, stencil, lines
 

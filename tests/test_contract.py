@@ -1,0 +1,210 @@
+"""One table: every estimator, rule and engine, interrupted at every step and resumed, equals the run that was not, to
+the bit: weights, state and memory.
+"""
+
+from dataclasses import replace
+
+import prototypes
+import pytest
+import torch
+from engines import Net, bits, loss_of, threads
+
+from llm.training import checkpoint
+from llm.training.zeroth_order import ENGINES, ZerothOrder
+from zobench import SGD, Adam, Combination, Estimate, Momentum, SmallWeights, derive, methods, state, theory
+from zobench.law import PerTensor
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+STEPS = 7
+MEZO = methods.make("mezo", epsilon=0.05, n=2)
+ESTIMATORS = {
+    **{name: methods.make(name) for name in ("kerzoo", "kerzoo-code", "one-point", "forward", "telescoping")},
+    "mezo": MEZO,
+    "central4": methods.make("central4", epsilon=0.05),
+    "orthogonal": methods.make("orthogonal", epsilon=0.05, n=2),
+    "coordinate": methods.make("coordinate", epsilon=0.05),
+    "forward-gradient": methods.make("forward-gradient"),
+    "auto": replace(methods.make("mezo", epsilon="auto"), every=3),
+    "small weights": replace(MEZO, law=SmallWeights()),
+    "baseline": prototypes.MovingBaseline(),
+    "two terms": prototypes.TwoTerms(),
+    "two rounds": prototypes.RankLineSearch(),
+    "conservative": prototypes.Conservative(),
+    "svrg": prototypes.SVRG(),
+}
+RULES = {
+    "sgd": SGD(0.01, 0.1),
+    "schedule": SGD(lambda step: 0.02 / (step + 1)),
+    "momentum": Momentum(0.01, 0.1),
+    "momentum window": Momentum(0.01, window=3),
+    "adam": Adam(1e-3, 0.1),
+    "adam window": Adam(1e-3, window=3),
+    "sign": prototypes.Sign(),
+}
+
+
+class Run:
+    """A stepper on a small module, whose every third minibatch is other data."""
+
+    def __init__(self, estimator, rule, engine: str = "plain", dtype: torch.dtype = torch.float32) -> None:
+        self.module = Net(dtype=dtype).eval()
+        self.stepper = ZerothOrder(self.module, estimator, rule, engine)
+        self.records = []
+
+    def losses(self):
+        loss = loss_of(self.module)
+        return {"": loss, "whole": lambda: 2.0 * loss()}
+
+    def go(self, stop: int = STEPS) -> "Run":
+        while self.stepper.steps < stop:
+            self.records.append(self.stepper.step(derive("contract", self.stepper.steps), self.losses()).record)
+        return self
+
+    def replay(self, records) -> "Run":
+        self.records = list(records)
+        for record in records[self.stepper.steps :]:
+            again = self.stepper.replay(record).record
+            assert repr(again) == repr(record)
+        return self
+
+    def require_same(self, other: "Run") -> None:
+        self.stepper.settle(), other.stepper.settle()
+        for (name, p), (_, q) in zip(self.module.named_parameters(), other.module.named_parameters(), strict=True):
+            assert torch.equal(bits(p), bits(q)), name
+        assert state.same(self.stepper.state, other.stepper.state)
+        assert state.same(self.stepper.memory, other.stepper.memory)
+        assert self.stepper.forward_passes == other.stepper.forward_passes
+        assert repr(self.records) == repr(other.records)
+
+
+def cases():
+    yield from ((name, "sgd", engine) for name in ESTIMATORS for engine in ENGINES)
+    yield from (("mezo", rule, engine) for rule in RULES for engine in ENGINES)
+    yield from ((name, rule, "plain") for name in ("two terms", "svrg", "two rounds") for rule in RULES)
+
+
+@pytest.mark.parametrize(("estimator", "rule", "engine"), dict.fromkeys(cases()))
+def test_a_run_that_is_interrupted_anywhere_equals_the_one_that_is_not(estimator, rule, engine):
+    fresh = lambda: Run(ESTIMATORS[estimator], RULES[rule], engine)  # noqa: E731
+    with threads(2 if engine == "paired" else 1):
+        whole = fresh().go()
+        for stop in range(STEPS):
+            fresh().replay(whole.records[:stop]).go().require_same(whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("rule", ["sgd", "adam"])
+def test_in_other_dtypes(rule, engine, dtype):
+    whole = Run(MEZO, RULES[rule], engine, dtype).go()
+    Run(MEZO, RULES[rule], engine, dtype).replay(whole.records[:4]).go().require_same(whole)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("estimator", ["auto", "two terms", "svrg", "baseline"])
+def test_a_checkpoint_carries_state_and_memory(estimator, rule, tmp_path):
+    """Weights, state and memory come back from a file; the steps after it are replayed, the others are not seen."""
+    whole = Run(ESTIMATORS[estimator], RULES[rule]).go()
+    part = Run(ESTIMATORS[estimator], RULES[rule]).go(4)
+    part.stepper.settle()
+    tensors, said = part.stepper.kept()
+    file = checkpoint.save(tmp_path, 4, checkpoint.weights(part.module) | tensors, said)
+    again = Run(ESTIMATORS[estimator], RULES[rule])
+    kept = checkpoint.load(file)
+    again.stepper.restore(checkpoint.restore(again.module, kept), kept.metadata, kept.step)
+    again.replay(whole.records[:6]).go()
+    again.require_same(whole)
+
+
+@pytest.mark.parametrize("planted", ["state", "memory", "losses"])
+def test_what_a_replay_forgets_is_seen(planted):
+    """The planted errors: a state, a memory that stays as it was; zero losses in place of the recorded ones."""
+    whole = Run(prototypes.MovingBaseline(), RULES["adam"]).go()
+    again = Run(prototypes.MovingBaseline(), RULES["adam"])
+    stepper = again.stepper
+    if planted == "losses":
+        with pytest.raises(ValueError, match="other coefficients of the recorded losses of step 0"):
+            stepper.replay(whole.records[0]._replace(losses=(0.0,)))
+        return
+    stepper.replay(whole.records[0])
+    before = stepper.state, stepper.memory
+    stepper.replay(whole.records[1])
+    if planted == "state":
+        stepper.state = before[0]
+        with pytest.raises(ValueError, match="other coefficients"):
+            stepper.replay(whole.records[2])
+    else:
+        stepper.memory = before[1]
+        again.records = whole.records[:2]
+        again.go()
+        with pytest.raises(AssertionError):
+            again.require_same(whole)
+
+
+def test_a_changed_estimator_is_noticed_and_not_followed():
+    whole = Run(MEZO, RULES["sgd"]).go()
+    for other, message in (
+        (replace(MEZO, epsilon=0.06), "other coefficients"),
+        (replace(MEZO, n=3), "asks for 6 losses more, and the record has 4 left"),
+        (replace(MEZO, n=1), "has 2 losses that the estimator does not ask for"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Run(other, RULES["sgd"]).stepper.replay(whole.records[0])
+    with pytest.raises(ValueError, match=r"had the rate 0\.01, and the rule says 0\.02"):
+        Run(MEZO, SGD(0.02)).stepper.replay(whole.records[0])
+
+
+def test_theory_does_not_speak_of_what_is_not_linear():
+    from synthetic import problems
+
+    problem = problems.make("sextic", 4)
+    x = problems.start(problem)
+    bent = prototypes.Bent(MEZO.law, MEZO.stencil, 0.1)
+    assert not bent.linear and MEZO.linear and not prototypes.TwoTerms().linear
+    for ask in (theory.bias, theory.mse, theory.second_moment):
+        with pytest.raises(TypeError, match=r"Bent makes its own: sample them with zobench\.moments"):
+            ask(bent, problem, x)
+
+    class Vouched(prototypes.Bent):
+        linear = True
+
+    assert torch.equal(theory.bias(Vouched(MEZO.law, MEZO.stencil, 0.1), problem, x),
+                       theory.bias(replace(MEZO, epsilon=0.1), problem, x))  # fmt: skip
+
+
+def test_an_estimator_that_never_ends_is_stopped():
+    class Endless(prototypes.RankLineSearch):
+        def tell(self, plan, losses, state):
+            return prototypes.More(prototypes.Searching())
+
+    with pytest.raises(RuntimeError, match="asks for more losses after 1000 rounds"):
+        Run(Endless(), SGD(0.1)).go(1)
+
+
+def test_a_loss_or_a_snapshot_that_there_is_none_of_is_named():
+    run = Run(prototypes.SVRG(), SGD(0.1))
+    with pytest.raises(ValueError, match="asks for the loss 'whole', and there are"):
+        run.stepper.step(1, loss_of(run.module))
+    plan = replace(MEZO.ask(1, ()), base="anchor")
+    with pytest.raises(ValueError, match="based on the snapshot 'anchor', and those kept are"):
+        run.stepper.space.losses(loss_of(run.module), plan)
+
+
+def test_a_state_that_no_file_can_keep_is_refused():
+    class Stranger:
+        pass
+
+    with pytest.raises(TypeError, match="Stranger"):
+        state.plain((1, Stranger()))
+    with pytest.raises(ValueError, match="no frozen dataclass or named tuple of an imported module"):
+        state.restored({"type": "os:system"})
+    with pytest.raises(ValueError, match="imported module"):
+        state.restored({"type": "not_imported_anywhere:Thing"})
+    kept = Estimate(Combination(), ())
+    assert state.same(state.restored(state.plain(kept)), kept)
+
+
+def test_two_copies_of_a_law_by_tensor_are_one_state():
+    law = PerTensor(methods.make("kerzoo").stencil.kernel)
+    assert state.restored(state.plain(law)) == law

@@ -1,0 +1,47 @@
+"""The page docs/own.md: its code runs in one go, and what it makes is what it says."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zobench import methods, state, theory
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PAGE = Path(__file__).parents[1] / "docs/own.md"
+
+
+@pytest.fixture(scope="module")
+def names() -> dict[str, Any]:
+    torch.manual_seed(0)
+    found: dict[str, Any] = {"__name__": __name__}
+    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+        exec(block, found)
+    globals().update({name: found[name] for name in ("Mean", "Searching")})  # where states look their classes up
+    return found
+
+
+def test_estimators_of_the_page_are_right(names):
+    """The sampled means against the exact gradient; a gradient a tenth off is seen."""
+    gradient = names["problem"].gradient(names["x"])
+    for found in (names["found"],):
+        z = (found.mean - gradient) / found.mean_error
+        assert float(z.abs().max()) < 5
+        assert float(((found.mean - 1.2 * gradient) / found.mean_error).abs().max()) > 5
+    assert names["z"].abs().max() < 5
+
+
+def test_theory_is_asked_of_what_is_linear(names):
+    with pytest.raises(TypeError, match="Baseline makes its own"):
+        theory.bias(names["Baseline"](), names["problem"], names["x"])
+    assert methods.make("mezo").linear
+
+
+def test_states_are_kept_and_all_train(names):
+    for kept in (names["Mean"](0.5, 3), names["Searching"]()):
+        assert state.same(state.restored(state.plain(kept)), kept)
+    assert len(names["losses"]) == 3 and all(loss == loss for loss in names["losses"])
+    assert names["losses"][2] < names["losses"][0]

@@ -1,0 +1,146 @@
+"""Directions in the smaller weights of each tensor."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zobench import streams
+from zobench.keys import derive
+from zobench.law.independent import Gaussian, Independent, Rademacher
+from zobench.law.law import Law
+from zobench.layout import Block, Layout, Segment
+from zobench.native import NativeStream
+from zobench.numbers import real, store
+from zobench.streams import Shape
+
+SAMPLE = 1 << 16
+INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+Weights = Callable[[Block], Tensor]
+Masks = Mapping[tuple[str, int], Tensor]
+GAUSSIAN = Gaussian()
+
+
+@dataclass(frozen=True)
+class SmallWeights(Law):
+    """u = mask * v / sqrt(share), v of `law`; the mask keeps the weights whose magnitude before the step is at most the
+    `share`-quantile of their tensor's. Other weights do not move; weights of equal magnitude are kept together.
+
+    E[u u^T] = diag(mask) / share: the estimate is that of the gradient of the kept weights, times 1 / share, so that
+    |u|^2 is d on average and epsilon is comparable between laws. E[|u|^2 u u^T] = c diag(mask) / share^2 with c that
+    of `law` in the dimension of the kept weights. The law is not Isotropic: theory refuses it.
+
+    Quantiles are those of 2^16 of a tensor's magnitudes, at places that its name tells, where it has more: of 50 %,
+    49.8 % to 50.2 % are kept (one standard error). Cost: one look over the weights at every step; one bit a weight is
+    held. Source: Sparse-MeZO, Liu et al. 2024, arXiv 2402.15751, there with thresholds of the weights before training
+    and with 1 in place of 1 / sqrt(share), so that its epsilon is `epsilon` / sqrt(share) and its learning rate `lr` /
+    share.
+
+    Raises:
+        ValueError: `law` is neither Gaussian nor Rademacher, or share is not in (0, 1]; at the draw, no space has bound
+            the law.
+    """
+
+    law: Gaussian | Rademacher = GAUSSIAN
+    share: float = 0.5
+    masks: Masks | None = field(default=None, compare=False, repr=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.law, Gaussian | Rademacher):
+            raise ValueError(f"law is {self.law!r}: give Gaussian() or Rademacher(), whose entries are independent")
+        advice = "give the share of the weights that directions move, above 0 and at most 1"
+        store(self, share=real("share", self.share, advice, lambda share: 0 < share <= 1))
+
+    @property
+    def by_tensor(self) -> bool:
+        """True: a mask has one threshold a tensor."""
+        return True
+
+    @property
+    def reads_weights(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def held(self) -> int:
+        """1."""
+        return 1
+
+    def bind(self, layout: Layout, weights: Weights) -> "SmallWeights":
+        """Return the law with the masks of these weights, packed eight to an octet, block by block."""
+        masks: dict[tuple[str, int], Tensor] = {}
+        for segment in layout.segments:
+            blocks = layout.blocks_of[segment.name]
+            threshold = self._threshold(_sample(segment, blocks, weights).abs())
+            masks |= {(segment.name, b.index): _packed(_within(weights(b), threshold)) for b in blocks}
+        return replace(self, masks=masks)
+
+    def _threshold(self, sizes: Tensor) -> Tensor:
+        """The least of these magnitudes (*batch, m) that `share` of them do not exceed, (*batch, 1)."""
+        rank = max(1, math.ceil(self.share * sizes.shape[-1] - 1e-9))  # 0.1 * 30 is more than 3
+        wide = torch.promote_types(sizes.dtype, torch.float32)
+        return sizes.to(wide).kthvalue(rank, -1, keepdim=True).values.to(sizes.dtype)
+
+    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> "Masked":
+        """Return a direction of `law` that is 0 outside the masks.
+
+        Raises:
+            ValueError: the law is not bound.
+        """
+        if self.masks is None:
+            raise ValueError(f"{self!r} reads the weights: draw from law.bind(layout, weights), as spaces do")
+        return Masked(self.law.direction(key, index, layout, batch), self.masks, self.share**-0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """The entries of a block: scale times those of `draw` where the block's mask has a bit, 0 elsewhere."""
+
+    draw: Independent
+    masks: Masks
+    scale: float
+
+    def __call__(self, block: Block) -> Tensor:
+        """Return the entries of a block."""
+        u = self.draw(block) * self.scale
+        kept = _unpacked(self.masks[block.segment.name, block.index], block.size)
+        return torch.where(kept, u, torch.zeros_like(u))
+
+    def native(self, block: Block) -> NativeStream | None:
+        """Return the block's numbers, with their mask and scale."""
+        mask, stream = self.masks[block.segment.name, block.index], self.draw.native(block)
+        return None if stream is None or mask.ndim > 1 else stream._replace(mask=mask, scale=self.scale)
+
+
+def _sample(segment: Segment, blocks: Sequence[Block], weights: Weights) -> Tensor:
+    """The weights of a segment (*batch, size), or 2^16 of them where it has more."""
+    if segment.size <= SAMPLE:
+        return torch.cat([weights(block) for block in blocks], -1)
+    places = streams.integers(derive("small weights", segment.name), (SAMPLE,), segment.size).sort().values
+    edges = np.searchsorted(places.numpy(), [*(block.start for block in blocks), segment.size]).tolist()
+    parts = zip(blocks, pairwise(edges), strict=True)
+    return torch.cat([weights(b)[..., (places[i:j] - b.start).to(segment.device)] for b, (i, j) in parts], -1)
+
+
+def _within(weights: Tensor, threshold: Tensor) -> Tensor:
+    """Whether |w| <= threshold, (*batch, size) booleans."""
+    if weights.device.type != "cpu":
+        return weights.abs() <= threshold
+    # magnitudes are ordered as their bits; torch would wait for its other threads at every block
+    bits, bound = (each.contiguous().view(INTEGERS[each.itemsize]).numpy() for each in (weights, threshold))
+    return torch.from_numpy((bits & np.iinfo(bits.dtype).max) <= bound)
+
+
+def _packed(flags: Tensor) -> Tensor:
+    """Booleans (*batch, size) as octets (*batch, (size + 7) // 8), bit j % 8 of octet j // 8, the lowest first."""
+    octets = np.packbits(flags.cpu().numpy(), axis=-1, bitorder="little")
+    return torch.from_numpy(octets).to(flags.device)
+
+
+def _unpacked(octets: Tensor, size: int) -> Tensor:
+    flags = np.unpackbits(octets.cpu().numpy(), axis=-1, count=size, bitorder="little")
+    return torch.from_numpy(flags).view(torch.bool).to(octets.device)

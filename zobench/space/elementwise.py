@@ -1,0 +1,68 @@
+"""One sweep of an element-wise rule over the parameters: (x, gradients) -> x, block by block."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from zobench.groups import Groups
+from zobench.law import Direction
+from zobench.layout import Block
+from zobench.space import space
+from zobench.space.support import Support
+from zobench.space.sweep import rounding_seed, store_at_random
+from zobench.space.threads import in_parallel
+
+
+class Elementwise(NamedTuple):
+    """x <- (1 - p d shrink) x + p scale * direction(block, x, gradients), each gradient a list of directions and
+    amounts; bfloat16 is rounded at random where there is a `rounding` key.
+    """
+
+    gradients: Sequence[Sequence[tuple[Direction, float]]]
+    direction: space.Direction
+    scale: float
+    shrink: float
+    groups: Groups
+    rounding: int | None
+
+    def apply_(self, block: Block, stored: Tensor) -> None:
+        """Replace the stored entries of a block."""
+        factors = self.groups.of(block.segment)
+        x = stored.to(block.segment.dtype)
+        step = self.direction(block, x, [_dense(block, gradient) for gradient in self.gradients])
+        total = x * (1.0 - factors.decay * self.shrink)
+        total.add_(step, alpha=factors.rate * self.scale)
+        seed = rounding_seed(self.rounding, block, stored.dtype)
+        if seed is None:
+            stored.copy_(total)
+        else:
+            store_at_random(stored, total, seed)
+
+
+def _dense(block: Block, gradient: Sequence[tuple[Direction, float]]) -> Tensor:
+    total = torch.zeros(block.size, dtype=block.segment.dtype, device=block.segment.device)
+    for draw, amount in gradient:
+        u = draw(block)
+        if u is not None:
+            total.add_(u, alpha=amount)
+    return total
+
+
+def update(support: Support, change: Elementwise) -> None:
+    """Apply the rule to every block, on as many threads as torch uses."""
+    layout = support.layout
+    views = {name: support.entries(name, p.detach()) for name, p in support.parameters.items()}
+    waiting = iter(layout.blocks)  # of a tuple: each block goes to one thread
+
+    @torch.no_grad()
+    def take() -> None:
+        for block in waiting:
+            change.apply_(block, views[block.segment.name][block.start : block.stop])
+
+    in_parallel(take, len(layout.blocks), layout.segments[0].device)
+    with torch.no_grad():
+        for name, parameter in support.parameters.items():
+            if support.copies(name):
+                parameter.copy_(views[name].view(parameter.shape))

@@ -1,0 +1,88 @@
+"""The command-line spelling of a part with its options, `name:option=value:...`, and of a part of one's own,
+`package.module:function:option=value:...`.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
+
+
+class Spelled(NamedTuple):
+    """A name, a name of the table or `package.module:function`, and the options given with it."""
+
+    name: str
+    options: dict[str, Any]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the name is that of a function of the user's own."""
+        return ":" in self.name
+
+
+def spelled(text: str, known: Collection[str] = ()) -> Spelled:
+    """Return the name and the options of a command-line spelling. A part with `=` is an option; the first part without
+    it is the name, a second one, unless the name is `known`, the function in the module that the first names. Options
+    are parted by `:` or `,`.
+
+    Raises:
+        ValueError: a part is neither, or an option is given twice.
+    """
+    name, *parts = text.split(":")
+    if parts and "=" not in parts[0] and name not in known:
+        name = f"{name}:{parts.pop(0)}"
+    options: dict[str, Any] = {}
+    for part in ",".join(parts).split(",") if parts else ():
+        option, equals, value = part.partition("=")
+        if not equals:
+            raise ValueError(f"{part!r} in {text!r} is not option=value; write it as kerzoo:order=5:n=3")
+        if option in options:
+            raise ValueError(f"{option} is given twice in {text!r}: give it once")
+        options[option] = _literal(value)
+    return Spelled(name, options)
+
+
+def own(name: str) -> Callable[..., Any]:
+    """Return the function or class that `package.module:name` names. Importing the module runs its code: call this for
+    what the command line asks for, and never for what a file says.
+
+    Raises:
+        ValueError: the module cannot be imported, or has nothing callable of this name.
+    """
+    module, _, attribute = name.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"{name!r}: the module {module!r} cannot be imported ({error}): run the command in the folder that has it, "
+            "or put that folder on PYTHONPATH"
+        ) from error
+    function = getattr(found, attribute, None)
+    if not callable(function):
+        raise ValueError(f"{name!r}: the module {module!r} has no function {attribute!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def made(name: str, options: dict[str, Any]) -> Any:
+    """Return what the function that `package.module:name` names makes of these options.
+
+    Raises:
+        ValueError: as for `own`, or the function does not take these options.
+    """
+    function = own(name)
+    try:
+        inspect.signature(function).bind(**options)
+    except TypeError as error:
+        raise ValueError(f"{name!r} does not take the options {sorted(options)}: {error}") from None
+    return function(**options)
+
+
+def _literal(value: str) -> bool | int | float | str:
+    if value in ("true", "false"):
+        return value == "true"
+    for convert in (int, float):
+        try:
+            return convert(value)
+        except ValueError:
+            continue
+    return value
