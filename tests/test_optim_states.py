@@ -219,6 +219,17 @@ class TestFrozenParameters:
         before = vector(model)
         assert not torch.equal(taken(model, optimizer, 1), before)
 
+    @pytest.mark.parametrize("groups", [1, 2])
+    @pytest.mark.parametrize("lr", [None, "0.1", [0.1], -1.0, float("nan"), torch.tensor([0.1, 0.2])])
+    def test_a_rate_that_is_set_later_is_checked_under_its_own_name(self, lr, groups):
+        model = network()
+        named = list(model.named_parameters())
+        parts = [{"params": named[:2]}, {"params": named[2:], "lr": 0.5}] if groups == 2 else named
+        optimizer = ZerothOrder(parts, methods.make("mezo"))
+        optimizer.param_groups[0]["lr"] = lr
+        with pytest.raises(ValueError, match=r"^lr is .*: give 0 or a positive number"):
+            optimizer.step(lambda: 1.0)
+
     def test_numpys_numbers_are_numbers(self):
         model = network()
         numbers = {"lr": np.float32(0.25), "weight_decay": np.float64(0.1), "seed": np.int64(7)}

@@ -26,6 +26,7 @@ from zobench.state import plain, restored
 
 SHARED = "zeroth_order"  # under this key of `state` lies what belongs to no parameter
 SKIPS = 10
+RATES = ("lr", "weight_decay")
 
 Signature = list[tuple[Any, ...]]
 
@@ -169,7 +170,8 @@ class ZerothOrder(torch.optim.Optimizer):
         """
         param_group = {name: _number(name, v) if name in self.defaults else v for name, v in param_group.items()}
         given = {**self.defaults, **param_group}
-        SGD(_value(given["lr"]), _value(given["weight_decay"]))  # which refuses bad ones
+        for name in RATES:
+            _value(name, given[name])  # which refuses bad ones
         params = param_group["params"]
         if not isinstance(params, Tensor | set):
             params = list(params)
@@ -266,7 +268,7 @@ class ZerothOrder(torch.optim.Optimizer):
 
     def _rule(self) -> SGD:
         """The rule of the groups as they are now: one for all where they are alike, else multiples of 1."""
-        pairs = [(_value(group["lr"]), _value(group["weight_decay"])) for group in self.param_groups]
+        pairs = [tuple(_value(name, group[name]) for name in RATES) for group in self.param_groups]
         alike = len(set(pairs)) == 1
         rates, decays = {}, {}
         for (lr, decay), members in zip(pairs, self._named(), strict=True):
@@ -287,14 +289,15 @@ class ZerothOrder(torch.optim.Optimizer):
         warnings.warn(f"{told} are not finite: the step is skipped; {advice}", RuntimeWarning, stacklevel=4)
 
 
-def _value(number: Any) -> Any:
-    """The number of a tensor that holds one, or what was given."""
-    return number.item() if isinstance(number, Tensor) and number.numel() == 1 else number
+def _value(name: str, number: Any) -> float:
+    """The float of a number, or of a tensor that holds one."""
+    number = number.item() if isinstance(number, Tensor) and number.numel() == 1 else number
+    return real(name, number, NOT_NEGATIVE, lambda value: value >= 0)
 
 
 def _number(name: str, value: Any) -> Any:
     """A float, which a file of weights only can hold; a tensor stays one."""
-    return value if isinstance(value, Tensor) else real(name, value, NOT_NEGATIVE, lambda number: number >= 0)
+    return value if isinstance(value, Tensor) else _value(name, value)
 
 
 def _shared_of(state_dict: Any) -> dict[str, Any]:
