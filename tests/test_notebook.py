@@ -6,8 +6,6 @@ from nbclient.exceptions import CellExecutionError
 
 from docs.site.notebook import executed, page
 
-pytestmark = pytest.mark.environment
-
 TOUR = Path(__file__).parents[1] / "docs" / "tour.ipynb"
 
 

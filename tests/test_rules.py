@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engines import ENGINES, Net, Small, space_of, threads
+from engines import ENGINES, Net, space_of, threads
 from torch import nn
 
-from zobench import SGD, Adam, Combination, FlatSpace, Groups, Momentum, Term, layout, schedule
+from zobench import SGD, Adam, Combination, FlatSpace, Groups, Momentum, SmallWeights, Term, layout, schedule
 from zobench import rule as rules
 from zobench.groups import decays
 from zobench.law import LAWS
@@ -153,11 +153,11 @@ def test_a_skipped_step_counts_for_the_schedule_alone(rule):
 
 def test_what_cannot_be_drawn_again_or_stepped_elementwise_is_refused():
     space = space_of("plain", Net())
-    law = Small()
+    law = SmallWeights()
     gradient = Combination((Term(law, 3, torch.ones(1, dtype=torch.float64)),))
     for rule in (Momentum(0.1, window=2), Adam(0.1, window=2)):
         before = space.vector()
-        with pytest.raises(ValueError, match=r"Small\(\) reads the weights .* give the rule without `window`"):
+        with pytest.raises(ValueError, match=r"SmallWeights\(.*\) reads the weights .* give the rule without `window`"):
             rule.apply_(space, gradient, rule.init(space))
         assert torch.equal(space.vector(), before)
     Adam(0.1).apply_(space, gradient, Adam(0.1).init(space))

@@ -21,7 +21,7 @@ def test_bias_rows_agree_with_theory_and_a_second_call_measures_nothing(tmp_path
     found = rows(tmp_path / "b", "bias")
     assert len(found) == 3 * 2 * 2 * 2
     for row in found:
-        assert row["bias_deviation"] < 3, row
+        assert row["bias_deviation"] < 3 or row["bias"] < 1e-13, row  # which is rounding
         if row["sampling"] == "plain":
             z = (row["covariance_trace"] - row["predicted_covariance_trace"]) / row["covariance_trace_error"]
             assert abs(z) < 5, row
