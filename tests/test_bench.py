@@ -10,8 +10,6 @@ from llm.bench import memory, steps
 from llm.bench.published import Published
 from llm.bench.setting import ENGINES, setting
 
-pytestmark = pytest.mark.environment
-
 SMALL = ["--size", "opt-1m", "--batch", "2", "--tokens", "8", "--repetitions", "1", "--entries", "100000"]
 SCALING = ["--scaling-sizes", "opt-1m,opt-10m", "--scaling-batches", "1,2", "--scaling-lengths", "4,8"]
 
