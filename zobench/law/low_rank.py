@@ -9,7 +9,7 @@ from torch import Tensor
 from zobench import streams
 from zobench.keys import derive
 from zobench.law.independent import Gaussian, Independent
-from zobench.law.law import Law
+from zobench.law.law import Direction, Law
 from zobench.layout import HOW_TO_GIVE, Block, Layout, Segment
 from zobench.native import NativeStream
 from zobench.numbers import count, store
@@ -50,7 +50,7 @@ class LowRank(Law):
         """True."""
         return True
 
-    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> "LowRankDirection":
+    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return a direction that draws the factors of a matrix when its first block is asked for."""
         return LowRankDirection(self.rank, Gaussian().direction(key, index, layout, batch))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from zobench import streams
 from zobench.keys import derive
 from zobench.law.independent import Gaussian, Independent, Rademacher
-from zobench.law.law import Law
+from zobench.law.law import Direction, Law
 from zobench.layout import Block, Layout, Segment
 from zobench.native import NativeStream
 from zobench.numbers import real, store
@@ -85,7 +85,7 @@ class SmallWeights(Law):
         wide = torch.promote_types(sizes.dtype, torch.float32)
         return sizes.to(wide).kthvalue(rank, -1, keepdim=True).values.to(sizes.dtype)
 
-    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> "Masked":
+    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return a direction of `law` that is 0 outside the masks.
 
         Raises:

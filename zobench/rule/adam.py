@@ -9,7 +9,7 @@ from torch import Tensor
 from zobench.combination import Combination
 from zobench.layout import Block
 from zobench.numbers import real, store
-from zobench.rule.rule import ScheduledRule
+from zobench.rule.rule import Memory, ScheduledRule
 from zobench.rule.window import Window, factor, window_of
 from zobench.space.space import Space
 
@@ -52,15 +52,15 @@ class Adam(ScheduledRule):
         """2 with buffers, 0 with a window."""
         return 0.0 if self.window else 2.0
 
-    def init(self, space: Space) -> Window | Moments:
+    def init(self, space: Space) -> Memory:
         """Return m = v = 0."""
         return Window() if self.window else Moments(0, 0, space.zeros(), space.zeros())
 
-    def rate(self, memory: Window | Moments) -> float:
+    def rate(self, memory: Memory) -> float:
         """Return the learning rate of the next step."""
         return self.lr_at(memory.step)
 
-    def apply_(self, space: Space, gradient: Combination, memory: Window | Moments) -> Window | Moments:
+    def apply_(self, space: Space, gradient: Combination, memory: Memory) -> Memory:
         """Take one step."""
         lr = self.rate(memory)
         shrink = lr * self.weight_decay
@@ -81,7 +81,7 @@ class Adam(ScheduledRule):
         space.update_((gradient,), moments, -lr, shrink, self.groups)
         return Moments(memory.step + 1, taken, memory.first, memory.second)
 
-    def skip(self, memory: Window | Moments) -> Window | Moments:
+    def skip(self, memory: Memory) -> Memory:
         """Return the memory with the next step."""
         return memory._replace(step=memory.step + 1)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from zobench.combination import Combination
 from zobench.layout import Block
 from zobench.numbers import store
-from zobench.rule.rule import ScheduledRule
+from zobench.rule.rule import Memory, ScheduledRule
 from zobench.rule.window import Window, factor, window_of
 from zobench.space.space import Space
 
@@ -45,15 +45,15 @@ class Momentum(ScheduledRule):
         """1 with a buffer, 0 with a window."""
         return 0.0 if self.window else 1.0
 
-    def init(self, space: Space) -> Window | Buffer:
+    def init(self, space: Space) -> Memory:
         """Return v = 0."""
         return Window() if self.window else Buffer(0, space.zeros())
 
-    def rate(self, memory: Window | Buffer) -> float:
+    def rate(self, memory: Memory) -> float:
         """Return the learning rate of the next step."""
         return self.lr_at(memory.step)
 
-    def apply_(self, space: Space, gradient: Combination, memory: Window | Buffer) -> Window | Buffer:
+    def apply_(self, space: Space, gradient: Combination, memory: Memory) -> Memory:
         """Take one step."""
         lr = self.rate(memory)
         shrink = lr * self.weight_decay
@@ -68,11 +68,12 @@ class Momentum(ScheduledRule):
 
         def accumulate(block: Block, x: Tensor, gradients: Sequence[Tensor]) -> Tensor:
             (g,) = gradients
-            return held[block.segment.name][block.start : block.stop].mul_(self.beta).add_(g)
+            velocity: Tensor = held[block.segment.name][block.start : block.stop]
+            return velocity.mul_(self.beta).add_(g)
 
         space.update_((gradient,), accumulate, -lr, shrink, self.groups)
         return Buffer(memory.step + 1, memory.velocity)
 
-    def skip(self, memory: Window | Buffer) -> Window | Buffer:
+    def skip(self, memory: Memory) -> Memory:
         """Return the memory with the next step."""
         return memory._replace(step=memory.step + 1)
