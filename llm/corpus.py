@@ -6,7 +6,6 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 
@@ -83,7 +82,6 @@ def normalised(text: str) -> str:
     return re.sub(r"[\W_]+", " ", digits).strip()
 
 
-@cache
 def held_out(text: str) -> bool:
     """Whether a text belongs to the test pool, about a quarter of all, fixed by a hash of `normalised(text)`.
 
