@@ -13,7 +13,7 @@ AS_SHIPPED := --task spam --steps 500 --test 330 --max-tokens 64 --select last -
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test browser docs all-extras oldest oldest-torch environments check soak fuzz sanitize install bench study \
+.PHONY: demo test conformance browser docs all-extras oldest oldest-torch environments check soak fuzz sanitize install bench study \
     smollm2 figures clean
 
 demo: $(READY)
@@ -31,7 +31,11 @@ demo: $(READY)
 
 # One torch thread a test process: two processes of two threads each only wait for each other.
 test: check
-	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m pytest -n 2
+	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m pytest -n 2 --dist worksteal
+
+# The cases of large tables of which `make test` takes a sample that covers them.
+conformance: $(READY)
+	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m pytest -n 2 --dist worksteal --exhaustive
 
 # The site, build/site/index.html: a warning, a broken link or a cell of docs/tour.ipynb that fails is an error.
 docs: $(READY)

@@ -148,7 +148,19 @@ def training(root: Path, method: str, seed: int, accuracy: float, status: str = 
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """A parent folder with every kind of run."""
-    root = tmp_path / "runs"
+    return every_kind(tmp_path / "runs")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The same folder for tests that only read, and its report."""
+    root = tmp_path_factory.mktemp("every")
+    page = root / "one" / "report.html"
+    report([every_kind(root / "runs")], page)
+    return root / "runs", page
+
+
+def every_kind(root: Path) -> Path:
     folder(root / "bias", bias_rows("mezo", 2) + bias_rows("kerzoo", 4) + bias_rows("mezo", 2, "quadratic", 0.0))
     folder(root / "kernels", kernel_rows(), command="kernels")
     tune = [
@@ -424,10 +436,10 @@ def report(folders: list[Path], out: Path) -> str:
 
 
 def test_the_page_has_all_sections_stands_alone_and_is_the_same_twice(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    reported: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = report([runs], tmp_path / "one" / "report.html")
-    assert str(tmp_path / "one" / "report.html") in capsys.readouterr().out
+    runs, file = reported
+    one, two, page = file.parent, tmp_path, file.read_text(encoding="utf-8")
     for key in ("bias", "mse", "kernels", "convergence", "finetuning", "runs"):
         assert f'<section id="{key}">' in page
     assert re.findall(r"<code>python -m (.*?)</code>", page.split('id="absent"')[1]) == ABSENT
@@ -437,15 +449,16 @@ def test_the_page_has_all_sections_stands_alone_and_is_the_same_twice(
     assert re.findall(r'(?:src|href)="(?!data:|#)', page) == []
     assert "kerzoo 4.000" in page
     assert "null control" in page
-    report([runs], tmp_path / "two" / "report.html")
-    names = sorted(file.relative_to(tmp_path / "one") for file in (tmp_path / "one").rglob("*.*"))
+    report([runs], two / "report.html")
+    assert str(two / "report.html") in capsys.readouterr().out
+    names = sorted(file.relative_to(one) for file in one.rglob("*.*"))
     stems = ("bias", "mse", "kernels", "convergence", "finetuning-tiny", "finetuning-accuracy", "lead", "lead-narrow")
     assert {name.name for name in names} == {
         "report.html",
         *(f"{stem}.{end}" for stem in stems for end in ("png", "svg", "pdf")),
     }
     for name in names:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
 def test_sections_without_rows_are_one_last_line_with_the_commands_that_make_them(runs: Path, tmp_path: Path) -> None:
@@ -456,8 +469,8 @@ def test_sections_without_rows_are_one_last_line_with_the_commands_that_make_the
         assert last.count(f"<code>{command}</code>") == 1
 
 
-def test_figures_open_large_have_words_and_are_offered_as_pdf(runs: Path, tmp_path: Path) -> None:
-    page = report([runs], tmp_path / "report.html")
+def test_figures_open_large_have_words_and_are_offered_as_pdf(reported: tuple[Path, Path]) -> None:
+    page = reported[1].read_text(encoding="utf-8")
     figures = re.findall(r"<figure.*?</figure>", page, re.DOTALL)
     assert len(figures) == page.count("<img") == 7
     for figure in figures:

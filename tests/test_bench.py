@@ -1,6 +1,7 @@
 """The bench and the profile: every part gives its rows, and engines that compute another loss are refused."""
 
 import json
+from multiprocessing import get_context
 
 import pytest
 import torch
@@ -18,8 +19,17 @@ SCALING = ["--scaling-sizes", "opt-1m,opt-10m", "--scaling-batches", "1,2", "--s
 def rows(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("bench")
-    assert main(["bench", *SMALL, *SCALING, "--scaling-repetitions", "1", "--out", str(folder)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "PROCESSES", imported())
+        assert main(["bench", *SMALL, *SCALING, "--scaling-repetitions", "1", "--out", str(folder)]) == 0
     return _rows(folder)
+
+
+def imported():
+    """Processes that begin where torch and transformers are imported, which takes longer than what is measured here."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([memory.__name__, "transformers.models.opt.modeling_opt"])
+    return context
 
 
 def _rows(folder):
@@ -46,6 +56,12 @@ def test_memory_is_that_of_processes_of_their_own(rows):
     for row in found.values():
         assert row["peak_mb"] > row["model_mb"] > row["largest_mb"] > 0
         assert row["held"] == (row["peak_mb"] <= row["limit_mb"])
+
+
+def test_a_process_starts_anew_and_its_failure_is_told():
+    assert memory.PROCESSES.get_start_method() == "spawn"
+    with pytest.raises(RuntimeError, match=r"measures nothing failed: .*'nothing'"):
+        memory.in_a_process("opt-1m", "float32", 2, 8, "nothing")
 
 
 def test_the_peak_is_that_of_the_block():

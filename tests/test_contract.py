@@ -2,6 +2,8 @@
 the bit: weights, state and memory.
 """
 
+import itertools
+import sys
 from dataclasses import replace
 
 import prototypes
@@ -11,12 +13,13 @@ from engines import Net, bits, loss_of, threads
 
 from llm.run import checkpoint
 from llm.steppers.zeroth_order import ENGINES, ZerothOrderStepper
-from zobench import SGD, Adam, Combination, Estimate, Momentum, SmallWeights, derive, methods, state, theory
+from zobench import SGD, Adam, Combination, Estimate, Momentum, SmallWeights, derive, methods, query, state, theory
 from zobench.law import PerTensor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 5
+BEFORE_AND_AFTER = (1, 4)  # step 3, at which "auto" probes, SVRG takes its snapshot and windows are full
 MEZO = methods.make("mezo", epsilon=0.05, n=2)
 ESTIMATORS = {
     **{name: methods.make(name) for name in ("kerzoo", "kerzoo-code", "one-point", "forward", "telescoping")},
@@ -25,7 +28,7 @@ ESTIMATORS = {
     "orthogonal": methods.make("orthogonal", epsilon=0.05, n=2),
     "coordinate": methods.make("coordinate", epsilon=0.05),
     "forward-gradient": methods.make("forward-gradient"),
-    "auto": replace(methods.make("mezo", epsilon="auto"), every=3),
+    "auto": replace(methods.make("mezo", epsilon="auto"), every=3, lines=2),
     "small weights": replace(MEZO, law=SmallWeights()),
     "baseline": prototypes.MovingBaseline(),
     "two terms": prototypes.TwoTerms(),
@@ -84,13 +87,30 @@ def cases():
     yield from ((name, rule, "plain") for name in ("two terms", "svrg", "two rounds") for rule in RULES)
 
 
-@pytest.mark.parametrize(("estimator", "rule", "engine"), dict.fromkeys(cases()))
-def test_a_run_that_is_interrupted_anywhere_equals_the_one_that_is_not(estimator, rule, engine):
+def require_resumed(estimator, rule, engine, stops):
     fresh = lambda: Run(ESTIMATORS[estimator], RULES[rule], engine)  # noqa: E731
     with threads(2 if engine == "paired" else 1):
         whole = fresh().go()
-        for stop in range(STEPS):
+        for stop in stops:
             fresh().replay(whole.records[:stop]).go().require_same(whole)
+
+
+def sampled(estimator, rule, engine):
+    """All steps for each estimator and each rule on the plain engine; else before and after the one that is special."""
+    return range(STEPS) if engine == "plain" and (rule == "sgd" or estimator == "mezo") else BEFORE_AND_AFTER
+
+
+@pytest.mark.parametrize(("estimator", "rule", "engine"), dict.fromkeys(cases()))
+def test_a_run_that_is_interrupted_equals_the_one_that_is_not(estimator, rule, engine):
+    require_resumed(estimator, rule, engine, sampled(estimator, rule, engine))
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("estimator", "rule", "engine"), [case for case in dict.fromkeys(cases()) if sampled(*case) is BEFORE_AND_AFTER]
+)
+def test_a_run_that_is_interrupted_anywhere_equals_the_one_that_is_not(estimator, rule, engine):
+    require_resumed(estimator, rule, engine, set(range(STEPS)) - set(BEFORE_AND_AFTER))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -101,8 +121,17 @@ def test_in_other_dtypes(rule, engine, dtype):
     Run(MEZO, RULES[rule], engine, dtype).replay(whole.records[:4]).go().require_same(whole)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("estimator", ["auto", "two terms", "svrg", "baseline"])
+STATEFUL = ("auto", "two terms", "svrg", "baseline")
+USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) for rule in RULES)}
+
+
+@pytest.mark.parametrize(
+    ("estimator", "rule"),
+    [
+        pytest.param(*case, marks=[] if case in USUAL else pytest.mark.exhaustive)
+        for case in itertools.product(STATEFUL, RULES)
+    ],
+)
 def test_a_checkpoint_carries_state_and_memory(estimator, rule, tmp_path):
     """Weights, state and memory come back from a file; the steps after it are replayed, the others are not seen."""
     whole = Run(ESTIMATORS[estimator], RULES[rule]).go()
@@ -173,12 +202,14 @@ def test_theory_does_not_speak_of_what_is_not_linear():
                        theory.bias(replace(MEZO, epsilon=0.1), problem, x))  # fmt: skip
 
 
-def test_an_estimator_that_never_ends_is_stopped():
+def test_an_estimator_that_never_ends_is_stopped(monkeypatch):
+    monkeypatch.setattr(sys.modules[query.__module__], "ROUNDS", 20)
+
     class Endless(prototypes.RankLineSearch):
         def tell(self, plan, losses, state):
             return prototypes.More(prototypes.Searching())
 
-    with pytest.raises(RuntimeError, match="asks for more losses after 1000 rounds"):
+    with pytest.raises(RuntimeError, match="asks for more losses after 20 rounds"):
         Run(Endless(), SGD(0.1)).go(1)
 
 

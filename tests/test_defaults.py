@@ -214,11 +214,22 @@ def test_bits_are_the_same_under_inference_mode(name):
     assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
 
 
-@pytest.mark.parametrize("other", ["float32", *DEFAULTS])
-def test_a_default_that_is_set_before_the_import_changes_nothing(other):
-    """The native code is tried under it, too."""
-    setting = f"set_default_device({other!r})" if other == "meta" else f"set_default_dtype(torch.{other})"
-    text = f"import torch; torch.{setting}; import test_defaults as t; print(t.native.status(), t.digest())"
+SET_BEFORE = """
+import os, sys, pytest, scipy.optimize, torch
+for default in sys.argv[1:]:
+    if os.fork():
+        assert os.wait()[1] == 0, default
+    else:
+        torch.set_default_device(default) if default == "meta" else torch.set_default_dtype(getattr(torch, default))
+        import test_defaults as t
+        print(default, t.native.status(), t.digest(), flush=True)
+        os._exit(0)
+"""
+
+
+def test_a_default_that_is_set_before_the_import_changes_nothing():
+    """The native code is tried under it, too. Children that are forked do not import torch and SciPy again."""
     paths = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    told = subprocess.run([sys.executable, "-c", text], env=paths, capture_output=True, text=True)
-    assert told.stdout == f"{native.status()} {digest()}\n", told.stderr
+    others = ["float32", *DEFAULTS]
+    told = subprocess.run([sys.executable, "-c", SET_BEFORE, *others], env=paths, capture_output=True, text=True)
+    assert told.stdout.splitlines() == [f"{other} {native.status()} {digest()}" for other in others], told.stderr

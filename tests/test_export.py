@@ -16,7 +16,6 @@ from llm.export.base_model import base_model, rounding
 from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
-from llm.model.language_model import DTYPES
 from llm.run import checkpoint
 from llm.run.options import TrainOptions
 
@@ -31,14 +30,18 @@ PROMPT = "Win a prize, call now! This message is"
 PLAIN = """
 import sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto").eval()
-inputs = tokenizer(sys.argv[2], return_tensors="pt")
-with torch.no_grad():
-    logits = model(**inputs).logits.float()
-made = model.generate(**inputs, max_new_tokens=2, do_sample=False)
-assert made.shape[1] <= inputs["input_ids"].shape[1] + 2
-torch.save({"logits": logits, "dtype": str(model.dtype), "ids": inputs["input_ids"]}, sys.argv[3])
+file, prompt, *folders = sys.argv[1:]
+found = []
+for folder in folders:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
+    inputs = tokenizer(prompt, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**inputs).logits.float()
+    made = model.generate(**inputs, max_new_tokens=2, do_sample=False)
+    assert made.shape[1] <= inputs["input_ids"].shape[1] + 2
+    found.append({"logits": logits, "dtype": str(model.dtype), "ids": inputs["input_ids"]})
+torch.save(found, file)
 """
 
 
@@ -48,10 +51,10 @@ def trained(folder, **changes):
     return folder
 
 
-def plain(folder, tmp_path):
-    """What a process that knows transformers alone makes of a folder."""
+def plain(tmp_path, *folders):
+    """What a process that knows transformers alone makes of folders."""
     file = tmp_path / "plain.pt"
-    command = [sys.executable, "-c", PLAIN, str(folder), PROMPT, str(file)]
+    command = [sys.executable, "-c", PLAIN, str(file), PROMPT, *map(str, folders)]
     subprocess.run(command, check=True, cwd=tmp_path, env={"HF_HUB_OFFLINE": "1", "PATH": "", "OMP_NUM_THREADS": "1"})
     return torch.load(file, weights_only=True)
 
@@ -74,25 +77,25 @@ def front_matter(folder):
     return yaml.safe_load(text.split("---\n")[1])
 
 
-@pytest.mark.parametrize("dtype", [None, "bfloat16", "float16"])
-def test_plain_transformers_loads_the_export_and_gives_the_same_logits(dtype, tmp_path):
+def test_plain_transformers_loads_the_export_and_gives_the_same_logits(tmp_path):
     run = trained(tmp_path / "run")
-    folder = export(ExportOptions(str(run), str(tmp_path / "out"), dtype=dtype))
-    found = plain(folder, tmp_path)
-    assert found["dtype"] == f"torch.{dtype or 'float32'}" and found["ids"][0, 0] == 2  # BOS
-    tuned = loading.load(str(run / "model"))
-    expected = logits(tuned.model.to(DTYPES[dtype or "float32"]), found["ids"])
-    assert torch.allclose(found["logits"], expected, rtol=1e-5, atol=1e-5)
-    base = logits(loading.load("tiny-opt").model, found["ids"])
-    assert not torch.allclose(found["logits"], base, rtol=1e-3, atol=1e-3)  # so the comparison sees six steps
-    assert json.loads((folder / "config.json").read_text())["dtype"] == (dtype or "float32")
-    # the class that transformers 5 would write is none to version 4, which then also makes token types up
-    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
-    assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast" and "token_type_ids" not in str(tokenizer)
-    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {
-        file.name for file in folder.iterdir()
-    }
-    assert all(file.stat().st_mode & 0o044 == 0o044 for file in folder.rglob("*") if file.is_file())
+    dtypes = (None, "bfloat16", "float16")
+    folders = [export(ExportOptions(str(run), str(tmp_path / f"{dtype}"), dtype=dtype)) for dtype in dtypes]
+    for dtype, folder, found in zip(dtypes, folders, plain(tmp_path, *folders), strict=True):
+        assert found["dtype"] == f"torch.{dtype or 'float32'}" and found["ids"][0, 0] == 2  # BOS
+        tuned = loading.load(str(run / "model"))
+        expected = logits(tuned.model.to(DTYPES[dtype or "float32"]), found["ids"])
+        assert torch.allclose(found["logits"], expected, rtol=1e-5, atol=1e-5), dtype
+        base = logits(loading.load("tiny-opt").model, found["ids"])
+        assert not torch.allclose(found["logits"], base, rtol=1e-3, atol=1e-3)  # so the comparison sees six steps
+        assert json.loads((folder / "config.json").read_text())["dtype"] == (dtype or "float32")
+        # the class that transformers 5 would write is none to version 4, which then also makes token types up
+        tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+        assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast" and "token_type_ids" not in str(tokenizer)
+        assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "README.md"} <= {
+            file.name for file in folder.iterdir()
+        }
+        assert all(file.stat().st_mode & 0o044 == 0o044 for file in folder.rglob("*") if file.is_file())
 
 
 def test_the_weights_are_the_same_wherever_they_come_from(tmp_path, capsys):
@@ -304,7 +307,7 @@ def test_an_adapter_is_exported_as_peft_has_it_or_merged(tmp_path):
     assert torch.allclose(logits(loaded, ids), logits(adapted, ids), atol=1e-6)
     assert not (folder / "adapter_model.bin").exists() and front_matter(folder)["library_name"] == "peft"
     merged = export(ExportOptions(str(adapter), str(tmp_path / "merged"), merge=True))
-    found = plain(merged, tmp_path)
+    (found,) = plain(tmp_path, merged)
     assert torch.allclose(found["logits"], logits(adapted, found["ids"]), atol=1e-4)
     base = logits(loading.load("tiny-opt").model, found["ids"])
     assert not torch.allclose(found["logits"], base, atol=1e-2)

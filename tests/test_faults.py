@@ -348,12 +348,23 @@ def test_a_full_disk_ends_the_run_and_room_lets_it_continue_to_the_same_weights(
 
 
 ON_A_SMALL_DISK = """
-mount -t tmpfs -o size=3m none {place} && cd {place} || exit 99
-{train} --out run; echo status $?
-cp -r run {kept}
-mount -o remount,size=60m {place}
-{train} --out run; echo status $?
-cp -r run {finished}
+import os, shutil, subprocess, sys
+from llm.__main__ import main
+
+def train():
+    try:
+        return main(["train", *words.split(), "--no-save", "--out", "run"])
+    except SystemExit as ended:
+        return ended.code
+
+place, kept, finished, words = sys.argv[1:]
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", place], check=True)
+os.chdir(place)
+print("status", train())
+shutil.copytree("run", kept)
+subprocess.run(["mount", "-o", "remount,size=60m", place], check=True)
+print("status", train())
+shutil.copytree("run", finished)
 """
 
 
@@ -361,20 +372,16 @@ def test_training_fills_a_real_small_file_system_and_goes_on_when_it_has_room(tm
     """On 3 MiB a checkpoint of 4.3 MB does not fit; where nobody may mount one, the tests above have to do."""
     place = tmp_path / "small"
     place.mkdir()
-    namespace = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    mount = [*namespace, f"mount -t tmpfs -o size=64k none {place}"]
+    namespace = ["unshare", "--user", "--map-root-user", "--mount"]
+    mount = [*namespace, "mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)]
     if not shutil.which("unshare") or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("this system does not let an ordinary user mount a file system")
     values = {**QUICK, "checkpoint_every": 4}
     words = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in values.items())
-    script = ON_A_SMALL_DISK.format(
-        place=place,
-        train=f"{sys.executable} -m llm train {words} --no-save",
-        kept=tmp_path / "kept",
-        finished=tmp_path / "finished",
-    )
+    folders = [str(each) for each in (place, tmp_path / "kept", tmp_path / "finished")]
+    command = [*namespace, sys.executable, "-c", ON_A_SMALL_DISK, *folders, words]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    found = subprocess.run([*namespace, script], capture_output=True, text=True, env=environment, timeout=300)
+    found = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert re.findall(r"status (\d+)", found.stdout) == ["4", "0"], found.stderr
     assert re.search(r"step-00000004.safetensors: .*what was kept before is there; make room", found.stderr)
     kept = read(tmp_path / "kept/journal.bin")
@@ -459,14 +466,17 @@ def test_the_journal_commands(tmp_path, capsys):
     assert main(["journal", "show", str(tmp_path / "nowhere")]) == 2
 
 
-def test_runs_killed_at_seven_instants_end_with_the_same_weights():
+SOAK = """
+import soak
+assert soak.main(["--instants"]) == 0
+assert soak.main(["--instants", "1", "--planted"]) == 1
+"""
+
+
+def test_runs_killed_at_seven_instants_end_with_the_same_weights_and_a_replay_that_forgets_to_walk_does_not():
     found = subprocess.run(
-        [sys.executable, "tests/soak.py", "--instants"], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", SOAK], cwd=ROOT / "tests", capture_output=True, text=True, timeout=300
     )
-    assert found.returncode == 0 and "7 of 7 held; 7 were killed" in found.stdout, found.stdout + found.stderr
-
-
-def test_a_replay_that_forgets_to_walk_is_seen_by_the_soak():
-    command = [sys.executable, "tests/soak.py", "--instants", "1", "--planted"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert found.returncode == 1 and "0 of 1 held; 1 were killed" in found.stdout, found.stdout + found.stderr
+    told = found.stdout + found.stderr
+    assert found.returncode == 0 and "7 of 7 held; 7 were killed" in found.stdout, told
+    assert "0 of 1 held; 1 were killed" in found.stdout, told

@@ -82,12 +82,12 @@ def boxes(figure: Figure) -> list[tuple[str, Bbox]]:
 
 def overlaps(figure: Figure) -> list[tuple[str, str]]:
     """Pairs of texts whose boxes share more than a sliver."""
-    found = []
-    for (one, first), (two, second) in itertools.combinations(boxes(figure), 2):
-        shared = Bbox.intersection(first, second)
-        if shared is not None and shared.width > 1.0 and shared.height > 1.5:
-            found.append((one, two))
-    return found
+    sides = [(words, *box.extents.tolist()) for words, box in boxes(figure)]  # numbers: a map has 200,000 pairs
+    return [
+        (one, two)
+        for (one, left, low, right, high), (two, west, south, east, north) in itertools.combinations(sides, 2)
+        if min(right, east) - max(left, west) > 1.0 and min(high, north) - max(low, south) > 1.5
+    ]
 
 
 def cut(figure: Figure) -> list[str]:

@@ -2,19 +2,22 @@
 
 import json
 import math
+import multiprocessing
 import os
-import resource
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 from binascii import crc_hqx
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from zlib import crc32
 
 import pytest
 import torch
+from full import fill
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -290,69 +293,41 @@ def test_restoring_runs_nothing_that_the_text_says(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-HOLDER = """
-import sys, time
-from zobench.run.lock import lock
-held = lock(sys.argv[1])
-print("held", flush=True)
-time.sleep(60)
-"""
+FORK = multiprocessing.get_context("fork")  # a child that is forked need not import torch again
+
+
+def in_a_child(work, *arguments):
+    """What a function returns in a process of its own."""
+    with ProcessPoolExecutor(1, FORK) as pool:
+        return pool.submit(work, *arguments).result(timeout=60)
+
+
+def hold(folder, held):
+    mine = lock(folder)
+    held.set()
+    time.sleep(60)
+    mine.release()
 
 
 def test_a_second_process_is_refused_and_a_kill_lets_go(tmp_path):
-    arguments = [sys.executable, "-c", HOLDER, str(tmp_path)]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=ROOT) as holder:
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(FolderInUseError, match=rf"another process \({holder.pid}\).*--out"):
-            lock(tmp_path)
-        with pytest.raises(FolderInUseError):
-            Run(tmp_path, {"lr": 1})
-        assert not (tmp_path / "config.toml").exists()
-        holder.kill()
+    held = FORK.Event()
+    holder = FORK.Process(target=hold, args=(tmp_path, held), daemon=True)
+    holder.start()
+    assert held.wait(60)
+    with pytest.raises(FolderInUseError, match=rf"another process \({holder.pid}\).*--out"):
+        lock(tmp_path)
+    with pytest.raises(FolderInUseError):
+        Run(tmp_path, {"lr": 1})
+    assert not (tmp_path / "config.toml").exists()
+    holder.kill()
+    holder.join()
     mine = lock(tmp_path)
     assert mine is lock(tmp_path) and mine.held
     Run(tmp_path, {"lr": 1}).append({"step": 1})
 
 
-FULL = """
-import os, subprocess, sys
-from pathlib import Path
-from zobench.run.journal import Journal, read
-from zobench.run.records import Run
-sys.path.insert(0, "tests")
-from test_journal import HEADER, record
-folder = Path(sys.argv[1])
-run, journal = Run(folder, {"lr": 1}), Journal(folder / "journal.bin", HEADER)
-for step in range(10**6):
-    try:
-        journal.append(record(step, losses=(0.5,) * 50))
-        run.append({"kind": "step", "step": step, "text": "x" * 200})
-    except OSError as error:
-        print(error)
-        break
-rows = (folder / "rows.jsonl").read_bytes()
-print(step, len(read(folder / "journal.bin").records), read(folder / "journal.bin").torn, rows.count(b"\\n"), rows[-2:])
-"""
-
-
-def run_full(script, folder, limit=None):
-    def limited():
-        if limit:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [*script, str(folder)]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, preexec_fn=limited, timeout=60)
-    assert found.returncode == 0, found.stderr
-    message, numbers = found.stdout.strip().splitlines()
-    step, records, torn, rows, end = numbers.split()
-    assert int(torn) == 0 and end == "b'}\\n'" and int(step) > 3
-    assert int(records) in (int(step), int(step) + 1) and int(rows) == int(step)
-    return message
-
-
 def test_a_file_at_its_quota_ends_the_run_with_what_was_reached(tmp_path):
-    message = run_full([sys.executable, "-c", FULL], tmp_path, limit=20_000)
-    assert "File too large: what was written before is kept" in message
+    assert "File too large: what was written before is kept" in in_a_child(fill, tmp_path, 20_000)
 
 
 def in_namespace(folder, size):
@@ -377,10 +352,9 @@ def test_a_full_file_system_ends_the_run_with_what_was_reached(tmp_path):
     except FileNotFoundError:
         allowed = False
     if allowed:
-        (tmp_path / "full.py").write_text(FULL)
-        command = f"{mount} && PYTHONPATH={ROOT} exec {sys.executable} {tmp_path / 'full.py'} {place}"
-        message = run_full([*prefix, command], "")
-        assert "No space left on device: what was written before is kept" in message
+        command = [*prefix, f"{mount} && PYTHONPATH={ROOT} exec {sys.executable} {ROOT / 'tests/full.py'} {place}"]
+        found = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert found.returncode == 0 and "No space left on device: what was written before is kept" in found.stdout
         assert list(place.iterdir()) == []  # what was mounted there is gone
     else:
         run = Run(place, {"lr": 1})
@@ -389,16 +363,14 @@ def test_a_full_file_system_ends_the_run_with_what_was_reached(tmp_path):
             run.append({"step": 1})
 
 
-READ_ONLY = """
-import os, sys
-from zobench.run.records import Run
-if os.getuid() == 0:
-    os.setuid(65534)  # to root every folder is writable
-try:
-    Run(sys.argv[1], {"lr": 1})
-except OSError as error:
-    print(error)
-"""
+def refused(folder):
+    if os.getuid() == 0:
+        os.setuid(65534)  # to root every folder is writable
+    try:
+        Run(folder, {"lr": 1})
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):
@@ -409,9 +381,8 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
         Path(place).chmod(0o755)
         folder = Path(place) / "run"
         folder.mkdir(mode=0o555)
-        command = [sys.executable, "-c", READ_ONLY, str(folder)]
-        found = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
-        assert "Permission denied" in found.stdout and str(folder) in found.stdout and not list(folder.iterdir())
+        told = in_a_child(refused, folder)
+        assert "Permission denied" in told and str(folder) in told and not list(folder.iterdir())
 
 
 def test_links_that_lead_out_of_a_folder_are_refused(tmp_path):

@@ -36,7 +36,7 @@ def test_the_wheel_holds_zobench_only(tmp_path):
 
 
 def test_the_library_is_importable_without_the_suites():
-    foreign = ("llm", "synthetic", "analysis", "transformers", "pandas")
+    foreign = ("llm", "synthetic", "analysis", "transformers", "accelerate", "pandas")
     probe = f"import sys, zobench; print([m for m in {foreign} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"

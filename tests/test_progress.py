@@ -65,20 +65,19 @@ def test_a_bar_on_a_terminal_shows_loss_and_forward_passes_a_second(tmp_path):
     assert re.fullmatch(r"prompts cut .*\nmezo: dev accuracy .*\nrows: .*\n", out)
 
 
-def test_quiet_leaves_the_result_alone_and_is_no_part_of_the_run(tmp_path):
-    out, shown = on_terminal([sys.executable, "-m", "llm", *command(tmp_path, "--quiet")])
-    assert shown == "" and re.fullmatch(r"mezo: dev accuracy .*\n", out)
+def test_quiet_leaves_the_result_alone_and_is_no_part_of_the_run(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert main(command(tmp_path, "--quiet")) == exit_status.OK and sys.stderr.getvalue() == ""
+    out, err = capfd.readouterr()
+    assert err == "" and re.fullmatch(r"mezo: dev accuracy .*\n", out)
     assert "quiet =" not in (tmp_path / "run/config.toml").read_text()
-    again = subprocess.run(
-        [sys.executable, "-m", "llm", *command(tmp_path)], capture_output=True, cwd=ROOT, env=ENVIRONMENT
-    )
-    assert again.returncode == 0 and b"holds a finished run" in again.stdout
+    assert main(command(tmp_path)) == exit_status.OK and "holds a finished run" in capfd.readouterr().out
 
 
-def test_no_log_file_holds_a_carriage_return(tmp_path):
-    arguments = [sys.executable, "-m", "llm", *command(tmp_path)]
-    found = subprocess.run(arguments, capture_output=True, cwd=ROOT, env=ENVIRONMENT)
-    assert found.returncode == 0 and found.stderr == b"" and b"\r" not in found.stdout
+def test_no_log_file_holds_a_carriage_return(tmp_path, capfd):
+    assert main(command(tmp_path)) == exit_status.OK
+    out, err = capfd.readouterr()
+    assert err == "" and out and "\r" not in out
 
 
 def test_a_long_command_that_is_no_terminal_leaves_lines(monkeypatch):

@@ -1,10 +1,9 @@
 """Peak memory of a step and of inference, each in a process of its own."""
 
-import json
-import subprocess
-import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from zobench.run.records import Row
 MIB = 2**20
 SLOPES = "forward-gradient"
 SHARE = 1.05  # of inference, and the largest layer on top
+PROCESSES = get_context("spawn")  # a process that was forked begins with the memory of its parent
 
 
 def measure(size: str, dtype: str, batch: int, tokens: int) -> list[Row]:
@@ -41,13 +41,11 @@ def in_a_process(size: str, dtype: str, batch: int, tokens: int, job: str) -> Ro
     Raises:
         RuntimeError: the process failed.
     """
-    code = "import json, sys; from llm.bench.memory import child; print(json.dumps(child(*json.loads(sys.argv[1]))))"
-    arguments = json.dumps([size, dtype, batch, tokens, job, torch.get_num_threads()])
-    done = subprocess.run([sys.executable, "-c", code, arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"the process that measures {job} failed:\n{done.stderr[-2000:]}")
-    found: Row = json.loads(done.stdout.splitlines()[-1])
-    return found
+    with ProcessPoolExecutor(1, PROCESSES) as pool:
+        try:
+            return pool.submit(child, size, dtype, batch, tokens, job, torch.get_num_threads()).result()
+        except Exception as error:
+            raise RuntimeError(f"the process that measures {job} failed: {error}") from error
 
 
 def child(size: str, dtype: str, batch: int, tokens: int, job: str, threads: int) -> Row:

@@ -31,7 +31,7 @@ from zobench.run.progress import bar, quietly
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one of the commands; return 0, 1 where what was asked does not hold, or another zobench.exit_status."""
+    """Run one of the commands; return 0, 1 where what was asked does not hold, or another zobench.run.exit_status."""
     parser = argparse.ArgumentParser(prog="python -m llm journal", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (function, places) in COMMANDS.items():

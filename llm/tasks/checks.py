@@ -69,9 +69,10 @@ def _joined(examples: Sequence[Example]) -> str | None:
 
 
 def _run_together(prompt: str, text: str) -> bool:
+    if not (_of_a_word(text[:1]) or text.startswith(("(", "["))):
+        return False
     ends = _of_a_word(prompt[-1:]) or prompt.endswith(tuple(SPACED))
-    begins = _of_a_word(text[:1]) or text.startswith(("(", "["))
-    return ends and begins and not any(mask in prompt for mask in MASKS)
+    return ends and not any(mask in prompt for mask in MASKS)
 
 
 def _of_a_word(letter: str) -> bool:

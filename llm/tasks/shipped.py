@@ -1,6 +1,7 @@
 """The two sets of short texts that come with the repository."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 from llm.pretraining import corpus
@@ -29,12 +30,15 @@ def shipped(name: str, suffix: str, candidates: tuple[str, ...], sample: str) ->
 
 
 def _pools(name: str, item: Callable[[corpus.Row], Item]) -> Callable[[str | None], Pools]:
-    def pools(folder: str | None) -> Pools:
-        rows = corpus.read(name, Path(folder)) if folder else corpus.read(name)
+    def divided(rows: list[corpus.Row]) -> Pools:
         kept = [item(row) for row in rows if not corpus.held_out(row.text)]
         return Pools(kept, [item(row) for row in rows if corpus.held_out(row.text)])
 
-    return pools
+    @cache
+    def own() -> Pools:
+        return divided(corpus.read(name))
+
+    return lambda folder: divided(corpus.read(name, Path(folder))) if folder else own()
 
 
 SHIPPED = (

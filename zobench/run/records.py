@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@cache
 def _commit() -> str | None:
     def git(*arguments: str) -> str:
         folder = Path(__file__).parent
