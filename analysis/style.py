@@ -13,39 +13,41 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.typing import LineStyleType
 
 WIDTH = 7.2  # inches of every figure: one scale, so that text is as large in each on the same page
 DPI = 150
-RC: dict[str, Any] = {
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "errorbar.capsize": 0,
-    "figure.dpi": DPI,  # laid out at the resolution of the file: text is wider there than at 100
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "legend.fontsize": 8.5,
-    "legend.title_fontsize": 8.5,
-    "legend.frameon": False,
-    "legend.handlelength": 3.4,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 5.5,
-    "savefig.dpi": DPI,
-    "svg.hashsalt": "zobench",
-}
-styled = matplotlib.rc_context(RC)
+styled = matplotlib.rc_context(
+    {
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "errorbar.capsize": 0,
+        "figure.dpi": DPI,  # laid out at the resolution of the file: text is wider there than at 100
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "grid.color": "#e6e6e6",
+        "grid.linewidth": 0.6,
+        "legend.fontsize": 8.5,
+        "legend.title_fontsize": 8.5,
+        "legend.frameon": False,
+        "legend.handlelength": 3.4,
+        "lines.linewidth": 1.5,
+        "lines.markersize": 5.5,
+        "savefig.dpi": DPI,
+        "svg.hashsalt": "zobench",
+    }
+)
 
 GREY = "#6e6e6e"
 SMALL = 8
 LINE = 0.175  # inches of a line of a legend
 FREE = "free"  # the mark of a cell of a grid without a panel
-Dash = str | tuple[int, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,13 @@ class Look:
 
     colour: str
     marker: str
-    dash: Dash
+    dash: LineStyleType
 
 
-SOLID: Dash = "-"
-DASHED: Dash = (0, (5, 2))
-DOTTED: Dash = (0, (1.2, 1.4))
-DASHDOT: Dash = (0, (6, 1.6, 1.2, 1.6))
+SOLID: LineStyleType = "-"
+DASHED: LineStyleType = (0, (5, 2))
+DOTTED: LineStyleType = (0, (1.2, 1.4))
+DASHDOT: LineStyleType = (0, (6, 1.6, 1.2, 1.6))
 KNOWN = {
     "mezo": Look("#0072B2", "o", SOLID),
     "kerzoo": Look("#D55E00", "s", DASHED),
@@ -167,8 +169,14 @@ def legend(figure: Figure, handles: Sequence[Artist], heading: str | None = None
 
 def legend_below(axes: Axes, handles: Sequence[Artist], names: Sequence[str]) -> None:
     """A legend under one of several panels, for lines that only that panel has."""
-    below = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.5 / axes.get_window_extent().height * DPI)}
+    below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.5 / axes.get_window_extent().height * DPI)}
     axes.legend(handles, list(map(wrapped, names)), ncols=min(3, len(handles)), borderaxespad=0, **below)
+
+
+def leftmost(axes: Axes) -> bool:
+    """Whether the panel is in the first column of its figure, where the label of a shared axis stands."""
+    place = axes.get_subplotspec()
+    return place is None or place.is_first_col()
 
 
 def _rows(axes: Axes) -> int:
@@ -191,9 +199,9 @@ def panels(
     columns = min(count, columns)
     rows = -(-count // columns)
     heights = [height] * rows if isinstance(height, int | float) else list(height)
-    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    room = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)
+    figure = Figure(figsize=(width, sum(heights)), layout=room)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)  # type: ignore[union-attr, call-arg]
     grid = figure.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False, height_ratios=heights)
     axes: Sequence[Axes] = list(chain.from_iterable(grid))
     for spare in axes[count:]:

@@ -13,8 +13,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from synthetic import problems
-from zobench import methods, moments, theory
+from synthetic import predictable, problems
+from zobench import moments, theory
 from zobench.montecarlo import chunk_rows
 from zobench.options import option
 from zobench.records import Run
@@ -51,7 +51,7 @@ def _sampling(record: Run, options: BenchOptions) -> None:
     x = problems.start(problem)
     jobs: dict[str, Callable[[], object]] = {"bound": lambda: draw_only(options.samples, options.dim)}
     for method in options.methods:
-        estimator = methods.parse(method, epsilon=0.1)
+        estimator = predictable.parse(method, epsilon=0.1)
         jobs[method] = partial(moments, estimator, problem, x, samples=options.samples, layout=[options.dim])
     seconds = alternating(jobs, options.repetitions)
     bound = statistics.median(seconds.pop("bound"))
@@ -74,7 +74,7 @@ def _predictions(record: Run, options: BenchOptions) -> None:
         problem = problems.make(name, options.predict_dim)
         x = problems.start(problem)
         for law, method in itertools.product(LAWS_TIMED, ("mezo", "forward")):
-            estimator = methods.make(method, epsilon=0.1, law=law)
+            estimator = predictable.parse(f"{method}:law={law}", epsilon=0.1)
             jobs: dict[str, Callable[[], object]] = {
                 "mse": partial(theory.mse, estimator, problem, x, 1e-3),
                 "descent": partial(theory.best_lr, estimator, problem, x, 1e-3),
