@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.artist import Artist
@@ -16,33 +16,35 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.typing import LineStyleType
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType  # matplotlib 3.10 does not have it
+
 WIDTH = 7.2  # inches of every figure: one scale, so that text is as large in each on the same page
 DPI = 150
-styled = matplotlib.rc_context(
-    {
-        "axes.axisbelow": True,
-        "axes.grid": True,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.titlelocation": "left",
-        "axes.titlesize": 10,
-        "axes.titleweight": "bold",
-        "errorbar.capsize": 0,
-        "figure.dpi": DPI,  # laid out at the resolution of the file: text is wider there than at 100
-        "font.family": "DejaVu Sans",
-        "font.size": 9,
-        "grid.color": "#e6e6e6",
-        "grid.linewidth": 0.6,
-        "legend.fontsize": 8.5,
-        "legend.title_fontsize": 8.5,
-        "legend.frameon": False,
-        "legend.handlelength": 3.4,
-        "lines.linewidth": 1.5,
-        "lines.markersize": 5.5,
-        "savefig.dpi": DPI,
-        "svg.hashsalt": "zobench",
-    }
-)
+RC: "dict[RcKeyType, Any]" = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "errorbar.capsize": 0,
+    "figure.dpi": DPI,  # laid out at the resolution of the file: text is wider there than at 100
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 8.5,
+    "legend.title_fontsize": 8.5,
+    "legend.frameon": False,
+    "legend.handlelength": 3.4,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5.5,
+    "savefig.dpi": DPI,
+    "svg.hashsalt": "zobench",
+}
+styled = matplotlib.rc_context(RC)
 
 GREY = "#6e6e6e"
 SMALL = 8
