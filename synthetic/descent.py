@@ -18,10 +18,10 @@ from synthetic.problems import ExactProblem
 from zobench import FlatSpace, LineEstimator, derive, query
 from zobench.layout import CPU
 from zobench.noise import NoisySpace, as_model
-from zobench.options import option
 from zobench.problem import Problem, demand
-from zobench.progress import bar, note
-from zobench.records import Row, Run
+from zobench.run.options import option
+from zobench.run.progress import bar, note
+from zobench.run.records import Row, Run
 from zobench.theory import Step
 
 BASELINE = "mezo"

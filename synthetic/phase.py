@@ -15,10 +15,10 @@ import zobench
 from synthetic import predictable, problems
 from synthetic.problems import ExactProblem
 from zobench import LineEstimator, derive, theory
-from zobench.options import option
 from zobench.problem import Problem
-from zobench.progress import bar, note
-from zobench.records import Row, Run
+from zobench.run.options import option
+from zobench.run.progress import bar, note
+from zobench.run.records import Row, Run
 from zobench.theory import Forecast, equal_budget
 from zobench.theory.budget import Goal
 from zobench.theory.lines import Lines

@@ -28,16 +28,19 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm import models
-from llm.journal import main as journal_command
-from llm.training import checkpoint, session
-from llm.training.options import TrainOptions
-from llm.training.past import fingerprint, header
-from llm.training.record import open_record, require_rows
-from llm.training.session import Session
-from zobench import ModuleSpace, derive, journal_format, streams
-from zobench.journal import Journal, Record, describe, read
-from zobench.options import run_command
+from llm.loop import session
+from llm.loop.past import fingerprint, header
+from llm.loop.session import Session
+from llm.model import loading
+from llm.run import checkpoint
+from llm.run.journal import main as journal_command
+from llm.run.options import TrainOptions
+from llm.run.record import open_record, require_rows
+from zobench import ModuleSpace, derive
+from zobench.random import streams
+from zobench.run import journal_format
+from zobench.run.journal import Journal, Record, describe, read
+from zobench.run.options import run_command
 
 SECONDS = 60
 QUICK = {"train": 20, "dev": 10, "test": 10, "batch": 4, "max_tokens": 16, "save": False, "steps": 3}
@@ -377,7 +380,7 @@ def quietly(argv: list[str]) -> tuple[int, str]:
 def odd_journals() -> Iterator[bytes]:
     """Whole journals, checksums and all, of odd headers and odd records."""
     odd = (None, 3, -1.5, "", "x", [], {}, "../../x", float("nan"), [["w", -1, "float32", True]], "\ud800")
-    model = models.load("tiny-opt").model
+    model = loading.load("tiny-opt").model
     full = {**HEADER, "model": "tiny-opt", "device": "cpu", "dtype": "float32", "engine": "plain"}
     full |= {"layout": describe(ModuleSpace(model).layout), "weights": fingerprint(model)}
     full |= {"stream": streams.NAME, "rule": "sgd", "epsilon": 1e-3}

@@ -8,10 +8,11 @@ import pytest
 from analysis.outcomes import outcomes
 from analysis.rows import read
 from analysis.tables.also import also_table, further
-from llm import models, objective, tasks
+from llm import objective, tasks
+from llm.loop.session import Session
+from llm.model import loading
+from llm.run.options import TrainOptions
 from llm.tasks.split import for_evaluation
-from llm.training.options import TrainOptions
-from llm.training.session import Session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -55,7 +56,7 @@ def test_every_set_is_measured_at_every_evaluation_and_at_the_end(moods, tmp_pat
     ends = [row for row in found if row["when"] == "end"]
     measured = [row for row in found if row["when"] == "evaluation" and row["step"] == 3]
     assert [{**row, "when": "evaluation"} for row in ends] == measured and len(ends) == 2
-    tuned = models.load(str(tmp_path / "run/model"))  # planted: the weights of the last step measure something else
+    tuned = loading.load(str(tmp_path / "run/model"))  # planted: the weights of the last step measure something else
     for row, other in zip(ends, (r for r in found if r["when"] == "evaluation" and r["step"] == 6), strict=True):
         task = tasks.find(row["set"])
         judged = objective.choose("task", task)(tuned, max_tokens=24, bos=None)
@@ -107,7 +108,7 @@ def test_a_continued_run_has_each_row_once_and_the_steps_are_those_without_sets(
     ],
 )
 def test_a_set_that_is_none_is_told_before_a_model_is_loaded(also, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(ValueError, match=message):
         Session(options(tmp_path, also=also))
     with pytest.raises(ValueError, match="also_examples is 0"):

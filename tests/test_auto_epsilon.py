@@ -11,7 +11,7 @@ from test_suites import rows
 from torch import nn
 
 import zobench
-from llm.training.zeroth_order import ZerothOrder
+from llm.steppers.zeroth_order import ZerothOrder
 from synthetic import problems
 from synthetic.__main__ import main
 from synthetic.epsilon import Cell, EpsilonOptions

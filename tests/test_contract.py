@@ -9,8 +9,8 @@ import pytest
 import torch
 from engines import Net, bits, loss_of, threads
 
-from llm.training import checkpoint
-from llm.training.zeroth_order import ENGINES, ZerothOrder
+from llm.run import checkpoint
+from llm.steppers.zeroth_order import ENGINES, ZerothOrder
 from zobench import SGD, Adam, Combination, Estimate, Momentum, SmallWeights, derive, methods, state, theory
 from zobench.law import PerTensor
 

@@ -10,15 +10,15 @@ from torch import nn
 from analysis.outcomes import outcomes
 from analysis.rows import read
 from analysis.tables.finetuning import accuracies, costs_table
+from llm.cost import memory
+from llm.cost.memory import MIB, PeakMemory
+from llm.cost.meter import Meter
+from llm.loop.session import Session
+from llm.loop.train import train
+from llm.model.recompute import recompute_layers
 from llm.objective import Encoded, Objective
-from llm.train import train
-from llm.training import memory
-from llm.training.first_order import FIRST_ORDER, FirstOrder
-from llm.training.memory import MIB, PeakMemory
-from llm.training.meter import Meter
-from llm.training.options import TrainOptions
-from llm.training.recompute import recompute_layers
-from llm.training.session import Session
+from llm.run.options import TrainOptions
+from llm.steppers.first_order import FIRST_ORDER, FirstOrder
 
 QUICK = {"steps": 4, "train": 40, "dev": 10, "test": 10, "max_tokens": 24, "batch": 4, "eval_every": 2, "save": False}
 CPU = torch.device("cpu")

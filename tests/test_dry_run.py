@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from llm import models
 from llm.__main__ import main
-from llm.train import train
-from llm.training import dry_run
-from llm.training.live import LiveMemory, held, size_of
-from llm.training.options import TrainOptions
-from llm.training.session import Session
-from llm.training.tryout import Tryout, evaluated, tokens
+from llm.cost import dry_run
+from llm.cost.live import LiveMemory, held, size_of
+from llm.cost.tryout import Tryout, evaluated, tokens
+from llm.loop.session import Session
+from llm.loop.train import train
+from llm.model import loading
+from llm.run.options import TrainOptions
 
 QUICK = {"steps": 4, "train": 40, "dev": 10, "test": 10, "max_tokens": 24, "batch": 4, "eval_every": 3, "save": False}
 
@@ -57,7 +57,7 @@ def test_memory_that_is_shared_counts_once():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_skeleton_has_the_size_of_the_model_and_no_numbers(dtype):
-    blank, loaded = models.skeleton("tiny-opt", dtype), models.load("tiny-opt", dtype=dtype)
+    blank, loaded = loading.skeleton("tiny-opt", dtype), loading.load("tiny-opt", dtype=dtype)
     assert {p.device.type for p in blank.model.parameters()} == {"meta"}
     shapes = [{n: (p.shape, p.dtype) for n, p in m.model.named_parameters()} for m in (blank, loaded)]
     assert shapes[0] == shapes[1] and held(blank.model) == held(loaded.model)
@@ -134,7 +134,7 @@ def test_tokens_count_padding_and_candidates(tmp_path):
 def test_the_report_names_what_is_trained_and_what_is_cut(tmp_path, capsys):
     dry_run.run(options(tmp_path, adapter="lora:r=2", dry_run=True, max_tokens=24))
     shown = capsys.readouterr().out
-    model = models.load("tiny-opt")
+    model = loading.load("tiny-opt")
     adapted = [m for n, m in model.model.named_modules() if n.endswith(("q_proj", "v_proj"))]
     trained = 2 * sum(sum(m.weight.shape) for m in adapted)  # rank 2: A (2, in) and B (out, 2)
     assert f"{trained:,} of" in shown and "LoRA" in shown and "Embedding" not in shown
@@ -213,7 +213,7 @@ def test_it_says_how_far_a_run_is_and_that_a_finished_one_is(tmp_path, capsys):
 
 def test_a_model_that_cannot_fit_is_told_and_never_loaded(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dry_run, "free_memory", lambda device: 4_000_000)
-    monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(loading, "load", lambda *a, **k: pytest.fail("the weights were loaded"))
     with pytest.raises(ValueError, match=r"tiny-opt wants 4\.13 MiB, but 3\.81 MiB are free on cpu"):
         dry_run.run(options(tmp_path, dry_run=True))
     assert "1,082,368 weights, by the configuration alone: weights 4.13 MiB" in capsys.readouterr().out

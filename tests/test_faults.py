@@ -17,21 +17,21 @@ import torch
 from interrupted import gone
 from torch import nn
 
-from llm import models
 from llm.__main__ import main
-from llm.journal import main as journal
-from llm.journal import rebuild
+from llm.loop.divergence import Watch
+from llm.loop.session import Session
+from llm.loop.train import train
+from llm.model import loading
 from llm.objective import Objective
-from llm.train import train
-from llm.training import checkpoint
-from llm.training.faults import Watch
-from llm.training.first_order import FirstOrder
-from llm.training.options import TrainOptions
-from llm.training.session import Session
-from llm.training.taken import Taken
-from llm.training.zeroth_order import ZerothOrder
+from llm.run import checkpoint
+from llm.run.journal import main as journal
+from llm.run.journal import rebuild
+from llm.run.options import TrainOptions
+from llm.steppers.first_order import FirstOrder
+from llm.steppers.taken import Taken
+from llm.steppers.zeroth_order import ZerothOrder
 from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, derive, methods
-from zobench.journal import Record, read
+from zobench.run.journal import Record, read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -305,12 +305,12 @@ def reversed_train(data):
 
 
 def test_other_base_weights_and_other_data_are_refused(tmp_path, monkeypatch):
-    base = models.load("tiny-opt")
-    models.save(base, tmp_path / "base")
+    base = loading.load("tiny-opt")
+    loading.save(base, tmp_path / "base")
     run(tmp_path, stop=2, model=str(tmp_path / "base"))
     with torch.no_grad():
         next(base.model.parameters()).view(-1)[0] += 1
-    models.save(base, tmp_path / "base")
+    loading.save(base, tmp_path / "base")
     with pytest.raises(ValueError, match=r"is of another run \(weights: "):
         run(tmp_path, model=str(tmp_path / "base"))
     run(tmp_path, stop=2, out=str(tmp_path / "second"))
@@ -445,7 +445,7 @@ def test_the_journal_commands(tmp_path, capsys):
     assert "6 steps and 8 measurements" in capsys.readouterr().out
     assert main(["journal", "replay", folder, "--out", str(tmp_path / "rebuilt")]) == 0
     assert "equal to the bit" in capsys.readouterr().out
-    one, two = (checkpoint.weights(models.load(str(p)).model) for p in (tmp_path / "run/model", tmp_path / "rebuilt"))
+    one, two = (checkpoint.weights(loading.load(str(p)).model) for p in (tmp_path / "run/model", tmp_path / "rebuilt"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert main(["journal", "diff", folder, folder]) == 0
     assert main(["journal", "diff", folder, other]) == 1

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import zobench
 from llm.__main__ import main
-from llm.train import train
-from llm.training.options import TrainOptions
-from llm.training.session import Session
+from llm.loop.session import Session
+from llm.loop.train import train
+from llm.run.options import TrainOptions
 from zobench import (
     Combination,
     InForwardSpace,

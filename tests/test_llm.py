@@ -8,16 +8,16 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
-from llm import models
 from llm.__main__ import main
-from llm.models import LanguageModel
+from llm.loop.session import Session
+from llm.loop.train import train
+from llm.model import loading
+from llm.model.loading import LanguageModel
 from llm.objective import Encoded, Measured, Objective, calibrated_accuracy
+from llm.run.options import TrainOptions
 from llm.tasks import Example
-from llm.train import train
-from llm.training.options import TrainOptions
-from llm.training.session import Session
 from zobench import SGD, FlatSpace, ModuleSpace, derive, methods, query
-from zobench.journal import read
+from zobench.run.journal import read
 
 pytestmark = pytest.mark.environment
 
@@ -27,7 +27,7 @@ QUICK = {"steps": 4, "train": 40, "dev": 10, "test": 10, "max_tokens": 24, "batc
 
 @pytest.fixture(scope="module")
 def tiny():
-    return models.load("tiny-opt")
+    return loading.load("tiny-opt")
 
 
 def options(tmp_path, **changes):
@@ -96,10 +96,10 @@ def test_opts_own_tokenizer_keeps_its_bos(tmp_path):
         (tmp_path / file).write_bytes((SHARED / "models/opt-tokenizer" / file).read_bytes())
     sizes = {"hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     OPTForCausalLM(OPTConfig(**sizes, word_embed_proj_dim=16)).save_pretrained(tmp_path)
-    loaded = models.load(str(tmp_path))
+    loaded = loading.load(str(tmp_path))
     assert loaded.tokenizer("Hello world")["input_ids"] == [2, 31414, 232]
-    models.save(loaded, tmp_path / "again")
-    assert models.load(str(tmp_path / "again")).tokenizer("Hello world")["input_ids"] == [2, 31414, 232]
+    loading.save(loaded, tmp_path / "again")
+    assert loading.load(str(tmp_path / "again")).tokenizer("Hello world")["input_ids"] == [2, 31414, 232]
 
 
 @pytest.mark.parametrize(
@@ -236,13 +236,13 @@ def test_a_study_is_checked_as_a_whole_before_its_first_run(argv, message, tmp_p
 def test_the_tuned_weights_are_kept_and_load_again(tmp_path):
     session = Session(options(tmp_path, save=True, lr=1e-4))
     session.go()
-    again = ModuleSpace(models.load(str(tmp_path / "run/model")).model)
+    again = ModuleSpace(loading.load(str(tmp_path / "run/model")).model)
     assert torch.equal(again.vector(), session.trainer.space.vector())
 
 
 def test_a_module_and_a_flat_vector_give_the_same_combination(tiny):
     """The same estimator object on the language model and on its parameters as one vector, loss for loss."""
-    model = models.load("tiny-opt", dtype="float64").model
+    model = loading.load("tiny-opt", dtype="float64").model
     space, estimator = ModuleSpace(model), methods.make("kerzoo", epsilon=1e-3, n=2)
     objective = Objective(LanguageModel("t", model, tiny.tokenizer, ""), ((5,), (9,)), 16)
     batch = [Encoded([2, 17, 4, 90], 0), Encoded([2, 33, 8, 1], 1)]
@@ -268,7 +268,7 @@ def test_a_module_and_a_flat_vector_give_the_same_combination(tiny):
 
 @pytest.mark.parametrize("method", ["mezo", "kerzoo"])
 def test_a_step_of_zero_learning_rate_restores_float32_weights(method, tiny):
-    space = ModuleSpace(models.load("tiny-opt").model)
+    space = ModuleSpace(loading.load("tiny-opt").model)
     objective = Objective.of(LanguageModel("t", space.module, tiny.tokenizer, ""), (" normal", " spam"), 24)
     batch = objective.encode([Example("Free entry, call now! This message is", 1)])
     start = space.vector()
@@ -317,23 +317,23 @@ def test_candidates_that_cannot_be_scored_are_refused(tiny):
 
 
 def test_weights_that_are_nan_are_refused_at_the_start(tmp_path, tiny):
-    broken = models.load("tiny-opt")
+    broken = loading.load("tiny-opt")
     with torch.no_grad():
         broken.model.model.decoder.final_layer_norm.weight.fill_(math.nan)
-    models.save(broken, tmp_path / "broken")
+    loading.save(broken, tmp_path / "broken")
     with pytest.raises(ValueError, match="the loss is nan before the first step"):
         Session(options(tmp_path, model=str(tmp_path / "broken")))
 
 
 def test_dropout_left_on_is_refused(tmp_path, monkeypatch):
-    load = models.load
+    load = loading.load
 
     def left_on(*arguments):
         loaded = load(*arguments)
         loaded.model.train()
         return loaded
 
-    monkeypatch.setattr(models, "load", left_on)
+    monkeypatch.setattr(loading, "load", left_on)
     with pytest.raises(ValueError, match=r"dropout left on \(call model\.eval\(\)\)"):
         Session(options(tmp_path))
 

@@ -8,16 +8,16 @@ import pytest
 import torch
 from interrupted import gone
 
-from llm import models
 from llm.__main__ import main
 from llm.export.run_folder import RunFolder
-from llm.journal import main as journal
-from llm.journal import rebuild
-from llm.train import train
-from llm.training import checkpoint
-from llm.training.options import TrainOptions, check
-from llm.training.session import Session
-from zobench.journal import read
+from llm.loop.session import Session
+from llm.loop.train import train
+from llm.model import loading
+from llm.run import checkpoint
+from llm.run.journal import main as journal
+from llm.run.journal import rebuild
+from llm.run.options import TrainOptions, check
+from zobench.run.journal import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -153,7 +153,7 @@ def test_a_full_disk_keeps_the_better_weights_of_before(tmp_path, monkeypatch):
 
 def test_a_kill_between_the_final_row_and_the_removal_leaves_no_file(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("llm.training.session.discard", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("llm.loop.session.discard", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(options(tmp_path))
     assert (tmp_path / "run/best.safetensors").exists()
@@ -173,7 +173,7 @@ def test_a_replay_goes_to_the_step_that_was_selected(tmp_path, capsys):
     rewritten = (tmp_path / "run/rows.jsonl").read_text().replace('"selected_step": 3', '"selected_step": 6')
     (tmp_path / "run/rows.jsonl").write_text(rewritten)  # a report, which decides nothing
     assert journal(["replay", folder]) == 0 and "equal to the bit" in capsys.readouterr().out
-    models.save(rebuild(read(tmp_path / "run/journal.bin"), 6), tmp_path / "run/model")
+    loading.save(rebuild(read(tmp_path / "run/journal.bin"), 6), tmp_path / "run/model")
     assert journal(["replay", folder]) == 1 and "differs from" in capsys.readouterr().out  # planted: of another step
 
 

@@ -7,17 +7,17 @@ import pytest
 import torch
 from interrupted import gone
 
-from llm import models
-from llm.journal import main as journal
+from llm.loop.session import Session
+from llm.model import loading
 from llm.objective import Objective
+from llm.objective.minibatch import Minibatch
+from llm.run import checkpoint
+from llm.run.journal import main as journal
+from llm.run.options import TrainOptions
+from llm.steppers.clipping import clip
+from llm.steppers.first_order import FirstOrder
+from llm.steppers.zeroth_order import ZerothOrder
 from llm.tasks import Example
-from llm.training import checkpoint
-from llm.training.clipping import clip
-from llm.training.first_order import FirstOrder
-from llm.training.minibatch import Minibatch
-from llm.training.options import TrainOptions
-from llm.training.session import Session
-from llm.training.zeroth_order import ZerothOrder
 from zobench import SGD, Combination, Term, derive, methods
 from zobench.groups import decays
 
@@ -28,7 +28,7 @@ TEXTS = ("win a prize", "see you", "call now, free entry, you have won a week in
 
 def case(dtype="float64"):
     """A model, an objective on it, and examples of different lengths."""
-    language_model = models.load("tiny-opt", dtype=dtype)
+    language_model = loading.load("tiny-opt", dtype=dtype)
     objective = Objective.of(language_model, (" normal", " spam"), 24)
     return language_model.model, objective, objective.encode([Example(t, i % 2) for i, t in enumerate(TEXTS)])
 

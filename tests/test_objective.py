@@ -8,9 +8,10 @@ import pytest
 import torch
 from tiny_models import language_model, reference_score
 
-from llm import metrics, tasks
+from llm import tasks
 from llm.__main__ import main
-from llm.generation import greedy
+from llm.loop.session import Session
+from llm.model.generation import greedy
 from llm.objective import (
     AnswerObjective,
     Encoded,
@@ -19,11 +20,11 @@ from llm.objective import (
     calibrated_accuracy,
     chance_accuracy,
     choose,
+    metrics,
 )
 from llm.objective.measured import parts
+from llm.run.options import TrainOptions
 from llm.tasks import Example
-from llm.training.options import TrainOptions
-from llm.training.session import Session
 from zobench.naming import UnknownNameError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zobench import Combination, Gaussian, InForwardSpace, ModuleSpace, Rademacher, Term, layout, methods, query
-from zobench.keys import derive
 from zobench.naming import UnknownNameError
+from zobench.random.keys import derive
 from zobench.space.module import Step
 from zobench.space.sweep import Drawn, Sweep, Update
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from interrupted import gone
 
-from llm import models
 from llm.__main__ import main
-from llm.journal import main as journal
-from llm.train import train
-from llm.training.options import TrainOptions
-from llm.training.session import Session
-from zobench.journal import read
+from llm.loop.session import Session
+from llm.loop.train import train
+from llm.model import loading
+from llm.run.journal import main as journal
+from llm.run.options import TrainOptions
+from zobench.run.journal import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -67,7 +67,7 @@ def test_a_run_with_a_rule_is_continued_and_replayed_to_the_bit(name, every, tmp
 
 @pytest.mark.parametrize("rule", ["adm", "adam:beta1=2", "adam:window"])
 def test_a_rule_that_is_none_is_refused_before_a_model_is_loaded(rule, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(ValueError, match=r"Did you mean .adam.|beta1 is 2|is not option=value"):
         Session(options(tmp_path, rule=rule))
 

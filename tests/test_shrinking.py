@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import zobench
-from llm.training.zeroth_order import ZerothOrder
+from llm.steppers.zeroth_order import ZerothOrder
 from zobench import (
     SGD,
     CentralStencil,
@@ -20,8 +20,8 @@ from zobench import (
     methods,
     query,
 )
-from zobench.journal import Record
 from zobench.kernels import chebyshev, legendre, rescaled, shrunk
+from zobench.run.journal import Record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,11 +8,11 @@ from interrupted import gone
 from safetensors.torch import load_file
 
 from llm.__main__ import main
-from llm.train import train
-from llm.training import checkpoint
-from llm.training.options import TrainOptions
-from llm.training.session import Session
-from llm.training.zeroth_order import chosen_engine
+from llm.loop.session import Session
+from llm.loop.train import train
+from llm.run import checkpoint
+from llm.run.options import TrainOptions
+from llm.steppers.zeroth_order import chosen_engine
 from zobench import InForwardSpace, ModuleSpace
 
 pytestmark = pytest.mark.usefixtures("one_thread")

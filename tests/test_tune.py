@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from llm.__main__ import main
+from llm.loop.session import Session, split_of
 from llm.objective import Objective
+from llm.steppers.zeroth_order import ZerothOrder
 from llm.studies import tune
 from llm.studies.search import Axis, Tried, axis, propose
 from llm.studies.tune import Trial, TuneOptions
-from llm.training.session import Session, split_of
-from llm.training.zeroth_order import ZerothOrder
 
 pytestmark = pytest.mark.environment
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from huggingface_hub import metadata_load
 
-from llm.adapted import is_adapter
 from llm.export import adapter_folder, run_folder
-from llm.models import SMOLLM2
+from llm.model.adapted import is_adapter
+from llm.model.loading import SMOLLM2
 
 WEIGHTS = "base_weights"
 """Key of a model card's metadata under which exports say what the base weights were."""

@@ -11,15 +11,15 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import Tensor
 
 from llm import tasks
-from llm.adapted import is_adapted
 from llm.export.base_model import WEIGHTS, BaseModel, base_model
 from llm.export.run_folder import RunFolder, selected_step
-from llm.models import LanguageModel
+from llm.loop.past import JOURNAL
+from llm.model.adapted import is_adapted
+from llm.model.loading import LanguageModel
+from llm.run import checkpoint
+from llm.steppers.first_order import FIRST_ORDER
 from llm.tasks.published import PUBLISHED
-from llm.training import checkpoint
-from llm.training.first_order import FIRST_ORDER
-from llm.training.past import JOURNAL
-from zobench.records import Row, write_atomically
+from zobench.run.records import Row, write_atomically
 from zobench.version import VERSION
 
 RECORD = "zobench"

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from llm.training.options import TrainOptions
-from zobench.options import before, checked
-from zobench.records import Row
+from llm.run.options import TrainOptions
+from zobench.run.options import before, checked
+from zobench.run.records import Row
 
 MEASURED = ("dev_loss", "dev_accuracy", "test_loss", "test_accuracy")
 NUMBERS = ("step", "forward_passes", "backward_passes", "seconds", "selected_step", *MEASURED)

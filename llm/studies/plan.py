@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from llm import baselines
+from llm.run.options import TrainOptions, check
 from llm.studies.rates import forward_passes_a_step
 from llm.tasks import find
-from llm.training.options import TrainOptions, check
 from zobench.naming import require_known
-from zobench.options import checked, read_toml
+from zobench.run.options import checked, read_toml
 
 Values = dict[str, Any]
 DECIDED = ("lr", "steps", "seed", "out", "eval_every", "resume")

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from llm.training.first_order import FIRST_ORDER
+from llm.steppers.first_order import FIRST_ORDER
 from zobench import AutoEpsilon, methods
 from zobench.auto import Choice
-from zobench.records import Row, Run
+from zobench.run.records import Row, Run
 
 BACKWARD = 2
 """Forward passes that a backward pass costs, as usually counted: gradients of activations and of weights."""

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from llm import baselines, tasks
+from llm.loop.selection import SELECT
+from llm.loop.train import train
 from llm.objective import MAX_TOKENS
+from llm.run.options import TrainOptions
+from llm.steppers.first_order import FIRST_ORDER
+from llm.steppers.make import check_method
 from llm.studies.rates import chosen_rate, forward_passes_a_step, mean_dev_loss
-from llm.train import train
-from llm.training.first_order import FIRST_ORDER
-from llm.training.options import TrainOptions
-from llm.training.selection import SELECT
-from llm.training.trainer import check_method
 from zobench.naming import require_known
-from zobench.options import before, option
-from zobench.records import Row, Run, within
+from zobench.run.options import before, option
+from zobench.run.records import Row, Run, within
 
 
 @dataclass(frozen=True)

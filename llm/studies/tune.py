@@ -9,20 +9,20 @@ from typing import Any
 import tomli_w
 
 from llm import baselines, tasks
+from llm.cost import dry_run
+from llm.loop.evaluation import Evaluations
+from llm.loop.past import CHECKPOINTS
+from llm.loop.session import Data, Session
+from llm.loop.train import train
+from llm.run.options import TrainOptions, check
+from llm.run.record import config_of
+from llm.steppers.make import needs_gradient
 from llm.studies.search import SAMPLERS, Axis, Tried, Value, axis, library, propose
-from llm.train import train
-from llm.training import dry_run
-from llm.training.evaluation import Evaluations
-from llm.training.options import TrainOptions, check
-from llm.training.past import CHECKPOINTS
-from llm.training.record import config_of
-from llm.training.session import Data, Session
-from llm.training.trainer import needs_gradient
-from zobench.lock import FolderInUseError
 from zobench.naming import require_known
-from zobench.options import option
-from zobench.progress import note
-from zobench.records import Row, Run, within, write_atomically
+from zobench.run.lock import FolderInUseError
+from zobench.run.options import option
+from zobench.run.progress import note
+from zobench.run.records import Row, Run, within, write_atomically
 from zobench.spelling import spelled
 
 RANGE = "low:high (logarithmic), choices a,b,c, or one value"

@@ -10,8 +10,8 @@ from torch import Tensor
 from zobench.law.independent import Gaussian, Independent
 from zobench.law.law import DenseDirection, Direction, Isotropic, require_room
 from zobench.layout import CPU, Block, Layout
-from zobench.native import NativeStream
-from zobench.streams import Shape
+from zobench.random.native import NativeStream
+from zobench.random.streams import Shape
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,20 @@
+"""What is said of a step that was taken or repeated."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from zobench.run.journal import Record
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Taken(NamedTuple):
+    """A step: its record, the mean loss of the points that were evaluated, how many projected gradients were clipped,
+    and what its row says of the estimator's state.
+    """
+
+    record: Record
+    loss: float
+    clipped: int = 0
+    report: Mapping[str, Any] = NOTHING
