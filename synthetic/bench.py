@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from synthetic import predictable, problems
-from zobench import moments, theory
+from zobench import methods, moments, theory
 from zobench.montecarlo import chunk_rows
 from zobench.run.options import option
 from zobench.run.records import Run
@@ -51,7 +51,7 @@ def _sampling(record: Run, options: BenchOptions) -> None:
     x = problems.start(problem)
     jobs: dict[str, Callable[[], object]] = {"bound": lambda: draw_only(options.samples, options.dim)}
     for method in options.methods:
-        estimator = predictable.parse(method, epsilon=0.1)
+        estimator = methods.parse(method, epsilon=0.1)
         jobs[method] = partial(moments, estimator, problem, x, samples=options.samples, layout=[options.dim])
     seconds = alternating(jobs, options.repetitions)
     bound = statistics.median(seconds.pop("bound"))

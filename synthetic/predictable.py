@@ -1,4 +1,4 @@
-"""Estimators that theory predicts: the linear ones, the same at every step."""
+"""Estimators that theory predicts: those along lines, the same at every step."""
 
 from typing import Any
 

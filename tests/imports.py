@@ -1,10 +1,10 @@
 """Which module of a package imports which, read from the sources; and the circles among them.
 
-Every import statement counts, under TYPE_CHECKING and in functions too: a circle that is only opened late is one
-for a reader. `from a.b import c` imports the module a.b.c where there is one, else the package or module a.b; what a
-package offers under its own name is thus imported from its `__init__`. An import of a.b.c also runs `a/b/__init__.py`,
-and counts as one of a.b for modules outside a.b; for those inside, the `__init__` that gathers them is not yet done,
-and only what they import from it by name counts. An `__init__` that imports nothing cannot be in a circle.
+Every import statement counts, those under TYPE_CHECKING and in functions too: a reader meets the circle even where
+Python does not. `from a.b import c` imports the module a.b.c where there is one, else a.b, which for a package is its
+`__init__`. An import of a.b.c from outside a.b also counts as one of a.b, since it runs `a/b/__init__.py`; from inside
+a.b it does not, or every `__init__` that gathers its modules would be in a circle. An `__init__` that imports nothing
+is in none.
 """
 
 import ast
