@@ -3,9 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from llm import bench, evaluate, export, listing
-from llm.cost import profile
-from llm.loop import train
+from llm import bench, evaluate, export, listing, train
+from llm.bench import profile
 from llm.pretraining import pretrain
 from llm.run import journal
 from llm.run.options import TrainOptions

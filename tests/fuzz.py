@@ -28,11 +28,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm.loop import session
-from llm.loop.past import fingerprint, header
-from llm.loop.session import Session
+from llm.loop.loop import Loop
 from llm.model import loading
-from llm.run import checkpoint
+from llm.run import checkpoint, context
+from llm.run.header import fingerprint, header
 from llm.run.journal import main as journal_command
 from llm.run.options import TrainOptions
 from llm.run.record import open_record, require_rows
@@ -137,9 +136,9 @@ def command(argv: list[str], act: Callable[[TrainOptions], None]) -> bool:
 
 def prepare(options: TrainOptions) -> None:
     """All of a run that comes before its first step."""
-    session = Session(options)
-    session._lock.release()
-    json.dumps(header(session))
+    loop = Loop.of(options)
+    loop._lock.release()
+    json.dumps(header(loop.context, loop.stepper))
 
 
 def arguments_of(values: dict[str, object]) -> list[str]:
@@ -197,7 +196,7 @@ def data_files(work: Path, tally: Tally, examples: int, drawn: random.Random) ->
 
     def split(task: str) -> bool:
         argv = ["--task", task, "--data", str(folder), *arguments_of(QUICK)]
-        return command(argv, lambda options: session.split_of(options) and None)
+        return command(argv, lambda options: context.split_of(options) and None)
 
     def tsv(data: bytes) -> None:
         (folder / "train.tsv").write_bytes(data)
@@ -267,7 +266,7 @@ def own_files(work: Path, tally: Tally, examples: int, drawn: random.Random) -> 
     folder.mkdir()
 
     def sound(options: TrainOptions) -> None:
-        for example in (example for part in session.split_of(options) for example in part):
+        for example in (example for part in context.split_of(options) for example in part):
             if set(example.prompt.removesuffix(" is")) <= set(" \t\r\n") or "\0" in example.prompt:
                 raise Broken(f"the prompt {example.prompt!r} was taken")
             example.prompt.encode()

@@ -25,8 +25,9 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from llm.loop.train import train
 from llm.model import loading
+from llm.model.language_model import LanguageModel
 from llm.run.options import TrainOptions
-from llm.steppers.zeroth_order import ZerothOrder
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench.run.journal import read
 from zobench.run.records import Run
 
@@ -42,7 +43,7 @@ def small_model(folder: Path) -> None:
     torch.manual_seed(0)
     sizes = {"vocab_size": 2000, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 32}
     model = OPTForCausalLM(OPTConfig(**sizes, max_position_embeddings=64, word_embed_proj_dim=16))
-    loading.save(loading.LanguageModel("random", model, loading.load("tiny-opt").tokenizer, ""), folder)
+    loading.save(LanguageModel("random", model, loading.load("tiny-opt").tokenizer, ""), folder)
 
 
 def start(work: Path, out: Path, patch: Patch) -> int:
@@ -159,7 +160,7 @@ def slowly() -> None:
 def forgetful() -> None:
     """Planted: a replay that adds up the steps without walking to their points, as rounding errors do not add up."""
 
-    def replay(self: ZerothOrder, records: list, first: int = 0) -> int:
+    def replay(self: ZerothOrderStepper, records: list, first: int = 0) -> int:
         losses = self.space.losses
         self.space.losses = lambda f, plan: torch.zeros_like(plan.offsets)
         try:
@@ -169,7 +170,7 @@ def forgetful() -> None:
             self.space.losses = losses
         return len(records)
 
-    ZerothOrder.replay = replay
+    ZerothOrderStepper.replay = replay
 
 
 def what_counts(out: Path) -> tuple:

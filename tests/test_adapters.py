@@ -12,7 +12,7 @@ from transformers import RobertaForMaskedLM
 from llm.__main__ import main
 from llm.export import ExportOptions, export
 from llm.export.base_model import base_model
-from llm.loop.session import Session
+from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
 from llm.model.adapted import quietly
@@ -20,6 +20,7 @@ from llm.model.adapters import adapt, drawn
 from llm.model.generation import greedy
 from llm.objective import Encoded, Objective
 from llm.run.options import TrainOptions
+from tests.interrupted import fail_at
 
 peft = pytest.importorskip("peft", reason="adapters want peft")
 pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
@@ -93,8 +94,8 @@ def test_an_interrupted_run_ends_at_the_same_weights_and_its_journal_rebuilds_th
     train(whole)
     torch.manual_seed(7)  # the adapter begins as the seed of the run says
     broken = options(tmp_path / "broken", **chosen)
-    session = Session(broken)
-    session.minibatch = lambda step, usual=session.minibatch: usual(step) if step != 2 else 1 / 0
+    session = Loop.of(broken)
+    fail_at(session, 2)
     with pytest.raises(ZeroDivisionError):
         session.go()
     torch.manual_seed(8)
@@ -162,8 +163,8 @@ def test_tokens_and_factors_are_those_of_the_seed():
 
 @pytest.mark.parametrize("method", ["sgd", "adamw", "kerzoo"])
 def test_the_adapter_alone_is_trained_and_counted(method, tmp_path):
-    session = Session(options(tmp_path, adapter="lora", method=method, lr=1e-2, epsilon=1e-2))
-    made = session.language_model
+    session = Loop.of(options(tmp_path, adapter="lora", method=method, lr=1e-2, epsilon=1e-2))
+    made = session.context.language_model
     frozen = {name: p.detach().clone() for name, p in made.model.named_parameters() if not p.requires_grad}
     began = {name: p.detach().clone() for name, p in trained(made).items()}
     assert sum(p.numel() for p in began.values()) == 2 * 8 * (128 + 128) * made.model.config.num_hidden_layers
@@ -179,7 +180,7 @@ def test_a_saved_adapter_is_trained_further_and_told_from_its_base(adapter, tmp_
     kept = tmp_path / "run/model"
     assert json.loads((kept / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny-opt"
     with pytest.raises(ValueError, match="has an adapter already"):
-        Session(options(tmp_path / "again", model=str(kept), adapter="lora"))
+        Loop.of(options(tmp_path / "again", model=str(kept), adapter="lora"))
     train(options(tmp_path / "again", model=str(kept), lr=1e-2))
     again = loading.load(str(tmp_path / "again/run/model"))
     first = loading.load(str(kept))
@@ -215,7 +216,7 @@ def test_a_journal_of_another_base_is_not_replayed(tmp_path, capsys):
 
 def test_layers_that_are_read_again_have_no_prefix(tmp_path):
     with pytest.raises(ValueError, match="leave --gradient-checkpointing out"):
-        Session(options(tmp_path, adapter="prefix", method="sgd", gradient_checkpointing=True))
+        Loop.of(options(tmp_path, adapter="prefix", method="sgd", gradient_checkpointing=True))
     kept, again = (
         train(options(tmp_path / str(g), adapter="lora", method="sgd", lr=1e-1, gradient_checkpointing=g))
         for g in (False, True)
@@ -240,7 +241,7 @@ def test_layers_that_are_read_again_have_no_prefix(tmp_path):
 def test_bad_spellings_are_told_before_anything_is_loaded(text, message, tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(ValueError, match=message):
-        Session(options(tmp_path, adapter=text))
+        Loop.of(options(tmp_path, adapter=text))
 
 
 def test_targets_are_layers_of_the_model():

@@ -10,7 +10,7 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from llm.model import loading
 from llm.model.generation import greedy
-from llm.model.loading import LanguageModel
+from llm.model.language_model import LanguageModel
 from llm.objective import AnswerObjective, Encoded, Encoder, Objective, candidate_scores, packing
 from llm.objective.packing import can_pack
 from llm.tasks import Example

@@ -19,7 +19,7 @@ from llm.baselines.calibrated import Calibrated
 from llm.baselines.in_context import InContext
 from llm.baselines.linear_probing import LinearProbing
 from llm.baselines.zero_shot import ZeroShot
-from llm.loop.session import Session
+from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
 from llm.objective import choose
@@ -294,7 +294,7 @@ def test_a_task_file_has_a_prompt_without_content(tmp_path):
 )
 def test_bad_baselines_are_told_before_anything_is_written(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        Session(options(tmp_path, **changes))
+        Loop.of(options(tmp_path, **changes))
     assert not (tmp_path / "run").exists()
 
 

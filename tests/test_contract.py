@@ -10,7 +10,7 @@ import torch
 from engines import Net, bits, loss_of, threads
 
 from llm.run import checkpoint
-from llm.steppers.zeroth_order import ENGINES, ZerothOrder
+from llm.steppers.zeroth_order import ENGINES, ZerothOrderStepper
 from zobench import SGD, Adam, Combination, Estimate, Momentum, SmallWeights, derive, methods, state, theory
 from zobench.law import PerTensor
 
@@ -49,7 +49,7 @@ class Run:
 
     def __init__(self, estimator, rule, engine: str = "plain", dtype: torch.dtype = torch.float32) -> None:
         self.module = Net(dtype=dtype).eval()
-        self.stepper = ZerothOrder(self.module, estimator, rule, engine)
+        self.stepper = ZerothOrderStepper(self.module, estimator, rule, engine)
         self.records = []
 
     def losses(self):

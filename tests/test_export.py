@@ -13,9 +13,10 @@ import yaml
 from llm.__main__ import main
 from llm.export import ExportOptions, adapter_folder, export
 from llm.export.base_model import base_model, rounding
-from llm.loop.session import Session
+from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
+from llm.model.language_model import DTYPES
 from llm.run import checkpoint
 from llm.run.options import TrainOptions
 
@@ -80,7 +81,7 @@ def test_plain_transformers_loads_the_export_and_gives_the_same_logits(dtype, tm
     found = plain(folder, tmp_path)
     assert found["dtype"] == f"torch.{dtype or 'float32'}" and found["ids"][0, 0] == 2  # BOS
     tuned = loading.load(str(run / "model"))
-    expected = logits(tuned.model.to(loading.DTYPES[dtype or "float32"]), found["ids"])
+    expected = logits(tuned.model.to(DTYPES[dtype or "float32"]), found["ids"])
     assert torch.allclose(found["logits"], expected, rtol=1e-5, atol=1e-5)
     base = logits(loading.load("tiny-opt").model, found["ids"])
     assert not torch.allclose(found["logits"], base, rtol=1e-3, atol=1e-3)  # so the comparison sees six steps
@@ -113,18 +114,18 @@ def test_the_weights_are_the_same_wherever_they_come_from(tmp_path, capsys):
 
 
 def test_an_unfinished_run_is_exported_as_far_as_it_is_and_says_so(tmp_path):
-    session = Session(TrainOptions(**QUICK, checkpoint_every=2, out=str(tmp_path / "run")))
-    take = session.trainer.step
+    session = Loop.of(TrainOptions(**QUICK, checkpoint_every=2, out=str(tmp_path / "run")))
+    take = session.stepper.step
 
-    def stop(key, losses):
-        if session.trainer.steps == 5:
+    def stop(*arguments):
+        if session.stepper.steps == 5:
             raise KeyboardInterrupt
-        return take(key, losses)
+        return take(*arguments)
 
-    session.trainer.step = stop
+    session.stepper.step = stop
     with pytest.raises(KeyboardInterrupt):
         session.go()
-    here = checkpoint.weights(session.language_model.model)
+    here = checkpoint.weights(session.context.language_model.model)
     folder = export(ExportOptions(str(tmp_path / "run"), str(tmp_path / "out")))
     assert equal(weights(folder), here)  # step 5 by the journal, not step 4 by the checkpoint
     card = (folder / "README.md").read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llm.__main__ import main
-from llm.loop.session import Session
+from llm.loop.loop import Loop
 from llm.model import loading
 from llm.run.options import TrainOptions
 
@@ -70,7 +70,7 @@ def test_code_that_comes_with_a_model_runs_only_when_asked_for(tmp_path, monkeyp
         loading.load(str(folder))
     assert not harm.exists()
     with pytest.raises(ValueError, match="only with --trust-remote-code"):
-        Session(options(tmp_path, model=str(folder)))
+        Loop.of(options(tmp_path, model=str(folder)))
     assert not harm.exists() and not (tmp_path / "run").exists()
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "modules")])
     loading.load(str(folder), trust_remote_code=True)

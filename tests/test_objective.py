@@ -10,7 +10,7 @@ from tiny_models import language_model, reference_score
 
 from llm import tasks
 from llm.__main__ import main
-from llm.loop.session import Session
+from llm.loop.loop import Loop
 from llm.model.generation import greedy
 from llm.objective import (
     AnswerObjective,
@@ -217,7 +217,7 @@ def test_examples_of_an_evaluation_are_batched_by_length_and_size():
 
 def session(tmp_path, **changes):
     quick = {"steps": 2, "train": 8, "dev": 4, "test": 4, "max_tokens": 24, "batch": 4, "eval_every": 2, "save": False}
-    return Session(TrainOptions(**{**quick, "out": str(tmp_path / "run"), **changes}))
+    return Loop.of(TrainOptions(**{**quick, "out": str(tmp_path / "run"), **changes}))
 
 
 def rows(tmp_path, kind):

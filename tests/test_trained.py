@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from llm.__main__ import main
-from llm.loop.session import Session
+from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading, trainable
 from llm.run.options import TrainOptions
-from llm.steppers.first_order import FirstOrder
+from llm.steppers.first_order import FirstOrderStepper
 from llm.steppers.realised import measure, sample
+from tests.interrupted import fail_at
 from zobench import Groups, ModuleSpace, derive, methods, query, schedule
 from zobench.groups import UNIFORM, decays
 from zobench.run.journal import read
@@ -66,8 +67,8 @@ def test_tied_weights_are_fitted_by_every_name_they_have():
 
 
 def test_patterns_select_within_an_adapter(tmp_path):
-    session = Session(options(tmp_path, adapter="lora", trained=("*lora_B*",)))
-    names = [each.name for each in trainable.tensors(session.language_model.model)]
+    session = Loop.of(options(tmp_path, adapter="lora", trained=("*lora_B*",)))
+    names = [each.name for each in trainable.tensors(session.context.language_model.model)]
     assert len(names) == 8 and all("lora_B" in name for name in names)
 
 
@@ -82,7 +83,7 @@ def test_patterns_select_within_an_adapter(tmp_path):
 )
 def test_patterns_that_say_nothing_are_told(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        Session(options(tmp_path, **changes))
+        Loop.of(options(tmp_path, **changes))
     assert not (tmp_path / "run").exists()
 
 
@@ -90,7 +91,7 @@ def test_patterns_that_say_nothing_are_told(changes, message, tmp_path):
 def test_bad_rates_are_told_before_anything_is_loaded(rate, tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(ValueError, match="give pattern=rate"):
-        Session(options(tmp_path, rates=(rate,)))
+        Loop.of(options(tmp_path, rates=(rate,)))
 
 
 RATES = ("*.bias=1e-3", "*fc1*=1e-5")
@@ -130,8 +131,8 @@ def test_steps_at_their_rates_are_plain_torchs_and_are_replayed(engine, tmp_path
 def test_an_interrupted_run_with_rates_ends_at_the_same_weights(tmp_path):
     chosen = {"rates": RATES, "trained": ("*.bias", "*fc1*", "*q_proj*"), "engine": "paired", "select": "last"}
     train(options(tmp_path / "whole", **chosen))
-    session = Session(options(tmp_path / "broken", **chosen))
-    session.minibatch = lambda step, usual=session.minibatch: usual(step) if step != 2 else 1 / 0
+    session = Loop.of(options(tmp_path / "broken", **chosen))
+    fail_at(session, 2)
     with pytest.raises(ZeroDivisionError):
         session.go()
     with pytest.raises(ValueError, match="another configuration"):
@@ -145,7 +146,7 @@ def test_an_interrupted_run_with_rates_ends_at_the_same_weights(tmp_path):
 def test_first_order_groups_have_their_rates_along_the_schedule(method):
     model = loading.load("tiny-opt").model
     groups = Groups(trainable.multipliers(model, RATES, 1e-4))
-    trainer = FirstOrder(model, method, schedule("linear", 1e-4, 10, 2), 0.1, groups)
+    trainer = FirstOrderStepper(model, method, schedule("linear", 1e-4, 10, 2), 0.1, groups)
     names = {id(p): name for name, p in model.named_parameters()}
     for step in range(4):
         trainer.step(derive(step), lambda: model(torch.arange(5)[None]).logits.square().mean()[None])

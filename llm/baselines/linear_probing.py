@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llm.baselines.baseline import Baseline, Outcome, Setting
-from llm.model.loading import LanguageModel
+from llm.model.language_model import LanguageModel
 from llm.model.logits import padded, states_at
 from llm.objective import Encoded, Measured, first_places, measured, parts
 from llm.tasks import Task

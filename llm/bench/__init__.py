@@ -7,7 +7,7 @@ import torch
 
 from llm.bench import adapters, memory, scaling, slopes, steps, sweeps
 from llm.bench.setting import SIZES, setting
-from llm.model.loading import DTYPES
+from llm.model.language_model import DTYPES
 from zobench.law import LAWS
 from zobench.naming import require_known
 from zobench.random import native

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm.model.loading import DTYPES, LanguageModel
+from llm.model.language_model import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
 from llm.objective.touched import touched_rows
 from llm.steppers import zeroth_order

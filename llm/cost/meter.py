@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from llm.cost.memory import PeakMemory
-from llm.model.loading import LanguageModel
+from llm.model.language_model import LanguageModel
 from llm.model.logits import inner
 from zobench.run.records import Row
 

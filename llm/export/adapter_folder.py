@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from llm.model import adapted
 from llm.model.adapted import CONFIG, WEIGHTS, configuration
-from llm.model.loading import DTYPES, LanguageModel
+from llm.model.language_model import DTYPES, LanguageModel
 
 COPIED = (".json", ".jinja", ".model", ".safetensors", ".txt")
 """Endings of what is copied: no pickles and no code."""

@@ -9,14 +9,14 @@ from pathlib import Path
 import tomli_w
 from torch import Tensor
 
-from llm.export import adapter_folder, card, run_folder, tuned
+from llm.export import adapter_folder, card, tuned
 from llm.export.base_model import base_model
-from llm.export.run_folder import RunFolder
 from llm.export.tuned import Places, Tuned
-from llm.loop.past import JOURNAL
 from llm.model import loading
 from llm.model.adapted import is_adapted
-from llm.model.loading import DTYPES
+from llm.model.language_model import DTYPES
+from llm.run.folder import RunFolder, run_of
+from llm.run.header import JOURNAL
 from zobench.naming import require_known
 from zobench.run.options import argument, option
 from zobench.run.progress import note
@@ -57,7 +57,7 @@ def export(options: ExportOptions) -> Path:
     if options.dtype is not None:
         require_known(options.dtype, DTYPES, "dtype")
     place = Path(options.run).expanduser()
-    record = run_folder.of(place) if place.is_dir() else None
+    record = run_of(place) if place.is_dir() else None
     adapter = adapter_folder.find(place)
     if options.merge and adapter is None and not (record and record.config.get("adapter")):
         raise ValueError(f"{options.run} has no adapter to merge: leave --merge out")

@@ -2,12 +2,12 @@
 
 from typing import NamedTuple
 
-from llm.export.run_folder import RunFolder, selected_step
-from llm.loop.past import CHECKPOINTS, JOURNAL
 from llm.model import loading, trainable
 from llm.model.adapters import adapt
-from llm.model.loading import LanguageModel
+from llm.model.language_model import LanguageModel
 from llm.run import checkpoint, journal
+from llm.run.folder import RunFolder, selected_step
+from llm.run.header import CHECKPOINTS, JOURNAL
 from zobench.naming import require_known
 from zobench.run.journal import Contents, read
 

@@ -1,16 +1,20 @@
-"""Faults that a run survives or is stopped by: losses that are not finite, and divergence."""
+"""Divergence: losses that are not finite, and losses far above that of the start."""
 
 import math
 from collections import deque
 from dataclasses import dataclass, field
 
+from llm.loop.listener import Listener
+from llm.run.log import RunLog
 from llm.steppers.taken import Taken
+from zobench.run.progress import warn
+from zobench.run.records import Row
 
 LEAST_START = 0.1
 
 
 @dataclass
-class Watch:
+class Divergence(Listener):
     """What the steps say about the run's health.
 
     `exhausted` after `most` steps in a row were skipped. `diverged` while the mean loss of the last `window` steps that
@@ -25,8 +29,7 @@ class Watch:
     in_a_row: int = 0
     losses: deque[float] = field(default_factory=deque)
 
-    def see(self, taken: Taken) -> None:
-        """Take note of a step."""
+    def on_step(self, taken: Taken) -> None:
         skipped = bool(taken.record.skipped)
         self.skipped += skipped
         self.in_a_row = self.in_a_row + 1 if skipped else 0
@@ -55,6 +58,12 @@ class Watch:
         """Whether too many steps in a row were skipped."""
         return self.in_a_row >= self.most
 
+    def status(self, steps: int, *losses: float | None) -> str:
+        """Return "diverged" or "ok", by the steps and losses at the end of them."""
+        finite = all(loss is not None and math.isfinite(loss) for loss in losses)
+        bad = self.exhausted or self.diverged or not finite
+        return "diverged" if bad or self.skipped == steps else "ok"
+
     def warning(self) -> str:
         """Return what is told of a divergence."""
         return (
@@ -68,3 +77,17 @@ class Watch:
             f"{self.in_a_row} steps in a row were skipped, so training stops; the weights are those of the last good "
             "step: lower --lr or --epsilon, or use a wider --dtype"
         )
+
+
+class DivergenceReport(Listener):
+    """Tells a divergence, once."""
+
+    def __init__(self, divergence: Divergence, log: RunLog, names: Row) -> None:
+        self.divergence, self.log, self.names = divergence, log, names
+
+    def on_step(self, taken: Taken) -> None:
+        watch = self.divergence
+        if watch.diverged and not self.log.record.find(kind="divergence"):
+            about = {"mean_loss": watch.mean, "limit": watch.limit, "steps": watch.window}
+            self.log.record.append({"kind": "divergence", "step": taken.record.step, **self.names, **about})
+            warn(watch.warning())

@@ -2,53 +2,53 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from llm.loop.listener import Listener
+from llm.objective import Measured
 from llm.run import checkpoint
+from llm.run.context import RunContext
+from llm.run.log import RunLog
+from llm.steppers.stepper import Stepper
 from zobench.run.progress import warn
 from zobench.run.records import Row, within
 
-if TYPE_CHECKING:
-    from llm.loop.session import Session
-
-SELECT = ("best", "last")
 FILE = "best.safetensors"
 
 
-class Selection:
+class Selection(Listener):
     """Keeps the weights of the lowest dev loss so far (the first of equal ones), and says when to stop looking.
 
     The file is on disk before the evaluation that selects it is in the journal, so that a kill at any instant leaves
     what the journal names, or what the continued run is about to name. Nothing is written with --select last.
+    `identity` is what the file says of its run.
     """
 
-    def __init__(self, session: "Session") -> None:
-        self.session, self.record, self.options = session, session.record, session.options
-        self.keeps = self.options.select == "best"
+    def __init__(self, context: RunContext, stepper: Stepper, log: RunLog, identity: dict[str, str]) -> None:
+        self.model, self.stepper, self.log, self.identity = context.language_model.model, stepper, log, identity
+        self.keeps, self.patience = context.options.select == "best", context.options.patience
         self.missing: int | None = None
 
     @property
     def _file(self) -> Path:
-        return within(self.record.folder, FILE)
+        return within(self.log.folder, FILE)
 
     def best(self) -> Row | None:
         """Return the evaluation of the lowest dev loss, the first of equal ones; a loss that is no number is none."""
-        return min(self.session.past.measured("evaluation"), key=_loss, default=None)
+        return min(self.log.measured("evaluation"), key=_loss, default=None)
 
-    def see(self, step: int, loss: float) -> None:
+    def on_evaluated(self, step: int, dev: Measured) -> None:
         """Keep the weights of an evaluation whose row is about to be written, if they are the best so far.
 
         Raises:
             OSError: no space, or the like; what was kept before is there.
         """
         best = self.best()
-        if self.keeps and (best is None or loss < _loss(best)):
+        if self.keeps and (best is None or dev.loss < _loss(best)):
             self._keep(step)
 
     def _keep(self, step: int) -> None:
-        self.session.trainer.settle()
-        kept = checkpoint.weights(self.session.language_model.model)
-        checkpoint.write(self._file, step, kept, self.session.past.identity)
+        self.stepper.settle()
+        checkpoint.write(self._file, step, checkpoint.weights(self.model), self.identity)
 
     def look(self) -> None:
         """Find out whether the file holds the weights that the journal selects; where not, `missing` is their step, and
@@ -72,9 +72,8 @@ class Selection:
 
     def stops(self, step: int) -> bool:
         """Return whether the evaluations up to this step ran out of patience: so many since the best one."""
-        losses = [_loss(row) for row in self.session.past.measured("evaluation") if row["step"] <= step]
-        patience = self.options.patience
-        return patience is not None and len(losses) - 1 - losses.index(min(losses)) >= patience
+        losses = [_loss(row) for row in self.log.measured("evaluation") if row["step"] <= step]
+        return self.patience is not None and len(losses) - 1 - losses.index(min(losses)) >= self.patience
 
     def take(self) -> int:
         """Put the selected weights into the model, which takes no more steps, and return their step.
@@ -82,18 +81,21 @@ class Selection:
         Raises:
             ValueError: the file does not hold them any more.
         """
-        trainer, best = self.session.trainer, self.best()
-        trainer.settle()
-        if not self.keeps or best is None or best["step"] == trainer.steps:
-            return trainer.steps
+        best = self.best()
+        self.stepper.settle()
+        if not self.keeps or best is None or best["step"] == self.stepper.steps:
+            return self.stepper.steps
         kept = self._read()
         if kept is None or kept.step != best["step"]:
             raise ValueError(
                 f"{self._file} does not hold the weights of step {best['step']}, which the journal selects: remove "
                 "it and give the same command again, which rebuilds them"
             )
-        checkpoint.restore(self.session.language_model.model, kept)
+        checkpoint.restore(self.model, kept)
         return kept.step
+
+    def on_ended(self, final: Row) -> None:
+        discard(self.log.folder)
 
     def _read(self) -> checkpoint.Checkpoint | None:
         """What the file holds; damage is told, and is nothing."""
@@ -104,7 +106,7 @@ class Selection:
         except ValueError as error:
             warn(f"{error}: passed over")
             return None
-        checkpoint.require_same_run(kept, self.session.past.identity)
+        checkpoint.require_same_run(kept, self.identity)
         return kept
 
 

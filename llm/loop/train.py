@@ -2,28 +2,19 @@
 
 from pathlib import Path
 
-from llm.cost import dry_run
+from llm.loop.baseline_run import BaselineRun
+from llm.loop.loop import Loop
 from llm.loop.selection import discard
-from llm.loop.session import Session, sized, split_of
+from llm.run.context import RunContext, prepare, sized, split_of
 from llm.run.options import TrainOptions
 from llm.run.record import open_record
-from zobench.run import exit_status
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 
 
-def run(options: TrainOptions) -> int:
-    """Fine-tune a causal language model with forward passes only (or a first-order reference) on a labelled task."""
-    if options.dry_run:
-        dry_run.run(options)
-        return exit_status.OK
-    final = train(options)
-    note(f"rows: {Path(options.out) / 'rows.jsonl'}")
-    return exit_status.OK if final["status"] == "ok" else exit_status.DIVERGED
-
-
-def train(options: TrainOptions, session_of: type[Session] = Session) -> Row:
-    """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated.
+def train(options: TrainOptions, test: bool = True) -> Row:
+    """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated. Without `test`
+    nothing is measured on test.
 
     Raises:
         ValueError: the folder holds something that cannot be continued, or must not with --no-resume.
@@ -39,9 +30,13 @@ def train(options: TrainOptions, session_of: type[Session] = Session) -> Row:
             return _with_dev(record, finished[-1])
         if record.rows and not options.resume:
             raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")
-    session = session_of(options)
-    session.go()
-    return session.record.find(kind="final")[-1]
+    return opened(prepare(options, test)).go()
+
+
+def opened(context: RunContext) -> Loop | BaselineRun:
+    """Return the run of a context, with its folder taken."""
+    baseline = context.method.baseline
+    return BaselineRun(context, baseline) if baseline else Loop(context)
 
 
 def _with_dev(record: Run, final: Row) -> Row:

@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from llm.model.language_model import LanguageModel
 from zobench.naming import require_known
-
-if TYPE_CHECKING:
-    from llm.model.loading import LanguageModel
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KINDS = ("LORA", "PREFIX_TUNING", "PROMPT_TUNING")
@@ -28,7 +26,7 @@ def is_adapter(name: str) -> bool:
     return folder is not None and (folder / CONFIG).is_file() and not (folder / "config.json").exists()
 
 
-def is_adapted(language_model: "LanguageModel") -> bool:
+def is_adapted(language_model: LanguageModel) -> bool:
     """Whether peft has wrapped something around the model."""
     return bool(getattr(language_model.model, "peft_config", None))
 
@@ -55,7 +53,7 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def load(folder: str, load_base: Callable[[str], "LanguageModel"]) -> "LanguageModel":
+def load(folder: str, load_base: Callable[[str], LanguageModel]) -> LanguageModel:
     """Return the base that the folder names, with the folder's adapter trainable on it and all else frozen.
 
     Raises:
@@ -136,7 +134,7 @@ def base_class(config: Mapping[str, Any]) -> str | None:
     return name if place.startswith("transformers.models.") else None
 
 
-def save(language_model: "LanguageModel", folder: Path) -> None:
+def save(language_model: LanguageModel, folder: Path) -> None:
     """Write the adapter alone, with the name of its base as `load` finds it again."""
     model = language_model.model
     for config in model.peft_config.values():
@@ -145,7 +143,7 @@ def save(language_model: "LanguageModel", folder: Path) -> None:
         model.save_pretrained(folder, save_embedding_layers=False)  # its "auto" asks the hub
 
 
-def base_name(language_model: "LanguageModel") -> str:
+def base_name(language_model: LanguageModel) -> str:
     """Return the name that the base was loaded by; a folder or a file with its whole path."""
     name = language_model.name
     if is_adapter(name):

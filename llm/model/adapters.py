@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llm.model.adapted import is_adapted, peft_library, quietly
-from llm.model.loading import LanguageModel
+from llm.model.language_model import LanguageModel
 from zobench import derive
 from zobench.naming import require_known
 from zobench.random import streams

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm.model.loading import LanguageModel
+from llm.model.language_model import LanguageModel
 from llm.model.logits import inner, learns_a_prompt, logits_at, padded, padding, takes
 
 MAX_NEW_TOKENS = 50

@@ -4,7 +4,6 @@ import difflib
 import importlib.util
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +20,18 @@ from transformers import (
 from transformers.utils import logging
 
 from llm.model import adapted, weights
+from llm.model.language_model import DTYPES, LanguageModel
 from zobench.naming import require_known
 from zobench.run.progress import warn
 
 logging.disable_progress_bar()
 
 TINY_OPT = Path(__file__).parents[1] / "tiny_opt"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 SMOLLM2 = "smollm2-135m-instruct"
 NAMED = ("tiny-opt", SMOLLM2)
 DAMAGED = ": its file of weights is damaged or not whole (or a pointer of git lfs, without its file): fetch it again"
 ORIGIN = "zobench_weights"
 """Key of a saved configuration."""
-
-
-@dataclass(frozen=True, eq=False)
-class LanguageModel:
-    """A model in evaluation mode with its tokenizer; `weights` says where they come from."""
-
-    name: str
-    model: Any
-    tokenizer: Any
-    weights: str
-
-    @property
-    def device(self) -> torch.device:
-        """Where inputs go."""
-        return next(self.model.parameters()).device
-
-    @property
-    def masked(self) -> bool:
-        """Whether it fills masks (RoBERTa, BERT) instead of continuing texts."""
-        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        return type(model).__name__.endswith("ForMaskedLM")
 
 
 def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm.model.loading import LanguageModel
+from llm.model.language_model import LanguageModel
 
 Place = tuple[int, int]  # row, position
 

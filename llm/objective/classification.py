@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llm.model.generation import MAX_NEW_TOKENS
-from llm.model.loading import LanguageModel
+from llm.model.language_model import LanguageModel
 from llm.model.logits import position_limit, vocabulary_size
 from llm.objective.encoding import Encoded, Encoder, require_distinct, require_labelled
 from llm.objective.measured import Measured, measured, parts

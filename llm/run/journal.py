@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from llm.loop.past import CHECKPOINTS, fingerprint, journal_of
 from llm.model import loading, trainable
 from llm.model.adapters import adapt
+from llm.model.language_model import DTYPES, LanguageModel
 from llm.run import checkpoint
-from llm.steppers.zeroth_order import ZerothOrder, rounded
+from llm.run.header import CHECKPOINTS, fingerprint, journal_of
+from llm.steppers.zeroth_order import ZerothOrderStepper, rounded
 from zobench import Estimator, methods
 from zobench import rule as rules
 from zobench.groups import Groups
@@ -160,7 +161,7 @@ def rebuild(
     device: str | None = None,
     trust_remote_code: bool = False,
     method: str | None = None,
-) -> loading.LanguageModel:
+) -> LanguageModel:
     """Return the base model with the steps of a journal repeated, without a forward pass.
 
     Args:
@@ -185,7 +186,7 @@ def rebuild(
     if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     records = contents.records[:steps]
-    _repeat(_trainer(header, base.model, records, method), records)
+    _repeat(_stepper(header, base.model, records, method), records)
     return base
 
 
@@ -195,7 +196,7 @@ def selected_step(contents: Contents) -> int | None:
     return finals[-1].get("selected_step") if finals else None
 
 
-def _adapted(base: loading.LanguageModel, about: Any) -> loading.LanguageModel:
+def _adapted(base: LanguageModel, about: Any) -> LanguageModel:
     """The base with the adapter that the header tells, as it began."""
     if about is None:
         return base
@@ -204,18 +205,20 @@ def _adapted(base: loading.LanguageModel, about: Any) -> loading.LanguageModel:
     return adapt(base, about["name"], about["seed"])
 
 
-def _repeat(trainer: ZerothOrder, records: Sequence[Record]) -> None:
+def _repeat(stepper: ZerothOrderStepper, records: Sequence[Record]) -> None:
     with bar(records, desc="replay", unit="step") as shown:
         for record in shown:
             try:
-                taken = trainer.replay(record)
+                taken = stepper.replay(record)
             except Exception as error:  # whatever a record that fits no estimator leads to
                 raise ValueError(f"step {record.step} cannot be repeated: {type(error).__name__}: {error}") from error
             shown.set_postfix_str(f"train loss {taken.loss:.3f}", refresh=False)
-    trainer.space.settle_()
+    stepper.space.settle_()
 
 
-def _trainer(header: dict[str, Any], model: Any, records: Sequence[Record], method: str | None = None) -> ZerothOrder:
+def _stepper(
+    header: dict[str, Any], model: Any, records: Sequence[Record], method: str | None = None
+) -> ZerothOrderStepper:
     if header.get("rows", "all") != "all":
         raise ValueError(
             "the directions of this run live on the rows that its minibatches touched, which the journal does not "
@@ -243,10 +246,10 @@ def _trainer(header: dict[str, Any], model: Any, records: Sequence[Record], meth
         groups=groups,
     )
     engine, most = str(header.get("engine", "plain")), header.get("clip")
-    trainer = ZerothOrder(model, _estimator(header, method), rule, engine, *how, most=most)
-    if describe(trainer.space.layout) != header["layout"]:
+    stepper = ZerothOrderStepper(model, _estimator(header, method), rule, engine, *how, most=most)
+    if describe(stepper.space.layout) != header["layout"]:
         raise ValueError("the parameters of the model are not those of the journal: another version of transformers?")
-    return trainer
+    return stepper
 
 
 def _estimator(header: dict[str, Any], method: str | None) -> Estimator:
@@ -265,11 +268,11 @@ def _estimator(header: dict[str, Any], method: str | None) -> Estimator:
     return estimator
 
 
-def _compare(rebuilt: loading.LanguageModel, folder: Path, device: str) -> int:
+def _compare(rebuilt: LanguageModel, folder: Path, device: str) -> int:
     """Say how the rebuilt weights differ from those that the run wrote, if it did."""
     if not folder.is_dir():
         return OK
-    dtype = next(name for name, kind in loading.DTYPES.items() if kind == rebuilt.model.dtype)
+    dtype = next(name for name, kind in DTYPES.items() if kind == rebuilt.model.dtype)
     written, mine = (
         checkpoint.weights(model) | checkpoint.weights(model, trained=False)
         for model in (loading.load(str(folder), device, dtype).model, rebuilt.model)

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from llm.run.options import TrainOptions
-from llm.steppers.untrained import unread
+from llm.run.unread import unread
 from zobench.run.options import before
 from zobench.run.records import Row, Run
 

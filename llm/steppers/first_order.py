@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +17,14 @@ from zobench.run.journal import Record
 FIRST_ORDER: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 
 
-class FirstOrder:
+class FirstOrderStepper:
     """Takes backpropagated steps on a model; needs gradients, and for AdamW two moments, beside the weights.
 
     `groups` name tensors whose rate is a multiple of that of the others. Losses do not rebuild such steps: an
     interrupted run continues from materialised checkpoints alone.
     """
+
+    replays = False
 
     def __init__(
         self,
@@ -43,9 +46,8 @@ class FirstOrder:
         self.optimiser = FIRST_ORDER[name](parts, lr=rate(0))
         self.rate, self.identity = rate, f"{name}()"
         self.steps = self.forward_passes = self.backward_passes = 0
-        self.watched, self.realised = False, None
 
-    def step(self, key: int, losses: Callable[[], Tensor]) -> Taken:
+    def step(self, key: int, losses: Callable[[], Tensor], watched: bool = False) -> Taken:
         """Take one step; it is skipped where the loss or the gradient is not finite."""
         lr, step = self.rate(self.steps), self.steps
         for group in self.optimiser.param_groups:
@@ -62,6 +64,10 @@ class FirstOrder:
             return Taken(Record(step, key, (loss,), lr, skipped=reason), loss)
         self.optimiser.step()
         return Taken(Record(step, key, (loss,), lr), loss)
+
+    def replay(self, record: Record) -> Taken:
+        """Raise ValueError: losses do not rebuild a step along a gradient."""
+        raise ValueError(f"step {record.step}: {self.identity} steps along gradients, which losses cannot rebuild")
 
     def recall(self, record: Record) -> Taken:
         """Count a recorded step, and leave the weights and the optimiser as they are: for those before a checkpoint."""
@@ -87,6 +93,10 @@ class FirstOrder:
     def reading(self) -> AbstractContextManager[None]:
         """Return the context of evaluations, which read the weights as they are."""
         return nullcontext()
+
+    def about(self) -> dict[str, Any]:
+        """Return what the header of a journal says of the stepper."""
+        return {"estimator": self.identity, "engine": "plain"}
 
     def _finite_gradient(self) -> bool:
         norms = [p.grad.norm() for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]

@@ -5,12 +5,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from llm.model.loading import DTYPES
+from llm.model.language_model import DTYPES
 from llm.steppers.clipping import clip
 from llm.steppers.realised import Realised, measure, sample
 from llm.steppers.recorded import Recorded
@@ -19,7 +19,7 @@ from zobench import Combination, Estimator, InForwardSpace, ModuleSpace, Plan, s
 from zobench.naming import require_known
 from zobench.query import converse
 from zobench.rule import SGD, UpdateRule
-from zobench.run.journal import Record
+from zobench.run.journal import Record, describe
 from zobench.space import require_resolved
 
 STATE = "state."
@@ -98,11 +98,11 @@ class Told(NamedTuple):
         return 0 if self.reason else self.gradient.checksum
 
 
-class ZerothOrder:
+class ZerothOrderStepper:
     """Takes steps on a model in place: ask, evaluate, tell, and let the rule step. `replay` is the same with recorded
     losses in place of forward passes.
 
-    While `watched`, `realised` says what rounding left of the last step. `touched` gives the rows that the minibatch of
+    `touched` gives the rows that the minibatch of
     a step reads: directions then live on these alone. `most` bounds projected gradients, see `clip`. A step may be
     pending: `settle` before the model is used elsewhere.
 
@@ -111,6 +111,8 @@ class ZerothOrder:
         ValueError: epsilon is below the resolution of the weights, the engine cannot round so, or the rule has a
             multiplier of no trainable parameter.
     """
+
+    replays = True
 
     def __init__(
         self,
@@ -133,16 +135,14 @@ class ZerothOrder:
         self.memory, self.state = rule.init(self.space), estimator.init()
         self.identity = repr(estimator)
         self.steps = self.forward_passes = self.backward_passes = 0
-        self.watched = False
-        self.realised: Realised | None = None
 
-    def step(self, key: int, losses: Callable[[], Tensor]) -> Taken:
-        """Take one step.
+    def step(self, key: int, losses: Callable[[], Tensor], watched: bool = False) -> Taken:
+        """Take one step; where it is watched, find out what rounding leaves of it.
 
         Where a loss or a coefficient is not finite, or the step would overflow the weights' dtype, the step is skipped:
         the weights are those before it, up to the rounding of the walk to the points, and the record says why.
         """
-        return self._take(key, partial(self.space.losses, losses), self.watched)
+        return self._take(key, partial(self.space.losses, losses), watched)
 
     def replay(self, record: Record) -> Taken:
         """Repeat a recorded step without a forward pass, to the bit.
@@ -205,21 +205,27 @@ class ZerothOrder:
         self.forward_passes, self.backward_passes = map(int, said["passes"].split())
         self.steps = step
 
+    def about(self) -> dict[str, Any]:
+        """Return what the header of a journal says of the stepper."""
+        multipliers = dict(self.rule.groups.multipliers)
+        about = {"estimator": self.identity, "engine": self.engine, "layout": describe(self.space.layout)}
+        return about | ({"multipliers": multipliers} if multipliers else {})
+
     def _take(self, key: int, answer: Callable[[Plan], Tensor], watched: bool) -> Taken:
         if self.touched is not None:
             self.space.restrict(self.touched(self.steps))
         lr, losses, before = self.rule.rate(self.memory), list[float](), self.state
         walks = isinstance(self.rule, SGD) and not isinstance(self.space, InForwardSpace)  # and rounds on its way
         sampled = sample(self.space) if watched and walks else None
-        told = self._told(key, answer, lr, losses)
+        told, realised = self._told(key, answer, lr, losses), None
         if told.reason:
             self.space.settle_()
             self.memory = self.rule.skip(self.memory)
         else:
-            self._apply(told.gradient, lr, watched, sampled)
+            realised = self._apply(told.gradient, lr, watched, sampled)
         record = Record(self.steps, key, tuple(losses), lr, checksum=told.checksum, skipped=told.reason)
         self.steps += 1
-        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state))
+        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state), realised)
 
     def _told(self, key: int, answer: Callable[[Plan], Tensor], lr: float, losses: list[float]) -> Told:
         """What the estimator makes of the answers, which `losses` gets too."""
@@ -240,15 +246,18 @@ class ZerothOrder:
         reason = self._unfit(losses, gradient, lr)[:REASON]
         return Told(gradient, float(estimate.losses.mean()), clipped, reason)
 
-    def _apply(self, gradient: Combination, lr: float, watched: bool, sampled: Mapping[str, Tensor] | None) -> None:
+    def _apply(
+        self, gradient: Combination, lr: float, watched: bool, sampled: Mapping[str, Tensor] | None
+    ) -> Realised | None:
         """Let the rule step; while an SGD step is watched, find out what rounding leaves of it."""
-        shrink, self.realised = lr * self.rule.weight_decay, None
+        shrink, realised = lr * self.rule.weight_decay, None
         if watched and sampled is None and isinstance(self.rule, SGD):
             motion = self.space.motion(gradient, -lr, shrink, self.rule.groups)
-            self.realised = Realised(motion.moved, motion.cosine)
+            realised = Realised(motion.moved, motion.cosine)
         self.memory = self.rule.apply_(self.space, gradient, self.memory)
         if sampled is not None:
-            self.realised = measure(self.space, sampled, gradient, lr, shrink, self.rule.groups)
+            realised = measure(self.space, sampled, gradient, lr, shrink, self.rule.groups)
+        return realised
 
     def _unfit(self, losses: Sequence[float], gradient: Combination, lr: float) -> str:
         """Why a step would put something into the weights that is no number; empty where it would not."""

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from llm.loop.session import split_of
 from llm.loop.train import train
 from llm.model import loading
+from llm.run.context import split_of
 from llm.studies.plan import Plan, read_plan
 from llm.studies.rates import chosen_rate, mean_dev_loss
 from zobench.run.options import option

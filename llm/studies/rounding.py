@@ -9,7 +9,7 @@ from torch import Tensor
 
 from llm import objective, tasks
 from llm.model import loading
-from llm.model.loading import DTYPES
+from llm.model.language_model import DTYPES
 from llm.objective import MAX_TOKENS
 from llm.steppers.zeroth_order import make_space
 from zobench import Estimator, derive, methods, query

@@ -12,15 +12,16 @@ from torch import nn
 
 from llm import objective, tasks
 from llm.cost.live import free_memory, held, size_of
-from llm.cost.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
-from llm.loop.past import JOURNAL, header
-from llm.loop.session import Session, sized, split_of
+from llm.dry_run.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
 from llm.model import loading
+from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
-from llm.run.options import TrainOptions, check
+from llm.run.context import RunContext, prepare, sized, split_of
+from llm.run.header import JOURNAL, header
+from llm.run.options import TrainOptions
 from llm.run.record import open_record, require_rows
-from llm.steppers.first_order import FIRST_ORDER
-from llm.steppers.untrained import Untrained
+from llm.steppers.method import Method, ZerothOrderMethod
+from llm.steppers.stepper import Stepper
 from zobench import AutoEpsilon
 from zobench.run.journal import read, require_same
 
@@ -29,7 +30,7 @@ RECORD, ROW = 100, 250
 """Bytes of a step in the journal and in rows, about."""
 
 
-def run(options: TrainOptions, session_of: type[Session] = Session) -> None:
+def run(options: TrainOptions, test: bool = True) -> None:
     """Check what a run would check, estimate its memory before weights are loaded, load them, try a few steps and print
     what is to be expected. The weights of the folder of results, if it has some, are not read: the model is as at the
     start.
@@ -45,20 +46,21 @@ def run(options: TrainOptions, session_of: type[Session] = Session) -> None:
         return
     free = free_memory(options.device)
     _tell("estimate", _estimated(options, free))
-    session = session_of(options)
-    _require_continuable(session)
-    for note in session.notes:
+    context = prepare(options, test)
+    for note in context.notes:
         print(note)
-    _tell("examples", _examples(session))
-    if isinstance(session.trainer, Untrained):
+    _tell("examples", _examples(context))
+    if not context.method.takes_steps:
         _tell("trained", [f"nothing: {options.method} takes no step"])
         return
-    _tell("trained", _trained(session.language_model.model))
-    tryout = Tryout.of(session)
-    _tell("memory", _memory(session, tryout, free))
-    _tell("passes", _passes(session, tryout))
-    _tell("time", _time(session, tryout))
-    _tell("disk", _disk(session))
+    stepper = context.stepper()
+    _require_continuable(context, stepper)
+    _tell("trained", _trained(context.language_model.model))
+    tryout = Tryout.of(context, stepper)
+    _tell("memory", _memory(context, tryout, free))
+    _tell("passes", _passes(context, tryout))
+    _tell("time", _time(context, tryout))
+    _tell("disk", _disk(context, stepper))
 
 
 def _tell(name: str, lines: Sequence[str]) -> None:
@@ -83,14 +85,14 @@ def _finished(options: TrainOptions) -> bool:
     return False
 
 
-def _require_continuable(session: Session) -> None:
-    file = Path(session.options.out) / JOURNAL
-    if not (session.options.journal and file.is_file()):
+def _require_continuable(context: RunContext, stepper: Stepper) -> None:
+    file = Path(context.options.out) / JOURNAL
+    if not (context.options.journal and file.is_file()):
         return
     contents = read(file)
-    require_same(contents.header, header(session), file)
+    require_same(contents.header, header(context, stepper), file)
     done = len(contents.records)
-    print(f"{session.options.out} holds {done} of the {session.options.steps} steps, which would not be repeated")
+    print(f"{context.options.out} holds {done} of the {context.options.steps} steps, which would not be repeated")
 
 
 # Memory
@@ -104,7 +106,7 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     except Exception:  # whatever it is, the real loader meets it too, and has words for it
         return ["none: the configuration of the model cannot be read alone"]
     parts = {"weights": held(blank.model)}
-    if options.method in FIRST_ORDER and not (options.adapter or options.trained):
+    if Method.parse(options.method).backpropagates and not (options.adapter or options.trained):
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
     total = sum(parts.values())
@@ -116,7 +118,7 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     ]
     if free is not None and total > free:
         _tell("estimate", lines)
-        lighter = "a zeroth-order --method, " if options.method in FIRST_ORDER else ""
+        lighter = "a zeroth-order --method, " if Method.parse(options.method).backpropagates else ""
         raise ValueError(
             f"{options.model} wants {_bytes(total)}, but {_bytes(free)} are free on {options.device}, so that it was "
             f"not loaded: give a narrower --dtype, {lighter}another --device or another --model"
@@ -124,8 +126,8 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     return lines
 
 
-def _memory(session: Session, tryout: "Tryout", free: int | None) -> list[str]:
-    model = held(session.language_model.model)
+def _memory(context: RunContext, tryout: "Tryout", free: int | None) -> list[str]:
+    model = held(context.language_model.model)
     kept = tryout.gradients + tryout.optimiser
     total = model + max(tryout.step_peak, tryout.evaluation_peak + kept)
     parts = [f"weights {_bytes(model)}"]
@@ -133,7 +135,7 @@ def _memory(session: Session, tryout: "Tryout", free: int | None) -> list[str]:
         parts.append(f"gradients {_bytes(tryout.gradients)}, optimiser {_bytes(tryout.optimiser)}")
     parts.append(f"activations and scratch {_bytes(tryout.step_peak - kept)} in a step")
     parts.append(f"{_bytes(tryout.evaluation_peak)} in an evaluation")
-    lines = [", ".join(parts), f"{_bytes(total)} of {_free(free)} free on {session.options.device}"]
+    lines = [", ".join(parts), f"{_bytes(total)} of {_free(free)} free on {context.options.device}"]
     if free is not None and total > free:
         lines.append("this does not fit: lower --batch or --max-tokens, or give a narrower --dtype or another --device")
     return lines
@@ -164,8 +166,8 @@ def _kind(model: nn.Module, name: str) -> str:
     return next((kind for part, kind in adapters.items() if part in name), owner)
 
 
-def _examples(session: Session) -> list[str]:
-    lengths = {name: [row.whole for row in rows] for name, rows in vars(session.data).items() if rows}
+def _examples(context: RunContext) -> list[str]:
+    lengths = {name: [row.whole for row in rows] for name, rows in vars(context.data).items() if rows}
     return [
         f"{name} {len(each)}: {mean(each):.0f} tokens in the mean, {max(each)} at most"
         for name, each in lengths.items()
@@ -175,20 +177,21 @@ def _examples(session: Session) -> list[str]:
 # What steps and evaluations cost
 
 
-def _probes(session: Session) -> int:
+def _probes(context: RunContext) -> int:
     """How often epsilon is chosen anew."""
-    estimator = getattr(session.trainer, "estimator", None)
-    return math.ceil(session.options.steps / estimator.every) if isinstance(estimator, AutoEpsilon) else 0
+    method = context.method
+    estimator = method.estimator(context.options) if isinstance(method, ZerothOrderMethod) else None
+    return math.ceil(context.options.steps / estimator.every) if isinstance(estimator, AutoEpsilon) else 0
 
 
-def _passes(session: Session, tryout: Tryout) -> list[str]:
-    steps, probe = session.options.steps, tryout.first - tryout.forward
-    total, probes = tryout.forward * steps, _probes(session)
+def _passes(context: RunContext, tryout: Tryout) -> list[str]:
+    steps, probe = context.options.steps, tryout.first - tryout.forward
+    total, probes = tryout.forward * steps, _probes(context)
     lines = [f"{total:,} forward in {steps:,} steps of {tryout.forward}"]
     lines[0] += f", {tryout.backward * steps:,} backward" if tryout.backward else ", none backward"
     if probes:
         lines.append(f"and about {probe * probes:,} forward in {probes} probes of epsilon, as the first took {probe}")
-    counts = {name: sum(len(rows) for _, rows in parts) for name, parts in evaluated(session).items()}
+    counts = {name: sum(len(rows) for _, rows in parts) for name, parts in evaluated(context).items()}
     also = f"{counts['also']:,} of further sets, " if counts["also"] else ""
     lines.append(
         f"evaluations: {sum(counts.values()):,} examples: {counts['before']:,} before the first step, "
@@ -199,20 +202,20 @@ def _passes(session: Session, tryout: Tryout) -> list[str]:
     return lines
 
 
-def _time(session: Session, tryout: Tryout) -> list[str]:
-    probe = (tryout.first - tryout.forward) * _probes(session) / max(1, tryout.forward)
-    steps = tryout.seconds * (session.options.steps + probe)
-    measured = [part for parts in evaluated(session).values() for part in parts]
+def _time(context: RunContext, tryout: Tryout) -> list[str]:
+    probe = (tryout.first - tryout.forward) * _probes(context) / max(1, tryout.forward)
+    steps = tryout.seconds * (context.options.steps + probe)
+    measured = [part for parts in evaluated(context).values() for part in parts]
     evaluations = tryout.seconds_a_token * sum(tokens(made, rows) for made, rows in measured)
     return [
         f"{tryout.seconds:.3g} s a step, {_duration(steps)} for all; {_duration(evaluations)} for evaluations; "
         f"{_duration(steps + evaluations)} together",
-        f"an estimate of this moment, from {TIMED} steps and {min(SAMPLE, len(session.data.dev))} examples of dev",
+        f"an estimate of this moment, from {TIMED} steps and {min(SAMPLE, len(context.data.dev))} examples of dev",
     ]
 
 
-def _disk(session: Session) -> list[str]:
-    options, model = session.options, session.language_model.model
+def _disk(context: RunContext, stepper: Stepper) -> list[str]:
+    options, model = context.options, context.language_model.model
     parts: dict[str, int] = {}
     trained = size_of(weights(model).values())
     if options.save:
@@ -220,7 +223,7 @@ def _disk(session: Session) -> list[str]:
     if options.select == "best":
         parts["the best weights so far"] = 2 * trained
     if options.journal and options.checkpoint_every and options.steps >= options.checkpoint_every:
-        one = trained + (size_of(session.trainer.kept()[0].values()))
+        one = trained + (size_of(stepper.kept()[0].values()))
         parts["checkpoints"] = one * (1 + min(KEPT, options.steps // options.checkpoint_every))
     if options.journal:
         parts["rows and journal"] = options.steps * (ROW + RECORD)

@@ -63,7 +63,7 @@ def selected_step(final: Row) -> int | None:
     return final.get("step") if step is None else step
 
 
-def of(folder: Path) -> RunFolder | None:
+def run_of(folder: Path) -> RunFolder | None:
     """Return the run that a folder is of, or that wrote its weights there, if any."""
     for place in (folder, folder.parent) if folder.name == "model" else (folder,):
         if (place / "config.toml").is_file():

@@ -1,4 +1,4 @@
-"""A few steps and evaluations of a session, taken to see what they cost."""
+"""A few steps and evaluations of a run, taken to see what they cost."""
 
 import math
 import time
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from statistics import median
 
 from llm.cost.live import LiveMemory, size_of
-from llm.loop.session import Session
 from llm.objective import Encoded, Objective
 from llm.objective.measured import parts
 from llm.objective.minibatch import Minibatch, at_once
 from llm.objective.touched import touched_rows
-from llm.steppers.zeroth_order import ZerothOrder
+from llm.run.context import RunContext
+from llm.steppers.stepper import Stepper
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import derive
 
 TIMED, SECONDS = 3, 30.0
@@ -37,50 +38,50 @@ class Tryout:
     skipped: tuple[str, ...]
 
     @classmethod
-    def of(cls, session: Session) -> "Tryout":
+    def of(cls, context: RunContext, stepper: Stepper) -> "Tryout":
         """Take steps on the longest examples with memory measured, then a few as a run takes them, timed."""
-        trainer, made = session.trainer, session.objective
-        batch = longest(made, session.data.train, session.options.batch)
+        made = context.objective
+        batch = longest(made, context.data.train, context.options.batch)
         reasons, counts, seconds = [], [], []
 
         def step(rows: Sequence[Encoded]) -> None:
-            before = trainer.forward_passes, trainer.backward_passes
-            _restricted_to(rows, session)
+            before = stepper.forward_passes, stepper.backward_passes
+            _restricted_to(rows, context, stepper)
             began = time.perf_counter()
-            key = derive(*session.keys["key"], trainer.steps)
-            record = trainer.step(key, Minibatch(made, list(rows), session.options.micro_batch)).record
+            key = derive(*context.keys["key"], stepper.steps)
+            record = stepper.step(key, Minibatch(made, list(rows), context.options.micro_batch)).record
             seconds.append(time.perf_counter() - began)
-            counts.append((trainer.forward_passes - before[0], trainer.backward_passes - before[1]))
+            counts.append((stepper.forward_passes - before[0], stepper.backward_passes - before[1]))
             if record.skipped:
                 reasons.append(record.skipped)
 
         with LiveMemory() as memory:
             step(batch)
             step(batch)  # with the optimiser's memory in place
-        gradients = size_of([p.grad for p in session.language_model.model.parameters() if p.grad is not None])
-        optimiser = size_of(list(trainer.kept()[0].values()))
+        gradients = size_of([p.grad for p in context.language_model.model.parameters() if p.grad is not None])
+        optimiser = size_of(list(stepper.kept()[0].values()))
         ended = time.perf_counter() + SECONDS
         while len(seconds) < 2 + TIMED and (len(seconds) == 2 or time.perf_counter() < ended):
-            step(session.minibatch(trainer.steps))
-        trainer.settle()
-        peak, a_token = _evaluated(session)
+            step(context.minibatch(stepper.steps))
+        stepper.settle()
+        peak, a_token = _evaluated(context)
         (first, _), (forward, backward) = counts[0], counts[-1]
         took = median(seconds[2:])
         return cls(memory.peak, peak, gradients, optimiser, first, forward, backward, took, a_token, tuple(reasons))
 
 
-def _restricted_to(rows: Sequence[Encoded], session: Session) -> None:
+def _restricted_to(rows: Sequence[Encoded], context: RunContext, stepper: Stepper) -> None:
     """With --rows touched: let directions live on what these examples read, not on what the step's minibatch does."""
-    if isinstance(session.trainer, ZerothOrder) and session.trainer.touched is not None:
-        found = touched_rows(session.objective, rows)
-        session.trainer.touched = lambda step: found
+    if isinstance(stepper, ZerothOrderStepper) and stepper.touched is not None:
+        found = touched_rows(context.objective, rows)
+        stepper.touched = lambda step: found
 
 
-def _evaluated(session: Session) -> tuple[int, float]:
+def _evaluated(context: RunContext) -> tuple[int, float]:
     """Peak bytes of an evaluation's longest batch, and seconds a token of a batch of middle length."""
-    made, rows, most = session.objective, session.data.dev, at_once(session.options.micro_batch)
+    made, rows, most = context.objective, context.data.dev, at_once(context.options.micro_batch)
     with LiveMemory() as memory:
-        made.measure(longest(made, [*rows, *session.data.test], SAMPLE), most)
+        made.measure(longest(made, [*rows, *context.data.test], SAMPLE), most)
     first = max(0, (len(rows) - SAMPLE) // 2)
     sample = longest(made, rows, len(rows))[first : first + SAMPLE]
     began = time.perf_counter()
@@ -95,15 +96,15 @@ def tokens(made: Objective, rows: Sequence[Encoded]) -> int:
     return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
 
 
-def evaluated(session: Session) -> dict[str, list[tuple[Objective, list[Encoded]]]]:
+def evaluated(context: RunContext) -> dict[str, list[tuple[Objective, list[Encoded]]]]:
     """Return what a run measures, and by which objective: before its steps, among them (further sets too), and after.
 
     A run that stops early, by --patience or at skipped steps, measures less.
     """
-    data, options, made = session.data, session.options, session.objective
+    data, options, made = context.data, context.options, context.objective
     times = math.ceil(options.steps / options.eval_every) + 1
     before = [(made, part) for part in (data.train, data.dev, data.test)] if options.baselines else []
-    further = [(own, rows) for _, own, rows in session.also.sets]
+    further = [(one.objective, one.examples) for one in context.sets]
     return {"before": before, "dev": [(made, data.dev)] * times, "also": further * times, "after": [(made, data.test)]}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from llm.bench.setting import ENGINES, SIZES, Setting, setting, stepper
-from llm.model.loading import DTYPES
+from llm.model.language_model import DTYPES
 from zobench import Combination, ModuleSpace, Term, derive
 from zobench.law import LAWS
 from zobench.naming import require_known
