@@ -6,17 +6,22 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.typing import LineStyleType
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType  # matplotlib 3.10 does not have it
 
 WIDTH = 7.2  # inches of every figure: one scale, so that text is as large in each on the same page
 DPI = 150
-RC: dict[str, Any] = {
+RC: "dict[RcKeyType, Any]" = {
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.spines.right": False,
@@ -45,7 +50,6 @@ GREY = "#6e6e6e"
 SMALL = 8
 LINE = 0.175  # inches of a line of a legend
 FREE = "free"  # the mark of a cell of a grid without a panel
-Dash = str | tuple[int, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,13 @@ class Look:
 
     colour: str
     marker: str
-    dash: Dash
+    dash: LineStyleType
 
 
-SOLID: Dash = "-"
-DASHED: Dash = (0, (5, 2))
-DOTTED: Dash = (0, (1.2, 1.4))
-DASHDOT: Dash = (0, (6, 1.6, 1.2, 1.6))
+SOLID: LineStyleType = "-"
+DASHED: LineStyleType = (0, (5, 2))
+DOTTED: LineStyleType = (0, (1.2, 1.4))
+DASHDOT: LineStyleType = (0, (6, 1.6, 1.2, 1.6))
 KNOWN = {
     "mezo": Look("#0072B2", "o", SOLID),
     "kerzoo": Look("#D55E00", "s", DASHED),
@@ -167,8 +171,14 @@ def legend(figure: Figure, handles: Sequence[Artist], heading: str | None = None
 
 def legend_below(axes: Axes, handles: Sequence[Artist], names: Sequence[str]) -> None:
     """A legend under one of several panels, for lines that only that panel has."""
-    below = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.5 / axes.get_window_extent().height * DPI)}
+    below: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.5 / axes.get_window_extent().height * DPI)}
     axes.legend(handles, list(map(wrapped, names)), ncols=min(3, len(handles)), borderaxespad=0, **below)
+
+
+def leftmost(axes: Axes) -> bool:
+    """Whether the panel is in the first column of its figure, where the label of a shared axis stands."""
+    place = axes.get_subplotspec()
+    return place is None or place.is_first_col()
 
 
 def _rows(axes: Axes) -> int:
@@ -191,9 +201,9 @@ def panels(
     columns = min(count, columns)
     rows = -(-count // columns)
     heights = [height] * rows if isinstance(height, int | float) else list(height)
-    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    room = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)
+    figure = Figure(figsize=(width, sum(heights)), layout=room)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08, wspace=0.03, hspace=0.04)  # type: ignore[union-attr, call-arg]
     grid = figure.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False, height_ratios=heights)
     axes: Sequence[Axes] = list(chain.from_iterable(grid))
     for spare in axes[count:]:

@@ -26,7 +26,7 @@ class LogTicks(Locator):
 
     def tick_values(self, vmin: float, vmax: float) -> Sequence[float]:
         """Ticks between two positive ends, in either order."""
-        return log_ticks(*sorted((vmin, vmax)), self.most)
+        return log_ticks(min(vmin, vmax), max(vmin, vmax), self.most)
 
 
 def log_ticks(low: float, high: float, most: int = MOST) -> list[float]:

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 from synthetic import bench, bias, converge, descent, design, epsilon, kernel_table, phase
-from zobench.run.options import run_command
+from zobench.run.options import Command, run_command
 
-COMMANDS = {
+COMMANDS: dict[str, Command] = {
     "bias": (bias.BiasOptions, bias.run),
     "converge": (converge.ConvergeOptions, converge.run),
     "kernels": (kernel_table.KernelOptions, kernel_table.run),

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from synthetic import problems
+from synthetic import predictable, problems
 from zobench import methods, moments, theory
 from zobench.montecarlo import chunk_rows
 from zobench.run.options import option
@@ -74,7 +74,7 @@ def _predictions(record: Run, options: BenchOptions) -> None:
         problem = problems.make(name, options.predict_dim)
         x = problems.start(problem)
         for law, method in itertools.product(LAWS_TIMED, ("mezo", "forward")):
-            estimator = methods.make(method, epsilon=0.1, law=law)
+            estimator = predictable.parse(f"{method}:law={law}", epsilon=0.1)
             jobs: dict[str, Callable[[], object]] = {
                 "mse": partial(theory.mse, estimator, problem, x, 1e-3),
                 "descent": partial(theory.best_lr, estimator, problem, x, 1e-3),

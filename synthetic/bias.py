@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 import zobench
-from synthetic import problems
-from synthetic.problems import RidgePolynomial
-from zobench import FlatSpace, LineEstimator, Moments, derive, methods, theory
+from synthetic import predictable, problems
+from synthetic.problems import ExactProblem
+from zobench import FlatSpace, LineEstimator, Moments, derive, theory
 from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Run
@@ -45,7 +45,7 @@ class Cell:
 
     method: str
     estimator: LineEstimator
-    problem: RidgePolynomial
+    problem: ExactProblem
     x: Tensor
     sampling: str
 
@@ -90,11 +90,7 @@ def _cells(options: BiasOptions) -> list[Cell]:
         x = problems.start(problem, options.seed)
         for method in options.methods:
             for epsilon in options.epsilons:
-                estimator = methods.parse(method, epsilon=epsilon)
-                if not isinstance(estimator, LineEstimator):
-                    raise ValueError(
-                        f"{method} changes from step to step: no prediction covers it, leave it out of --methods"
-                    )
+                estimator = predictable.parse(method, epsilon=epsilon)
                 if estimator.perturbed_by is None:
                     raise ValueError(f"{method} has no epsilon to vary, and no bias: leave it out of --methods")
                 require_resolved(FlatSpace(x), estimator.epsilon)

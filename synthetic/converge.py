@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from synthetic import problems
-from synthetic.problems import RidgePolynomial
+from synthetic.problems import ExactProblem
 from zobench import SGD, Combination, Estimator, FlatSpace, derive, methods, query
 from zobench.run.options import option
 from zobench.run.progress import bar, note
@@ -57,7 +57,7 @@ def run(options: ConvergeOptions) -> None:
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-def _tuned(record: Run, name: str, estimator: Estimator, problem: RidgePolynomial, options: ConvergeOptions) -> float:
+def _tuned(record: Run, name: str, estimator: Estimator, problem: ExactProblem, options: ConvergeOptions) -> float:
     """The rate with the least mean final loss on the tuning seeds, all rates tried, diverged ones too."""
     seeds = range(-options.tuning_seeds, 0)
     for lr in options.rates:
@@ -74,7 +74,7 @@ def _tuned(record: Run, name: str, estimator: Estimator, problem: RidgePolynomia
 
 
 def _final(
-    record: Run, name: str, estimator: Estimator, problem: RidgePolynomial, options: ConvergeOptions, lr: float
+    record: Run, name: str, estimator: Estimator, problem: ExactProblem, options: ConvergeOptions, lr: float
 ) -> None:
     seeds = list(range(options.seeds))
     common = {"method": name, "estimator": repr(estimator), "problem": problem.name, "dim": problem.dim, "lr": lr}
@@ -95,7 +95,7 @@ def _status(loss: float) -> str:
 
 
 def descend(
-    estimator: Estimator, problem: RidgePolynomial, options: ConvergeOptions, lr: float, seeds: list[int]
+    estimator: Estimator, problem: ExactProblem, options: ConvergeOptions, lr: float, seeds: list[int]
 ) -> list[tuple[int, Tensor]]:
     """Return (step, loss of each seed) along SGD from the seeds' starting points; all seeds are one batch.
 

@@ -6,17 +6,19 @@ On other problems the prediction leaves out O(lr^3).
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from synthetic import problems
-from zobench import FlatSpace, LineEstimator, derive, methods, query
+from synthetic import predictable, problems
+from synthetic.problems import ExactProblem
+from zobench import FlatSpace, LineEstimator, derive, query
 from zobench.layout import CPU
 from zobench.noise import NoisySpace, as_model
-from zobench.problem import Problem
+from zobench.problem import Problem, demand
 from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Row, Run
@@ -55,10 +57,7 @@ def run(options: DescentOptions) -> None:
         )
     if BASELINE not in options.methods:
         raise ValueError(f"methods are {options.methods}: {BASELINE} is what the others are compared with, add it")
-    estimators = {name: methods.parse(name, epsilon=options.epsilon, n=options.n) for name in options.methods}
-    for name, estimator in estimators.items():
-        if not isinstance(estimator, LineEstimator):
-            raise ValueError(f"{name} changes from step to step: no prediction covers it, leave it out of --methods")
+    estimators = {name: predictable.parse(name, epsilon=options.epsilon, n=options.n) for name in options.methods}
     chosen = [problems.make(name, options.dim, options.condition) for name in options.problem]
     for problem in chosen:
         if problem.minimum is None:
@@ -73,7 +72,12 @@ def run(options: DescentOptions) -> None:
 
 
 def _one_seed(
-    record: Run, problem: Problem, estimators: dict[str, LineEstimator], rate: str, seed: int, options: DescentOptions
+    record: Run,
+    problem: ExactProblem,
+    estimators: dict[str, LineEstimator],
+    rate: str,
+    seed: int,
+    options: DescentOptions,
 ) -> None:
     start = problems.start(problem, seed)
     fixed = options.fraction * Step.of(estimators[BASELINE], problem, start, options.noise).best_lr
@@ -95,7 +99,8 @@ def descend(
     noise, point = as_model(options.noise), start.clone()
     space = NoisySpace(point, noise) if noise else FlatSpace(point)
     cost = estimator.ask(0, estimator.init()).queries
-    gap = float(problem(start) - problem.minimum)
+    least: float = demand(problem, "minimum", "the gap")
+    gap = float(problem(start) - least)
     gaps, predicted, rates = [gap], [], []
     for step in range(options.evaluations // cost):
         forecast = Step.of(estimator, problem, space.x, options.noise)
@@ -103,7 +108,7 @@ def descend(
         predicted.append(forecast.decrease(rates[-1]))
         told = query(space, estimator, problem, derive("descent", seed, step), ())
         space.step_(told.gradient, -rates[-1])
-        gaps.append(float(problem(space.x) - problem.minimum))
+        gaps.append(float(problem(space.x) - least))
     realised = [before - after for before, after in pairwise(gaps)]
     off = torch.tensor([a - b for a, b in zip(realised, predicted, strict=True)], dtype=torch.float64, device=CPU)
     return {
@@ -134,12 +139,17 @@ def table(rows: list[Row]) -> str:
 
 
 def _at_start(rows: list[Row]) -> float:
-    return sum(row["first_predicted"] / row["start_gap"] / row["cost"] for row in rows) / len(rows)
+    return _mean(row["first_predicted"] / row["start_gap"] / row["cost"] for row in rows)
 
 
 def _along(rows: list[Row]) -> float:
-    return sum(row["predicted_share"] / row["evaluations"] for row in rows) / len(rows)
+    return _mean(row["predicted_share"] / row["evaluations"] for row in rows)
 
 
 def _measured(rows: list[Row]) -> float:
-    return sum(row["realised_share"] / row["evaluations"] for row in rows) / len(rows)
+    return _mean(row["realised_share"] / row["evaluations"] for row in rows)
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = list(values)
+    return sum(known) / len(known)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from synthetic import problems
 from synthetic.noise import Rounding
+from synthetic.problems import ExactProblem
 from zobench import CentralStencil, Combination, Gaussian, LineEstimator, Term, derive, query
 from zobench.auto import AutoEpsilon, Choice
 from zobench.noise import Evaluate, Function, NoiseModel, NoisySpace, errors
@@ -127,11 +128,12 @@ def run(options: EpsilonOptions) -> None:
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-def _problem(name: str, options: EpsilonOptions) -> Any:
+def _problem(name: str, options: EpsilonOptions) -> ExactProblem:
     if name == "mlp":
         return problems.make(name, seed=options.seed)
-    seeded = {"seed": options.seed} if name in ("quadratic", "cubic", "quartic", "sextic", "logistic") else {}
-    return problems.make(name, options.dim, **seeded)
+    if name in ("quadratic", "cubic", "quartic", "sextic", "logistic"):
+        return problems.make(name, options.dim, seed=options.seed)
+    return problems.make(name, options.dim)
 
 
 def _cells(options: EpsilonOptions) -> Iterator[Cell]:

@@ -8,17 +8,19 @@ the same epsilon; the other gives each the epsilon that is best for it, by mean 
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 from torch import Tensor
 
 import zobench
-from synthetic import problems
-from zobench import Estimator, LineEstimator, derive, methods, theory
+from synthetic import predictable, problems
+from synthetic.problems import ExactProblem
+from zobench import LineEstimator, derive, theory
+from zobench.problem import Problem
 from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Row, Run
 from zobench.theory import Forecast, equal_budget
+from zobench.theory.budget import Goal
 from zobench.theory.lines import Lines
 
 BASELINE = "mezo"
@@ -63,7 +65,7 @@ class Cell:
 
 def run(options: PhaseOptions) -> None:
     """Map which estimator is best over noise, dimension, bend and evaluations, by error and by expected descent."""
-    estimators = {name: methods.parse(name) for name in options.methods}
+    estimators = {name: predictable.parse(name) for name in options.methods}
     _check(options, estimators)
     record = Run(options.out, {"command": "phase", **asdict(options)})
     cells = list(_cells(options))
@@ -84,7 +86,7 @@ def run(options: PhaseOptions) -> None:
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-def _check(options: PhaseOptions, estimators: dict[str, Estimator]) -> None:
+def _check(options: PhaseOptions, estimators: dict[str, LineEstimator]) -> None:
     """Refuse before the first cell what would only fail in the last."""
     if BASELINE not in estimators:
         raise ValueError(f"methods are {options.methods}: {BASELINE} is what the others are compared with, add it")
@@ -94,17 +96,15 @@ def _check(options: PhaseOptions, estimators: dict[str, Estimator]) -> None:
             "more and dims of 1 or more"
         )
     for name, estimator in estimators.items():
-        if not isinstance(estimator, LineEstimator):
-            raise ValueError(f"{name} changes from step to step: no prediction covers it, leave it out of --methods")
         if estimator.perturbed_by is None:
             raise ValueError(f"{name} has no epsilon to map: leave it out of --methods")
         for dim in options.dims:
             theory.spend(estimator, min(options.evaluations), dim)
         for epsilon in options.epsilons:
-            methods.parse(name, epsilon=epsilon)
+            predictable.parse(name, epsilon=epsilon)
 
 
-def bent(dim: int, bend: float, seed: int) -> Any:
+def bent(dim: int, bend: float, seed: int) -> ExactProblem:
     """Return the sextic with its higher terms at this bend."""
     root = math.sqrt(bend)
     return problems.make("sextic", dim, cubic=root, quartic=4 * bend, sextic=16 * bend**2, seed=seed)
@@ -144,9 +144,10 @@ def _rows(
 def _forecasts(cell: Cell, estimators: dict[str, LineEstimator], lines: Lines) -> dict[str, Forecast]:
     given = estimators
     if cell.common_epsilon is not None:
-        given = {name: methods.parse(name, epsilon=cell.common_epsilon) for name in estimators}
-    best = {COMMON: None, OWN_MSE: "mse", OWN_DESCENT: "descent"}[cell.map]
-    found = equal_budget(given.values(), lines.problem, lines.x, cell.evaluations, cell.noise, best, lines)  # type: ignore[arg-type]
+        given = {name: predictable.parse(name, epsilon=cell.common_epsilon) for name in estimators}
+    goals: dict[str, Goal | None] = {COMMON: None, OWN_MSE: "mse", OWN_DESCENT: "descent"}
+    best = goals[cell.map]
+    found = equal_budget(given.values(), lines.problem, lines.x, cell.evaluations, cell.noise, best, lines)
     return dict(zip(given, found, strict=True))
 
 
@@ -178,14 +179,14 @@ def measure(forecast: Forecast, cell: Cell, lines: Lines, options: PhaseOptions)
     }
 
 
-def _averages(estimator: LineEstimator, problem: Any, x: Tensor, key: int, samples: int, noise: float) -> Tensor:
+def _averages(estimator: LineEstimator, problem: Problem, x: Tensor, key: int, samples: int, noise: float) -> Tensor:
     """Estimates with n directions, as averages of n with one: the same mean and covariance if directions are
     independent, and drawn in far larger batches.
     """
     if estimator.law.orthogonal:
         return zobench.estimate(estimator, problem, x, key, samples, noise)
     single = zobench.estimate(replace(estimator, n=1), problem, x, key, samples * estimator.n, noise)
-    return single.unflatten(0, (samples, estimator.n)).mean(1)
+    return single.reshape(samples, estimator.n, -1).mean(1)
 
 
 def _standard_error(values: Tensor) -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_analysis import bias_rows, converge_rows, folder, training
+from fabricated import bias_rows, converge_rows, folder, training
 
 from analysis.lead import MOST, lead
 from analysis.report import SECTIONS

@@ -16,6 +16,7 @@ from llm.export.base_model import base_model, rounding
 from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
+from llm.model.language_model import DTYPES
 from llm.run import checkpoint
 from llm.run.options import TrainOptions
 

@@ -27,7 +27,9 @@ class Problem(Protocol):
     `ridges(x, order)` = D^order f(x)[u, ..., u] as Ridges, at one point x (d,), for orders 1 to 6.
     """
 
-    dim: int
+    @property
+    def dim(self) -> int:
+        """Return d, the number of variables."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return f(x)."""

@@ -35,7 +35,12 @@ def advantage_figure(cells: pd.DataFrame) -> Figure:
 def _panel(axes: Axes, cells: pd.DataFrame, bends: list[float], marks: dict[float, dict[str, Any]]) -> None:
     height, places, names = 0.0, [], []
     for (name, epsilon), band in phases.split(cells, ["map", "common_epsilon"]):
-        place = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": style.SMALL, "weight": "bold"}
+        place: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "va": "center",
+            "fontsize": style.SMALL,
+            "weight": "bold",
+        }
         axes.text(0.012, height - 0.85, phases.where(name, epsilon), **place)
         for bend in bends:
             _line(axes, band[band["bend"] == bend], height, marks)
@@ -47,7 +52,7 @@ def _panel(axes: Axes, cells: pd.DataFrame, bends: list[float], marks: dict[floa
     axes.set(ylim=(height - 1.4, -1.5), xlabel="times better than MeZO (below 1: worse)")
     ticks.logarithmic(axes, "x", 5)
     axes.set_yticks(places, names, fontsize=style.SMALL)
-    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+    if style.leftmost(axes):
         axes.set_ylabel("bend: scale of the terms beyond the quadratic ones (0: f is quadratic)")
     axes.tick_params(axis="y", length=0)
     low, high = axes.get_xlim()

@@ -126,7 +126,7 @@ def _key(frame: pd.DataFrame) -> list[Line2D | Patch]:
     """What points and grey mean; what this frame has none of is left out."""
     point: dict[str, Any] = {"linestyle": "none", "marker": "o"}
     zero, plain = panels.zero(frame, "bias"), frame["sampling"] == "plain"
-    known = [
+    known: list[tuple[bool, Line2D | Patch]] = [
         (True, Line2D([], [], color=GREY, label="predicted")),
         (
             (plain & (frame["floor"] > 0)).any(),

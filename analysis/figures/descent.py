@@ -1,5 +1,7 @@
 """How much slower than MeZO SGD is along each estimate: predictions before a run, along it, and what was measured."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -44,7 +46,7 @@ def _panel(axes: Axes, rows: pd.DataFrame, looks: dict[str, Look]) -> None:
     axes.axvline(1.0, color=GREY, linewidth=0.8, zorder=1)
     axes.set_yticks(range(len(looks)), list(map(style.wrapped, looks)))
     axes.set(ylim=(len(looks) - 0.45, -0.75), xlabel="times slower than mezo")
-    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+    if style.leftmost(axes):
         axes.set_ylabel("estimator")
     _limits(axes, rows)
     axes.grid(axis="y", visible=False)
@@ -59,7 +61,7 @@ def _limits(axes: Axes, rows: pd.DataFrame) -> None:
 
 
 def _key() -> list[Line2D]:
-    bare = {"linestyle": "none"}
+    bare: dict[str, Any] = {"linestyle": "none"}
     return [
         Line2D([], [], color="black", marker="|", markersize=12, label="predicted from the first step", **bare),
         Line2D([], [], color=GREY, marker="v", label="predicted along the run", **bare),

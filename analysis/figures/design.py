@@ -88,7 +88,7 @@ def _costs(axes: Axes, rows: pd.DataFrame, plain: pd.DataFrame) -> None:
     axes.plot(best["t"], best["second_moment"], **OPTIMAL, zorder=3)
     for family, look in (("legendre", LEGENDRE), ("chebyshev", CHEBYSHEV)):
         own = finite[finite["family"] == family]
-        style_ = {"color": look.colour, "linestyle": look.dash, "marker": look.marker, "markersize": 4}
+        style_: dict[str, Any] = {"color": look.colour, "linestyle": look.dash, "marker": look.marker, "markersize": 4}
         axes.plot(own["t"], own["second_moment"], **style_)
     central = plain[(plain["family"] == "optimal") & (plain["t"] > 0) & (plain["t"] < math.inf)].sort_values("t")
     axes.plot(central["t"], central["second_moment"], color=GREY, linewidth=1.0, linestyle=(0, (6, 1.6, 1.2, 1.6)))

@@ -49,7 +49,7 @@ def _panel(axes: Axes, cells: pd.DataFrame, problems: list[str], noises: list[fl
     axes.set(ylim=(height - 1.3, -1.5), xlabel="excess error over that of the best ε")
     ticks.logarithmic(axes, "x", 6)
     axes.set_yticks(places, names, fontsize=style.SMALL)
-    if axes.get_subplotspec().is_first_col():  # type: ignore[union-attr]
+    if style.leftmost(axes):
         axes.set_ylabel("standard deviation of the noise of one evaluation, relative to |f(x)|")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", linewidth=0.4)

@@ -1,5 +1,7 @@
 """What the panels over epsilon share: one panel for each problem, measured points, predicted lines."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -75,7 +77,11 @@ def measured(
 
 def line_handle(look: Look, name: str = "", hollow: bool = False) -> Line2D:
     """What stands for one method in a legend: its line with its marker, and its name."""
-    shown = {"linestyle": look.dash, "marker": look.marker, "markerfacecolor": "white" if hollow else look.colour}
+    shown: dict[str, Any] = {
+        "linestyle": look.dash,
+        "marker": look.marker,
+        "markerfacecolor": "white" if hollow else look.colour,
+    }
     return Line2D([], [], color=look.colour, label=name, **shown)
 
 

@@ -1,6 +1,7 @@
 """Maps of who wins where: cells of noise and dimension, panels of bend and evaluations."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.artist import Artist
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 
 from analysis import style, text
@@ -30,9 +32,9 @@ def phase_figure(cells: pd.DataFrame) -> Figure:
     goals = [goal for goal in GOALS if goal in set(cells["goal"])]
     axes = {name: sorted(cells[name].unique()) for name in ("bend", "evaluations", "noise", "dim")}
     height = 0.8 + len(axes["evaluations"]) * (ROW * len(axes["dim"]) + 0.12)
-    figure = Figure(figsize=(style.WIDTH, len(goals) * height), layout="constrained")
+    room = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.05)
+    figure = Figure(figsize=(style.WIDTH, len(goals) * height), layout=room)
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.05)  # type: ignore[union-attr, call-arg]
     looks = style.looks(cells["winner"].dropna().unique())
     letters = initials(list(looks))
     blocks = figure.subfigures(len(goals), 1, squeeze=False)[:, 0]
@@ -104,11 +106,11 @@ def _cell(axes: Axes, place: tuple[int, int], advantage: float, look: Look | Non
     x, y = place
     face = tint(look.colour) if look else BLANK
     better = advantage > 1
-    place = {"ha": "center", "va": "center", "fontsize": SMALLEST}
+    words: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": SMALLEST}
     drawn: list[Artist] = [
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="white", linewidth=1.2)),
-        axes.text(x, y + 0.2, letter, weight="bold", **place),
-        axes.text(x, y - 0.2, _advantage(advantage), weight="bold" if better else "normal", **place),
+        axes.text(x, y + 0.2, letter, weight="bold", **words),
+        axes.text(x, y - 0.2, _advantage(advantage), weight="bold" if better else "normal", **words),
     ]
     if better:
         inner = Rectangle((x - 0.43, y - 0.43), 0.86, 0.86, fill=False, edgecolor="black", linewidth=1.4, zorder=3)

@@ -42,7 +42,7 @@ def title(row: pd.Series) -> str:
 
 def _panel(axes: Axes, groups: list[pd.DataFrame], value: str) -> None:
     height, places, names = 0, [], []
-    first = axes.get_subplotspec().is_first_col()  # type: ignore[union-attr]
+    first = style.leftmost(axes)
     for rows in groups:
         if first:
             words: dict[str, Any] = {"fontsize": style.SMALL, "weight": "bold", "va": "center"}

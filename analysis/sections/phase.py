@@ -90,7 +90,9 @@ def sentences(cells: pd.DataFrame, measured: pd.DataFrame) -> list[str]:
     """Where KerZOO beats MeZO and where it loses, by what factor; who wins; how predictions fared."""
     maps = phases.split(cells, ["map", "common_epsilon", "goal"])
     found = [] if cells["advantage"].isna().all() else [_overall(cells)]
-    found += [_duel(*key, mine) for key, mine in maps if mine["advantage"].notna().any()]
+    found += [
+        _duel(name, epsilon, goal, mine) for (name, epsilon, goal), mine in maps if mine["advantage"].notna().any()
+    ]
     found += [_winners(goal, mine) for goal, mine in cells[cells["map"] != phases.COMMON].groupby("goal", sort=False)]
     return found + (_agreement(measured) if len(measured) else [])
 

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from synthetic.problems.formula import Formula
+from synthetic.problems.series import Point
 from zobench.layout import CPU
 
 
@@ -45,7 +46,7 @@ class Ackley(Formula):
         if bool((x == 0).all(-1).any()):
             raise ValueError(f"x = 0 in R^{self.dim} is the kink of Ackley's function: it has no derivative there")
 
-    def formula(self, x: Any) -> Any:
+    def formula(self, x: Point) -> Point:
         """Return f(x)."""
         bowl = (-0.2 * x.square().mean(-1).sqrt()).exp()
         waves = (2 * math.pi * x).cos().mean(-1).exp()

@@ -61,7 +61,7 @@ def table() -> tuple[Entry, ...]:
 
 def make(
     name: str, dim: int | None = None, condition: float | None = None, rotated: bool | None = None, **options: Any
-) -> Any:
+) -> ExactProblem:
     """Return a named problem, `make("quartic", 16, condition=10.0, rotated=True, seed=0)`; what is None or left out is
     the problem's default.
 
@@ -93,4 +93,5 @@ def _plain(option: str, value: Any, default: Any) -> Any:
 def start(problem: ExactProblem, seed: int = 0) -> Tensor:
     """Return a point (d,) around the centre: centre + radius z / sqrt(d), z ~ N(0, I)."""
     offset = normal(derive("start", seed, problem.dim), (problem.dim,))
-    return problem.centre + offset * problem.radius / problem.dim**0.5
+    point: Tensor = problem.centre + offset * problem.radius / problem.dim**0.5
+    return point

@@ -16,4 +16,5 @@ def normal(key: int, shape: Shape) -> Tensor:
 def orthogonal(key: int, dim: int) -> Tensor:
     """Return a random orthogonal matrix Q (dim, dim), Q^T Q = I, uniform on the group."""
     q, r = torch.linalg.qr(normal(key, (dim, dim)))
-    return q * r.diagonal().sign()
+    unique: Tensor = q * r.diagonal().sign()
+    return unique

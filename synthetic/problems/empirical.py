@@ -1,8 +1,8 @@
 """Problems that are means over examples, so that minibatches make sense."""
 
 from abc import abstractmethod
-from dataclasses import replace
-from typing import Self
+from dataclasses import Field, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ class Empirical(ExactProblem):
 
     features: Tensor
     labels: Tensor
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     @property
     def examples(self) -> int:

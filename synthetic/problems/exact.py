@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,10 +31,18 @@ class ExactProblem(ABC):
         ValueError: the problem has too few variables.
     """
 
-    name: str
-    dim: int
-    centre: Tensor
     least_dim: ClassVar[int] = 1
+
+    if TYPE_CHECKING:  # a subclass may hold these as fields, which at run time would take a property as their default
+
+        @property
+        def name(self) -> str: ...
+
+        @property
+        def dim(self) -> int: ...
+
+        @property
+        def centre(self) -> Tensor: ...
 
     def __post_init__(self) -> None:
         dim = count("dim", self.dim, f"{self.name} wants {self.least_dim} or more variables", self.least_dim)

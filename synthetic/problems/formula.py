@@ -2,13 +2,12 @@
 
 import math
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from synthetic.problems.exact import ExactProblem, differentiable
-from synthetic.problems.series import Series
+from synthetic.problems.series import Point, Series
 from zobench.layout import CPU
 
 LINES_AT_ONCE = 64
@@ -22,7 +21,7 @@ class Formula(ExactProblem):
     """
 
     @abstractmethod
-    def formula(self, x: Any) -> Any:
+    def formula(self, x: Point) -> Point:
         """Return f(x), in operations that Series has."""
 
     def require_smooth(self, x: Tensor) -> None:
@@ -30,8 +29,7 @@ class Formula(ExactProblem):
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return f(x) (...)."""
-        value: Tensor = self.formula(x.double())
-        return value
+        return self.formula(x.double())
 
     def gradient(self, x: Tensor) -> Tensor:
         """Return grad f(x) (..., d)."""
@@ -70,7 +68,7 @@ class Formula(ExactProblem):
         return total
 
     def _along(self, x: Tensor, u: Tensor, order: int) -> Tensor:
-        line: Series = self.formula(Series.line(x, u, order))
+        line = self.formula(Series.line(x, u, order))
         return math.factorial(order) * line.coefficients[order]
 
 

@@ -1,7 +1,6 @@
 """A small network: tanh units, one hidden layer."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from synthetic.problems.draws import normal
 from synthetic.problems.empirical import Empirical
 from synthetic.problems.formula import Formula
-from synthetic.problems.series import softplus
+from synthetic.problems.series import Point, softplus
 from zobench.layout import CPU
 from zobench.naming import require_known
 from zobench.random import streams
@@ -44,25 +43,25 @@ class MLP(Formula, Empirical):
 
     def example_losses(self, x: Tensor) -> Tensor:
         """Return the loss of each example (..., N)."""
-        losses: Tensor = self._losses(x.double())
-        return losses
+        return self._losses(x.double())
 
-    def formula(self, x: Any) -> Any:
+    def formula(self, x: Point) -> Point:
         """Return f(x)."""
         return self._losses(x).mean(-1)
 
-    def _losses(self, x: Any) -> Any:
+    def _losses(self, x: Point) -> Point:
         output = network(x, self.features, (self.dim - 1) // (self.features.shape[1] + 2))
         if self.loss == "squared":
             return 0.5 * (output - self.labels).square()
         return softplus(output * -self.labels)
 
 
-def network(x: Any, features: Tensor, hidden: int) -> Any:
+def network(x: Point, features: Tensor, hidden: int) -> Point:
     """Return w . tanh(W a_i + b) + c for each row a_i of features, (..., N); x is a tensor or a series."""
     inputs = features.shape[1]
     matrix, bias = hidden * inputs, hidden * (inputs + 1)
-    inner = x[..., :matrix].unflatten(-1, (hidden, inputs)) @ features.T + x[..., matrix:bias, None]
+    weights: Point = x[..., :matrix].unflatten(-1, (hidden, inputs))
+    inner = weights @ features.T + x[..., matrix:bias, None]
     return (inner.tanh() * x[..., bias:-1, None]).sum(-2) + x[..., -1:]
 
 

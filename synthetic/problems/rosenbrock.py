@@ -1,12 +1,13 @@
 """Rosenbrock's valley, chained through the coordinates."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from synthetic.problems.formula import Formula
+from synthetic.problems.series import Point
 from zobench.layout import CPU
 from zobench.problem import Ridges
 
@@ -41,7 +42,7 @@ class Rosenbrock(Formula):
         """0."""
         return 0.0
 
-    def formula(self, x: Any) -> Any:
+    def formula(self, x: Point) -> Point:
         """Return f(x)."""
         here, after = x[..., :-1], x[..., 1:]
         return (100.0 * (after - here.square()).square() + (1.0 - here).square()).sum(-1)

@@ -239,7 +239,7 @@ class Levy(Separable):
             bowls = bowls + order * (order - 1) * self._wave(v, order - 2)
         first = torch.zeros_like(v)
         first[..., 0] = _sine_square(math.pi, 0.0, v[..., 0], order)
-        return (bowls + first) / 4**order
+        return (bowls + first) / 4.0**order
 
     def _wave(self, v: Tensor, order: int) -> Tensor:
         """The order-th derivative, in v, of what v^2 is multiplied with; sin(pi w + a)^2 = sin(pi v + a)^2."""

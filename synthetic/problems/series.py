@@ -7,7 +7,7 @@ numbers. Source: Griewank and Walther 2008, chapter 13.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -118,7 +118,11 @@ class Series:
         return Series(torch.stack(y))
 
 
-def softplus(x: Tensor | Series) -> Any:
+Point = TypeVar("Point", Tensor, Series)
+"""What a formula is written for: it makes a tensor of a tensor, and a series of a series."""
+
+
+def softplus(x: Point) -> Point:
     """Return y = log(1 + e^x) of a tensor or a series, from y' = x' (1 + tanh(x / 2)) / 2."""
     if isinstance(x, Tensor):
         return torch.nn.functional.softplus(x, threshold=OVERFLOW)

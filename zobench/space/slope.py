@@ -44,7 +44,7 @@ def _first_dual() -> None:
 
 def dual(primal: Tensor, tangent: Tensor) -> Tensor:
     """Return the primal, carrying the tangent."""
-    return forward_ad.make_dual(primal, tangent)  # type: ignore[no-any-return, no-untyped-call]
+    return forward_ad.make_dual(primal, tangent)  # type: ignore[no-any-return]
 
 
 def value_and_slope(f: Callable[[], Any]) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def value_and_slope(f: Callable[[], Any]) -> tuple[Tensor, Tensor]:
         raise ValueError(f"the loss cannot be differentiated forward ({reason}): {_WAY_OUT}") from error
     if not isinstance(value, Tensor):
         raise ValueError(f"the loss is {value!r}, of which torch knows no derivative: {_WAY_OUT}")
-    primal, tangent = forward_ad.unpack_dual(value)  # type: ignore[no-untyped-call]
+    primal, tangent = forward_ad.unpack_dual(value)
     if tangent is None:
         raise ValueError(f"the loss has no derivative along the parameters that torch knows of: {_WAY_OUT}")
     return primal, tangent

@@ -1,0 +1,93 @@
+"""analysis: slopes of power laws, intervals and tests, each against SciPy or a closed form."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from fabricated import EPSILONS
+from scipy import stats
+
+from analysis.fits import power_law
+from analysis.statistics import against_chance, holm, paired, t_interval, two_proportions, wilson
+
+pytestmark = pytest.mark.environment
+
+
+def frame(power: float, floor: float, used: tuple[float, ...] = EPSILONS) -> pd.DataFrame:
+    epsilon = np.array(used)
+    exact = epsilon**power
+    return pd.DataFrame(
+        {
+            "epsilon": epsilon,
+            "bias": np.hypot(exact, floor),
+            "bias_error": np.maximum(1e-3 * exact, floor / 4),
+        }
+        | {"floor": max(floor, 1e-12), "predicted_bias": exact}
+    )
+
+
+@pytest.mark.parametrize("power", [2.0, 4.0])
+def test_an_exact_power_law_is_recovered(power: float) -> None:
+    law = power_law(frame(power, 0.0))
+    assert law is not None
+    assert law.used == law.points == len(EPSILONS)
+    assert law.straight
+    assert law.slope.estimate == pytest.approx(power, abs=1e-9)
+    assert law.predicted == pytest.approx(power, abs=1e-9)
+    assert law.slope.low < power < law.slope.high
+
+
+def test_points_at_the_floor_are_left_out_and_would_have_bent_the_slope() -> None:
+    rows = frame(4.0, 1e-4, tuple(np.geomspace(0.01, 1.0, 13)))
+    law = power_law(rows)
+    assert law is not None
+    assert law.used < law.points
+    assert law.slope.estimate == pytest.approx(4.0, abs=0.1)
+    assert np.polyfit(np.log(rows["epsilon"]), np.log(rows["bias"]), 1)[0] < 3.0
+
+
+def test_the_fit_stops_where_the_next_order_bends_the_curve() -> None:
+    rows = frame(2.0, 0.0, tuple(np.geomspace(0.001, 1.0, 13)))
+    bent = rows["epsilon"] ** 2 + 30 * rows["epsilon"] ** 4
+    law = power_law(rows.assign(bias=bent, bias_error=1e-3 * bent, predicted_bias=bent))
+    assert law is not None
+    assert law.used < law.points
+    assert law.slope.estimate == pytest.approx(2.0, abs=0.01)
+
+
+def test_fewer_than_three_resolved_points_have_no_slope() -> None:
+    assert power_law(frame(2.0, 0.05)) is None
+
+
+def test_t_interval_agrees_with_scipy() -> None:
+    values = [0.71, 0.74, 0.69, 0.73, 0.75]
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval(0.95)
+    interval = t_interval(values)
+    assert interval == pytest.approx((np.mean(values), expected.low, expected.high), rel=1e-12)
+    assert math.isnan(t_interval([0.7]).low)
+
+
+def test_wilson_interval_solves_its_own_equation() -> None:
+    accuracy, n, z = 0.62, 50, stats.norm.ppf(0.975)
+    for bound in wilson(accuracy, n)[1:]:
+        assert abs(accuracy - bound) == pytest.approx(z * math.sqrt(bound * (1 - bound) / n), rel=1e-9)
+
+
+def test_paired_agrees_with_scipy_and_claims_nothing_without_variation() -> None:
+    first, second = [0.70, 0.73, 0.71, 0.76], [0.68, 0.72, 0.66, 0.71]
+    result = paired(first, second)
+    assert result.p == pytest.approx(stats.ttest_rel(first, second).pvalue, rel=1e-12)
+    assert result.pairs == 4
+    assert math.isnan(paired([0.5, 0.6], [0.4, 0.5]).p)
+    assert math.isnan(paired([0.5], [0.4]).p)
+
+
+def test_tests_over_examples_and_holm() -> None:
+    assert against_chance(0.6, 0.5, 100).p == pytest.approx(stats.binomtest(60, 100, 0.5).pvalue)
+    newcombe = two_proportions(0.56, 0.48, 100).difference
+    assert newcombe.low < 0 < newcombe.high
+    adjusted = holm([0.01, math.nan, 0.04, 0.03])
+    assert adjusted[0] == pytest.approx(0.03)
+    assert adjusted[2:] == pytest.approx([0.06, 0.06])
+    assert math.isnan(adjusted[1])
