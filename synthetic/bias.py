@@ -12,6 +12,7 @@ import zobench
 from synthetic import problems
 from synthetic.problems import RidgePolynomial
 from zobench import FlatSpace, LineEstimator, Moments, derive, methods, theory
+from zobench.evaluations import evaluations_a_step
 from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Run
@@ -120,7 +121,7 @@ def measure(cell: Cell, options: BiasOptions) -> dict[str, Any]:
         "estimator": repr(cell.estimator),
         "dim": options.dim,
         "samples": found.samples,
-        "queries": cell.estimator.ask(0, cell.estimator.init()).queries,
+        "queries": evaluations_a_step(cell.estimator),
         "noise": options.noise,
         "gradient_norm": float(gradient.norm()),
     }

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from synthetic import problems
 from zobench import FlatSpace, LineEstimator, derive, methods, query
+from zobench.evaluations import evaluations_a_step
 from zobench.layout import CPU
 from zobench.noise import NoisySpace, as_model
 from zobench.problem import Problem
@@ -59,6 +60,8 @@ def run(options: DescentOptions) -> None:
     for name, estimator in estimators.items():
         if not isinstance(estimator, LineEstimator):
             raise ValueError(f"{name} changes from step to step: no prediction covers it, leave it out of --methods")
+        if evaluations_a_step(estimator) > options.evaluations:
+            raise ValueError(f"evaluations is {options.evaluations}: not enough for one step of {name}")
     chosen = [problems.make(name, options.dim, options.condition) for name in options.problem]
     for problem in chosen:
         if problem.minimum is None:
@@ -94,7 +97,7 @@ def descend(
     """
     noise, point = as_model(options.noise), start.clone()
     space = NoisySpace(point, noise) if noise else FlatSpace(point)
-    cost = estimator.ask(0, estimator.init()).queries
+    cost = evaluations_a_step(estimator)
     gap = float(problem(start) - problem.minimum)
     gaps, predicted, rates = [gap], [], []
     for step in range(options.evaluations // cost):

@@ -184,7 +184,10 @@ def _probes(session: Session) -> int:
 def _passes(session: Session, tryout: Tryout) -> list[str]:
     steps, probe = session.options.steps, tryout.first - tryout.forward
     total, probes = tryout.forward * steps, _probes(session)
+    least, most = min(tryout.each), max(tryout.each)
     lines = [f"{total:,} forward in {steps:,} steps of {tryout.forward}"]
+    if least < most:
+        lines = [f"about {total:,} forward in {steps:,} steps, which took {least} to {most} when they were tried"]
     lines[0] += f", {tryout.backward * steps:,} backward" if tryout.backward else ", none backward"
     if probes:
         lines.append(f"and about {probe * probes:,} forward in {probes} probes of epsilon, as the first took {probe}")
