@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from synthetic import problems
-from synthetic.problems import RidgePolynomial
 from zobench import SGD, Combination, Estimator, FlatSpace, derive, methods, query
 from zobench.evaluations import evaluations_a_step
+from zobench.problem import Problem
 from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Run
@@ -25,7 +25,7 @@ class ConvergeOptions:
     methods: tuple[str, ...] = option(
         ("mezo", "kerzoo", "forward", "richardson", "coordinate"), "name[:option=value]..."
     )
-    problem: str = option("quartic", "quadratic, quartic, sextic")
+    problem: str = option("quartic", f"quadratic, quartic, sextic, or {problems.OWN}")
     dim: int = option(16, "number of variables")
     condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
     epsilon: float = option(1e-3, "displacement")
@@ -42,8 +42,11 @@ class ConvergeOptions:
 def run(options: ConvergeOptions) -> None:
     """Minimise a problem with every method at equal loss evaluations, learning rates tuned on other seeds."""
     problem = problems.make(options.problem, options.dim, options.condition)
-    if problem.minimum is None:
-        raise ValueError(f"problem {problem.name} has no minimum to converge to: take quadratic, quartic or sextic")
+    if getattr(problem, "minimum", None) is None:
+        raise ValueError(
+            f"problem {options.problem} has no minimum to converge to, or none that is known: take quadratic, quartic "
+            "or sextic, or declare .minimum on one of your own"
+        )
     if min(options.seeds, options.tuning_seeds, options.points, len(options.rates), len(options.methods)) < 1:
         raise ValueError("give at least one of --seeds, --tuning-seeds, --points, --rates and --methods")
     estimators = {name: methods.parse(name, epsilon=options.epsilon) for name in options.methods}
@@ -61,14 +64,14 @@ def run(options: ConvergeOptions) -> None:
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-def _tuned(record: Run, name: str, estimator: Estimator, problem: RidgePolynomial, options: ConvergeOptions) -> float:
+def _tuned(record: Run, name: str, estimator: Estimator, problem: Problem, options: ConvergeOptions) -> float:
     """The rate with the least mean final loss on the tuning seeds, all rates tried, diverged ones too."""
     seeds = range(-options.tuning_seeds, 0)
     for lr in options.rates:
         if not record.find(kind="tune", method=name, lr=lr):
             final = descend(estimator, problem, options, lr, list(seeds))[-1].losses
             diverged = not bool((final.abs() < DIVERGED).all())
-            row = {"kind": "tune", "method": name, "problem": problem.name, "dim": problem.dim, "lr": lr}
+            row = {"kind": "tune", "method": name, "problem": options.problem, "dim": problem.dim, "lr": lr}
             status = "diverged" if diverged else "ok"
             record.append({**row, "seeds": len(seeds), "loss": None if diverged else final.mean(), "status": status})
     finished = [row for row in record.find(kind="tune", method=name) if row["status"] == "ok"]
@@ -77,18 +80,17 @@ def _tuned(record: Run, name: str, estimator: Estimator, problem: RidgePolynomia
     return float(min(finished, key=lambda row: row["loss"])["lr"])
 
 
-def _final(
-    record: Run, name: str, estimator: Estimator, problem: RidgePolynomial, options: ConvergeOptions, lr: float
-) -> None:
+def _final(record: Run, name: str, estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float) -> None:
     seeds = list(range(options.seeds))
-    common = {"method": name, "estimator": repr(estimator), "problem": problem.name, "dim": problem.dim, "lr": lr}
+    common = {"method": name, "estimator": repr(estimator), "problem": options.problem, "dim": problem.dim, "lr": lr}
+    minimum = getattr(problem, "minimum", None)
     kept = {(row["seed"], row["step"]) for row in record.find(kind="converge", method=name)}
     for step, evaluations, losses in descend(estimator, problem, options, lr, seeds):
         for seed, loss in zip(seeds, losses.tolist(), strict=True):
             if (seed, step) in kept:
                 continue
             row = {"seed": seed, "epsilon": options.epsilon, "step": step, "evaluations": evaluations, "loss": loss}
-            gap = None if problem.minimum is None else loss - problem.minimum
+            gap = None if minimum is None else loss - minimum
             record.append({"kind": "converge", **common, **row, "gap": gap, "status": _status(loss)})
     record.append({"kind": "end", **common})
 
@@ -106,7 +108,7 @@ class Reached(NamedTuple):
 
 
 def descend(
-    estimator: Estimator, problem: RidgePolynomial, options: ConvergeOptions, lr: float, seeds: list[int]
+    estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float, seeds: list[int]
 ) -> list[Reached]:
     """Return what SGD reaches from the seeds' starting points; all seeds are one batch.
 

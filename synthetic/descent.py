@@ -35,7 +35,9 @@ class DescentOptions:
         ("mezo", "kerzoo", "kerzoo:order=5", "optimal", "forward", "richardson", "orthogonal", "coordinate"),
         "name[:option=value]...",
     )
-    problem: tuple[str, ...] = option(("quadratic", "quartic"), "problems with a minimum and a Hessian")
+    problem: tuple[str, ...] = option(
+        ("quadratic", "quartic"), f"with a minimum and a Hessian: quadratic, quartic, ..., or {problems.OWN}"
+    )
     dim: int = option(32, "number of variables")
     condition: float = option(3.0, "largest over least eigenvalue of the Hessian at the centre")
     epsilon: float = option(0.05, "displacement")
@@ -62,26 +64,34 @@ def run(options: DescentOptions) -> None:
             raise ValueError(f"{name} changes from step to step: no prediction covers it, leave it out of --methods")
         if evaluations_a_step(estimator) > options.evaluations:
             raise ValueError(f"evaluations is {options.evaluations}: not enough for one step of {name}")
-    chosen = [problems.make(name, options.dim, options.condition) for name in options.problem]
-    for problem in chosen:
-        if problem.minimum is None:
-            raise ValueError(f"problem {problem.name} has no known minimum to descend to")
+    chosen = {name: problems.make(name, options.dim, options.condition) for name in options.problem}
+    for name, problem in chosen.items():
+        if getattr(problem, "minimum", None) is None:
+            raise ValueError(f"problem {name} has no known minimum to descend to: take one with .minimum")
+        for estimator in estimators.values():
+            Step.of(estimator, problem, problems.start(problem), options.noise)  # refuses what a problem lacks
     record = Run(options.out, {"command": "descent", **asdict(options)})
-    for problem in chosen:
+    for name, problem in chosen.items():
         for rate in (OWN, EQUAL):
-            for seed in bar(range(options.seeds), desc=f"{problem.name}, {rate} rate", unit="seed"):
-                _one_seed(record, problem, estimators, rate, seed, options)
+            for seed in bar(range(options.seeds), desc=f"{name}, {rate} rate", unit="seed"):
+                _one_seed(record, name, problem, estimators, rate, seed, options)
     print(table(record.rows))
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 def _one_seed(
-    record: Run, problem: Problem, estimators: dict[str, LineEstimator], rate: str, seed: int, options: DescentOptions
+    record: Run,
+    name: str,
+    problem: Problem,
+    estimators: dict[str, LineEstimator],
+    rate: str,
+    seed: int,
+    options: DescentOptions,
 ) -> None:
     start = problems.start(problem, seed)
     fixed = options.fraction * Step.of(estimators[BASELINE], problem, start, options.noise).best_lr
     for method, estimator in estimators.items():
-        place = {"problem": problem.name, "dim": problem.dim, "method": method, "rate": rate, "seed": seed}
+        place = {"problem": name, "dim": problem.dim, "method": method, "rate": rate, "seed": seed}
         if not record.find(kind="descent", **place):
             found = descend(estimator, problem, start, fixed if rate == EQUAL else None, seed, options)
             record.append({"kind": "descent", **place, "estimator": repr(estimator), **found})

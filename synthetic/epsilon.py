@@ -23,8 +23,11 @@ from zobench.plan import Plan
 from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Row, Run
+from zobench.spelling import spelled
 
 GOOD = 2.0
+
+SEEDED = ("quadratic", "cubic", "quartic", "sextic", "logistic")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class EpsilonOptions:
             *("cubic", "quartic", "sextic", "rosenbrock", "styblinski-tang", "rastrigin", "levy", "ackley", "logistic"),
             "mlp",
         ),
-        "problems",
+        f"names, or {problems.OWN}",
     )
     dim: int = option(20, "number of variables, where the problem lets one choose")
     noises: tuple[float, ...] = option((0.0, 1e-5, 1e-3, 1e-1), "standard deviation of one evaluation over |f(x)|")
@@ -128,9 +131,10 @@ def run(options: EpsilonOptions) -> None:
 
 
 def _problem(name: str, options: EpsilonOptions) -> Any:
-    if name == "mlp":
+    own, base = spelled(name, problems.NAMES).is_own, name.partition(":")[0]
+    if base == "mlp":
         return problems.make(name, seed=options.seed)
-    seeded = {"seed": options.seed} if name in ("quadratic", "cubic", "quartic", "sextic", "logistic") else {}
+    seeded = {"seed": options.seed} if own or base in SEEDED else {}
     return problems.make(name, options.dim, **seeded)
 
 
