@@ -55,6 +55,7 @@ ENTRIES = (
 NAMES = tuple(entry.name for entry in ENTRIES)
 """The names that `make` knows."""
 OWN = "package.module:function of your own"
+"""How a command line names a problem that is not of the table."""
 SHARED = ("dim", "condition", "rotated", "seed")
 """Options that suites give to every problem that has them."""
 
