@@ -28,7 +28,7 @@ class BenchOptions:
     """Options of `python -m synthetic bench`."""
 
     methods: tuple[str, ...] = option(("mezo", "kerzoo", "kerzoo:law=rademacher"), "name[:option=value]...")
-    problem: str = option("quartic", f"quadratic, cubic, quartic, sextic, or {problems.OWN}")
+    problem: str = option("quartic", f"quadratic, cubic, quartic, sextic, or {problems.catalogue.OWN}")
     dim: int = option(16, "number of variables")
     samples: int = option(10_000_000, "estimates a repetition")
     repetitions: int = option(3, "alternating repetitions; the median counts")

@@ -28,7 +28,9 @@ class BiasOptions:
     methods: tuple[str, ...] = option(
         ("mezo", "kerzoo", "forward", "richardson", "coordinate"), "name[:option=value]..."
     )
-    problem: tuple[str, ...] = option(("quadratic", "sextic"), f"quadratic, cubic, quartic, sextic, or {problems.OWN}")
+    problem: tuple[str, ...] = option(
+        ("quadratic", "sextic"), f"quadratic, cubic, quartic, sextic, or {problems.catalogue.OWN}"
+    )
     dim: int = option(16, "number of variables")
     condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
     rotated: bool = option(True, "random eigenvectors instead of the axes")

@@ -25,7 +25,7 @@ class ConvergeOptions:
     methods: tuple[str, ...] = option(
         ("mezo", "kerzoo", "forward", "richardson", "coordinate"), "name[:option=value]..."
     )
-    problem: str = option("quartic", f"quadratic, quartic, sextic, or {problems.OWN}")
+    problem: str = option("quartic", f"quadratic, quartic, sextic, or {problems.catalogue.OWN}")
     dim: int = option(16, "number of variables")
     condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
     epsilon: float = option(1e-3, "displacement")

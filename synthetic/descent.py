@@ -36,7 +36,7 @@ class DescentOptions:
         "name[:option=value]...",
     )
     problem: tuple[str, ...] = option(
-        ("quadratic", "quartic"), f"with a minimum and a Hessian: quadratic, quartic, ..., or {problems.OWN}"
+        ("quadratic", "quartic"), f"with a minimum and a Hessian: quadratic, quartic, ..., or {problems.catalogue.OWN}"
     )
     dim: int = option(32, "number of variables")
     condition: float = option(3.0, "largest over least eigenvalue of the Hessian at the centre")

@@ -39,7 +39,7 @@ class EpsilonOptions:
             *("cubic", "quartic", "sextic", "rosenbrock", "styblinski-tang", "rastrigin", "levy", "ackley", "logistic"),
             "mlp",
         ),
-        f"names, or {problems.OWN}",
+        f"names, or {problems.catalogue.OWN}",
     )
     dim: int = option(20, "number of variables, where the problem lets one choose")
     noises: tuple[float, ...] = option((0.0, 1e-5, 1e-3, 1e-1), "standard deviation of one evaluation over |f(x)|")

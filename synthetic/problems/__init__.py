@@ -1,7 +1,7 @@
 """Problems whose value, gradient and higher derivatives are exact."""
 
 from synthetic.problems.ackley import Ackley
-from synthetic.problems.catalogue import NAMES, OWN, Entry, make, start, table
+from synthetic.problems.catalogue import NAMES, Entry, make, start, table
 from synthetic.problems.draws import orthogonal
 from synthetic.problems.empirical import Empirical
 from synthetic.problems.exact import ExactProblem
@@ -15,7 +15,7 @@ from synthetic.problems.separable import Levy, Rastrigin, Separable, SeparablePo
 from synthetic.problems.series import Series
 
 __all__ = [
-    "DEGREES", "MLP", "NAMES", "OWN", "Ackley", "Empirical", "Entry", "ExactProblem", "Formula", "Levy",
+    "DEGREES", "MLP", "NAMES", "Ackley", "Empirical", "Entry", "ExactProblem", "Formula", "Levy",
     "LogisticRegression", "Rastrigin", "RidgePolynomial", "Rosenbrock", "Separable", "SeparablePolynomial", "Series",
     "StyblinskiTang", "make", "orthogonal", "start", "table",
 ]  # fmt: skip
