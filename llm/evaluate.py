@@ -5,34 +5,24 @@ from dataclasses import asdict, dataclass, replace
 from llm import objective, tasks
 from llm.baselines import untouched
 from llm.model import loading
-from llm.objective import MAX_TOKENS
+from llm.run.option_groups import ModelOptions, SeedOptions, SplitOptions
 from zobench.run.options import option
 from zobench.run.progress import note
 from zobench.run.records import Run
 
 
 @dataclass(frozen=True)
-class EvaluateOptions:
+class EvaluateOptions(SeedOptions, SplitOptions, ModelOptions):
     """Options of `python -m llm evaluate`."""
 
-    model: str = option("tiny-opt", "as for train; the tuned weights of a run are in <run>/model")
-    task: str = option("spam", tasks.HELP)
-    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
-    objective: str = option("task", f"what the loss is: {objective.HELP}")
-    train: int | None = option(None, "training examples, on which the calibration is fitted")
-    dev: int | None = option(None, "development examples; without it the task's usual number")
-    test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
-    max_tokens: int | None = option(None, MAX_TOKENS)
-    bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
-    seed: int = option(0, "names the split")
-    device: str = option("cpu", "cpu, cuda, cuda:1, ...")
-    dtype: str = option("float32", "float32, bfloat16 or float16")
-    trust_remote_code: bool = option(False, "run the Python code that comes with a model")
     out: str | None = option(None, "folder for the row; without it nothing is written")
 
 
 def run(options: EvaluateOptions) -> None:
-    """Measure loss and accuracy on dev and test, as the model stands and with calibrated scores."""
+    """Measure loss and accuracy on dev and test, as the model stands and with calibrated scores.
+
+    The tuned weights of a run are the model <run>/model.
+    """
     task = tasks.find(options.task)
     chosen = objective.choose(options.objective, task)
     split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)

@@ -28,7 +28,7 @@ class BenchOptions:
     """Options of `python -m synthetic bench`."""
 
     methods: tuple[str, ...] = option(("mezo", "kerzoo", "kerzoo:law=rademacher"), "name[:option=value]...")
-    problem: str = option("quartic", "quadratic, cubic, quartic, sextic")
+    problem: str = option("quartic", f"quadratic, cubic, quartic, sextic, or {problems.catalogue.OWN}")
     dim: int = option(16, "number of variables")
     samples: int = option(10_000_000, "estimates a repetition")
     repetitions: int = option(3, "alternating repetitions; the median counts")
@@ -48,20 +48,20 @@ def run(options: BenchOptions) -> None:
 
 def _sampling(record: Run, options: BenchOptions) -> None:
     problem = problems.make(options.problem, options.dim)
-    x = problems.start(problem)
-    jobs: dict[str, Callable[[], object]] = {"bound": lambda: draw_only(options.samples, options.dim)}
+    x, dim = problems.start(problem), problem.dim
+    jobs: dict[str, Callable[[], object]] = {"bound": lambda: draw_only(options.samples, dim)}
     for method in options.methods:
         estimator = methods.parse(method, epsilon=0.1)
-        jobs[method] = partial(moments, estimator, problem, x, samples=options.samples, layout=[options.dim])
+        jobs[method] = partial(moments, estimator, problem, x, samples=options.samples, layout=[dim])
     seconds = alternating(jobs, options.repetitions)
     bound = statistics.median(seconds.pop("bound"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{options.samples:.3g} estimates in d = {options.dim}; drawing their float64 normals alone: {bound:.2f} s")
+    print(f"{options.samples:.3g} estimates in d = {dim}; drawing their float64 normals alone: {bound:.2f} s")
     print(f"{'method':26}{'seconds':>9}{'estimates/s':>14}{'share of bound':>16}")
     for name, times in seconds.items():
         middle = statistics.median(times)
         print(f"{name:26}{middle:9.2f}{options.samples / middle:14.4g}{bound / middle:16.1%}")
-        rates = {"seconds": times, "bound_seconds": bound, "samples": options.samples, "dim": options.dim}
+        rates = {"seconds": times, "bound_seconds": bound, "samples": options.samples, "dim": dim}
         record.append({"kind": "bench", "method": name, **rates, "peak_gib": peak, "threads": torch.get_num_threads()})
     print(f"peak resident size of the process: {peak:.2f} GiB")
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 import zobench
 from synthetic import predictable, problems
-from synthetic.problems import ExactProblem
 from zobench import FlatSpace, LineEstimator, Moments, derive, theory
+from zobench.evaluations import evaluations_a_step
+from zobench.problem import Problem
 from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Run
@@ -27,7 +28,9 @@ class BiasOptions:
     methods: tuple[str, ...] = option(
         ("mezo", "kerzoo", "forward", "richardson", "coordinate"), "name[:option=value]..."
     )
-    problem: tuple[str, ...] = option(("quadratic", "sextic"), "quadratic, cubic, quartic, sextic")
+    problem: tuple[str, ...] = option(
+        ("quadratic", "sextic"), f"quadratic, cubic, quartic, sextic, or {problems.catalogue.OWN}"
+    )
     dim: int = option(16, "number of variables")
     condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
     rotated: bool = option(True, "random eigenvectors instead of the axes")
@@ -45,7 +48,8 @@ class Cell:
 
     method: str
     estimator: LineEstimator
-    problem: ExactProblem
+    name: str
+    problem: Problem
     x: Tensor
     sampling: str
 
@@ -54,7 +58,7 @@ class Cell:
         """What tells this cell's row from the others."""
         return {
             "method": self.method,
-            "problem": self.problem.name,
+            "problem": self.name,
             "epsilon": self.estimator.epsilon,
             "sampling": self.sampling,
         }
@@ -70,9 +74,7 @@ def run(options: BiasOptions) -> None:
                 continue
             row = measure(cell, options)
             record.append(row)
-            progress.set_postfix_str(
-                f"{cell.method} {cell.problem.name} eps {row['epsilon']:g}: bias {row['bias']:.2e}"
-            )
+            progress.set_postfix_str(f"{cell.method} {cell.name} eps {row['epsilon']:g}: bias {row['bias']:.2e}")
     print(table(record.rows))
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
@@ -94,8 +96,9 @@ def _cells(options: BiasOptions) -> list[Cell]:
                 if estimator.perturbed_by is None:
                     raise ValueError(f"{method} has no epsilon to vary, and no bias: leave it out of --methods")
                 require_resolved(FlatSpace(x), estimator.epsilon)
+                theory.mse(estimator, problem, x, options.noise)  # refuses what a problem lacks, before any sampling
                 for sampling in (PLAIN, CONTROLLED) if options.controlled_samples else (PLAIN,):
-                    cells.append(Cell(method, estimator, problem, x, sampling))
+                    cells.append(Cell(method, estimator, name, problem, x, sampling))
     return cells
 
 
@@ -103,7 +106,7 @@ def measure(cell: Cell, options: BiasOptions) -> dict[str, Any]:
     """Return the row of one cell: measurement, standard errors, prediction."""
     began = time.perf_counter()
     gradient = cell.problem.gradient(cell.x)
-    key = derive("bias", options.seed, cell.problem.name, cell.estimator.epsilon.hex(), cell.sampling)
+    key = derive("bias", options.seed, cell.name, cell.estimator.epsilon.hex(), cell.sampling)
     if cell.sampling == PLAIN:
         found = zobench.moments(cell.estimator, cell.problem, cell.x, key, options.samples, options.noise)
         found = replace(found, mean=found.mean - gradient)
@@ -114,9 +117,9 @@ def measure(cell: Cell, options: BiasOptions) -> dict[str, Any]:
         "kind": "bias",
         **cell.identity,
         "estimator": repr(cell.estimator),
-        "dim": options.dim,
+        "dim": cell.problem.dim,
         "samples": found.samples,
-        "queries": cell.estimator.ask(0, cell.estimator.init()).queries,
+        "queries": evaluations_a_step(cell.estimator),
         "noise": options.noise,
         "gradient_norm": float(gradient.norm()),
     }

@@ -1,14 +1,15 @@
 """The convergence suite: loss against evaluations, each method at the learning rate that tuning found for it."""
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from synthetic import problems
-from synthetic.problems import ExactProblem
 from zobench import SGD, Combination, Estimator, FlatSpace, derive, methods, query
+from zobench.evaluations import evaluations_a_step
+from zobench.problem import Problem
 from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Run
@@ -24,7 +25,7 @@ class ConvergeOptions:
     methods: tuple[str, ...] = option(
         ("mezo", "kerzoo", "forward", "richardson", "coordinate"), "name[:option=value]..."
     )
-    problem: str = option("quartic", "quadratic, quartic, sextic")
+    problem: str = option("quartic", f"quadratic, quartic, sextic, or {problems.catalogue.OWN}")
     dim: int = option(16, "number of variables")
     condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
     epsilon: float = option(1e-3, "displacement")
@@ -41,11 +42,17 @@ class ConvergeOptions:
 def run(options: ConvergeOptions) -> None:
     """Minimise a problem with every method at equal loss evaluations, learning rates tuned on other seeds."""
     problem = problems.make(options.problem, options.dim, options.condition)
-    if problem.minimum is None:
-        raise ValueError(f"problem {problem.name} has no minimum to converge to: take quadratic, quartic or sextic")
+    if getattr(problem, "minimum", None) is None:
+        raise ValueError(
+            f"problem {options.problem} has no minimum to converge to, or none that is known: take quadratic, quartic "
+            "or sextic, or declare .minimum on one of your own"
+        )
     if min(options.seeds, options.tuning_seeds, options.points, len(options.rates), len(options.methods)) < 1:
         raise ValueError("give at least one of --seeds, --tuning-seeds, --points, --rates and --methods")
     estimators = {name: methods.parse(name, epsilon=options.epsilon) for name in options.methods}
+    for name, estimator in estimators.items():
+        if evaluations_a_step(estimator) > options.evaluations:
+            raise ValueError(f"evaluations is {options.evaluations}: not enough for one step of {name}")
     record = Run(options.out, {"command": "converge", **asdict(options)})
     with bar(estimators.items(), unit="method") as progress:
         for name, estimator in progress:
@@ -57,14 +64,14 @@ def run(options: ConvergeOptions) -> None:
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-def _tuned(record: Run, name: str, estimator: Estimator, problem: ExactProblem, options: ConvergeOptions) -> float:
+def _tuned(record: Run, name: str, estimator: Estimator, problem: Problem, options: ConvergeOptions) -> float:
     """The rate with the least mean final loss on the tuning seeds, all rates tried, diverged ones too."""
     seeds = range(-options.tuning_seeds, 0)
     for lr in options.rates:
         if not record.find(kind="tune", method=name, lr=lr):
-            final = descend(estimator, problem, options, lr, list(seeds))[-1][1]
+            final = descend(estimator, problem, options, lr, list(seeds))[-1].losses
             diverged = not bool((final.abs() < DIVERGED).all())
-            row = {"kind": "tune", "method": name, "problem": problem.name, "dim": problem.dim, "lr": lr}
+            row = {"kind": "tune", "method": name, "problem": options.problem, "dim": problem.dim, "lr": lr}
             status = "diverged" if diverged else "ok"
             record.append({**row, "seeds": len(seeds), "loss": None if diverged else final.mean(), "status": status})
     finished = [row for row in record.find(kind="tune", method=name) if row["status"] == "ok"]
@@ -73,19 +80,17 @@ def _tuned(record: Run, name: str, estimator: Estimator, problem: ExactProblem, 
     return float(min(finished, key=lambda row: row["loss"])["lr"])
 
 
-def _final(
-    record: Run, name: str, estimator: Estimator, problem: ExactProblem, options: ConvergeOptions, lr: float
-) -> None:
+def _final(record: Run, name: str, estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float) -> None:
     seeds = list(range(options.seeds))
-    common = {"method": name, "estimator": repr(estimator), "problem": problem.name, "dim": problem.dim, "lr": lr}
-    queries = estimator.ask(0, estimator.init()).queries
+    common = {"method": name, "estimator": repr(estimator), "problem": options.problem, "dim": problem.dim, "lr": lr}
+    minimum = getattr(problem, "minimum", None)
     kept = {(row["seed"], row["step"]) for row in record.find(kind="converge", method=name)}
-    for step, losses in descend(estimator, problem, options, lr, seeds):
+    for step, evaluations, losses in descend(estimator, problem, options, lr, seeds):
         for seed, loss in zip(seeds, losses.tolist(), strict=True):
             if (seed, step) in kept:
                 continue
-            row = {"seed": seed, "epsilon": options.epsilon, "step": step, "evaluations": step * queries, "loss": loss}
-            gap = None if problem.minimum is None else loss - problem.minimum
+            row = {"seed": seed, "epsilon": options.epsilon, "step": step, "evaluations": evaluations, "loss": loss}
+            gap = None if minimum is None else loss - minimum
             record.append({"kind": "converge", **common, **row, "gap": gap, "status": _status(loss)})
     record.append({"kind": "end", **common})
 
@@ -94,26 +99,34 @@ def _status(loss: float) -> str:
     return "ok" if abs(loss) < DIVERGED else "diverged"
 
 
-def descend(
-    estimator: Estimator, problem: ExactProblem, options: ConvergeOptions, lr: float, seeds: list[int]
-) -> list[tuple[int, Tensor]]:
-    """Return (step, loss of each seed) along SGD from the seeds' starting points; all seeds are one batch.
+class Reached(NamedTuple):
+    """The loss of each seed after so many steps and evaluations."""
 
-    Steps spend the budget of evaluations; a seed whose loss passes 1e6 has diverged.
+    step: int
+    evaluations: int
+    losses: Tensor
+
+
+def descend(
+    estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float, seeds: list[int]
+) -> list[Reached]:
+    """Return what SGD reaches from the seeds' starting points; all seeds are one batch.
+
+    Steps spend the budget of evaluations, as far as it pays another; a seed whose loss passes 1e6 has diverged.
     """
     points = torch.stack([problems.start(problem, seed) for seed in seeds])
     space, rule = FlatSpace(points), SGD(lr)
     memory, state = rule.init(space), estimator.init()
-    steps = options.evaluations // estimator.ask(0, state).queries
-    every = max(1, steps // options.points)
-    curve = [(0, problem(space.x))]
-    for step in range(1, steps + 1):
-        key = derive("converge", seeds[0], step)
-        told = query(space, estimator, problem, key, state, (len(seeds),))
-        assert told.gradient is not None  # query returns only then
+    cost, step, spent = evaluations_a_step(estimator), 0, 0
+    every = max(1, options.evaluations // cost // options.points)
+    curve = [Reached(0, 0, problem(space.x))]
+    while spent + cost <= options.evaluations:
+        step += 1
+        told = query(space, estimator, problem, derive("converge", seeds[0], step), state, (len(seeds),))
         memory, state = rule.apply_(space, _of_living(told.gradient), memory), told.state
-        if step % every == 0 or step == steps:
-            curve.append((step, problem(space.x)))
+        spent += told.queries
+        if step % every == 0 or spent + cost > options.evaluations:
+            curve.append(Reached(step, spent, problem(space.x)))
     return curve
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from synthetic import predictable, problems
-from synthetic.problems import ExactProblem
 from zobench import FlatSpace, LineEstimator, derive, query
+from zobench.evaluations import evaluations_a_step
 from zobench.layout import CPU
 from zobench.noise import NoisySpace, as_model
 from zobench.problem import Problem, demand
@@ -36,7 +36,9 @@ class DescentOptions:
         ("mezo", "kerzoo", "kerzoo:order=5", "optimal", "forward", "richardson", "orthogonal", "coordinate"),
         "name[:option=value]...",
     )
-    problem: tuple[str, ...] = option(("quadratic", "quartic"), "problems with a minimum and a Hessian")
+    problem: tuple[str, ...] = option(
+        ("quadratic", "quartic"), f"with a minimum and a Hessian: quadratic, quartic, ..., or {problems.catalogue.OWN}"
+    )
     dim: int = option(32, "number of variables")
     condition: float = option(3.0, "largest over least eigenvalue of the Hessian at the centre")
     epsilon: float = option(0.05, "displacement")
@@ -58,22 +60,28 @@ def run(options: DescentOptions) -> None:
     if BASELINE not in options.methods:
         raise ValueError(f"methods are {options.methods}: {BASELINE} is what the others are compared with, add it")
     estimators = {name: predictable.parse(name, epsilon=options.epsilon, n=options.n) for name in options.methods}
-    chosen = [problems.make(name, options.dim, options.condition) for name in options.problem]
-    for problem in chosen:
-        if problem.minimum is None:
-            raise ValueError(f"problem {problem.name} has no known minimum to descend to")
+    for name, estimator in estimators.items():
+        if evaluations_a_step(estimator) > options.evaluations:
+            raise ValueError(f"evaluations is {options.evaluations}: not enough for one step of {name}")
+    chosen = {name: problems.make(name, options.dim, options.condition) for name in options.problem}
+    for name, problem in chosen.items():
+        if getattr(problem, "minimum", None) is None:
+            raise ValueError(f"problem {name} has no known minimum to descend to: take one with .minimum")
+        for estimator in estimators.values():
+            Step.of(estimator, problem, problems.start(problem), options.noise)  # refuses what a problem lacks
     record = Run(options.out, {"command": "descent", **asdict(options)})
-    for problem in chosen:
+    for name, problem in chosen.items():
         for rate in (OWN, EQUAL):
-            for seed in bar(range(options.seeds), desc=f"{problem.name}, {rate} rate", unit="seed"):
-                _one_seed(record, problem, estimators, rate, seed, options)
+            for seed in bar(range(options.seeds), desc=f"{name}, {rate} rate", unit="seed"):
+                _one_seed(record, name, problem, estimators, rate, seed, options)
     print(table(record.rows))
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
 def _one_seed(
     record: Run,
-    problem: ExactProblem,
+    name: str,
+    problem: Problem,
     estimators: dict[str, LineEstimator],
     rate: str,
     seed: int,
@@ -82,7 +90,7 @@ def _one_seed(
     start = problems.start(problem, seed)
     fixed = options.fraction * Step.of(estimators[BASELINE], problem, start, options.noise).best_lr
     for method, estimator in estimators.items():
-        place = {"problem": problem.name, "dim": problem.dim, "method": method, "rate": rate, "seed": seed}
+        place = {"problem": name, "dim": problem.dim, "method": method, "rate": rate, "seed": seed}
         if not record.find(kind="descent", **place):
             found = descend(estimator, problem, start, fixed if rate == EQUAL else None, seed, options)
             record.append({"kind": "descent", **place, "estimator": repr(estimator), **found})
@@ -98,7 +106,7 @@ def descend(
     """
     noise, point = as_model(options.noise), start.clone()
     space = NoisySpace(point, noise) if noise else FlatSpace(point)
-    cost = estimator.ask(0, estimator.init()).queries
+    cost = evaluations_a_step(estimator)
     least: float = demand(problem, "minimum", "the gap")
     gap = float(problem(start) - least)
     gaps, predicted, rates = [gap], [], []

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from synthetic import problems
 from synthetic.noise import Rounding
-from synthetic.problems import ExactProblem
 from zobench import CentralStencil, Combination, Gaussian, LineEstimator, Term, derive, query
 from zobench.auto import AutoEpsilon, Choice
 from zobench.noise import Evaluate, Function, NoiseModel, NoisySpace, errors
@@ -24,8 +23,11 @@ from zobench.plan import Plan
 from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Row, Run
+from zobench.spelling import spelled
 
 GOOD = 2.0
+
+SEEDED = ("quadratic", "cubic", "quartic", "sextic", "logistic")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class EpsilonOptions:
             *("cubic", "quartic", "sextic", "rosenbrock", "styblinski-tang", "rastrigin", "levy", "ackley", "logistic"),
             "mlp",
         ),
-        "problems",
+        f"names, or {problems.catalogue.OWN}",
     )
     dim: int = option(20, "number of variables, where the problem lets one choose")
     noises: tuple[float, ...] = option((0.0, 1e-5, 1e-3, 1e-1), "standard deviation of one evaluation over |f(x)|")
@@ -128,12 +130,12 @@ def run(options: EpsilonOptions) -> None:
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-def _problem(name: str, options: EpsilonOptions) -> ExactProblem:
-    if name == "mlp":
+def _problem(name: str, options: EpsilonOptions) -> Any:
+    own, base = spelled(name, problems.NAMES).is_own, name.partition(":")[0]
+    if base == "mlp":
         return problems.make(name, seed=options.seed)
-    if name in ("quadratic", "cubic", "quartic", "sextic", "logistic"):
-        return problems.make(name, options.dim, seed=options.seed)
-    return problems.make(name, options.dim)
+    seeded: dict[str, Any] = {"seed": options.seed} if own or base in SEEDED else {}
+    return problems.make(name, options.dim, **seeded)
 
 
 def _cells(options: EpsilonOptions) -> Iterator[Cell]:

@@ -45,3 +45,8 @@ def test_states_are_kept_and_all_train(names):
         assert state.same(state.restored(state.plain(kept)), kept)
     assert len(names["losses"]) == 3 and all(loss == loss for loss in names["losses"])
     assert names["losses"][2] < names["losses"][0]
+
+
+def test_theory_speaks_of_the_problem_of_the_page(names):
+    """Its bias is seen, and is the predicted one."""
+    assert names["biased"].abs().max() > 5 > names["predicted"].abs().max()

@@ -104,6 +104,11 @@ class AutoEpsilon(Estimator):
         """Return the state before the first step: nothing chosen."""
         return AutoState()
 
+    @property
+    def evaluations(self) -> int | None:
+        """Those of a step with the first stencil, to which the others' are fitted; probes come on top."""
+        return self.at(Choice(self.start, 0)).evaluations
+
     def at(self, choice: Choice) -> LineEstimator:
         """Return the estimator of a choice: what theory is asked about."""
         first, stencil = self.stencils[0], self.stencils[choice.stencil]

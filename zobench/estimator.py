@@ -77,6 +77,13 @@ class Estimator(ABC):
         """Whether the coefficients are the plan's weights times the losses, as theory takes them to be."""
         return False
 
+    @property
+    def evaluations(self) -> int | None:
+        """Loss evaluations of a step, all rounds counted, by which a budget is planned; None where nothing is declared,
+        as `zobench.evaluations` then tries. To be declared where steps differ: by an average, or a bound.
+        """
+        return None
+
     def init(self) -> State:
         """Return the state before the first step."""
         return ()
@@ -130,6 +137,11 @@ class LineEstimator(Estimator):
         """Return sum_i c_i u_i with c_i the weighted sum of the losses on line i, u_i of the law's credit."""
         coefficients = weighted_sum(plan.weights, losses)
         return Estimate(Combination((Term(plan.law.credit, plan.key, coefficients, plan.indices),)), state)
+
+    @property
+    def evaluations(self) -> int | None:
+        """Those of the one round that `tell` above needs."""
+        return self.ask(0, ()).queries if type(self).tell is LineEstimator.tell else None
 
     @property
     def linear(self) -> bool:

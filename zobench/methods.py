@@ -14,7 +14,7 @@ from zobench.kernels import Kernel
 from zobench.law import LAWS, Coordinate, Gaussian, Law, Orthogonal
 from zobench.naming import require_known
 from zobench.numbers import flag
-from zobench.spelling import made, own, spelled
+from zobench.spelling import made, own, spelled, taken
 from zobench.stencil import (
     CentralStencil,
     ForwardStencil,
@@ -235,7 +235,7 @@ def parse(text: str, **defaults: Any) -> Estimator:
     """
     name, options = told = spelled(text, [method.name for method in METHODS])
     if told.is_own:
-        return _made(name, {**_taken(own(name), defaults), **options})
+        return _made(name, {**taken(own(name), defaults), **options})
     known = next((method.options for method in METHODS if method.name == name), defaults)
     fitting = {option: value for option, value in defaults.items() if option in known or _is_auto(value)}
     return make(name, **{**fitting, **options})
@@ -246,9 +246,3 @@ def _made(name: str, options: dict[str, Any]) -> Estimator:
     if not isinstance(found, Estimator):
         raise ValueError(f"{name!r} makes {found!r}, which is no zobench.Estimator")
     return found
-
-
-def _taken(function: Callable[..., Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """The defaults that a function has a parameter for."""
-    parameters = inspect.signature(function).parameters
-    return {name: value for name, value in defaults.items() if name in parameters}

@@ -74,7 +74,7 @@ def estimate(
     f maps (..., d) to (...) and must be safe to call from several threads; `noise` is the standard deviation of
     independent Gaussian noise added to each evaluation, or a model of noise. `layout` are the shapes of the tensors
     that x holds end to end, {"weight": (3, 2), "bias": (3,)} or [(3, 2), (3,)]: a law by tensor (PerTensor, method
-    kerzoo-code) needs them. Cost: samples * plan.queries evaluations; memory: the result and less than 256 MiB.
+    kerzoo-code) needs them. Cost: samples times the evaluations of a step; memory: the result and less than 256 MiB.
 
     Raises:
         ValueError: samples < 1, noise < 0, x is not a floating-point vector, f has the wrong shape, epsilon is below

@@ -77,6 +77,12 @@ def made(name: str, options: dict[str, Any]) -> Any:
     return function(**options)
 
 
+def taken(function: Callable[..., Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """Return the defaults that a function has a parameter for."""
+    parameters = inspect.signature(function).parameters
+    return {name: value for name, value in defaults.items() if name in parameters}
+
+
 def _literal(value: str) -> bool | int | float | str:
     if value in ("true", "false"):
         return value == "true"

@@ -187,7 +187,10 @@ def _probes(context: RunContext) -> int:
 def _passes(context: RunContext, tryout: Tryout) -> list[str]:
     steps, probe = context.options.steps, tryout.first - tryout.forward
     total, probes = tryout.forward * steps, _probes(context)
+    least, most = min(tryout.each), max(tryout.each)
     lines = [f"{total:,} forward in {steps:,} steps of {tryout.forward}"]
+    if least < most:
+        lines = [f"about {total:,} forward in {steps:,} steps, which took {least} to {most} when they were tried"]
     lines[0] += f", {tryout.backward * steps:,} backward" if tryout.backward else ", none backward"
     if probes:
         lines.append(f"and about {probe * probes:,} forward in {probes} probes of epsilon, as the first took {probe}")

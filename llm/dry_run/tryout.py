@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import mean, median
 
 from llm.cost.live import LiveMemory, size_of
 from llm.objective import Encoded, Objective
@@ -24,18 +24,26 @@ SAMPLE = 64
 
 @dataclass(frozen=True)
 class Tryout:
-    """What a few steps and evaluations took: bytes, loss evaluations and seconds, of a step and of a token."""
+    """What a few steps and evaluations took: bytes, loss evaluations and seconds, of a step and of a token.
+
+    `first` are the evaluations of the first step, a probe of epsilon included, `each` those of the steps after it.
+    """
 
     step_peak: int
     evaluation_peak: int
     gradients: int
     optimiser: int
     first: int
-    forward: int
+    each: tuple[int, ...]
     backward: int
     seconds: float
     seconds_a_token: float
     skipped: tuple[str, ...]
+
+    @property
+    def forward(self) -> int:
+        """Evaluations of a step: the mean, to the next whole number, where an estimator takes more for some steps."""
+        return round(mean(self.each))
 
     @classmethod
     def of(cls, context: RunContext, stepper: Stepper) -> "Tryout":
@@ -65,9 +73,9 @@ class Tryout:
             step(context.minibatch(stepper.steps))
         stepper.settle()
         peak, a_token = _evaluated(context)
-        (first, _), (forward, backward) = counts[0], counts[-1]
+        (first, *each), (backward, *_) = zip(*counts, strict=True)
         took = median(seconds[2:])
-        return cls(memory.peak, peak, gradients, optimiser, first, forward, backward, took, a_token, tuple(reasons))
+        return cls(memory.peak, peak, gradients, optimiser, first, tuple(each), backward, took, a_token, tuple(reasons))
 
 
 def _restricted_to(rows: Sequence[Encoded], context: RunContext, stepper: Stepper) -> None:

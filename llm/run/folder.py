@@ -3,12 +3,12 @@
 import json
 import re
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from llm.run.options import TrainOptions
-from zobench.run.options import before, checked
+from zobench.run.options import checked, unnamed
 from zobench.run.records import Row
 
 MEASURED = ("dev_loss", "dev_accuracy", "test_loss", "test_accuracy")
@@ -45,7 +45,7 @@ class RunFolder:
             wrong = [name for name in NUMBERS if type(row.get(name, 0)) not in (int, float, type(None))]
             if wrong:
                 raise ValueError(f"{folder / 'rows.jsonl'}:{number}: {wrong[0]} is {row[wrong[0]]!r}: mend the line")
-        return cls(folder, asdict(TrainOptions(**before(TrainOptions))) | known, (environment or [{}])[0], rows)
+        return cls(folder, unnamed(TrainOptions) | known, (environment or [{}])[0], rows)
 
     def found(self, kind: str) -> list[Row]:
         """Return the rows of a kind, in order."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from llm.loop.train import train
 from llm.model import loading
 from llm.run.context import split_of
+from llm.run.option_groups import ResultOptions
 from llm.studies.plan import Plan, read_plan
 from llm.studies.rates import chosen_rate, mean_dev_loss
 from zobench.run.options import option
@@ -19,13 +20,12 @@ TUNING_SEED = -1
 
 
 @dataclass(frozen=True)
-class CompareOptions:
+class CompareOptions(ResultOptions):
     """Options of `python -m llm compare`."""
 
     plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms: docs/smollm2.md says what is in it")
     data: str | None = option(None, "folder that holds the data folders of the plan")
-    provenance: str = option("live", "a word about where the rows come from, shown in reports")
-    out: str = option("runs/compare", "folder of the runs; finished ones are not repeated")
+    out: str = "runs/compare"
 
 
 def run(options: CompareOptions) -> None:

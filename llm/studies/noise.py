@@ -17,7 +17,8 @@ from torch import Tensor
 
 from llm import tasks
 from llm.model import loading
-from llm.objective import MAX_TOKENS, choose, told
+from llm.objective import choose, told
+from llm.run.option_groups import ModelOptions, SeedOptions, TaskOptions
 from zobench import (
     AutoEpsilon,
     CentralStencil,
@@ -30,26 +31,19 @@ from zobench import (
     query,
 )
 from zobench.auto import Choice
-from zobench.run.options import option
+from zobench.run.options import option, unnamed
 from zobench.run.progress import Speed, bar, note
 from zobench.run.records import Row, Run
 from zobench.space import require_reproducible
 
 
 @dataclass(frozen=True)
-class NoiseOptions:
+class NoiseOptions(SeedOptions, TaskOptions, ModelOptions):
     """Options of `python -m llm noise`."""
 
-    model: str = option("tiny-opt", "as for train")
-    task: str = option("spam", tasks.HELP)
-    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     batch: int = option(16, "examples of the one minibatch")
-    max_tokens: int | None = option(None, MAX_TOKENS)
     lines: int = option(200, "lines along which truncation is measured")
     epsilons: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "displacements")
-    device: str = option("cpu", "cpu, cuda, ...")
-    dtype: str = option("float32", "float32, bfloat16, float16 or float64")
-    seed: int = option(0, "names the minibatch and the lines")
     out: str = option("runs/noise", "folder of the results")
 
 
@@ -60,17 +54,21 @@ def run(options: NoiseOptions) -> None:
             f"lines {options.lines}, batch {options.batch}, epsilons {options.epsilons}: give 2, 1 or more, and "
             "positive ones"
         )
-    language_model = loading.load(options.model, options.device, options.dtype)
+    language_model = loading.load(options.model, options.device, options.dtype, options.trust_remote_code)
     task = tasks.find(options.task)
     train, _, _ = tasks.split(task, options.data, options.batch, 1, 1, options.seed)
-    objective = choose("task", task)(language_model, max_tokens=options.max_tokens, bos=None)
-    batch = objective.encode(train)
-    for text in told(objective, {"train": batch}):
+    minimised = choose(options.objective, task)(language_model, max_tokens=options.max_tokens, bos=options.bos)
+    if not minimised.differentiable:
+        raise ValueError(
+            f"objective {options.objective} has no gradient to compare with: give --objective classification"
+        )
+    batch = minimised.encode(train)
+    for text in told(minimised, {"train": batch}):
         note(text)
-    loss = lambda: objective.losses(batch)  # noqa: E731
+    loss = lambda: minimised.losses(batch)  # noqa: E731
     require_reproducible(loss)
     place = {"model": options.model, "task": task.name, "dtype": options.dtype, "weights": language_model.weights}
-    record = Run(options.out, {"command": "noise", **asdict(options)})
+    record = Run(options.out, {"command": "noise", **asdict(options)}, unnamed(NoiseOptions))
     report = Report(record, InForwardSpace(language_model.model), loss, options, place)
     choice = report.choice()
     found = [report.at(epsilon) for epsilon in sorted({*options.epsilons, choice.epsilon})]

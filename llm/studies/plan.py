@@ -1,6 +1,6 @@
 """The plan of a comparison: a TOML file with tasks, arms, and what both share."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Plan:
         steps = passes // forward_passes_a_step(options.method, options.epsilon)
         if steps < 1:
             raise ValueError(f"{passes} forward passes are not enough for one step of {arm} ({options.method})")
-        return TrainOptions(**{**vars(options), "steps": steps, "eval_every": max(1, steps // self.evaluations)})
+        return replace(options, steps=steps, eval_every=max(1, steps // self.evaluations))
 
 
 def read_plan(file: str, data: str | None) -> Plan:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from llm.steppers.method import Method
-from zobench import AutoEpsilon, methods
-from zobench.auto import Choice
+from zobench import methods
+from zobench.evaluations import evaluations_a_step
 from zobench.run.records import Row, Run
 
 BACKWARD = 2
@@ -37,10 +37,10 @@ def forward_passes_a_step(method: str, epsilon: float | str) -> int:
     """Return the forward passes that a step costs: loss evaluations, or a forward pass and a backward one as BACKWARD.
 
     Probes of an automatic epsilon come on top, and are counted in rows.
+
+    Raises:
+        ValueError: steps of the method cost differently, and it declares no number to count.
     """
     if Method.parse(method).backpropagates:
         return 1 + BACKWARD
-    estimator = methods.parse(method, epsilon=epsilon)
-    if isinstance(estimator, AutoEpsilon):
-        estimator = estimator.at(Choice(estimator.start, 0))
-    return estimator.ask(0, estimator.init()).queries
+    return evaluations_a_step(methods.parse(method, epsilon=epsilon))

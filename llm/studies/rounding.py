@@ -7,15 +7,16 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from llm import objective, tasks
+from llm import tasks
 from llm.model import loading
 from llm.model.language_model import DTYPES
-from llm.objective import MAX_TOKENS
+from llm.objective import choose
+from llm.run.option_groups import DifferenceOptions, ModelOptions, SeedOptions, TaskOptions
 from llm.steppers.zeroth_order import make_space
 from zobench import Estimator, derive, methods, query
 from zobench.naming import require_known
 from zobench.random import streams
-from zobench.run.options import option
+from zobench.run.options import option, unnamed
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 from zobench.space import ModuleSpace
@@ -29,20 +30,14 @@ WAYS = {  # engine, rounding, dtype held
 
 
 @dataclass(frozen=True)
-class RoundingOptions:
+class RoundingOptions(SeedOptions, DifferenceOptions, TaskOptions, ModelOptions):
     """Options of `python -m llm rounding`."""
 
-    model: str = option("tiny-opt", "as for train")
-    task: str = option("spam", tasks.HELP)
-    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
     dtype: str = option("bfloat16", "bfloat16; float16 knows no stochastic rounding")
+    batch: int = 4
     ways: tuple[str, ...] = option(tuple(WAYS), "ways of rounding")
     rates: tuple[float, ...] = option((1e-6, 1e-5, 1e-4), "learning rates")
-    epsilon: float = option(1e-3, "displacement")
     steps: int = option(5, "steps of each")
-    batch: int = option(4, "examples a step")
-    max_tokens: int | None = option(None, MAX_TOKENS)
-    seed: int = option(0, "names the minibatches and the directions")
     out: str = option("runs/rounding", "folder of the results; every call appends rows")
 
 
@@ -53,7 +48,7 @@ def run(options: RoundingOptions) -> None:
     require_known(options.dtype, DTYPES, "dtype")
     for way in options.ways:
         require_known(way, WAYS, "way of rounding")
-    record = Run(options.out, {"command": "rounding", **asdict(options)})
+    record = Run(options.out, {"command": "rounding", **asdict(options)}, unnamed(RoundingOptions))
     print(f"{'rounding':18}{'lr':>9}{'step':>6}{'moved':>9}{'cosine':>9}{'length':>9}")
     for way in options.ways:
         for rate in options.rates:
@@ -67,9 +62,10 @@ def run(options: RoundingOptions) -> None:
 def _steps(options: RoundingOptions, way: str, rate: float) -> list[Row]:
     engine, rounding, held = WAYS[way]
     dtype = DTYPES[options.dtype]
-    language_model = loading.load(options.model, "cpu", "float32" if held else options.dtype)
+    held_as = "float32" if held else options.dtype
+    language_model = loading.load(options.model, options.device, held_as, options.trust_remote_code)
     task = tasks.find(options.task)
-    minimised = objective.choose("task", task)(language_model, max_tokens=options.max_tokens, bos=None)
+    minimised = choose(options.objective, task)(language_model, max_tokens=options.max_tokens, bos=options.bos)
     train = minimised.encode(tasks.split(task, options.data, 10 * options.batch, 1, 1, options.seed).train)
     space = make_space(language_model.model, engine, rounding, dtype if held else None)
     rows = []
@@ -90,7 +86,7 @@ def compare(space: ModuleSpace, estimator: Estimator, loss: Callable[[], Tensor]
     and the intended step, walk to the points included.
     """
     before = space.vector()
-    told = query(space, estimator, loss, key, ())
+    told = query(space, estimator, loss, key, estimator.init())
     space.step_(told.gradient, -rate)
     space.settle_()
     meant, done = space.dense(told.gradient) * -rate, space.vector() - before

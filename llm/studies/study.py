@@ -1,53 +1,40 @@
 """The study: several methods at equal forward passes, each tuned with the same trials on dev, over several seeds."""
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from llm import tasks
 from llm.loop.train import train
-from llm.objective import MAX_TOKENS
+from llm.run.option_groups import DifferenceOptions, ModelOptions, ResultOptions, SelectionOptions, SplitOptions
 from llm.run.options import SELECT, TrainOptions
 from llm.steppers.method import Method
 from llm.studies.rates import chosen_rate, forward_passes_a_step, mean_dev_loss
 from zobench.naming import require_known
-from zobench.run.options import before, option
+from zobench.run.options import from_groups, option, unnamed
 from zobench.run.records import Row, Run, within
 
 
 @dataclass(frozen=True)
-class StudyOptions:
-    """Options of `python -m llm study`; the rest is as for train."""
+class StudyOptions(ResultOptions, SelectionOptions, DifferenceOptions, SplitOptions, ModelOptions):
+    """Options of `python -m llm study`: those that all its runs share, and what tells them apart."""
 
-    model: str = option("tiny-opt", "as for train")
-    task: str = option("spam", tasks.HELP)
-    data: str | None = option(None, "folder of the task's files")
-    methods: tuple[str, ...] = option(("mezo", "kerzoo", "forward", "richardson", "sgd", "adamw"), "as for train")
+    methods: tuple[str, ...] = option(
+        ("mezo", "kerzoo", "forward", "richardson", "sgd", "adamw"), "each as --method of train"
+    )
     forward_passes: int = option(2000, "budget of a zeroth-order run")
     backward_passes: int = option(200, "steps of a first-order run")
     rates: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3), "learning rates tried by each zeroth-order method")
     first_order_rates: tuple[float, ...] = option((1e-3, 1e-2, 3e-2, 1e-1), "... by each first-order method")
-    epsilon: float | str = option(1e-3, "displacement, or auto")
     seeds: int = option(5, "runs of each method at its rate")
     tuning_seeds: int = option(1, "other seeds, on whose dev sets the rate is chosen")
-    batch: int = option(16, "examples a step")
-    train: int | None = option(None, "training examples; without it the task's usual number")
-    dev: int | None = option(None, "development examples; without it the task's usual number")
-    test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
-    max_tokens: int | None = option(None, MAX_TOKENS)
     evaluations: int = option(10, "evaluations on dev in a run")
-    select: str = option("best", "as for train: whose dev loss is compared, which weights are tested", before="last")
-    device: str = option("cpu", "cpu, cuda, ...")
-    dtype: str = option("float32", "float32, bfloat16 or float16")
-    provenance: str = option("live", "a word about where the rows come from")
-    out: str = option("runs/study", "folder of the runs; finished ones are not repeated")
+    out: str = "runs/study"
 
 
 def run(options: StudyOptions) -> None:
     """Tune every method on dev of other seeds, then run all seeds at the chosen rates; resumes from its own runs."""
     _check(options)
-    record = Run(options.out, {"command": "study", **asdict(options)}, defaults=before(StudyOptions))
+    record = Run(options.out, {"command": "study", **asdict(options)}, defaults=unnamed(StudyOptions))
     for method in options.methods:
         rates = options.first_order_rates if Method.parse(method).backpropagates else options.rates
         lr = chosen_rate(record, method, rates, partial(_tuning_loss, options, method))
@@ -81,12 +68,9 @@ def _train(options: StudyOptions, method: str, lr: float, seed: int, group: str)
     """The final row of one run, made now if it is not there."""
     steps = _steps(options, method)
     folder = within(Path(options.out), f"{group}/{method.replace(':', '_')}-lr{lr:g}-seed{seed}")
-    shared = {f.name for f in fields(TrainOptions)} & {f.name for f in fields(StudyOptions)}
-    copied: dict[str, Any] = {name: getattr(options, name) for name in shared - {"out", "rates"}}
-    base = TrainOptions(
-        **copied, method=method, lr=lr, seed=seed, steps=steps, out=str(folder), save=False, journal=False
-    )
-    return train(replace(base, eval_every=max(1, steps // options.evaluations)))
+    own = {"method": method, "lr": lr, "seed": seed, "steps": steps, "out": str(folder), "save": False}
+    every = max(1, steps // options.evaluations)
+    return train(from_groups(TrainOptions, options, **own, journal=False, eval_every=every))
 
 
 def _steps(options: StudyOptions, method: str) -> int:

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,22 @@ from llm.dry_run import dry_run
 from llm.loop.train import train
 from llm.run.check import check
 from llm.run.header import CHECKPOINTS
+from llm.run.option_groups import (
+    CallOptions,
+    FolderOptions,
+    LoopOptions,
+    ModelOptions,
+    SeedOptions,
+    SplitOptions,
+    StepOptions,
+)
 from llm.run.options import TrainOptions
 from llm.run.record import config_of
 from llm.steppers.method import Method
 from llm.studies.search import SAMPLERS, Axis, Tried, Value, axis, library, propose
 from zobench.naming import require_known
 from zobench.run.lock import FolderInUseError
-from zobench.run.options import option
+from zobench.run.options import from_groups, option
 from zobench.run.progress import note
 from zobench.run.records import Row, Run, within, write_atomically
 from zobench.spelling import spelled
@@ -30,7 +39,7 @@ BEST = "best.toml"
 
 
 @dataclass(frozen=True)
-class TuneOptions(TrainOptions):
+class TuneOptions(CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SplitOptions, ModelOptions):
     """Options of `python -m llm tune`: those of train, three of which are searched."""
 
     lr: float | str = option("1e-6:1e-3", f"learning rate: {RANGE}")
@@ -38,7 +47,7 @@ class TuneOptions(TrainOptions):
     batch: int | str = option(16, f"examples a step: {RANGE.removeprefix('low:high (logarithmic), ')}")
     trials: int = option(20, "runs; a search continues when more are asked for")
     sampler: str = option("tpe", f"what proposes values: {', '.join(SAMPLERS)}")
-    out: str = option("runs/tune", "folder of the search and, below it, of its trials; an interrupted one continues")
+    out: str = "runs/tune"
 
 
 def run(options: TuneOptions) -> None:
@@ -93,17 +102,16 @@ def _config(options: TuneOptions) -> Row:
     return {"command": "tune", **asdict(options), "resume": None, "dry_run": None}
 
 
-def _train_options(options: TuneOptions, values: dict[str, Value]) -> TrainOptions:
+def _train_options(options: TuneOptions, values: dict[str, Value], **more: Any) -> TrainOptions:
     """The options of a training run with these values."""
-    given = {f.name: getattr(options, f.name) for f in fields(TrainOptions)}
-    return TrainOptions(**{**given, **values})
+    given = {name: getattr(options, name) for name in SEARCHED}
+    return from_groups(TrainOptions, options, **{**given, **values, **more})
 
 
 def _trial_options(options: TuneOptions, values: dict[str, Value], **more: Any) -> TrainOptions:
     """The options of a trial: dev alone is measured, no weights are kept, and its row does the selection."""
     plain = {"baselines": False, "save": False, "select": "last", "resume": True, "dry_run": False, "preset": None}
-    plain["also"] = ()
-    return replace(_train_options(options, values), **{**plain, **more})
+    return _train_options(options, values, **{**plain, "also": (), **more})
 
 
 def _tried(options: TuneOptions, axes: dict[str, Axis], record: Run, number: int) -> Row:

@@ -15,7 +15,7 @@ from synthetic.problems.separable import Levy, Rastrigin, Separable, SeparablePo
 from synthetic.problems.series import Series
 
 __all__ = [
-    "DEGREES", "MLP", "NAMES", "Ackley", "Empirical", "Entry", "ExactProblem", "Formula", "Levy", "LogisticRegression",
-    "Rastrigin", "RidgePolynomial", "Rosenbrock", "Separable", "SeparablePolynomial", "Series", "StyblinskiTang",
-    "make", "orthogonal", "start", "table",
+    "DEGREES", "MLP", "NAMES", "Ackley", "Empirical", "Entry", "ExactProblem", "Formula", "Levy",
+    "LogisticRegression", "Rastrigin", "RidgePolynomial", "Rosenbrock", "Separable", "SeparablePolynomial", "Series",
+    "StyblinskiTang", "make", "orthogonal", "start", "table",
 ]  # fmt: skip

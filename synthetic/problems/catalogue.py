@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -18,7 +18,9 @@ from synthetic.problems.rosenbrock import Rosenbrock
 from synthetic.problems.separable import Levy, Rastrigin, StyblinskiTang, separable_polynomial
 from zobench.naming import require_known
 from zobench.numbers import count, flag, real
+from zobench.problem import Problem
 from zobench.random.keys import derive
+from zobench.spelling import made, own, spelled, taken
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,10 @@ ENTRIES = (
 )
 NAMES = tuple(entry.name for entry in ENTRIES)
 """The names that `make` knows."""
+OWN = "package.module:function of your own"
+"""How a command line names a problem that is not of the table."""
+SHARED = ("dim", "condition", "rotated", "seed")
+"""Options that suites give to every problem that has them."""
 
 
 def table() -> tuple[Entry, ...]:
@@ -63,20 +69,38 @@ def make(
     name: str, dim: int | None = None, condition: float | None = None, rotated: bool | None = None, **options: Any
 ) -> ExactProblem:
     """Return a named problem, `make("quartic", 16, condition=10.0, rotated=True, seed=0)`; what is None or left out is
-    the problem's default.
+    the problem's default. Options in the name, `"quartic:cubic=2"`, come first.
+
+    `"package.module:function:depth=2"` is what a function of one's own makes, a `zobench.problem.Problem`: of dim,
+    condition, rotated and seed it is given those that it has parameters for.
 
     Raises:
         UnknownNameError: no such problem, or an option it does not have; the message names the nearest.
-        ValueError: an option's value is out of range.
+        ValueError: an option's value is out of range, or a function of one's own is not found or makes no problem.
         ImportError: the problem's data are in a package that is not installed.
     """
-    require_known(name, NAMES, "problem")
-    entry = ENTRIES[NAMES.index(name)]
+    name, named = told = spelled(name, NAMES)
     first = {"dim": dim, "condition": condition, "rotated": rotated}
     options = {option: value for option, value in first.items() if value is not None} | options
+    if told.is_own:
+        return _own(name, options, named)
+    require_known(name, NAMES, "problem")
+    entry, options = ENTRIES[NAMES.index(name)], options | named
     for option in options:
         require_known(option, entry.options, f"option of problem {name!r}:")
     return entry.build(**{option: _plain(option, value, entry.options[option]) for option, value in options.items()})
+
+
+def _own(name: str, shared: dict[str, Any], named: dict[str, Any]) -> ExactProblem:
+    """What a function of the user's own makes, if that is a problem."""
+    suits = taken(own(name), shared) | {option: value for option, value in shared.items() if option not in SHARED}
+    problem = made(name, {**suits, **named})
+    lacking = [needed for needed in ("dim", "gradient") if not hasattr(problem, needed)]
+    if lacking or not callable(problem):
+        why = f"has no .{lacking[0]}" if lacking else "cannot be called"
+        raise ValueError(f"{name!r} makes {problem!r}, which is no zobench.problem.Problem: it {why}")
+    count("dim", problem.dim, f"give {name!r} a number of variables, 1 or more")
+    return cast(ExactProblem, problem)  # the suites refuse what they need and it lacks
 
 
 def _plain(option: str, value: Any, default: Any) -> Any:
@@ -90,8 +114,11 @@ def _plain(option: str, value: Any, default: Any) -> Any:
     return rules[kind]() if kind in rules and value is not None else value
 
 
-def start(problem: ExactProblem, seed: int = 0) -> Tensor:
-    """Return a point (d,) around the centre: centre + radius z / sqrt(d), z ~ N(0, I)."""
+def start(problem: Problem, seed: int = 0) -> Tensor:
+    """Return a point (d,) around the centre: centre + radius z / sqrt(d), z ~ N(0, I); a problem of one's own that
+    names neither has centre 0 and radius 1.
+    """
     offset = normal(derive("start", seed, problem.dim), (problem.dim,))
-    point: Tensor = problem.centre + offset * problem.radius / problem.dim**0.5
+    radius: float = getattr(problem, "radius", 1.0)
+    point: Tensor = getattr(problem, "centre", 0.0) + offset * radius / problem.dim**0.5
     return point

@@ -31,8 +31,28 @@ def option(default: Any, help: str, presets: Presets | None = None, before: Any 
 
 def before(cls: type[Any]) -> dict[str, Any]:
     """Return what a run's configuration of before there were these options means for them."""
-    values = {field.name: field.metadata.get("before") for field in dataclasses.fields(cls)}
+    values = {field.name: _about(cls, field.name).get("before") for field in dataclasses.fields(cls)}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def unnamed(cls: type[Any]) -> dict[str, Any]:
+    """Return what the configuration of a run means for each option, where it does not name it."""
+    return dataclasses.asdict(cls(**before(cls)))
+
+
+def from_groups(cls: type[Options], options: Any, **given: Any) -> Options:
+    """Return the dataclass with the values of the groups, dataclasses that it inherits, which `options` inherits too,
+    and those given. A field that both have, but not of a common group, is not taken.
+    """
+    groups = [base for base in cls.__mro__ if dataclasses.is_dataclass(base) and isinstance(options, base)]
+    shared = {field.name: getattr(options, field.name) for group in groups for field in dataclasses.fields(group)}
+    return cls(**{**shared, **given})
+
+
+def _about(cls: type[Any], name: str) -> dict[str, Any]:
+    """What is said of a field by its class, or else by the nearest group that has it."""
+    declared = (vars(base).get("__dataclass_fields__", {}).get(name) for base in reversed(cls.__mro__))
+    return {key: value for field in declared if field is not None for key, value in field.metadata.items()}
 
 
 def argument(help: str) -> Any:
@@ -42,21 +62,34 @@ def argument(help: str) -> Any:
 
 def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
     """Give the parser one --option for each field of the dataclass, a place for each that has no name there, and
-    --config for a TOML file with the same names.
+    --config for a TOML file with the same names. Help shows the fields of each base under the first line of what that
+    base says of itself.
     """
     parser.add_argument("--config", metavar="FILE", help="TOML file of options, such as the config.toml of a run")
-    types_of = get_type_hints(cls)
+    types_of, groups = get_type_hints(cls), _help_groups(parser, cls)
     for field in dataclasses.fields(cls):
-        if field.metadata.get("place"):
-            parser.add_argument(field.name, metavar=field.name.upper(), help=field.metadata["help"])
+        about = _about(cls, field.name)
+        if about.get("place"):
+            parser.add_argument(field.name, metavar=field.name.upper(), help=about["help"])
             continue
+        add = groups.get(field.name, parser).add_argument
         flag = "--" + field.name.replace("_", "-")
-        text = f"{field.metadata.get('help', '')} (default: {_shown(field.default)})".strip().replace("%", "%%")
+        text = f"{about.get('help', '')} (default: {_shown(field.default)})".strip().replace("%", "%%")
         if types_of[field.name] is bool:
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+            add(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         else:
             convert = _converter(types_of[field.name])
-            parser.add_argument(flag, type=convert, default=argparse.SUPPRESS, help=text, metavar=_metavar(convert))
+            add(flag, type=convert, default=argparse.SUPPRESS, help=text, metavar=_metavar(convert))
+
+
+def _help_groups(parser: argparse.ArgumentParser, cls: type[Any]) -> dict[str, Any]:
+    """The group of the help that shows each inherited field; the last base comes first, as its fields do."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__bases__):
+        if dataclasses.is_dataclass(base):
+            title = (base.__doc__ or "").partition("\n")[0].rstrip(".")
+            found |= dict.fromkeys((field.name for field in dataclasses.fields(base)), parser.add_argument_group(title))
+    return found
 
 
 def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
@@ -87,7 +120,7 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
 def _preset(cls: type[Any], named: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the preset that is named, if one is."""
     for field in dataclasses.fields(cls):
-        name, presets = named.get(field.name), field.metadata.get("presets")
+        name, presets = named.get(field.name), _about(cls, field.name).get("presets")
         if presets is not None and name is not None:
             table = presets()
             require_known(name, table, field.name)

@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from zobench.estimator import LineEstimator
+from zobench.evaluations import evaluations_a_step
 from zobench.numbers import count
 from zobench.problem import Problem
 from zobench.theory.descent import Step
@@ -81,10 +82,14 @@ def spend(estimator: LineEstimator, evaluations: int, dim: int) -> LineEstimator
     c_1)) with c_n the cost of n of them; orthogonal ones are at most d.
 
     Raises:
-        ValueError: not even one direction can be paid.
+        ValueError: not even one direction can be paid, or more directions cost no more.
     """
     evaluations = count("evaluations", evaluations, least=None)
-    one, two = (replace(estimator, n=n).ask(0, ()).queries for n in (1, 2))
+    one, two = (evaluations_a_step(replace(estimator, n=n)) for n in (1, 2))
+    if two <= one:
+        raise ValueError(
+            f"{estimator!r} costs {one} evaluations with one direction and {two} with two: no n spends a budget"
+        )
     n = 1 + (evaluations - one) // (two - one)
     if n < 1:
         raise ValueError(f"evaluations is {evaluations}: one direction of {estimator!r} costs {one}")
@@ -125,7 +130,7 @@ def _forecast(
     bounded = step.curvature > 0 and step.slope > 0
     return Forecast(
         estimator=paid,
-        evaluations=paid.ask(0, ()).queries,
+        evaluations=evaluations_a_step(paid),
         bias=float(one.bias(displacement(paid, lines.dim)).norm()),
         covariance_trace=spread(one, paid, noise),
         mse=error(one, paid, noise),
