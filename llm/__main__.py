@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 from llm import bench, evaluate, export, listing, train
 from llm.bench import profile
+from llm.options.train import TrainOptions
 from llm.pretraining import pretrain
 from llm.run import journal
-from llm.run.options import TrainOptions
 from llm.studies import compare, noise, rounding, study, tune
 from zobench.run.options import run_command
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from llm import objective, tasks
 from llm.baselines import untouched
 from llm.model import loading
-from llm.run.option_groups import ModelOptions, SeedOptions, SplitOptions
+from llm.options.groups import ModelOptions, SeedOptions, SplitOptions
 from zobench.run.options import option
 from zobench.run.progress import note
 from zobench.run.records import Run

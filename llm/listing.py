@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from llm import tasks
 from llm.baselines import BASELINES
 from llm.model import loading
-from llm.run import presets
+from llm.options import presets
 from llm.steppers.first_order import FIRST_ORDER
 from zobench import methods
 from zobench.naming import require_known

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llm.dry_run import dry_run
 from llm.loop.train import train
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from zobench.run import exit_status
 from zobench.run.progress import note
 

@@ -30,10 +30,10 @@ from hypothesis import strategies as st
 
 from llm.loop.loop import Loop
 from llm.model import loading
+from llm.options.train import TrainOptions
 from llm.run import checkpoint, context
 from llm.run.header import fingerprint, header
 from llm.run.journal import main as journal_command
-from llm.run.options import TrainOptions
 from llm.run.record import open_record, require_rows
 from zobench import ModuleSpace, derive
 from zobench.random import streams

@@ -26,7 +26,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from llm.loop.train import train
 from llm.model import loading
 from llm.model.language_model import LanguageModel
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench.run.journal import read
 from zobench.run.records import Run

@@ -19,7 +19,7 @@ from llm.model.adapted import quietly
 from llm.model.adapters import adapt, drawn
 from llm.model.generation import greedy
 from llm.objective import Encoded, Objective
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from tests.interrupted import fail_at
 
 peft = pytest.importorskip("peft", reason="adapters want peft")

@@ -11,7 +11,7 @@ from analysis.tables.also import also_table, further
 from llm import objective, tasks
 from llm.loop.loop import Loop
 from llm.model import loading
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.tasks.split import for_evaluation
 
 pytestmark = pytest.mark.usefixtures("one_thread")

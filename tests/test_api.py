@@ -15,7 +15,7 @@ from docs.site import commands, pages, reference
 from docs.site.__main__ import build
 from docs.site.formulas import mathml
 from docs.site.plain import as_rst
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from zobench import methods
 
 pytestmark = pytest.mark.environment

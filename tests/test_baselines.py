@@ -23,7 +23,7 @@ from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
 from llm.objective import choose
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.tasks import Example
 
 pytestmark = pytest.mark.environment

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llm.pretraining import corpus
-from llm.pretraining.corpus import CorpusError, Row
+from llm.tasks import corpus
+from llm.tasks.corpus import CorpusError, Row
 
 NAMES = sorted(corpus.COLUMNS)
 

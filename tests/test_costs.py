@@ -17,7 +17,7 @@ from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model.recompute import recompute_layers
 from llm.objective import Encoded, Objective
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.steppers.first_order import FIRST_ORDER, FirstOrderStepper
 
 QUICK = {"steps": 4, "train": 40, "dev": 10, "test": 10, "max_tokens": 24, "batch": 4, "eval_every": 2, "save": False}

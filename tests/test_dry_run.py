@@ -14,8 +14,8 @@ from llm.dry_run.tryout import Tryout, evaluated, tokens
 from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
+from llm.options.train import TrainOptions
 from llm.run.context import prepare
-from llm.run.options import TrainOptions
 
 QUICK = {"steps": 4, "train": 40, "dev": 10, "test": 10, "max_tokens": 24, "batch": 4, "eval_every": 3, "save": False}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from llm.cost import dry_run
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.studies.rates import forward_passes_a_step
 from synthetic import converge, problems
 from synthetic.__main__ import main as synthetic

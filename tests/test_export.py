@@ -17,8 +17,8 @@ from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
 from llm.model.language_model import DTYPES
+from llm.options.train import TrainOptions
 from llm.run import checkpoint
-from llm.run.options import TrainOptions
 
 pytestmark = [
     pytest.mark.environment,

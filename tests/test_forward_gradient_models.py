@@ -20,7 +20,7 @@ import zobench
 from llm.__main__ import main
 from llm.loop.loop import Loop
 from llm.loop.train import train
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from zobench import (
     Combination,
     InForwardSpace,

@@ -10,7 +10,7 @@ import pytest
 from llm.__main__ import main
 from llm.loop.loop import Loop
 from llm.model import loading
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

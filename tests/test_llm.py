@@ -14,7 +14,7 @@ from llm.loop.train import train
 from llm.model import loading
 from llm.model.language_model import LanguageModel
 from llm.objective import Encoded, Measured, Objective, calibrated_accuracy
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.tasks import Example
 from tests.interrupted import with_objective
 from zobench import SGD, FlatSpace, ModuleSpace, derive, methods, query

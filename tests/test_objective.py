@@ -23,7 +23,7 @@ from llm.objective import (
     metrics,
 )
 from llm.objective.measured import parts
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.tasks import Example
 from zobench.naming import UnknownNameError
 

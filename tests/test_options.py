@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from llm import __main__ as llm
+from llm.options.train import TrainOptions
 from llm.run import option_groups
-from llm.run.options import TrainOptions
 from llm.studies import study, tune
 from zobench.run.options import add_arguments, before, build, from_groups, option, unnamed
 

@@ -11,9 +11,9 @@ import tiny_models
 
 from llm import listing
 from llm.__main__ import main
-from llm.run import presets
+from llm.options import presets
+from llm.options.train import TrainOptions
 from llm.run.check import check
-from llm.run.options import TrainOptions
 from llm.run.record import open_record
 from llm.tasks import TASKS
 from zobench.naming import UnknownNameError

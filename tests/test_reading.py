@@ -13,7 +13,7 @@ from llm.loop.train import train
 from llm.model import loading
 from llm.model.logits import padding
 from llm.objective import AnswerObjective, Encoder, Objective, candidate_scores, choose, told
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.tasks import Example, Item, Pools, Task
 from llm.tasks.checks import notes, settled
 

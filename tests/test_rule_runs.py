@@ -11,8 +11,8 @@ from llm.__main__ import main
 from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
+from llm.options.train import TrainOptions
 from llm.run.journal import main as journal
-from llm.run.options import TrainOptions
 from zobench.run.journal import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")

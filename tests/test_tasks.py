@@ -8,7 +8,7 @@ import pytest
 from llm import listing, tasks
 from llm.__main__ import main
 from llm.loop.train import train
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.tasks import Example, Item, Pools, Sizes, Task
 from llm.tasks.published import PUBLISHED
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTForCausalLM, PreTrainedTokenizerFast
 
-from llm.pretraining import corpus
 from llm.pretraining.bpe import WHOLE_WORDS, train_tokenizer
 from llm.pretraining.perplexity import perplexity, shuffled_words
 from llm.pretraining.pretrain import PretrainConfig, pretrain
+from llm.tasks import corpus
 
 pytestmark = pytest.mark.environment
 

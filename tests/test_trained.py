@@ -9,7 +9,7 @@ from llm.__main__ import main
 from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading, trainable
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.steppers.first_order import FirstOrderStepper
 from llm.steppers.realised import measure, sample
 from tests.interrupted import fail_at

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from llm.__main__ import main
 from llm.loop.loop import Loop
 from llm.loop.train import train
+from llm.options.train import TrainOptions
 from llm.run import checkpoint
-from llm.run.options import TrainOptions
 from llm.steppers.zeroth_order import chosen_engine
 from zobench import InForwardSpace, ModuleSpace
 

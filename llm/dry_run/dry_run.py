@@ -14,11 +14,11 @@ from llm import objective, tasks
 from llm.cost.live import free_memory, held, size_of
 from llm.dry_run.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
 from llm.model import loading
+from llm.options.train import TrainOptions
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
 from llm.run.context import RunContext, prepare, sized, split_of
 from llm.run.header import JOURNAL, header
-from llm.run.options import TrainOptions
 from llm.run.record import open_record, require_rows
 from llm.steppers.method import Method, ZerothOrderMethod
 from llm.steppers.stepper import Stepper

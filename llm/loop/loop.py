@@ -14,10 +14,10 @@ from llm.loop.saved_model import SavedModel
 from llm.loop.selection import Selection
 from llm.loop.signals import interruptible
 from llm.loop.step_rows import StepRows
+from llm.options.train import TrainOptions
 from llm.run.context import RunContext, prepare
 from llm.run.header import header, identity
 from llm.run.log import RunLog
-from llm.run.options import TrainOptions
 from llm.run.record import open_record, require_rows
 from llm.steppers.taken import Taken
 from zobench import derive

@@ -5,8 +5,8 @@ from pathlib import Path
 from llm.loop.baseline_run import BaselineRun
 from llm.loop.loop import Loop
 from llm.loop.selection import discard
+from llm.options.train import TrainOptions
 from llm.run.context import RunContext, prepare, sized, split_of
-from llm.run.options import TrainOptions
 from llm.run.record import open_record
 from zobench.run.progress import note
 from zobench.run.records import Row, Run

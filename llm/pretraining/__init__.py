@@ -1,1 +1,1 @@
-"""Pretraining of tiny-opt: its corpus, its tokenizer and its perplexity."""
+"""Pretraining of tiny-opt: its recipe, its tokenizer and its perplexity."""

@@ -24,9 +24,9 @@ import torch
 import transformers
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
-from llm.pretraining import corpus
 from llm.pretraining.bpe import BOS, PAD, train_tokenizer
 from llm.pretraining.perplexity import encode, perplexity, shuffled_words, token_losses
+from llm.tasks import corpus
 from zobench.run.progress import bar
 
 

@@ -4,7 +4,7 @@ import math
 
 from llm.model import adapters
 from llm.model.trainable import parse_rates
-from llm.run.options import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
+from llm.options.train import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
 from llm.steppers.method import Method
 from llm.steppers.zeroth_order import ENGINES
 from zobench.naming import require_known

@@ -13,10 +13,10 @@ from llm.model.language_model import LanguageModel
 from llm.objective import Encoded, Objective
 from llm.objective.minibatch import Minibatch
 from llm.objective.touched import touched_rows
+from llm.options.train import TrainOptions
 from llm.run import evaluation_sets
 from llm.run.check import check
 from llm.run.evaluation_sets import EvaluationSet
-from llm.run.options import TrainOptions
 from llm.run.unread import ignored, without_unread
 from llm.steppers.method import Method
 from llm.steppers.stepper import Stepper

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from llm import objective, tasks
 from llm.model.language_model import LanguageModel
 from llm.objective import Encoded, Objective
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.tasks.split import for_evaluation
 
 

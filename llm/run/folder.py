@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from zobench.run.options import checked, unnamed
 from zobench.run.records import Row
 

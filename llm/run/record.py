@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.run.unread import unread
 from zobench.run.options import before
 from zobench.run.records import Row, Run

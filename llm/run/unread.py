@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, fields, replace
 
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.steppers.method import Method
 
 READ = frozenset(

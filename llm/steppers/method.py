@@ -10,7 +10,7 @@ from llm.baselines import Baseline
 from llm.model import trainable
 from llm.model.language_model import LanguageModel
 from llm.model.recompute import recompute_layers
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
 from llm.steppers.first_order import FIRST_ORDER, FirstOrderStepper
 from llm.steppers.stepper import Stepper
 from llm.steppers.zeroth_order import ZerothOrderStepper, require_rounding, rounded

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from llm.loop.train import train
 from llm.model import loading
+from llm.options.groups import ResultOptions
 from llm.run.context import split_of
-from llm.run.option_groups import ResultOptions
 from llm.studies.plan import Plan, read_plan
 from llm.studies.rates import chosen_rate, mean_dev_loss
 from zobench.run.options import option

@@ -18,7 +18,7 @@ from torch import Tensor
 from llm import tasks
 from llm.model import loading
 from llm.objective import choose, told
-from llm.run.option_groups import ModelOptions, SeedOptions, TaskOptions
+from llm.options.groups import ModelOptions, SeedOptions, TaskOptions
 from zobench import (
     AutoEpsilon,
     CentralStencil,

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from llm.options.train import TrainOptions
 from llm.run.check import check
-from llm.run.options import TrainOptions
 from llm.steppers.method import Method
 from llm.studies.rates import forward_passes_a_step
 from llm.tasks import find

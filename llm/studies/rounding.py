@@ -11,7 +11,7 @@ from llm import tasks
 from llm.model import loading
 from llm.model.language_model import DTYPES
 from llm.objective import choose
-from llm.run.option_groups import DifferenceOptions, ModelOptions, SeedOptions, TaskOptions
+from llm.options.groups import DifferenceOptions, ModelOptions, SeedOptions, TaskOptions
 from llm.steppers.zeroth_order import make_space
 from zobench import Estimator, derive, methods, query
 from zobench.naming import require_known

@@ -5,8 +5,8 @@ from functools import partial
 from pathlib import Path
 
 from llm.loop.train import train
-from llm.run.option_groups import DifferenceOptions, ModelOptions, ResultOptions, SelectionOptions, SplitOptions
-from llm.run.options import SELECT, TrainOptions
+from llm.options.groups import DifferenceOptions, ModelOptions, ResultOptions, SelectionOptions, SplitOptions
+from llm.options.train import SELECT, TrainOptions
 from llm.steppers.method import Method
 from llm.studies.rates import chosen_rate, forward_passes_a_step, mean_dev_loss
 from zobench.naming import require_known

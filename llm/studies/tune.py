@@ -10,9 +10,7 @@ import tomli_w
 
 from llm.dry_run import dry_run
 from llm.loop.train import train
-from llm.run.check import check
-from llm.run.header import CHECKPOINTS
-from llm.run.option_groups import (
+from llm.options.groups import (
     CallOptions,
     FolderOptions,
     LoopOptions,
@@ -21,7 +19,9 @@ from llm.run.option_groups import (
     SplitOptions,
     StepOptions,
 )
-from llm.run.options import TrainOptions
+from llm.options.train import TrainOptions
+from llm.run.check import check
+from llm.run.header import CHECKPOINTS
 from llm.run.record import config_of
 from llm.steppers.method import Method
 from llm.studies.search import SAMPLERS, Axis, Tried, Value, axis, library, propose

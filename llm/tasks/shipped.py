@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from llm.pretraining import corpus
+from llm.tasks import corpus
 from llm.tasks.example import Example
 from llm.tasks.task import Item, Pools, Sizes, Task
 

@@ -10,7 +10,7 @@ from llm import objective, tasks
 from llm.model import adapters
 from llm.model.trainable import RATES, TRAINED
 from llm.objective import MAX_TOKENS
-from llm.run import presets
+from llm.options import presets
 from zobench.run.options import option
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from llm.run.option_groups import (
+from llm.options.groups import (
     CallOptions,
     FolderOptions,
     LoopOptions,

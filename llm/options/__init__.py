@@ -1,0 +1,1 @@
+"""The options of commands: fields alone, in groups that commands share, and presets."""
