@@ -1,7 +1,8 @@
 """`python -m llm COMMAND`; `python -m llm journal ...` has commands of its own."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from llm import bench, evaluate, export, listing, train
 from llm.bench import profile
@@ -11,7 +12,7 @@ from llm.run import journal
 from llm.studies import compare, noise, rounding, study, tune
 from zobench.run.options import run_command
 
-COMMANDS = {
+COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int | None]]] = {
     "list": (listing.ListOptions, listing.run),
     "train": (TrainOptions, train.run),
     "evaluate": (evaluate.EvaluateOptions, evaluate.run),

@@ -106,18 +106,18 @@ def along(*coefficients, key=7):
 def test_projected_gradients_are_clipped_and_not_their_shares():
     """n = 4 and a bound of 2: c_i to 1/2; a bound of 2 on c_i itself would leave all but one alone."""
     found = clip(along(0.4, -0.6, 1.9, -50.0), 2.0)
-    assert found.gradient.coefficients.tolist() == [0.4, -0.5, 0.5, -0.5] and found.count == 3
+    assert found.gradient.coefficients.tolist() == [0.4, -0.5, 0.5, -0.5] and found.clipped == 3
     assert found.gradient.terms[0].key == 7
     free = clip(along(0.4, -0.6), 2.0)
-    assert free.gradient.coefficients.tolist() == [0.4, -0.6] and free.count == 0
+    assert free.gradient.coefficients.tolist() == [0.4, -0.6] and free.clipped == 0
     infinite = clip(along(0.4, float("-inf")), 2.0).gradient  # is skipped, not stepped along
     assert infinite.coefficients.tolist() == [0.4, float("-inf")]
-    assert clip(Combination(), 2.0).count == 0
+    assert clip(Combination(), 2.0).clipped == 0
 
 
 def test_each_term_is_clipped_by_its_own_number_of_directions():
     found = clip(along(3.0) + along(3.0, -0.5, key=8), 2.0)
-    assert [term.coefficients.tolist() for term in found.gradient.terms] == [[2.0], [1.0, -0.5]] and found.count == 2
+    assert [term.coefficients.tolist() for term in found.gradient.terms] == [[2.0], [1.0, -0.5]] and found.clipped == 2
 
 
 def stepped(name, most, steps=4):

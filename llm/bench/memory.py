@@ -1,7 +1,7 @@
 """Peak memory of a step and of inference, each in a process of its own."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -53,6 +53,7 @@ def child(size: str, dtype: str, batch: int, tokens: int, job: str, threads: int
     torch.set_num_threads(threads)
     here = setting(size, dtype, batch, tokens)
     sizes = [p.numel() * p.element_size() / MIB for p in here.model.parameters()]
+    work: Callable[[], object]
     if job == "inference":
         work = torch.inference_mode()(here.loss)
     else:

@@ -14,10 +14,11 @@ class Published:
 
     def __init__(self, here: Setting) -> None:
         self.model, self.parameters = here.model, list(here.model.parameters())
-        rows = [row.tokens + list(c) for row in here.batch for c in here.objective.candidates]
+        candidates = here.objective.candidates or ()
+        rows = [row.tokens + list(c) for row in here.batch for c in candidates]
         self.ids = torch.tensor(rows)
         self.labels = torch.tensor([row.label for row in here.batch])
-        self.count, self.seed = len(here.objective.candidates), 0
+        self.count, self.seed = len(candidates), 0
 
     def step(self, epsilon: float = 1e-3, lr: float = 1e-7) -> None:
         """Take one step."""

@@ -12,7 +12,11 @@ from zobench.run.records import Row
 from zobench.run.timing import alternating
 
 FASTEST = "in-forward, paired"
-BARS = {("gaussian", True): (1.30, 4.0), ("rademacher", True): (1.10, 4.5), ("rademacher", False): (None, 4.5)}
+BARS: dict[tuple[str | None, bool | None], tuple[float | None, float | None]] = {
+    ("gaussian", True): (1.30, 4.0),
+    ("rademacher", True): (1.10, 4.5),
+    ("rademacher", False): (None, 4.5),
+}
 """(law, touched rows) -> at most this multiple of the limit, at least this much faster than the published loop."""
 
 

@@ -22,9 +22,9 @@ def measure(entries: int, repetitions: int) -> list[Row]:
     the law reads and holds for it.
     """
     module, width = nn.Module(), next(w for w in range(math.isqrt(entries), 0, -1) if entries % w == 0)
-    module.weight = nn.Parameter(torch.linspace(-1, 1, entries, dtype=torch.float32).view(-1, width))
+    weight = module.weight = nn.Parameter(torch.linspace(-1, 1, entries, dtype=torch.float32).view(-1, width))
     space, other = ModuleSpace(module), torch.zeros(entries, dtype=torch.float32)
-    jobs: dict[str, Callable[[], object]] = {"copy": lambda: other.copy_(module.weight.detach().view(-1))}
+    jobs: dict[str, Callable[[], object]] = {"copy": lambda: other.copy_(weight.detach().view(-1))}
     for law in LAWS:
         for path in ("native", "eager"):
             if law not in SLOW and (path == "eager" or native.available()):

@@ -85,8 +85,8 @@ def _of_folder(folder: Path) -> BaseModel:
     gguf = sorted(folder.glob("*.gguf"))
     if gguf and not (folder / "config.json").is_file():
         return BaseModel(folder.resolve().name, weights=rounding(gguf[0].name))
-    said = card_metadata(folder)
-    name, license, weights = (_text(said.get(key)) for key in ("base_model", "license", WEIGHTS))
+    card = card_metadata(folder)
+    name, license, weights = (_text(card.get(key)) for key in ("base_model", "license", WEIGHTS))
     return BaseModel(name or folder.resolve().name, name is not None and "/" in name, license, weights or "")
 
 

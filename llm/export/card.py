@@ -102,6 +102,7 @@ def metadata(name: str, made: Exported, run: RunFolder | None) -> ModelCardData:
     published = PUBLISHED.get(run.config["task"]) if run else None
     method = str(run.config["method"]).partition(":")[0] if run else None
     tags = ["zobench", *(["zeroth-order-optimization", method, str(run.config["task"])] if run and method else [])]
+    weights: dict[str, Any] = {WEIGHTS: made.base.weights} if made.base.weights else {}
     return ModelCardData(
         base_model=made.base.name,
         datasets=[published.hub.path] if published else None,
@@ -111,7 +112,7 @@ def metadata(name: str, made: Exported, run: RunFolder | None) -> ModelCardData:
         tags=tags,
         model_name=name if run else None,
         eval_results=_eval_results(made, run) if run else None,
-        **({WEIGHTS: made.base.weights} if made.base.weights else {}),
+        **weights,
     )
 
 

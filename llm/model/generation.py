@@ -92,7 +92,8 @@ class _Cached:
         inputs = {"input_ids": self.ids, "attention_mask": self.mask, "position_ids": self.positions}
         found = self.model(**inputs, past_key_values=self.past, use_cache=True, **self.last)
         self.past = found.past_key_values
-        return found.logits[:, -1].float()
+        logits: Tensor = found.logits
+        return logits[:, -1].float()
 
 
 class _Whole:

@@ -53,7 +53,8 @@ def logits_at(
     states = model.base_model(**inputs).last_hidden_state[row, position]
     if isinstance(head, torch.nn.Linear):
         return functional.linear(states, head.weight[tokens]).float()
-    return head(states)[:, tokens].float()
+    logits: Tensor = head(states)
+    return logits[:, tokens].float()
 
 
 def states_at(language_model: LanguageModel, inputs: dict[str, Any], places: list[Place]) -> Tensor:
@@ -109,9 +110,10 @@ def position_limit(language_model: LanguageModel) -> int | None:
     if limit is None:
         return None
     if language_model.masked and config.model_type in COUNTING_FROM_PADDING:
-        limit -= config.pad_token_id + 1
+        limit -= int(config.pad_token_id) + 1
     adapters = getattr(language_model.model, "peft_config", None) or {}
-    return limit - sum(adapter.num_virtual_tokens for adapter in adapters.values() if adapter.is_prompt_learning)
+    virtual = [int(adapter.num_virtual_tokens) for adapter in adapters.values() if adapter.is_prompt_learning]
+    return limit - sum(virtual)
 
 
 def vocabulary_size(language_model: LanguageModel) -> int:
@@ -148,8 +150,10 @@ def _head(model: Any) -> Any:
 
 def _whole_model(model: Any, inputs: dict[str, Any], row: Tensor, position: Tensor) -> Tensor:
     """Logits through the model's own forward, of the positions that some row wants if it can be told."""
+    logits: Tensor
     if not hasattr(model, "peft_config") and takes(model, "logits_to_keep"):
         kept, index = position.unique(return_inverse=True)
-        return model(**inputs, logits_to_keep=kept).logits[row, index]
+        logits = model(**inputs, logits_to_keep=kept).logits
+        return logits[row, index]
     logits = model(**inputs).logits
     return logits[row, position + logits.shape[1] - inputs["input_ids"].shape[1]]

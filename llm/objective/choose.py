@@ -31,7 +31,7 @@ def choose(name: str, task: Task) -> Callable[..., Objective]:
         ValueError: the function cannot be imported or called.
     """
     metric = task.metric
-    own = {"candidates": task.candidates, "metric": metric}
+    own: dict[str, Any] = {"candidates": task.candidates, "metric": metric}
     if ":" in name:
         return partial(_judging, _imported(name), **own)
     require_known(name, NAMES, "objective")

@@ -75,7 +75,8 @@ def drop_f1(prediction: Spans, answers: Sequence[Spans]) -> float:
 def _drop_f1(predicted: list[set[str]], right: list[set[str]]) -> float:
     pairs = [[_bag_f1(p, r) for p in predicted] for r in right]
     rows, columns = linear_sum_assignment(pairs, maximize=True)
-    return sum(pairs[r][c] for r, c in zip(rows, columns, strict=True)) / max(len(predicted), len(right))
+    hits = sum(pairs[r][c] for r, c in zip(rows, columns, strict=True))
+    return float(hits) / max(len(predicted), len(right))
 
 
 def _bag_f1(predicted: set[str], right: set[str]) -> float:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import torch
@@ -160,10 +160,16 @@ def _alone(tensor: Tensor) -> Tensor:
     return tensor if whole and tensor.is_contiguous() else tensor.contiguous().clone()
 
 
+def octets(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor, as they lie in a contiguous copy on the CPU."""
+    flat: Any = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(flat)
+
+
 def _checksum(tensors: Mapping[str, Tensor]) -> str:
     total = 0
     for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
+        tensor = tensors[name]
         about = f"{name} {tuple(tensor.shape)} {tensor.dtype};"
-        total = crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc32(about.encode(), total))
+        total = crc32(octets(tensor), crc32(about.encode(), total))
     return f"{total:08x}"

@@ -27,7 +27,7 @@ def header(context: RunContext, stepper: Stepper) -> dict[str, Any]:
     """Return the header of a run."""
     options, model = context.options, context.language_model.model
     found = environment()
-    about = {
+    about: dict[str, Any] = {
         "stream": streams.NAME,
         "rule": options.rule if stepper.replays else options.method,
         "epsilon": options.epsilon,
@@ -69,7 +69,7 @@ def fingerprint(model: nn.Module, trained: bool = True) -> str:
     digest = blake2b(digest_size=16)
     for name, tensor in checkpoint.weights(model, trained).items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
-        digest.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(checkpoint.octets(tensor))
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """The options that a method does not read: those of steps, for a baseline."""
 
 from dataclasses import asdict, fields, replace
+from typing import Any
 
 from llm.options.train import TrainOptions
 from llm.steppers.method import Method
@@ -23,7 +24,7 @@ def unread(options: TrainOptions) -> list[str]:
 
 def without_unread(options: TrainOptions) -> TrainOptions:
     """Return the options with those that are not read at their defaults: no adapter, no weights in another dtype."""
-    usual = {f.name: f.default for f in fields(options) if f.name in unread(options)}
+    usual: dict[str, Any] = {f.name: f.default for f in fields(options) if f.name in unread(options)}
     return replace(options, **usual)
 
 

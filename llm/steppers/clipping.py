@@ -12,7 +12,7 @@ class Clipped(NamedTuple):
     """A gradient with bounded coefficients, and how many of them were at the bound or beyond."""
 
     gradient: Combination
-    count: int
+    clipped: int
 
 
 def clip(gradient: Combination, most: float) -> Clipped:

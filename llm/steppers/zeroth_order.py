@@ -27,7 +27,7 @@ REASON = 300
 LARGE = 10_000_000
 """Trainable weights from which a step costs less where they are displaced as they are read."""
 
-ENGINES = {
+ENGINES: dict[str, Callable[..., ModuleSpace]] = {
     "plain": ModuleSpace,
     "in-forward": partial(InForwardSpace, deferred=True),
     "paired": partial(InForwardSpace, deferred=True, paired=True),

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -73,9 +74,8 @@ def _steps(options: RoundingOptions, way: str, rate: float) -> list[Row]:
         order = streams.uniform(derive("rounding", options.seed, step), (len(train),)).argsort()
         batch = [train[i] for i in order[: options.batch].tolist()]
         key = derive("rounding", "direction", options.seed, step)
-        found = compare(
-            space, methods.make("mezo", epsilon=options.epsilon), lambda b=batch: minimised.losses(b), key, rate
-        )
+        estimator, losses = methods.make("mezo", epsilon=options.epsilon), partial(minimised.losses, batch)
+        found = compare(space, estimator, losses, key, rate)
         about = {"kind": "motion", "model": options.model, "dtype": options.dtype, "engine": engine, "rounding": way}
         rows.append({**about, "step": step, "lr": rate, **found})
     return rows

@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from unicodedata import normalize
 
 from llm.tasks.decoding import NAME_IT, lines
@@ -30,7 +30,7 @@ def table(file: Path, separator: str, quoting: bool | None, encoding: str = "utf
         ValueError: the header or a row cannot be read, or as `lines` has it; the message names file and line.
     """
     texts = [f"{line}\n" for line in lines(file, encoding, NAME_IT)]
-    quotes = csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
+    quotes: Literal[0, 3] = csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE
     with _cells_of_any_length():
         rows = list(_rows(file, csv.reader(texts, delimiter=separator, quoting=quotes, strict=True)))
     body = [row for row in rows[1:] if any(map(str.strip, row.cells))]

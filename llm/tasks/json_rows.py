@@ -4,6 +4,7 @@ import json
 import re
 from bisect import bisect
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -23,7 +24,7 @@ def json_lines(file: Path, encoding: str = "utf-8") -> list[Record]:
     records = []
     for number, text in enumerate(lines(file, encoding, NAME_IT), 1):
         if line := text.strip():
-            fields = _parsed(file, number, lambda line=line: OBJECTS.decode(line))
+            fields = _parsed(file, number, partial(OBJECTS.decode, line))
             records.append(Record(f"{file}:{number}", _object(file, number, fields)))
     return records
 
@@ -38,10 +39,10 @@ def json_array(file: Path, encoding: str = "utf-8") -> list[Record]:
     if not text.startswith("["):
         _require_lines(file, text)
         return json_lines(file, encoding)
-    ends, at, records = [end.start() for end in re.finditer("\n", text)], _next(text, 1), []
+    ends, at, records = [end.start() for end in re.finditer("\n", text)], _next(text, 1), list[Record]()
     while text[at : at + 1] != "]":
         line = bisect(ends, at) + 1
-        fields, at = _parsed(file, line, lambda begun=at: OBJECTS.raw_decode(text, begun))
+        fields, at = _parsed(file, line, partial(OBJECTS.raw_decode, text, at))
         records.append(Record(f"{file}:{line}, item {len(records) + 1}", _object(file, line, fields)))
         at = _next(text, at)
         if text[at : at + 1] not in (",", "]"):

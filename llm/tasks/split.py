@@ -39,7 +39,7 @@ def split(task: Task, data: str | None, train: int | None, dev: int | None, test
     judged = _draw(task, pools.test, tested, derive("test", task.name), "test")
     parts = {"training": chosen[:train], "dev": chosen[train:], "test": judged}
     told = (*pools.notes, *notes, *shrunk, *fewer, *checks.notes(task, pools, parts))
-    return Split(*parts.values(), told)
+    return Split(parts["training"], parts["dev"], judged, told)
 
 
 def for_evaluation(task: Task, data: str | None, most: int) -> tuple[list[Example], tuple[str, ...]]:
