@@ -14,6 +14,7 @@ from llm import objective, tasks
 from llm.cost.live import free_memory, held, size_of
 from llm.dry_run.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
 from llm.model import loading
+from llm.model.trainable import distinct, tensors
 from llm.options.train import TrainOptions
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
@@ -146,16 +147,9 @@ def _memory(context: RunContext, tryout: "Tryout", free: int | None) -> list[str
 
 def _trained(model: nn.Module) -> list[str]:
     kinds: Counter[str] = Counter()
-    seen: set[int] = set()
-    total = trained = 0
-    for name, p in model.named_parameters():
-        if p.data_ptr() in seen:
-            continue
-        seen.add(p.data_ptr())
-        total += p.numel()
-        if p.requires_grad:
-            trained += p.numel()
-            kinds[_kind(model, name)] += p.numel()
+    for each in tensors(model):
+        kinds[_kind(model, each.name)] += each.size
+    total, trained = sum(each.size for each in distinct(model)), kinds.total()
     shares = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
     return [f"{trained:,} of {total:,} weights ({trained / total:.2%}): {shares}"]
 

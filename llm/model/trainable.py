@@ -13,12 +13,21 @@ TRAINED = 'tensors to train, by patterns of their names such as "*q_proj*,*layer
 RATES = 'learning rates of their own, such as "*.bias=1e-3,*fc1*=1e-5": the first pattern that fits decides, else --lr'
 
 
-class Tensors(NamedTuple):
-    """Parameters that share one memory: their first name, all their names, and their entries."""
+class Tied(NamedTuple):
+    """A parameter, or parameters that share one memory: all their names, the first of which stands for them."""
 
-    name: str
     names: tuple[str, ...]
-    size: int
+    parameter: nn.Parameter
+
+    @property
+    def name(self) -> str:
+        """The first name."""
+        return self.names[0]
+
+    @property
+    def size(self) -> int:
+        """The number of entries."""
+        return self.parameter.numel()
 
 
 class Rate(NamedTuple):
@@ -28,15 +37,19 @@ class Rate(NamedTuple):
     rate: float
 
 
-def tensors(model: nn.Module) -> list[Tensors]:
-    """Return the trainable tensors of a model; tied ones are one, under every name they have."""
-    found: dict[int, list[str]] = {}
-    sizes: dict[int, int] = {}
+def distinct(model: nn.Module) -> list[Tied]:
+    """Return the parameters of a model; tied ones are one, under every name they have."""
+    found: dict[tuple[int, bool], Tied] = {}
     for name, p in model.named_parameters(remove_duplicate=False):
-        if p.requires_grad and p.numel():
-            found.setdefault(p.data_ptr(), []).append(name)
-            sizes[p.data_ptr()] = p.numel()
-    return [Tensors(names[0], tuple(names), sizes[place]) for place, names in found.items()]
+        place = (p.data_ptr(), p.requires_grad)
+        names = found[place].names if place in found else ()
+        found[place] = Tied((*names, name), p)
+    return list(found.values())
+
+
+def tensors(model: nn.Module) -> list[Tied]:
+    """Return the trainable parameters of a model that have entries, tied ones once."""
+    return [each for each in distinct(model) if each.parameter.requires_grad and each.size]
 
 
 def select(model: nn.Module, patterns: Sequence[str]) -> None:
@@ -100,7 +113,7 @@ def multipliers(model: nn.Module, texts: Sequence[str], lr: float) -> dict[str, 
     return {name: multiplier for name, multiplier in found.items() if multiplier != 1.0}
 
 
-def _fitting(pattern: str, known: Sequence[Tensors], option: str) -> list[Tensors]:
+def _fitting(pattern: str, known: Sequence[Tied], option: str) -> list[Tied]:
     found = [each for each in known if any(fnmatchcase(name, pattern) for name in each.names)]
     if found:
         return found

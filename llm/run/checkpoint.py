@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from llm.model.trainable import distinct
 from zobench.run.files import sync_folder
 from zobench.run.progress import warn
 
@@ -30,11 +31,7 @@ class Checkpoint(NamedTuple):
 
 def weights(model: nn.Module, trained: bool = True) -> dict[str, Tensor]:
     """Return the parameters that training changes, or those that it does not, tied ones once."""
-    found: dict[int, tuple[str, Tensor]] = {}
-    for name, p in model.named_parameters():
-        if p.requires_grad is trained:
-            found.setdefault(p.data_ptr(), (name, p.detach()))
-    return dict(found.values())
+    return {each.name: each.parameter.detach() for each in distinct(model) if each.parameter.requires_grad is trained}
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
