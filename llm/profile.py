@@ -17,8 +17,7 @@ from zobench.naming import require_known
 from zobench.options import option
 from zobench.progress import note
 from zobench.records import Row, Run
-from zobench.space import in_forward
-from zobench.space import module as module_space
+from zobench.space import in_forward, stored
 from zobench.space import sweep as sweep_module
 from zobench.space.sweep import Sweep
 
@@ -145,7 +144,7 @@ class Clock:
             return made
 
         with ExitStack() as stack:
-            for module in (in_forward, module_space):
+            for module in (in_forward, stored):
                 stack.enter_context(_replaced(module, "Sweep", counted))
             stack.enter_context(_replaced(in_forward, "RowSweep", counted))
             for module in (in_forward, sweep_module):

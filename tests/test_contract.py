@@ -3,20 +3,34 @@ the bit: weights, state and memory.
 """
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import prototypes
 import pytest
 import torch
-from engines import Net, bits, loss_of, threads
+from engines import Copied, Net, bits, loss_of, threads
 
-from llm.training import checkpoint
-from llm.training.zeroth_order import ENGINES, ZerothOrder
-from zobench import SGD, Adam, Combination, Estimate, Momentum, SmallWeights, derive, methods, state, theory
+from llm.training import checkpoint, zeroth_order
+from llm.training.zeroth_order import ZerothOrder
+from zobench import (
+    SGD,
+    Adam,
+    Combination,
+    Estimate,
+    ModuleSpace,
+    Momentum,
+    SmallWeights,
+    derive,
+    methods,
+    state,
+    theory,
+)
 from zobench.law import PerTensor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 5
+ENGINES = {**zeroth_order.ENGINES, "copied": lambda model, **_: ModuleSpace(model, Copied())}
 MEZO = methods.make("mezo", epsilon=0.05, n=2)
 ESTIMATORS = {
     **{name: methods.make(name) for name in ("kerzoo", "kerzoo-code", "one-point", "forward", "telescoping")},
@@ -49,7 +63,8 @@ class Run:
 
     def __init__(self, estimator, rule, engine: str = "plain", dtype: torch.dtype = torch.float32) -> None:
         self.module = Net(dtype=dtype).eval()
-        self.stepper = ZerothOrder(self.module, estimator, rule, engine)
+        with patch.dict(zeroth_order.ENGINES, ENGINES):
+            self.stepper = ZerothOrder(self.module, estimator, rule, engine)
         self.records = []
 
     def losses(self):

@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 from zobench import SGD, AutoEpsilon, Groups, InForwardSpace, ModuleSpace, derive, keyed, methods, query
 from zobench.law import LAWS
 from zobench.optim import ZerothOrder
-from zobench.space import ParameterSpace
+from zobench.space import ParameterSpace, restoring
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -471,21 +471,15 @@ class TestLossesThatAreNotFinite:
         assert optimizer.skipped == 10 and torch.equal(vector(model), before)
 
 
-class Large(ParameterSpace):
-    """Planted: nothing is remembered, as of large models."""
-
-    def _remembers(self, lines):
-        return False
-
-
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("n", [1, 3])
-def test_what_is_remembered_changes_no_bit(law, n):
+def test_what_is_remembered_changes_no_bit(law, n, monkeypatch):
     estimator, ends, draws = methods.make("mezo", law=law, n=n, epsilon=0.1), [], []
-    for space_type in (ParameterSpace, Large):
+    for room in (restoring.REMEMBERED_BYTES, 0):  # of large models nothing is remembered
+        monkeypatch.setattr(restoring, "REMEMBERED_BYTES", room)
         model = network()
         groups = [list(model[:1].named_parameters()), list(model[2:].named_parameters())]
-        space = space_type(groups)
+        space = ParameterSpace(groups)
         rates = {name: 3.0 for name, _ in groups[1]}
         decays = {name: float(name in rates) for group in groups for name, _ in group}
         for key in range(3):
@@ -493,7 +487,7 @@ def test_what_is_remembered_changes_no_bit(law, n):
             space.step_(told.gradient, -0.1, 0.01, Groups(rates, decays))
         assert space.sweeps == 3 * (2 * n + 1)
         ends.append(vector(model))
-        draws.append(len(space._drawn))
+        draws.append(len(space.engine._drawn))
     assert torch.equal(*ends)
     assert draws == [n, 0]
 

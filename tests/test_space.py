@@ -273,7 +273,7 @@ def test_frozen_parameters_and_buffers_are_untouched():
 
 
 def draws(law, key: int, space: ModuleSpace | FlatSpace, backwards: bool = False) -> dict[tuple[str, int], Tensor]:
-    draw = law.bind(space.layout, space._support.stored).direction(key, 0, space.layout, ())
+    draw = law.bind(space.layout, space.stored.support.stored).direction(key, 0, space.layout, ())
     blocks = reversed(space.layout.blocks) if backwards else space.layout.blocks
     blank = {(b.segment.name, b.index): torch.zeros(b.size, dtype=b.segment.dtype) for b in space.layout.blocks}
     return blank | {(b.segment.name, b.index): u for b in blocks if (u := draw(b)) is not None}
@@ -463,7 +463,7 @@ class NeverBack(ModuleSpace):
     """Planted: the update forgets the way back from the last point."""
 
     def step_(self, combination: Combination, scale: float = 1.0, *how) -> None:
-        self._displacement = {}
+        self.engine.point = {}
         super().step_(combination, scale, *how)
 
 
