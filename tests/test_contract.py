@@ -30,7 +30,11 @@ from zobench.law import PerTensor
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 5
-ENGINES = {**zeroth_order.ENGINES, "copied": lambda model, **_: ModuleSpace(model, Copied())}
+ENGINES = (*zeroth_order.ENGINES, "copied")
+OWN = {
+    "copied": lambda model, **_: ModuleSpace(model, Copied()),
+    "forgetful": lambda model, **_: ModuleSpace(model, Forgetful()),
+}
 MEZO = methods.make("mezo", epsilon=0.05, n=2)
 ESTIMATORS = {
     **{name: methods.make(name) for name in ("kerzoo", "kerzoo-code", "one-point", "forward", "telescoping")},
@@ -63,7 +67,7 @@ class Run:
 
     def __init__(self, estimator, rule, engine: str = "plain", dtype: torch.dtype = torch.float32) -> None:
         self.module = Net(dtype=dtype).eval()
-        with patch.dict(zeroth_order.ENGINES, ENGINES):
+        with patch.dict(zeroth_order.ENGINES, OWN):
             self.stepper = ZerothOrder(self.module, estimator, rule, engine)
         self.records = []
 
@@ -130,6 +134,19 @@ def test_a_checkpoint_carries_state_and_memory(estimator, rule, tmp_path):
     again.stepper.restore(checkpoint.restore(again.module, kept), kept.metadata, kept.step)
     again.replay(whole.records[:5]).go()
     again.require_same(whole)
+
+
+class Forgetful(Copied):
+    """Planted: it stays at its last point."""
+
+    def restore(self, kept):
+        self.stored.torn = False
+
+
+def test_an_engine_that_breaks_its_promise_is_seen():
+    whole = Run(MEZO, RULES["sgd"], "forgetful").go()
+    with pytest.raises(AssertionError):
+        Run(MEZO, RULES["sgd"], "forgetful").replay(whole.records[:2]).go().require_same(whole)
 
 
 @pytest.mark.parametrize("planted", ["state", "memory", "losses"])

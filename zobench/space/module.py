@@ -47,14 +47,16 @@ class ModuleSpace(Space):
     Raises:
         ValueError: no trainable parameter, or one that is complex or of 8 bits, or on the meta device, or with gaps or
             repeated entries in memory (any order of the dimensions will do: directions follow the logical order of the
-            entries, so that the memory format changes no number); or the engine cannot serve the module.
+            entries, so that the memory format changes no number); or the engine serves another space, or cannot serve
+            this module.
+        TypeError: the engine is no Engine.
     """
 
     def __init__(self, module: nn.Module, engine: Engine | None = None) -> None:
         super().__init__()
         self.module, self.stored = module, Stored(module)
         self.layout = self.stored.layout
-        self.engine = InPlace() if engine is None else engine
+        self.engine = _fresh(InPlace() if engine is None else engine)
         _require_rounding(self.engine.rounding, self.stored)
         self.engine.attach(self.stored)
         self._trusted = False
@@ -120,7 +122,7 @@ class ModuleSpace(Space):
         """What `do` returns where the parameters are the plan's base point."""
         if plan.batch:
             raise ValueError(f"a module holds one point, but the plan has batch {plan.batch}: ask with batch=()")
-        self.stored.require_whole()
+        self.stored.require_untorn()
         try:
             self._keep(plan)
             if plan.base != CURRENT:
@@ -187,7 +189,7 @@ class ModuleSpace(Space):
     ) -> None:
         """Replace x by (1 - p d shrink) x + p scale * combination, in the sweep that also restores x."""
         step = self.step_of(combination, scale, shrink, groups)
-        self.stored.require_whole()
+        self.stored.require_untorn()
         self.engine.step_(step)
 
     def update_(
@@ -284,7 +286,7 @@ class ModuleSpace(Space):
 
     def settle_(self) -> None:
         """Bring the module back from the last point of a plan, and write steps that are pending."""
-        self.stored.require_whole()
+        self.stored.require_untorn()
         self.engine.flush_()
 
     def vector(self) -> Tensor:
@@ -294,7 +296,7 @@ class ModuleSpace(Space):
         Raises:
             RuntimeError: a sweep was interrupted before; the parameters are torn.
         """
-        self.stored.require_whole()
+        self.stored.require_untorn()
         if not self.engine.in_place:
             self.settle_()
         return torch.cat([p.detach().flatten().double().cpu() for p in self.stored.parameters.values()])
@@ -365,6 +367,14 @@ def _lines(plan: Plan, dim: int) -> Iterator[tuple[int, list[int], list[Point]]]
         apart = [k for k, is_base in enumerate(plan.is_base[i]) if not is_base]
         if apart:
             yield i, apart, [{name: row[k] * amount for name, amount in line.items()} for k in apart]
+
+
+def _fresh(engine: Engine) -> Engine:
+    if not isinstance(engine, Engine):
+        raise TypeError(f"engine is {engine!r}: give an Engine of zobench.space, such as InForward()")
+    if hasattr(engine, "stored"):
+        raise ValueError(f"this {type(engine).__name__} serves another space: give each space an engine of its own")
+    return engine
 
 
 def _require_rounding(rounding: str, stored: Stored) -> None:

@@ -12,9 +12,9 @@ from zobench.space.stored import Point, Stored
 
 
 class Paired(InForward):
-    """Two points of a line at once on a CPU, each in a thread with half of torch's threads: f must be safe to call from
-    two threads. Changes no bit of losses or parameters. Holds two perturbed parameters, and the activations of two
-    forwards.
+    """Two points x + a u and x + b u at once on a CPU, each in a thread with half of torch's threads: f must be safe to
+    call from two threads. Changes no bit of losses or parameters. Holds two perturbed parameters, and the activations
+    of two forwards.
 
     Raises:
         ValueError: when attached, as InForward; or the module has recurrent layers of torch.

@@ -66,7 +66,7 @@ class Stored:
         self.support = self._whole.restricted(rows)
         self._directions, self._bound = {}, {}
 
-    def require_whole(self) -> None:
+    def require_untorn(self) -> None:
         """Raise RuntimeError if a sweep was interrupted before."""
         if self.torn:
             raise RuntimeError(TORN)
