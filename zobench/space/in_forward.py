@@ -30,8 +30,8 @@ class Pending(NamedTuple):
 
 
 class InForward(Engine):
-    """A layer that reads its parameter x gets x + a u, drawn for it and freed after it; an embedding is perturbed in the
-    rows that are looked up. The stored parameters are written by steps alone.
+    """A layer that reads its parameter x gets x + a u, drawn for it and freed after it; an embedding is perturbed in
+    the rows that are looked up. The stored parameters are written by steps alone.
 
     With `deferred` a step is pending until the next look, and written as each parameter is read, in the same pass over
     it. Holds one perturbed parameter.
