@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -36,6 +36,7 @@ class Adam(Averaging):
         ValueError: as SGD; beta1 or beta2 is not in [0, 1), eps is not positive, or window is no whole number from 1.
     """
 
+    buffers: ClassVar[int] = 2
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -46,11 +47,6 @@ class Adam(Averaging):
         eps = real("eps", self.eps, "give a positive number, such as 1e-8", lambda eps: eps > 0)
         betas = {name: factor(name, getattr(self, name)) for name in ("beta1", "beta2")}
         store(self, **betas, eps=eps)
-
-    @property
-    def buffers(self) -> int:
-        """2."""
-        return 2
 
     def zero(self, space: Space) -> Moments:
         """Return m = v = 0."""

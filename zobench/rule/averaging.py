@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import ClassVar
 
 from zobench.combination import Combination
 from zobench.numbers import count, store
@@ -18,17 +19,14 @@ class Averaging(ScheduledRule):
         ValueError: as ScheduledRule; or window is no whole number from 1.
     """
 
+    buffers: ClassVar[int]
+    """Numbers a weight that it holds without a window."""
     window: int | None  # a field of each rule, the last one: a repr names a rule in rows, so that its order stays
 
     def __post_init__(self) -> None:
         super().__post_init__()
         advice = "give the number of steps that are replayed, from 1"
         store(self, window=None if self.window is None else count("window", self.window, advice))
-
-    @property
-    @abstractmethod
-    def buffers(self) -> int:
-        """Numbers a weight, without a window."""
 
     @abstractmethod
     def zero(self, space: Space) -> Memory:
@@ -44,7 +42,7 @@ class Averaging(ScheduledRule):
 
     @property
     def held(self) -> float:
-        """As many as buffers, 0 with a window."""
+        """As many as `buffers`; 0 with a window."""
         return 0.0 if self.window else float(self.buffers)
 
     def init(self, space: Space) -> Memory:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -33,17 +33,13 @@ class Momentum(Averaging):
         ValueError: as SGD; beta is not in [0, 1), or window is no whole number from 1.
     """
 
+    buffers: ClassVar[int] = 1
     beta: float = 0.9
     window: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         store(self, beta=factor("beta", self.beta))
-
-    @property
-    def buffers(self) -> int:
-        """1."""
-        return 1
 
     def zero(self, space: Space) -> Buffer:
         """Return v = 0."""
