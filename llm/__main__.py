@@ -3,10 +3,13 @@
 import sys
 from collections.abc import Sequence
 
-from llm import bench, evaluate, export, journal, listing, noise_report, pretrain, profile, rounding, train
-from llm.studies import compare, study, tune
-from llm.training.options import TrainOptions
-from zobench.options import run_command
+from llm import bench, evaluate, export, listing, train
+from llm.bench import profile
+from llm.pretraining import pretrain
+from llm.run import journal
+from llm.run.options import TrainOptions
+from llm.studies import compare, noise, rounding, study, tune
+from zobench.run.options import run_command
 
 COMMANDS = {
     "list": (listing.ListOptions, listing.run),
@@ -16,7 +19,7 @@ COMMANDS = {
     "tune": (tune.TuneOptions, tune.run),
     "export": (export.ExportOptions, export.run),
     "study": (study.StudyOptions, study.run),
-    "noise": (noise_report.NoiseOptions, noise_report.run),
+    "noise": (noise.NoiseOptions, noise.run),
     "bench": (bench.BenchOptions, bench.run),
     "profile": (profile.ProfileOptions, profile.run),
     "rounding": (rounding.RoundingOptions, rounding.run),

@@ -2,12 +2,13 @@
 
 from dataclasses import asdict, dataclass, replace
 
-from llm import models, objective, tasks
+from llm import objective, tasks
 from llm.baselines import untouched
+from llm.model import loading
 from llm.objective import MAX_TOKENS
-from zobench.options import option
-from zobench.progress import note
-from zobench.records import Run
+from zobench.run.options import option
+from zobench.run.progress import note
+from zobench.run.records import Run
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def run(options: EvaluateOptions) -> None:
     chosen = objective.choose(options.objective, task)
     split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
     options = replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))
-    language_model = models.load(options.model, options.device, options.dtype, options.trust_remote_code)
+    language_model = loading.load(options.model, options.device, options.dtype, options.trust_remote_code)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
     parts = {name: minimised.encode(getattr(split, name)) for name in ("train", "dev", "test")}
     notes = [*split.notes, *objective.told(minimised, parts)]

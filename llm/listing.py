@@ -2,16 +2,18 @@
 
 from dataclasses import dataclass
 
-from llm import models, presets, tasks
+from llm import tasks
 from llm.baselines import BASELINES
-from llm.training.first_order import FIRST_ORDER
+from llm.model import loading
+from llm.run import presets
+from llm.steppers.first_order import FIRST_ORDER
 from zobench import methods
 from zobench.naming import require_known
-from zobench.options import option
+from zobench.run.options import option
 
 MODELS = {
     "tiny-opt": "1.1 M weights, comes with the repository: tests, demo, results/spam",
-    models.SMOLLM2: "135 M weights, a 4-bit rounding that comes with a package",
+    loading.SMOLLM2: "135 M weights, a 4-bit rounding that comes with a package",
     "a hub id": "facebook/opt-1.3b, ...",
     "a folder": "of transformers (safetensors), or an adapter of peft",
     "a .gguf file": "its weights become floats",

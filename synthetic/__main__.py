@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from synthetic import bench, bias, converge, descent, design, epsilon, kernel_table, phase
-from zobench.options import run_command
+from zobench.run.options import run_command
 
 COMMANDS = {
     "bias": (bias.BiasOptions, bias.run),

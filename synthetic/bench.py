@@ -16,9 +16,9 @@ import torch
 from synthetic import problems
 from zobench import methods, moments, theory
 from zobench.montecarlo import chunk_rows
-from zobench.options import option
-from zobench.records import Run
-from zobench.timing import alternating
+from zobench.run.options import option
+from zobench.run.records import Run
+from zobench.run.timing import alternating
 
 LAWS_TIMED = ("gaussian", "sphere", "rademacher", "coordinate")
 

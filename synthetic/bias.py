@@ -12,9 +12,9 @@ import zobench
 from synthetic import problems
 from synthetic.problems import RidgePolynomial
 from zobench import FlatSpace, LineEstimator, Moments, derive, methods, theory
-from zobench.options import option
-from zobench.progress import bar, note
-from zobench.records import Run
+from zobench.run.options import option
+from zobench.run.progress import bar, note
+from zobench.run.records import Run
 from zobench.space import require_resolved
 
 PLAIN, CONTROLLED = "plain", "controlled"

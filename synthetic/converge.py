@@ -9,9 +9,9 @@ from torch import Tensor
 from synthetic import problems
 from synthetic.problems import RidgePolynomial
 from zobench import SGD, Combination, Estimator, FlatSpace, derive, methods, query
-from zobench.options import option
-from zobench.progress import bar, note
-from zobench.records import Run
+from zobench.run.options import option
+from zobench.run.progress import bar, note
+from zobench.run.records import Run
 
 DIVERGED = 1e6
 OVERFLOW = 1e60  # beyond this the next step could not be evaluated

@@ -16,10 +16,10 @@ from synthetic import problems
 from zobench import FlatSpace, LineEstimator, derive, methods, query
 from zobench.layout import CPU
 from zobench.noise import NoisySpace, as_model
-from zobench.options import option
 from zobench.problem import Problem
-from zobench.progress import bar, note
-from zobench.records import Row, Run
+from zobench.run.options import option
+from zobench.run.progress import bar, note
+from zobench.run.records import Row, Run
 from zobench.theory import Step
 
 BASELINE = "mezo"

@@ -18,9 +18,9 @@ from zobench import (
 )
 from zobench.kernels import DiscreteKernel, Kernel, PolynomialKernel
 from zobench.layout import CPU
-from zobench.options import option
-from zobench.progress import note
-from zobench.records import Row, Run
+from zobench.run.options import option
+from zobench.run.progress import note
+from zobench.run.records import Row, Run
 
 NEGLIGIBLE = 1e-14
 

@@ -19,10 +19,10 @@ from synthetic.noise import Rounding
 from zobench import CentralStencil, Combination, Gaussian, LineEstimator, Term, derive, query
 from zobench.auto import AutoEpsilon, Choice
 from zobench.noise import Evaluate, Function, NoiseModel, NoisySpace, errors
-from zobench.options import option
 from zobench.plan import Plan
-from zobench.progress import bar, note
-from zobench.records import Row, Run
+from zobench.run.options import option
+from zobench.run.progress import bar, note
+from zobench.run.records import Row, Run
 
 GOOD = 2.0
 

@@ -7,9 +7,9 @@ import torch
 from zobench import kernels
 from zobench.kernels import PolynomialKernel
 from zobench.layout import CPU
-from zobench.options import option
-from zobench.progress import note
-from zobench.records import Row, Run
+from zobench.run.options import option
+from zobench.run.progress import note
+from zobench.run.records import Row, Run
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zobench import streams, theory
-from zobench.keys import derive
+from zobench import theory
 from zobench.layout import CPU
 from zobench.naming import require_known
 from zobench.noise import Additive, Evaluate, Function, NoiseModel, errors
 from zobench.numbers import count, store
 from zobench.plan import SLOPE, Plan
 from zobench.problem import demand
+from zobench.random import streams
+from zobench.random.keys import derive
 
 __all__ = ["Additive", "Minibatch", "Multiplicative", "Rounding", "statistics"]
 

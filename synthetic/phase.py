@@ -15,9 +15,9 @@ from torch import Tensor
 import zobench
 from synthetic import problems
 from zobench import Estimator, LineEstimator, derive, methods, theory
-from zobench.options import option
-from zobench.progress import bar, note
-from zobench.records import Row, Run
+from zobench.run.options import option
+from zobench.run.progress import bar, note
+from zobench.run.records import Row, Run
 from zobench.theory import Forecast, equal_budget
 from zobench.theory.lines import Lines
 

@@ -10,11 +10,12 @@ from own_page import section
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zobench import Combination, InForwardSpace, ModuleSpace, Term, native, query
-from zobench.keys import derive
+from zobench import Combination, InForwardSpace, ModuleSpace, Term, query
 from zobench.law import LAWS, Direction, Isotropic, Law
 from zobench.layout import Layout
-from zobench.streams import Shape
+from zobench.random import native
+from zobench.random.keys import derive
+from zobench.random.streams import Shape
 
 IN_FORWARD: dict[str, dict[str, Any]] = {
     "in-forward": {},

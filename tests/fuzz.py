@@ -28,16 +28,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llm import models
-from llm.journal import main as journal_command
-from llm.training import checkpoint, session
-from llm.training.options import TrainOptions
-from llm.training.past import fingerprint, header
-from llm.training.record import open_record, require_rows
-from llm.training.session import Session
-from zobench import ModuleSpace, derive, journal_format, streams
-from zobench.journal import Journal, Record, describe, read
-from zobench.options import run_command
+from llm.loop.loop import Loop
+from llm.model import loading
+from llm.run import checkpoint, context
+from llm.run.header import fingerprint, header
+from llm.run.journal import main as journal_command
+from llm.run.options import TrainOptions
+from llm.run.record import open_record, require_rows
+from zobench import ModuleSpace, derive
+from zobench.random import streams
+from zobench.run import journal_format
+from zobench.run.journal import Journal, Record, describe, read
+from zobench.run.options import run_command
 
 SECONDS = 60
 QUICK = {"train": 20, "dev": 10, "test": 10, "batch": 4, "max_tokens": 16, "save": False, "steps": 3}
@@ -134,9 +136,9 @@ def command(argv: list[str], act: Callable[[TrainOptions], None]) -> bool:
 
 def prepare(options: TrainOptions) -> None:
     """All of a run that comes before its first step."""
-    session = Session(options)
-    session._lock.release()
-    json.dumps(header(session))
+    loop = Loop.of(options)
+    loop._lock.release()
+    json.dumps(header(loop.context, loop.stepper))
 
 
 def arguments_of(values: dict[str, object]) -> list[str]:
@@ -194,7 +196,7 @@ def data_files(work: Path, tally: Tally, examples: int, drawn: random.Random) ->
 
     def split(task: str) -> bool:
         argv = ["--task", task, "--data", str(folder), *arguments_of(QUICK)]
-        return command(argv, lambda options: session.split_of(options) and None)
+        return command(argv, lambda options: context.split_of(options) and None)
 
     def tsv(data: bytes) -> None:
         (folder / "train.tsv").write_bytes(data)
@@ -264,7 +266,7 @@ def own_files(work: Path, tally: Tally, examples: int, drawn: random.Random) -> 
     folder.mkdir()
 
     def sound(options: TrainOptions) -> None:
-        for example in (example for part in session.split_of(options) for example in part):
+        for example in (example for part in context.split_of(options) for example in part):
             if set(example.prompt.removesuffix(" is")) <= set(" \t\r\n") or "\0" in example.prompt:
                 raise Broken(f"the prompt {example.prompt!r} was taken")
             example.prompt.encode()
@@ -377,7 +379,7 @@ def quietly(argv: list[str]) -> tuple[int, str]:
 def odd_journals() -> Iterator[bytes]:
     """Whole journals, checksums and all, of odd headers and odd records."""
     odd = (None, 3, -1.5, "", "x", [], {}, "../../x", float("nan"), [["w", -1, "float32", True]], "\ud800")
-    model = models.load("tiny-opt").model
+    model = loading.load("tiny-opt").model
     full = {**HEADER, "model": "tiny-opt", "device": "cpu", "dtype": "float32", "engine": "plain"}
     full |= {"layout": describe(ModuleSpace(model).layout), "weights": fingerprint(model)}
     full |= {"stream": streams.NAME, "rule": "sgd", "epsilon": 1e-3}

@@ -1,21 +1,40 @@
-"""Runs that are interrupted."""
+"""Runs that are interrupted, or that fail."""
+
+from dataclasses import replace
 
 import pytest
 
 
-def gone(session, stop=None):
-    """Let a session go to its end, or interrupt it before step `stop`, and return it."""
-    take = session.trainer.step
+def gone(loop, stop=None):
+    """Let a run go to its end, or interrupt it before step `stop`, and return its loop."""
+    take = loop.stepper.step
 
-    def step(key, losses):
-        if session.trainer.steps == stop:
+    def step(*arguments):
+        if loop.stepper.steps == stop:
             raise KeyboardInterrupt
-        return take(key, losses)
+        return take(*arguments)
 
-    session.trainer.step = step
+    loop.stepper.step = step
     if stop is None:
-        session.go()
+        loop.go()
     else:
         with pytest.raises(KeyboardInterrupt):
-            session.go()
-    return session
+            loop.go()
+    return loop
+
+
+def fail_at(loop, step):
+    """Let the minibatch of a step raise ZeroDivisionError."""
+    losses = loop.context.losses
+
+    class Failing(type(loop.context)):
+        def losses(self, number):
+            return 1 / 0 if number == step else losses(number)
+
+    loop.context = Failing(**vars(loop.context))
+
+
+def with_objective(loop, objective):
+    """Let the steps of a run minimise another objective, and return its loop."""
+    loop.context = replace(loop.context, objective=objective)
+    return loop

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SOURCE = HERE.parent / "zobench" / "native"
+SOURCE = HERE.parent / "zobench" / "random" / "native"
 FLAGS = ("-O1", "-g", "-pthread", "-ffp-contract=fast", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-Wall")
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 

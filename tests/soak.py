@@ -23,12 +23,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from transformers import OPTConfig, OPTForCausalLM
 
-from llm import models
-from llm.train import train
-from llm.training.options import TrainOptions
-from llm.training.zeroth_order import ZerothOrder
-from zobench.journal import read
-from zobench.records import Run
+from llm.loop.train import train
+from llm.model import loading
+from llm.model.language_model import LanguageModel
+from llm.run.options import TrainOptions
+from llm.steppers.zeroth_order import ZerothOrderStepper
+from zobench.run.journal import read
+from zobench.run.records import Run
 
 RUN = {"method": "kerzoo:n=2", "steps": 14, "lr": 3e-3, "batch": 4, "train": 20, "dev": 10, "test": 10}
 RUN |= {"max_tokens": 24, "eval_every": 5, "checkpoint_every": 4, "weight_decay": 0.01, "schedule": "cosine"}
@@ -42,7 +43,7 @@ def small_model(folder: Path) -> None:
     torch.manual_seed(0)
     sizes = {"vocab_size": 2000, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 32}
     model = OPTForCausalLM(OPTConfig(**sizes, max_position_embeddings=64, word_embed_proj_dim=16))
-    models.save(models.LanguageModel("random", model, models.load("tiny-opt").tokenizer, ""), folder)
+    loading.save(LanguageModel("random", model, loading.load("tiny-opt").tokenizer, ""), folder)
 
 
 def start(work: Path, out: Path, patch: Patch) -> int:
@@ -159,7 +160,7 @@ def slowly() -> None:
 def forgetful() -> None:
     """Planted: a replay that adds up the steps without walking to their points, as rounding errors do not add up."""
 
-    def replay(self: ZerothOrder, records: list, first: int = 0) -> int:
+    def replay(self: ZerothOrderStepper, records: list, first: int = 0) -> int:
         losses = self.space.losses
         self.space.losses = lambda f, plan: torch.zeros_like(plan.offsets)
         try:
@@ -169,7 +170,7 @@ def forgetful() -> None:
             self.space.losses = losses
         return len(records)
 
-    ZerothOrder.replay = replay
+    ZerothOrderStepper.replay = replay
 
 
 def what_counts(out: Path) -> tuple:

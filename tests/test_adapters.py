@@ -9,17 +9,18 @@ import tiny_models
 import torch
 from transformers import RobertaForMaskedLM
 
-from llm import models
 from llm.__main__ import main
-from llm.adapted import quietly
 from llm.export import ExportOptions, export
 from llm.export.base_model import base_model
-from llm.generation import greedy
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.model import loading
+from llm.model.adapted import quietly
+from llm.model.adapters import adapt, drawn
+from llm.model.generation import greedy
 from llm.objective import Encoded, Objective
-from llm.train import train
-from llm.training.adapters import adapt, drawn
-from llm.training.options import TrainOptions
-from llm.training.session import Session
+from llm.run.options import TrainOptions
+from tests.interrupted import fail_at
 
 peft = pytest.importorskip("peft", reason="adapters want peft")
 pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
@@ -34,7 +35,7 @@ QUICK = {
     "eval_every": 2,
     "select": "last",
 }
-BASES = ("tiny-opt", str(models.TINY_OPT))
+BASES = ("tiny-opt", str(loading.TINY_OPT))
 SPELLINGS = ("lora:r=2", "prefix:tokens=2", "prompt:tokens=2")
 CAUSAL = ("opt", "gpt2", "llama", "qwen2", "qwen3", "mistral", "gpt_neox", "gemma2")
 BATCH = [Encoded([2, 17, 4, 90], 0), Encoded([2, 33], 2), Encoded([2, *range(100, 112)], 1)]
@@ -93,14 +94,14 @@ def test_an_interrupted_run_ends_at_the_same_weights_and_its_journal_rebuilds_th
     train(whole)
     torch.manual_seed(7)  # the adapter begins as the seed of the run says
     broken = options(tmp_path / "broken", **chosen)
-    session = Session(broken)
-    session.minibatch = lambda step, usual=session.minibatch: usual(step) if step != 2 else 1 / 0
+    session = Loop.of(broken)
+    fail_at(session, 2)
     with pytest.raises(ZeroDivisionError):
         session.go()
     torch.manual_seed(8)
     train(broken)
-    one, other = (models.load(f"{made.out}/model") for made in (whole, broken))
-    start = adapt(models.load("tiny-opt"), adapter, 0)
+    one, other = (loading.load(f"{made.out}/model") for made in (whole, broken))
+    start = adapt(loading.load("tiny-opt"), adapter, 0)
     assert trained(one).keys() == trained(other).keys() == trained(start).keys()
     for name, p in trained(one).items():
         assert torch.equal(p, trained(other)[name])
@@ -130,7 +131,7 @@ def test_answers_under_lora_are_written_with_a_cache(monkeypatch):
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     prompts = [row.tokens for row in BATCH]
     whole = greedy(made, prompts, 8, cache=False)
-    monkeypatch.setattr("llm.generation._Whole", lambda *_: pytest.fail("read again from the beginning"))
+    monkeypatch.setattr("llm.model.generation._Whole", lambda *_: pytest.fail("read again from the beginning"))
     assert greedy(made, prompts, 8) == whole != greedy(tiny_models.language_model("llama"), prompts, 8)
 
 
@@ -140,7 +141,7 @@ def test_peft_itself_reads_what_is_saved(spelling, tmp_path):
     with torch.no_grad():
         for p in trained(made).values():
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
-    models.save(made, tmp_path)
+    loading.save(made, tmp_path)
     base = tiny_models.language_model("llama")
     with quietly():
         read = peft.PeftModel.from_pretrained(base.model, str(tmp_path)).eval()
@@ -152,7 +153,7 @@ def test_peft_itself_reads_what_is_saved(spelling, tmp_path):
 
 def test_tokens_and_factors_are_those_of_the_seed():
     begun = [
-        [p.detach().clone() for p in trained(adapt(models.load("tiny-opt"), spelling, seed)).values()]
+        [p.detach().clone() for p in trained(adapt(loading.load("tiny-opt"), spelling, seed)).values()]
         for spelling in (*SPELLINGS, "prefix:init=random", "prompt:init=random")
         for seed in (0, 0, 1)
     ]
@@ -162,8 +163,8 @@ def test_tokens_and_factors_are_those_of_the_seed():
 
 @pytest.mark.parametrize("method", ["sgd", "adamw", "kerzoo"])
 def test_the_adapter_alone_is_trained_and_counted(method, tmp_path):
-    session = Session(options(tmp_path, adapter="lora", method=method, lr=1e-2, epsilon=1e-2))
-    made = session.language_model
+    session = Loop.of(options(tmp_path, adapter="lora", method=method, lr=1e-2, epsilon=1e-2))
+    made = session.context.language_model
     frozen = {name: p.detach().clone() for name, p in made.model.named_parameters() if not p.requires_grad}
     began = {name: p.detach().clone() for name, p in trained(made).items()}
     assert sum(p.numel() for p in began.values()) == 2 * 8 * (128 + 128) * made.model.config.num_hidden_layers
@@ -179,43 +180,43 @@ def test_a_saved_adapter_is_trained_further_and_told_from_its_base(adapter, tmp_
     kept = tmp_path / "run/model"
     assert json.loads((kept / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny-opt"
     with pytest.raises(ValueError, match="has an adapter already"):
-        Session(options(tmp_path / "again", model=str(kept), adapter="lora"))
+        Loop.of(options(tmp_path / "again", model=str(kept), adapter="lora"))
     train(options(tmp_path / "again", model=str(kept), lr=1e-2))
-    again = models.load(str(tmp_path / "again/run/model"))
-    first = models.load(str(kept))
+    again = loading.load(str(tmp_path / "again/run/model"))
+    first = loading.load(str(kept))
     assert again.weights.startswith("committed tiny-opt") and trained(again).keys() == trained(first).keys()
     assert not any(map(torch.equal, trained(again).values(), trained(first).values()))
 
 
 def test_a_base_in_a_folder_is_found_from_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    models.save(models.load("tiny-opt"), tmp_path / "base")
-    models.save(adapt(models.load("base"), "lora", 0), tmp_path / "tuned")
+    loading.save(loading.load("tiny-opt"), tmp_path / "base")
+    loading.save(adapt(loading.load("base"), "lora", 0), tmp_path / "tuned")
     monkeypatch.chdir("/")
-    assert trained(models.load(str(tmp_path / "tuned")))
+    assert trained(loading.load(str(tmp_path / "tuned")))
 
 
 def test_a_base_in_16_bits_has_its_adapter_in_32(tmp_path):
     train(options(tmp_path, adapter="lora", dtype="bfloat16", epsilon=1e-2, lr=1e-2))
-    made = models.load(str(tmp_path / "run/model"), dtype="bfloat16")
+    made = loading.load(str(tmp_path / "run/model"), dtype="bfloat16")
     assert {p.dtype for p in trained(made).values()} == {torch.float32}
     assert main(["journal", "replay", str(tmp_path / "run")]) == 0
 
 
 def test_a_journal_of_another_base_is_not_replayed(tmp_path, capsys):
-    models.save(models.load("tiny-opt"), tmp_path / "base")
+    loading.save(loading.load("tiny-opt"), tmp_path / "base")
     train(options(tmp_path, adapter="lora", model=str(tmp_path / "base"), save=False))
-    other = models.load("tiny-opt")
+    other = loading.load("tiny-opt")
     with torch.no_grad():
         next(other.model.parameters()).add_(1e-3)
-    models.save(other, tmp_path / "base")
+    loading.save(other, tmp_path / "base")
     assert main(["journal", "replay", str(tmp_path / "run")]) == 2
     assert "does not have the weights" in capsys.readouterr().err
 
 
 def test_layers_that_are_read_again_have_no_prefix(tmp_path):
     with pytest.raises(ValueError, match="leave --gradient-checkpointing out"):
-        Session(options(tmp_path, adapter="prefix", method="sgd", gradient_checkpointing=True))
+        Loop.of(options(tmp_path, adapter="prefix", method="sgd", gradient_checkpointing=True))
     kept, again = (
         train(options(tmp_path / str(g), adapter="lora", method="sgd", lr=1e-1, gradient_checkpointing=g))
         for g in (False, True)
@@ -238,9 +239,9 @@ def test_layers_that_are_read_again_have_no_prefix(tmp_path):
     ],
 )
 def test_bad_spellings_are_told_before_anything_is_loaded(text, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(ValueError, match=message):
-        Session(options(tmp_path, adapter=text))
+        Loop.of(options(tmp_path, adapter=text))
 
 
 def test_targets_are_layers_of_the_model():
@@ -258,10 +259,10 @@ def test_masked_models_learn_no_prefix():
 
 
 def test_an_adapter_of_a_masked_model_is_read_back_exported_and_rebuilt(tmp_path, capsys):
-    models.save(tiny_models.language_model("roberta"), tmp_path / "base")
+    loading.save(tiny_models.language_model("roberta"), tmp_path / "base")
     given = {"model": str(tmp_path / "base"), "adapter": "lora:r=2", "task": "sentences"}
     train(options(tmp_path, **given))
-    made = models.load(str(tmp_path / "run/model"))
+    made = loading.load(str(tmp_path / "run/model"))
     assert made.masked and len(trained(made)) == 8
     assert main(["journal", "replay", str(tmp_path / "run")]) == 0
     assert "equal to the bit" in capsys.readouterr().out
@@ -276,20 +277,20 @@ def test_a_run_that_goes_on_with_an_adapter_is_exported_as_one_of_its_base(tmp_p
     train(options(tmp_path, adapter="lora:r=2", out=str(tmp_path / "first"), lr=1e-2))
     again = {"model": str(tmp_path / "first/model"), "checkpoint_every": 2, "steps": 5, "lr": 1e-2}
     train(options(tmp_path, **again))
-    last = trained(models.load(str(tmp_path / "run/model")))
+    last = trained(loading.load(str(tmp_path / "run/model")))
     for source, step in (("auto", 5), ("checkpoint", 4), ("journal", 5)):
         goal = tmp_path / source
         export(ExportOptions(run=str(tmp_path / "run"), to=str(goal), source=source))
         assert json.loads((goal / "adapter_config.json").read_text())["base_model_name_or_path"] in BASES
         assert "base_model: tiny-opt" in (goal / "README.md").read_text()
-        found = trained(models.load(str(goal)))
+        found = trained(loading.load(str(goal)))
         assert all(torch.equal(found[name], last[name]) for name in last) is (step == 5)
     export(ExportOptions(run=str(tmp_path / "run"), to=str(tmp_path / "merged"), merge=True))
-    assert not hasattr(models.load(str(tmp_path / "merged")).model, "peft_config")
+    assert not hasattr(loading.load(str(tmp_path / "merged")).model, "peft_config")
 
 
 def test_an_adapter_whose_base_is_an_adapter_has_no_base_model(tmp_path):
-    models.save(adapt(models.load("tiny-opt"), "lora", 0), tmp_path)
+    loading.save(adapt(loading.load("tiny-opt"), "lora", 0), tmp_path)
     file = tmp_path / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": str(tmp_path)}))
     with pytest.raises(ValueError, match="is an adapter too"):
@@ -297,7 +298,7 @@ def test_an_adapter_whose_base_is_an_adapter_has_no_base_model(tmp_path):
 
 
 def test_folders_that_cannot_be_trusted_are_refused(tmp_path):
-    models.save(adapt(models.load("tiny-opt"), "lora", 0), tmp_path)
+    loading.save(adapt(loading.load("tiny-opt"), "lora", 0), tmp_path)
     file = tmp_path / "adapter_config.json"
     config = json.loads(file.read_text())
     for change, message in (
@@ -313,8 +314,8 @@ def test_folders_that_cannot_be_trusted_are_refused(tmp_path):
     ):
         file.write_text(json.dumps(config | change))
         with pytest.raises(ValueError, match=message):
-            models.load(str(tmp_path))
+            loading.load(str(tmp_path))
     file.write_text(json.dumps(config))
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
     with pytest.raises(ValueError, match="safetensors alone"):
-        models.load(str(tmp_path))
+        loading.load(str(tmp_path))

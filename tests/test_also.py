@@ -8,10 +8,11 @@ import pytest
 from analysis.outcomes import outcomes
 from analysis.rows import read
 from analysis.tables.also import also_table, further
-from llm import models, objective, tasks
+from llm import objective, tasks
+from llm.loop.loop import Loop
+from llm.model import loading
+from llm.run.options import TrainOptions
 from llm.tasks.split import for_evaluation
-from llm.training.options import TrainOptions
-from llm.training.session import Session
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,7 +46,7 @@ def moods(tmp_path):
 
 
 def test_every_set_is_measured_at_every_evaluation_and_at_the_end(moods, tmp_path):
-    session = Session(options(tmp_path, also=("sentences", moods), also_examples=12))
+    session = Loop.of(options(tmp_path, also=("sentences", moods), also_examples=12))
     session.go()
     found = rows(tmp_path / "run", "also")
     steps = [(row["step"], row["set"]) for row in found if row["when"] == "evaluation"]
@@ -55,7 +56,7 @@ def test_every_set_is_measured_at_every_evaluation_and_at_the_end(moods, tmp_pat
     ends = [row for row in found if row["when"] == "end"]
     measured = [row for row in found if row["when"] == "evaluation" and row["step"] == 3]
     assert [{**row, "when": "evaluation"} for row in ends] == measured and len(ends) == 2
-    tuned = models.load(str(tmp_path / "run/model"))  # planted: the weights of the last step measure something else
+    tuned = loading.load(str(tmp_path / "run/model"))  # planted: the weights of the last step measure something else
     for row, other in zip(ends, (r for r in found if r["when"] == "evaluation" and r["step"] == 6), strict=True):
         task = tasks.find(row["set"])
         judged = objective.choose("task", task)(tuned, max_tokens=24, bos=None)
@@ -65,7 +66,7 @@ def test_every_set_is_measured_at_every_evaluation_and_at_the_end(moods, tmp_pat
 
 
 def test_a_set_smaller_than_asked_for_is_told_and_a_larger_one_is_cut(moods, tmp_path, capsys):
-    Session(options(tmp_path, also=(moods, "sentences"), also_examples=30))
+    Loop.of(options(tmp_path, also=(moods, "sentences"), also_examples=30))
     notes = [row["note"] for row in rows(tmp_path / "run", "note")]
     shrunk = [note for note in notes if note.endswith("test rows, all there are, not 30")]
     assert len(shrunk) == 1 and shrunk[0].startswith("moods: ") and shrunk[0] in capsys.readouterr().out
@@ -77,21 +78,21 @@ def test_a_set_smaller_than_asked_for_is_told_and_a_larger_one_is_cut(moods, tmp
 
 def test_a_continued_run_has_each_row_once_and_the_steps_are_those_without_sets(moods, tmp_path):
     changes = {"also": ("sentences", moods), "also_examples": 8}
-    Session(options(tmp_path, **changes, out=str(tmp_path / "whole"))).go()
-    Session(options(tmp_path, out=str(tmp_path / "without"))).go()
-    session = Session(options(tmp_path, **changes))
-    append = session.record.append
+    Loop.of(options(tmp_path, **changes, out=str(tmp_path / "whole"))).go()
+    Loop.of(options(tmp_path, out=str(tmp_path / "without"))).go()
+    session = Loop.of(options(tmp_path, **changes))
+    append = session.log.record.append
 
     def killed(row, sync=True):
         if row["kind"] == "also" and row["step"] == 3 and row["set"] == moods:
             raise KeyboardInterrupt
         append(row, sync)
 
-    session.record.append = killed
+    session.log.record.append = killed
     with pytest.raises(KeyboardInterrupt):
         session.go()
     assert [row["step"] for row in rows(tmp_path / "run", "evaluation")] == [0]
-    Session(options(tmp_path, **changes)).go()
+    Loop.of(options(tmp_path, **changes)).go()
     assert rows(tmp_path / "run", "also") == rows(tmp_path / "whole", "also")
     losses = [[row["dev_loss"] for row in rows(tmp_path / name, "evaluation")] for name in ("run", "without")]
     assert losses[0] == losses[1]
@@ -107,18 +108,18 @@ def test_a_continued_run_has_each_row_once_and_the_steps_are_those_without_sets(
     ],
 )
 def test_a_set_that_is_none_is_told_before_a_model_is_loaded(also, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(ValueError, match=message):
-        Session(options(tmp_path, also=also))
+        Loop.of(options(tmp_path, also=also))
     with pytest.raises(ValueError, match="also_examples is 0"):
-        Session(options(tmp_path, also_examples=0))
+        Loop.of(options(tmp_path, also_examples=0))
     assert not (tmp_path / "run").exists()
 
 
 def test_the_report_compares_the_end_with_the_start(moods, tmp_path):
     for seed in (0, 1):
         out = str(tmp_path / "runs" / str(seed))
-        Session(options(tmp_path, also=("sentences",), also_examples=20, seed=seed, out=out)).go()
+        Loop.of(options(tmp_path, also=("sentences",), also_examples=20, seed=seed, out=out)).go()
     results = read([Path(tmp_path / "runs")])
     assert not results.warnings
     found = further(results.of("also"), outcomes(results))

@@ -13,8 +13,8 @@ from analysis import labels
 from analysis.labels import LONGEST, label, meaning, method_name
 from analysis.outcomes import outcomes
 from analysis.rows import read
-from llm.training.options import TrainOptions
-from zobench.options import before
+from llm.run.options import TrainOptions
+from zobench.run.options import before
 
 OLD: dict[str, Any] = {"command": "train", "method": "mezo", "lr": 3e-4, "steps": 500, "schedule": "constant"}
 NEW: dict[str, Any] = {**OLD, "objective": "task", "rates": [], "trained": [], "select": "last", "rows": "all"}

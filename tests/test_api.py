@@ -15,7 +15,7 @@ from docs.site import commands, pages, reference
 from docs.site.__main__ import build
 from docs.site.formulas import mathml
 from docs.site.plain import as_rst
-from llm.training.options import TrainOptions
+from llm.run.options import TrainOptions
 from zobench import methods
 
 pytestmark = pytest.mark.environment
@@ -55,11 +55,15 @@ WITHOUT = {
         "zobench.law.NativeDirection",
     ),
     "names, sizes and ranges": ("zobench.layout.Segment", "zobench.layout.Block", "zobench.layout.Layout"),
-    "the law is its name": ("zobench.streams.uniform", "zobench.streams.integers"),
-    "torch's own numbers": ("zobench.native.normals", "zobench.native.NativeLine"),
+    "the law is its name": ("zobench.random.streams.uniform", "zobench.random.streams.integers"),
+    "torch's own numbers": ("zobench.random.native.normals", "zobench.random.native.NativeLine"),
     "two factors, and a yes or no": ("zobench.groups.Factors", "zobench.groups.decays"),
-    "a switch or a word": ("zobench.native.status", "zobench.native.available", "zobench.native.turned_off"),
-    "a condition": ("zobench.native.readable",),
+    "a switch or a word": (
+        "zobench.random.native.status",
+        "zobench.random.native.available",
+        "zobench.random.native.turned_off",
+    ),
+    "a condition": ("zobench.random.native.readable",),
     "what a probe holds on its way": ("zobench.auto.AutoState",),
     "a number as a model": ("zobench.noise.as_model",),
 }

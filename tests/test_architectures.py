@@ -8,9 +8,9 @@ import torch
 from tiny_models import CAUSAL, MASKED, PACKING, language_model, reference_score, token_logs
 from transformers import OPTConfig, OPTForCausalLM
 
-from llm import models
-from llm.generation import greedy
-from llm.models import LanguageModel
+from llm.model import loading
+from llm.model.generation import greedy
+from llm.model.language_model import LanguageModel
 from llm.objective import AnswerObjective, Encoded, Encoder, Objective, candidate_scores, packing
 from llm.objective.packing import can_pack
 from llm.tasks import Example
@@ -102,7 +102,7 @@ def test_the_loss_of_an_answer_is_the_mean_over_its_tokens(kind):
 @torch.no_grad()
 def test_chunks_of_logits_change_nothing(chunk, monkeypatch):
     made = language_model("opt")
-    monkeypatch.setattr("llm.logits.CHUNK", chunk)
+    monkeypatch.setattr("llm.model.logits.CHUNK", chunk)
     assert worst(candidate_scores(made, PROMPTS, CANDIDATES), reference(made.model, PROMPTS, CANDIDATES)) < 1e-5
 
 
@@ -190,9 +190,9 @@ def test_masked_models_refuse_what_they_cannot_fill():
 
 def test_a_folder_saved_as_masked_loads_as_masked(tmp_path):
     made = language_model("roberta")
-    models.save(made, tmp_path / "m")
-    again = models.load(str(tmp_path / "m"))
-    assert again.masked and not models.load("tiny-opt").masked
+    loading.save(made, tmp_path / "m")
+    again = loading.load(str(tmp_path / "m"))
+    assert again.masked and not loading.load("tiny-opt").masked
     assert again.tokenizer.mask_token == "<mask>"
 
 
@@ -236,7 +236,7 @@ def test_opts_published_tokenizer(tmp_path):
         (tmp_path / file).write_bytes((OPT_TOKENIZER / file).read_bytes())
     sizes = {"hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     OPTForCausalLM(OPTConfig(**sizes, word_embed_proj_dim=16)).save_pretrained(tmp_path)
-    made = models.load(str(tmp_path))
+    made = loading.load(str(tmp_path))
     examples = [Example("a fine film It was", 1), Example("Hello world", 0)]
     objective = Objective.of(made, (" terrible", " great"), 32)
     assert objective.candidates == ((6587,), (372,)) and objective.encode(examples)[1].tokens == [2, 31414, 232]

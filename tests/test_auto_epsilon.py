@@ -11,7 +11,7 @@ from test_suites import rows
 from torch import nn
 
 import zobench
-from llm.training.zeroth_order import ZerothOrder
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from synthetic import problems
 from synthetic.__main__ import main
 from synthetic.epsilon import Cell, EpsilonOptions
@@ -143,7 +143,7 @@ def test_a_probe_that_meets_infinity_stays_below_it():
 
 def test_a_probe_that_fails_leaves_the_weights_as_they_were():
     model = nn.Linear(3, 2).eval()
-    trainer, before = ZerothOrder(model, AutoEpsilon(), SGD(0.1)), model.weight.detach().clone()
+    trainer, before = ZerothOrderStepper(model, AutoEpsilon(), SGD(0.1)), model.weight.detach().clone()
     record = trainer.step(1, lambda: model.weight.sum() * math.nan).record
     assert "epsilon cannot be chosen" in record.skipped and trainer.steps == 1
     assert torch.allclose(model.weight, before, rtol=0, atol=2e-6)  # rounding of some thirty moves
@@ -228,7 +228,7 @@ def test_a_run_that_chose_its_epsilon_is_replayed_to_the_bit(dtype):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype).eval()
-        return ZerothOrder(model, AutoEpsilon(every=3, n=2), SGD(0.01)), model
+        return ZerothOrderStepper(model, AutoEpsilon(every=3, n=2), SGD(0.01)), model
 
     whole, model = trainer_of()
     taken = records_of(whole, model, range(8))

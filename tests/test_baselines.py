@@ -12,18 +12,19 @@ from tiny_models import language_model
 from analysis.outcomes import outcomes
 from analysis.rows import read
 from analysis.tables.finetuning import accuracies, accuracies_table, costs_table
-from llm import models, tasks
+from llm import tasks
 from llm.__main__ import main
 from llm.baselines import BASELINES, Setting, in_context, linear_probing, parse
 from llm.baselines.calibrated import Calibrated
 from llm.baselines.in_context import InContext
 from llm.baselines.linear_probing import LinearProbing
 from llm.baselines.zero_shot import ZeroShot
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.model import loading
 from llm.objective import choose
+from llm.run.options import TrainOptions
 from llm.tasks import Example
-from llm.train import train
-from llm.training.options import TrainOptions
-from llm.training.session import Session
 
 pytestmark = pytest.mark.environment
 
@@ -54,7 +55,7 @@ def final_row(tmp_path, method, **changes):
 
 @pytest.fixture(scope="module")
 def tiny():
-    return models.load("tiny-opt")
+    return loading.load("tiny-opt")
 
 
 def setting(tiny, task, parts, seed=0, **changes):
@@ -293,7 +294,7 @@ def test_a_task_file_has_a_prompt_without_content(tmp_path):
 )
 def test_bad_baselines_are_told_before_anything_is_written(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        Session(options(tmp_path, **changes))
+        Loop.of(options(tmp_path, **changes))
     assert not (tmp_path / "run").exists()
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from engines import Copied, Net, bits, loss_of, threads
 
-from llm.training import checkpoint, zeroth_order
-from llm.training.zeroth_order import ZerothOrder
+from llm.run import checkpoint
+from llm.steppers import zeroth_order
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import (
     SGD,
     Adam,
@@ -68,7 +69,7 @@ class Run:
     def __init__(self, estimator, rule, engine: str = "plain", dtype: torch.dtype = torch.float32) -> None:
         self.module = Net(dtype=dtype).eval()
         with patch.dict(zeroth_order.ENGINES, OWN):
-            self.stepper = ZerothOrder(self.module, estimator, rule, engine)
+            self.stepper = ZerothOrderStepper(self.module, estimator, rule, engine)
         self.records = []
 
     def losses(self):

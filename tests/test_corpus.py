@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llm import corpus
-from llm.corpus import CorpusError, Row
+from llm.pretraining import corpus
+from llm.pretraining.corpus import CorpusError, Row
 
 NAMES = sorted(corpus.COLUMNS)
 

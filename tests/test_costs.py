@@ -10,15 +10,15 @@ from torch import nn
 from analysis.outcomes import outcomes
 from analysis.rows import read
 from analysis.tables.finetuning import accuracies, costs_table
+from llm.cost import memory
+from llm.cost.memory import MIB, PeakMemory
+from llm.cost.meter import Meter
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.model.recompute import recompute_layers
 from llm.objective import Encoded, Objective
-from llm.train import train
-from llm.training import memory
-from llm.training.first_order import FIRST_ORDER, FirstOrder
-from llm.training.memory import MIB, PeakMemory
-from llm.training.meter import Meter
-from llm.training.options import TrainOptions
-from llm.training.recompute import recompute_layers
-from llm.training.session import Session
+from llm.run.options import TrainOptions
+from llm.steppers.first_order import FIRST_ORDER, FirstOrderStepper
 
 QUICK = {"steps": 4, "train": 40, "dev": 10, "test": 10, "max_tokens": 24, "batch": 4, "eval_every": 2, "save": False}
 CPU = torch.device("cpu")
@@ -83,7 +83,7 @@ def test_a_first_order_step_holds_gradients_and_the_moments_of_adamw():
     peaks = {}
     for method in FIRST_ORDER:
         model = nn.Linear(4096, 4096, bias=False)
-        trainer, inputs = FirstOrder(model, method, lambda step: 1e-3, 0.0), torch.randn(2, 4096)
+        trainer, inputs = FirstOrderStepper(model, method, lambda step: 1e-3, 0.0), torch.randn(2, 4096)
         with PeakMemory(CPU) as before:
             pass
         with PeakMemory(CPU) as meter:
@@ -95,14 +95,14 @@ def test_a_first_order_step_holds_gradients_and_the_moments_of_adamw():
 
 @pytest.mark.parametrize("method", FIRST_ORDER)
 def test_first_order_passes_are_those_that_the_model_makes(method, tmp_path):
-    session = Session(options(tmp_path, method=method, lr=1e-4))
+    session = Loop.of(options(tmp_path, method=method, lr=1e-4))
     backward = []
-    session.language_model.model.model.decoder.embed_tokens.weight.register_hook(lambda _: backward.append(1))
-    with Meter(session.language_model) as meter:
+    session.context.language_model.model.model.decoder.embed_tokens.weight.register_hook(lambda _: backward.append(1))
+    with Meter(session.context.language_model) as meter:
         for step in range(3):
-            session.trainer.step(0, lambda: session.objective.losses(session.minibatch(step)))  # noqa: B023
-    assert session.trainer.forward_passes == meter.forward_passes == 3
-    assert session.trainer.backward_passes == len(backward) == 3
+            session.stepper.step(0, lambda: session.context.objective.losses(session.context.minibatch(step)))  # noqa: B023
+    assert session.stepper.forward_passes == meter.forward_passes == 3
+    assert session.stepper.backward_passes == len(backward) == 3
 
 
 @pytest.mark.parametrize("kind", ["opt", "gpt2", "llama", "qwen2", "roberta"])
@@ -139,6 +139,6 @@ def test_a_run_with_recomputed_layers_is_the_run_without(tmp_path):
 
 def test_layers_are_not_recomputed_where_nothing_is_kept_or_none_is_known(tmp_path):
     with pytest.raises(ValueError, match="mezo has no backward pass"):
-        Session(options(tmp_path, gradient_checkpointing=True))
+        Loop.of(options(tmp_path, gradient_checkpointing=True))
     with pytest.raises(ValueError, match="Linear has no layers"):
         recompute_layers(nn.Linear(2, 2))

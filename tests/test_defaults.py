@@ -28,12 +28,12 @@ from zobench import (
     kernels,
     methods,
     moments,
-    native,
     query,
     theory,
 )
 from zobench.integrations.scipy import zeroth_order
 from zobench.law import LAWS
+from zobench.random import native
 
 ROOT = Path(zobench.__file__).parent.parent
 FACTORIES = {

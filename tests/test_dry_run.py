@@ -7,14 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from llm import models
 from llm.__main__ import main
-from llm.train import train
-from llm.training import dry_run
-from llm.training.live import LiveMemory, held, size_of
-from llm.training.options import TrainOptions
-from llm.training.session import Session
-from llm.training.tryout import Tryout, evaluated, tokens
+from llm.cost.live import LiveMemory, held, size_of
+from llm.dry_run import dry_run
+from llm.dry_run.tryout import Tryout, evaluated, tokens
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.model import loading
+from llm.run.context import prepare
+from llm.run.options import TrainOptions
 
 QUICK = {"steps": 4, "train": 40, "dev": 10, "test": 10, "max_tokens": 24, "batch": 4, "eval_every": 3, "save": False}
 
@@ -57,7 +58,7 @@ def test_memory_that_is_shared_counts_once():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_skeleton_has_the_size_of_the_model_and_no_numbers(dtype):
-    blank, loaded = models.skeleton("tiny-opt", dtype), models.load("tiny-opt", dtype=dtype)
+    blank, loaded = loading.skeleton("tiny-opt", dtype), loading.load("tiny-opt", dtype=dtype)
     assert {p.device.type for p in blank.model.parameters()} == {"meta"}
     shapes = [{n: (p.shape, p.dtype) for n, p in m.model.named_parameters()} for m in (blank, loaded)]
     assert shapes[0] == shapes[1] and held(blank.model) == held(loaded.model)
@@ -84,17 +85,19 @@ def test_nothing_is_written(changes, tmp_path, monkeypatch, capsys):
 )
 def test_passes_and_evaluations_are_those_of_the_run(method, changes, tmp_path, monkeypatch):
     given, further = options(tmp_path, method=method, lr=1e-4, **changes), 15 if "also" in changes else 0
-    session = Session(options(tmp_path, method=method, lr=1e-4, dry_run=True, **changes))
-    tryout = Tryout.of(session)
-    foretold = {name: sum(len(rows) for _, rows in parts) for name, parts in evaluated(session).items()}
+    context = prepare(options(tmp_path, method=method, lr=1e-4, dry_run=True, **changes))
+    tryout = Tryout.of(context, context.stepper())
+    foretold = {name: sum(len(rows) for _, rows in parts) for name, parts in evaluated(context).items()}
     measured = []
-    real = Session(given)
-    measure = type(real.objective).measure
+    real = Loop.of(given)
+    measure = type(real.context.objective).measure
     monkeypatch.setattr(
-        type(real.objective), "measure", lambda self, rows, *a: measured.append(len(rows)) or measure(self, rows, *a)
+        type(real.context.objective),
+        "measure",
+        lambda self, rows, *a: measured.append(len(rows)) or measure(self, rows, *a),
     )
     real.go()
-    (final,) = real.record.find(kind="final")
+    (final,) = real.log.record.find(kind="final")
     assert final["backward_passes"] == given.steps * tryout.backward
     assert sum(measured) == sum(foretold.values()) and list(foretold.values()) == [60, 30, further, 10]
     if "epsilon" in changes:
@@ -109,37 +112,36 @@ def test_directions_live_on_what_the_tried_examples_read(tmp_path):
 
 
 def test_memory_of_a_first_order_run_is_gradients_moments_and_activations(tmp_path):
-    session = Session(options(tmp_path, method="adamw", dry_run=True))
-    tryout, trained = Tryout.of(session), held(session.language_model.model)
+    context = prepare(options(tmp_path, method="adamw", dry_run=True))
+    tryout, trained = Tryout.of(context, context.stepper()), held(context.language_model.model)
     assert tryout.gradients == trained
     assert 2 * trained <= tryout.optimiser < 2.01 * trained
     assert tryout.step_peak > tryout.gradients + tryout.optimiser
 
 
 def test_memory_of_a_zeroth_order_step_stays_below_a_copy_of_the_model_and_gradients(tmp_path):
-    zeroth, first = (
-        Tryout.of(Session(options(tmp_path, method=method, batch=1, dry_run=True))) for method in ("mezo", "sgd")
-    )
+    contexts = [prepare(options(tmp_path, method=method, batch=1, dry_run=True)) for method in ("mezo", "sgd")]
+    zeroth, first = (Tryout.of(context, context.stepper()) for context in contexts)
     assert (zeroth.gradients, zeroth.optimiser) == (0, 0) and first.gradients > 0
     assert zeroth.step_peak < first.step_peak
 
 
 def test_tokens_count_padding_and_candidates(tmp_path):
-    session = Session(options(tmp_path, dry_run=True))
-    rows = session.data.dev
-    assert tokens(session.objective, rows) == len(rows) * max(len(row.tokens) for row in rows)  # one batch of them
-    assert tokens(session.objective, []) == 0
+    context = prepare(options(tmp_path, dry_run=True))
+    rows = context.data.dev
+    assert tokens(context.objective, rows) == len(rows) * max(len(row.tokens) for row in rows)  # one batch of them
+    assert tokens(context.objective, []) == 0
 
 
 def test_the_report_names_what_is_trained_and_what_is_cut(tmp_path, capsys):
     dry_run.run(options(tmp_path, adapter="lora:r=2", dry_run=True, max_tokens=24))
     shown = capsys.readouterr().out
-    model = models.load("tiny-opt")
+    model = loading.load("tiny-opt")
     adapted = [m for n, m in model.model.named_modules() if n.endswith(("q_proj", "v_proj"))]
     trained = 2 * sum(sum(m.weight.shape) for m in adapted)  # rank 2: A (2, in) and B (out, 2)
     assert f"{trained:,} of" in shown and "LoRA" in shown and "Embedding" not in shown
-    session = Session(options(tmp_path, dry_run=True))
-    lengths = [len(model.tokenizer(row.example.prompt)["input_ids"]) for row in session.data.train]
+    context = prepare(options(tmp_path, dry_run=True))
+    lengths = [len(model.tokenizer(row.example.prompt)["input_ids"]) for row in context.data.train]
     cut = sum(length > 24 for length in lengths)
     assert 0 < cut < 40
     assert f"{max(lengths)} at most\n" in shown and f"({cut} of 40 train, " in shown
@@ -167,22 +169,22 @@ def test_the_report_names_what_is_trained_and_what_is_cut(tmp_path, capsys):
 )
 def test_it_refuses_what_a_run_refuses_in_the_same_words(changes, tmp_path):
     with pytest.raises(ValueError) as wanted:
-        Session(options(tmp_path, **changes))
+        Loop.of(options(tmp_path, **changes))
     with pytest.raises(ValueError) as found:
         dry_run.run(options(tmp_path, dry_run=True, **changes))
     assert str(found.value) == str(wanted.value) and not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_a_run_would_refuse_is_refused_and_left_alone(tmp_path):
-    session = Session(options(tmp_path))
-    take = session.trainer.step
+    session = Loop.of(options(tmp_path))
+    take = session.stepper.step
 
-    def stop_at_two(key, losses):
-        if session.trainer.steps == 2:
+    def stop_at_two(*arguments):
+        if session.stepper.steps == 2:
             raise KeyboardInterrupt
-        return take(key, losses)
+        return take(*arguments)
 
-    session.trainer.step = stop_at_two
+    session.stepper.step = stop_at_two
     with pytest.raises(KeyboardInterrupt):
         session.go()
     with (tmp_path / "run/rows.jsonl").open("a") as file:
@@ -213,7 +215,7 @@ def test_it_says_how_far_a_run_is_and_that_a_finished_one_is(tmp_path, capsys):
 
 def test_a_model_that_cannot_fit_is_told_and_never_loaded(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dry_run, "free_memory", lambda device: 4_000_000)
-    monkeypatch.setattr(models, "load", lambda *a, **k: pytest.fail("the weights were loaded"))
+    monkeypatch.setattr(loading, "load", lambda *a, **k: pytest.fail("the weights were loaded"))
     with pytest.raises(ValueError, match=r"tiny-opt wants 4\.13 MiB, but 3\.81 MiB are free on cpu"):
         dry_run.run(options(tmp_path, dry_run=True))
     assert "1,082,368 weights, by the configuration alone: weights 4.13 MiB" in capsys.readouterr().out

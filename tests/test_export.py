@@ -10,14 +10,15 @@ import pytest
 import torch
 import yaml
 
-from llm import models
 from llm.__main__ import main
 from llm.export import ExportOptions, adapter_folder, export
 from llm.export.base_model import base_model, rounding
-from llm.train import train
-from llm.training import checkpoint
-from llm.training.options import TrainOptions
-from llm.training.session import Session
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.model import loading
+from llm.model.language_model import DTYPES
+from llm.run import checkpoint
+from llm.run.options import TrainOptions
 
 pytestmark = [
     pytest.mark.environment,
@@ -61,7 +62,7 @@ def logits(model, ids):
 
 
 def weights(folder):
-    return checkpoint.weights(models.load(str(folder), dtype=models.dtype_of(str(folder))).model)
+    return checkpoint.weights(loading.load(str(folder), dtype=loading.dtype_of(str(folder))).model)
 
 
 def equal(one, other):
@@ -79,10 +80,10 @@ def test_plain_transformers_loads_the_export_and_gives_the_same_logits(dtype, tm
     folder = export(ExportOptions(str(run), str(tmp_path / "out"), dtype=dtype))
     found = plain(folder, tmp_path)
     assert found["dtype"] == f"torch.{dtype or 'float32'}" and found["ids"][0, 0] == 2  # BOS
-    tuned = models.load(str(run / "model"))
-    expected = logits(tuned.model.to(models.DTYPES[dtype or "float32"]), found["ids"])
+    tuned = loading.load(str(run / "model"))
+    expected = logits(tuned.model.to(DTYPES[dtype or "float32"]), found["ids"])
     assert torch.allclose(found["logits"], expected, rtol=1e-5, atol=1e-5)
-    base = logits(models.load("tiny-opt").model, found["ids"])
+    base = logits(loading.load("tiny-opt").model, found["ids"])
     assert not torch.allclose(found["logits"], base, rtol=1e-3, atol=1e-3)  # so the comparison sees six steps
     assert json.loads((folder / "config.json").read_text())["dtype"] == (dtype or "float32")
     # the class that transformers 5 would write is none to version 4, which then also makes token types up
@@ -113,18 +114,18 @@ def test_the_weights_are_the_same_wherever_they_come_from(tmp_path, capsys):
 
 
 def test_an_unfinished_run_is_exported_as_far_as_it_is_and_says_so(tmp_path):
-    session = Session(TrainOptions(**QUICK, checkpoint_every=2, out=str(tmp_path / "run")))
-    take = session.trainer.step
+    session = Loop.of(TrainOptions(**QUICK, checkpoint_every=2, out=str(tmp_path / "run")))
+    take = session.stepper.step
 
-    def stop(key, losses):
-        if session.trainer.steps == 5:
+    def stop(*arguments):
+        if session.stepper.steps == 5:
             raise KeyboardInterrupt
-        return take(key, losses)
+        return take(*arguments)
 
-    session.trainer.step = stop
+    session.stepper.step = stop
     with pytest.raises(KeyboardInterrupt):
         session.go()
-    here = checkpoint.weights(session.language_model.model)
+    here = checkpoint.weights(session.context.language_model.model)
     folder = export(ExportOptions(str(tmp_path / "run"), str(tmp_path / "out")))
     assert equal(weights(folder), here)  # step 5 by the journal, not step 4 by the checkpoint
     card = (folder / "README.md").read_text()
@@ -248,14 +249,16 @@ def test_a_configuration_file_does_not_say_where_to_export(tmp_path, capsys):
 
 
 def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
-    large = models.load("tiny-opt")
+    large = loading.load("tiny-opt")
     with torch.no_grad():
         large.model.model.decoder.layers[0].fc1.bias[3] = 1e5
-    models.save(large, tmp_path / "large")
+    loading.save(large, tmp_path / "large")
     with pytest.raises(ValueError, match=r"fc1\.bias has entries that are not finite.*bfloat16"):
         export(ExportOptions(str(tmp_path / "large"), str(tmp_path / "out"), dtype="float16"))
     assert not (tmp_path / "out").exists()
-    assert models.dtype_of(str(export(ExportOptions(str(tmp_path / "large"), str(tmp_path / "out"), dtype="bfloat16"))))
+    assert loading.dtype_of(
+        str(export(ExportOptions(str(tmp_path / "large"), str(tmp_path / "out"), dtype="bfloat16")))
+    )
 
 
 def test_what_is_known_of_base_models(tmp_path):
@@ -276,7 +279,7 @@ def test_what_is_known_of_base_models(tmp_path):
 def lora(tmp_path):
     """An adapter that peft wrote, whose weights do something, and the adapted model."""
     peft = pytest.importorskip("peft")
-    base = models.load("tiny-opt")
+    base = loading.load("tiny-opt")
     torch.manual_seed(0)
     adapted = peft.get_peft_model(
         base.model, peft.LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["q_proj", "v_proj"])
@@ -303,7 +306,7 @@ def test_an_adapter_is_exported_as_peft_has_it_or_merged(tmp_path):
     merged = export(ExportOptions(str(adapter), str(tmp_path / "merged"), merge=True))
     found = plain(merged, tmp_path)
     assert torch.allclose(found["logits"], logits(adapted, found["ids"]), atol=1e-4)
-    base = logits(models.load("tiny-opt").model, found["ids"])
+    base = logits(loading.load("tiny-opt").model, found["ids"])
     assert not torch.allclose(found["logits"], base, atol=1e-2)
     assert not (merged / adapter_folder.CONFIG).exists() and "merged" in (merged / "README.md").read_text()
     half = export(ExportOptions(str(adapter), str(tmp_path / "half"), dtype="bfloat16"))
@@ -314,13 +317,13 @@ def test_a_run_that_trained_an_adapter_is_exported_from_wherever_it_is(tmp_path)
     peft = pytest.importorskip("peft")
     run = trained(tmp_path / "run", adapter="lora:r=2", lr=1e-2, select="last", checkpoint_every=3)
     ids = torch.tensor([[2, 17, 4, 90]])
-    expected = logits(models.load(str(run / "model")).model, ids)
-    assert not torch.allclose(expected, logits(models.load("tiny-opt").model, ids), atol=1e-3)
+    expected = logits(loading.load(str(run / "model")).model, ids)
+    assert not torch.allclose(expected, logits(loading.load("tiny-opt").model, ids), atol=1e-3)
     folder = export(ExportOptions(str(run), str(tmp_path / "adapted")))
     adapted = peft.AutoPeftModelForCausalLM.from_pretrained(folder).eval()
     assert torch.allclose(logits(adapted, ids), expected, atol=1e-6)
     merged = export(ExportOptions(str(run), str(tmp_path / "merged"), merge=True))
-    assert torch.allclose(logits(models.load(str(merged)).model, ids), expected, atol=1e-4)
+    assert torch.allclose(logits(loading.load(str(merged)).model, ids), expected, atol=1e-4)
     assert front_matter(merged)["library_name"] == "transformers"
     written = weights(run / "model")
     (run / "model").rename(tmp_path / "aside")

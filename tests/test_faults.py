@@ -17,21 +17,22 @@ import torch
 from interrupted import gone
 from torch import nn
 
-from llm import models
 from llm.__main__ import main
-from llm.journal import main as journal
-from llm.journal import rebuild
+from llm.loop.divergence import Divergence
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.model import loading
 from llm.objective import Objective
-from llm.train import train
-from llm.training import checkpoint
-from llm.training.faults import Watch
-from llm.training.first_order import FirstOrder
-from llm.training.options import TrainOptions
-from llm.training.session import Session
-from llm.training.taken import Taken
-from llm.training.zeroth_order import ZerothOrder
+from llm.run import checkpoint, context
+from llm.run.journal import main as journal
+from llm.run.journal import rebuild
+from llm.run.options import TrainOptions
+from llm.steppers.first_order import FirstOrderStepper
+from llm.steppers.taken import Taken
+from llm.steppers.zeroth_order import ZerothOrderStepper
+from tests.interrupted import with_objective
 from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, derive, methods
-from zobench.journal import Record, read
+from zobench.run.journal import Record, read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,32 +50,36 @@ def rows(folder, kind):
 
 
 def weights(session):
-    return session.trainer.space.vector()
+    return session.stepper.space.vector()
 
 
 def run(tmp_path, stop=None, **changes):
     """A run to its end, or one that is interrupted before step `stop`."""
-    return gone(Session(options(tmp_path, **changes)), stop)
+    return gone(Loop.of(options(tmp_path, **changes)), stop)
 
 
 def trainer_of(estimator, dtype=torch.float32, rate=0.01, space=ModuleSpace, decay=0.01):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).to(dtype).eval()
-    trainer = ZerothOrder(model, estimator, SGD(rate, decay))
+    trainer = ZerothOrderStepper(model, estimator, SGD(rate, decay))
     trainer.space = space(model)
     return trainer, model
 
 
 def take(trainer, model, steps, bad=()):
     """The records of steps on a small loss that is not finite at some of them."""
+    return [taken.record for taken in taken_by(trainer, model, steps, bad)]
+
+
+def taken_by(trainer, model, steps, bad=(), watched=False):
     dtype = next(model.parameters()).dtype
     inputs = torch.linspace(-1, 1, 24).view(4, 6).to(dtype)
 
     def losses(step):
         return model(inputs).float().square().mean(1) * (math.inf if step in bad else 1.0)
 
-    return [trainer.step(derive("key", k), lambda k=k: losses(k)).record for k in steps]
+    return [trainer.step(derive("key", k), lambda k=k: losses(k), watched) for k in steps]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -126,7 +131,7 @@ def test_nothing_that_is_no_number_reaches_the_weights():
     trainer, model = trainer_of(methods.make("mezo"), rate=1.0, decay=1.5)
     assert "weight decay 1.5 is above 1" in trainer.step(1, lambda: model[0].weight.sum()).record.skipped
     model = nn.Linear(2, 1)
-    first = FirstOrder(model, "adamw", lambda step: 0.1, 0.0)
+    first = FirstOrderStepper(model, "adamw", lambda step: 0.1, 0.0)
     before = model.weight.detach().clone()
     taken = first.step(0, lambda: (model.weight - model.weight).abs().sqrt().sum())  # finite, and its gradient is not
     assert "gradient" in taken.record.skipped and torch.equal(model.weight, before)
@@ -135,20 +140,19 @@ def test_nothing_that_is_no_number_reaches_the_weights():
 
 
 def failing(session, from_step):
-    measure = session.objective.losses
-    first = session.minibatch(0)
+    measure = session.context.objective.losses
+    first = session.context.minibatch(0)
 
     class Failing(Objective):
         def losses(self, batch):
-            bad = session.trainer.steps >= from_step and batch is not first
+            bad = session.stepper.steps >= from_step and batch is not first
             return measure(batch) * (math.nan if bad else 1)
 
-    session.objective = Failing(*session.objective.__dict__.values())
-    return session
+    return with_objective(session, Failing(*session.context.objective.__dict__.values()))
 
 
 def test_too_many_skipped_steps_in_a_row_stop_the_run_with_advice(tmp_path, capsys):
-    session = failing(Session(options(tmp_path, steps=50, max_skipped=3)), 2)
+    session = failing(Loop.of(options(tmp_path, steps=50, max_skipped=3)), 2)
     session.go()
     (final,) = rows(tmp_path / "run", "final")
     assert (final["step"], final["skipped"], final["status"]) == (5, 3, "diverged")
@@ -156,15 +160,15 @@ def test_too_many_skipped_steps_in_a_row_stop_the_run_with_advice(tmp_path, caps
     assert "3 steps in a row were skipped" in capsys.readouterr().err
     kept = read(tmp_path / "run/journal.bin").records
     assert [bool(record.skipped) for record in kept] == [False, False, True, True, True]
-    session.trainer.space.settle_()
-    again = Session(options(tmp_path, out=str(tmp_path / "other")))
+    session.stepper.space.settle_()
+    again = Loop.of(options(tmp_path, out=str(tmp_path / "other")))
     for record in kept:
-        again.trainer.replay(record)
+        again.stepper.replay(record)
     assert torch.equal(weights(again), weights(session))
 
 
 def test_a_run_that_stopped_is_not_taken_further_by_a_kill_before_its_last_row(tmp_path):
-    session = failing(Session(options(tmp_path, steps=50, max_skipped=3)), 2)
+    session = failing(Loop.of(options(tmp_path, steps=50, max_skipped=3)), 2)
     session._finish = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         session.go()
@@ -180,7 +184,7 @@ def test_divergence_is_told_once_and_marks_the_run(tmp_path, capsys):
 
 
 def test_what_counts_as_divergence():
-    watch = Watch(0.7, 3, 2.0, 4)
+    watch = Divergence(0.7, 3, 2.0, 4)
     seen = []
     for loss in (0.7, 9.0, 0.7, 0.7, 0.7, 0.7, 1.5, 1.5, 1.5, 1.5):
         watch.see(Taken(Record(0, 0), loss))
@@ -188,7 +192,7 @@ def test_what_counts_as_divergence():
     assert seen == [False, False, False, True, True, False, False, False, False, True]
     watch.see(Taken(Record(0, 0, skipped="losses [nan]"), math.nan))
     assert watch.diverged and watch.losses == deque([1.5] * 4) and watch.in_a_row == 1
-    assert Watch(1e-4, 3, 5.0, 1, losses=deque([0.4])).diverged is False
+    assert Divergence(1e-4, 3, 5.0, 1, losses=deque([0.4])).diverged is False
 
 
 @pytest.mark.parametrize("method", ["sgd", "adamw"])
@@ -196,8 +200,8 @@ def test_a_first_order_run_continues_from_its_checkpoint_to_the_bit(method, tmp_
     changes = {"method": method, "lr": 1e-3, "checkpoint_every": 2}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))
     run(tmp_path, stop=5, **changes)
-    resumed = Session(options(tmp_path, **changes))
-    assert resumed.trainer.steps == 0
+    resumed = Loop.of(options(tmp_path, **changes))
+    assert resumed.stepper.steps == 0
     resumed.go()
     one, other = (rows(tmp_path / name, "final")[0] for name in ("whole", "run"))
     for name in ("dev_loss", "test_loss", "forward_passes", "backward_passes"):
@@ -224,8 +228,8 @@ def test_checkpoints_bound_the_replay_and_two_are_kept(tmp_path, monkeypatch, ca
     run(tmp_path, stop=7, **changes)
     kept = [file.name for file in checkpoint.found(tmp_path / "run/checkpoints")]
     assert kept == ["step-00000006.safetensors", "step-00000004.safetensors"]
-    session = Session(options(tmp_path, **changes))
-    walked, told, trainer = [], [], session.trainer
+    session = Loop.of(options(tmp_path, **changes))
+    walked, told, trainer = [], [], session.stepper
     replay, recall = trainer.replay, trainer.recall
     monkeypatch.setattr(trainer, "replay", lambda record: walked.append(record.step) or replay(record))
     monkeypatch.setattr(trainer, "recall", lambda record: told.append(record.step) or recall(record))
@@ -299,25 +303,20 @@ def test_a_changed_configuration_is_refused_with_its_key(changes, message, tmp_p
         train(options(tmp_path, **changes))
 
 
-def reversed_train(data):
-    data.train.reverse()
-    return data
-
-
 def test_other_base_weights_and_other_data_are_refused(tmp_path, monkeypatch):
-    base = models.load("tiny-opt")
-    models.save(base, tmp_path / "base")
+    base = loading.load("tiny-opt")
+    loading.save(base, tmp_path / "base")
     run(tmp_path, stop=2, model=str(tmp_path / "base"))
     with torch.no_grad():
         next(base.model.parameters()).view(-1)[0] += 1
-    models.save(base, tmp_path / "base")
+    loading.save(base, tmp_path / "base")
     with pytest.raises(ValueError, match=r"is of another run \(weights: "):
         run(tmp_path, model=str(tmp_path / "base"))
     run(tmp_path, stop=2, out=str(tmp_path / "second"))
-    encoded = Session._encoded
-    monkeypatch.setattr(Session, "_encoded", lambda self, split: reversed_train(encoded(self, split)))
+    context_data = context.Data
+    monkeypatch.setattr(context, "Data", lambda train, *others: context_data(train[::-1], *others))
     with pytest.raises(ValueError, match=r"is of another run \(data: "):
-        Session(options(tmp_path, out=str(tmp_path / "second")))
+        Loop.of(options(tmp_path, out=str(tmp_path / "second")))
 
 
 @pytest.mark.parametrize("where", ["journal.bin", "rows.jsonl", ".safetensors.part"])
@@ -386,15 +385,15 @@ def test_training_fills_a_real_small_file_system_and_goes_on_when_it_has_room(tm
 
 
 def test_an_interrupt_ends_after_the_step_with_everything_saved(tmp_path, capsys):
-    session = Session(options(tmp_path, checkpoint_every=100))
-    take = session.trainer.step
+    session = Loop.of(options(tmp_path, checkpoint_every=100))
+    take = session.stepper.step
 
-    def step(key, losses):
-        if session.trainer.steps == 2:
+    def step(*arguments):
+        if session.stepper.steps == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return take(key, losses)
+        return take(*arguments)
 
-    session.trainer.step = step
+    session.stepper.step = step
     with pytest.raises(KeyboardInterrupt):
         session.go()
     assert len(read(tmp_path / "run/journal.bin").records) == 3
@@ -412,12 +411,12 @@ def test_what_rounding_leaves_of_a_step(space):
         (torch.float64, 0.0, True),
     ):
         trainer, model = trainer_of(methods.make("mezo", n=2, epsilon=0.05), dtype, rate, space, decay=0.0)
-        trainer.watched, start = True, trainer.space.vector()
-        (record,) = take(trainer, model, range(1))
+        start = trainer.space.vector()
+        (taken,) = taken_by(trainer, model, range(1), watched=True)
+        record, found = taken.record, taken.realised
         plan = trainer.estimator.ask(record.key, ())
         step = trainer.estimator.tell(plan, plan.answers(list(record.losses)), ()).gradient
         meant, done = -rate * trainer.space.dense(step), trainer.space.vector() - start
-        found = trainer.realised
         assert found.noise is noise and found.moved == pytest.approx(float((done != 0).double().mean()))
         if rate and float(done.norm()):
             assert found.cosine == pytest.approx(float(meant @ done / meant.norm() / done.norm()), abs=1e-6)
@@ -445,7 +444,7 @@ def test_the_journal_commands(tmp_path, capsys):
     assert "6 steps and 8 measurements" in capsys.readouterr().out
     assert main(["journal", "replay", folder, "--out", str(tmp_path / "rebuilt")]) == 0
     assert "equal to the bit" in capsys.readouterr().out
-    one, two = (checkpoint.weights(models.load(str(p)).model) for p in (tmp_path / "run/model", tmp_path / "rebuilt"))
+    one, two = (checkpoint.weights(loading.load(str(p)).model) for p in (tmp_path / "run/model", tmp_path / "rebuilt"))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert main(["journal", "diff", folder, folder]) == 0
     assert main(["journal", "diff", folder, other]) == 1

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import zobench
 from llm.__main__ import main
-from llm.train import train
-from llm.training.options import TrainOptions
-from llm.training.session import Session
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.run.options import TrainOptions
 from zobench import (
     Combination,
     InForwardSpace,
@@ -196,7 +196,7 @@ class TestTraining:
     )
     def test_an_interrupted_run_ends_as_an_uninterrupted_one(self, way, tmp_path, capsys):
         whole = train(self.options(tmp_path / "whole", **way))
-        gone(Session(self.options(tmp_path / "cut", **way)), stop=4)
+        gone(Loop.of(self.options(tmp_path / "cut", **way)), stop=4)
         again = train(self.options(tmp_path / "cut", **way))
         assert again["test_loss"] == whole["test_loss"] and again["forward_passes"] == 6 * 3 * 3
         one, two = (load_file(tmp_path / name / "model/model.safetensors") for name in ("whole", "cut"))
@@ -221,8 +221,8 @@ class TestTraining:
 
     def test_what_cannot_be_is_refused_before_the_first_step(self, tmp_path):
         with pytest.raises(ValueError, match=r"objective accuracy has no gradient for forward-gradient"):
-            Session(self.options(tmp_path, objective="accuracy"))
+            Loop.of(self.options(tmp_path, objective="accuracy"))
         with pytest.raises(ValueError, match="has none to choose"):
-            Session(self.options(tmp_path, epsilon="auto"))
+            Loop.of(self.options(tmp_path, epsilon="auto"))
         assert not list(tmp_path.iterdir())
-        Session(self.options(tmp_path, method="mezo", objective="accuracy"))
+        Loop.of(self.options(tmp_path, method="mezo", objective="accuracy"))

@@ -4,8 +4,8 @@ import pytest
 from fuzz import KINDS, Broken, Tally, fuzz, journals, own_files
 
 from llm.tasks import taskfile
-from zobench import journal_format
-from zobench.journal import Journal
+from zobench.run import journal_format
+from zobench.run.journal import Journal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from llm import models
 from llm.__main__ import main
-from llm.training.options import TrainOptions
-from llm.training.session import Session
+from llm.loop.loop import Loop
+from llm.model import loading
+from llm.run.options import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,16 +31,16 @@ class Bomb:
 
 def test_pickles_are_never_read(tmp_path):
     folder, harm = tmp_path / "model", tmp_path / "harm"
-    models.save(models.load("tiny-opt"), folder)
+    loading.save(loading.load("tiny-opt"), folder)
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt"):
         (folder / name).write_bytes(pickle.dumps(Bomb(harm)))
-    models.load(str(folder))
+    loading.load(str(folder))
     (folder / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="pickles can run code and are never read"):
-        models.load(str(folder))
+        loading.load(str(folder))
     (folder / "a.safetensors").write_bytes(b"")  # so that only transformers is left to refuse
     with pytest.raises(ValueError, match="could not be loaded"):
-        models.load(str(folder))
+        loading.load(str(folder))
     assert not harm.exists()
     pickle.loads((folder / "pytorch_model.bin").read_bytes())
     assert harm.exists()  # the bomb is a real one
@@ -61,19 +61,19 @@ def test_code_that_comes_with_a_model_runs_only_when_asked_for(tmp_path, monkeyp
     folder, harm = tmp_path / "model", tmp_path / "harm"
     monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    models.save(models.load("tiny-opt"), folder)
+    loading.save(loading.load("tiny-opt"), folder)
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.Own"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "own.py").write_text(CODE.format(harm=str(harm)))
     with pytest.raises(ValueError, match="only with --trust-remote-code"):
-        models.load(str(folder))
+        loading.load(str(folder))
     assert not harm.exists()
     with pytest.raises(ValueError, match="only with --trust-remote-code"):
-        Session(options(tmp_path, model=str(folder)))
+        Loop.of(options(tmp_path, model=str(folder)))
     assert not harm.exists() and not (tmp_path / "run").exists()
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "modules")])
-    models.load(str(folder), trust_remote_code=True)
+    loading.load(str(folder), trust_remote_code=True)
     assert harm.exists()
 
 
@@ -81,24 +81,24 @@ def test_a_folder_that_is_not_there_is_told_where_the_hub_does_not_know_it_eithe
     def unknown(*_, **__):
         raise OSError("no such repository")
 
-    monkeypatch.setattr(models, "_tokenizer", unknown)
+    monkeypatch.setattr(loading, "_tokenizer", unknown)
     with pytest.raises(ValueError, match=r"no folder here has that name.*no such repository"):
-        models.load("runs/nothere")
+        loading.load("runs/nothere")
 
 
 def test_the_hub_is_not_asked_about_folders_and_typos(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr("socket.socket.connect", lambda *a: asked.append(a))
     monkeypatch.setattr("socket.getaddrinfo", lambda *a, **k: asked.append(a) or [])
-    models.save(models.load("tiny-opt"), tmp_path / "model")
+    loading.save(loading.load("tiny-opt"), tmp_path / "model")
     for name in ("config.json", "tokenizer.json"):
         (tmp_path / "model" / name).rename(tmp_path / name)
         with pytest.raises(ValueError, match="could not be loaded"):
-            models.load(str(tmp_path / "model"))
+            loading.load(str(tmp_path / "model"))
         (tmp_path / name).rename(tmp_path / "model" / name)
     for name in ("tiny-optt", "smollm2-135m-instrct", "", "a\0b"):
         with pytest.raises(ValueError, match="tiny-opt"):
-            models.load(name)
+            loading.load(name)
     assert not asked
 
 

@@ -18,13 +18,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm.journal import main
-from zobench import derive, journal_format, journal_version1, methods
+from llm.run.journal import main
+from zobench import derive, methods
 from zobench.identity import restore
-from zobench.journal import Event, Journal, JournalError, Record, describe, differing, read, version_of
 from zobench.layout import Layout, Segment
-from zobench.lock import FolderInUseError, lock
-from zobench.records import Run, require_contained, within
+from zobench.run import journal_format, journal_version1
+from zobench.run.journal import Event, Journal, JournalError, Record, describe, differing, read, version_of
+from zobench.run.lock import FolderInUseError, lock
+from zobench.run.records import Run, require_contained, within
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -291,7 +292,7 @@ def test_restoring_runs_nothing_that_the_text_says(tmp_path):
 
 HOLDER = """
 import sys, time
-from zobench.lock import lock
+from zobench.run.lock import lock
 held = lock(sys.argv[1])
 print("held", flush=True)
 time.sleep(60)
@@ -316,8 +317,8 @@ def test_a_second_process_is_refused_and_a_kill_lets_go(tmp_path):
 FULL = """
 import os, subprocess, sys
 from pathlib import Path
-from zobench.journal import Journal, read
-from zobench.records import Run
+from zobench.run.journal import Journal, read
+from zobench.run.records import Run
 sys.path.insert(0, "tests")
 from test_journal import HEADER, record
 folder = Path(sys.argv[1])
@@ -390,7 +391,7 @@ def test_a_full_file_system_ends_the_run_with_what_was_reached(tmp_path):
 
 READ_ONLY = """
 import os, sys
-from zobench.records import Run
+from zobench.run.records import Run
 if os.getuid() == 0:
     os.setuid(65534)  # to root every folder is writable
 try:

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from zobench import SGD, Combination, FlatSpace, ModuleSpace, Term, derive, keyed, schedule, streams
+from zobench import SGD, Combination, FlatSpace, ModuleSpace, Term, derive, keyed, schedule
 from zobench.groups import decays
 from zobench.law import LAWS
 from zobench.naming import UnknownNameError
+from zobench.random import streams
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

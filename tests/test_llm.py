@@ -8,16 +8,17 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
-from llm import models
 from llm.__main__ import main
-from llm.models import LanguageModel
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.model import loading
+from llm.model.language_model import LanguageModel
 from llm.objective import Encoded, Measured, Objective, calibrated_accuracy
+from llm.run.options import TrainOptions
 from llm.tasks import Example
-from llm.train import train
-from llm.training.options import TrainOptions
-from llm.training.session import Session
+from tests.interrupted import with_objective
 from zobench import SGD, FlatSpace, ModuleSpace, derive, methods, query
-from zobench.journal import read
+from zobench.run.journal import read
 
 pytestmark = pytest.mark.environment
 
@@ -27,7 +28,7 @@ QUICK = {"steps": 4, "train": 40, "dev": 10, "test": 10, "max_tokens": 24, "batc
 
 @pytest.fixture(scope="module")
 def tiny():
-    return models.load("tiny-opt")
+    return loading.load("tiny-opt")
 
 
 def options(tmp_path, **changes):
@@ -96,17 +97,17 @@ def test_opts_own_tokenizer_keeps_its_bos(tmp_path):
         (tmp_path / file).write_bytes((SHARED / "models/opt-tokenizer" / file).read_bytes())
     sizes = {"hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     OPTForCausalLM(OPTConfig(**sizes, word_embed_proj_dim=16)).save_pretrained(tmp_path)
-    loaded = models.load(str(tmp_path))
+    loaded = loading.load(str(tmp_path))
     assert loaded.tokenizer("Hello world")["input_ids"] == [2, 31414, 232]
-    models.save(loaded, tmp_path / "again")
-    assert models.load(str(tmp_path / "again")).tokenizer("Hello world")["input_ids"] == [2, 31414, 232]
+    loading.save(loaded, tmp_path / "again")
+    assert loading.load(str(tmp_path / "again")).tokenizer("Hello world")["input_ids"] == [2, 31414, 232]
 
 
 @pytest.mark.parametrize(
     "method", ["mezo", "kerzoo", "forward", "richardson", "coordinate", "mezo:n=3", "sgd", "adamw"]
 )
 def test_every_method_trains_and_counts_its_passes(method, tmp_path):
-    assert Session(options(tmp_path, method=method, lr=1e-4)).go() is None
+    assert Loop.of(options(tmp_path, method=method, lr=1e-4)).go() is None
     (final,) = rows(tmp_path / "run", "final")
     a_step = {"forward": 2, "richardson": 4, "mezo:n=3": 6, "sgd": 1, "adamw": 1}.get(method, 2)
     assert (final["step"], final["forward_passes"]) == (4, 4 * a_step)
@@ -122,7 +123,7 @@ def test_every_method_trains_and_counts_its_passes(method, tmp_path):
 
 
 def test_zeroth_order_steps_learn(tmp_path):
-    session = Session(options(tmp_path, steps=60, lr=3e-4, train=100, batch=16, dev=60, eval_every=60))
+    session = Loop.of(options(tmp_path, steps=60, lr=3e-4, train=100, batch=16, dev=60, eval_every=60))
     session.go()
     before, after = (row["dev_loss"] for row in rows(tmp_path / "run", "evaluation"))
     assert after < before - 0.05
@@ -131,8 +132,8 @@ def test_zeroth_order_steps_learn(tmp_path):
 def test_methods_see_the_same_minibatches_and_directions(tmp_path):
     runs = {}
     for method in ("mezo", "kerzoo"):
-        session = Session(options(tmp_path, method=method, out=str(tmp_path / method)))
-        batches = [session.minibatch(step) for step in range(3)]
+        session = Loop.of(options(tmp_path, method=method, out=str(tmp_path / method)))
+        batches = [session.context.minibatch(step) for step in range(3)]
         session.go()
         runs[method] = batches, [record.key for record in read(tmp_path / method / "journal.bin").records]
         assert len(runs[method][1]) == 4
@@ -144,23 +145,23 @@ def test_an_interrupted_run_continues_to_the_same_weights(dtype, tmp_path):
     def options(tmp_path, out, **changes):
         return TrainOptions(**{**QUICK, **changes, "dtype": dtype, "eval_every": 4, "out": out})
 
-    whole = Session(options(tmp_path, steps=6, lr=1e-4, out=str(tmp_path / "whole")))
+    whole = Loop.of(options(tmp_path, steps=6, lr=1e-4, out=str(tmp_path / "whole")))
     whole.go()
-    part = Session(options(tmp_path, steps=6, lr=1e-4, out=str(tmp_path / "part")))
-    take = part.trainer.step
+    part = Loop.of(options(tmp_path, steps=6, lr=1e-4, out=str(tmp_path / "part")))
+    take = part.stepper.step
 
-    def stop_at_three(key, losses):
-        if part.trainer.steps == 3:
+    def stop_at_three(*arguments):
+        if part.stepper.steps == 3:
             raise KeyboardInterrupt
-        return take(key, losses)
+        return take(*arguments)
 
-    part.trainer.step = stop_at_three
+    part.stepper.step = stop_at_three
     with pytest.raises(KeyboardInterrupt):
         part.go()
-    resumed = Session(options(tmp_path, steps=6, lr=1e-4, out=str(tmp_path / "part")))
+    resumed = Loop.of(options(tmp_path, steps=6, lr=1e-4, out=str(tmp_path / "part")))
     resumed.go()
     assert [row["step"] for row in rows(tmp_path / "part", "step")] == list(range(6))
-    one, other = (s.trainer.space.vector() for s in (whole, resumed))
+    one, other = (s.stepper.space.vector() for s in (whole, resumed))
     assert torch.equal(one, other)
     assert rows(tmp_path / "part", "final")[0]["forward_passes"] == 12
     assert train(options(tmp_path, steps=6, lr=1e-4, out=str(tmp_path / "part")))["step"] == 6
@@ -170,46 +171,46 @@ def test_an_interrupted_run_continues_to_the_same_weights(dtype, tmp_path):
 
 
 def test_a_loss_that_turns_nan_is_a_step_skipped(tmp_path):
-    session = Session(options(tmp_path, lr=1e-4))
-    measure, calls = session.objective.__class__.losses, []
+    session = Loop.of(options(tmp_path, lr=1e-4))
+    measure, calls = session.context.objective.__class__.losses, []
 
     class Failing(Objective):
         def losses(self, batch):
             calls.append(1)
             return measure(self, batch) * (math.nan if len(calls) == 4 else 1)
 
-    session.objective = Failing(*session.objective.__dict__.values())
-    start = session.trainer.space.vector()
+    with_objective(session, Failing(*session.context.objective.__dict__.values()))
+    start = session.stepper.space.vector()
     session.go()
     (skipped,) = rows(tmp_path / "run", "skipped")
     (final,) = rows(tmp_path / "run", "final")
     assert skipped["step"] == 1 and "nan" in skipped["reason"] and skipped["train_loss"] is None
     assert (final["status"], final["step"], final["skipped"]) == ("ok", 4, 1)
     assert [row["step"] for row in rows(tmp_path / "run", "step")] == [0, 2, 3]
-    moved = session.trainer.space.vector() - start
+    moved = session.stepper.space.vector() - start
     assert 0 < float(moved.norm() / start.norm()) < 0.1  # three steps
 
 
 def test_destroyed_weights_are_no_accuracy(tmp_path):
-    session = Session(options(tmp_path, lr=1e30, steps=1, select="last"))
+    session = Loop.of(options(tmp_path, lr=1e30, steps=1, select="last"))
     session.go()
     (final,) = rows(tmp_path / "run", "final")
     assert final["status"] == "diverged" and final["test_accuracy"] is None and final["test_loss"] is None
 
 
 def test_any_other_failure_is_a_row_too_and_baselines_torn_by_a_kill_are_completed(tmp_path):
-    session = Session(options(tmp_path))
+    session = Loop.of(options(tmp_path))
 
-    def fail(key, losses):
+    def fail(*_):
         raise RuntimeError("out of memory")
 
-    session.trainer.step = fail
+    session.stepper.step = fail
     with pytest.raises(RuntimeError, match="out of memory"):
         session.go()
     assert rows(tmp_path / "run", "failure")[0]["reason"] == "RuntimeError: out of memory"
     file = tmp_path / "run/rows.jsonl"
     file.write_text(file.read_text().splitlines(keepends=True)[0])
-    Session(options(tmp_path)).go()
+    Loop.of(options(tmp_path)).go()
     assert [row["name"] for row in rows(tmp_path / "run", "baseline")] == [
         "chance",
         "zero-shot",
@@ -234,15 +235,15 @@ def test_a_study_is_checked_as_a_whole_before_its_first_run(argv, message, tmp_p
 
 
 def test_the_tuned_weights_are_kept_and_load_again(tmp_path):
-    session = Session(options(tmp_path, save=True, lr=1e-4))
+    session = Loop.of(options(tmp_path, save=True, lr=1e-4))
     session.go()
-    again = ModuleSpace(models.load(str(tmp_path / "run/model")).model)
-    assert torch.equal(again.vector(), session.trainer.space.vector())
+    again = ModuleSpace(loading.load(str(tmp_path / "run/model")).model)
+    assert torch.equal(again.vector(), session.stepper.space.vector())
 
 
 def test_a_module_and_a_flat_vector_give_the_same_combination(tiny):
     """The same estimator object on the language model and on its parameters as one vector, loss for loss."""
-    model = models.load("tiny-opt", dtype="float64").model
+    model = loading.load("tiny-opt", dtype="float64").model
     space, estimator = ModuleSpace(model), methods.make("kerzoo", epsilon=1e-3, n=2)
     objective = Objective(LanguageModel("t", model, tiny.tokenizer, ""), ((5,), (9,)), 16)
     batch = [Encoded([2, 17, 4, 90], 0), Encoded([2, 33, 8, 1], 1)]
@@ -268,7 +269,7 @@ def test_a_module_and_a_flat_vector_give_the_same_combination(tiny):
 
 @pytest.mark.parametrize("method", ["mezo", "kerzoo"])
 def test_a_step_of_zero_learning_rate_restores_float32_weights(method, tiny):
-    space = ModuleSpace(models.load("tiny-opt").model)
+    space = ModuleSpace(loading.load("tiny-opt").model)
     objective = Objective.of(LanguageModel("t", space.module, tiny.tokenizer, ""), (" normal", " spam"), 24)
     batch = objective.encode([Example("Free entry, call now! This message is", 1)])
     start = space.vector()
@@ -303,7 +304,7 @@ def test_a_step_of_zero_learning_rate_restores_float32_weights(method, tiny):
 )
 def test_bad_input_is_told_before_anything_is_written(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        Session(options(tmp_path, **changes))
+        Loop.of(options(tmp_path, **changes))
     assert not (tmp_path / "run").exists()
 
 
@@ -317,25 +318,25 @@ def test_candidates_that_cannot_be_scored_are_refused(tiny):
 
 
 def test_weights_that_are_nan_are_refused_at_the_start(tmp_path, tiny):
-    broken = models.load("tiny-opt")
+    broken = loading.load("tiny-opt")
     with torch.no_grad():
         broken.model.model.decoder.final_layer_norm.weight.fill_(math.nan)
-    models.save(broken, tmp_path / "broken")
+    loading.save(broken, tmp_path / "broken")
     with pytest.raises(ValueError, match="the loss is nan before the first step"):
-        Session(options(tmp_path, model=str(tmp_path / "broken")))
+        Loop.of(options(tmp_path, model=str(tmp_path / "broken")))
 
 
 def test_dropout_left_on_is_refused(tmp_path, monkeypatch):
-    load = models.load
+    load = loading.load
 
     def left_on(*arguments):
         loaded = load(*arguments)
         loaded.model.train()
         return loaded
 
-    monkeypatch.setattr(models, "load", left_on)
+    monkeypatch.setattr(loading, "load", left_on)
     with pytest.raises(ValueError, match=r"dropout left on \(call model\.eval\(\)\)"):
-        Session(options(tmp_path))
+        Loop.of(options(tmp_path))
 
 
 def test_the_command_line(tmp_path, capsys):

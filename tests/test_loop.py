@@ -8,16 +8,17 @@ import pytest
 import torch
 from interrupted import gone
 
-from llm import models
 from llm.__main__ import main
-from llm.export.run_folder import RunFolder
-from llm.journal import main as journal
-from llm.journal import rebuild
-from llm.train import train
-from llm.training import checkpoint
-from llm.training.options import TrainOptions, check
-from llm.training.session import Session
-from zobench.journal import read
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.model import loading
+from llm.run import checkpoint
+from llm.run.check import check
+from llm.run.folder import RunFolder
+from llm.run.journal import main as journal
+from llm.run.journal import rebuild
+from llm.run.options import TrainOptions
+from zobench.run.journal import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,7 +45,7 @@ def what_counts(folder):
 
 def run(tmp_path, stop=None, **changes):
     """A run to its end, or one that is interrupted before step `stop`."""
-    return gone(Session(options(tmp_path, **changes)), stop)
+    return gone(Loop.of(options(tmp_path, **changes)), stop)
 
 
 @pytest.mark.parametrize("journalled", [True, False])
@@ -123,7 +124,7 @@ def test_weights_of_another_run_and_lost_at_the_last_moment_are_refused(tmp_path
     with pytest.raises(ValueError, match="is of another run"):
         run(tmp_path)
     mine.write_bytes(kept)
-    session = Session(options(tmp_path))
+    session = Loop.of(options(tmp_path))
     take = session.selection.take
     session.selection.take = lambda: (mine.unlink(), take())
     with pytest.raises(ValueError, match="does not hold the weights of step 3"):
@@ -153,7 +154,7 @@ def test_a_full_disk_keeps_the_better_weights_of_before(tmp_path, monkeypatch):
 
 def test_a_kill_between_the_final_row_and_the_removal_leaves_no_file(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("llm.training.session.discard", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("llm.loop.selection.discard", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train(options(tmp_path))
     assert (tmp_path / "run/best.safetensors").exists()
@@ -173,7 +174,7 @@ def test_a_replay_goes_to_the_step_that_was_selected(tmp_path, capsys):
     rewritten = (tmp_path / "run/rows.jsonl").read_text().replace('"selected_step": 3', '"selected_step": 6')
     (tmp_path / "run/rows.jsonl").write_text(rewritten)  # a report, which decides nothing
     assert journal(["replay", folder]) == 0 and "equal to the bit" in capsys.readouterr().out
-    models.save(rebuild(read(tmp_path / "run/journal.bin"), 6), tmp_path / "run/model")
+    loading.save(rebuild(read(tmp_path / "run/journal.bin"), 6), tmp_path / "run/model")
     assert journal(["replay", folder]) == 1 and "differs from" in capsys.readouterr().out  # planted: of another step
 
 
@@ -197,9 +198,9 @@ def test_an_old_run_is_one_that_ends_with_its_last_weights(tmp_path):
 )
 def test_what_is_best_and_when_patience_ends(losses, best, stopped, tmp_path):
     """Patience is 2; the answer for a step does not change with what was measured after it."""
-    session = Session(options(tmp_path, patience=2, select="last"))
+    session = Loop.of(options(tmp_path, patience=2, select="last"))
     for step, loss in enumerate(losses):
-        session.past.keep({"kind": "evaluation", "step": step, "dev_loss": loss})
+        session.log.keep({"kind": "evaluation", "step": step, "dev_loss": loss})
     assert session.selection.best()["step"] == best
     ends = [step for step in range(len(losses)) if session.selection.stops(step)]
     assert ends[:1] == ([] if stopped is None else [stopped])
@@ -207,9 +208,9 @@ def test_what_is_best_and_when_patience_ends(losses, best, stopped, tmp_path):
 
 def test_what_cannot_be_selected_is_refused(tmp_path):
     with pytest.raises(ValueError, match="Did you mean 'best'"):
-        Session(options(tmp_path, select="bst"))
+        Loop.of(options(tmp_path, select="bst"))
     with pytest.raises(ValueError, match="patience is 0"):
-        Session(options(tmp_path, patience=0))
+        Loop.of(options(tmp_path, patience=0))
 
 
 @pytest.mark.parametrize(

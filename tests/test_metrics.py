@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from llm import metrics
+from llm.objective import metrics
 from zobench.naming import UnknownNameError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,17 +7,17 @@ import pytest
 import torch
 from interrupted import gone
 
-from llm import models
-from llm.journal import main as journal
+from llm.loop.loop import Loop
+from llm.model import loading
 from llm.objective import Objective
+from llm.objective.minibatch import Minibatch
+from llm.run import checkpoint
+from llm.run.journal import main as journal
+from llm.run.options import TrainOptions
+from llm.steppers.clipping import clip
+from llm.steppers.first_order import FirstOrderStepper
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from llm.tasks import Example
-from llm.training import checkpoint
-from llm.training.clipping import clip
-from llm.training.first_order import FirstOrder
-from llm.training.minibatch import Minibatch
-from llm.training.options import TrainOptions
-from llm.training.session import Session
-from llm.training.zeroth_order import ZerothOrder
 from zobench import SGD, Combination, Term, derive, methods
 from zobench.groups import decays
 
@@ -28,7 +28,7 @@ TEXTS = ("win a prize", "see you", "call now, free entry, you have won a week in
 
 def case(dtype="float64"):
     """A model, an objective on it, and examples of different lengths."""
-    language_model = models.load("tiny-opt", dtype=dtype)
+    language_model = loading.load("tiny-opt", dtype=dtype)
     objective = Objective.of(language_model, (" normal", " spam"), 24)
     return language_model.model, objective, objective.encode([Example(t, i % 2) for i, t in enumerate(TEXTS)])
 
@@ -37,9 +37,9 @@ def trained(method, size, steps=3, engine="plain", weighting=lambda batch: batch
     """Weights and mean losses after some steps in parts of so many examples."""
     model, objective, examples = case()
     if method in ("sgd", "adamw"):
-        trainer = FirstOrder(model, method, lambda step: 1e-3, 0.01)
+        trainer = FirstOrderStepper(model, method, lambda step: 1e-3, 0.01)
     else:
-        trainer = ZerothOrder(model, methods.parse(method), SGD(1e-4, 0.01), engine)
+        trainer = ZerothOrderStepper(model, methods.parse(method), SGD(1e-4, 0.01), engine)
     losses = weighting(Minibatch(objective, examples, size))
     taken = [trainer.step(derive("key", k), losses) for k in range(steps)]
     trainer.settle()
@@ -123,7 +123,7 @@ def test_each_term_is_clipped_by_its_own_number_of_directions():
 def stepped(name, most, steps=4):
     """The trainer, its steps, the coefficients it stepped along, and the weights before and after."""
     model, objective, examples = case()
-    trainer = ZerothOrder(model, methods.parse(name), SGD(1e-5), most=most)
+    trainer = ZerothOrderStepper(model, methods.parse(name), SGD(1e-5), most=most)
     start, gradients, step = trainer.space.vector(), [], trainer.space.step_
     trainer.space.step_ = lambda gradient, *how: gradients.append(gradient) or step(gradient, *how)
     taken = [trainer.step(derive("key", k), Minibatch(objective, examples)) for k in range(steps)]
@@ -147,11 +147,13 @@ def test_a_clipped_step_is_the_one_written_out(name):
         assert term.key == step.record.key
         wanted -= 1e-5 * trainer.space.dense(gradient)
     assert torch.allclose(end, wanted, rtol=0, atol=1e-12)
-    again = ZerothOrder(case()[0], methods.parse(name), SGD(1e-5), most=most)
+    again = ZerothOrderStepper(case()[0], methods.parse(name), SGD(1e-5), most=most)
     replayed = [again.replay(step.record) for step in taken]
     assert torch.equal(again.space.vector(), end)
     assert [step.clipped for step in replayed] == [step.clipped for step in taken]
-    unbounded = ZerothOrder(case()[0], methods.parse(name), SGD(1e-5))  # the checksum is that of the clipped step
+    unbounded = ZerothOrderStepper(
+        case()[0], methods.parse(name), SGD(1e-5)
+    )  # the checksum is that of the clipped step
     with pytest.raises(ValueError, match="makes other coefficients of the recorded losses"):
         for step in taken:
             unbounded.replay(step.record)
@@ -162,7 +164,7 @@ def test_the_first_step_is_clipped_at_the_bound_given():
     """Against the losses at the two points of each of three directions, walked to by hand."""
     model, objective, examples = case()
     estimator = methods.make("mezo", n=3)
-    trainer = ZerothOrder(model, estimator, SGD(1e-5))
+    trainer = ZerothOrderStepper(model, estimator, SGD(1e-5))
     start, slopes = trainer.space.vector(), []
     for i in range(3):
         u = trainer.space.dense(Combination((Term(estimator.law, derive("key", 0), torch.eye(3).double()[i]),)))
@@ -181,7 +183,7 @@ def test_the_first_step_is_clipped_at_the_bound_given():
 def test_an_outlier_moves_the_weights_no_further_than_the_bound():
     for most, far in ((None, True), (1.0, False)):
         model, objective, examples = case()
-        trainer = ZerothOrder(model, methods.make("mezo"), SGD(1e-3), most=most)
+        trainer = ZerothOrderStepper(model, methods.make("mezo"), SGD(1e-3), most=most)
         start, calls = trainer.space.vector(), []
 
         def losses(calls=calls, objective=objective, examples=examples):
@@ -197,7 +199,7 @@ QUICK = {"steps": 8, "train": 20, "dev": 10, "test": 10, "max_tokens": 24, "batc
 
 
 def run(tmp_path, stop=None, **changes):
-    return gone(Session(TrainOptions(**{**QUICK, "select": "last", "out": str(tmp_path), **changes})), stop)
+    return gone(Loop.of(TrainOptions(**{**QUICK, "select": "last", "out": str(tmp_path), **changes})), stop)
 
 
 def rows(folder, kind):
@@ -209,7 +211,7 @@ def test_a_run_counts_what_it_clips_and_continues_and_replays_it_to_the_bit(tmp_
     whole = run(tmp_path / "whole", **changes)
     run(tmp_path / "cut", stop=6, **changes)
     cut = run(tmp_path / "cut", **changes)
-    assert torch.equal(whole.trainer.space.vector(), cut.trainer.space.vector())
+    assert torch.equal(whole.stepper.space.vector(), cut.stepper.space.vector())
     (final,), (again,) = rows(tmp_path / "whole", "final"), rows(tmp_path / "cut", "final")
     assert 0 < final["clipped"] == again["clipped"] < 16
     counts = [row["clipped"] for row in rows(tmp_path / "whole", "evaluation")]
@@ -252,8 +254,8 @@ def test_a_run_is_the_loop_of_mezo_written_out(schedule, tmp_path):
     """x <- x - lr_t (g z + wd x), both losses from whole vectors; biases and norms do not decay."""
     changes = {"schedule": schedule, "warmup": 2, "weight_decay": 5.0, "dtype": "float64", "lr": 1e-3}
     session = run(tmp_path / "run", **changes)
-    other = Session(TrainOptions(**{**QUICK, "out": str(tmp_path / "other"), **changes}))
-    space, model = other.trainer.space, other.language_model.model
+    other = Loop.of(TrainOptions(**{**QUICK, "out": str(tmp_path / "other"), **changes}))
+    space, model = other.stepper.space, other.context.language_model.model
     decaying = [torch.full((s.size,), float(decays(s.name, len(s.shape)))) for s in space.layout.segments]
     decaying = torch.cat(decaying).double()
     assert 0 < decaying.mean() < 1
@@ -264,10 +266,10 @@ def test_a_run_is_the_loop_of_mezo_written_out(schedule, tmp_path):
         losses = []
         for side in (1, -1):
             torch.nn.utils.vector_to_parameters(x + side * epsilon * z, model.parameters())
-            losses.append(float(other.objective.losses(other.minibatch(step)).double().mean()))
+            losses.append(float(other.context.objective.losses(other.context.minibatch(step)).double().mean()))
         g = (losses[0] - losses[1]) / (2 * epsilon)
         x = x - 1e-3 * share * (g * z + 5.0 * decaying * x)
-    assert float((session.trainer.space.vector() - x).norm() / (x - start).norm()) < 1e-4
+    assert float((session.stepper.space.vector() - x).norm() / (x - start).norm()) < 1e-4
     assert [row["lr"] for row in rows(tmp_path / "run", "step")] == pytest.approx([1e-3 * s for s in RATES[schedule]])
 
 
@@ -275,7 +277,7 @@ def test_a_run_is_the_loop_of_mezo_written_out(schedule, tmp_path):
 def test_first_order_steps_decay_as_the_others(method):
     """x <- (1 - lr_t wd) x - lr_t d, with d the gradient, or its sign in the first step of AdamW."""
     model, objective, examples = case()
-    trainer = FirstOrder(model, method, lambda step: 1e-2 / (step + 1), 0.5)
+    trainer = FirstOrderStepper(model, method, lambda step: 1e-2 / (step + 1), 0.5)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     objective.losses(examples).mean().backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}

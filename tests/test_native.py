@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zobench import InForwardSpace, layout, native, streams
+from zobench import InForwardSpace, layout
 from zobench.law import Gaussian, LowRank, Rademacher, SmallWeights, Sphere
 from zobench.layout import CPU, Layout, Segment
+from zobench.random import native, streams
 from zobench.space.sweep import Drawn, Sweep, Update, run
 
 pytestmark = [

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from synthetic import problems
 from synthetic.noise import Additive, Minibatch, Multiplicative, Rounding, statistics
-from zobench import FlatSpace, LineEstimator, derive, estimate, methods, moments, query, streams, theory
+from zobench import FlatSpace, LineEstimator, derive, estimate, methods, moments, query, theory
 from zobench.layout import CPU
 from zobench.montecarlo import chunk_rows
 from zobench.naming import UnknownNameError
 from zobench.noise import NoisySpace, errors
 from zobench.problem import MissingDerivativeError
+from zobench.random import streams
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

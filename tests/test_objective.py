@@ -8,9 +8,10 @@ import pytest
 import torch
 from tiny_models import language_model, reference_score
 
-from llm import metrics, tasks
+from llm import tasks
 from llm.__main__ import main
-from llm.generation import greedy
+from llm.loop.loop import Loop
+from llm.model.generation import greedy
 from llm.objective import (
     AnswerObjective,
     Encoded,
@@ -19,11 +20,11 @@ from llm.objective import (
     calibrated_accuracy,
     chance_accuracy,
     choose,
+    metrics,
 )
 from llm.objective.measured import parts
+from llm.run.options import TrainOptions
 from llm.tasks import Example
-from llm.training.options import TrainOptions
-from llm.training.session import Session
 from zobench.naming import UnknownNameError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -216,7 +217,7 @@ def test_examples_of_an_evaluation_are_batched_by_length_and_size():
 
 def session(tmp_path, **changes):
     quick = {"steps": 2, "train": 8, "dev": 4, "test": 4, "max_tokens": 24, "batch": 4, "eval_every": 2, "save": False}
-    return Session(TrainOptions(**{**quick, "out": str(tmp_path / "run"), **changes}))
+    return Loop.of(TrainOptions(**{**quick, "out": str(tmp_path / "run"), **changes}))
 
 
 def rows(tmp_path, kind):

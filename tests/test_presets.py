@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import tiny_models
 
-from llm import listing, presets
+from llm import listing
 from llm.__main__ import main
+from llm.run import presets
+from llm.run.check import check
+from llm.run.options import TrainOptions
+from llm.run.record import open_record
 from llm.tasks import TASKS
-from llm.training.options import TrainOptions, check
-from llm.training.record import open_record
 from zobench.naming import UnknownNameError
-from zobench.options import build
+from zobench.run.options import build
 
 SPAM = Path(__file__).parents[1] / "results/spam"
 SMOLLM2 = Path(__file__).parents[1] / "results/smollm2"

@@ -20,9 +20,9 @@ import torch
 from tqdm import tqdm
 
 from llm.__main__ import main
-from zobench import exit_status, progress
-from zobench.journal import read
-from zobench.options import option, run_command
+from zobench.run import exit_status, progress
+from zobench.run.journal import read
+from zobench.run.options import option, run_command
 
 pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 
@@ -190,7 +190,7 @@ def test_a_full_disk_is_a_fault(tmp_path, monkeypatch, capsys):
     def full(descriptor, data):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("zobench.journal.write_all", full)
+    monkeypatch.setattr("zobench.run.journal.write_all", full)
     with pytest.raises(SystemExit) as stopped:
         main(command(tmp_path))
     assert stopped.value.code == exit_status.FAULT and "No space left" in capsys.readouterr().err

@@ -6,15 +6,16 @@ import pytest
 import tiny_models
 import torch
 
-from llm import models, tasks
+from llm import tasks
 from llm.__main__ import main
 from llm.baselines.in_context import fitted
-from llm.logits import padding
+from llm.loop.train import train
+from llm.model import loading
+from llm.model.logits import padding
 from llm.objective import AnswerObjective, Encoder, Objective, candidate_scores, choose, told
+from llm.run.options import TrainOptions
 from llm.tasks import Example, Item, Pools, Task
 from llm.tasks.checks import notes, settled
-from llm.train import train
-from llm.training.options import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,7 +25,7 @@ LABELS = (" great", " terrible")
 
 @pytest.fixture(scope="module")
 def opt():
-    return models.load("tiny-opt")
+    return loading.load("tiny-opt")
 
 
 # Cuts

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from zobench.naming import UnknownNameError
-from zobench.options import add_arguments, build, option, run_command
-from zobench.records import Run
+from zobench.run.options import add_arguments, build, option, run_command
+from zobench.run.records import Run
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def test_a_broken_middle_line_is_named(tmp_path):
 
 def test_rows_of_another_version_come_after_a_row_that_says_so(tmp_path, monkeypatch):
     Run(tmp_path, {"lr": 1}).append({"step": 1})
-    monkeypatch.setattr("zobench.records.VERSION", "9.9")
+    monkeypatch.setattr("zobench.run.records.VERSION", "9.9")
     before = (tmp_path / "rows.jsonl").read_bytes()
     again = Run(tmp_path, {"lr": 1})
     assert (tmp_path / "rows.jsonl").read_bytes() == before  # to read a finished run is not to write to it

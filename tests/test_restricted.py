@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zobench import Combination, Gaussian, InForwardSpace, ModuleSpace, Rademacher, Term, layout, methods, query
-from zobench.keys import derive
 from zobench.law import LAWS, Direction, Law
+from zobench.random.keys import derive
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 from zobench import Combination, Gaussian, InForwardSpace, ModuleSpace, Rademacher, Term, layout, methods, query
 from zobench.groups import UNIFORM
-from zobench.keys import derive
 from zobench.naming import UnknownNameError
+from zobench.random.keys import derive
 from zobench.space.sweep import Drawn, Sweep, Update
 
 pytestmark = pytest.mark.usefixtures("one_thread")

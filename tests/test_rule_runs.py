@@ -7,13 +7,13 @@ import pytest
 import torch
 from interrupted import gone
 
-from llm import models
 from llm.__main__ import main
-from llm.journal import main as journal
-from llm.train import train
-from llm.training.options import TrainOptions
-from llm.training.session import Session
-from zobench.journal import read
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.model import loading
+from llm.run.journal import main as journal
+from llm.run.options import TrainOptions
+from zobench.run.journal import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,7 +32,7 @@ def options(tmp_path, **changes):
 
 
 def run(tmp_path, stop=None, **changes):
-    return gone(Session(options(tmp_path, **changes)), stop)
+    return gone(Loop.of(options(tmp_path, **changes)), stop)
 
 
 def rows(folder, *kinds):
@@ -67,9 +67,9 @@ def test_a_run_with_a_rule_is_continued_and_replayed_to_the_bit(name, every, tmp
 
 @pytest.mark.parametrize("rule", ["adm", "adam:beta1=2", "adam:window"])
 def test_a_rule_that_is_none_is_refused_before_a_model_is_loaded(rule, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(ValueError, match=r"Did you mean .adam.|beta1 is 2|is not option=value"):
-        Session(options(tmp_path, rule=rule))
+        Loop.of(options(tmp_path, rule=rule))
 
 
 def lose_all(lines):
@@ -247,7 +247,7 @@ def test_a_part_of_ones_own_is_trained_continued_and_replayed(part, every, my_mo
 )
 def test_a_part_that_is_not_there_is_refused_in_a_sentence(changes, message, my_module, tmp_path):
     with pytest.raises(ValueError, match=message):
-        Session(options(tmp_path, **changes))
+        Loop.of(options(tmp_path, **changes))
     assert not (tmp_path / "run").exists()
 
 
@@ -263,11 +263,11 @@ def test_evaluations_read_what_steps_read(tmp_path):
     changes = {"rounding": "master", "dtype": "bfloat16", "select": "last", "steps": 4, "lr": 1e-3}
     session = run(tmp_path, **changes)
     evaluated = rows(tmp_path / "run", "evaluation")[-1]["dev_loss"]
-    held, model = session.objective.measure(session.data.dev).loss, session.language_model.model
+    held, model = session.context.objective.measure(session.context.data.dev).loss, session.context.language_model.model
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     for p in model.parameters():
         p.data = p.data.to(torch.bfloat16)
-    assert session.objective.measure(session.data.dev).loss == pytest.approx(evaluated, rel=1e-6)
+    assert session.context.objective.measure(session.context.data.dev).loss == pytest.approx(evaluated, rel=1e-6)
     assert abs(held - evaluated) > 1e-5  # planted: what the weights that are held would say
     events = [event.body for event in read(tmp_path / "run/journal.bin").events]
     (kept,) = [body for body in events if body["kind"] == "evaluation" and body["step"] == 4]

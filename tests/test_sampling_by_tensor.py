@@ -16,12 +16,12 @@ from zobench import (
     estimate,
     methods,
     moments,
-    streams,
     theory,
 )
 from zobench.kernels import legendre
 from zobench.law import Gaussian, Law
 from zobench.layout import CPU, Layout
+from zobench.random import streams
 
 F64 = torch.float64
 POINT = torch.tensor([0.3, -0.7], dtype=F64)

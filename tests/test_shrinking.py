@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import zobench
-from llm.training.zeroth_order import ZerothOrder
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import (
     SGD,
     CentralStencil,
@@ -20,8 +20,8 @@ from zobench import (
     methods,
     query,
 )
-from zobench.journal import Record
 from zobench.kernels import chebyshev, legendre, rescaled, shrunk
+from zobench.run.journal import Record
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -89,11 +89,11 @@ class Net(nn.Module):
         return (self.second @ torch.tanh(self.first @ x)).square().mean()
 
 
-def run(trainer: ZerothOrder, model: Net, steps: range) -> list[Record]:
+def run(trainer: ZerothOrderStepper, model: Net, steps: range) -> list[Record]:
     return [trainer.step(derive("shrinking", step), model.loss).record for step in steps]
 
 
-def replay(trainer: ZerothOrder, records: list[Record]) -> None:
+def replay(trainer: ZerothOrderStepper, records: list[Record]) -> None:
     for record in records:
         trainer.replay(record)
 
@@ -103,11 +103,11 @@ def resumed(estimator, dtype, replay=replay) -> tuple[torch.Tensor, torch.Tensor
     ends = []
     for stop in (8, 5):
         model = Net(dtype).eval()
-        trainer = ZerothOrder(model, estimator, SGD(0.01))
+        trainer = ZerothOrderStepper(model, estimator, SGD(0.01))
         records, passes = run(trainer, model, range(stop)), trainer.forward_passes
         if stop < 8:
             model = Net(dtype).eval()
-            trainer = ZerothOrder(model, estimator, SGD(0.01))
+            trainer = ZerothOrderStepper(model, estimator, SGD(0.01))
             replay(trainer, records)
             assert trainer.steps == stop
             assert trainer.forward_passes == passes
@@ -117,7 +117,7 @@ def resumed(estimator, dtype, replay=replay) -> tuple[torch.Tensor, torch.Tensor
     return ends[0], ends[1]
 
 
-def forgetful(trainer: ZerothOrder, records: list[Record]) -> None:
+def forgetful(trainer: ZerothOrderStepper, records: list[Record]) -> None:
     """Planted: the state stays where it was."""
     state = trainer.state
     replay(trainer, records)

@@ -7,10 +7,10 @@ import pytest
 
 from llm import listing, tasks
 from llm.__main__ import main
+from llm.loop.train import train
+from llm.run.options import TrainOptions
 from llm.tasks import Example, Item, Pools, Sizes, Task
 from llm.tasks.published import PUBLISHED
-from llm.train import train
-from llm.training.options import TrainOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, OPTForCausalLM, PreTrainedTokenizerFast
 
-from llm import corpus
-from llm.bpe import WHOLE_WORDS, train_tokenizer
-from llm.perplexity import perplexity, shuffled_words
-from llm.pretrain import PretrainConfig, pretrain
+from llm.pretraining import corpus
+from llm.pretraining.bpe import WHOLE_WORDS, train_tokenizer
+from llm.pretraining.perplexity import perplexity, shuffled_words
+from llm.pretraining.pretrain import PretrainConfig, pretrain
 
 pytestmark = pytest.mark.environment
 
-FOLDER = Path(corpus.__file__).parent / "tiny_opt"
+FOLDER = Path(corpus.__file__).parents[1] / "tiny_opt"
 SMALL = PretrainConfig(steps=40, batch=8, length=32, layers=1, width=32, heads=2, vocabulary=400, warmup=5, threads=1)
 
 

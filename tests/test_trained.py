@@ -5,17 +5,17 @@ import json
 import pytest
 import torch
 
-from llm import models
 from llm.__main__ import main
-from llm.train import train
-from llm.training import trained
-from llm.training.first_order import FirstOrder
-from llm.training.options import TrainOptions
-from llm.training.realised import measure, sample
-from llm.training.session import Session
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.model import loading, trainable
+from llm.run.options import TrainOptions
+from llm.steppers.first_order import FirstOrderStepper
+from llm.steppers.realised import measure, sample
+from tests.interrupted import fail_at
 from zobench import Groups, ModuleSpace, derive, methods, query, schedule
 from zobench.groups import UNIFORM, decays
-from zobench.journal import read
+from zobench.run.journal import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,9 +43,9 @@ def moved(before, after):
 )
 def test_what_no_pattern_fits_stays_and_the_rest_moves(method, engine, tmp_path, capsys):
     train(options(tmp_path, method=method, engine=engine, trained=PATTERNS, lr=1e-3, select="last"))
-    base = models.load("tiny-opt")
+    base = loading.load("tiny-opt")
     wanted = {n for n, _ in base.model.named_parameters() if "q_proj" in n or n.endswith("layer_norm.bias")}
-    assert moved(base, models.load(str(tmp_path / "run/model"))) == wanted
+    assert moved(base, loading.load(str(tmp_path / "run/model"))) == wanted
     (note,) = (row for row in rows(tmp_path / "run", "note") if not row["note"].startswith("prompts cut"))
     count = sum(p.numel() for n, p in base.model.named_parameters() if n in wanted)
     total = sum(p.numel() for p in base.model.parameters())
@@ -58,17 +58,17 @@ def test_what_no_pattern_fits_stays_and_the_rest_moves(method, engine, tmp_path,
 
 
 def test_tied_weights_are_fitted_by_every_name_they_have():
-    model = models.load("tiny-opt").model
-    trained.select(model, ["lm_head.weight"])
-    (only,) = trained.tensors(model)
+    model = loading.load("tiny-opt").model
+    trainable.select(model, ["lm_head.weight"])
+    (only,) = trainable.tensors(model)
     assert only.name == "model.decoder.embed_tokens.weight" and only.names[1:] == ("lm_head.weight",)
     assert only.size == 2000 * 128
-    assert trained.multipliers(model, ["lm_head.*=1e-3"], 1e-4) == {only.name: pytest.approx(10)}
+    assert trainable.multipliers(model, ["lm_head.*=1e-3"], 1e-4) == {only.name: pytest.approx(10)}
 
 
 def test_patterns_select_within_an_adapter(tmp_path):
-    session = Session(options(tmp_path, adapter="lora", trained=("*lora_B*",)))
-    names = [each.name for each in trained.tensors(session.language_model.model)]
+    session = Loop.of(options(tmp_path, adapter="lora", trained=("*lora_B*",)))
+    names = [each.name for each in trainable.tensors(session.context.language_model.model)]
     assert len(names) == 8 and all("lora_B" in name for name in names)
 
 
@@ -83,15 +83,15 @@ def test_patterns_select_within_an_adapter(tmp_path):
 )
 def test_patterns_that_say_nothing_are_told(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        Session(options(tmp_path, **changes))
+        Loop.of(options(tmp_path, **changes))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("rate", ["*.bias", "=1e-3", "*.bias=0", "*.bias=-1", "*.bias=nan", "*.bias=fast"])
 def test_bad_rates_are_told_before_anything_is_loaded(rate, tmp_path, monkeypatch):
-    monkeypatch.setattr(models, "load", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
     with pytest.raises(ValueError, match="give pattern=rate"):
-        Session(options(tmp_path, rates=(rate,)))
+        Loop.of(options(tmp_path, rates=(rate,)))
 
 
 RATES = ("*.bias=1e-3", "*fc1*=1e-5")
@@ -108,7 +108,7 @@ def test_steps_at_their_rates_are_plain_torchs_and_are_replayed(engine, tmp_path
         tmp_path, steps=1, rates=RATES, engine=engine, weight_decay=0.1, schedule="linear", warmup=1, select="last"
     )
     train(chosen)
-    tuned, base = models.load(str(tmp_path / "run/model")).model, models.load("tiny-opt").model
+    tuned, base = loading.load(str(tmp_path / "run/model")).model, loading.load("tiny-opt").model
     contents = read(tmp_path / "run/journal.bin")
     (record,) = contents.records
     assert contents.header["rates"] == list(RATES) and record.lr == 1e-4
@@ -131,22 +131,22 @@ def test_steps_at_their_rates_are_plain_torchs_and_are_replayed(engine, tmp_path
 def test_an_interrupted_run_with_rates_ends_at_the_same_weights(tmp_path):
     chosen = {"rates": RATES, "trained": ("*.bias", "*fc1*", "*q_proj*"), "engine": "paired", "select": "last"}
     train(options(tmp_path / "whole", **chosen))
-    session = Session(options(tmp_path / "broken", **chosen))
-    session.minibatch = lambda step, usual=session.minibatch: usual(step) if step != 2 else 1 / 0
+    session = Loop.of(options(tmp_path / "broken", **chosen))
+    fail_at(session, 2)
     with pytest.raises(ZeroDivisionError):
         session.go()
     with pytest.raises(ValueError, match="another configuration"):
         train(options(tmp_path / "broken", **{**chosen, "rates": ("*.bias=1e-3",)}))
     train(options(tmp_path / "broken", **chosen))
-    one, other = (models.load(str(tmp_path / name / "run/model")) for name in ("whole", "broken"))
+    one, other = (loading.load(str(tmp_path / name / "run/model")) for name in ("whole", "broken"))
     assert not moved(one, other)
 
 
 @pytest.mark.parametrize("method", ["sgd", "adamw"])
 def test_first_order_groups_have_their_rates_along_the_schedule(method):
-    model = models.load("tiny-opt").model
-    groups = Groups(trained.multipliers(model, RATES, 1e-4))
-    trainer = FirstOrder(model, method, schedule("linear", 1e-4, 10, 2), 0.1, groups)
+    model = loading.load("tiny-opt").model
+    groups = Groups(trainable.multipliers(model, RATES, 1e-4))
+    trainer = FirstOrderStepper(model, method, schedule("linear", 1e-4, 10, 2), 0.1, groups)
     names = {id(p): name for name, p in model.named_parameters()}
     for step in range(4):
         trainer.step(derive(step), lambda: model(torch.arange(5)[None]).logits.square().mean()[None])
@@ -161,8 +161,8 @@ def test_first_order_groups_have_their_rates_along_the_schedule(method):
 
 
 def test_what_rounding_leaves_of_a_step_is_measured_at_its_rates():
-    made = models.load("tiny-opt", dtype="bfloat16")
-    groups = Groups(trained.multipliers(made.model, ("*.bias=1", "*fc1*=1e-2"), 1e-1))
+    made = loading.load("tiny-opt", dtype="bfloat16")
+    groups = Groups(trainable.multipliers(made.model, ("*.bias=1", "*fc1*=1e-2"), 1e-1))
     space = ModuleSpace(made.model)
     told = query(
         space, methods.make("mezo", epsilon=0.1), lambda: made.model(torch.arange(5)[None]).logits.mean(), 1, ()

@@ -8,11 +8,11 @@ from interrupted import gone
 from safetensors.torch import load_file
 
 from llm.__main__ import main
-from llm.train import train
-from llm.training import checkpoint
-from llm.training.options import TrainOptions
-from llm.training.session import Session
-from llm.training.zeroth_order import chosen_engine
+from llm.loop.loop import Loop
+from llm.loop.train import train
+from llm.run import checkpoint
+from llm.run.options import TrainOptions
+from llm.steppers.zeroth_order import chosen_engine
 from zobench import InForwardSpace, ModuleSpace
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,10 +43,10 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(way, tmp_path):
     whole = train(options(tmp_path / "whole", **WAYS[way]))
-    gone(Session(options(tmp_path / "cut", **WAYS[way])), stop=4)
+    gone(Loop.of(options(tmp_path / "cut", **WAYS[way])), stop=4)
     assert train(options(tmp_path / "cut", **WAYS[way]))["test_loss"] == whole["test_loss"]
     assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-    base = Session(options(tmp_path / "other", **WAYS[way])).language_model.model
+    base = Loop.of(options(tmp_path / "other", **WAYS[way])).context.language_model.model
     assert not torch.equal(weights(tmp_path / "whole"), _flat(base))  # planted: training moved the weights
 
 
@@ -91,13 +91,13 @@ def test_a_journal_of_touched_rows_wants_its_data(tmp_path, capsys):
 
 def test_what_cannot_be_is_refused(tmp_path):
     with pytest.raises(ValueError, match="--engine in-forward"):
-        Session(options(tmp_path / "a", engine="plain", rounding="stochastic", dtype="bfloat16"))
+        Loop.of(options(tmp_path / "a", engine="plain", rounding="stochastic", dtype="bfloat16"))
     with pytest.raises(ValueError, match="float16"):
-        Session(options(tmp_path / "b", rounding="stochastic", dtype="float16"))
+        Loop.of(options(tmp_path / "b", rounding="stochastic", dtype="float16"))
     with pytest.raises(ValueError, match="touched rows"):
-        Session(options(tmp_path / "c", rows="touched", objective="language-model"))
+        Loop.of(options(tmp_path / "c", rows="touched", objective="language-model"))
     with pytest.raises(ValueError, match="Did you mean"):
-        Session(options(tmp_path / "d", engine="inforward"))
+        Loop.of(options(tmp_path / "d", engine="inforward"))
 
 
 def test_the_engine_is_chosen_by_size():
@@ -108,8 +108,8 @@ def test_the_engine_is_chosen_by_size():
 
 
 def test_the_space_is_the_one_asked_for(tmp_path):
-    assert type(Session(options(tmp_path / "a")).trainer.space) is ModuleSpace
-    space = Session(options(tmp_path / "b", dtype="bfloat16", rounding="master")).trainer.space
+    assert type(Loop.of(options(tmp_path / "a")).stepper.space) is ModuleSpace
+    space = Loop.of(options(tmp_path / "b", dtype="bfloat16", rounding="master")).stepper.space
     assert isinstance(space, InForwardSpace) and space.reads == torch.bfloat16
     assert all(p.dtype == torch.float32 for p in space.module.parameters())
 

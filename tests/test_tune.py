@@ -9,11 +9,11 @@ import torch
 
 from llm.__main__ import main
 from llm.objective import Objective
+from llm.run.context import prepare, split_of
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from llm.studies import tune
 from llm.studies.search import Axis, Tried, axis, propose
-from llm.studies.tune import Trial, TuneOptions
-from llm.training.session import Session, split_of
-from llm.training.zeroth_order import ZerothOrder
+from llm.studies.tune import TuneOptions
 
 pytestmark = pytest.mark.environment
 
@@ -67,9 +67,9 @@ def test_trials_that_only_did_harm_are_told(tmp_path, capsys, lr, told):
 
 def test_a_trial_has_no_test_examples_and_trains_on_none_of_them(tmp_path):
     given = {"lr": 1e-4, "batch": 2}
-    session, usual = Trial(options(tmp_path, **given)), Session(options(tmp_path, **given, out=str(tmp_path / "usual")))
-    assert session.data.test == [] and len(usual.data.test) == 6
-    assert session.data.train == usual.data.train and session.data.dev == usual.data.dev
+    trial, usual = (prepare(options(tmp_path, **given), test=test).data for test in (False, True))
+    assert trial.test == [] and len(usual.test) == 6
+    assert trial.train == usual.train and trial.dev == usual.dev
 
 
 def test_the_best_values_train_with_the_command_that_is_printed(tmp_path, capsys):
@@ -97,7 +97,7 @@ def test_the_lowest_dev_loss_counts_where_the_best_weights_would_be_taken(tmp_pa
 def test_an_interrupted_search_ends_as_an_uninterrupted_one(sampler, at, tmp_path, monkeypatch):
     whole, part = (options(tmp_path, sampler=sampler, out=str(tmp_path / name)) for name in ("whole", "part"))
     tune.run(whole)
-    take, calls = ZerothOrder.step, []
+    take, calls = ZerothOrderStepper.step, []
 
     def stop(self, *arguments):
         if len(calls) == at:
@@ -105,12 +105,12 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(sampler, at, tmp_pat
         calls.append(1)
         return take(self, *arguments)
 
-    monkeypatch.setattr(ZerothOrder, "step", stop)
+    monkeypatch.setattr(ZerothOrderStepper, "step", stop)
     with pytest.raises(KeyboardInterrupt):
         tune.run(part)
     assert len(trials(tmp_path / "part")) == at // 3 if at >= 3 else not (tmp_path / "part/rows.jsonl").exists()
     calls.clear()
-    monkeypatch.setattr(ZerothOrder, "step", lambda self, *a: calls.append(1) or take(self, *a))
+    monkeypatch.setattr(ZerothOrderStepper, "step", lambda self, *a: calls.append(1) or take(self, *a))
     tune.run(part)
     assert len(calls) == 9 - at  # no step was taken again
     assert trials(tmp_path / "part") == trials(tmp_path / "whole")
@@ -122,7 +122,7 @@ def test_a_kill_between_a_trial_and_its_row_loses_nothing_and_more_trials_contin
     wanted, file = trials(tmp_path / "search"), tmp_path / "search/rows.jsonl"
     file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
     with monkeypatch.context() as patch:
-        patch.setattr(ZerothOrder, "step", lambda *a: pytest.fail("a step was repeated"))
+        patch.setattr(ZerothOrderStepper, "step", lambda *a: pytest.fail("a step was repeated"))
         tune.run(options(tmp_path, trials=2))
     assert trials(tmp_path / "search") == wanted
     tune.run(options(tmp_path, trials=3))
@@ -132,14 +132,14 @@ def test_a_kill_between_a_trial_and_its_row_loses_nothing_and_more_trials_contin
 
 
 def test_trials_that_diverge_or_fail_count_and_lose(tmp_path, monkeypatch, capsys):
-    take = ZerothOrder.step
+    take = ZerothOrderStepper.step
 
-    def step(self, key, losses):
+    def step(self, *arguments):
         if self.rule.rate(0) == 2e-4:
             raise RuntimeError("out of memory")
-        return take(self, key, losses)
+        return take(self, *arguments)
 
-    monkeypatch.setattr(ZerothOrder, "step", step)
+    monkeypatch.setattr(ZerothOrderStepper, "step", step)
     order = iter([1e-4, 2e-4, 1e30])
     monkeypatch.setattr(tune, "propose", lambda *a: {"lr": next(order)})
     tune.run(options(tmp_path, lr="1e-4,2e-4,1e30", batch=2))

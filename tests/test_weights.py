@@ -15,8 +15,8 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
-from llm import models
 from llm.__main__ import main
+from llm.model import loading
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,22 +77,22 @@ def narrower(tensors):
 )
 def test_a_model_that_the_file_does_not_fill_is_refused(tmp_path, change, words):
     folder = kept(tmp_path / "m", "llama")
-    models.load(folder)
+    loading.load(folder)
     with pytest.raises(ValueError, match=words):
-        models.load(changed(folder, change))
+        loading.load(changed(folder, change))
 
 
 def test_a_file_of_weights_that_is_none_is_told(tmp_path):
     folder = kept(tmp_path / "m", "llama")
     (tmp_path / "m" / FILE).write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(ValueError, match=r"its file of weights is damaged .*git lfs.*: fetch it again"):
-        models.load(folder)
+        loading.load(folder)
 
 
 def test_a_file_with_more_layers_than_the_configuration_is_refused(tmp_path):
     folder = told(kept(tmp_path / "m", "llama"), num_hidden_layers=1)
     with pytest.raises(ValueError, match=r"9 tensors of layers that config\.json does not describe"):
-        models.load(folder)
+        loading.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_a_model_of_another_task_is_refused_in_one_line(tmp_path, kind, maker, w
     small = {"d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1, "encoder_layers": 1, "decoder_layers": 1}
     folder = kept(tmp_path / "m", kind, maker, **(small if kind in ("bart", "t5") else {}))
     with pytest.raises(ValueError, match=words) as caught:
-        models.load(folder)
+        loading.load(folder)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
     assert capsys.readouterr().err == ""
 
@@ -126,7 +126,7 @@ def test_the_exit_status_is_that_of_a_users_fault(tmp_path, capsys):
 
 def test_the_head_of_a_classifier_is_left_out_with_a_word(tmp_path, capsys):
     folder = kept(tmp_path / "m", "llama", AutoModelForSequenceClassification, tie_word_embeddings=True)
-    loaded = models.load(folder)
+    loaded = loading.load(folder)
     assert "saved as LlamaForSequenceClassification" in loaded.weights and "score.weight" in loaded.weights
     assert "score.weight" in capsys.readouterr().err
     states = load_file(f"{folder}/{FILE}")
@@ -137,26 +137,26 @@ def test_the_head_of_a_classifier_is_left_out_with_a_word(tmp_path, capsys):
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "opt"])
 def test_whole_models_load_without_a_word(tmp_path, kind, changes, capsys):
     folder = told(kept(tmp_path / "m", kind, **{"tie_word_embeddings": False} | changes), **changes)
-    assert models.load(folder).weights == "folder m" and capsys.readouterr().err == ""
+    assert loading.load(folder).weights == "folder m" and capsys.readouterr().err == ""
 
 
 def test_constants_of_older_versions_are_no_layers(tmp_path):
     old = {"transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}
     folder = changed(kept(tmp_path / "m", "gpt2"), lambda tensors: tensors | old)
-    assert "masked_bias" in models.load(folder).weights
+    assert "masked_bias" in loading.load(folder).weights
 
 
 def test_a_model_whose_attention_looks_ahead_fills_masks(tmp_path):
-    assert models.load(told(kept(tmp_path / "a", "bert", AutoModelForPreTraining), architectures=None)).masked
-    assert models.load(kept(tmp_path / "b", "bert", AutoModelForPreTraining)).masked
+    assert loading.load(told(kept(tmp_path / "a", "bert", AutoModelForPreTraining), architectures=None)).masked
+    assert loading.load(kept(tmp_path / "b", "bert", AutoModelForPreTraining)).masked
     folder = kept(tmp_path / "c", "bert")  # BertLMHeadModel
     with pytest.raises(ValueError, match="its attention looks ahead"):
-        models.load(folder)
-    assert not models.load(told(folder, is_decoder=True)).masked
+        loading.load(folder)
+    assert not loading.load(told(folder, is_decoder=True)).masked
 
 
 def test_a_folder_with_a_model_and_an_adapter_is_refused(tmp_path):
     folder = kept(tmp_path / "m", "llama")
     (tmp_path / "m/adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="give each a folder of its own"):
-        models.load(folder)
+        loading.load(folder)

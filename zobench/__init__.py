@@ -10,7 +10,6 @@ from zobench.combination import Combination, Term
 from zobench.estimator import Estimate, Estimator, LineEstimator, More, Round, Shrinking
 from zobench.forward_gradient import ForwardGradient
 from zobench.groups import Groups
-from zobench.keys import derive, keyed
 from zobench.law import (
     Coordinate,
     Gaussian,
@@ -27,6 +26,7 @@ from zobench.law import (
 from zobench.montecarlo import Moments, controlled_moments, estimate, moments
 from zobench.plan import Plan
 from zobench.query import query
+from zobench.random.keys import derive, keyed
 from zobench.rule import SGD, Adam, Momentum, UpdateRule, schedule
 from zobench.space import FlatSpace, InForwardSpace, ModuleSpace, ParameterSpace, Space
 from zobench.stencil import (

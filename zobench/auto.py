@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from zobench.estimator import Estimate, Estimator, LineEstimator, More
-from zobench.keys import derive
 from zobench.law import Gaussian, Law
 from zobench.layout import CPU
 from zobench.line_model import LineModel, log_grid
 from zobench.numbers import count, real, store
 from zobench.plan import LOSSES, Plan
+from zobench.random.keys import derive
+from zobench.random.streams import Shape
 from zobench.stencil import CentralStencil, Stencil
-from zobench.streams import Shape
 
 RATIO, WIDEST = 4.0, 16.0  # between neighbouring reaches: to begin with, and at most
 ROUNDS = 14

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from zobench.combination import Combination, Term
 from zobench.kernels import PolynomialKernel, rescaled, shrunk
-from zobench.keys import derive
 from zobench.law import Law, PerTensor
 from zobench.numbers import count, flag, real, store
 from zobench.plan import LOSSES, Plan
+from zobench.random.keys import derive
+from zobench.random.streams import Shape
 from zobench.stencil import CentralStencil, KernelStencil, Stencil
-from zobench.streams import Shape
 
 State = Any
 

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimator, LineEstimator
-from zobench.keys import derive
 from zobench.layout import CPU, HOW_TO_GIVE, Layout
 from zobench.noise import NoiseModel, NoisySpace, as_model
 from zobench.numbers import count
 from zobench.plan import SLOPE, Plan
 from zobench.query import query
+from zobench.random.keys import derive
 from zobench.space.flat import FlatSpace
 from zobench.space.space import require_resolved
 from zobench.stencil import StencilRule

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zobench import streams
-from zobench.keys import derive
 from zobench.layout import CPU, Layout
 from zobench.numbers import real, store
 from zobench.plan import CURRENT, SLOPE, Plan
+from zobench.random import streams
+from zobench.random.keys import derive
+from zobench.random.streams import Shape
 from zobench.space.flat import FlatSpace
 from zobench.space.space import Functions
-from zobench.streams import Shape
 
 Function = Callable[[Tensor], Tensor]
 Evaluate = Callable[[Function, Plan], Tensor]

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from zobench.estimator import Estimator
 from zobench.forward_only import Closure, ForwardOnly
 from zobench.groups import UNIFORM, Groups
-from zobench.keys import derive
 from zobench.layout import CPU
 from zobench.numbers import count, real
 from zobench.optim_watch import Watch, drawn_since, randomness
 from zobench.query import query
+from zobench.random.keys import derive
 from zobench.rule import SGD
 from zobench.rule.schedule import NOT_NEGATIVE
 from zobench.space import ParameterSpace, require_reproducible, require_resolved

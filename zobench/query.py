@@ -9,8 +9,8 @@ from torch import Tensor
 
 from zobench.estimator import Estimate, Estimator, Round, State
 from zobench.plan import Plan
+from zobench.random.streams import Shape
 from zobench.space.space import Functions, Space
-from zobench.streams import Shape
 
 ROUNDS = 1000
 

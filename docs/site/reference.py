@@ -15,10 +15,10 @@ from docs.site.plain import as_rst
 
 PAGES = {
     "estimators": ("Estimators", "estimator forward_gradient plan combination query auto line_model"),
-    "laws": ("Laws of directions", "law layout streams keys"),
+    "laws": ("Laws of directions", "law layout random.streams random.keys"),
     "stencils": ("Stencils", "stencil"),
     "kernels": ("Kernels", "kernels"),
-    "spaces": ("Spaces and update rules", "space rule groups native"),
+    "spaces": ("Spaces and update rules", "space rule groups random.native"),
     "sampling": ("Sampling", "montecarlo problem noise"),
     "problems": ("Problems of the suites", "synthetic.problems"),
     "theory": ("Theory", "theory"),
@@ -26,19 +26,21 @@ PAGES = {
     "optimizers": ("Where people work", "optim integrations.transformers integrations.scipy"),
     "records": (
         "Records, journals, options",
-        "records journal state spelling identity lock options naming progress exit_status",
+        "run.records run.journal state spelling identity run.lock run.options naming run.progress run.exit_status",
     ),
 }
 """Page -> title and modules, those of zobench without its name."""
 
 INTERNAL = (
-    "files",
     "forward_only",
-    "journal_format",
-    "journal_version1",
     "numbers",
     "optim_watch",
-    "timing",
+    "random",
+    "run",
+    "run.files",
+    "run.journal_format",
+    "run.journal_version1",
+    "run.timing",
     "version",
 )
 """Modules that the others are made of."""

@@ -7,7 +7,8 @@ from typing import ClassVar
 from llm.baselines.baseline import Baseline, Outcome, Setting
 from llm.objective import Encoded, Measured, Objective
 from llm.tasks import Example
-from zobench import derive, streams
+from zobench import derive
+from zobench.random import streams
 
 BLANK_LINE = "\n\n"
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from llm.baselines.baseline import Baseline, Outcome, Setting
-from llm.logits import padded, states_at
-from llm.models import LanguageModel
+from llm.model.language_model import LanguageModel
+from llm.model.logits import padded, states_at
 from llm.objective import Encoded, Measured, first_places, measured, parts
 from llm.tasks import Task
 

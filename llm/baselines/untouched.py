@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
+from llm.cost.meter import Meter, together
 from llm.objective import Encoded, Measured, Objective, calibrated_accuracy, chance_accuracy
-from llm.training.meter import Meter, together
-from zobench.records import Row
+from zobench.run.records import Row
 
 NAMES = ("chance", "zero-shot", "calibrated zero-shot")
 

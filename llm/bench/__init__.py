@@ -7,13 +7,13 @@ import torch
 
 from llm.bench import adapters, memory, scaling, slopes, steps, sweeps
 from llm.bench.setting import SIZES, setting
-from llm.models import DTYPES
-from zobench import native
+from llm.model.language_model import DTYPES
 from zobench.law import LAWS
 from zobench.naming import require_known
-from zobench.options import option
-from zobench.progress import note
-from zobench.records import Row, Run
+from zobench.random import native
+from zobench.run.options import option
+from zobench.run.progress import note
+from zobench.run.records import Row, Run
 
 PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes")
 SCALED = tuple(size for size in SIZES if size.startswith("opt-"))

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from llm.bench.setting import Setting, stepper
-from zobench.records import Row
-from zobench.timing import alternating
+from zobench.run.records import Row
+from zobench.run.timing import alternating
 
 BAR = 1.05
 ENGINE = "in-forward"

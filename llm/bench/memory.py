@@ -11,7 +11,7 @@ import torch
 
 from llm.bench.published import Published
 from llm.bench.setting import ENGINES, setting, stepper
-from zobench.records import Row
+from zobench.run.records import Row
 
 MIB = 2**20
 SLOPES = "forward-gradient"

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from llm.bench.setting import SIZES, Setting, setting, stepper
-from zobench.records import Row
-from zobench.timing import alternating
+from zobench.run.records import Row
+from zobench.run.timing import alternating
 
 ENGINE = "in-forward, paired"
 

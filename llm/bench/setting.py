@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm.models import DTYPES, LanguageModel
+from llm.model.language_model import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
-from llm.training import zeroth_order
-from llm.training.touched import touched_rows
-from zobench import ModuleSpace, derive, methods, query, streams
+from llm.objective.touched import touched_rows
+from llm.steppers import zeroth_order
+from zobench import ModuleSpace, derive, methods, query
+from zobench.random import streams
 
 SIZES = {  # hidden, layers, heads, vocabulary
     "tiny-opt": (128, 4, 4, 2000),

@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from llm.bench import memory
 from llm.bench.setting import ENGINES, Setting, setting
 from zobench import derive, methods
-from zobench.records import Row
-from zobench.timing import alternating
+from zobench.run.records import Row
+from zobench.run.timing import alternating
 
 SLOPE_ENGINES = ("plain", "in-forward")
 

@@ -8,8 +8,8 @@ import torch
 from llm.bench.published import Published
 from llm.bench.setting import ENGINES, Setting, stepper
 from zobench import ModuleSpace, derive, methods
-from zobench.records import Row
-from zobench.timing import alternating
+from zobench.run.records import Row
+from zobench.run.timing import alternating
 
 FASTEST = "in-forward, paired"
 BARS = {("gaussian", True): (1.30, 4.0), ("rademacher", True): (1.10, 4.5), ("rademacher", False): (None, 4.5)}

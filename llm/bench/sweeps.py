@@ -8,10 +8,11 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
-from zobench import Combination, ModuleSpace, Term, native
+from zobench import Combination, ModuleSpace, Term
 from zobench.law import LAWS
-from zobench.records import Row
-from zobench.timing import alternating
+from zobench.random import native
+from zobench.run.records import Row
+from zobench.run.timing import alternating
 
 SLOW = ("distinct-coordinate",)  # one coordinate, as "coordinate"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from llm import adapted
-from llm.adapted import CONFIG, WEIGHTS, configuration
-from llm.models import DTYPES, LanguageModel
+from llm.model import adapted
+from llm.model.adapted import CONFIG, WEIGHTS, configuration
+from llm.model.language_model import DTYPES, LanguageModel
 
 COPIED = (".json", ".jinja", ".model", ".safetensors", ".txt")
 """Endings of what is copied: no pickles and no code."""

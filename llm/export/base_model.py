@@ -7,9 +7,10 @@ from typing import Any
 
 from huggingface_hub import metadata_load
 
-from llm.adapted import is_adapter
-from llm.export import adapter_folder, run_folder
-from llm.models import SMOLLM2
+from llm.export import adapter_folder
+from llm.model.adapted import is_adapter
+from llm.model.loading import SMOLLM2
+from llm.run.folder import run_of
 
 WEIGHTS = "base_weights"
 """Key of a model card's metadata under which exports say what the base weights were."""
@@ -75,7 +76,7 @@ def rounding(file: str) -> str:
 
 
 def _of_folder(folder: Path) -> BaseModel:
-    run = run_folder.of(folder)
+    run = run_of(folder)
     if run is not None:
         before = base_model(str(run.config["model"]))
         tuned = f"tuned before on {run.config['task']} by {run.config['method']} ({run.folder.name})"

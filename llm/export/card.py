@@ -11,15 +11,15 @@ from huggingface_hub import EvalResult, ModelCardData
 from torch import Tensor
 
 from llm import tasks
-from llm.adapted import is_adapted
 from llm.export.base_model import WEIGHTS, BaseModel, base_model
-from llm.export.run_folder import RunFolder, selected_step
-from llm.models import LanguageModel
+from llm.model.adapted import is_adapted
+from llm.model.language_model import LanguageModel
+from llm.run import checkpoint
+from llm.run.folder import RunFolder, selected_step
+from llm.run.header import JOURNAL
+from llm.steppers.method import Method
 from llm.tasks.published import PUBLISHED
-from llm.training import checkpoint
-from llm.training.first_order import FIRST_ORDER
-from llm.training.past import JOURNAL
-from zobench.records import Row, write_atomically
+from zobench.run.records import Row, write_atomically
 from zobench.version import VERSION
 
 RECORD = "zobench"
@@ -67,7 +67,7 @@ def journal_of(run: RunFolder | None) -> Path | None:
     """Return the journal of a run, where the weights can be rebuilt from it without the run's data."""
     if run is None or run.config["rows"] != "all" or not (run.folder / JOURNAL).is_file():
         return None
-    return None if run.config["method"] in FIRST_ORDER else run.folder / JOURNAL
+    return None if Method.parse(run.config["method"]).backpropagates else run.folder / JOURNAL
 
 
 def describe(folder: Path, language_model: LanguageModel) -> None:
@@ -144,7 +144,7 @@ def _introduction(made: Exported, run: RunFolder | None) -> str:
     if made.base.weights:
         lines.append(f"**The base weights are {made.base.weights}.**")
     if run is not None:
-        first = run.config["method"] in FIRST_ORDER
+        first = Method.parse(run.config["method"]).backpropagates
         how = "with backpropagation" if first else "from loss values alone, by forward passes, without backpropagation"
         version = run.environment.get("zobench", "of unknown version")
         lines.append(f"It was trained {how}: method `{run.config['method']}` of zobench {version}.")

@@ -9,17 +9,17 @@ from pathlib import Path
 import tomli_w
 from torch import Tensor
 
-from llm import models
-from llm.adapted import is_adapted
-from llm.export import adapter_folder, card, run_folder, tuned
+from llm.export import adapter_folder, card, tuned
 from llm.export.base_model import base_model
-from llm.export.run_folder import RunFolder
 from llm.export.tuned import Places, Tuned
-from llm.models import DTYPES
-from llm.training.past import JOURNAL
+from llm.model import loading
+from llm.model.adapted import is_adapted
+from llm.model.language_model import DTYPES
+from llm.run.folder import RunFolder, run_of
+from llm.run.header import JOURNAL
 from zobench.naming import require_known
-from zobench.options import argument, option
-from zobench.progress import note
+from zobench.run.options import argument, option
+from zobench.run.progress import note
 
 MERGED = "with its adapter merged in"
 
@@ -57,7 +57,7 @@ def export(options: ExportOptions) -> Path:
     if options.dtype is not None:
         require_known(options.dtype, DTYPES, "dtype")
     place = Path(options.run).expanduser()
-    record = run_folder.of(place) if place.is_dir() else None
+    record = run_of(place) if place.is_dir() else None
     adapter = adapter_folder.find(place)
     if options.merge and adapter is None and not (record and record.config.get("adapter")):
         raise ValueError(f"{options.run} has no adapter to merge: leave --merge out")
@@ -110,8 +110,8 @@ def _model(options: ExportOptions, record: RunFolder | None, aside: Path) -> car
 
 def _untrained(options: ExportOptions) -> Tuned:
     """A model that is of no run: a GGUF file, say, to be had as a folder."""
-    dtype = options.dtype or models.dtype_of(options.run)
-    loaded = models.load(options.run, options.device or "cpu", dtype, options.trust_remote_code)
+    dtype = options.dtype or loading.dtype_of(options.run)
+    loaded = loading.load(options.run, options.device or "cpu", dtype, options.trust_remote_code)
     return Tuned(loaded, 0, "as it was")
 
 
@@ -120,12 +120,12 @@ def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, as
     named = options.model or adapter_folder.base_of(adapter)
     step, base = tuned.last_step(record) if record else 0, base_model(named)
     if options.merge:
-        held = record.held if record else models.dtype_of(named)
+        held = record.held if record else loading.dtype_of(named)
         merged = adapter_folder.merged(
-            adapter, lambda _: models.load(named, options.device or "cpu", held, options.trust_remote_code)
+            adapter, lambda _: loading.load(named, options.device or "cpu", held, options.trust_remote_code)
         )
         return _write(Tuned(merged, step, MERGED), options, record, aside)
-    tensors = adapter_folder.copy(adapter, aside, base.name if base.on_hub else models.folder_of(named), options.dtype)
+    tensors = adapter_folder.copy(adapter, aside, base.name if base.on_hub else loading.folder_of(named), options.dtype)
     _require_finite(tensors.items(), options.dtype)
     return card.exported(
         "peft", adapter_folder.masked(adapter), tensors.values(), (step, "as peft keeps it"), base, record
@@ -141,7 +141,7 @@ def _write(found: Tuned, options: ExportOptions, record: RunFolder | None, aside
     if options.dtype is not None:
         model.to(DTYPES[options.dtype])
     _require_finite(model.named_parameters(), options.dtype)
-    models.save(found.language_model, aside)
+    loading.save(found.language_model, aside)
     base = base_model(str(options.model or (record.config["model"] if record else options.run)))
     return card.of_model(found.language_model, (found.step, found.origin), base, record)
 

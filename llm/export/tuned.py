@@ -2,14 +2,14 @@
 
 from typing import NamedTuple
 
-from llm import journal, models
-from llm.export.run_folder import RunFolder, selected_step
-from llm.models import LanguageModel
-from llm.training import checkpoint, trained
-from llm.training.adapters import adapt
-from llm.training.past import CHECKPOINTS, JOURNAL
-from zobench.journal import Contents, read
+from llm.model import loading, trainable
+from llm.model.adapters import adapt
+from llm.model.language_model import LanguageModel
+from llm.run import checkpoint, journal
+from llm.run.folder import RunFolder, selected_step
+from llm.run.header import CHECKPOINTS, JOURNAL
 from zobench.naming import require_known
+from zobench.run.journal import Contents, read
 
 SOURCES = ("auto", "model", "checkpoint", "journal")
 
@@ -63,7 +63,7 @@ def _written(run: RunFolder, places: Places) -> Tuned:
     folder = run.folder / "model"
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: the run wrote no weights there; --source auto takes a checkpoint or the journal")
-    loaded = models.load(str(folder), places.device or "cpu", models.dtype_of(str(folder)), places.trust_remote_code)
+    loaded = loading.load(str(folder), places.device or "cpu", loading.dtype_of(str(folder)), places.trust_remote_code)
     return Tuned(loaded, last_step(run), "as the run wrote it")
 
 
@@ -85,9 +85,9 @@ def _latest(run: RunFolder, contents: Contents | None, step: int) -> checkpoint.
 
 def _restored(run: RunFolder, found: checkpoint.Checkpoint, places: Places) -> Tuned:
     name, trust = places.model or str(run.config["model"]), places.trust_remote_code
-    base = models.load(name, places.device or "cpu", run.held, trust)
+    base = loading.load(name, places.device or "cpu", run.held, trust)
     base = adapt(base, run.config["adapter"], run.config["seed"])
-    trained.select(base.model, run.config["trained"])
+    trainable.select(base.model, run.config["trained"])
     checkpoint.restore(base.model, found)
     return Tuned(base, found.step, f"from the checkpoint of step {found.step}")
 

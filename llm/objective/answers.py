@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from llm import metrics
-from llm.generation import greedy
+from llm.model.generation import greedy
+from llm.objective import metrics
 from llm.objective.classification import Judged, Objective
 from llm.objective.encoding import Encoded
 from llm.objective.measured import choices, chosen, right_answers
@@ -82,7 +82,7 @@ class MetricObjective(Objective):
 
 
 def one_minus(metric: str) -> Losses:
-    """Return the loss 1 - metric, of a name in `llm.metrics.METRICS`."""
+    """Return the loss 1 - metric, of a name in `llm.objective.metrics.METRICS`."""
 
     def losses(answers: Sequence[str], examples: Sequence[Example]) -> Tensor:
         if metric != "accuracy":

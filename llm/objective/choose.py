@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from llm import metrics
+from llm.objective import metrics
 from llm.objective.answers import AnswerObjective, Losses, MetricObjective, one_minus
 from llm.objective.classification import Objective
 from llm.tasks import Task

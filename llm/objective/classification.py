@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm.generation import MAX_NEW_TOKENS
-from llm.logits import position_limit, vocabulary_size
-from llm.models import LanguageModel
+from llm.model.generation import MAX_NEW_TOKENS
+from llm.model.language_model import LanguageModel
+from llm.model.logits import position_limit, vocabulary_size
 from llm.objective.encoding import Encoded, Encoder, require_distinct, require_labelled
 from llm.objective.measured import Measured, measured, parts
 from llm.objective.scoring import candidate_scores
@@ -62,7 +62,7 @@ class Objective:
             max_tokens: prompts are cut from the left to so many, the first special token kept; None: to what the model
                 reads, less what follows.
             bos: id of the first token in place of the tokenizer's; 0 is MeZO's choice for OPT, whose own is 2.
-            metric: a name in `llm.metrics.METRICS`.
+            metric: a name in `llm.objective.metrics.METRICS`.
 
         Raises:
             ValueError: a candidate tokenises to nothing, two to the same, or the model cannot read `max_tokens`.

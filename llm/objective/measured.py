@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm import metrics
+from llm.objective import metrics
 from llm.tasks import Example
 
 BATCH_TOKENS = 32768  # of an evaluation batch with its padding: a bound on memory

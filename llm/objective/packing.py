@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llm.logits import CAUSAL_HEADS, Place, Targets, learns_a_prompt, padding
-from llm.models import LanguageModel
+from llm.model.language_model import LanguageModel
+from llm.model.logits import CAUSAL_HEADS, Place, Targets, learns_a_prompt, padding
 
 Tokens = Sequence[int]
 Candidates = Sequence[Sequence[Tokens]]  # of each prompt

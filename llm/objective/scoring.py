@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from llm.logits import Place, Targets, chosen_logits, log_probs, logits_at, padded
-from llm.models import LanguageModel
+from llm.model.language_model import LanguageModel
+from llm.model.logits import Place, Targets, chosen_logits, log_probs, logits_at, padded
 from llm.objective.packing import Asked, Candidates, Tokens, can_pack, packed
 
 

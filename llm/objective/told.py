@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from llm.generation import MAX_NEW_TOKENS
+from llm.model.generation import MAX_NEW_TOKENS
 from llm.objective.classification import Objective
 from llm.objective.encoding import Encoded
 

@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from llm import models
+from llm.loop.train import train
+from llm.model import loading
+from llm.run.context import split_of
 from llm.studies.plan import Plan, read_plan
 from llm.studies.rates import chosen_rate, mean_dev_loss
-from llm.train import train
-from llm.training.session import split_of
-from zobench.options import option
-from zobench.progress import note
-from zobench.records import Row, Run, within
+from zobench.run.options import option
+from zobench.run.progress import note
+from zobench.run.records import Row, Run, within
 
 TUNING_SEED = -1
 
@@ -79,10 +79,10 @@ class Study:
 
     def _base(self) -> str:
         """The model, or a copy of a slowly read one that every run can load: GGUF files are dequantised once."""
-        if self.plan.model != models.SMOLLM2 and not self.plan.model.endswith(".gguf"):
+        if self.plan.model != loading.SMOLLM2 and not self.plan.model.endswith(".gguf"):
             return self.plan.model
         folder = self.record.folder / "base" / Path(self.plan.model).stem
         if not (folder / "tokenizer_config.json").exists():
             shutil.rmtree(folder, ignore_errors=True)
-            models.save(models.load(self.plan.model), folder)
+            loading.save(loading.load(self.plan.model), folder)
         return str(folder)

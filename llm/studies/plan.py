@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llm import baselines
+from llm.run.check import check
+from llm.run.options import TrainOptions
+from llm.steppers.method import Method
 from llm.studies.rates import forward_passes_a_step
 from llm.tasks import find
-from llm.training.options import TrainOptions, check
 from zobench.naming import require_known
-from zobench.options import checked, read_toml
+from zobench.run.options import checked, read_toml
 
 Values = dict[str, Any]
 DECIDED = ("lr", "steps", "seed", "out", "eval_every", "resume")
@@ -107,16 +108,17 @@ def _require_rates(plan: Plan, name: str, file: str) -> None:
     """Refuse an arm whose steps no budget and no choice would decide, or that has nothing to choose for."""
     arm = plan.arms[name]
     method = str({**plan.options, **arm.options}.get("method", TrainOptions.method))
-    if not arm.rates and not baselines.known(method):
+    if not arm.rates and Method.parse(method).takes_steps:
         raise ValueError(f"arms.{name} in {file} has no rates: give those to choose from for {method}, or the one")
-    if arm.rates and baselines.known(method):
+    if arm.rates and not Method.parse(method).takes_steps:
         raise ValueError(f"arms.{name} in {file} has rates, but {method} takes no step: leave them out")
 
 
 def _require_possible(options: TrainOptions) -> None:
     check(options)
-    if baselines.known(options.method):
-        baselines.parse(options.method).check(find(options.task))
+    baseline = Method.parse(options.method).baseline
+    if baseline:
+        baseline.check(find(options.task))
 
 
 def _scalars(told: Values, file: str) -> Values:

@@ -3,10 +3,10 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from llm.training.first_order import FIRST_ORDER
+from llm.steppers.method import Method
 from zobench import AutoEpsilon, methods
 from zobench.auto import Choice
-from zobench.records import Row, Run
+from zobench.run.records import Row, Run
 
 BACKWARD = 2
 """Forward passes that a backward pass costs, as usually counted: gradients of activations and of weights."""
@@ -38,7 +38,7 @@ def forward_passes_a_step(method: str, epsilon: float | str) -> int:
 
     Probes of an automatic epsilon come on top, and are counted in rows.
     """
-    if method.partition(":")[0] in FIRST_ORDER:
+    if Method.parse(method).backpropagates:
         return 1 + BACKWARD
     estimator = methods.parse(method, epsilon=epsilon)
     if isinstance(estimator, AutoEpsilon):

@@ -5,17 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llm import baselines, tasks
+from llm import tasks
+from llm.loop.train import train
 from llm.objective import MAX_TOKENS
+from llm.run.options import SELECT, TrainOptions
+from llm.steppers.method import Method
 from llm.studies.rates import chosen_rate, forward_passes_a_step, mean_dev_loss
-from llm.train import train
-from llm.training.first_order import FIRST_ORDER
-from llm.training.options import TrainOptions
-from llm.training.selection import SELECT
-from llm.training.trainer import check_method
 from zobench.naming import require_known
-from zobench.options import before, option
-from zobench.records import Row, Run, within
+from zobench.run.options import before, option
+from zobench.run.records import Row, Run, within
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def run(options: StudyOptions) -> None:
     _check(options)
     record = Run(options.out, {"command": "study", **asdict(options)}, defaults=before(StudyOptions))
     for method in options.methods:
-        rates = options.first_order_rates if method in FIRST_ORDER else options.rates
+        rates = options.first_order_rates if Method.parse(method).backpropagates else options.rates
         lr = chosen_rate(record, method, rates, partial(_tuning_loss, options, method))
         finals = [_train(options, method, lr, seed, "seeds") for seed in range(options.seeds)]
         accuracies = ", ".join(f"{row['test_accuracy']:.1%}" for row in finals)
@@ -68,8 +66,8 @@ def _check(options: StudyOptions) -> None:
         raise ValueError("give at least one of --methods, --rates and --first-order-rates")
     require_known(options.select, SELECT, "selection")
     for method in options.methods:
-        check_method(method)
-        if baselines.known(method):
+        Method.parse(method).check(TrainOptions(method=method, epsilon=options.epsilon))
+        if not Method.parse(method).takes_steps:
             raise ValueError(f"{method} takes no step and has nothing to tune: python -m llm train --method {method}")
         if _steps(options, method) < 1:
             raise ValueError(f"forward_passes is {options.forward_passes}: not enough for one step of {method}")
@@ -92,6 +90,6 @@ def _train(options: StudyOptions, method: str, lr: float, seed: int, group: str)
 
 
 def _steps(options: StudyOptions, method: str) -> int:
-    if method in FIRST_ORDER:
+    if Method.parse(method).backpropagates:
         return options.backward_passes
     return options.forward_passes // forward_passes_a_step(method, options.epsilon)

@@ -8,21 +8,19 @@ from typing import Any
 
 import tomli_w
 
-from llm import baselines, tasks
+from llm.dry_run import dry_run
+from llm.loop.train import train
+from llm.run.check import check
+from llm.run.header import CHECKPOINTS
+from llm.run.options import TrainOptions
+from llm.run.record import config_of
+from llm.steppers.method import Method
 from llm.studies.search import SAMPLERS, Axis, Tried, Value, axis, library, propose
-from llm.train import train
-from llm.training import dry_run
-from llm.training.evaluation import Evaluations
-from llm.training.options import TrainOptions, check
-from llm.training.past import CHECKPOINTS
-from llm.training.record import config_of
-from llm.training.session import Data, Session
-from llm.training.trainer import needs_gradient
-from zobench.lock import FolderInUseError
 from zobench.naming import require_known
-from zobench.options import option
-from zobench.progress import note
-from zobench.records import Row, Run, within, write_atomically
+from zobench.run.lock import FolderInUseError
+from zobench.run.options import option
+from zobench.run.progress import note
+from zobench.run.records import Row, Run, within, write_atomically
 from zobench.spelling import spelled
 
 RANGE = "low:high (logarithmic), choices a,b,c, or one value"
@@ -43,37 +41,14 @@ class TuneOptions(TrainOptions):
     out: str = option("runs/tune", "folder of the search and, below it, of its trials; an interrupted one continues")
 
 
-class DevOnly(Evaluations):
-    """Evaluations of a trial: dev alone."""
-
-    def final(self, selected: int) -> Row:
-        """Keep the final row: the last dev loss and the lowest."""
-        session, best = self.session, self.session.selection.best()
-        (last,) = self.record.find(kind="evaluation", step=session.trainer.steps)
-        assert best is not None  # the last step was evaluated
-        row: Row = {name: last[name] for name in ("dev_loss", "dev_accuracy")}
-        row |= {"best_step": best["step"], "best_dev_loss": best["dev_loss"], "best_dev_accuracy": best["dev_accuracy"]}
-        row |= {"status": session.status(last["dev_loss"]), "skipped": session.watch.skipped}
-        self.record.append({"kind": "final", "step": selected, **session.names(), **session.cost(), **row})
-        return row
-
-
-class Trial(Session):
-    """A run that has no test examples; those of its task are kept out of its training examples all the same."""
-
-    measures = DevOnly
-
-    def _encoded(self, split: tasks.Split) -> Data:
-        return Data(self.objective.encode(split.train), self.objective.encode(split.dev), [])
-
-
 def run(options: TuneOptions) -> None:
     """Search learning rate, epsilon and batch on dev, never on test; each trial is a run, which can be continued."""
     axes = _checked(options)
     if options.dry_run:
         print(f"one of {options.trials} trials:")
         first = {name: one.ends[0] for name, one in axes.items()}
-        dry_run.run(_trial_options(options, first, out=str(Path(options.out) / "trials/0000"), dry_run=True), Trial)
+        folder = str(Path(options.out) / "trials/0000")
+        dry_run.run(_trial_options(options, first, out=folder, dry_run=True), test=False)
         return
     record = Run(options.out, _config(options), _config(TuneOptions()), FREE)
     for number in range(options.trials):
@@ -104,10 +79,11 @@ def _checked(options: TuneOptions) -> dict[str, Axis]:
     batches = axes.get("batch")
     if batches and not all(isinstance(value, int) for value in batches.choices or (0.5,)):
         raise ValueError(f"batch is {options.batch!r}: give whole numbers as choices a,b,c")
-    if "epsilon" in axes and (needs_gradient(options.method) or "epsilon" in spelled(options.method).options):
-        raise ValueError(f"epsilon is {options.epsilon!r}, but {options.method} does not read it: search --lr alone")
-    if baselines.known(options.method):
+    method = Method.parse(options.method)
+    if not method.takes_steps:
         raise ValueError(f"{options.method} takes no step and has nothing to tune")
+    if "epsilon" in axes and (method.needs_gradient or "epsilon" in spelled(options.method).options):
+        raise ValueError(f"epsilon is {options.epsilon!r}, but {options.method} does not read it: search --lr alone")
     for end in range(max(len(one.ends) for one in axes.values())):
         check(_trial_options(options, {name: one.ends[min(end, len(one.ends) - 1)] for name, one in axes.items()}))
     return axes
@@ -138,7 +114,7 @@ def _tried(options: TuneOptions, axes: dict[str, Axis], record: Run, number: int
     note(f"trial {number}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items()))
     folder = within(record.folder, f"trials/{number:04d}")
     try:
-        final = train(_trial_options(options, values, out=str(folder)), Trial)
+        final = train(_trial_options(options, values, out=str(folder)), test=False)
     except (OSError, FolderInUseError):
         raise
     except Exception as error:

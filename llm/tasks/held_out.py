@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from llm.tasks.task import Item, Pools
-from zobench.keys import KEY_BITS, derive
+from zobench.random.keys import KEY_BITS, derive
 
 SHARE = 0.25
 

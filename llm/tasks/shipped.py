@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from llm import corpus
+from llm.pretraining import corpus
 from llm.tasks.example import Example
 from llm.tasks.task import Item, Pools, Sizes, Task
 

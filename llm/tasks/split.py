@@ -6,7 +6,7 @@ from typing import NamedTuple
 from llm.tasks import checks
 from llm.tasks.example import Example
 from llm.tasks.task import Item, Pools, Split, Task
-from zobench.keys import derive
+from zobench.random.keys import derive
 
 POOL = "training and development"
 

@@ -16,9 +16,9 @@ from synthetic.problems.mlp import mlp
 from synthetic.problems.ridge import ridge_polynomial
 from synthetic.problems.rosenbrock import Rosenbrock
 from synthetic.problems.separable import Levy, Rastrigin, StyblinskiTang, separable_polynomial
-from zobench.keys import derive
 from zobench.naming import require_known
 from zobench.numbers import count, flag, real
+from zobench.random.keys import derive
 
 
 @dataclass(frozen=True)

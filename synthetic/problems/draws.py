@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from zobench import streams
 from zobench.layout import CPU
-from zobench.streams import Shape
+from zobench.random import streams
+from zobench.random.streams import Shape
 
 
 def normal(key: int, shape: Shape) -> Tensor:

@@ -11,10 +11,10 @@ from synthetic.problems.draws import normal
 from synthetic.problems.empirical import Empirical
 from synthetic.problems.psi import spectrum
 from synthetic.problems.series import softplus
-from zobench import streams
-from zobench.keys import derive
 from zobench.layout import CPU
 from zobench.problem import Ridges
+from zobench.random import streams
+from zobench.random.keys import derive
 
 TOLERANCE = 1e-12
 NEWTON_STEPS = 100

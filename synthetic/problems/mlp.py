@@ -10,10 +10,10 @@ from synthetic.problems.draws import normal
 from synthetic.problems.empirical import Empirical
 from synthetic.problems.formula import Formula
 from synthetic.problems.series import softplus
-from zobench import streams
-from zobench.keys import derive
 from zobench.layout import CPU
 from zobench.naming import require_known
+from zobench.random import streams
+from zobench.random.keys import derive
 
 LOSSES = ("squared", "logistic")
 

@@ -14,9 +14,9 @@ from torch.nn.functional import linear
 from synthetic.problems.draws import normal, orthogonal
 from synthetic.problems.exact import ExactProblem
 from synthetic.problems.psi import Powers, chosen, minimal_at_zero, psi, spectrum
-from zobench.keys import derive
 from zobench.layout import CPU
 from zobench.problem import Ridges
+from zobench.random.keys import derive
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from torch import Tensor
 from synthetic.problems.draws import normal
 from synthetic.problems.exact import ExactProblem
 from synthetic.problems.psi import Powers, chosen, minimal_at_zero, psi, spectrum
-from zobench.keys import derive
 from zobench.layout import CPU
 from zobench.problem import Ridges
+from zobench.random.keys import derive
 
 
 class Separable(ExactProblem):

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from zobench import methods
 from zobench.estimator import Estimator
-from zobench.keys import derive
 from zobench.layout import CPU
 from zobench.numbers import count, plain, real
 from zobench.query import query
+from zobench.random.keys import derive
 from zobench.rule import SGD, Schedule
 from zobench.space import FlatSpace
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from zobench import streams
 from zobench.kernels.kernel import Kernel, Rule, require_order, require_ratio
 from zobench.layout import CPU
 from zobench.numbers import real, store
-from zobench.streams import Shape
+from zobench.random import streams
+from zobench.random.streams import Shape
 
 TOLERANCE = 1e-10
 

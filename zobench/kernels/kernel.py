@@ -6,7 +6,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from zobench.numbers import count, real
-from zobench.streams import Shape
+from zobench.random.streams import Shape
 
 
 class Rule(NamedTuple):

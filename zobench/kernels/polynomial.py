@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zobench import streams
 from zobench.kernels.kernel import Kernel, Rule, require_order, require_ratio, require_scale
 from zobench.numbers import real, store
-from zobench.streams import Shape
+from zobench.random import streams
+from zobench.random.streams import Shape
 
 TOLERANCE = 1e-13  # of the sum of |coefficients|, whose rounding is of the order of 1e-16
 HORNER_DEGREE = 7  # error 1e-14 of the root mean square of a Legendre kernel; 1e-10 at 15, 1e-6 at 31

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zobench import streams
-from zobench.keys import derive
 from zobench.law.law import Direction, Isotropic, require_room
 from zobench.layout import CPU, Block, Layout
 from zobench.numbers import flag, store
-from zobench.streams import Shape
+from zobench.random import streams
+from zobench.random.keys import derive
+from zobench.random.streams import Shape
 
 
 @dataclass(frozen=True)

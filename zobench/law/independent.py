@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from zobench import streams
-from zobench.keys import derive
 from zobench.law.law import Isotropic
 from zobench.layout import Block, Layout
-from zobench.native import NativeStream
-from zobench.streams import Shape
+from zobench.random import streams
+from zobench.random.keys import derive
+from zobench.random.native import NativeStream
+from zobench.random.streams import Shape
 
 STREAMS = {streams.normal: False, streams.signs: True}
 """The streams that the native sweep draws, and whether they are of signs."""

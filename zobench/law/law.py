@@ -8,8 +8,8 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from zobench.layout import Block, Layout
-from zobench.native import NativeStream
-from zobench.streams import Shape
+from zobench.random.native import NativeStream
+from zobench.random.streams import Shape
 
 DenseDirection = Callable[[Block], Tensor]
 """A direction whose blocks are never None: block -> entries (*batch, block.size)."""

@@ -6,14 +6,14 @@ from math import prod
 
 from torch import Tensor
 
-from zobench import streams
-from zobench.keys import derive
 from zobench.law.independent import Gaussian, Independent
 from zobench.law.law import Direction, Law
 from zobench.layout import HOW_TO_GIVE, Block, Layout, Segment
-from zobench.native import NativeStream
 from zobench.numbers import count, store
-from zobench.streams import Shape
+from zobench.random import streams
+from zobench.random.keys import derive
+from zobench.random.native import NativeStream
+from zobench.random.streams import Shape
 
 Factors = tuple[Tensor, Tensor]
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from zobench.kernels import Kernel
-from zobench.keys import derive
 from zobench.law.independent import Gaussian, Rademacher
 from zobench.law.law import Direction, Law
 from zobench.layout import Block, Layout
-from zobench.streams import Shape
+from zobench.random.keys import derive
+from zobench.random.streams import Shape
 
 GAUSSIAN = Gaussian()
 

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zobench import streams
-from zobench.keys import derive
 from zobench.law.independent import Derived, Gaussian, Rademacher
 from zobench.law.law import Direction, Law
 from zobench.layout import Block, Layout, Segment
 from zobench.numbers import real, store
-from zobench.streams import Shape
+from zobench.random import streams
+from zobench.random.keys import derive
+from zobench.random.streams import Shape
 
 SAMPLE = 1 << 16
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -11,7 +11,7 @@ from torch import Tensor
 from zobench.law.independent import Derived, Gaussian
 from zobench.law.law import DenseDirection, Direction, Isotropic, require_room
 from zobench.layout import CPU, Block, Layout
-from zobench.streams import Shape
+from zobench.random.streams import Shape
 
 
 @dataclass(frozen=True)

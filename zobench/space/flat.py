@@ -12,10 +12,10 @@ from zobench.law import Law
 from zobench.layout import CPU, Layout, Segment
 from zobench.numbers import real
 from zobench.plan import CURRENT, SLOPE, Plan
+from zobench.random.streams import Shape
 from zobench.space.slope import dual, dual_numbers, value_and_slope
 from zobench.space.space import Direction as Rule
 from zobench.space.space import Functions, Space, require_finite
-from zobench.streams import Shape
 
 REMEMBERED_BYTES = 1 << 24
 Function = Callable[[Tensor], Tensor]

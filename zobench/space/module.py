@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from zobench.combination import Combination
 from zobench.groups import UNIFORM, Groups
-from zobench.keys import derive
 from zobench.law import Direction, Law
 from zobench.layout import CPU
 from zobench.naming import require_known
 from zobench.numbers import real
 from zobench.plan import CURRENT, SLOPE, Plan
+from zobench.random.keys import derive
 from zobench.space.closure import evaluate, loss_and_slope, require_reproducible
 from zobench.space.elementwise import Elementwise, update
 from zobench.space.engine import Engine

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zobench import native, streams
 from zobench.groups import UNIFORM, Factors, Groups
-from zobench.keys import derive
 from zobench.law import Direction, NativeDirection
 from zobench.layout import Block, Segment
+from zobench.random import native, streams
+from zobench.random.keys import derive
 from zobench.space.threads import in_parallel
 
 Amounts = Sequence[float]

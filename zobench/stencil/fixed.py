@@ -13,8 +13,8 @@ from torch import Tensor
 from zobench.kernels.design import lagrange
 from zobench.layout import CPU
 from zobench.numbers import count, real, store
+from zobench.random.streams import Shape
 from zobench.stencil.stencil import Stencil, StencilRule
-from zobench.streams import Shape
 
 DIGITS = 9  # the noise is stationary in the reaches: rounding them here changes it by 1e-18
 

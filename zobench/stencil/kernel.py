@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from zobench.kernels import Kernel
+from zobench.random.streams import Shape
 from zobench.stencil.stencil import Stencil, StencilRule
-from zobench.streams import Shape
 
 
 @dataclass(frozen=True)

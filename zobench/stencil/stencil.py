@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 from torch import Tensor
 
 from zobench.plan import LOSSES
-from zobench.streams import Shape
+from zobench.random.streams import Shape
 
 
 class StencilRule(NamedTuple):

@@ -7,11 +7,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from zobench import streams
 from zobench.layout import CPU
 from zobench.numbers import count, flag, real, store
+from zobench.random import streams
+from zobench.random.streams import Shape
 from zobench.stencil.stencil import Stencil, StencilRule
-from zobench.streams import Shape
 
 RESOLUTION = 52  # bits of a uniform
 

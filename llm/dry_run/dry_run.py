@@ -1,0 +1,262 @@
+"""The dry run: what a training run would do and cost, told before it; nothing is written."""
+
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+
+from torch import nn
+
+from llm import objective, tasks
+from llm.cost.live import free_memory, held, size_of
+from llm.dry_run.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
+from llm.model import loading
+from llm.run.check import check
+from llm.run.checkpoint import KEPT, weights
+from llm.run.context import RunContext, prepare, sized, split_of
+from llm.run.header import JOURNAL, header
+from llm.run.options import TrainOptions
+from llm.run.record import open_record, require_rows
+from llm.steppers.method import Method, ZerothOrderMethod
+from llm.steppers.stepper import Stepper
+from zobench import AutoEpsilon
+from zobench.run.journal import read, require_same
+
+MOMENTS = {"adamw": 2}
+RECORD, ROW = 100, 250
+"""Bytes of a step in the journal and in rows, about."""
+
+
+def run(options: TrainOptions, test: bool = True) -> None:
+    """Check what a run would check, estimate its memory before weights are loaded, load them, try a few steps and print
+    what is to be expected. The weights of the folder of results, if it has some, are not read: the model is as at the
+    start.
+
+    Raises:
+        ValueError: the run would be refused, or cannot fit in memory.
+    """
+    check(options)
+    tasks.find(options.task)
+    objective.choose(options.objective, tasks.find(options.task))
+    print("dry run: nothing is written")
+    if _finished(options):
+        return
+    free = free_memory(options.device)
+    _tell("estimate", _estimated(options, free))
+    context = prepare(options, test)
+    for note in context.notes:
+        print(note)
+    _tell("examples", _examples(context))
+    if not context.method.takes_steps:
+        _tell("trained", [f"nothing: {options.method} takes no step"])
+        return
+    stepper = context.stepper()
+    _require_continuable(context, stepper)
+    _tell("trained", _trained(context.language_model.model))
+    tryout = Tryout.of(context, stepper)
+    _tell("memory", _memory(context, tryout, free))
+    _tell("passes", _passes(context, tryout))
+    _tell("time", _time(context, tryout))
+    _tell("disk", _disk(context, stepper))
+
+
+def _tell(name: str, lines: Sequence[str]) -> None:
+    for i, line in enumerate(lines):
+        print(f"{'' if i else name:12}{line}")
+
+
+# What the folder of results holds
+
+
+def _finished(options: TrainOptions) -> bool:
+    """Whether there is nothing to do; refuses a folder that a run would refuse."""
+    if not (Path(options.out) / "rows.jsonl").exists():
+        return False
+    record = open_record(sized(options, split_of(options)), look=True)
+    require_rows(record)
+    if record.find(kind="final"):
+        print(f"{options.out} holds a finished run: nothing would be done")
+        return True
+    if record.rows and not options.resume:
+        raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")
+    return False
+
+
+def _require_continuable(context: RunContext, stepper: Stepper) -> None:
+    file = Path(context.options.out) / JOURNAL
+    if not (context.options.journal and file.is_file()):
+        return
+    contents = read(file)
+    require_same(contents.header, header(context, stepper), file)
+    done = len(contents.records)
+    print(f"{context.options.out} holds {done} of the {context.options.steps} steps, which would not be repeated")
+
+
+# Memory
+
+
+def _estimated(options: TrainOptions, free: int | None) -> list[str]:
+    """What the configuration of the model says; the weights are not read. Where it cannot be read, loading says why."""
+    master = options.rounding == "master"
+    try:
+        blank = loading.skeleton(options.model, "float32" if master else options.dtype, options.trust_remote_code)
+    except Exception:  # whatever it is, the real loader meets it too, and has words for it
+        return ["none: the configuration of the model cannot be read alone"]
+    parts = {"weights": held(blank.model)}
+    if Method.parse(options.method).backpropagates and not (options.adapter or options.trained):
+        parts["gradients"] = parts["weights"]
+        parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
+    total = sum(parts.values())
+    said = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items() if size)
+    count = sum(p.numel() for p in blank.model.parameters())
+    lines = [
+        f"{count:,} weights, by the configuration alone: {said}",
+        f"without activations {_bytes(total)} of {_free(free)} free on {options.device}",
+    ]
+    if free is not None and total > free:
+        _tell("estimate", lines)
+        lighter = "a zeroth-order --method, " if Method.parse(options.method).backpropagates else ""
+        raise ValueError(
+            f"{options.model} wants {_bytes(total)}, but {_bytes(free)} are free on {options.device}, so that it was "
+            f"not loaded: give a narrower --dtype, {lighter}another --device or another --model"
+        )
+    return lines
+
+
+def _memory(context: RunContext, tryout: "Tryout", free: int | None) -> list[str]:
+    model = held(context.language_model.model)
+    kept = tryout.gradients + tryout.optimiser
+    total = model + max(tryout.step_peak, tryout.evaluation_peak + kept)
+    parts = [f"weights {_bytes(model)}"]
+    if kept:
+        parts.append(f"gradients {_bytes(tryout.gradients)}, optimiser {_bytes(tryout.optimiser)}")
+    parts.append(f"activations and scratch {_bytes(tryout.step_peak - kept)} in a step")
+    parts.append(f"{_bytes(tryout.evaluation_peak)} in an evaluation")
+    lines = [", ".join(parts), f"{_bytes(total)} of {_free(free)} free on {context.options.device}"]
+    if free is not None and total > free:
+        lines.append("this does not fit: lower --batch or --max-tokens, or give a narrower --dtype or another --device")
+    return lines
+
+
+# What is trained, and on what
+
+
+def _trained(model: nn.Module) -> list[str]:
+    kinds: Counter[str] = Counter()
+    seen: set[int] = set()
+    total = trained = 0
+    for name, p in model.named_parameters():
+        if p.data_ptr() in seen:
+            continue
+        seen.add(p.data_ptr())
+        total += p.numel()
+        if p.requires_grad:
+            trained += p.numel()
+            kinds[_kind(model, name)] += p.numel()
+    shares = ", ".join(f"{kind} {count:,}" for kind, count in kinds.most_common())
+    return [f"{trained:,} of {total:,} weights ({trained / total:.2%}): {shares}"]
+
+
+def _kind(model: nn.Module, name: str) -> str:
+    adapters = {"lora_": "LoRA", "prompt_encoder": "prompt or prefix"}
+    owner = type(model.get_submodule(name.rpartition(".")[0])).__name__
+    return next((kind for part, kind in adapters.items() if part in name), owner)
+
+
+def _examples(context: RunContext) -> list[str]:
+    lengths = {name: [row.whole for row in rows] for name, rows in vars(context.data).items() if rows}
+    return [
+        f"{name} {len(each)}: {mean(each):.0f} tokens in the mean, {max(each)} at most"
+        for name, each in lengths.items()
+    ]
+
+
+# What steps and evaluations cost
+
+
+def _probes(context: RunContext) -> int:
+    """How often epsilon is chosen anew."""
+    method = context.method
+    estimator = method.estimator(context.options) if isinstance(method, ZerothOrderMethod) else None
+    return math.ceil(context.options.steps / estimator.every) if isinstance(estimator, AutoEpsilon) else 0
+
+
+def _passes(context: RunContext, tryout: Tryout) -> list[str]:
+    steps, probe = context.options.steps, tryout.first - tryout.forward
+    total, probes = tryout.forward * steps, _probes(context)
+    lines = [f"{total:,} forward in {steps:,} steps of {tryout.forward}"]
+    lines[0] += f", {tryout.backward * steps:,} backward" if tryout.backward else ", none backward"
+    if probes:
+        lines.append(f"and about {probe * probes:,} forward in {probes} probes of epsilon, as the first took {probe}")
+    counts = {name: sum(len(rows) for _, rows in parts) for name, parts in evaluated(context).items()}
+    also = f"{counts['also']:,} of further sets, " if counts["also"] else ""
+    lines.append(
+        f"evaluations: {sum(counts.values()):,} examples: {counts['before']:,} before the first step, "
+        f"{counts['dev']:,} of dev on the way, {also}{counts['after']:,} of test at the end"
+    )
+    if tryout.skipped:
+        lines.append(f"of the {2 + TIMED} steps tried, {len(tryout.skipped)} would be skipped: {tryout.skipped[0]}")
+    return lines
+
+
+def _time(context: RunContext, tryout: Tryout) -> list[str]:
+    probe = (tryout.first - tryout.forward) * _probes(context) / max(1, tryout.forward)
+    steps = tryout.seconds * (context.options.steps + probe)
+    measured = [part for parts in evaluated(context).values() for part in parts]
+    evaluations = tryout.seconds_a_token * sum(tokens(made, rows) for made, rows in measured)
+    return [
+        f"{tryout.seconds:.3g} s a step, {_duration(steps)} for all; {_duration(evaluations)} for evaluations; "
+        f"{_duration(steps + evaluations)} together",
+        f"an estimate of this moment, from {TIMED} steps and {min(SAMPLE, len(context.data.dev))} examples of dev",
+    ]
+
+
+def _disk(context: RunContext, stepper: Stepper) -> list[str]:
+    options, model = context.options, context.language_model.model
+    parts: dict[str, int] = {}
+    trained = size_of(weights(model).values())
+    if options.save:
+        parts["model"] = trained if options.adapter else held(model)
+    if options.select == "best":
+        parts["the best weights so far"] = 2 * trained
+    if options.journal and options.checkpoint_every and options.steps >= options.checkpoint_every:
+        one = trained + (size_of(stepper.kept()[0].values()))
+        parts["checkpoints"] = one * (1 + min(KEPT, options.steps // options.checkpoint_every))
+    if options.journal:
+        parts["rows and journal"] = options.steps * (ROW + RECORD)
+    place = _existing(Path(options.out))
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{place} cannot be written: give another --out")
+    free, total = shutil.disk_usage(place).free, sum(parts.values())
+    said = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items()) or "rows alone"
+    lines = [f"{said}; {_bytes(total)} of {_bytes(free)} free below {place}"]
+    return (
+        lines if total <= free else [*lines, "this does not fit: give --no-save, --checkpoint-every 0 or another --out"]
+    )
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above that is there, or the path itself."""
+    path = path.resolve()
+    return path if path.exists() or path == path.parent else _existing(path.parent)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
+
+
+def _free(count: int | None) -> str:
+    return "what nobody says is" if count is None else _bytes(count)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.3g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

@@ -1,0 +1,113 @@
+"""A few steps and evaluations of a run, taken to see what they cost."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from llm.cost.live import LiveMemory, size_of
+from llm.objective import Encoded, Objective
+from llm.objective.measured import parts
+from llm.objective.minibatch import Minibatch, at_once
+from llm.objective.touched import touched_rows
+from llm.run.context import RunContext
+from llm.steppers.stepper import Stepper
+from llm.steppers.zeroth_order import ZerothOrderStepper
+from zobench import derive
+
+TIMED, SECONDS = 3, 30.0
+"""Steps that are timed: so many, or fewer where they take longer."""
+SAMPLE = 64
+"""Examples of an evaluation's batch: one of middle length is timed, and the longest is measured."""
+
+
+@dataclass(frozen=True)
+class Tryout:
+    """What a few steps and evaluations took: bytes, loss evaluations and seconds, of a step and of a token."""
+
+    step_peak: int
+    evaluation_peak: int
+    gradients: int
+    optimiser: int
+    first: int
+    forward: int
+    backward: int
+    seconds: float
+    seconds_a_token: float
+    skipped: tuple[str, ...]
+
+    @classmethod
+    def of(cls, context: RunContext, stepper: Stepper) -> "Tryout":
+        """Take steps on the longest examples with memory measured, then a few as a run takes them, timed."""
+        made = context.objective
+        batch = longest(made, context.data.train, context.options.batch)
+        reasons, counts, seconds = [], [], []
+
+        def step(rows: Sequence[Encoded]) -> None:
+            before = stepper.forward_passes, stepper.backward_passes
+            _restricted_to(rows, context, stepper)
+            began = time.perf_counter()
+            key = derive(*context.keys["key"], stepper.steps)
+            record = stepper.step(key, Minibatch(made, list(rows), context.options.micro_batch)).record
+            seconds.append(time.perf_counter() - began)
+            counts.append((stepper.forward_passes - before[0], stepper.backward_passes - before[1]))
+            if record.skipped:
+                reasons.append(record.skipped)
+
+        with LiveMemory() as memory:
+            step(batch)
+            step(batch)  # with the optimiser's memory in place
+        gradients = size_of([p.grad for p in context.language_model.model.parameters() if p.grad is not None])
+        optimiser = size_of(list(stepper.kept()[0].values()))
+        ended = time.perf_counter() + SECONDS
+        while len(seconds) < 2 + TIMED and (len(seconds) == 2 or time.perf_counter() < ended):
+            step(context.minibatch(stepper.steps))
+        stepper.settle()
+        peak, a_token = _evaluated(context)
+        (first, _), (forward, backward) = counts[0], counts[-1]
+        took = median(seconds[2:])
+        return cls(memory.peak, peak, gradients, optimiser, first, forward, backward, took, a_token, tuple(reasons))
+
+
+def _restricted_to(rows: Sequence[Encoded], context: RunContext, stepper: Stepper) -> None:
+    """With --rows touched: let directions live on what these examples read, not on what the step's minibatch does."""
+    if isinstance(stepper, ZerothOrderStepper) and stepper.touched is not None:
+        found = touched_rows(context.objective, rows)
+        stepper.touched = lambda step: found
+
+
+def _evaluated(context: RunContext) -> tuple[int, float]:
+    """Peak bytes of an evaluation's longest batch, and seconds a token of a batch of middle length."""
+    made, rows, most = context.objective, context.data.dev, at_once(context.options.micro_batch)
+    with LiveMemory() as memory:
+        made.measure(longest(made, [*rows, *context.data.test], SAMPLE), most)
+    first = max(0, (len(rows) - SAMPLE) // 2)
+    sample = longest(made, rows, len(rows))[first : first + SAMPLE]
+    began = time.perf_counter()
+    made.measure(sample, most)
+    return memory.peak, (time.perf_counter() - began) / tokens(made, sample)
+
+
+def tokens(made: Objective, rows: Sequence[Encoded]) -> int:
+    """Return how many tokens an evaluation of the examples reads, padding included."""
+    lengths = [len(row.tokens) + sum(len(c) - 1 for c in made.options(row)) for row in rows]
+    batches = parts([len(row.tokens) for row in rows], lengths, SAMPLE)
+    return sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
+
+
+def evaluated(context: RunContext) -> dict[str, list[tuple[Objective, list[Encoded]]]]:
+    """Return what a run measures, and by which objective: before its steps, among them (further sets too), and after.
+
+    A run that stops early, by --patience or at skipped steps, measures less.
+    """
+    data, options, made = context.data, context.options, context.objective
+    times = math.ceil(options.steps / options.eval_every) + 1
+    before = [(made, part) for part in (data.train, data.dev, data.test)] if options.baselines else []
+    further = [(one.objective, one.examples) for one in context.sets]
+    return {"before": before, "dev": [(made, data.dev)] * times, "also": further * times, "after": [(made, data.test)]}
+
+
+def longest(made: Objective, rows: Sequence[Encoded], count: int) -> list[Encoded]:
+    """Return the examples with the most tokens, candidates included."""
+    return sorted(rows, key=lambda r: len(r.tokens) + sum(map(len, made.options(r))), reverse=True)[:count]

@@ -1,0 +1,1 @@
+"""The training loop: steps, resuming, evaluation, selection, divergence and signals."""

@@ -1,0 +1,114 @@
+"""What is measured of the model on its way: before, between and after the steps."""
+
+import math
+
+from llm.baselines import untouched
+from llm.baselines.untouched import NAMES
+from llm.loop.costs import Costs
+from llm.loop.divergence import Divergence
+from llm.loop.listener import Listener
+from llm.objective import Encoded, Measured
+from llm.objective.minibatch import at_once
+from llm.run.context import RunContext
+from llm.run.log import RunLog
+from llm.steppers.stepper import Stepper
+from llm.steppers.taken import Taken
+from zobench.run.records import Row
+
+
+class Evaluations(Listener):
+    """The measurements of a run and their rows; those that its log holds are not repeated.
+
+    `said` is a word about the last one for the progress bar.
+    """
+
+    def __init__(self, context: RunContext, stepper: Stepper, log: RunLog, costs: Costs) -> None:
+        self.context, self.stepper, self.log, self.costs = context, stepper, log, costs
+        self.said = ""
+        self._losses: list[float] = []
+
+    def baselines(self) -> None:
+        """Measure what the model can do before the first step."""
+        missing = [name for name in NAMES if not self.log.measured("baseline", name=name)]
+        if not missing:
+            return
+        data, names = self.context.data, self.context.names
+        found = untouched(self.context.objective, data.train, data.dev, data.test).rows()
+        for name in missing:
+            row = {"name": name, **names, **found[name], "test_examples": len(data.test)}
+            self.log.keep({"kind": "baseline", **row})
+
+    def on_step(self, taken: Taken) -> None:
+        if taken.record.step >= self.log.evaluated_to and not taken.record.skipped:
+            self._losses.append(taken.loss)
+
+    def dev(self) -> Measured:
+        """Measure dev as steps read the weights."""
+        return self._measure(self.context.data.dev)
+
+    def keep(self, step: int, found: Measured) -> None:
+        """Keep what `dev` measured before a step."""
+        train_loss = sum(self._losses) / len(self._losses) if self._losses else None
+        self._losses.clear()
+        row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy, **found.named("dev")}
+        self.log.keep({"kind": "evaluation", "step": step, **self.context.names, **self.costs.row, **row})
+        self.said = f"dev loss {found.loss:.3f} {found.metric} {found.accuracy:.1%}"
+
+    def final(self, selected: int, best: Row, divergence: Divergence) -> Row:
+        """Measure test, if there are test examples, keep the final row and return it; the model has the weights of the
+        selected step.
+        """
+        context, test, losses = self.context, None, list[float | None]()
+        if context.data.test:
+            test = self._measure(context.data.test)
+            losses.append(test.loss)
+        (chosen,), (last,) = (self.log.measured("evaluation", step=at) for at in (selected, self.stepper.steps))
+        row: Row = {"selected_step": selected, "best_step": best["step"]}
+        row |= {"best_dev_loss": best["dev_loss"], "best_dev_accuracy": best["dev_accuracy"]}
+        row |= {name: chosen[name] for name in ("dev_loss", "dev_accuracy")}
+        if test:
+            row |= {"test_loss": test.loss, "test_accuracy": test.accuracy, "test_examples": len(context.data.test)}
+            row |= test.named("test")
+        row["status"] = divergence.status(context.options.steps, *losses, last["dev_loss"])
+        row |= {"weights": context.language_model.weights, "skipped": divergence.skipped}
+        about = {"kind": "final", "step": self.stepper.steps, **context.names, **self.costs.row}
+        return self.log.keep({**about, **row})
+
+    def _measure(self, examples: list[Encoded]) -> Measured:
+        with self.stepper.reading():
+            return self.context.objective.measure(examples, at_once(self.context.options.micro_batch))
+
+
+class EvaluationSets(Listener):
+    """Measures the extra evaluation sets at every evaluation, each by its own task's objective and metric; a row a set
+    and a step.
+
+    Rows of the end repeat those of the step whose weights were selected. Measured ones are not measured again.
+    """
+
+    def __init__(self, context: RunContext, stepper: Stepper, log: RunLog) -> None:
+        self.context, self.stepper, self.log = context, stepper, log
+
+    def on_evaluated(self, step: int, dev: Measured) -> None:
+        for one in self.context.sets:
+            if self.log.measured("also", set=one.name, step=step, when="evaluation"):
+                continue
+            with self.stepper.reading():
+                found = one.objective.measure(one.examples, at_once(self.context.options.micro_batch))
+            row = {"loss": found.loss, "accuracy": found.accuracy, "metric": found.metric}
+            others = {key.replace("-", "_"): value for key, value in found.others.items()}
+            about = {"set": one.name, "when": "evaluation", "step": step, **self.context.names}
+            self.log.keep({"kind": "also", **about, **row, "examples": len(one.examples), **others})
+
+    def on_selected(self, step: int) -> None:
+        for one in self.context.sets:
+            (row,) = self.log.measured("also", set=one.name, step=step, when="evaluation")
+            if not self.log.measured("also", set=one.name, when="end"):
+                self.log.keep({**row, "when": "end"})
+
+
+def told(method: str, final: Row) -> str:
+    """Return the end of a run in words."""
+    measured = {name: final[f"{name}_accuracy"] for name in ("dev", "test") if f"{name}_accuracy" in final}
+    said = (f"{name} {math.nan if value is None else value:.1%}" for name, value in measured.items())
+    return f"{method}: {', '.join(said)} {final.get('metric', 'accuracy')} ({final['status']})"

@@ -1,0 +1,162 @@
+"""The training loop: steps, evaluations between them, and the events that they are."""
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from llm.loop.costs import Costs
+from llm.loop.divergence import Divergence, DivergenceReport
+from llm.loop.evaluation import Evaluations, EvaluationSets, told
+from llm.loop.listener import Listener
+from llm.loop.resume import Checkpoints, Resumption
+from llm.loop.saved_model import SavedModel
+from llm.loop.selection import Selection
+from llm.loop.signals import interruptible
+from llm.loop.step_rows import StepRows
+from llm.run.context import RunContext, prepare
+from llm.run.header import header, identity
+from llm.run.log import RunLog
+from llm.run.options import TrainOptions
+from llm.run.record import open_record, require_rows
+from llm.steppers.taken import Taken
+from zobench import derive
+from zobench.run.lock import lock
+from zobench.run.progress import bar, warn
+from zobench.run.records import Row
+
+
+class Loop:
+    """A run with steps: its context, its stepper, its log, and what listens to its events.
+
+    Raises:
+        ValueError: the context does not suit its stepper, or the folder holds something that cannot be continued.
+        FolderInUseError: another process writes there.
+    """
+
+    def __init__(self, context: RunContext) -> None:
+        self.context, options = context, context.options
+        self.stepper = context.stepper()
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+        self._lock = lock(options.out)
+        record = open_record(options)
+        require_rows(record)
+        about = header(context, self.stepper) if options.journal or options.select == "best" else {}
+        run = identity(about) if about else {}
+        self.log = RunLog(record, about if options.journal else None)
+        self.log.tell(context.notes)
+        start = self.log.start_loss(context.start_loss)
+        self.divergence = Divergence(start, options.max_skipped, options.diverged_at, options.diverged_window)
+        self.costs = Costs(context, self.stepper, self.log)
+        self.evaluations = Evaluations(context, self.stepper, self.log, self.costs)
+        self.selection = Selection(context, self.stepper, self.log, run)
+        model = context.language_model.model
+        self.checkpoints = Checkpoints(self.log, self.stepper, model, run, options.checkpoint_every)
+        self.listeners: list[Listener] = [
+            self.costs,
+            self.divergence,
+            self.evaluations,
+            StepRows(self.log, context.names, self.costs),
+            DivergenceReport(self.divergence, self.log, context.names),
+            EvaluationSets(context, self.stepper, self.log),
+            *([SavedModel(context, self.log.folder)] if options.save else []),
+            self.selection,
+        ]
+
+    @classmethod
+    def of(cls, options: TrainOptions, test: bool = True) -> "Loop":
+        """Return the loop of a run with these options, as `prepare` reads them."""
+        return cls(prepare(options, test))
+
+    def go(self) -> Row:
+        """Run, or continue, to the final row and return it. An interruption keeps what was measured and can be
+        continued.
+
+        Raises:
+            OSError: no space, or the folder cannot be written: what was reached is kept.
+        """
+        options = self.context.options
+        try:
+            if options.baselines:
+                self.evaluations.baselines()
+            first = Resumption(self.log, self.stepper, self.checkpoints, self.selection, self._hear).first_step()
+            with interruptible() as interrupted, self._bar(first) as shown:
+                for step in shown:
+                    if self.divergence.exhausted or self._evaluated(step):
+                        break
+                    self._step(step, shown)
+                    if interrupted():
+                        self.checkpoints.save()
+                        raise KeyboardInterrupt
+            return self._finish()
+        finally:
+            self.log.close()
+            self._lock.release()
+
+    def _bar(self, first: int) -> Any:
+        steps, method = self.context.options.steps, self.context.options.method
+        return bar(range(first, steps), desc=method, initial=first, total=steps, unit="step")
+
+    def _evaluated(self, step: int) -> bool:
+        """Evaluate before a step, if it is time; return whether patience ran out."""
+        options = self.context.options
+        if step % options.eval_every:
+            return False
+        self._evaluate(step)
+        if not self.selection.stops(step):
+            return False
+        warn(f"no better dev loss in {options.patience} evaluations: stopped at step {step}")
+        return True
+
+    def _evaluate(self, step: int) -> None:
+        if self.log.measured("evaluation", step=step):
+            self.selection.again(step)
+            return
+        dev = self.evaluations.dev()
+        self.log.sync()
+        for listener in self.listeners:
+            listener.on_evaluated(step, dev)
+        self.evaluations.keep(step, dev)
+
+    def _step(self, step: int, shown: Any) -> None:
+        context, passes = self.context, self.stepper.forward_passes
+        try:
+            losses, began = context.losses(step), time.perf_counter()
+            with self.costs.measured():
+                watched = step % context.options.eval_every == 0
+                taken = self.stepper.step(derive(*context.keys["key"], step), losses, watched)
+            seconds = time.perf_counter() - began
+            minibatch = derive(*context.keys["minibatch"], step)
+            taken = taken._replace(record=taken.record._replace(minibatch=minibatch, seconds=seconds))
+            self.log.append(taken.record)
+            self.checkpoints.save_if_due()
+        except Exception as error:
+            self._fail(step, error)
+            raise
+        self.costs.speed.see(self.stepper.forward_passes - passes, seconds)
+        self._hear(taken)
+        said = f"train loss {taken.loss:.3f}, {self.costs.speed} {self.evaluations.said}"
+        shown.set_postfix_str(said, refresh=False)
+
+    def _hear(self, taken: Taken) -> None:
+        for listener in self.listeners:
+            listener.on_step(taken)
+
+    def _fail(self, step: int, error: Exception) -> None:
+        reason = f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # a full disk takes no row about itself
+            self.log.record.append({"kind": "failure", "step": step, **self.context.names, "reason": reason})
+
+    def _finish(self) -> Row:
+        if self.divergence.exhausted:
+            warn(self.divergence.advice())
+        self._evaluate(self.stepper.steps)
+        selected, best = self.selection.take(), self.selection.best()
+        assert best is not None  # the last step was evaluated
+        for listener in self.listeners:
+            listener.on_selected(selected)
+        final = self.evaluations.final(selected, best, self.divergence)
+        for listener in self.listeners:
+            listener.on_ended(final)
+        print(told(self.context.options.method, final))
+        return final

@@ -1,0 +1,38 @@
+"""The rows of steps."""
+
+from llm.loop.costs import Costs
+from llm.loop.listener import Listener
+from llm.run.log import RunLog
+from llm.steppers.realised import Realised
+from llm.steppers.taken import Taken
+from zobench.run.progress import warn
+from zobench.run.records import Row
+
+
+class StepRows(Listener):
+    """Reports steps: every one where the run keeps a journal, skipped ones always; and tells once that rounding leaves
+    nothing of them.
+    """
+
+    def __init__(self, log: RunLog, names: Row, costs: Costs) -> None:
+        self.log, self.names, self.costs = log, names, costs
+
+    def on_step(self, taken: Taken) -> None:
+        record, realised = taken.record, taken.realised
+        if realised and realised.noise:
+            self._tell(record.step, realised)
+        row = {"step": record.step, **self.costs.row, "train_loss": taken.loss, "lr": record.lr, **taken.report}
+        if record.skipped:
+            row = {"kind": "skipped", **row, **self.names, "reason": record.skipped}
+            self.log.append_row(row, sync=True)
+        elif self.log.journal:
+            self.log.append_row({"kind": "step", **row} | (realised._asdict() if realised else {}))
+
+    def _tell(self, step: int, realised: Realised) -> None:
+        if self.log.measured("rounding"):
+            return
+        self.log.keep({"kind": "rounding", "step": step, **self.names, **realised._asdict()})
+        warn(
+            f"training is rounding noise: {realised.moved:.1%} of the weights moved, and the cosine of the intended "
+            f"and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"
+        )

@@ -1,0 +1,1 @@
+"""Models: loading and saving, adapters, which tensors are trained, logits and generation."""

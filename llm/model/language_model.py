@@ -1,0 +1,29 @@
+"""A language model: torch's module, its tokenizer, and where its weights come from."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A model in evaluation mode with its tokenizer; `weights` says where they come from."""
+
+    name: str
+    model: Any
+    tokenizer: Any
+    weights: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go."""
+        return next(self.model.parameters()).device
+
+    @property
+    def masked(self) -> bool:
+        """Whether it fills masks (RoBERTa, BERT) instead of continuing texts."""
+        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        return type(model).__name__.endswith("ForMaskedLM")

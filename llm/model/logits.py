@@ -1,0 +1,155 @@
+"""Logits of a language model at chosen places only: what a loss does not read is not computed."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from llm.model.language_model import LanguageModel
+
+Place = tuple[int, int]  # row, position
+
+CHUNK = 2**25  # logits held at once, in elements
+CAUSAL_HEADS = ("opt", "llama", "gpt2", "qwen2", "qwen3", "mistral", "gpt_neox")
+MASKED_HEADS = {"roberta": "lm_head", "xlm-roberta": "lm_head", "camembert": "lm_head", "bert": "cls"}
+COUNTING_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
+SCALED = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+class Targets(NamedTuple):
+    """Tokens whose log-probabilities are wanted: target j is foretold at places[where[j]], `where` ascending."""
+
+    places: list[Place]
+    where: list[int]
+    tokens: list[int]
+
+
+def padded(language_model: LanguageModel, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Return the model's inputs for rows of token ids, padded on the right: under the causal mask no text sees it."""
+    device = language_model.device
+    longest = max(map(len, rows))
+    pad = padding(language_model)
+    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
+    return inputs if language_model.masked else {**inputs, "use_cache": False}
+
+
+def logits_at(
+    language_model: LanguageModel, inputs: dict[str, Any], places: list[Place], tokens: list[int] | slice = slice(None)
+) -> Tensor:
+    """Return the float32 logits of `tokens` (default: the vocabulary) at the places, (places, tokens).
+
+    Cost: one forward pass, in which the head sees nothing but the places where the architecture is known.
+    """
+    model = inner(language_model)
+    row, position = torch.tensor(places, device=language_model.device).T
+    head = None if learns_a_prompt(language_model) else _head(model)
+    if head is None:
+        return _whole_model(language_model.model, inputs, row, position)[:, tokens].float()
+    states = model.base_model(**inputs).last_hidden_state[row, position]
+    if isinstance(head, torch.nn.Linear):
+        return functional.linear(states, head.weight[tokens]).float()
+    return head(states)[:, tokens].float()
+
+
+def states_at(language_model: LanguageModel, inputs: dict[str, Any], places: list[Place]) -> Tensor:
+    """Return the hidden states that the head reads at the places, (places, hidden). Cost: one forward pass."""
+    row, position = torch.tensor(places, device=language_model.device).T
+    found: Tensor = inner(language_model).base_model(**inputs).last_hidden_state[row, position]
+    return found
+
+
+def chosen_logits(
+    language_model: LanguageModel, inputs: dict[str, Any], places: list[Place], tokens: Sequence[Sequence[int]]
+) -> Tensor:
+    """Return the logits of as many tokens at each place, other ones at each, float32 (places, tokens a place)."""
+    known = sorted({token for row in tokens for token in row})
+    column = {token: i for i, token in enumerate(known)}
+    index = torch.tensor([[column[token] for token in row] for row in tokens], device=language_model.device)
+    return logits_at(language_model, inputs, places, known).gather(1, index)
+
+
+def log_probs(language_model: LanguageModel, inputs: dict[str, Any], targets: Targets) -> Tensor:
+    """Return log p of each target at its place, float32 (targets,), never more than CHUNK logits at once.
+
+    Cost: one forward pass. With gradients the graph holds all logits.
+    """
+    model, device = inner(language_model), language_model.device
+    head = None if learns_a_prompt(language_model) else _head(model)
+    where, tokens = (torch.tensor(part, device=device) for part in (targets.where, targets.tokens))
+    if not isinstance(head, torch.nn.Linear):
+        logits = logits_at(language_model, inputs, targets.places)
+        return (logits[where, tokens] - logits.logsumexp(-1)[where]).float()
+    row, position = torch.tensor(targets.places, device=device).T
+    states, weight = model.base_model(**inputs).last_hidden_state[row, position], head.weight[:]
+    size = max(1, CHUNK // len(weight))
+    found = []
+    for start in range(0, len(states), size):
+        logits = functional.linear(states[start : start + size], weight).float()
+        first, last = torch.searchsorted(where, torch.tensor([start, start + size], device=device)).tolist()
+        local = where[first:last] - start
+        found.append(logits[local, tokens[first:last]] - logits.logsumexp(-1)[local])
+    return torch.cat(found)
+
+
+def learns_a_prompt(language_model: LanguageModel) -> bool:
+    """Whether peft puts tokens, keys or values of its own before every text: inputs must then pass through peft."""
+    adapters = getattr(language_model.model, "peft_config", None) or {}
+    return any(adapter.is_prompt_learning for adapter in adapters.values())
+
+
+def position_limit(language_model: LanguageModel) -> int | None:
+    """The longest row the model reads, less the tokens that peft puts before it, or None where it does not say."""
+    config = language_model.model.config
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    if limit is None:
+        return None
+    if language_model.masked and config.model_type in COUNTING_FROM_PADDING:
+        limit -= config.pad_token_id + 1
+    adapters = getattr(language_model.model, "peft_config", None) or {}
+    return limit - sum(adapter.num_virtual_tokens for adapter in adapters.values() if adapter.is_prompt_learning)
+
+
+def vocabulary_size(language_model: LanguageModel) -> int:
+    """Return the number of tokens that the model has embeddings of; its tokenizer may know more."""
+    return len(inner(language_model).get_input_embeddings().weight)
+
+
+def padding(language_model: LanguageModel) -> int:
+    """Return the token that fills rows up. It is masked, so that any one the model has will do."""
+    pad = language_model.tokenizer.pad_token_id or 0
+    return pad if pad < vocabulary_size(language_model) else 0
+
+
+def takes(model: Any, name: str) -> bool:
+    """Whether the forward of the model has an argument of this name."""
+    return name in inspect.signature(model.forward).parameters
+
+
+def inner(language_model: LanguageModel) -> Any:
+    """Return the model of transformers, from whatever peft has wrapped around it."""
+    model = language_model.model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _head(model: Any) -> Any:
+    """What makes logits of a hidden state, where that is known of the architecture: a Linear without bias, or more."""
+    kind, name = model.config.model_type, MASKED_HEADS.get(model.config.model_type, "")
+    if type(model).__name__.endswith("ForMaskedLM"):
+        return getattr(model, name, None)
+    head = model.get_output_embeddings()
+    plain = kind in CAUSAL_HEADS and head.bias is None
+    return head if plain and not any(getattr(model.config, scale, None) for scale in SCALED) else None
+
+
+def _whole_model(model: Any, inputs: dict[str, Any], row: Tensor, position: Tensor) -> Tensor:
+    """Logits through the model's own forward, of the positions that some row wants if it can be told."""
+    if not hasattr(model, "peft_config") and takes(model, "logits_to_keep"):
+        kept, index = position.unique(return_inverse=True)
+        return model(**inputs, logits_to_keep=kept).logits[row, index]
+    logits = model(**inputs).logits
+    return logits[row, position + logits.shape[1] - inputs["input_ids"].shape[1]]

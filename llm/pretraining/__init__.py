@@ -1,0 +1,1 @@
+"""Pretraining of tiny-opt: its corpus, its tokenizer and its perplexity."""

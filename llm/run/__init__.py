@@ -1,0 +1,1 @@
+"""A run and its folder: options, presets, rows, journal and checkpoints."""

@@ -1,0 +1,49 @@
+"""What is refused of the options of a run before anything is loaded."""
+
+import math
+
+from llm.model import adapters
+from llm.model.trainable import parse_rates
+from llm.run.options import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
+from llm.steppers.method import Method
+from llm.steppers.zeroth_order import ENGINES
+from zobench.naming import require_known
+
+
+def check(options: TrainOptions) -> None:
+    """Refuse what cannot work before anything is loaded."""
+    method = Method.parse(options.method)
+    method.check(options)
+    adapters.check(options.adapter, options.gradient_checkpointing)
+    parse_rates(options.rates)
+    require_known(options.engine, ("auto", *ENGINES), "engine")
+    require_known(options.rows, ROWS, "choice of rows")
+    require_known(options.rounding, ROUNDING, "rounding")
+    _check_loop(options)
+    if options.steps < 1 or options.batch < 1 or options.eval_every < 1:
+        raise ValueError(
+            f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"
+        )
+    if options.max_skipped < 1 or options.diverged_window < 1 or options.checkpoint_every < 0:
+        raise ValueError(
+            f"max_skipped {options.max_skipped}, diverged_window {options.diverged_window}, checkpoint_every "
+            f"{options.checkpoint_every}: give 1 or more, and 0 or more for checkpoint_every"
+        )
+    if not options.diverged_at > 1:
+        raise ValueError(f"diverged_at is {options.diverged_at}: give a factor above 1")
+    if options.steps > MOST_STEPS:
+        raise ValueError(f"steps is {options.steps}: a journal counts to {MOST_STEPS}")
+    if options.train is not None and options.batch > options.train and method.takes_steps:
+        raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")
+
+
+def _check_loop(options: TrainOptions) -> None:
+    require_known(options.select, SELECT, "selection")
+    if options.also_examples < 1:
+        raise ValueError(f"also_examples is {options.also_examples}: give 1 or more")
+    if options.micro_batch is not None and options.micro_batch < 1:
+        raise ValueError(f"micro_batch is {options.micro_batch}: give 1 or more examples, or leave it away")
+    if options.clip is not None and not 0 < options.clip < math.inf:
+        raise ValueError(f"clip is {options.clip}: give a positive number, or leave it away")
+    if options.patience is not None and options.patience < 1:
+        raise ValueError(f"patience is {options.patience}: give 1 or more evaluations, or leave it away")

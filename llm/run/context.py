@@ -1,0 +1,166 @@
+"""The context of a run: its options, and all that they name, checked and loaded before a folder is touched."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from llm import objective, tasks
+from llm.baselines import Setting
+from llm.model import loading, trainable
+from llm.model.adapters import adapt
+from llm.model.language_model import LanguageModel
+from llm.objective import Encoded, Objective
+from llm.objective.minibatch import Minibatch
+from llm.objective.touched import touched_rows
+from llm.run import evaluation_sets
+from llm.run.check import check
+from llm.run.evaluation_sets import EvaluationSet
+from llm.run.options import TrainOptions
+from llm.run.unread import ignored, without_unread
+from llm.steppers.method import Method
+from llm.steppers.stepper import Stepper
+from zobench import derive
+from zobench.random import streams
+from zobench.run.progress import note
+from zobench.run.records import Row
+from zobench.space import require_reproducible
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The encoded examples of a run."""
+
+    train: list[Encoded]
+    dev: list[Encoded]
+    test: list[Encoded]
+
+
+@dataclass(frozen=True, eq=False)
+class RunContext:
+    """What a run works with. `start_loss` is the loss of the first minibatch before the first step, and `notes` are
+    what is to be told of data and options.
+    """
+
+    options: TrainOptions
+    method: Method
+    task: tasks.Task
+    language_model: LanguageModel
+    objective: Objective
+    data: Data
+    sets: tuple[EvaluationSet, ...]
+    notes: tuple[str, ...] = ()
+    start_loss: float = math.nan
+
+    @property
+    def keys(self) -> dict[str, tuple[str, int]]:
+        """What the keys of the steps are derived from."""
+        return {"key": ("directions", self.options.seed), "minibatch": ("minibatch", self.options.seed)}
+
+    def minibatch(self, step: int) -> list[Encoded]:
+        """Return the examples of a step: drawn by the seed and the step, the same for every method."""
+        order = streams.uniform(derive(*self.keys["minibatch"], step), (len(self.data.train),)).argsort()
+        return [self.data.train[i] for i in order[: self.options.batch].tolist()]
+
+    def losses(self, step: int) -> Minibatch:
+        """Return the losses of the examples of a step."""
+        return Minibatch(self.objective, self.minibatch(step), self.options.micro_batch)
+
+    def touched(self, step: int) -> dict[str, list[int]]:
+        """Return the rows of embeddings that the minibatch of a step reads, by parameter."""
+        return touched_rows(self.objective, self.minibatch(step))
+
+    def stepper(self) -> Stepper:
+        """Return what takes the steps.
+
+        Raises:
+            ValueError: as for `Method.stepper`.
+        """
+        touched = self.touched if self.options.rows == "touched" else None
+        return self.method.stepper(self.options, self.language_model, touched)
+
+    def setting(self, tell: Callable[[str], None] = note) -> Setting:
+        """Return what a baseline may use; `tell` gets what is to be told of it."""
+        data, seed = self.data, self.options.seed
+        return Setting(self.task, self.objective, data.train, data.dev, data.test, seed, tell)
+
+    @property
+    def names(self) -> Row:
+        """What every row says of the run."""
+        options = self.options
+        return {
+            "model": Path(options.model).name if Path(options.model).exists() else options.model,
+            "task": self.task.name,
+            "method": options.method,
+            **({"adapter": options.adapter} if options.adapter else {}),
+            "estimator": self.method.identity(options),
+            "seed": options.seed,
+            "lr": options.lr if self.method.takes_steps else None,
+            "provenance": options.provenance,
+        }
+
+
+def prepare(options: TrainOptions, test: bool = True) -> RunContext:
+    """Return the context of these options: everything is checked, in the order of what it costs, and loaded. Without
+    `test` the test examples are split off and left out.
+
+    Raises:
+        ValueError: an option, the data or the model cannot be used, two evaluations of one minibatch differ, or its
+            loss is not finite.
+    """
+    check(options)
+    notes = [ignored(options)]
+    options, method = without_unread(options), Method.parse(options.method)
+    task = tasks.find(options.task)
+    if method.baseline:
+        method.baseline.check(task)
+    make = objective.choose(options.objective, task)
+    split = split_of(options)
+    options = sized(options, split)
+    check(options)
+    named_sets = evaluation_sets.read(options)
+    language_model = _loaded(options)
+    minimised = make(language_model, max_tokens=options.max_tokens, bos=options.bos)
+    sets = evaluation_sets.encoded(named_sets, options, language_model)
+    if method.needs_gradient and not minimised.differentiable:
+        raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
+    data = Data(*(minimised.encode(part) for part in (split.train, split.dev, split.test if test else [])))
+    notes += [*split.notes, *(told for one in named_sets for told in one.notes)]
+    notes += [*objective.told(minimised, vars(data)), *(told for one in sets for told in one.notes)]
+    if options.adapter or options.trained:
+        notes.append(trainable.told(language_model.model))
+    context = RunContext(options, method, task, language_model, minimised, data, sets, tuple(filter(None, notes)))
+    return _tried(context)
+
+
+def _loaded(options: TrainOptions) -> LanguageModel:
+    """The model with its adapter, with what is not trained frozen."""
+    held = "float32" if options.rounding == "master" else options.dtype
+    base = loading.load(options.model, options.device, held, options.trust_remote_code)
+    language_model = adapt(base, options.adapter, options.seed)
+    trainable.select(language_model.model, options.trained)
+    return language_model
+
+
+def _tried(context: RunContext) -> RunContext:
+    """The context with its start loss, found by evaluating the first minibatch twice."""
+    options, method = context.options, context.method
+    if options.rows == "touched" and method.takes_steps and not method.backpropagates:
+        context.touched(0)  # whether the objective allows it
+    start_loss = require_reproducible(context.losses(0))
+    if not math.isfinite(start_loss):
+        raise ValueError(f"the loss is {start_loss} before the first step: check --dtype (now {options.dtype})")
+    if method.baseline:
+        method.baseline.check_setting(context.setting())
+    return replace(context, start_loss=start_loss)
+
+
+def split_of(options: TrainOptions) -> tasks.Split:
+    """Return the examples that the options name."""
+    task = tasks.find(options.task)
+    return tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
+
+
+def sized(options: TrainOptions, split: tasks.Split) -> TrainOptions:
+    """The options with the sizes of the splits, so that config.toml is complete."""
+    return replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))

@@ -1,0 +1,84 @@
+"""What the folder of a training run says of it: configuration, environment and rows, read and never written."""
+
+import json
+import re
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from llm.run.options import TrainOptions
+from zobench.run.options import before, checked
+from zobench.run.records import Row
+
+MEASURED = ("dev_loss", "dev_accuracy", "test_loss", "test_accuracy")
+NUMBERS = ("step", "forward_passes", "backward_passes", "seconds", "selected_step", *MEASURED)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A training run as its files tell it; `config` is complete, whatever version wrote it."""
+
+    folder: Path
+    config: dict[str, Any]
+    environment: dict[str, Any]
+    rows: list[Row]
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunFolder":
+        """Return the run of a folder; a torn last row is left out.
+
+        Raises:
+            ValueError: the folder is not that of a training run, or a file of it is damaged; the message names it.
+        """
+        file = folder / "config.toml"
+        try:
+            config = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ValueError(f"{file}: {error}: give the folder of a training run") from None
+        if config.get("command") != "train":
+            raise ValueError(f"{file} is of the command {config.get('command')!r}: give the folder of a training run")
+        names = [field.name for field in fields(TrainOptions)]
+        known = checked(TrainOptions, {name: value for name, value in config.items() if name in names}, str(file))
+        environment, rows = _objects(folder / "environment.json"), _objects(folder / "rows.jsonl")
+        for number, row in enumerate(rows, 1):
+            wrong = [name for name in NUMBERS if type(row.get(name, 0)) not in (int, float, type(None))]
+            if wrong:
+                raise ValueError(f"{folder / 'rows.jsonl'}:{number}: {wrong[0]} is {row[wrong[0]]!r}: mend the line")
+        return cls(folder, asdict(TrainOptions(**before(TrainOptions))) | known, (environment or [{}])[0], rows)
+
+    def found(self, kind: str) -> list[Row]:
+        """Return the rows of a kind, in order."""
+        return [row for row in self.rows if row.get("kind") == kind]
+
+    @property
+    def held(self) -> str:
+        """The dtype in which the run held its weights."""
+        return "float32" if self.config["rounding"] == "master" else str(self.config["dtype"])
+
+
+def selected_step(final: Row) -> int | None:
+    """Return the step of the weights that a final row measured: rows of earlier versions measured the last."""
+    step = final.get("selected_step")
+    return final.get("step") if step is None else step
+
+
+def run_of(folder: Path) -> RunFolder | None:
+    """Return the run that a folder is of, or that wrote its weights there, if any."""
+    for place in (folder, folder.parent) if folder.name == "model" else (folder,):
+        if (place / "config.toml").is_file():
+            return RunFolder.read(place)
+    return None
+
+
+def _objects(file: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file: one over all lines, or one a line."""
+    if not file.is_file():
+        return []
+    text = file.read_bytes()
+    lines = [text] if file.suffix == ".json" else re.findall(rb"(.*)\n", text)
+    try:
+        found = [json.loads(line) for line in lines]
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: not JSON ({error}): mend or remove the line") from None
+    return [row for row in found if isinstance(row, dict)]

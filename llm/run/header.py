@@ -1,0 +1,86 @@
+"""The header of a run's journal: what must be equal for its records to be repeated, and where it ran."""
+
+import json
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import torch
+from torch import nn
+
+from llm.run import checkpoint
+from llm.run.context import RunContext
+from llm.steppers.stepper import Stepper
+from zobench.random import streams
+from zobench.run.journal import FREE
+from zobench.run.records import environment
+
+JOURNAL, CHECKPOINTS = "journal.bin", "checkpoints"
+OPTIONAL = ("micro_batch", "clip")
+"""Options that change the bits of steps, in headers only where given: those of before have neither."""
+ENVIRONMENT = ("zobench", "python", "torch", "commit", "cpu", "gpu")
+
+
+def header(context: RunContext, stepper: Stepper) -> dict[str, Any]:
+    """Return the header of a run."""
+    options, model = context.options, context.language_model.model
+    found = environment()
+    about = {
+        "stream": streams.NAME,
+        "rule": options.rule if stepper.replays else options.method,
+        "epsilon": options.epsilon,
+        "weight_decay": float(options.weight_decay),
+        "schedule": f"{options.schedule} from {options.lr!r}, {options.steps} steps, {options.warmup} of warm-up",
+        "rows": options.rows,
+        "rounding": options.rounding,
+        "model": options.model,
+        "dtype": options.dtype,
+        "device": options.device,
+        "weights": fingerprint(model),
+        "data": data_fingerprint(context),
+        "keys": {name: list(names) for name, names in context.keys.items()},
+        "environment": {name: found[name] for name in ENVIRONMENT},
+    }
+    if options.adapter:
+        about["adapter"] = {"name": options.adapter, "seed": options.seed}
+    if options.trained:
+        about["trained"] = list(options.trained)
+    if options.rates:
+        about["rates"] = list(options.rates)
+    if any(not p.requires_grad for p in model.parameters()):
+        about["frozen"] = fingerprint(model, trained=False)
+    about |= {name: value for name in OPTIONAL if (value := getattr(options, name)) is not None}
+    return {**stepper.about(), **about}
+
+
+def identity(about: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the files of weights say of their run: a checksum of its header."""
+    text = json.dumps({k: v for k, v in about.items() if k not in FREE}, sort_keys=True)
+    return {"run": f"{crc32(text.encode()):08x}"}
+
+
+@torch.no_grad()
+def fingerprint(model: nn.Module, trained: bool = True) -> str:
+    """Return 128 bits of BLAKE2b over names, shapes, dtypes and bytes of what training changes, or of what it does
+    not.
+    """
+    digest = blake2b(digest_size=16)
+    for name, tensor in checkpoint.weights(model, trained).items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
+        digest.update(tensor.contiguous().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def data_fingerprint(context: RunContext) -> str:
+    """Return 128 bits of BLAKE2b over the encoded examples and the candidates."""
+    data = context.data
+    text = repr((data.train, data.dev, data.test, context.objective.candidates, context.options.batch))
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def journal_of(path: str | Path) -> Path:
+    """Return the journal of a run's folder, or the path itself if it is a file."""
+    place = Path(path)
+    return place / JOURNAL if place.is_dir() else place

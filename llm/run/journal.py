@@ -1,0 +1,338 @@
+"""`python -m llm journal show | verify | replay | diff`: what a run's journal says, and the weights rebuilt from it."""
+
+import argparse
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from llm.model import loading, trainable
+from llm.model.adapters import adapt
+from llm.model.language_model import DTYPES, LanguageModel
+from llm.run import checkpoint
+from llm.run.header import CHECKPOINTS, fingerprint, journal_of
+from llm.steppers.zeroth_order import ZerothOrderStepper, rounded
+from zobench import Estimator, methods
+from zobench import rule as rules
+from zobench.groups import Groups
+from zobench.identity import restore
+from zobench.random import streams
+from zobench.run import journal_version1
+from zobench.run.exit_status import DIFFERENT, OK
+from zobench.run.journal import Contents, Record, describe, differing, read, version_of
+from zobench.run.journal_format import OLD
+from zobench.run.options import add_quiet, ended
+from zobench.run.progress import bar, quietly
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one of the commands; return 0, 1 where what was asked does not hold, or another zobench.exit_status."""
+    parser = argparse.ArgumentParser(prog="python -m llm journal", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (function, places) in COMMANDS.items():
+        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        add_quiet(command)
+        for place in places:
+            command.add_argument(place, help="folder of a run, or a journal file")
+        if name == "show":
+            command.add_argument("--last", type=int, default=10, metavar="N", help="steps to show (default: 10)")
+        if name == "replay":
+            command.add_argument("--out", help="folder for the weights; without it nothing is written")
+            command.add_argument("--steps", type=int, metavar="N", help="steps to repeat; without: to the selected one")
+            command.add_argument("--model", help="the base model, where it is not what the journal names")
+            command.add_argument("--method", help="package.module:function that makes the estimator, of one's own")
+            command.add_argument("--device", help="where to repeat the steps, where not on that of the journal")
+            command.add_argument(
+                "--trust-remote-code", action="store_true", help="run the code that comes with a model"
+            )
+    arguments = parser.parse_args(argv)
+    try:
+        with ended(f"python -m llm journal {arguments.command}"), quietly(arguments.quiet):
+            return COMMANDS[arguments.command][0](arguments)
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Print the header, the last steps and what was measured between them."""
+    file = _file(arguments.run)
+    if version_of(file) == 1:
+        return _show_version1(file, arguments.last)
+    contents = read(file)
+    _show_header(contents.header)
+    records = contents.records
+    skipped = sum(bool(record.skipped) for record in records)
+    print(f"{'steps':14}{len(records)}, {skipped} of them skipped, {sum(r.seconds for r in records):.1f} seconds")
+    counts = Counter(str(event.body.get("kind")) for event in contents.events)
+    print(f"{'measured':14}{', '.join(f'{count} {kind}' for kind, count in counts.items()) or 'nothing'}")
+    if contents.torn:
+        print(f"{'torn':14}{contents.torn} bytes of a record that was not finished")
+    print(f"{'step':>8} {'mean loss':>12} {'lr':>10} {'key':>20}  losses")
+    for record in records[-arguments.last :] if arguments.last > 0 else ():
+        print(f"{record.step:8} {_mean(record):12.6g} {record.lr:10.3g} {record.key:20}  {_what(record)}")
+    return OK
+
+
+def _show_header(header: dict[str, Any]) -> None:
+    for name, value in header.items():
+        known = name == "layout" and isinstance(value, list)
+        text = f"{len(value)} tensors, {_entries(value)} weights" if known else json.dumps(value)
+        print(f"{name:14}{text}")
+
+
+def _show_version1(file: Path, last: int) -> int:
+    contents = journal_version1.read(file)
+    _show_header(contents.header)
+    print(f"{'version':14}1, of {len(contents.records)} steps. {OLD}")
+    for record in contents.records[-last:] if last > 0 else ():
+        print(f"{record.step:8} {record.loss:12.6g} {record.lr:10.3g} {record.key:20}  {record.coefficients[:8]}")
+    return OK
+
+
+def _entries(layout: list[Any]) -> int:
+    return sum(row[1] for row in layout if isinstance(row, list) and len(row) > 1 and isinstance(row[1], int))
+
+
+def _mean(record: Record) -> float:
+    return fmean(record.losses) if record.losses else math.nan
+
+
+def _what(record: Record) -> str:
+    more = " ..." if len(record.losses) > 8 else ""
+    seen = " ".join(f"{loss:.8g}" for loss in record.losses[:8]) + more
+    return f"{seen}  skipped: {record.skipped}" if record.skipped else seen
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Check every checksum of a journal, and of the checkpoints beside it; nothing is changed."""
+    file = _file(arguments.run)
+    if version_of(file) == 1:
+        print(
+            f"{len(journal_version1.read(file).records)} records of version 1, each with its checksum and in its place"
+        )
+        return OK
+    contents = read(file)
+    print(f"{len(contents.records)} steps and {len(contents.events)} measurements, each with its checksum in its place")
+    if contents.torn:
+        print(f"then {contents.torn} bytes of a record that was not finished: a continued run cuts them off")
+    sound = True
+    for checkpoint_file in checkpoint.found(file.parent / CHECKPOINTS):
+        try:
+            kept = checkpoint.load(checkpoint_file)
+        except ValueError as error:
+            print(error)
+            sound = False
+            continue
+        fits = kept.step < len(contents.marks) and kept.metadata.get("chain") == f"{contents.marks[kept.step]:08x}"
+        print(f"{checkpoint_file.name}: sound, " + ("of this journal" if fits else "but not of this journal"))
+        sound = sound and fits
+    return OK if sound else DIFFERENT
+
+
+def replay(arguments: argparse.Namespace) -> int:
+    """Rebuild the weights from the base model and the journal alone, and compare them with those the run wrote."""
+    contents = read(_file(arguments.run))
+    folder = journal_of(arguments.run).parent
+    taken, selected = len(contents.records), selected_step(contents)
+    steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
+    where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method
+    base = rebuild(contents, steps, *where)
+    print(
+        f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {fingerprint(base.model)}"
+    )
+    if arguments.out:
+        loading.save(base, Path(arguments.out))
+        print(f"written to {arguments.out}")
+    if arguments.steps is not None and arguments.steps != (taken if selected is None else selected):
+        print(f"{folder / 'model'} has the weights of another step: not compared")
+        return OK
+    return _compare(base, folder / "model", arguments.device or _text(contents.header, "device"))
+
+
+def rebuild(
+    contents: Contents,
+    steps: int | None = None,
+    model: str | None = None,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    method: str | None = None,
+) -> LanguageModel:
+    """Return the base model with the steps of a journal repeated, without a forward pass.
+
+    Args:
+        contents: the journal.
+        steps: how many of its steps, all where not given.
+        model: the base model, where it is not what the journal names.
+        device: where to repeat the steps, where not on that of the journal.
+        trust_remote_code: run the code that comes with the model.
+        method: the spelling of the estimator, where it is not one of zobench's own parts.
+
+    Raises:
+        ValueError: the base model is another one, or the steps cannot be repeated.
+    """
+    header, taken = contents.header, len(contents.records)
+    if steps is not None and not 0 <= steps <= taken:
+        raise ValueError(f"steps is {steps}, but the journal has {taken}")
+    name, place = model or _text(header, "model"), device or _text(header, "device")
+    held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
+    base = _adapted(loading.load(name, place, held, trust_remote_code), header.get("adapter"))
+    trainable.select(base.model, list(map(str, header.get("trained") or ())))
+    begun = fingerprint(base.model), fingerprint(base.model, False)
+    if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
+        raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
+    records = contents.records[:steps]
+    _repeat(_stepper(header, base.model, records, method), records)
+    return base
+
+
+def selected_step(contents: Contents) -> int | None:
+    """Return the step whose weights a finished run wrote; None of a run that is not finished."""
+    finals = [event.body for event in contents.events if event.body.get("kind") == "final"]
+    return finals[-1].get("selected_step") if finals else None
+
+
+def _adapted(base: LanguageModel, about: Any) -> LanguageModel:
+    """The base with the adapter that the header tells, as it began."""
+    if about is None:
+        return base
+    if not isinstance(about, dict) or not isinstance(about.get("name"), str) or type(about.get("seed")) is not int:
+        raise ValueError(f"adapter of the header is {about!r}: wanted its name and seed")
+    return adapt(base, about["name"], about["seed"])
+
+
+def _repeat(stepper: ZerothOrderStepper, records: Sequence[Record]) -> None:
+    with bar(records, desc="replay", unit="step") as shown:
+        for record in shown:
+            try:
+                taken = stepper.replay(record)
+            except Exception as error:  # whatever a record that fits no estimator leads to
+                raise ValueError(f"step {record.step} cannot be repeated: {type(error).__name__}: {error}") from error
+            shown.set_postfix_str(f"train loss {taken.loss:.3f}", refresh=False)
+    stepper.space.settle_()
+
+
+def _stepper(
+    header: dict[str, Any], model: Any, records: Sequence[Record], method: str | None = None
+) -> ZerothOrderStepper:
+    if header.get("rows", "all") != "all":
+        raise ValueError(
+            "the directions of this run live on the rows that its minibatches touched, which the journal does not "
+            "hold: continue the run, which replays it with its data"
+        )
+    if "layout" not in header:
+        raise ValueError(
+            f"{header.get('rule')!r} steps along gradients, which losses cannot rebuild: see its checkpoints"
+        )
+    if header.get("stream") != streams.NAME:
+        raise ValueError(
+            f"the directions of this run come from the stream {header.get('stream')!r}, those of this version from "
+            f"{streams.NAME!r}: replay it with the version of zobench that its environment names"
+        )
+    how = rounded(str(header.get("rounding", "nearest")), str(header.get("dtype")))
+    decay = header.get("weight_decay")
+    if not isinstance(decay, int | float):
+        raise ValueError(f"the header's weight_decay is {decay!r}: wanted a number")
+    rates = [record.lr for record in records]
+    groups = Groups(header.get("multipliers") or {})
+    rule = rules.parse(
+        _text(header, "rule"),
+        lr=lambda step: rates[step] if step < len(rates) else 0.0,
+        weight_decay=decay,
+        groups=groups,
+    )
+    engine, most = str(header.get("engine", "plain")), header.get("clip")
+    stepper = ZerothOrderStepper(model, _estimator(header, method), rule, engine, *how, most=most)
+    if describe(stepper.space.layout) != header["layout"]:
+        raise ValueError("the parameters of the model are not those of the journal: another version of transformers?")
+    return stepper
+
+
+def _estimator(header: dict[str, Any], method: str | None) -> Estimator:
+    """The estimator that the header tells, or the one of `method` if it is the same: a file imports no module."""
+    told = _text(header, "estimator")
+    if method is None:
+        try:
+            return restore(told)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; if it is of a module of your own, give --method package.module:function"
+            ) from None
+    estimator = methods.parse(method, **{name: header[name] for name in ("epsilon",) if header.get(name) is not None})
+    if repr(estimator) != told:
+        raise ValueError(f"--method {method} makes {estimator!r}, and the journal is of {told}")
+    return estimator
+
+
+def _compare(rebuilt: LanguageModel, folder: Path, device: str) -> int:
+    """Say how the rebuilt weights differ from those that the run wrote, if it did."""
+    if not folder.is_dir():
+        return OK
+    dtype = next(name for name, kind in DTYPES.items() if kind == rebuilt.model.dtype)
+    written, mine = (
+        checkpoint.weights(model) | checkpoint.weights(model, trained=False)
+        for model in (loading.load(str(folder), device, dtype).model, rebuilt.model)
+    )
+    if mine.keys() != written.keys():
+        raise ValueError(f"{folder} has other parameters than the journal")
+    if all(torch.equal(mine[name], written[name]) for name in mine):
+        print(f"equal to the bit to {folder}")
+        return OK
+    error = math.sqrt(sum(float((mine[n].double() - written[n].double()).square().sum()) for n in mine))
+    size = math.sqrt(sum(float(w.double().square().sum()) for w in written.values()))
+    print(f"differs from {folder} by {error / size:.2g} of its norm")
+    return DIFFERENT
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    """Say what differs between two journals: keys of the headers, and the first step."""
+    one, other = read(_file(arguments.run)), read(_file(arguments.other))
+    names = differing(one.header, other.header, free=())
+    for name in names:
+        print(f"{name}: {_brief(one.header.get(name))} | {_brief(other.header.get(name))}")
+    pairs = zip(one.records, other.records, strict=False)
+    first = next((a.step for a, b in pairs if _identity(a) != _identity(b)), None)
+    lengths = len(one.records), len(other.records)
+    if first is not None:
+        a, b = one.records[first], other.records[first]
+        print(f"the first step that differs is {first}:\n  {_what(a)}\n  {_what(b)}")
+    else:
+        print(f"the first {min(lengths)} steps are equal; there are {lengths[0]} and {lengths[1]}")
+    same = first is None and lengths[0] == lengths[1] and not differing(one.header, other.header)
+    return OK if same else DIFFERENT
+
+
+def _identity(record: Record) -> str:
+    """All but the time a step took; NaN is equal to itself."""
+    return repr(record._replace(seconds=0.0))
+
+
+def _brief(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _text(header: dict[str, Any], name: str) -> str:
+    value = header.get(name)
+    if not isinstance(value, str):
+        raise ValueError(f"{name} of the header is {value!r}: wanted a text")
+    return value
+
+
+def _file(place: str) -> Path:
+    file = journal_of(place)
+    if not file.is_file():
+        raise ValueError(f"{place} has no journal ({file.name}): baselines and --no-journal keep none")
+    return file
+
+
+COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], tuple[str, ...]]] = {
+    "show": (show, ("run",)),
+    "verify": (verify, ("run",)),
+    "replay": (replay, ("run",)),
+    "diff": (diff, ("run", "other")),
+}

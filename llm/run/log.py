@@ -1,0 +1,150 @@
+"""The log of a run: its journal, and the rows that report it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llm.run.header import JOURNAL
+from zobench.run.journal import Event, Journal, JournalError, Record
+from zobench.run.progress import note
+from zobench.run.records import Row, Run, plain_row, within
+
+START = "start"
+
+
+class RunLog:
+    """What a run has done: the steps as they were seen, and every measurement that decides about weights, in the
+    journal; rows are a report of it, and those that are missing are written again. Without a header there is no
+    journal, and rows are all. `evaluated_to` is the step of the last evaluation.
+
+    Raises:
+        JournalError: the journal is damaged, missing, or of another run.
+    """
+
+    def __init__(self, record: Run, header: Mapping[str, Any] | None) -> None:
+        self.record, self.folder = record, record.folder
+        self.journal = None if header is None else self._opened(header)
+        self._measured: list[Row] = [event.body for event in self.events]
+        self._reported = 0
+        self.evaluated_to = self._last_evaluation()
+        self._rows_to = 1 + max((row["step"] for row in self._step_rows()), default=-1)
+
+    def _opened(self, header: Mapping[str, Any]) -> Journal:
+        file = within(self.folder, JOURNAL)
+        if self._step_rows() and not file.exists():
+            raise JournalError(
+                f"{self.folder} has rows of steps but no {JOURNAL}: the journal was removed, or an earlier version "
+                "recorded none; it cannot be continued, give another --out"
+            )
+        journal = Journal(file, header)
+        if journal.cut:
+            steps = len(journal.records)
+            note(f"{file}: {journal.cut} bytes of an unfinished record after {steps} steps were cut off")
+        return journal
+
+    @property
+    def file(self) -> Path:
+        """Where the journal is."""
+        return self.folder / JOURNAL
+
+    @property
+    def records(self) -> Sequence[Record]:
+        """The steps that the journal held when it was opened."""
+        return self.journal.records if self.journal else ()
+
+    @property
+    def events(self) -> Sequence[Event]:
+        """The measurements that the journal holds."""
+        return self.journal.events if self.journal else ()
+
+    def mark(self, step: int) -> str:
+        """Return the checksum of the journal up to a step, which a checkpoint names; "" without a journal."""
+        return f"{self.journal.marks[step]:08x}" if self.journal else ""
+
+    def _step_rows(self) -> list[Row]:
+        return [row for row in self.record.rows if row.get("kind") in ("step", "skipped")]
+
+    def measured(self, kind: str, **wanted: Any) -> list[Row]:
+        """Return what was measured, of this kind and with these values."""
+        rows = (row for row in self._measured if row.get("kind") == kind)
+        return [row for row in rows if all(row.get(name) == value for name, value in wanted.items())]
+
+    def keep(self, row: Row) -> Row:
+        """Keep a measurement: in the journal, then in the rows; return it as it was kept.
+
+        Raises:
+            OSError: no space, or the like.
+        """
+        kept = plain_row(row)
+        if self.journal:
+            self.journal.note(kept)
+        self._measured.append(kept)
+        self.evaluated_to = self._last_evaluation() if kept["kind"] == "evaluation" else self.evaluated_to
+        self._report(kept)
+        return kept
+
+    def _report(self, row: Row) -> None:
+        if row.get("kind") == START:
+            return
+        alike = self.record.find(**{name: row[name] for name in ("kind", "step") if name in row})
+        if _lasting(row) not in map(_lasting, alike):
+            self.record.append(row)
+
+    def start_loss(self, measured: float) -> float:
+        """Return the loss before the first step as the run measured it when it began."""
+        if not self.measured(START):
+            self.keep({"kind": START, "loss": measured})
+        return float(self.measured(START)[0]["loss"])
+
+    def append(self, record: Record) -> None:
+        """Keep a step that was taken.
+
+        Raises:
+            OSError: no space, or the like.
+        """
+        if self.journal:
+            self.journal.append(record)
+
+    def append_row(self, row: Row, sync: bool = False) -> None:
+        """Report a step, unless its row is there."""
+        if row["step"] >= self._rows_to:
+            self.record.append(row, sync=sync)
+
+    def report_before(self, step: float = math.inf) -> None:
+        """Report the measurements that stand before a step, in the order of the journal."""
+        while self._reported < len(self.events) and self.events[self._reported].step <= step:
+            self._report(self.events[self._reported].body)
+            self._reported += 1
+
+    def truncate(self, steps: int) -> None:
+        """Forget all after so many steps."""
+        if self.journal:
+            self.journal.truncate(steps)
+            self._measured = [event.body for event in self.journal.events]
+            self.evaluated_to = self._last_evaluation()
+
+    def _last_evaluation(self) -> int:
+        return max((row["step"] for row in self.measured("evaluation")), default=0)
+
+    def tell(self, notes: Sequence[str]) -> None:
+        """Print what was not as usual, and keep it in rows."""
+        for text in notes:
+            note(text)
+            if not self.record.find(kind="note", note=text):
+                self.record.append({"kind": "note", "note": text})
+
+    def sync(self) -> None:
+        """Force the journal to disk."""
+        if self.journal:
+            self.journal.sync()
+
+    def close(self) -> None:
+        """Sync and close the journal."""
+        if self.journal:
+            self.journal.close()
+
+
+def _lasting(row: Row) -> Row:
+    """A row without what differs when it is measured again."""
+    return {name: value for name, value in row.items() if name not in ("seconds", "peak_mb")}

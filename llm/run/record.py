@@ -1,0 +1,42 @@
+"""The record of a training run: when a folder may be continued, and what its rows must have for that."""
+
+from dataclasses import asdict
+
+from llm.run.options import TrainOptions
+from llm.run.unread import unread
+from zobench.run.options import before
+from zobench.run.records import Row, Run
+
+FREE = ("out", "checkpoint_every", "preset")
+NUMBERS = {
+    "evaluation": ("step", "dev_loss", "dev_accuracy"),
+    "step": ("step", "train_loss", "seconds"),
+    "skipped": ("step", "train_loss", "seconds"),
+}
+
+
+def open_record(options: TrainOptions, look: bool = False) -> Run:
+    """Return the record of a run; where it is kept, when its checkpoints are written, which preset gave its values and
+    that it is continued are no part of its identity. Options that the method does not read are left out. A run of
+    before there was a choice ended with its last weights. With `look` nothing is written.
+    """
+    usual = config_of(TrainOptions(method=options.method, **before(TrainOptions)))
+    return Run(options.out, config_of(options), usual, FREE, look)
+
+
+def config_of(options: TrainOptions) -> Row:
+    """Return what config.toml says of a run."""
+    untold = dict.fromkeys([*unread(options), "resume", "dry_run"])
+    return {"command": "train", **asdict(options), **untold}
+
+
+def require_rows(record: Run) -> None:
+    """Refuse rows that a run would go on from, but that lack what it needs of them."""
+    for number, row in enumerate(record.rows, 1):
+        for name in NUMBERS.get(str(row.get("kind")), ()):
+            value = row.get(name, "nothing")
+            good = type(value) is int and value >= 0 if name == "step" else type(value) in (int, float, type(None))
+            if not good:
+                raise ValueError(
+                    f"{record.folder / 'rows.jsonl'}:{number}: {name} is {value!r}: mend or remove the line"
+                )

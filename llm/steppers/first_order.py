@@ -1,0 +1,124 @@
+"""The first-order reference: torch's SGD and AdamW, a forward and a backward pass a step."""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llm.objective.minibatch import shares
+from llm.steppers.taken import Taken
+from zobench.groups import UNIFORM, Groups, decays
+from zobench.rule import Schedule
+from zobench.run.journal import Record
+
+FIRST_ORDER: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
+
+
+class FirstOrderStepper:
+    """Takes backpropagated steps on a model; needs gradients, and for AdamW two moments, beside the weights.
+
+    `groups` name tensors whose rate is a multiple of that of the others. Losses do not rebuild such steps: an
+    interrupted run continues from materialised checkpoints alone.
+    """
+
+    replays = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        rate: Schedule,
+        weight_decay: float,
+        groups: Groups = UNIFORM,
+    ) -> None:
+        members: dict[tuple[float, bool], list[Tensor]] = {(1.0, True): [], (1.0, False): []}
+        for each, p in model.named_parameters():
+            if p.requires_grad:
+                kind = (groups.multipliers.get(each, 1.0), decays(each, p.ndim))
+                members.setdefault(kind, []).append(p)
+        parts = [
+            {"params": tensors, "weight_decay": weight_decay if decaying else 0.0, "multiplier": multiplier}
+            for (multiplier, decaying), tensors in members.items()
+        ]
+        self.optimiser = FIRST_ORDER[name](parts, lr=rate(0))
+        self.rate, self.identity = rate, f"{name}()"
+        self.steps = self.forward_passes = self.backward_passes = 0
+
+    def step(self, key: int, losses: Callable[[], Tensor], watched: bool = False) -> Taken:
+        """Take one step; it is skipped where the loss or the gradient is not finite."""
+        lr, step = self.rate(self.steps), self.steps
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr * group["multiplier"]
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._backward(losses)
+        self.forward_passes += 1
+        self.steps += 1
+        reason = "" if math.isfinite(loss) else f"loss {loss}: lower --lr"
+        if not reason:
+            self.backward_passes += 1
+            reason = "" if self._finite_gradient() else "the gradient is not finite: lower --lr, or use a wider dtype"
+        if reason:
+            return Taken(Record(step, key, (loss,), lr, skipped=reason), loss)
+        self.optimiser.step()
+        return Taken(Record(step, key, (loss,), lr), loss)
+
+    def replay(self, record: Record) -> Taken:
+        """Raise ValueError: losses do not rebuild a step along a gradient."""
+        raise ValueError(f"step {record.step}: {self.identity} steps along gradients, which losses cannot rebuild")
+
+    def recall(self, record: Record) -> Taken:
+        """Count a recorded step, and leave the weights and the optimiser as they are: for those before a checkpoint."""
+        (loss,) = record.losses
+        self.forward_passes += 1
+        self.backward_passes += math.isfinite(loss)
+        self.steps += 1
+        return Taken(record, loss)
+
+    def _backward(self, losses: Callable[[], Tensor]) -> float:
+        """The mean loss, whose gradient is added up a part of the minibatch at a time, until one is not finite."""
+        total = 0.0
+        for share, mean in shares(losses):
+            total += share * mean.item()
+            if not math.isfinite(total):
+                break
+            (share * mean).backward()
+        return total
+
+    def settle(self) -> None:
+        """Do nothing: no step is owed."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Return the context of evaluations, which read the weights as they are."""
+        return nullcontext()
+
+    def about(self) -> dict[str, Any]:
+        """Return what the header of a journal says of the stepper."""
+        return {"estimator": self.identity, "engine": "plain"}
+
+    def _finite_gradient(self) -> bool:
+        norms = [p.grad.norm() for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
+        return bool(torch.stack(norms).isfinite().all())
+
+    def kept(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return what a checkpoint keeps beside the weights: the optimiser's memory under names that do not depend on
+        the order of the steps, and the passes so far.
+        """
+        found = self.optimiser.state_dict()["state"]
+        tensors = {
+            f"optimiser.{i}.{name}": v for i, memory in found.items() for name, v in memory.items() if v is not None
+        }
+        return tensors, {"passes": f"{self.forward_passes} {self.backward_passes}"}
+
+    def restore(self, tensors: Mapping[str, Tensor], said: Mapping[str, str], step: int) -> None:
+        """Go on at a step with what `kept` gave there."""
+        self.forward_passes, self.backward_passes = map(int, said["passes"].split())
+        state: dict[int, dict[str, Tensor]] = {}
+        for full, value in tensors.items():
+            number, name = full.removeprefix("optimiser.").split(".")
+            state.setdefault(int(number), {})[name] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.steps = step

@@ -1,0 +1,162 @@
+"""Methods by their spelling: zeroth-order ones, first-order ones, and baselines, which take no step."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from llm import baselines
+from llm.baselines import Baseline
+from llm.model import trainable
+from llm.model.language_model import LanguageModel
+from llm.model.recompute import recompute_layers
+from llm.run.options import TrainOptions
+from llm.steppers.first_order import FIRST_ORDER, FirstOrderStepper
+from llm.steppers.stepper import Stepper
+from llm.steppers.zeroth_order import ZerothOrderStepper, require_rounding, rounded
+from zobench import Estimator, ForwardGradient, methods, schedule
+from zobench import rule as rules
+from zobench.groups import Groups
+from zobench.naming import require_known
+from zobench.rule import Schedule
+from zobench.spelling import spelled
+
+Touched = Callable[[int], dict[str, list[int]]]
+"""The rows of embeddings that the minibatch of a step reads, by parameter."""
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A method as it is spelled, `name:option=value:...`; `text` alone says of which kind it is, and no module of the
+    user's own is imported before `check`.
+    """
+
+    text: str
+    takes_steps: ClassVar[bool] = True
+    backpropagates: ClassVar[bool] = False
+
+    @staticmethod
+    def parse(text: str) -> "Method":
+        """Return the method of a spelling.
+
+        Raises:
+            UnknownNameError: no such method.
+            ValueError: a part is not option=value.
+        """
+        name = text.partition(":")[0]
+        known = [*(row.name for row in methods.table()), *FIRST_ORDER, *baselines.BASELINES]
+        if spelled(text, known).is_own:
+            return ZerothOrderMethod(text)
+        require_known(name, known, "method")
+        if name in baselines.BASELINES:
+            return BaselineMethod(text)
+        return FirstOrderMethod(text) if name in FIRST_ORDER else ZerothOrderMethod(text)
+
+    @abstractmethod
+    def check(self, options: TrainOptions) -> None:
+        """Raise ValueError, before anything is loaded, where the method lacks an option or a value is out of range."""
+
+    @property
+    def baseline(self) -> Baseline | None:
+        """What is measured in place of steps, if the method takes none."""
+        return None
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether the method differentiates the loss, backward or forward."""
+        return self.backpropagates
+
+    @abstractmethod
+    def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
+        """Return what takes the steps on a model.
+
+        Raises:
+            ValueError: an option is out of range, or epsilon is below the resolution of the weights.
+        """
+
+    @abstractmethod
+    def identity(self, options: TrainOptions) -> str:
+        """Return what rows call the method: the repr of its estimator, or the like."""
+
+
+class ZerothOrderMethod(Method):
+    """An estimator of the table, or of the user's own, with an update rule."""
+
+    def check(self, options: TrainOptions) -> None:
+        schedule(options.schedule, options.lr, options.steps, options.warmup)
+        self.estimator(options)
+        rules.parse(options.rule, lr=options.lr, weight_decay=options.weight_decay)
+        require_rounding(options.engine, options.rounding != "nearest")
+        if options.gradient_checkpointing:
+            raise ValueError(f"{self.text} has no backward pass: leave --gradient-checkpointing out")
+
+    def estimator(self, options: TrainOptions) -> Estimator:
+        """Return the estimator."""
+        return methods.parse(self.text, epsilon=options.epsilon)
+
+    @property
+    def needs_gradient(self) -> bool:
+        return isinstance(methods.parse(self.text), ForwardGradient)
+
+    def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
+        engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
+        rate, groups = _rates(options, language_model)
+        rule = rules.parse(options.rule, lr=rate, weight_decay=options.weight_decay, groups=groups)
+        how = (*rounded(options.rounding, options.dtype), touched, options.clip)
+        return ZerothOrderStepper(language_model.model, self.estimator(options), rule, engine, *how)
+
+    def identity(self, options: TrainOptions) -> str:
+        return repr(self.estimator(options))
+
+
+class FirstOrderMethod(Method):
+    """An optimizer of torch, with backpropagation."""
+
+    backpropagates = True
+
+    def check(self, options: TrainOptions) -> None:
+        if self.text not in FIRST_ORDER:
+            raise ValueError(f"method {self.text!r}: {self.text.partition(':')[0]} has no options of its own")
+        schedule(options.schedule, options.lr, options.steps, options.warmup)
+        if options.rounding != "nearest":
+            raise ValueError(
+                f"rounding is {options.rounding}, but {self.text} takes torch's own steps: leave --rounding out"
+            )
+        if options.clip is not None:
+            raise ValueError(
+                f"clip is {options.clip}, but {self.text} has no projected gradients to clip: leave --clip away"
+            )
+
+    def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
+        rate, groups = _rates(options, language_model)
+        if options.gradient_checkpointing:
+            recompute_layers(language_model.model)
+        return FirstOrderStepper(language_model.model, self.text, rate, options.weight_decay, groups)
+
+    def identity(self, options: TrainOptions) -> str:
+        return f"{self.text}()"
+
+
+class BaselineMethod(Method):
+    """A baseline, which is measured and takes no step."""
+
+    takes_steps = False
+
+    def check(self, options: TrainOptions) -> None:
+        baselines.parse(self.text)
+
+    @property
+    def baseline(self) -> Baseline:
+        return baselines.parse(self.text)
+
+    def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
+        raise ValueError(f"{self.text} takes no step")
+
+    def identity(self, options: TrainOptions) -> str:
+        return repr(self.baseline)
+
+
+def _rates(options: TrainOptions, language_model: LanguageModel) -> tuple[Schedule, Groups]:
+    """The learning rate over the steps, and its multipliers."""
+    groups = Groups(trainable.multipliers(language_model.model, options.rates, options.lr))
+    return schedule(options.schedule, options.lr, options.steps, options.warmup), groups

@@ -1,0 +1,270 @@
+"""The zeroth-order trainer: an estimator, a module space and SGD; forward passes only."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from llm.model.language_model import DTYPES
+from llm.steppers.clipping import clip
+from llm.steppers.realised import Realised, measure, sample
+from llm.steppers.recorded import Recorded
+from llm.steppers.taken import Taken
+from zobench import Combination, Estimator, InForwardSpace, ModuleSpace, Plan, state
+from zobench.naming import require_known
+from zobench.query import converse
+from zobench.rule import SGD, UpdateRule
+from zobench.run.journal import Record, describe
+from zobench.space import require_resolved
+
+STATE = "state."
+REASON = 300
+LARGE = 10_000_000
+"""Trainable weights from which a step costs less where they are displaced as they are read."""
+
+ENGINES = {
+    "plain": ModuleSpace,
+    "in-forward": partial(InForwardSpace, deferred=True),
+    "paired": partial(InForwardSpace, deferred=True, paired=True),
+}
+
+
+def chosen_engine(name: str, model: nn.Module) -> str:
+    """Return the engine; "auto" is plain below ten million trainable weights, and above paired on a CPU, in-forward
+    elsewhere.
+
+    Raises:
+        UnknownNameError: no such engine.
+    """
+    require_known(name, ("auto", *ENGINES), "engine")
+    if name != "auto":
+        return name
+    trained = [p for p in model.parameters() if p.requires_grad]
+    if sum(p.numel() for p in trained) < LARGE:
+        return "plain"
+    return "paired" if all(p.device.type == "cpu" for p in trained) else "in-forward"
+
+
+def rounded(rounding: str, dtype: str) -> tuple[str, torch.dtype | None]:
+    """Return how a space rounds steps and what its layers read: "master" holds float32 and reads the dtype."""
+    return ("nearest", DTYPES[dtype]) if rounding == "master" else (rounding, None)
+
+
+def require_rounding(engine: str, otherwise: bool) -> None:
+    """Raise ValueError if an engine is to round at random, or to hold the weights in another dtype than is read, and
+    cannot.
+    """
+    if engine == "plain" and otherwise:
+        raise ValueError(
+            "the plain engine perturbs the weights in place and rounds to the nearest: give --engine in-forward"
+        )
+
+
+def make_space(
+    model: nn.Module,
+    engine: str,
+    rounding: str,
+    reads: torch.dtype | None,
+) -> ModuleSpace:
+    """Return the space of an engine.
+
+    Raises:
+        ValueError: the plain engine is to round at random, or to hold the weights in another dtype than is read.
+    """
+    if engine != "plain":
+        return ENGINES[engine](model, rounding=rounding, reads=reads)
+    require_rounding(engine, rounding != "nearest" or reads is not None)
+    return ModuleSpace(model)
+
+
+class Told(NamedTuple):
+    """The gradient to step along, the mean loss of the last round, how many projected gradients were clipped, and why
+    the step is not to be taken; empty where it is.
+    """
+
+    gradient: Combination
+    loss: float
+    clipped: int
+    reason: str
+
+    @property
+    def checksum(self) -> int:
+        """The checksum of what the step does, 0 of a step that is not taken."""
+        return 0 if self.reason else self.gradient.checksum
+
+
+class ZerothOrderStepper:
+    """Takes steps on a model in place: ask, evaluate, tell, and let the rule step. `replay` is the same with recorded
+    losses in place of forward passes.
+
+    `touched` gives the rows that the minibatch of
+    a step reads: directions then live on these alone. `most` bounds projected gradients, see `clip`. A step may be
+    pending: `settle` before the model is used elsewhere.
+
+    Raises:
+        UnknownNameError: no such engine or rounding.
+        ValueError: epsilon is below the resolution of the weights, the engine cannot round so, or the rule has a
+            multiplier of no trainable parameter.
+    """
+
+    replays = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        estimator: Estimator,
+        rule: UpdateRule,
+        engine: str = "plain",
+        rounding: str = "nearest",
+        reads: torch.dtype | None = None,
+        touched: Callable[[int], Mapping[str, Sequence[int]]] | None = None,
+        most: float | None = None,
+    ) -> None:
+        self.engine = chosen_engine(engine, model)
+        self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads)
+        self.touched, self.most, self.rule = touched, most, rule
+        rule.groups.require_known([segment.name for segment in self.space.layout.segments])
+        self._fastest = max((1.0, *rule.groups.multipliers.values()))
+        require_resolved(self.space, estimator.perturbed_by)
+        self._room = min(torch.finfo(p.dtype).max for p in model.parameters() if p.requires_grad) / 16
+        self.memory, self.state = rule.init(self.space), estimator.init()
+        self.identity = repr(estimator)
+        self.steps = self.forward_passes = self.backward_passes = 0
+
+    def step(self, key: int, losses: Callable[[], Tensor], watched: bool = False) -> Taken:
+        """Take one step; where it is watched, find out what rounding leaves of it.
+
+        Where a loss or a coefficient is not finite, or the step would overflow the weights' dtype, the step is skipped:
+        the weights are those before it, up to the rounding of the walk to the points, and the record says why.
+        """
+        return self._take(key, partial(self.space.losses, losses), watched)
+
+    def replay(self, record: Record) -> Taken:
+        """Repeat a recorded step without a forward pass, to the bit.
+
+        Raises:
+            ValueError: the record is not one of this estimator at this step.
+        """
+        recorded = Recorded(record.losses, self.space)
+        taken = self._take(record.key, recorded, False)
+        recorded.require_all_told()
+        self._require_same(taken.record, record)
+        if taken.record.lr != record.lr:
+            raise ValueError(f"step {record.step} had the rate {record.lr!r}, and the rule says {taken.record.lr!r}")
+        again = taken.record._replace(seconds=record.seconds, minibatch=record.minibatch)
+        return taken._replace(record=again)
+
+    def recall(self, record: Record) -> Taken:
+        """Tell the estimator the losses of a recorded step, and leave the weights and the rule's memory as they are:
+        for the steps before a checkpoint, which brings both.
+
+        Raises:
+            ValueError: as for `replay`.
+        """
+        recorded, before = Recorded(record.losses), self.state
+        told = self._told(record.key, recorded, record.lr, [])
+        recorded.require_all_told()
+        self._require_same(record._replace(checksum=told.checksum, skipped=told.reason), record)
+        self.steps += 1
+        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state))
+
+    def _require_same(self, found: Record, record: Record) -> None:
+        if (found.checksum, bool(found.skipped)) != (record.checksum, bool(record.skipped)):
+            raise ValueError(
+                f"{self.identity} makes other coefficients of the recorded losses of step {record.step} than it did: "
+                "the estimator was changed since; replay with the version of it that ran"
+            )
+
+    def settle(self) -> None:
+        """Write the step that is pending, if one is."""
+        self.space.settle_()
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Return the context in which evaluations read the weights as steps do."""
+        return self.space.reading()
+
+    def kept(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return what a checkpoint keeps beside the weights: tensors by name, and texts."""
+        parts, tensors = state.split(state.plain((self.state, self.memory, self.space.snapshots)))
+        passes = f"{self.forward_passes} {self.backward_passes}"
+        return {STATE + name: value for name, value in tensors.items()}, {"state": json.dumps(parts), "passes": passes}
+
+    def restore(self, tensors: Mapping[str, Tensor], said: Mapping[str, str], step: int) -> None:
+        """Go on at a step with what `kept` gave there.
+
+        Raises:
+            ValueError: it is not that of this estimator and rule.
+        """
+        found = {name.removeprefix(STATE): value for name, value in tensors.items()}
+        self.state, self.memory, self.space.snapshots = state.restored(state.joined(json.loads(said["state"]), found))
+        self.forward_passes, self.backward_passes = map(int, said["passes"].split())
+        self.steps = step
+
+    def about(self) -> dict[str, Any]:
+        """Return what the header of a journal says of the stepper."""
+        multipliers = dict(self.rule.groups.multipliers)
+        about = {"estimator": self.identity, "engine": self.engine, "layout": describe(self.space.layout)}
+        return about | ({"multipliers": multipliers} if multipliers else {})
+
+    def _take(self, key: int, answer: Callable[[Plan], Tensor], watched: bool) -> Taken:
+        if self.touched is not None:
+            self.space.restrict(self.touched(self.steps))
+        lr, losses, before = self.rule.rate(self.memory), list[float](), self.state
+        walks = isinstance(self.rule, SGD) and self.space.engine.in_place  # and rounds on its way
+        sampled = sample(self.space) if watched and walks else None
+        told, realised = self._told(key, answer, lr, losses), None
+        if told.reason:
+            self.space.settle_()
+            self.memory = self.rule.skip(self.memory)
+        else:
+            realised = self._apply(told.gradient, lr, watched, sampled)
+        record = Record(self.steps, key, tuple(losses), lr, checksum=told.checksum, skipped=told.reason)
+        self.steps += 1
+        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state), realised)
+
+    def _told(self, key: int, answer: Callable[[Plan], Tensor], lr: float, losses: list[float]) -> Told:
+        """What the estimator makes of the answers, which `losses` gets too."""
+
+        def answered(plan: Plan) -> Tensor:
+            answers = answer(plan)
+            self.forward_passes += plan.queries
+            losses.extend(plan.distinct(answers))
+            return answers
+
+        try:
+            estimate = converse(self.space, self.estimator, answered, key, self.state)
+        except FloatingPointError as error:
+            return Told(Combination(), math.nan, 0, str(error)[:REASON])
+        self.state, gradient, clipped = estimate.state, estimate.gradient, 0
+        if self.most is not None:
+            gradient, clipped = clip(gradient, self.most)
+        reason = self._unfit(losses, gradient, lr)[:REASON]
+        return Told(gradient, float(estimate.losses.mean()), clipped, reason)
+
+    def _apply(
+        self, gradient: Combination, lr: float, watched: bool, sampled: Mapping[str, Tensor] | None
+    ) -> Realised | None:
+        """Let the rule step; while an SGD step is watched, find out what rounding leaves of it."""
+        shrink, realised = lr * self.rule.weight_decay, None
+        if watched and sampled is None and isinstance(self.rule, SGD):
+            motion = self.space.motion(gradient, -lr, shrink, self.rule.groups)
+            realised = Realised(motion.moved, motion.cosine)
+        self.memory = self.rule.apply_(self.space, gradient, self.memory)
+        if sampled is not None:
+            realised = measure(self.space, sampled, gradient, lr, shrink, self.rule.groups)
+        return realised
+
+    def _unfit(self, losses: Sequence[float], gradient: Combination, lr: float) -> str:
+        """Why a step would put something into the weights that is no number; empty where it would not."""
+        if not all(map(math.isfinite, losses)):
+            return f"losses {losses[:8]}: lower --lr or --epsilon"
+        lr *= self._fastest
+        if lr * self.rule.weight_decay > 1:
+            return f"lr {lr:g} times weight decay {self.rule.weight_decay:g} is above 1: lower either"
+        largest = float(gradient.coefficients.abs().max()) * lr if gradient.terms else 0.0
+        return "" if largest < self._room else f"a step of {largest:g} overflows the weights: lower --lr"

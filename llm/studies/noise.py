@@ -1,0 +1,169 @@
+"""The noise report: how exact the losses of a real model are, and how much bias there is for a kernel to remove.
+
+Along lines u the coefficient of the central difference is c = D_1 + delta, delta its truncation error. The bias
+E[delta u] of a model cannot be sampled: its noise is sqrt(d) times the gradient. But |E[delta u]|^2 <= E[delta^2] for
+E[u u^T] = I (project u on the bias and use Cauchy-Schwarz), so a few hundred lines bound it, and its component along
+the gradient is E[delta D_1] / |grad f|, with |grad f|^2 = E[D_1^2].
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from llm import tasks
+from llm.model import loading
+from llm.objective import MAX_TOKENS, choose, told
+from zobench import (
+    AutoEpsilon,
+    CentralStencil,
+    Combination,
+    Gaussian,
+    InForwardSpace,
+    LineEstimator,
+    Term,
+    derive,
+    query,
+)
+from zobench.auto import Choice
+from zobench.run.options import option
+from zobench.run.progress import Speed, bar, note
+from zobench.run.records import Row, Run
+from zobench.space import require_reproducible
+
+
+@dataclass(frozen=True)
+class NoiseOptions:
+    """Options of `python -m llm noise`."""
+
+    model: str = option("tiny-opt", "as for train")
+    task: str = option("spam", tasks.HELP)
+    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
+    batch: int = option(16, "examples of the one minibatch")
+    max_tokens: int | None = option(None, MAX_TOKENS)
+    lines: int = option(200, "lines along which truncation is measured")
+    epsilons: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "displacements")
+    device: str = option("cpu", "cpu, cuda, ...")
+    dtype: str = option("float32", "float32, bfloat16, float16 or float64")
+    seed: int = option(0, "names the minibatch and the lines")
+    out: str = option("runs/noise", "folder of the results")
+
+
+def run(options: NoiseOptions) -> None:
+    """Measure noise, derivatives along lines and truncation of a model's loss, and recommend an epsilon."""
+    if options.lines < 2 or options.batch < 1 or not options.epsilons or not min(options.epsilons) > 0:
+        raise ValueError(
+            f"lines {options.lines}, batch {options.batch}, epsilons {options.epsilons}: give 2, 1 or more, and "
+            "positive ones"
+        )
+    language_model = loading.load(options.model, options.device, options.dtype)
+    task = tasks.find(options.task)
+    train, _, _ = tasks.split(task, options.data, options.batch, 1, 1, options.seed)
+    objective = choose("task", task)(language_model, max_tokens=options.max_tokens, bos=None)
+    batch = objective.encode(train)
+    for text in told(objective, {"train": batch}):
+        note(text)
+    loss = lambda: objective.losses(batch)  # noqa: E731
+    require_reproducible(loss)
+    place = {"model": options.model, "task": task.name, "dtype": options.dtype, "weights": language_model.weights}
+    record = Run(options.out, {"command": "noise", **asdict(options)})
+    report = Report(record, InForwardSpace(language_model.model), loss, options, place)
+    choice = report.choice()
+    found = [report.at(epsilon) for epsilon in sorted({*options.epsilons, choice.epsilon})]
+    print(table(found, choice))
+    note(f"rows: {record.folder / 'rows.jsonl'}")
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What is measured of one loss; what the record holds is not measured again."""
+
+    record: Run
+    space: InForwardSpace
+    loss: Callable[[], Tensor]
+    options: NoiseOptions
+    place: Row
+
+    def choice(self) -> Choice:
+        """Return what AutoEpsilon chooses: the row "noise-level"."""
+        kept = self.record.find(kind="noise-level")
+        if kept:
+            return Choice(*(kept[-1][name] for name in ("epsilon", "stencil", "noise", "rounding", "slope", "third")))
+        estimator = AutoEpsilon(lines=8)
+        key = derive("noise report", self.options.seed)
+        choice: Choice = query(self.space, estimator, self.loss, key, estimator.init()).state.choice
+        parameters = self.space.layout.dim
+        self.record.append({"kind": "noise-level", **self.place, **choice._asdict(), "parameters": parameters})
+        return choice
+
+    @cached_property
+    def keys(self) -> list[int]:
+        """The key of every line."""
+        return [derive("lines", self.options.seed, line) for line in range(self.options.lines)]
+
+    @cached_property
+    def slopes(self) -> Tensor:
+        """D_1 along every line, from one backward pass: u . grad f, u drawn again block by block."""
+        self.space.module.zero_grad(set_to_none=True)
+        self.loss().float().mean().backward()
+        lines = (Combination((Term(Gaussian(), key, torch.ones(1, dtype=torch.float64)),)) for key in self.keys)
+        shown = bar(lines, desc="slopes", unit="line", total=len(self.keys))
+        slopes = torch.tensor([self.space.dot(line) for line in shown], dtype=torch.float64)
+        self.space.module.zero_grad(set_to_none=True)
+        return slopes
+
+    def at(self, epsilon: float) -> Row:
+        """Return the row of one epsilon: errors of the coefficients, and what they say of the bias."""
+        kept = self.record.find(kind="noise-report", epsilon=epsilon)
+        if kept:
+            return kept[-1]
+        slopes, estimator = self.slopes, LineEstimator(Gaussian(), CentralStencil(), epsilon)
+        coefficients = []
+        speed = Speed()
+        with bar(self.keys, desc=f"epsilon {epsilon:.3g}", unit="line") as shown:
+            for key in shown:
+                plan, began = estimator.ask(key, ()), time.perf_counter()
+                losses = self.space.losses(self.loss, plan)
+                speed.see(plan.queries, time.perf_counter() - began)
+                coefficients.append(float((plan.weights * losses).sum()))
+                shown.set_postfix_str(f"loss {float(losses.mean()):.3f}, {speed}", refresh=False)
+        delta, square = torch.tensor(coefficients, dtype=torch.float64) - slopes, float(slopes.square().mean())
+        along, share = delta * slopes / square, delta.square() / square
+        measured = {
+            "gradient_norm": math.sqrt(square),
+            "relative_error": math.sqrt(float(share.mean())),
+            "relative_error_error": _root_error(share),
+            "along_gradient": along.mean(),
+            "along_gradient_error": along.std() / math.sqrt(len(along)),
+        }
+        place = {"kind": "noise-report", **self.place, "epsilon": epsilon, "lines": self.options.lines}
+        self.record.append({**place, **measured})
+        return self.record.rows[-1]
+
+
+def _root_error(square: Tensor) -> float:
+    mean = float(square.mean())
+    return float(square.std()) / math.sqrt(len(square)) / (2 * math.sqrt(mean)) if mean > 0 else 0.0
+
+
+def table(rows: list[Row], choice: Choice) -> str:
+    """Return the rows as text, with the sentence they add up to."""
+    lines = [
+        f"noise of one evaluation {choice.noise:.2g}, of its rounding {choice.rounding:.2g}; "
+        f"rms D_1 {choice.slope:.3g}, D_3 {choice.third:.3g}; recommended epsilon {choice.epsilon:.3g}",
+        f"{'epsilon':>10}{'|error| / |D_1|, a bound on the bias':>40}{'bias along the gradient':>28}",
+    ]
+    for row in rows:
+        bound = f"{row['relative_error']:.3g} +- {row['relative_error_error']:.1g}"
+        along = f"{row['along_gradient']:+.2g} +- {row['along_gradient_error']:.1g}"
+        lines.append(f"{row['epsilon']:10.3g}{bound:>40}{along:>28}")
+    near = min(rows, key=lambda row: abs(math.log(row["epsilon"] / 1e-3)))
+    lines.append(
+        f"at epsilon {near['epsilon']:.3g} the bias that a kernel could remove is at most {near['relative_error']:.2g} "
+        "of the gradient, noise included"
+    )
+    return "\n".join(lines)

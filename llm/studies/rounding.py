@@ -1,0 +1,101 @@
+"""What rounding leaves of a step in 16 bits, by the way in which steps are rounded."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from llm import objective, tasks
+from llm.model import loading
+from llm.model.language_model import DTYPES
+from llm.objective import MAX_TOKENS
+from llm.steppers.zeroth_order import make_space
+from zobench import Estimator, derive, methods, query
+from zobench.naming import require_known
+from zobench.random import streams
+from zobench.run.options import option
+from zobench.run.progress import note
+from zobench.run.records import Row, Run
+from zobench.space import ModuleSpace
+
+WAYS = {  # engine, rounding, dtype held
+    "walk, nearest": ("plain", "nearest", None),
+    "nearest": ("in-forward", "nearest", None),
+    "stochastic": ("in-forward", "stochastic", None),
+    "float32 master": ("in-forward", "nearest", torch.float32),
+}
+
+
+@dataclass(frozen=True)
+class RoundingOptions:
+    """Options of `python -m llm rounding`."""
+
+    model: str = option("tiny-opt", "as for train")
+    task: str = option("spam", tasks.HELP)
+    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
+    dtype: str = option("bfloat16", "bfloat16; float16 knows no stochastic rounding")
+    ways: tuple[str, ...] = option(tuple(WAYS), "ways of rounding")
+    rates: tuple[float, ...] = option((1e-6, 1e-5, 1e-4), "learning rates")
+    epsilon: float = option(1e-3, "displacement")
+    steps: int = option(5, "steps of each")
+    batch: int = option(4, "examples a step")
+    max_tokens: int | None = option(None, MAX_TOKENS)
+    seed: int = option(0, "names the minibatches and the directions")
+    out: str = option("runs/rounding", "folder of the results; every call appends rows")
+
+
+def run(options: RoundingOptions) -> None:
+    """Take MeZO steps in 16 bits and compare each with the step that was meant."""
+    if options.steps < 1 or options.batch < 1 or not options.rates or not options.ways:
+        raise ValueError(f"{options}: give steps and batch of 1 or more, a rate and a way")
+    require_known(options.dtype, DTYPES, "dtype")
+    for way in options.ways:
+        require_known(way, WAYS, "way of rounding")
+    record = Run(options.out, {"command": "rounding", **asdict(options)})
+    print(f"{'rounding':18}{'lr':>9}{'step':>6}{'moved':>9}{'cosine':>9}{'length':>9}")
+    for way in options.ways:
+        for rate in options.rates:
+            for row in _steps(options, way, rate):
+                record.append(row)
+                told = "".join(f"{row[name]:9.4f}" for name in ("moved", "cosine", "length"))
+                print(f"{way:18}{rate:9.0e}{row['step']:6}{told}", flush=True)
+    note(f"rows: {record.folder / 'rows.jsonl'}")
+
+
+def _steps(options: RoundingOptions, way: str, rate: float) -> list[Row]:
+    engine, rounding, held = WAYS[way]
+    dtype = DTYPES[options.dtype]
+    language_model = loading.load(options.model, "cpu", "float32" if held else options.dtype)
+    task = tasks.find(options.task)
+    minimised = objective.choose("task", task)(language_model, max_tokens=options.max_tokens, bos=None)
+    train = minimised.encode(tasks.split(task, options.data, 10 * options.batch, 1, 1, options.seed).train)
+    space = make_space(language_model.model, engine, rounding, dtype if held else None)
+    rows = []
+    for step in range(options.steps):
+        order = streams.uniform(derive("rounding", options.seed, step), (len(train),)).argsort()
+        batch = [train[i] for i in order[: options.batch].tolist()]
+        key = derive("rounding", "direction", options.seed, step)
+        found = compare(
+            space, methods.make("mezo", epsilon=options.epsilon), lambda b=batch: minimised.losses(b), key, rate
+        )
+        about = {"kind": "motion", "model": options.model, "dtype": options.dtype, "engine": engine, "rounding": way}
+        rows.append({**about, "step": step, "lr": rate, **found})
+    return rows
+
+
+def compare(space: ModuleSpace, estimator: Estimator, loss: Callable[[], Tensor], key: int, rate: float) -> Row:
+    """Take one step, and return the share of entries it moved, and the cosine and the ratio of lengths of the realised
+    and the intended step, walk to the points included.
+    """
+    before = space.vector()
+    told = query(space, estimator, loss, key, ())
+    space.step_(told.gradient, -rate)
+    space.settle_()
+    meant, done = space.dense(told.gradient) * -rate, space.vector() - before
+    lengths = float(meant.norm()) * float(done.norm())
+    cosine = float(meant @ done) / lengths if lengths else math.nan
+    length = float(done.norm()) / float(meant.norm()) if float(meant.norm()) else math.nan
+    moved = float((done != 0).double().mean())
+    return {"loss": float(told.losses.mean()), "moved": moved, "cosine": cosine, "length": length}

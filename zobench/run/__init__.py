@@ -1,0 +1,1 @@
+"""What a command line needs: options, records and journals of a run, progress, files and locks."""

@@ -1,0 +1,246 @@
+"""Options: a frozen dataclass as a command line and as a TOML file, over presets where the dataclass has them."""
+
+import argparse
+import dataclasses
+import os
+import sys
+import tomllib
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from zobench.naming import require_known
+from zobench.run import exit_status
+from zobench.run.progress import quietly
+
+Options = TypeVar("Options")
+Presets = Callable[[], Mapping[str, Mapping[str, Any]]]
+WRITTEN = ("out", "to")
+"""Options that name folders to write."""
+
+
+def option(default: Any, help: str, presets: Presets | None = None, before: Any = None) -> Any:
+    """Return a dataclass field with a default and a help text; with `presets` the field names one of these, which are
+    values of other fields by name, and are looked up only where one is named. `before` is what it means that the
+    configuration of a run does not name the field, where that is not the default: there was no such option.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "presets": presets, "before": before})
+
+
+def before(cls: type[Any]) -> dict[str, Any]:
+    """Return what a run's configuration of before there were these options means for them."""
+    values = {field.name: field.metadata.get("before") for field in dataclasses.fields(cls)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def argument(help: str) -> Any:
+    """Return a dataclass field without a default, given by its place on the command line."""
+    return dataclasses.field(metadata={"help": help, "place": True})
+
+
+def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
+    """Give the parser one --option for each field of the dataclass, a place for each that has no name there, and
+    --config for a TOML file with the same names.
+    """
+    parser.add_argument("--config", metavar="FILE", help="TOML file of options, such as the config.toml of a run")
+    types_of = get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        if field.metadata.get("place"):
+            parser.add_argument(field.name, metavar=field.name.upper(), help=field.metadata["help"])
+            continue
+        flag = "--" + field.name.replace("_", "-")
+        text = f"{field.metadata.get('help', '')} (default: {_shown(field.default)})".strip().replace("%", "%%")
+        if types_of[field.name] is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        else:
+            convert = _converter(types_of[field.name])
+            parser.add_argument(flag, type=convert, default=argparse.SUPPRESS, help=text, metavar=_metavar(convert))
+
+
+def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
+    """Return the dataclass: defaults, overridden by a preset, by --config, by the command line, in this order.
+
+    The preset is the one that the command line names, or else a file written by hand; in the config.toml of a run,
+    which is complete and names its `command`, it is a note that changes nothing.
+
+    Raises:
+        UnknownNameError: no such preset, or a key of it or of the file is no option; the message names the nearest.
+        ValueError: the file is missing or is not TOML.
+    """
+    values = read_toml(arguments.config) if arguments.config else {}
+    complete = "command" in values
+    written_for = values.pop("command", arguments.command)
+    if written_for != arguments.command:
+        raise ValueError(f"--config {arguments.config} is of the command {written_for!r}, not {arguments.command!r}")
+    loaded = {**(before(cls) if complete else {}), **checked(cls, values, arguments.config)}
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    for name in WRITTEN:
+        if isinstance(loaded.get(name), str) and name not in given:
+            _require_own_folder(name, loaded[name], arguments.config)
+    named = given if complete else {**loaded, **given}
+    return cls(**{**_preset(cls, named), **loaded, **given})
+
+
+def _preset(cls: type[Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the preset that is named, if one is."""
+    for field in dataclasses.fields(cls):
+        name, presets = named.get(field.name), field.metadata.get("presets")
+        if presets is not None and name is not None:
+            table = presets()
+            require_known(name, table, field.name)
+            return checked(cls, table[name], f"{field.name} {name}")
+    return {}
+
+
+def checked(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return values of a TOML file as the dataclass wants them; `where` is named in errors.
+
+    Raises:
+        UnknownNameError: a key is no field; the message names the nearest.
+        ValueError: a value is of another type than the field.
+    """
+    types_of = {field.name: get_type_hints(cls)[field.name] for field in dataclasses.fields(cls)}
+    for key in values:
+        require_known(key, types_of, f"option in {where}:")
+    return {key: _typed(value, types_of[key], f"{key} in {where}") for key, value in values.items()}
+
+
+def _require_own_folder(name: str, out: str, config: str) -> None:
+    """Refuse to write where only a file says so: its own folder, or one below the current, needs no more words."""
+    try:
+        place, own = Path(out).resolve(), Path(config).resolve().parent
+    except ValueError as error:
+        raise ValueError(f"{name} in {config} is {out!r}: {error}") from None
+    if place != own and (place == Path.cwd() or not place.is_relative_to(Path.cwd())):
+        raise ValueError(
+            f"{name} in {config} is {out!r}, neither the folder of that file nor below the current one: give "
+            f"--{name} on the command line to write there"
+        )
+
+
+def read_toml(file: str) -> dict[str, Any]:
+    """Return what a TOML file says.
+
+    Raises:
+        ValueError: the file is missing or is not TOML.
+    """
+    try:
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{file}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: {error}") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ValueError(f"{file}: not TOML: {error}") from None
+
+
+def _typed(value: Any, kind: Any, what: str) -> Any:
+    """The value of a TOML file as the field's type."""
+    if isinstance(kind, types.UnionType):
+        if str in get_args(kind) and isinstance(value, str):
+            return value
+        kind = next(k for k in get_args(kind) if k is not type(None))
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_typed(item, get_args(kind)[0], what) for item in value)
+    if (kind is float and type(value) is int) or (kind is int and type(value) is float and value.is_integer()):
+        return kind(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if get_origin(kind) is tuple or type(value) is not kind:
+        wanted = "list" if get_origin(kind) is tuple else kind.__name__
+        raise ValueError(f"{what} is {value!r}: give a {wanted}")
+    return value
+
+
+def whole(text: str) -> int:
+    """Return a whole number written as 1000 or 1e3.
+
+    Raises:
+        ValueError: the text is not a whole number.
+    """
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(f"{text} is not a whole number")
+    return int(number)
+
+
+def _converter(kind: Any) -> Callable[[str], Any]:
+    if get_origin(kind) is tuple:
+        item = _converter(get_args(kind)[0])
+        return _named("list", lambda text: tuple(item(part.strip()) for part in text.split(",") if part.strip()))
+    if isinstance(kind, types.UnionType):
+        first = _converter(next(k for k in get_args(kind) if k is not type(None)))
+        return _named("number", lambda text: _or_text(first, text)) if get_args(kind)[-1] is str else first
+    converters: dict[Any, Callable[[str], Any]] = {int: whole, float: float, Path: Path}
+    return converters.get(kind, str)
+
+
+def _or_text(convert: Callable[[str], Any], text: str) -> Any:
+    try:
+        return convert(text)
+    except ValueError:
+        return text
+
+
+def _named(name: str, function: Callable[[str], Any]) -> Callable[[str], Any]:
+    function.__name__ = name
+    return function
+
+
+def _metavar(convert: Callable[[str], Any]) -> str:
+    return {"whole": "N", "float": "X", "number": "X", "list": "A,B,..."}.get(convert.__name__, "NAME")
+
+
+def _shown(default: Any) -> str:
+    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+Command = tuple[type[Any], Callable[[Any], int | None]]
+
+
+def run_command(prog: str, description: str, commands: dict[str, Command], argv: Sequence[str] | None) -> int:
+    """Run the command that argv names and return the exit status, what the command returned or 0; an error that the
+    user can mend becomes one line on stderr, not a traceback, and exits with a status of zobench.run.exit_status.
+    """
+    parser = argparse.ArgumentParser(prog=prog, description=description)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (cls, function) in commands.items():
+        text = (function.__doc__ or "").strip().partition("\n")[0]
+        subparser = subparsers.add_parser(name, help=text, description=function.__doc__)
+        add_quiet(subparser)
+        add_arguments(subparser, cls)
+    arguments = parser.parse_args(argv)
+    cls, function = commands[arguments.command]
+    with ended(f"{prog} {arguments.command}"), quietly(arguments.quiet):
+        return function(build(cls, arguments)) or exit_status.OK
+
+
+def add_quiet(parser: argparse.ArgumentParser) -> None:
+    """Give the parser --quiet, which is no option of a run: it changes nothing that is measured."""
+    parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only")
+
+
+@contextmanager
+def ended(prog: str) -> Iterator[None]:
+    """Tell an error that the user can mend in one line, and exit with its status.
+
+    Raises:
+        SystemExit: in place of such an error.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        status = exit_status.status(error)
+        if status is None:
+            raise
+        if status == exit_status.BROKEN_PIPE:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
+            sys.exit(status)
+        told = "interrupted; what was measured is kept" if status == exit_status.INTERRUPTED else error
+        sys.stderr.write(f"{prog}: {told}\n")
+        sys.exit(status)
