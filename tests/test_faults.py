@@ -187,10 +187,10 @@ def test_what_counts_as_divergence():
     watch = Divergence(0.7, 3, 2.0, 4)
     seen = []
     for loss in (0.7, 9.0, 0.7, 0.7, 0.7, 0.7, 1.5, 1.5, 1.5, 1.5):
-        watch.see(Taken(Record(0, 0), loss))
+        watch.on_step(Taken(Record(0, 0), loss))
         seen.append(watch.diverged)
     assert seen == [False, False, False, True, True, False, False, False, False, True]
-    watch.see(Taken(Record(0, 0, skipped="losses [nan]"), math.nan))
+    watch.on_step(Taken(Record(0, 0, skipped="losses [nan]"), math.nan))
     assert watch.diverged and watch.losses == deque([1.5] * 4) and watch.in_a_row == 1
     assert Divergence(1e-4, 3, 5.0, 1, losses=deque([0.4])).diverged is False
 

@@ -107,7 +107,7 @@ def test_opts_own_tokenizer_keeps_its_bos(tmp_path):
     "method", ["mezo", "kerzoo", "forward", "richardson", "coordinate", "mezo:n=3", "sgd", "adamw"]
 )
 def test_every_method_trains_and_counts_its_passes(method, tmp_path):
-    assert Loop.of(options(tmp_path, method=method, lr=1e-4)).go() is None
+    assert Loop.of(options(tmp_path, method=method, lr=1e-4)).go()["status"] == "ok"
     (final,) = rows(tmp_path / "run", "final")
     a_step = {"forward": 2, "richardson": 4, "mezo:n=3": 6, "sgd": 1, "adamw": 1}.get(method, 2)
     assert (final["step"], final["forward_passes"]) == (4, 4 * a_step)

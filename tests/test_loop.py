@@ -69,7 +69,7 @@ def test_the_weights_of_the_lowest_dev_loss_are_tested_and_saved(journalled, tmp
 def test_selected_weights_are_tested_where_nothing_is_kept(tmp_path):
     session = run(tmp_path, journal=False, save=False)
     short = run(tmp_path, journal=False, save=False, out=str(tmp_path / "short"), select="last", steps=3)
-    found = [checkpoint.weights(s.language_model.model) for s in (session, short)]
+    found = [checkpoint.weights(s.context.language_model.model) for s in (session, short)]
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
     assert sorted(p.name for p in (tmp_path / "run").iterdir() if p.name[0] != ".") == [
         "config.toml", "environment.json", "rows.jsonl"

@@ -243,7 +243,7 @@ def test_written_answers_train_and_name_their_metric(tmp_path, monkeypatch):
     assert final["metric"] == "f1" and 0 <= final["test_accuracy"] <= 1 and "test_exact_match" in final
     chance, zero, _ = rows(tmp_path, "baseline")
     assert chance["test_accuracy"] is None and zero["test_accuracy"] is not None
-    assert isinstance(started.objective, AnswerObjective) and not isinstance(started.objective, MetricObjective)
+    assert isinstance(started.context.objective, AnswerObjective) and not isinstance(started.context.objective, MetricObjective)
 
 
 def test_the_command_line_takes_an_objective_and_a_first_token(capsys):

@@ -13,7 +13,6 @@ from zobench.naming import require_known
 def check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
     method = Method.parse(options.method)
-    method.check(options)
     adapters.check(options.adapter, options.gradient_checkpointing)
     parse_rates(options.rates)
     require_known(options.engine, ("auto", *ENGINES), "engine")
@@ -35,6 +34,7 @@ def check(options: TrainOptions) -> None:
         raise ValueError(f"steps is {options.steps}: a journal counts to {MOST_STEPS}")
     if options.train is not None and options.batch > options.train and method.takes_steps:
         raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")
+    method.check(options)
 
 
 def _check_loop(options: TrainOptions) -> None:

@@ -124,7 +124,8 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
     sets = evaluation_sets.encoded(named_sets, options, language_model)
     if method.needs_gradient and not minimised.differentiable:
         raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
-    data = Data(*(minimised.encode(part) for part in (split.train, split.dev, split.test if test else [])))
+    tested = minimised.encode(split.test) if test else []
+    data = Data(minimised.encode(split.train), minimised.encode(split.dev), tested)
     notes += [*split.notes, *(told for one in named_sets for told in one.notes)]
     notes += [*objective.told(minimised, vars(data)), *(told for one in sets for told in one.notes)]
     if options.adapter or options.trained:
