@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from own_page import section
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -22,14 +23,16 @@ IN_FORWARD: dict[str, dict[str, Any]] = {
     "deferred": {"deferred": True},
     "paired-deferred": {"paired": True, "deferred": True},
 }
-ENGINES = ("plain", *IN_FORWARD)
+Copied = section("An engine")["Copied"]
+"""Somebody else's engine: it does what its page says, and so what the shipped ones do."""
+ENGINES = ("plain", *IN_FORWARD, "copied")
 ISOTROPIC = {name: law for name, law in LAWS.items() if isinstance(law, Isotropic)}
 """The laws that theory predicts, and that a vector without shapes can be moved along."""
 
 
 def space_of(engine: str, module: nn.Module, **options: Any) -> ModuleSpace:
-    if engine == "plain":
-        return ModuleSpace(module, **options)
+    if engine in ("plain", "copied"):
+        return ModuleSpace(module, Copied() if engine == "copied" else None, **options)
     return InForwardSpace(module, **IN_FORWARD[engine], **options)
 
 

@@ -147,7 +147,7 @@ def test_a_probe_that_fails_leaves_the_weights_as_they_were():
     record = trainer.step(1, lambda: model.weight.sum() * math.nan).record
     assert "epsilon cannot be chosen" in record.skipped and trainer.steps == 1
     assert torch.allclose(model.weight, before, rtol=0, atol=2e-6)  # rounding of some thirty moves
-    assert not trainer.space._displacement and trainer.state == AutoEpsilon().init()
+    assert not trainer.space.engine.point and trainer.state == AutoEpsilon().init()
 
 
 def test_a_flat_loss_gets_the_start():

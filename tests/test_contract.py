@@ -5,21 +5,41 @@ the bit: weights, state and memory.
 import itertools
 import sys
 from dataclasses import replace
+from unittest.mock import patch
 
 import prototypes
 import pytest
 import torch
-from engines import Net, bits, loss_of, threads
+from engines import Copied, Net, bits, loss_of, threads
 
 from llm.run import checkpoint
-from llm.steppers.zeroth_order import ENGINES, ZerothOrderStepper
-from zobench import SGD, Adam, Combination, Estimate, Momentum, SmallWeights, derive, methods, query, state, theory
+from llm.steppers import zeroth_order
+from llm.steppers.zeroth_order import ZerothOrderStepper
+from zobench import (
+    SGD,
+    Adam,
+    Combination,
+    Estimate,
+    ModuleSpace,
+    Momentum,
+    SmallWeights,
+    derive,
+    methods,
+    query,
+    state,
+    theory,
+)
 from zobench.law import PerTensor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 5
 BEFORE_AND_AFTER = (1, 4)  # step 3, at which "auto" probes, SVRG takes its snapshot and windows are full
+ENGINES = (*zeroth_order.ENGINES, "copied")
+OWN = {
+    "copied": lambda model, **_: ModuleSpace(model, Copied()),
+    "forgetful": lambda model, **_: ModuleSpace(model, Forgetful()),
+}
 MEZO = methods.make("mezo", epsilon=0.05, n=2)
 ESTIMATORS = {
     **{name: methods.make(name) for name in ("kerzoo", "kerzoo-code", "one-point", "forward", "telescoping")},
@@ -52,7 +72,8 @@ class Run:
 
     def __init__(self, estimator, rule, engine: str = "plain", dtype: torch.dtype = torch.float32) -> None:
         self.module = Net(dtype=dtype).eval()
-        self.stepper = ZerothOrderStepper(self.module, estimator, rule, engine)
+        with patch.dict(zeroth_order.ENGINES, OWN):
+            self.stepper = ZerothOrderStepper(self.module, estimator, rule, engine)
         self.records = []
 
     def losses(self):
@@ -144,6 +165,19 @@ def test_a_checkpoint_carries_state_and_memory(estimator, rule, tmp_path):
     again.stepper.restore(checkpoint.restore(again.module, kept), kept.metadata, kept.step)
     again.replay(whole.records[:5]).go()
     again.require_same(whole)
+
+
+class Forgetful(Copied):
+    """Planted: it stays at its last point."""
+
+    def restore(self, kept):
+        self.stored.torn = False
+
+
+def test_an_engine_that_breaks_its_promise_is_seen():
+    whole = Run(MEZO, RULES["sgd"], "forgetful").go()
+    with pytest.raises(AssertionError):
+        Run(MEZO, RULES["sgd"], "forgetful").replay(whole.records[:2]).go().require_same(whole)
 
 
 @pytest.mark.parametrize("planted", ["state", "memory", "losses"])

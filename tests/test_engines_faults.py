@@ -6,13 +6,16 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from engines import ENGINES, IN_FORWARD, bits, space_of, swept_by
 from torch import Tensor, nn
 
-from zobench import Combination, Gaussian, InForwardSpace, Term, layout, methods, query
+from zobench import Combination, Gaussian, ModuleSpace, Term, layout, methods, query
+from zobench.space import Engine, InForward
 from zobench.space.sweep import Sweep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,10 +52,10 @@ def combination(key: int = 8) -> Combination:
     return Combination((Term(Gaussian(), key, torch.tensor([0.3], dtype=torch.float64)),))
 
 
-def ready(engine: str, kind: type = InForwardSpace) -> tuple[Small, InForwardSpace]:
-    """A module and its space after a step, which is owed if the engine defers."""
+def ready(engine: str | Engine) -> tuple[Small, ModuleSpace]:
+    """A module and its space after a step, which is pending if the engine defers."""
     module = Small()
-    space = space_of(engine, module) if kind is InForwardSpace else kind(module, **IN_FORWARD[engine])
+    space = space_of(engine, module) if isinstance(engine, str) else ModuleSpace(module, engine)
     space.step_(combination(), shrink=0.1)
     return module, space
 
@@ -75,7 +78,7 @@ def fresh_loss(module: Small) -> Tensor:
     return other.loss()
 
 
-def whole_or_torn(module: Small, space: InForwardSpace, wanted: list[Tensor]) -> str:
+def whole_or_torn(module: Small, space: ModuleSpace, wanted: list[Tensor]) -> str:
     """Which of the two it is; neither raises AssertionError."""
     try:
         space.settle_()
@@ -117,9 +120,13 @@ def test_a_loss_that_raises_leaves_what_is_owed_paid_once(engine, where, after, 
     assert torch.equal(again, wanted)
 
 
-@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_sweep_that_breaks_off_is_whole_or_torn(engine, error, monkeypatch):
+def crooked(module: Small, orders: tuple[str, str]) -> Tensor:
+    """A loss that reads the parameters of the one order in the main thread, of the other elsewhere."""
+    main = threading.current_thread() is threading.main_thread()
+    return sum(float(getattr(module, name).sum()) for name in orders[main].split())
+
+
+def broken_at_every_block(engine: str, error: type, loss: Callable[[Small], Tensor]) -> set[str]:
     """At every block in turn, in whichever thread takes it, before anything and halfway through the block."""
     sweep, outcomes, wanted = Sweep._sweep, set(), [once()]
     for at in itertools.count():
@@ -134,17 +141,30 @@ def test_a_sweep_that_breaks_off_is_whole_or_torn(engine, error, monkeypatch):
                 raise error("broken off")
             sweep(self, block)
 
-        with swept_by("eager"), monkeypatch.context() as patch:
+        with swept_by("eager"), pytest.MonkeyPatch.context() as patch:
             patch.setattr(Sweep, "_sweep", breaking)
             try:
-                query(space, MEZO, module.loss, 1, ())
+                query(space, MEZO, partial(loss, module), 1, ())
                 space.step_(combination(9))
             except error:
                 pass
             else:  # it has fewer blocks
-                break
+                return outcomes
         outcomes.add(whole_or_torn(module, space, wanted))
+    raise AssertionError
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_sweep_that_breaks_off_is_whole_or_torn(engine, error):
+    outcomes = broken_at_every_block(engine, error, Small.loss)
     assert outcomes == ({"torn"} if engine == "plain" else {"torn", "whole"})
+
+
+@pytest.mark.parametrize("orders", [("one gain two", "two"), ("one two", "two one")])
+def test_a_sweep_that_breaks_off_where_each_thread_reads_for_itself(orders):
+    """A pending step is then written beside the look, by one thread at a time."""
+    assert broken_at_every_block("paired-deferred", MemoryError, partial(crooked, orders=orders)) == {"torn", "whole"}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -158,19 +178,18 @@ def test_a_law_that_refuses_has_torn_nothing(engine):
     assert torch.allclose(space.vector(), before, rtol=1e-12)
 
 
-class Late(InForwardSpace):
-    """Planted: what is written is noted as paid only after the parameters are said to be whole."""
+class Late(InForward):
+    """Planted: what is written is noted only after the parameters are said to be whole."""
 
-    def _pay(self, names):
-        while due := {name: self._owed[name][0] for name in names if name in self._owed}:
-            for name, owed in due.items():
-                self._torn = True
-                self._write([name], owed.support, owed.change)
-                self._torn = False
-                self._paid(name)
+    def write_pending(self, names):
+        while due := {name: self.pending[name][0] for name in names if name in self.pending}:
+            for name, pending in due.items():
+                with self.stored.writing():
+                    self.stored.write_(pending.change, [name], pending.support)
+                self._written(name)
 
 
-def interrupted(space: InForwardSpace, module: Small, line: int, code: set[str]) -> bool:
+def interrupted(space: ModuleSpace, module: Small, line: int, code: set[str]) -> bool:
     """Look and step, with an interrupt at this line of the library that the main thread comes to; False if it ends."""
     count = iter(range(1_000_000))
 
@@ -196,18 +215,20 @@ def interrupted(space: InForwardSpace, module: Small, line: int, code: set[str])
     return False
 
 
-CODE = {f"space/{name}.py" for name in ("in_forward", "meeting", "threads", "sweep", "module")}
+CODE = {
+    f"space/{name}.py" for name in ("in_forward", "paired", "meeting", "threads", "sweep", "module", "stored", "engine")
+}
 
 
-def outcomes_of_interrupts(engine: str, kind: type, lines: range) -> set[str]:
-    module, space = ready(engine)
+def outcomes_of_interrupts(engine: Callable[[], str | Engine], lines: range) -> set[str]:
+    module, space = ready(engine())
     told = query(space, MEZO, module.loss, 1, ())
     space.step_(combination(9))
     space.settle_()
     wanted, found = [once(), state(module)], set()
     del told
     for line in lines:
-        module, space = ready(engine, kind)
+        module, space = ready(engine())
         if not interrupted(space, module, line, CODE):
             break
         found.add(whole_or_torn(module, space, wanted))
@@ -216,12 +237,12 @@ def outcomes_of_interrupts(engine: str, kind: type, lines: range) -> set[str]:
 
 @pytest.mark.parametrize("engine", IN_FORWARD)
 def test_an_interrupt_at_any_line_pays_nothing_twice(engine):
-    assert outcomes_of_interrupts(engine, InForwardSpace, range(0, 2000, 7)) == {"torn", "whole"}
+    assert outcomes_of_interrupts(lambda: engine, range(0, 2000, 7)) == {"torn", "whole"}
 
 
 def test_planted_a_space_that_notes_payments_late_is_found():
     with pytest.raises(AssertionError, match="neither torn nor whole"):
-        outcomes_of_interrupts("deferred", Late, range(2000))
+        outcomes_of_interrupts(lambda: Late(deferred=True), range(2000))
 
 
 @pytest.fixture
@@ -266,13 +287,8 @@ def test_threads_that_read_different_parameters_pay_each_once(orders, engine, wa
     wanted = once()
     for _ in range(10):
         module, space = ready(engine)
-
-        def crooked(module=module) -> float:
-            main = threading.current_thread() is threading.main_thread()
-            return sum(float(getattr(module, name).sum()) for name in orders[main].split())
-
         with swept_by(way):
-            told = query(space, MEZO, crooked, 1, ())
+            told = query(space, MEZO, partial(crooked, module, orders), 1, ())
         fresh, other = ready("in-forward")
         turn = iter(orders[::-1])  # the first point was the main thread's
 

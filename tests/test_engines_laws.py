@@ -156,6 +156,6 @@ def test_a_mask_is_read_once_a_key(engine):
 
 def test_a_mask_is_held_at_one_bit_a_weight():
     space = ModuleSpace(Net())
-    law = SmallWeights().bind(space.layout, space._support.stored)
+    law = SmallWeights().bind(space.layout, space.stored.support.stored)
     held = sum(part.nbytes for part in law.masks.values())
     assert space.layout.dim / 8 <= held <= space.layout.dim / 8 + len(space.layout.blocks)

@@ -38,7 +38,7 @@ def walked(module: nn.Module, space: ModuleSpace, plan, coefficients: Tensor, in
         one[i] = plan.law.unit(space.layout.dim)
         u = space.dense(Combination((Term(plan.law, plan.key, one),))).split([s.size for s in space.layout.segments])
         lines.append((row, u))
-    for j, (segment, p) in enumerate(zip(space.layout.segments, space._parameters.values(), strict=True)):
+    for j, (segment, p) in enumerate(zip(space.layout.segments, space.stored.parameters.values(), strict=True)):
         own, x = MULTIPLIERS.get(segment.name, 1.0) if grouped else 1.0, p.detach()
         keep = 1.0 - own * SHRINK if decays(segment.name, p.ndim) else 1.0
         us = [(row, u[j].to(segment.dtype).view(p.shape)) for row, u in lines]

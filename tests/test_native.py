@@ -290,3 +290,19 @@ def test_memory_between_the_numbers_is_left_to_torch():
     assert job._native is None
     job.take()
     assert float(job.stored.abs().sum()) == 40
+
+
+def test_a_direction_of_somebody_else_is_drawn_natively_where_it_says_so():
+    """The declaration decides, and no class: without it the direction is called."""
+    halves = Gaussian().direction(5, 0, Layout((segment_of(100),)), ())
+
+    class Declared:
+        def __call__(self, block):
+            raise AssertionError("called")
+
+        def native(self, block):
+            return halves.native(block)._replace(scale=0.5)
+
+    called = Drawn(lambda block: halves(block) * 0.5, (0.3,))
+    ours = swept(100, Update(1.0, [Drawn(Declared(), (0.3,))]))
+    assert alike(ours, swept(100, Update(1.0, [called]), natively=False))

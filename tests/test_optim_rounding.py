@@ -11,7 +11,7 @@ from torch.optim import lr_scheduler
 
 from zobench import AutoEpsilon, ForwardGradient, InForwardSpace, ModuleSpace, derive, methods, query
 from zobench.optim import ZerothOrder
-from zobench.space import ParameterSpace
+from zobench.space import ParameterSpace, restoring
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,20 +34,10 @@ def vector(model: nn.Module) -> Tensor:
     return torch.cat([p.detach().reshape(-1).double() for p in model.parameters()])
 
 
-class Large(ParameterSpace):
-    """Planted: nothing is remembered and no wide parameter is copied, as of large models."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self._kept = self.narrow
-
-    def _remembers(self, lines):
-        return False
-
-
-@pytest.fixture(params=[ParameterSpace, Large])
+@pytest.fixture(params=[restoring.REMEMBERED_BYTES, 0])
 def any_size(request, monkeypatch):
-    monkeypatch.setattr("zobench.optim.ParameterSpace", request.param)
+    """Planted: nothing is remembered and no wide parameter is copied, as of large models."""
+    monkeypatch.setattr(restoring, "REMEMBERED_BYTES", request.param)
 
 
 class TestSixteenBits:

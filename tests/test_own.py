@@ -1,24 +1,21 @@
 """The page docs/own.md: its code runs in one go, and what it makes is what it says."""
 
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from own_page import blocks
 
-from zobench import methods, state, theory
+from zobench import InForwardSpace, ModuleSpace, methods, query, state, theory
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-PAGE = Path(__file__).parents[1] / "docs/own.md"
 
 
 @pytest.fixture(scope="module")
 def names() -> dict[str, Any]:
     torch.manual_seed(0)
     found: dict[str, Any] = {"__name__": __name__}
-    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
+    for block in blocks():
         exec(block, found)
     globals().update({name: found[name] for name in ("Mean", "Searching")})  # where states look their classes up
     return found
@@ -50,3 +47,19 @@ def test_states_are_kept_and_all_train(names):
 def test_theory_speaks_of_the_problem_of_the_page(names):
     """Its bias is seen, and is the predicted one."""
     assert names["biased"].abs().max() > 5 > names["predicted"].abs().max()
+
+
+def test_the_engine_of_the_page_steps_as_the_in_forward_engine_to_the_bit(names):
+    """Nothing is left of a point."""
+    ends, inputs, mezo = [], torch.ones(3, 4).bfloat16(), methods.make("mezo", epsilon=0.1)
+    for of in (lambda module: ModuleSpace(module, names["Copied"]()), InForwardSpace):
+        torch.manual_seed(3)
+        module = torch.nn.Linear(4, 2).bfloat16()
+        space = of(module)
+        told = query(space, mezo, lambda module=module: module(inputs).sum(), 1, ())
+        ends.append([told.losses, space.vector()])
+        space.step_(told.gradient, -0.1, 0.1)
+        ends[-1].append(space.vector())
+    ours, theirs = ends
+    assert all(map(torch.equal, ours, theirs))
+    assert not torch.equal(ours[1], ours[2])

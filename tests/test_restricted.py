@@ -40,7 +40,7 @@ def restricted(engine: str, rows=ROWS, name="embedding.weight", **net) -> tuple[
 
 
 def padded(law: Law, space: ModuleSpace) -> Padded:
-    return Padded(law, space.layout, {name: rows.clone() for name, rows in space._support.rows.items()})
+    return Padded(law, space.layout, {name: rows.clone() for name, rows in space.stored.support.rows.items()})
 
 
 @pytest.mark.parametrize(("dtype", "way"), [*zip(DTYPES, ("eager", "native", "eager"), strict=True)])

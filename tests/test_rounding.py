@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zobench import Combination, Gaussian, InForwardSpace, ModuleSpace, Rademacher, Term, layout, methods, query
+from zobench.groups import UNIFORM
 from zobench.naming import UnknownNameError
 from zobench.random.keys import derive
-from zobench.space.module import Step
 from zobench.space.sweep import Drawn, Sweep, Update
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -102,7 +102,8 @@ def test_the_key_names_the_bits(engine, way):
         assert torch.equal(stepped("stochastic", 5, 1e-4, 0.1, **IN_FORWARD[engine]), wanted)
     backwards = Weights().weight.detach().flatten().clone()
     space = InForwardSpace(Weights(), rounding="stochastic")
-    update = space._change(Step(space._moved(along(5), 1e-4), 0.1)).of(space.layout.segments[0])
+    step = space.step_of(along(5), 1e-4, 0.1, UNIFORM)
+    update = space.stored.change(step).of(space.layout.segments[0])
     with swept_by("eager"):
         Sweep(space.layout.blocks[::-1], backwards, update).take()
     assert torch.equal(backwards.double(), wanted)

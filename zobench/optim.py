@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zobench.estimator import Estimator
 from zobench.forward_only import Closure, ForwardOnly
-from zobench.groups import Groups
+from zobench.groups import UNIFORM, Groups
 from zobench.layout import CPU
 from zobench.numbers import count, real
 from zobench.optim_watch import Watch, drawn_since, randomness
@@ -29,6 +29,8 @@ SKIPS = 10
 RATES = ("lr", "weight_decay")
 
 Signature = list[tuple[Any, ...]]
+Rates = list[tuple[float, float]]
+NO_GROUPS: tuple[Rates, Groups] = ([], UNIFORM)
 
 
 class ZerothOrder(torch.optim.Optimizer):
@@ -103,7 +105,9 @@ class ZerothOrder(torch.optim.Optimizer):
         return self._step(closure)
 
     def _step(self, closure: Closure) -> Tensor:
-        rule, shared, space = self._rule(), self._shared, self.space
+        rates = self._rates()
+        shared, space = self._shared, self.space
+        rule = self._rule(rates)
         f = partial(self._forward_only, closure, [p for group in self.param_groups for p in group["params"]])
         if not any(self._moving()):
             self.loss = torch.tensor(evaluate(f), dtype=torch.float64, device=CPU)
@@ -231,6 +235,7 @@ class ZerothOrder(torch.optim.Optimizer):
         """Forget what is known of the parameters and the closure."""
         self._space: ParameterSpace | None = None
         self._seen: Signature | None = None
+        self._groups = NO_GROUPS
         self._forward_only, self._watch = ForwardOnly(), Watch()
 
     @property
@@ -262,20 +267,28 @@ class ZerothOrder(torch.optim.Optimizer):
         ]
         if self._space is None or signature != self._seen:
             groups = [group if moves else [] for group, moves in zip(self._named(), moving, strict=True)]
-            self._space, self._seen = ParameterSpace(groups, rounding), signature
+            self._space, self._seen, self._groups = ParameterSpace(groups, rounding), signature, NO_GROUPS
             require_resolved(self._space, self.estimator.perturbed_by)
         return self._space
 
-    def _rule(self) -> SGD:
-        """The rule of the groups as they are now: one for all where they are alike, else multiples of 1."""
-        pairs = [tuple(_value(name, group[name]) for name in RATES) for group in self.param_groups]
+    def _rates(self) -> Rates:
+        """The learning rate and the weight decay of each group."""
+        return [(_value("lr", g["lr"]), _value("weight_decay", g["weight_decay"])) for g in self.param_groups]
+
+    def _rule(self, pairs: Rates) -> SGD:
+        """The rule of the space's groups at these rates: one for all where they are alike, else multiples of 1."""
         alike = len(set(pairs)) == 1
-        rates, decays = {}, {}
-        for (lr, decay), members in zip(pairs, self._named(), strict=True):
-            for name, _ in members:
-                rates[name], decays[name] = (1.0, 1.0) if alike else (lr, decay)
+        multipliers = [(1.0, 1.0)] * len(pairs) if alike else pairs
+        known, groups = self._groups
+        if known != multipliers:
+            rates, decays = {}, {}
+            for pair, members in zip(multipliers, self._named(), strict=True):
+                for name, _ in members:
+                    rates[name], decays[name] = pair
+            groups = Groups(rates, decays)
+            self._groups = multipliers, groups
         lr, decay = pairs[0] if alike else (1.0, 1.0)
-        return SGD(lr, decay, Groups(rates, decays))
+        return SGD(lr, decay, groups)
 
     def _at_full_rate(self) -> bool:
         """Whether a group's rate is at least half of what its scheduler began from: not so early in a warm-up."""

@@ -18,8 +18,7 @@ from zobench.random import native
 from zobench.run.options import option
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
-from zobench.space import in_forward
-from zobench.space import module as module_space
+from zobench.space import in_forward, stored
 from zobench.space import sweep as sweep_module
 from zobench.space.sweep import Sweep
 
@@ -146,7 +145,7 @@ class Clock:
             return made
 
         with ExitStack() as stack:
-            for module in (in_forward, module_space):
+            for module in (in_forward, stored):
                 stack.enter_context(_replaced(module, "Sweep", counted))
             stack.enter_context(_replaced(in_forward, "RowSweep", counted))
             for module in (in_forward, sweep_module):

@@ -215,7 +215,7 @@ class ZerothOrderStepper:
         if self.touched is not None:
             self.space.restrict(self.touched(self.steps))
         lr, losses, before = self.rule.rate(self.memory), list[float](), self.state
-        walks = isinstance(self.rule, SGD) and not isinstance(self.space, InForwardSpace)  # and rounds on its way
+        walks = isinstance(self.rule, SGD) and self.space.engine.in_place  # and rounds on its way
         sampled = sample(self.space) if watched and walks else None
         told, realised = self._told(key, answer, lr, losses), None
         if told.reason:

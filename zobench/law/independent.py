@@ -1,6 +1,9 @@
 """Laws with independent entries."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -37,6 +40,26 @@ class Independent:
         if self.batch or self.stream not in STREAMS:
             return None
         return NativeStream(self.seed(block), STREAMS[self.stream])
+
+
+@dataclass(frozen=True, eq=False)
+class Derived(ABC):
+    """A direction made of an independent one, entry by entry."""
+
+    draw: Independent
+
+    @abstractmethod
+    def __call__(self, block: Block) -> Tensor:
+        """Return the entries of a block."""
+
+    @abstractmethod
+    def declared(self, block: Block) -> Mapping[str, Any]:
+        """Return what is made of the stream: fields of a NativeStream."""
+
+    def native(self, block: Block) -> NativeStream | None:
+        """Return the block's stream, with what is made of it."""
+        stream = self.draw.native(block)
+        return None if stream is None else stream._replace(**self.declared(block))
 
 
 @dataclass(frozen=True)

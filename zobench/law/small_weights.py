@@ -4,18 +4,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zobench.law.independent import Gaussian, Independent, Rademacher
+from zobench.law.independent import Derived, Gaussian, Rademacher
 from zobench.law.law import Direction, Law
 from zobench.layout import Block, Layout, Segment
 from zobench.numbers import real, store
 from zobench.random import streams
 from zobench.random.keys import derive
-from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
 
 SAMPLE = 1 << 16
@@ -97,10 +97,9 @@ class SmallWeights(Law):
 
 
 @dataclass(frozen=True, eq=False)
-class Masked:
+class Masked(Derived):
     """The entries of a block: scale times those of `draw` where the block's mask has a bit, 0 elsewhere."""
 
-    draw: Independent
     masks: Masks
     scale: float
 
@@ -110,10 +109,9 @@ class Masked:
         kept = _unpacked(self.masks[block.segment.name, block.index], block.size)
         return torch.where(kept, u, torch.zeros_like(u))
 
-    def native(self, block: Block) -> NativeStream | None:
-        """Return the block's numbers, with their mask and scale."""
-        mask, stream = self.masks[block.segment.name, block.index], self.draw.native(block)
-        return None if stream is None or mask.ndim > 1 else stream._replace(mask=mask, scale=self.scale)
+    def declared(self, block: Block) -> Mapping[str, Any]:
+        """Return the mask and the scale."""
+        return {"mask": self.masks[block.segment.name, block.index], "scale": self.scale}
 
 
 def _sample(segment: Segment, blocks: Sequence[Block], weights: Weights) -> Tensor:

@@ -1,16 +1,16 @@
 """Directions of length sqrt(d): independent, and orthogonal within a step."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from zobench.law.independent import Gaussian, Independent
+from zobench.law.independent import Derived, Gaussian
 from zobench.law.law import DenseDirection, Direction, Isotropic, require_room
 from zobench.layout import CPU, Block, Layout
-from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
 
 
@@ -34,10 +34,9 @@ class Sphere(Isotropic):
 
 
 @dataclass(frozen=True, eq=False)
-class OnSphere:
+class OnSphere(Derived):
     """sqrt(d) / norm times a Gaussian direction, norm that of all its blocks."""
 
-    draw: Independent
     norm: Tensor
     dim: int
 
@@ -45,10 +44,9 @@ class OnSphere:
         """Return the entries of a block."""
         return _scaled(self.draw(block), self.norm, self.dim)
 
-    def native(self, block: Block) -> NativeStream | None:
-        """Return the block's normals, with their scale."""
-        stream = self.draw.native(block)
-        return None if stream is None else stream._replace(scale=math.sqrt(self.dim) / float(self.norm))
+    def declared(self, block: Block) -> Mapping[str, Any]:
+        """Return the scale."""
+        return {"scale": math.sqrt(self.dim) / float(self.norm)}
 
 
 @dataclass(frozen=True)

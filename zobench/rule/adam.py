@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
 from zobench.combination import Combination
 from zobench.layout import Block
 from zobench.numbers import real, store
-from zobench.rule.rule import Memory, ScheduledRule
-from zobench.rule.window import Window, factor, window_of
+from zobench.rule.averaging import Averaging
+from zobench.rule.window import factor
 from zobench.space.space import Space
 
 
@@ -24,7 +24,7 @@ class Moments(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Adam(ScheduledRule):
+class Adam(Averaging):
     """m_t = b1 m + (1 - b1) g, v_t = b2 v + (1 - b2) g^2, x <- (1 - lr_t wd) x - lr_t m^ / (sqrt(v^) + eps), with
     m^ = m / (1 - b1^t), v^ = v / (1 - b2^t): Adam with decoupled weight decay (AdamW), on any gradient estimate.
 
@@ -36,6 +36,7 @@ class Adam(ScheduledRule):
         ValueError: as SGD; beta1 or beta2 is not in [0, 1), eps is not positive, or window is no whole number from 1.
     """
 
+    buffers: ClassVar[int] = 2
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
@@ -45,30 +46,18 @@ class Adam(ScheduledRule):
         super().__post_init__()
         eps = real("eps", self.eps, "give a positive number, such as 1e-8", lambda eps: eps > 0)
         betas = {name: factor(name, getattr(self, name)) for name in ("beta1", "beta2")}
-        store(self, **betas, eps=eps, window=window_of(self.window))
+        store(self, **betas, eps=eps)
 
-    @property
-    def held(self) -> float:
-        """2 with buffers, 0 with a window."""
-        return 0.0 if self.window else 2.0
-
-    def init(self, space: Space) -> Memory:
+    def zero(self, space: Space) -> Moments:
         """Return m = v = 0."""
-        return Window() if self.window else Moments(0, 0, space.zeros(), space.zeros())
+        return Moments(0, 0, space.zeros(), space.zeros())
 
-    def rate(self, memory: Memory) -> float:
-        """Return the learning rate of the next step."""
-        return self.lr_at(memory.step)
+    def replayed_(self, space: Space, recent: Sequence[Combination], lr: float, shrink: float) -> None:
+        """Take the step of m and v over these gradients alone."""
+        space.update_(recent, self._replayed, -lr, shrink, self.groups)
 
-    def apply_(self, space: Space, gradient: Combination, memory: Memory) -> Memory:
-        """Take one step."""
-        lr = self.rate(memory)
-        shrink = lr * self.weight_decay
-        if isinstance(memory, Window):
-            assert self.window is not None
-            memory = memory.extended(gradient, self.window)
-            space.update_(memory.recent, self._replayed, -lr, shrink, self.groups)
-            return memory
+    def averaged_(self, space: Space, gradient: Combination, memory: Moments, lr: float, shrink: float) -> Moments:
+        """Take the step of m and v."""
         names = [s.name for s in space.layout.segments]
         held = {name: pair for name, *pair in zip(names, memory.first, memory.second, strict=True)}
         taken = memory.taken + 1
@@ -80,10 +69,6 @@ class Adam(ScheduledRule):
 
         space.update_((gradient,), moments, -lr, shrink, self.groups)
         return Moments(memory.step + 1, taken, memory.first, memory.second)
-
-    def skip(self, memory: Memory) -> Memory:
-        """Return the memory with the next step."""
-        return memory._replace(step=memory.step + 1)
 
     def _replayed(self, block: Block, x: Tensor, gradients: Sequence[Tensor]) -> Tensor:
         m, v = gradients[0].new_zeros(block.size), gradients[0].new_zeros(block.size)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from zobench.combination import Combination
-from zobench.numbers import count, real
+from zobench.numbers import real
 
 
 class Window(NamedTuple):
@@ -25,15 +25,6 @@ class Window(NamedTuple):
                     "be drawn again: give the rule without `window`"
                 )
         return Window(self.step + 1, (*self.recent, gradient)[-size:])
-
-
-def window_of(window: int | None) -> int | None:
-    """Return the size of a window, None for a full buffer.
-
-    Raises:
-        ValueError: it is no whole number from 1.
-    """
-    return None if window is None else count("window", window, "give the number of steps that are replayed, from 1")
 
 
 def factor(name: str, value: float) -> float:

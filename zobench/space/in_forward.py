@@ -1,8 +1,7 @@
-"""InForwardSpace: the parameters of a torch module, displaced where they are read instead of where they are stored."""
+"""The in-forward engine: parameters are perturbed where they are read instead of where they are stored."""
 
-import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,184 +10,166 @@ import torch
 from torch import Tensor, nn
 
 from zobench.layout import Block
-from zobench.space.closure import evaluate, loss_and_slope
+from zobench.space.engine import Engine
 from zobench.space.lazy_rows import LazyRows, RowSweep
-from zobench.space.meeting import Job, Meeting, Read, Work, in_two_threads
-from zobench.space.module import TORN, Displacement, ModuleSpace, Step, require_alike
+from zobench.space.meeting import Job
 from zobench.space.scratch import Scratch
-from zobench.space.slope import dual_numbers
+from zobench.space.stored import Point, Step, Stored
 from zobench.space.support import Support
 from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update
 from zobench.space.tangents import Tangents
 from zobench.space.threads import in_parallel
+from zobench.space.trainable import require_alike
 
 
-class Owed(NamedTuple):
+class Pending(NamedTuple):
     """A change that was asked for and is not yet written, and the entries that its directions live on."""
 
     change: Change
     support: Support
 
 
-class InForwardSpace(ModuleSpace):
-    """The trainable parameters x of a module; a displaced one, x + a u, exists only while the layer that reads it runs.
+class InForward(Engine):
+    """A layer that reads its parameter x gets x + a u, drawn for it and freed after it; an embedding is perturbed in
+    the rows that are looked up. The stored parameters are written by steps alone.
 
-    While f() looks at a point, reading `layer.weight` gives weight + a u, drawn for that layer and freed after it, and
-    an embedding is displaced in the rows that are looked up. The stored parameters are written by steps alone: they
-    come back exactly in every dtype, whatever f raises, and one displaced parameter a point is held beside the module.
-    Losses and steps are those of ModuleSpace, without the rounding that displacing in place leaves behind.
-
-    With `paired` two points of a line are looked at together, each in a thread with half of torch's threads, and share
-    one drawing of the direction: f must then be safe to call from two threads. With `deferred` a step is only noted,
-    and written as the next look reads each parameter, in the same pass over it: call settle_ before the module is used
-    elsewhere (evaluation, saving). Neither changes a bit of losses or parameters. A two-point step draws twice and
-    walks over the parameters once; without `deferred` twice, and unpaired it draws three times.
-
-    `rounding="stochastic"` rounds steps of bfloat16 parameters at random, without bias, by bits that the step's key
-    names: to the nearest, a step below half a unit in the last place is lost. `reads=torch.bfloat16` holds the
-    parameters as they are (float32, say: the master copy) and hands them to the layers in that dtype.
+    With `deferred` a step is pending until the next look, and written as each parameter is read, in the same pass over
+    it. Holds one perturbed parameter.
 
     f must read parameters as attributes of the modules that own them, as torch's layers do, in the thread that calls
     it.
 
     Raises:
-        UnknownNameError: rounding is neither "nearest" nor "stochastic".
-        ValueError: as ModuleSpace; stochastic rounding of float16; recurrent layers of torch in a paired space.
+        ValueError: when attached, a parameter is stored in two shapes.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        paired: bool = False,
-        deferred: bool = False,
-        rounding: str = "nearest",
-        reads: torch.dtype | None = None,
-    ) -> None:
-        super().__init__(module)
-        self._round(rounding)
-        self.paired, self.deferred, self.reads = paired, deferred, reads
-        segments = {p.data_ptr(): name for name, p in self._parameters.items()}
+    least_blocks = 1
+    """From how many blocks on a pending step is written while the parameter is read."""
+
+    def __init__(self, deferred: bool = False, rounding: str = "nearest", reads: torch.dtype | None = None) -> None:
+        self.deferred, self.rounding, self.reads = deferred, rounding, reads
+        self.pending: dict[str, list[Pending]] = {}
+        self.flushing = threading.Lock()
+        self.tearing: set[str] = set()
+        self._views = threading.local()
+
+    def attach(self, stored: Stored) -> None:
+        """Find the modules that own parameters, and the embeddings among them."""
+        super().attach(stored)
+        module = stored.module
+        segments = {p.data_ptr(): name for name, p in stored.parameters.items()}
         sharing = [p for p in module.parameters() if p.data_ptr() in segments and p.numel()]
         self._segments = {id(p): segments[p.data_ptr()] for p in sharing}
         for p in sharing:
-            require_alike(self._segments[id(p)], self._parameters[self._segments[id(p)]], p)
-        self._owners = [m for m in module.modules() if any(self._reads(p) for p in m._parameters.values())]
+            require_alike(self._segments[id(p)], stored.parameters[self._segments[id(p)]], p)
+        self.owners = [m for m in module.modules() if any(self._is_read(p) for p in m._parameters.values())]
         tables = [m.weight for m in module.modules() if isinstance(m, nn.Embedding) and m.max_norm is None]
-        self._tables = {self._segments[id(p)] for p in tables if id(p) in self._segments}
-        if paired and any(isinstance(owner, nn.RNNBase) for owner in self._owners):
-            raise ValueError("paired is True, but torch's recurrent layers keep what they read: give paired=False")
-        self._on_cpu = all(segment.device.type == "cpu" for segment in self.layout.segments)
-        self._owed: dict[str, list[Owed]] = {}
-        self._paying = threading.Lock()
-        self._tearing: set[str] = set()
-        self._views = threading.local()
+        self.tables = {self._segments[id(p)] for p in tables if id(p) in self._segments}
 
-    def vector(self) -> Tensor:
-        """Return a copy of the settled parameters as one float64 vector, in the layout's order."""
-        self.settle_()
-        return super().vector()
+    def losses(self, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:
+        """Evaluate at one point after the other."""
+        found = []
+        for point in points:
+            with self.looking(point):
+                found.append(self.seen_by(View(self, [point], 0), loss))
+        return found
 
-    def _undisplace(self) -> None:
-        """Nothing is ever displaced; what is owed knows its own support."""
-
-    def _reads(self, parameter: Any) -> bool:
-        cast = self.reads is not None and parameter is not None and parameter.is_floating_point()
-        return id(parameter) in self._segments or cast
-
-    def _move_to(self, target: Displacement, step: Step | None = None) -> None:
-        if self._torn:
-            raise RuntimeError(TORN)
-        if step is None:  # settle
-            self._pay(self._parameters)
-            return
-        owed = Owed(self._change(step), self._support)
-        if owed.change.lines or step.shrink:
-            self.sweeps += 1
-            self._owed = {name: [*self._owed.get(name, ()), owed] for name in self._parameters}  # all or none
+    def step_(self, step: Step) -> None:
+        """Note the step; write it, unless the engine defers."""
+        pending = Pending(self.stored.change(step), self.stored.support)
+        if pending.change.lines or step.shrink:
+            self.stored.sweeps += 1
+            self.pending = {
+                name: [*self.pending.get(name, ()), pending] for name in self.stored.parameters
+            }  # all or none
         if not self.deferred:
-            self._pay(self._parameters)
+            self.flush_()
 
-    def _pay(self, names: Sequence[str] | dict[str, Any]) -> None:
-        """Write what these parameters are owed, first things first."""
-        while due := {name: self._owed[name][0] for name in names if name in self._owed}:
-            for owed in {id(owed): owed for owed in due.values()}.values():
-                group = [name for name in due if due[name] is owed]
-                self._torn = True  # until the sweep is whole
-                self._write(group, owed.support, owed.change)
-                for name in group:
-                    self._paid(name)
-                self._torn = False  # last: an interrupt must not leave a written update owed
+    def flush_(self) -> None:
+        """Write what is pending."""
+        self.write_pending(self.stored.parameters)
 
-    def _paid(self, name: str) -> None:
-        left = self._owed.pop(name, [])[1:]
+    def write_pending(self, names: Sequence[str] | Mapping[str, Any]) -> None:
+        """Write what is pending for these parameters, first things first."""
+        while due := {name: self.pending[name][0] for name in names if name in self.pending}:
+            for pending in {id(pending): pending for pending in due.values()}.values():
+                group = [name for name in due if due[name] is pending]
+                with self.stored.writing():
+                    self.stored.write_(pending.change, group, pending.support)
+                    for name in group:  # noted in it: an interrupt must not leave a written change pending
+                        self._written(name)
+
+    def pending_with(self, name: str) -> tuple[Update, Callable[[], None]]:
+        """What is pending for a parameter, and what to do when it is written while the parameter is read."""
+        if name in self.tables or name not in self.pending:
+            return NOTHING, lambda: None
+        self.tearing.add(name)
+
+        def finish() -> None:
+            self._written(name)
+            self.tearing.discard(name)
+
+        return self.pending[name][0].change.of(self.stored.layout.blocks_of[name][0].segment), finish
+
+    def _written(self, name: str) -> None:
+        left = self.pending.pop(name, [])[1:]
         if left:
-            self._owed[name] = left
+            self.pending[name] = left
 
-    def _owed_in_one(self, name: str) -> bool:
-        """Whether what a parameter is owed can be written while it is displaced: one update, of whole matrices."""
-        owed = self._owed.get(name, ())
-        shared = not self.paired or len(self._support.layout.blocks_of[name]) > 1
-        whole = name not in self._tables and not self._support.copies(name)
-        return shared and whole and len(owed) == 1 and name not in owed[0].support.rows
+    def _is_written_as_read(self, name: str) -> bool:
+        """Whether what is pending can be written while the parameter is read: one change, of a whole matrix."""
+        pending, support = self.pending.get(name, ()), self.stored.support
+        large = len(support.layout.blocks_of[name]) >= self.least_blocks
+        whole = name not in self.tables and not support.copies(name)
+        return large and whole and len(pending) == 1 and name not in pending[0].support.rows
 
-    def _walk(self, points: list[Displacement]) -> list[float]:
-        """Nothing moves; what is owed is paid, lest it pile up."""
-        self.settle_()
-        return [math.nan] * len(points)
+    @contextmanager
+    def looking(self, point: Point) -> Iterator[None]:
+        """The context in which owners hand out what a thread's view makes of a parameter, along the lines of a point.
+        What cannot be written meanwhile is written before.
+        """
+        self.stored.prepare(point)
+        self.write_pending([name for name in self.pending if not (point and self._is_written_as_read(name))])
+        try:
+            with self._handing_out():
+                yield
+        finally:
+            self.stored.torn = self.stored.torn or bool(self.tearing)
+
+    def seen_by(self, view: "View", loss: Callable[[], float]) -> float:
+        """Return the loss of what this thread reads through a view."""
+        self._views.latest = view
+        try:
+            return loss()
+        finally:
+            self._views.latest = None
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """The context in which any forward of this thread reads the parameters in the dtype that plans read."""
-        self.settle_()
+        """The context in which a forward of this thread reads parameters in the dtype that losses do."""
         if self.reads is None:
             yield
             return
-        with self._displaced():
-            self._views.latest = _View(self, [{}], 0, None, Scratch())
+        with self._handing_out():
+            self._views.latest = View(self, [{}], 0)
             try:
                 yield
             finally:
                 self._views.latest = None
 
-    def _look(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
-        """The losses of points of one line, two at a time where the space is paired."""
-        together = 2 if self.paired and self._on_cpu else 1
-        return [loss for k in range(0, len(points), together) for loss in self._look_at(f, points[k : k + together])]
-
-    def _look_at(self, f: Callable[[], Any], points: list[Displacement]) -> list[float]:
-        if self._torn:
-            raise RuntimeError(TORN)
-        self._directions = {line: self._direction(line) for line in points[0]}
-        self._pay([name for name in self._owed if not (points[0] and self._owed_in_one(name))])
-        meeting, together = Meeting() if len(points) == 2 else None, Scratch()
-
-        def look(index: int) -> float:
-            self._views.latest = _View(self, points, index, meeting, together)
+    @contextmanager
+    def tangents(self, line: Drawn) -> Iterator[None]:
+        """The context in which f reads tangents; one exists only while the layer that reads it runs."""
+        with self._handing_out():
+            self._views.latest = Tangents(self.stored.support, self.reads, line)
             try:
-                return evaluate(f)
-            finally:
-                self._views.latest = None
-                if meeting:
-                    meeting.leave(index)
-
-        try:
-            with self._displaced():
-                return in_two_threads(look, partial(meeting.leave, 0)) if meeting else [look(0)]
-        finally:
-            self._torn = bool(self._tearing)
-
-    def _slope(self, f: Callable[[], Any], line: Drawn) -> list[float]:
-        """Loss and slope; a parameter's tangent exists only while the layer that reads it runs."""
-        with dual_numbers(), self._displaced():
-            self._views.latest = Tangents(self._support, self.reads, line)
-            try:
-                return loss_and_slope(f)
+                yield
             finally:
                 self._views.latest = None
 
     @contextmanager
-    def _displaced(self) -> Iterator[None]:
-        stored = [(owner, owner._parameters) for owner in self._owners]
+    def _handing_out(self) -> Iterator[None]:
+        stored = [(owner, owner._parameters) for owner in self.owners]
         try:
             for owner, parameters in stored:
                 owner.__dict__["_parameters"] = _Reading(parameters, self._read)
@@ -197,126 +178,100 @@ class InForwardSpace(ModuleSpace):
             for owner, parameters in stored:
                 owner.__dict__["_parameters"] = parameters
 
+    def _is_read(self, parameter: Any) -> bool:
+        cast = self.reads is not None and parameter is not None and parameter.is_floating_point()
+        return id(parameter) in self._segments or cast
+
     def _read(self, parameter: Any) -> Any:
         name = self._segments.get(id(parameter))
-        view: _View | Tangents | None = getattr(self._views, "latest", None)
+        view: View | Tangents | None = getattr(self._views, "latest", None)
         if view is None:
             return parameter
         if name is None:
-            return parameter.to(self.reads) if self._reads(parameter) else parameter
-        if name in self._tables or name in self._support.rows:
+            return parameter.to(self.reads) if self._is_read(parameter) else parameter
+        if name in self.tables or name in self.stored.support.rows:
             dtype = self.reads or parameter.dtype
             return LazyRows(parameter, dtype, partial(view.rows, name), partial(view.whole, name))
         return view.whole(name)
 
 
-class _View:
-    """What one thread reads at its point: the parameters displaced by `points[index]`."""
+class View:
+    """What one thread reads at its point: the parameters perturbed to `points[index]`."""
 
-    def __init__(
-        self,
-        space: InForwardSpace,
-        points: list[Displacement],
-        index: int,
-        meeting: Meeting | None,
-        together: Scratch,
-    ) -> None:
-        self.space, self.index, self.meeting, self.together = space, index, meeting, together
+    def __init__(self, engine: InForward, points: Sequence[Point], index: int) -> None:
+        self.engine, self.stored, self.index = engine, engine.stored, index
         lines = list(points[0])
-        self.draws = [space._directions[line] for line in lines]
+        self.draws = [self.stored.direction(line) for line in lines]
         self.amounts = [[point[line] for line in lines] for point in points]
         self._latest: tuple[str, Tensor] | None = None
         self._chosen: dict[str, Tensor] = {}
         self._scratch = Scratch()
 
     def whole(self, name: str) -> Tensor:
-        """The displaced parameter; the latest is kept, as layers may read one twice."""
-        stored = self.space._parameters[name]
-        self.space._support.require_whole(name)
+        """The perturbed parameter; the latest is kept, as layers may read one twice."""
+        parameter = self.stored.parameters[name]
+        self.stored.support.require_whole(name)
         if self._latest is None or self._latest[0] != name:
             self._latest = None  # its memory is free for the next one
-            self._latest = (name, self._filled(name, stored))
+            self._latest = (name, self._filled(name, parameter))
         return self._latest[1]
 
     def rows(self, name: str, wanted: Tensor) -> Tensor:
-        """The displaced rows of a table, in ascending order; blocks that hold none of them are not drawn."""
-        stored = self.space._parameters[name].detach()
-        dtype = self.space.reads or stored.dtype
-        if name in self.space._support.rows:
-            return self._chosen_rows(name, stored, dtype, wanted)
-        wide = torch.promote_types(stored.dtype, dtype)
+        """The perturbed rows of a table, in ascending order; blocks that hold none of them are not drawn."""
+        parameter = self.stored.parameters[name].detach()
+        dtype = self.engine.reads or parameter.dtype
+        if name in self.stored.support.rows:
+            return self._chosen_rows(name, parameter, dtype, wanted)
+        wide = torch.promote_types(parameter.dtype, dtype)
         if not self.draws:
-            return stored[wanted].to(dtype)
+            return parameter[wanted].to(dtype)
 
         def fresh(_: Scratch) -> Tensor:
-            return stored[wanted].to(wide)
+            return parameter[wanted].to(wide)
 
-        return self._shared(name, fresh, partial(RowSweep, self._blocks(name), wanted), wanted).to(dtype)
+        return self.fill(name, fresh, partial(RowSweep, self.blocks(name), wanted), wanted).to(dtype)
 
-    def _chosen_rows(self, name: str, stored: Tensor, dtype: torch.dtype, wanted: Tensor) -> Tensor:
-        places = self.space._support.places(name, wanted)
+    def _chosen_rows(self, name: str, parameter: Tensor, dtype: torch.dtype, wanted: Tensor) -> Tensor:
+        places = self.stored.support.places(name, wanted)
         if name not in self._chosen:
-            entries = self.space._support.entries(name, stored)
-            displaced = torch.empty_like(entries, dtype=dtype)
-            Sweep(self._blocks(name), entries, NOTHING, self._lines((self.index,)), [displaced]).take()
-            self._chosen[name] = displaced.view(-1, stored.shape[1])
+            entries = self.stored.support.entries(name, parameter)
+            perturbed = torch.empty_like(entries, dtype=dtype)
+            Sweep(self.blocks(name), entries, NOTHING, self.lines((self.index,)), [perturbed]).take()
+            self._chosen[name] = perturbed.view(-1, parameter.shape[1])
         return self._chosen[name][places]
 
-    def _filled(self, name: str, stored: Tensor) -> Tensor:
-        """A whole parameter, displaced; what it is owed is written in the same pass."""
+    def _filled(self, name: str, parameter: Tensor) -> Tensor:
+        """A whole parameter, perturbed; what is pending is written in the same pass."""
 
         def fresh(scratch: Scratch) -> Tensor:
-            return scratch.like(stored, self.space.reads or stored.dtype)
+            return scratch.like(parameter, self.engine.reads or parameter.dtype)
 
         def make(update: Update, lines: list[Drawn], targets: list[Tensor]) -> Sweep:
             vectors = [target.view(-1) for target in targets]
-            return Sweep(self._blocks(name), stored.detach().flatten(), update, lines, vectors)
+            return Sweep(self.blocks(name), parameter.detach().flatten(), update, lines, vectors)
 
-        return self._shared(name, fresh, make)
+        return self.fill(name, fresh, make)
 
-    def _shared(
+    def fill(
         self, name: str, fresh: Callable[[Scratch], Tensor], make: Callable[..., Job], wanted: Tensor | None = None
     ) -> Tensor:
-        """A target that make(update, lines, targets) fills, for both points if the other thread reads the same."""
-        parts, device = len(self._blocks(name)), self.space._parameters[name].device
-
-        def take(job: Job) -> None:
-            in_parallel(job.take, parts, device)
-
-        def both() -> Work:
-            update, finish = self._owed_with(name)
-            targets = [fresh(self.together), fresh(self.together)]
-            return Work(make(update, self._lines((0, 1)), targets), targets, finish)
-
-        if self.meeting is not None and parts > 1:  # waiting for the other thread costs more than drawing a block
-            mine = self.meeting.over(self.index, Read(name, wanted), both, take)
-            if mine is not None:
-                return mine
-            self.meeting.wait_for(self.index, name)
-            with self.space._paying:  # the other thread reads something else, or nothing any more
-                self.space._pay([name])
-        update, finish = self._owed_with(name)
-        mine = fresh(self._scratch)
-        take(make(update, self._lines((self.index,)), [mine]))
+        """A target that make(update, lines, targets) fills: all of a parameter, or its rows `wanted`."""
+        update, finish = self.engine.pending_with(name)
+        target = fresh(self._scratch)
+        self.take(name, make(update, self.lines((self.index,)), [target]))
         finish()
-        return mine
+        return target
 
-    def _owed_with(self, name: str) -> tuple[Update, Callable[[], None]]:
-        """What a parameter is owed, and what to do when it is written with this look."""
-        if name in self.space._tables or name not in self.space._owed:
-            return NOTHING, lambda: None
-        self.space._tearing.add(name)
+    def take(self, name: str, job: Job) -> None:
+        """Do the job of a parameter on this thread's share of torch's threads."""
+        in_parallel(job.take, len(self.blocks(name)), self.stored.parameters[name].device)
 
-        def finish() -> None:
-            self.space._paid(name)
-            self.space._tearing.discard(name)
+    def blocks(self, name: str) -> Sequence[Block]:
+        """The blocks of a parameter."""
+        return self.stored.layout.blocks_of[name]
 
-        return self.space._owed[name][0].change.of(self._blocks(name)[0].segment), finish
-
-    def _blocks(self, name: str) -> Sequence[Block]:
-        return self.space._support.layout.blocks_of[name]
-
-    def _lines(self, points: Sequence[int]) -> list[Drawn]:
+    def lines(self, points: Sequence[int]) -> list[Drawn]:
+        """The directions, with their amounts at these points."""
         return [Drawn(draw, [self.amounts[p][i] for p in points]) for i, draw in enumerate(self.draws)]
 
 
