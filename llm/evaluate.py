@@ -26,7 +26,7 @@ class EvaluateOptions:
     seed: int = option(0, "names the split")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
-    trust_remote_code: bool = option(False, "run the Python code that comes with a model")
+    trust_remote_code: bool = option(False, "run the Python code that comes with a model", code=True)
     out: str | None = option(None, "folder for the row; without it nothing is written")
 
 

@@ -20,7 +20,7 @@ from llm.training.session import Data, Session
 from llm.training.trainer import needs_gradient
 from zobench.lock import FolderInUseError
 from zobench.naming import require_known
-from zobench.options import option
+from zobench.options import code_arguments, option
 from zobench.progress import note
 from zobench.records import Row, Run, within, write_atomically
 from zobench.spelling import spelled
@@ -88,7 +88,8 @@ def run(options: TuneOptions) -> None:
     if options.select == "best" and best["best_step"] == 0:
         print("\nno trial went below the dev loss of before its steps: search other values, or give more --steps")
     print(f"\ntrial {best['number']} has the lowest dev loss; to train with its values:")
-    print(f"  python -m llm train --config {Path(options.out) / BEST} --out {options.out}-best")
+    code = code_arguments(TrainOptions, _train_values(options))
+    print(f"  python -m llm train --config {Path(options.out) / BEST} --out {options.out}-best {code}".rstrip())
 
 
 def _checked(options: TuneOptions) -> dict[str, Axis]:
@@ -119,8 +120,11 @@ def _config(options: TuneOptions) -> Row:
 
 def _train_options(options: TuneOptions, values: dict[str, Value]) -> TrainOptions:
     """The options of a training run with these values."""
-    given = {f.name: getattr(options, f.name) for f in fields(TrainOptions)}
-    return TrainOptions(**{**given, **values})
+    return TrainOptions(**{**_train_values(options), **values})
+
+
+def _train_values(options: TuneOptions) -> dict[str, Any]:
+    return {f.name: getattr(options, f.name) for f in fields(TrainOptions)}
 
 
 def _trial_options(options: TuneOptions, values: dict[str, Value], **more: Any) -> TrainOptions:

@@ -68,7 +68,7 @@ class TrainOptions:
     diverged_window: int = option(50, "steps of that window")
     preset: str | None = option(None, "recommended values of the other options, as `list` shows them", presets.values)
     dry_run: bool = option(False, "tell what would be trained, its memory, passes and time; train and write nothing")
-    trust_remote_code: bool = option(False, "run the Python code that comes with a model")
+    trust_remote_code: bool = option(False, "run the Python code that comes with a model", code=True)
     provenance: str = option("live", "a word about where the rows come from, shown in reports")
     out: str = option("runs/train", "folder of the results; an interrupted run continues there")
 
