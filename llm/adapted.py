@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 
+from llm.adapter_patterns import require_quick
+from llm.model_files import require_safe
 from zobench.naming import require_known
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def load(folder: str, load_base: Callable[[str], "LanguageModel"]) -> "LanguageM
         raise ValueError(f"{place / CONFIG}: its base {base_name!r} is an adapter too: merge that into a model first")
     if not (place / WEIGHTS).is_file():
         raise ValueError(f"{place} has no {WEIGHTS}: an adapter is read from safetensors alone")
+    require_safe(place)
     base = load_base(base_name)
     try:
         with quietly(), torch.random.fork_rng(devices=[]):
@@ -123,6 +126,7 @@ def _checked(folder: Path) -> dict[str, Any]:
         unwanted.append("init_lora_weights")
     if unwanted:
         raise ValueError(f"{file} has {unwanted[0]} = {config[unwanted[0]]!r}, which is not supported here")
+    require_quick(config, file)
     return config
 
 

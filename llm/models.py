@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from llm import adapted, weights
+from llm import adapted, model_files, weights
 from zobench.naming import require_known
 from zobench.progress import warn
 
@@ -78,11 +78,12 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
         return adapted.load(name, lambda base: load(base, device, dtype, trust_remote_code))
     source, gguf, origin = _locate(name)
     options = _reading(source, gguf, trust_remote_code)
-    _refuse_pickles(Path(source), gguf)
+    model_files.require_safe(Path(source), gguf)
     _refuse_two(Path(source))
     try:
-        tokenizer = _tokenizer(source, options)
-        model, lost = _read(source, gguf, dtype, options)
+        with model_files.pickles_refused():
+            tokenizer = _tokenizer(source, options)
+            model, lost = _read(source, gguf, dtype, options)
     except Exception as error:  # each reader of weights has errors of its own
         near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
         near += "" if Path(source).exists() else "; no folder here has that name, so it was taken for a hub id"
@@ -133,15 +134,6 @@ def _reading(source: str, gguf: str | None, trust_remote_code: bool) -> dict[str
     if Path(source).is_dir():
         options["local_files_only"] = True
     return options | ({"gguf_file": gguf} if gguf else {})
-
-
-def _refuse_pickles(folder: Path, gguf: str | None) -> None:
-    pickles = [file.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5") for file in folder.glob(kind)]
-    if folder.is_dir() and gguf is None and pickles and not any(folder.glob("*.safetensors")):
-        raise ValueError(
-            f"{folder} has its weights in {pickles[0]} alone: pickles can run code and are never read; convert them to "
-            "safetensors where you trust them"
-        )
 
 
 def _refuse_two(folder: Path) -> None:
@@ -265,6 +257,7 @@ def _smollm2() -> Path:
 def _class(source: str, gguf: str | None, options: dict[str, Any]) -> tuple[Any, Any]:
     """The configuration of a model, and the class that reads it."""
     config = AutoConfig.from_pretrained(source, **options)
+    model_files.require_plain(config)
     if gguf:
         return config, AutoModelForCausalLM
     saved_as, kind = _saved_as(config), config.model_type

@@ -78,8 +78,6 @@ def test_spellings_of_ones_own_are_seen(text):
         "my.toml",
         "spam@data/spam",
         "a/b",
-    ]
-    + [
         "lora:r=8:targets=q_proj+v_proj",
         "*.bias=1e-3",
         "facebook/opt-125m",

@@ -5,8 +5,8 @@
 import importlib
 import inspect
 import re
-from itertools import pairwise
 from collections.abc import Callable, Collection
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 
