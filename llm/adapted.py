@@ -1,6 +1,5 @@
 """Models with an adapter of peft: folders of adapter_config.json and adapter_model.safetensors beside a named base."""
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from llm.adapter_patterns import require_quick
 from llm.model_files import require_safe
 from zobench.naming import require_known
+from zobench.reading import file_bytes, json_object
 
 if TYPE_CHECKING:
     from llm.models import LanguageModel
@@ -105,12 +105,9 @@ def configuration(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: not a JSON object")
-    return config
+        return json_object(file_bytes(file), str(file))
+    except OSError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _checked(folder: Path) -> dict[str, Any]:

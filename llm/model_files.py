@@ -1,12 +1,13 @@
 """What of a model's files may be read: safetensors and GGUF that lie in its folder, never pickles, and no code."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+
+from zobench.reading import file_bytes, json_object
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".pkl", ".pickle")
 WEIGHTS = (".safetensors", ".gguf")
@@ -80,6 +81,8 @@ def leads_out(file: Path, folder: Path) -> bool:
 
 
 def _require_here(file: Path, folder: Path) -> None:
+    if file.exists() and not (file.is_file() or file.is_dir()):
+        raise ValueError(f"{file} is neither a file nor a folder: remove it")
     if file.suffix not in WEIGHTS and leads_out(file, folder):
         raise ValueError(
             f"{file} is a link that leads out of the folder, and could bring a file of yours into what is written: "
@@ -93,11 +96,10 @@ def _is_index(file: Path) -> bool:
 
 def _check_index(file: Path) -> None:
     try:
-        index = json.loads(file.read_text(encoding="utf-8"))
-        names = set(index["weight_map"].values())
-    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f'{file}: wanted a JSON object with a table "weight_map": {type(error).__name__}') from None
-    for name in sorted(names, key=str):
+        names = list(json_object(file_bytes(file), str(file))["weight_map"].values())
+    except (OSError, LookupError, AttributeError) as error:
+        raise ValueError(f'{file}: wanted a JSON object with a table "weight_map": {error!r}') from None
+    for name in names:
         if not _is_plain(name, (".safetensors",)):
             raise ValueError(f"{file} names {name!r}: {_wanted(str(name))}")
 

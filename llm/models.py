@@ -23,6 +23,7 @@ from transformers.utils import logging
 from llm import adapted, model_files, weights
 from zobench.naming import require_known
 from zobench.progress import warn
+from zobench.reading import file_bytes, json_object
 
 logging.disable_progress_bar()
 
@@ -169,10 +170,10 @@ def dtype_of(name: str) -> str:
     if gguf or not file.is_file():
         return "float32"
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        found = said.get("dtype") or said.get("torch_dtype")
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise ValueError(f"{file}: no JSON object: {error}") from None
+        said = json_object(file_bytes(file), str(file))
+    except OSError as error:
+        raise ValueError(f"{file}: {error}") from None
+    found = said.get("dtype") or said.get("torch_dtype")
     return found if found in DTYPES else "float32"
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llm.training import dry_run
 from llm.training.options import TrainOptions
-from llm.training.record import open_record
+from llm.training.record import open_record, require_rows
 from llm.training.selection import discard
 from llm.training.session import Session, sized, split_of
 from zobench import exit_status
@@ -32,6 +32,7 @@ def train(options: TrainOptions, session_of: type[Session] = Session) -> Row:
     if (Path(options.out) / "rows.jsonl").exists():
         options = options if options.train and options.dev and options.test else sized(options, split_of(options))
         record = open_record(options)
+        require_rows(record)
         finished = record.find(kind="final")
         if finished:
             note(f"{options.out} holds a finished run")

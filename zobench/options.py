@@ -5,7 +5,6 @@ import dataclasses
 import os
 import shlex
 import sys
-import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +14,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from zobench import exit_status
 from zobench.naming import require_known
 from zobench.progress import quietly
+from zobench.reading import toml_table
 from zobench.spelling import names_code
 
 Options = TypeVar("Options")
@@ -165,13 +165,12 @@ def read_toml(file: str) -> dict[str, Any]:
         ValueError: the file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        data = Path(file).read_bytes()
     except FileNotFoundError:
         raise ValueError(f"{file}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ValueError(f"{file}: {error}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ValueError(f"{file}: not TOML: {error}") from None
+    return toml_table(data, file)
 
 
 def _typed(value: Any, kind: Any, what: str) -> Any:
