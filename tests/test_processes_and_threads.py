@@ -43,7 +43,7 @@ def test_a_step_after_a_fork_is_the_step_of_the_parent():
         [sys.executable, "-W", "ignore", "-c", FORKED],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         cwd=Path(__file__).parents[1],
     )
     child, parent = done.stdout.splitlines()

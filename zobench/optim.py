@@ -104,8 +104,8 @@ class ZerothOrder(torch.optim.Optimizer):
             )
         if not self._stepping.acquire(blocking=False):
             raise RuntimeError(
-                "another thread, or the closure itself, is in a step of this optimizer: give each thread a model and an "
-                "optimizer of its own, or take one step after the other"
+                "another thread, or the closure itself, is in a step of this optimizer: give each thread a model and "
+                "an optimizer of its own, or take one step after the other"
             )
         try:
             return self._step(closure)

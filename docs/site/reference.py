@@ -38,6 +38,7 @@ INTERNAL = (
     "journal_version1",
     "numbers",
     "optim_watch",
+    "reading",
     "timing",
     "version",
 )

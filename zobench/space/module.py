@@ -26,6 +26,7 @@ from zobench.space.space import Direction as Rule
 from zobench.space.space import Functions, Space, require_finite
 from zobench.space.support import Rows, Support
 from zobench.space.sweep import Change, Drawn, Moved, Sweep, Update, run
+from zobench.space.threads import survive_forks
 
 Displacement = dict[Line, float]
 
@@ -65,6 +66,7 @@ class ModuleSpace(Space):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
+        survive_forks()
         self.module = module
         self._parameters = _trainable(module)
         self._whole = self._support = Support.whole(self._parameters)

@@ -58,5 +58,15 @@ def pool(threads: int, name: str = "zobench-blocks", each: int | None = 1) -> Th
     return ThreadPoolExecutor(threads, name, initializer=lambda: torch.set_num_threads(each) if each else None)
 
 
-if hasattr(os, "register_at_fork"):  # a forked process has the pools, but none of their threads: it would wait for ever
-    os.register_at_fork(after_in_child=pool.cache_clear)
+@cache
+def survive_forks() -> None:
+    """Let processes that are forked from now on go on with one thread, as workers of torch's DataLoader do: they have
+    the pools here and those of torch, but none of their threads, and would wait for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    pool.cache_clear()
+    torch.set_num_threads(1)
