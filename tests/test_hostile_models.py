@@ -97,7 +97,7 @@ def test_an_index_that_names_an_absolute_path_or_is_none_is_refused(sharded, tmp
     for text in ("[]", "3", "{}", '{"weight_map": []}', "[" * 100_000, "{", "\ud800".encode("utf-8", "surrogatepass")):
         text = text if isinstance(text, bytes) else text.encode()
         (Path(folder) / "model.safetensors.index.json").write_bytes(text)
-        with pytest.raises(ValueError, match=r"index\.json: wanted a JSON object"):
+        with pytest.raises(ValueError, match=r"index\.json: (wanted a|not a?) ?JSON"):
             models.load(folder)
 
 
