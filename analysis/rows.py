@@ -1,8 +1,6 @@
 """Run folders -> one tidy frame for each kind of row, with the run's name and provenance beside each row."""
 
-import json
-import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,8 +8,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.kinds import IDENTITY, KINDS, UNREPORTED
+from zobench.run.reading import file_bytes, json_object, toml_table
 
 Row = dict[str, Any]
+LISTS = frozenset({"nodes", "probabilities", "values", "rates", "dev_losses", "rounds", "r", "moments"})
+"""Columns that are no numbers and may hold several."""
 
 
 class ReadError(ValueError):
@@ -99,45 +100,55 @@ def _named(folders: list[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _read_run(name: str, folder: Path, warnings: list[str]) -> Run:
-    config = _read_optional(folder / "config.toml", tomllib.loads, warnings)
-    environment = _read_optional(folder / "environment.json", json.loads, warnings)
+    config = _read_optional(folder / "config.toml", toml_table, warnings)
+    environment = _read_optional(folder / "environment.json", json_object, warnings)
     return Run(name, folder, config, environment, tuple(_read_rows(folder / "rows.jsonl", warnings)))
 
 
-def _read_optional(file: Path, parse: Any, warnings: list[str]) -> Row:
+def _read_optional(file: Path, parse: Callable[[bytes, str], Row], warnings: list[str]) -> Row:
     if not file.exists():
         warnings.append(f"{file} is missing: the report cannot say what it would have said")
         return {}
     try:
-        return dict(parse(file.read_text(encoding="utf-8")))
+        return parse(file_bytes(file), str(file))
     except ValueError as error:
-        raise ReadError(f"{file} cannot be parsed: {error}; restore it, or move that run folder elsewhere") from error
+        raise ReadError(f"{error}; restore it, or move that run folder elsewhere") from error
 
 
 def _read_rows(file: Path, warnings: list[str]) -> Iterator[Row]:
-    lines = [(number, line) for number, line in enumerate(_lines(file), start=1) if line.strip()]
-    for number, line in lines:
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or "kind" not in row:
-                raise ValueError('not an object with a "kind"')
-        except ValueError as error:
-            if number == lines[-1][0]:
-                warnings.append(f"{file}:{number}: dropped the last line, which is torn (a crash while writing?)")
-                return
-            raise ReadError(f"{file}:{number}: broken row ({error}): repair or delete that line") from error
-        yield _checked(row, file, number)
+    try:
+        *lines, torn = file_bytes(file).split(b"\n")
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield _checked(json_object(line, f"{file}:{number}"), file, number)
+        if torn.strip():
+            yield from _last(torn, file, len(lines) + 1, warnings)
+    except ReadError:
+        raise
+    except ValueError as error:
+        raise ReadError(str(error)) from error
 
 
-def _lines(file: Path) -> list[str]:
-    return file.read_text(encoding="utf-8", errors="replace").split("\n")
+def _last(line: bytes, file: Path, number: int, warnings: list[str]) -> Iterator[Row]:
+    """The row of a last line that does not end."""
+    try:
+        row = json_object(line, f"{file}:{number}")
+    except ValueError:
+        warnings.append(f"{file}:{number}: dropped the last line, which is torn (a crash while writing?)")
+        return
+    yield _checked(row, file, number)
 
 
 def _checked(row: Row, file: Path, number: int) -> Row:
-    kind = KINDS.get(row["kind"])
+    kind = KINDS.get(row["kind"]) if isinstance(row.get("kind"), str) else None
+    if not isinstance(row.get("kind"), str):
+        raise ReadError(f"{file}:{number}: kind is {row.get('kind')!r}, where a word belongs: mend or remove the line")
     missing = [column for column in kind.required if column not in row] if kind else []
     if missing:
         raise ReadError(f"{file}:{number}: a row of kind {row['kind']!r} lacks {', '.join(map(repr, missing))}")
+    for column in {*IDENTITY, *(kind.text if kind else ())} - LISTS:
+        if isinstance(row.get(column), list | dict):
+            raise ReadError(f"{file}:{number}: {column} is {row[column]!r:.60}, where a word belongs: mend the line")
     return row
 
 

@@ -60,6 +60,7 @@ VALUES = (
     '"/dev/full"',
 )
 VALUES += (str(10**30), "1979-05-27", f'"{"é" * 3000}"', '"mezo:n=-3"', '"meta"', '"auto"', '"mezo:n=2:n=3"', '"%s%n"')
+VALUES += ('"os:abort"', '"mezo:law=os.abort"', '["spam", "os:abort"]')  # code, which no file may ask for
 TOML = (
     "= 3",
     "x",
@@ -435,6 +436,8 @@ ODD_ROWS += (
     '{"kind": "step", "step": -1}',
     '{"kind": "evaluation", "step": 1, "dev_loss": "x"}',
     '{"kind": "final"}',
+    '{"kind": "final", "status": "ok", "step": NaN}',
+    '{"kind": "final", "status": "ok", "step": ' + "9" * 5000 + "}",
     "é",
 )
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
 from llm.model.adapted import quietly
+from llm.model.adapter_patterns import ways
 from llm.model.adapters import adapt, drawn
 from llm.model.generation import greedy
 from llm.objective import Encoded, Objective
@@ -308,6 +310,43 @@ def test_an_adapter_whose_base_is_an_adapter_has_no_base_model(tmp_path):
         base_model(str(tmp_path))
 
 
+def test_a_quick_expression_is_read_as_peft_reads_it(tmp_path):
+    made = adapt(loading.load("tiny-opt"), "lora:r=2", 0)
+    loading.save(made, tmp_path)
+    file = tmp_path / "adapter_config.json"
+    config = json.loads(file.read_text())
+    for text in (r".*self_attn\.(q_proj|v_proj)", r"model\.decoder\.layers\.\d+\.self_attn\.(?:q|v)_proj"):
+        file.write_text(json.dumps(config | {"target_modules": text}))
+        assert trained(loading.load(str(tmp_path))).keys() == trained(made).keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("q_proj", 1),
+        ("q_proj|v_proj", 2),
+        (r".*\.(a|b)(c|d|e)", 100 * 6),
+        (".*(a|(b|c)?d)", math.inf),
+        ("a?b*?", 200),
+        ("(a(b|c)d+|e)x.+", (200 + 1) * 100),
+        ("(a+)+", math.inf),
+        ("(a", math.inf),
+        ("a)", math.inf),
+        (r"(a)\1", math.inf),
+        ("a{2,9}", math.inf),
+        ("(?i)a", math.inf),
+        ("(?=a)", math.inf),
+        ("", 1),
+        ("(" * 5000 + ")" * 5000, 1),
+    ],
+)
+def test_the_ways_of_an_expression_are_counted(text, wanted):
+    assert ways(text) == wanted
+    assert (
+        ways("(a|a)" * 30) == 2**30 and ways(".*" * 4) == 100**4
+    )  # exponential and polynomial without a repeated group
+
+
 def test_folders_that_cannot_be_trusted_are_refused(tmp_path):
     loading.save(adapt(loading.load("tiny-opt"), "lora", 0), tmp_path)
     file = tmp_path / "adapter_config.json"
@@ -319,6 +358,11 @@ def test_folders_that_cannot_be_trusted_are_refused(tmp_path):
         ({"init_lora_weights": "pissa"}, "not supported"),
         ({"base_model_name_or_path": str(tmp_path)}, "is an adapter too"),
         ({"base_model_name_or_path": None}, "does not name its base"),
+        ({"target_modules": "(([a-z_.0-9]+)+)+X"}, "target_modules is .* could be matched for ever"),
+        ({"exclude_modules": "(a|a)*X"}, "exclude_modules is .* could be matched for ever"),
+        ({"layers_to_transform": [0], "layers_pattern": ["layers", "(.*)*"]}, "layers_pattern is .* matched for ever"),
+        ({"rank_pattern": {"q_proj": 2, "(.+)+X": 2}}, "rank_pattern is .* matched for ever"),
+        ({"alpha_pattern": {"(?=(.+)+X)": 2}}, "alpha_pattern is .* matched for ever"),
         ({"r": 4}, "does not fit"),
         ({"target_modules": ["q_proj"]}, "does not fit"),
         ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, "does not fit"),

@@ -2,16 +2,19 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import tomli_w
 import torch
 import yaml
 
 from llm.__main__ import main
-from llm.export import ExportOptions, adapter_folder, export
+from llm.export import ExportOptions, adapter_folder, card, export
 from llm.export.base_model import base_model, rounding
 from llm.loop.loop import Loop
 from llm.loop.train import train
@@ -348,6 +351,72 @@ def test_a_run_of_selected_weights_and_tensors_is_rebuilt_to_what_it_wrote(tmp_p
         card = (folder / "README.md").read_text()
         assert f"Of 7 steps, these are the weights after step {final['selected_step']}" in card
         assert f"{final['test_accuracy']:.1%}" in card and f"--steps {final['selected_step']} " in card
+
+
+EVIL = (
+    "x/y](javascript:alert(1)) <script>alert(2)</script> **bold**",
+    "fine.\n\n# owned\n\n---\nlicense: mit\n![](https://a.b/c.png) www.a.b https://a.b a@b.c `code` | cell |\n|---|",
+)
+
+
+def rendered(card):
+    """The text of a card without its own code blocks, and what is markup in it."""
+    text = re.sub(r"```.*?```", "", card.split("\n---\n", 1)[1], flags=re.DOTALL)
+    return text, re.findall(
+        r"<\w|\]\(|\*\*bold|!\[|https?://(?!huggingface)|www\.|a@b|^# owned|\| cell", text, re.MULTILINE
+    )
+
+
+def test_texts_of_others_are_no_markup_in_a_card(tmp_path):
+    folder = tmp_path / "base"
+    shutil.copytree(loading.TINY_OPT, folder)
+    for name in ("base_model", "base_weights", "license"):
+        for text in EVIL:
+            (folder / "README.md").write_text(f"---\n{json.dumps({name: text})}\n---\n")
+            base = base_model(str(folder))
+            made = card.Exported("transformers", False, "float32", 3, 0, "as it was", base)
+            found = card.text("x", made, None)
+            assert rendered(found)[1] == [] and found.count("\n---\n") == 1
+            about = yaml.safe_load(found.split("---\n")[1])
+            assert {"base_model", "library_name"} <= about.keys() <= {"base_model", "base_weights", "license", *TAGS}
+    (folder / "README.md").write_text('---\nbase_model: "/home/somebody/secret/model"\n---\n')
+    assert base_model(str(folder)).name == "model" and base_model("/home/somebody/model").name == "model"
+    (folder / "README.md").write_text('---\nbase_model: "facebook/opt-125m"\n---\n')
+    assert base_model(str(folder)).on_hub and base_model(str(folder)).name == "facebook/opt-125m"
+
+
+TAGS = ("library_name", "pipeline_tag", "tags", "model_name", "model-index", "datasets")
+
+
+def test_a_run_that_came_from_elsewhere_brings_no_markup_and_calls_no_function(tmp_path, monkeypatch):
+    run = trained(tmp_path / "run")
+    called = []
+    monkeypatch.setattr("llm.tasks.function.own", lambda name: called.append(name) or list)
+    evil = " ".join(EVIL)
+    config = tomllib.loads((run / "config.toml").read_text())
+    config |= {"task": "os:getcwd", "method": f"mezo {evil}", "provenance": evil, "also": [f"spam@{tmp_path}"]}
+    (run / "config.toml").write_text(tomli_w.dumps(config))
+    rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
+    rows = [row | {"name": evil, "metric": evil, "status": evil} for row in rows]
+    (run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    about = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({name: evil for name in about}))
+    folder = export(ExportOptions(str(run), str(tmp_path / "out")))
+    text = (folder / "README.md").read_text()
+    assert rendered(text)[1] == [] and not called and str(tmp_path) not in text
+    assert "os:getcwd" in text and "--task os:getcwd" in text  # what the command line has to say
+
+
+def test_a_card_has_the_names_of_files_and_not_their_places(tmp_path):
+    shutil.copytree(loading.TINY_OPT, tmp_path / "mine")
+    lines = "".join(f"word {i},{i % 2}\n" for i in range(60))
+    (tmp_path / "a.csv").write_text(f"text,label\n{lines}")
+    (tmp_path / "t.toml").write_text('train = "a.csv"\nprompt = "{text} It was"\n[labels]\n0 = " bad"\n1 = " good"\n')
+    run = trained(tmp_path / "run", model=str(tmp_path / "mine"), task=str(tmp_path / "t.toml"), also=("spam",))
+    folder = export(ExportOptions(str(run), str(tmp_path / "out")))
+    for file in (run / "model/README.md", folder / "README.md", folder / "zobench/config.toml"):
+        assert str(tmp_path) not in file.read_text() and "t.toml" in file.read_text()
+    assert "--model MODEL --task TASK.toml" in (folder / "README.md").read_text()
 
 
 def test_adapters_that_are_damaged_are_told(tmp_path):

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from llm.__main__ import main
 from llm.loop.loop import Loop
@@ -44,6 +46,117 @@ def test_pickles_are_never_read(tmp_path):
     assert not harm.exists()
     pickle.loads((folder / "pytorch_model.bin").read_bytes())
     assert harm.exists()  # the bomb is a real one
+
+
+@pytest.fixture
+def sharded(tmp_path):
+    """A model whose index names the file that is given, and a file of each name, pickled."""
+    folder = tmp_path / "model"
+    loading.save(loading.load("tiny-opt"), folder)
+    tensors = load_file(folder / "model.safetensors")
+
+    def names(shard, pickled=True):
+        index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, shard)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        (folder / "model.safetensors").unlink(missing_ok=True)
+        if isinstance(shard, str):
+            (folder / "sub").mkdir(exist_ok=True)
+            (torch.save if pickled else save_file)(tensors, folder / shard)
+        return str(folder)
+
+    return names
+
+
+@pytest.mark.parametrize(
+    ("shard", "message"),
+    [
+        ("weights.dat", "from .safetensors in the model's own folder alone"),
+        ("pytorch_model.bin", "pickles can run code and are never read"),
+        ("sub/WEIGHTS.PT", "pickles can run code and are never read"),
+        ("../outside.bin", "pickles can run code and are never read"),
+        ("../outside.safetensors", "in the model's own folder alone"),
+        ("sub/../../outside.safetensors", "in the model's own folder alone"),
+        (".\\..\\outside.safetensors", "in the model's own folder alone"),
+        ("C:outside.safetensors", "in the model's own folder alone"),
+        (3, "in the model's own folder alone"),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_index_names_safetensors_of_its_folder_alone(shard, message, beside, sharded):
+    folder = Path(sharded(shard))
+    if beside:
+        (folder / "other.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"index\.json names .*{message}"):
+        loading.load(str(folder))
+
+
+def test_an_index_that_names_an_absolute_path_or_is_none_is_refused(sharded, tmp_path):
+    with pytest.raises(ValueError, match="in the model's own folder alone"):
+        loading.load(sharded(str(tmp_path / "outside.safetensors"), pickled=False))
+    folder = sharded("x.safetensors", pickled=False)
+    for text in ("[]", "3", "{}", '{"weight_map": []}', "[" * 100_000, "{", "\ud800".encode("utf-8", "surrogatepass")):
+        text = text if isinstance(text, bytes) else text.encode()
+        (Path(folder) / "model.safetensors.index.json").write_bytes(text)
+        with pytest.raises(ValueError, match=r"index\.json: (wanted a|not a?) ?JSON"):
+            loading.load(folder)
+
+
+def test_shards_in_the_folder_and_below_it_are_read(sharded):
+    wanted = loading.load("tiny-opt").model.state_dict()
+    for shard in ("a.safetensors", "sub/a.safetensors"):
+        found = loading.load(sharded(shard, pickled=False)).model.state_dict()
+        assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_what_transformers_would_unpickle_is_refused_where_the_names_were_not_seen(sharded, monkeypatch):
+    """As of a repository of the hub, whose files come one by one."""
+    usual = torch.load
+    monkeypatch.setattr("llm.model.files.require_safe", lambda *_: None)
+    with pytest.raises(ValueError, match="is a pickle: pickles can run code"):
+        loading.load(sharded("weights.dat"))
+    assert torch.load is usual
+
+
+def test_a_configuration_names_no_pickle_no_place_and_no_kernel(tmp_path):
+    folder = tmp_path / "model"
+    loading.save(loading.load("tiny-opt"), folder)
+    kept = json.loads((folder / "config.json").read_text())
+    torch.save(dict(load_file(folder / "model.safetensors")), folder / "adapter_model.bin")
+    for changes, message in (
+        ({"transformers_weights": "adapter_model.bin"}, "pickles can run code"),
+        ({"transformers_weights": "../model.safetensors"}, "in the model's own folder alone"),
+        ({"attn_implementation": "somebody/kernel"}, "attn_implementation .* 'somebody/kernel', code from the hub"),
+        ({"attn_implementation": "somebody/kernel@main:f"}, "code from the hub"),
+    ):
+        (folder / "config.json").write_text(json.dumps(kept | changes))
+        for read in (loading.load, loading.skeleton):
+            with pytest.raises(ValueError, match=message):
+                read(str(folder))
+    (folder / "config.json").write_text(json.dumps(kept | {"attn_implementation": "eager"}))
+    loading.load(str(folder))
+
+
+def test_a_link_brings_no_file_of_the_user_into_what_is_written(tmp_path):
+    folder, secret = tmp_path / "model", tmp_path / "secret"
+    loading.save(loading.load("tiny-opt"), folder)
+    secret.write_text("a key")
+    (folder / "model.safetensors").rename(tmp_path / "model.safetensors")
+    (folder / "model.safetensors").symlink_to(tmp_path / "model.safetensors")  # weights may lie elsewhere
+    (folder / "inner.json").symlink_to("config.json")
+    loading.load(str(folder))
+    (folder / "chat_template.jinja").symlink_to(secret)
+    with pytest.raises(ValueError, match=r"chat_template\.jinja is a link that leads out of the folder"):
+        loading.load(str(folder))
+
+
+def test_the_cache_of_the_hub_is_a_folder_of_links(tmp_path):
+    plain, cache = tmp_path / "model", tmp_path / "models--a--b"
+    loading.save(loading.load("tiny-opt"), plain)
+    (cache / "snapshots/1").mkdir(parents=True)
+    plain.rename(cache / "blobs")
+    for file in (cache / "blobs").iterdir():
+        (cache / "snapshots/1" / file.name).symlink_to(f"../../blobs/{file.name}")
+    loading.load(str(cache / "snapshots/1"))
 
 
 CODE = """

@@ -77,9 +77,9 @@ def test_names_choose_and_the_task_has_a_say():
         choose("exact-matc", task())
     for name, message in (
         ("nowhere.at_all:f", "No module named"),
-        ("math:nothing", "no attribute 'nothing'"),
-        ("math:pi", "give a function"),
-        (":f", "Empty module name"),
+        ("math:nothing", "has no function 'nothing'"),
+        ("math:pi", "has no function 'pi'"),
+        (":f", "give package.module:function"),
     ):
         with pytest.raises(ValueError, match=message):
             choose(name, task())

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from llm import __main__ as llm
+from llm.options import groups
 from llm.options.train import TrainOptions
-from llm.run import option_groups
 from llm.studies import study, tune
 from zobench.run.options import add_arguments, before, build, from_groups, option, unnamed
 
 RESULTS = Path(__file__).parents[1] / "results"
-GROUPS = [cls for cls in vars(option_groups).values() if dataclasses.is_dataclass(cls)]
+GROUPS = [cls for cls in vars(groups).values() if dataclasses.is_dataclass(cls)]
 OTHER = {int: 3, float: 0.25, str: "other", bool: None, tuple: ("other",)}
 
 

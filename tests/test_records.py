@@ -1,6 +1,7 @@
 """Runs: configuration, rows, resumption, and what a crash leaves."""
 
 import json
+import os
 import tomllib
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 
 from zobench.naming import UnknownNameError
 from zobench.run.options import add_arguments, build, option, run_command
+from zobench.run.reading import file_bytes, json_object, toml_table
 from zobench.run.records import Run
 
 
@@ -139,3 +141,32 @@ def test_rows_of_another_version_come_after_a_row_that_says_so(tmp_path, monkeyp
     again.append({"step": 2})
     assert [row["zobench"] for row in again.find(kind="environment")] == ["9.9"]
     assert len(Run(tmp_path, {"lr": 1}).find(kind="environment")) == 1
+
+
+DEEP = "[" * 100_000
+ODD = ("7", "[]", '"x"', "{", DEEP, '{"a": NaN}', '{"a": Infinity}', '{"a": ' + "9" * 5000 + "}", "null", "é")
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_json_of_a_file_is_an_object_or_an_error_that_names_file_and_line(text):
+    for data in (text, text.encode("latin-1")):
+        with pytest.raises(ValueError, match=r"^a\.jsonl:3: .*: mend or remove the line$"):
+            json_object(data, "a.jsonl:3")
+        with pytest.raises(ValueError, match=r"^a\.json: .*: bring the file back"):
+            json_object(data, "a.json")
+    assert json_object('{"a": [1, null]}', "a.json") == {"a": [1, None]}
+
+
+@pytest.mark.parametrize("data", [b"= 3", b"\xff", b"a = " + DEEP.encode(), b"a = " + b"9" * 5000, b"a = 1\na = 2"])
+def test_toml_of_a_file_is_a_table_or_an_error_that_names_it(data):
+    with pytest.raises(ValueError, match=r"^a\.toml: not TOML"):
+        toml_table(data, "a.toml")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "config.toml", "journal.bin"])
+def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match="neither a file nor a folder"):
+        Run(tmp_path, {"command": "t"})
+    with pytest.raises(ValueError, match="not a regular file"):
+        file_bytes(tmp_path / name)

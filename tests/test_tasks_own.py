@@ -235,9 +235,9 @@ def test_a_function_of_ones_own(functions):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("my_questions:mani", "has no attribute 'mani'"),
+        ("my_questions:mani", "has no function 'mani'"),
         ("my_answers:many", "No module named 'my_answers'"),
-        ("my_questions:number", "is 3: name a function"),
+        ("my_questions:number", "has no function 'number'"),
         ("my_questions:none", "returned .*: return Examples"),
         ("my_questions:wrong", "item 0 is 'Is this one"),
         ("my_questions:half", r"item 40 has 'Is this \\ud83d\?': give texts"),

@@ -1,6 +1,7 @@
 """ZerothOrder: a torch.optim.Optimizer whose closure is only ever evaluated."""
 
 import math
+import threading
 import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -93,6 +94,7 @@ class ZerothOrder(torch.optim.Optimizer):
                 is checked before the first step, and when a closure begins to draw random numbers or a step is skipped;
                 or no parameter is trainable.
             TypeError: the closure is no function, or returns no real number.
+            RuntimeError: another thread, or the closure, is in a step of this optimizer.
             FloatingPointError: the tenth step in a row that is not finite.
         """
         if closure is None:
@@ -102,7 +104,15 @@ class ZerothOrder(torch.optim.Optimizer):
                 f"the closure is a {type(closure).__name__}: give a function that computes the loss, as in "
                 "step(lambda: loss(model(inputs), targets))"
             )
-        return self._step(closure)
+        if not self._stepping.acquire(blocking=False):
+            raise RuntimeError(
+                "another thread, or the closure itself, is in a step of this optimizer: give each thread a model and "
+                "an optimizer of its own, or take one step after the other"
+            )
+        try:
+            return self._step(closure)
+        finally:
+            self._stepping.release()
 
     def _step(self, closure: Closure) -> Tensor:
         rates = self._rates()
@@ -237,6 +247,7 @@ class ZerothOrder(torch.optim.Optimizer):
         self._seen: Signature | None = None
         self._groups = NO_GROUPS
         self._forward_only, self._watch = ForwardOnly(), Watch()
+        self._stepping = threading.Lock()
 
     @property
     def _shared(self) -> dict[str, Any]:

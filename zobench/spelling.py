@@ -4,7 +4,9 @@
 
 import importlib
 import inspect
+import re
 from collections.abc import Callable, Collection
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 
@@ -42,14 +44,33 @@ def spelled(text: str, known: Collection[str] = ()) -> Spelled:
     return Spelled(name, options)
 
 
+def names_code(text: str) -> bool:
+    """Return whether a spelling has a part of one's own in it: `package.module:function` anywhere in a list of methods
+    or tasks, or `package.module.function` as the value of an option. Everything that `own` would import is one.
+    """
+    spellings = [piece.split(":") for piece in re.split("[,@]", text)]
+    functions = (pair for words in spellings for pair in pairwise(words))
+    values = (word.partition("=")[2] for words in spellings for word in words)
+    return any(_dotted(module) and name.isidentifier() for module, name in functions) or any(
+        "." in value and _dotted(value) for value in values
+    )
+
+
+def _dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
 def own(name: str) -> Callable[..., Any]:
     """Return the function or class that `package.module:name` names. Importing the module runs its code: call this for
-    what the command line asks for, and never for what a file says.
+    what the command line asks for, and never for what a file says (`names_code` tells).
 
     Raises:
-        ValueError: the module cannot be imported, or has nothing callable of this name.
+        ValueError: the name is none as Python writes it, the module cannot be imported, or it has nothing callable of
+            this name.
     """
     module, _, attribute = name.partition(":")
+    if not (_dotted(module) and attribute.isidentifier()):
+        raise ValueError(f"{name!r} names no function: give package.module:function as Python imports it")
     try:
         found = importlib.import_module(module)
     except ImportError as error:

@@ -40,6 +40,7 @@ INTERNAL = (
     "run.files",
     "run.journal_format",
     "run.journal_version1",
+    "run.reading",
     "run.timing",
     "version",
 )

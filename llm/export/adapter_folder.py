@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from llm.model import adapted
 from llm.model.adapted import CONFIG, WEIGHTS, configuration
+from llm.model.files import require_safe
 from llm.model.language_model import DTYPES, LanguageModel
 
 COPIED = (".json", ".jinja", ".model", ".safetensors", ".txt")
@@ -83,3 +84,4 @@ def merged(adapter: Path, load_base: Callable[[str], LanguageModel]) -> Language
 def _require_weights(adapter: Path) -> None:
     if not (adapter / WEIGHTS).is_file():
         raise ValueError(f"{adapter}: no {WEIGHTS}: pickles are never read; save the adapter with a current peft")
+    require_safe(adapter)

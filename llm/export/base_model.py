@@ -1,13 +1,14 @@
 """What is known of a base model without loading it: its name, its licence, and what its weights are."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import metadata_load
 
 from llm.export import adapter_folder
+from llm.export.escaped import HUB_ID, line, placeless
 from llm.model.adapted import is_adapter
 from llm.model.loading import SMOLLM2
 from llm.run.folder import run_of
@@ -57,7 +58,7 @@ def base_model(name: str) -> BaseModel:
         return BaseModel(path.stem, weights=rounding(path.name))
     if path.is_dir():
         return _of_folder(path)
-    return BaseModel(name, on_hub=name.count("/") == 1 and not name.startswith((".", "/", "~")))
+    return _named(name)
 
 
 def _plain_base(adapter: Path) -> str:
@@ -79,7 +80,7 @@ def _of_folder(folder: Path) -> BaseModel:
     run = run_of(folder)
     if run is not None:
         before = base_model(str(run.config["model"]))
-        tuned = f"tuned before on {run.config['task']} by {run.config['method']} ({run.folder.name})"
+        tuned = f"tuned before on {placeless(run.config['task'])} by {run.config['method']} ({run.folder.name})"
         said = f"{tuned}; the weights before that: {before.weights}" if before.weights else tuned
         return BaseModel(before.name, before.on_hub, before.license, said)
     gguf = sorted(folder.glob("*.gguf"))
@@ -87,7 +88,12 @@ def _of_folder(folder: Path) -> BaseModel:
         return BaseModel(folder.resolve().name, weights=rounding(gguf[0].name))
     card = card_metadata(folder)
     name, license, weights = (_text(card.get(key)) for key in ("base_model", "license", WEIGHTS))
-    return BaseModel(name or folder.resolve().name, name is not None and "/" in name, license, weights or "")
+    return replace(_named(name or folder.resolve().name), license=license, weights=weights or "")
+
+
+def _named(name: str) -> BaseModel:
+    """A model of that name, on the hub where it can be an id of it; of a path, the last part."""
+    return BaseModel(name, True) if HUB_ID.fullmatch(name) else BaseModel(placeless(name))
 
 
 def card_metadata(folder: Path) -> dict[str, Any]:
@@ -99,6 +105,6 @@ def card_metadata(folder: Path) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str | None:
-    """A text, or the only one of a list."""
+    """A text in one line, or the only one of a list."""
     value = value[0] if isinstance(value, list) and len(value) == 1 else value
-    return value if isinstance(value, str) and value else None
+    return (line(value) or None) if isinstance(value, str) else None

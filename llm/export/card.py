@@ -12,14 +12,18 @@ from torch import Tensor
 
 from llm import tasks
 from llm.export.base_model import WEIGHTS, BaseModel, base_model
+from llm.export.escaped import code, line, placeless, plain
 from llm.model.adapted import is_adapted
 from llm.model.language_model import LanguageModel
+from llm.options.train import TrainOptions
 from llm.run import checkpoint
 from llm.run.folder import RunFolder, selected_step
 from llm.run.header import JOURNAL
 from llm.steppers.method import Method
 from llm.tasks.published import PUBLISHED
+from zobench.run.options import code_arguments
 from zobench.run.records import Row, write_atomically
+from zobench.spelling import names_code
 from zobench.version import VERSION
 
 RECORD = "zobench"
@@ -88,7 +92,7 @@ def text(name: str, made: Exported, run: RunFolder | None) -> str:
     """Return the README.md of an exported folder; `run` is what trained it, if that is known."""
     parts = [
         f"---\n{metadata(name, made, run).to_yaml()}\n---",
-        f"# {name}",
+        f"# {plain(name)}",
         _introduction(made, run),
         _use(made, run),
     ]
@@ -101,7 +105,7 @@ def metadata(name: str, made: Exported, run: RunFolder | None) -> ModelCardData:
     """Return what the hub reads of a card; a licence only where that of the base model is known."""
     published = PUBLISHED.get(run.config["task"]) if run else None
     method = str(run.config["method"]).partition(":")[0] if run else None
-    tags = ["zobench", *(["zeroth-order-optimization", method, str(run.config["task"])] if run and method else [])]
+    tags = ["zobench", *(["zeroth-order-optimization", method, _task(run)] if run and method else [])]
     weights: dict[str, Any] = {WEIGHTS: made.base.weights} if made.base.weights else {}
     return ModelCardData(
         base_model=made.base.name,
@@ -121,11 +125,11 @@ def _job(made: Exported) -> str:
 
 
 def _eval_results(made: Exported, run: RunFolder) -> list[EvalResult] | None:
-    task, final = str(run.config["task"]), _final(made, run)
+    task, final = _task(run), _final(made, run)
     if final is None or final.get("test_accuracy") is None:
         return None
-    metric = str(final.get("metric", "accuracy"))
-    published = PUBLISHED.get(task)
+    metric = line(final.get("metric", "accuracy"))
+    published = PUBLISHED.get(task) if task == run.config["task"] else None
     return [
         EvalResult(
             task_type=_job(made),
@@ -133,22 +137,23 @@ def _eval_results(made: Exported, run: RunFolder) -> list[EvalResult] | None:
             dataset_name=task,
             metric_type=metric.replace("-", "_"),
             metric_value=final["test_accuracy"],
-            metric_name=f"{metric} on {final.get('test_examples')} test examples",
+            metric_name=line(f"{metric} on {final.get('test_examples')} test examples"),
         )
     ]
 
 
 def _introduction(made: Exported, run: RunFolder | None) -> str:
-    base = f"[{made.base.name}](https://huggingface.co/{made.base.name})" if made.base.on_hub else made.base.name
+    name = made.base.name
+    base = f"[{name}](https://huggingface.co/{name})" if made.base.on_hub else plain(name)
     what = "An adapter of" if made.library == "peft" else "The weights of" if run is None else "A fine-tuning of"
-    lines = [f"{what} {base}" + (f" on the task {run.config['task']}" if run else "") + f", {made.origin}."]
+    lines = [f"{what} {base}" + (f" on the task {plain(_task(run))}" if run else "") + f", {made.origin}."]
     if made.base.weights:
-        lines.append(f"**The base weights are {made.base.weights}.**")
+        lines.append(f"**The base weights are {plain(made.base.weights)}.**")
     if run is not None:
         first = Method.parse(run.config["method"]).backpropagates
         how = "with backpropagation" if first else "from loss values alone, by forward passes, without backpropagation"
         version = run.environment.get("zobench", "of unknown version")
-        lines.append(f"It was trained {how}: method `{run.config['method']}` of zobench {version}.")
+        lines.append(f"It was trained {how}: method {code(str(run.config['method']))} of zobench {plain(version)}.")
         lines += _warnings(made, run)
     lines.append(f"{made.entries:,} weights in {made.dtype}; exported by zobench {VERSION}.")
     return "\n".join(lines)
@@ -160,7 +165,9 @@ def _warnings(made: Exported, run: RunFolder) -> list[str]:
     if not final:
         lines.append(f"**The run is not finished: these are the weights after step {made.step} of {_steps(run)}.**")
     elif final[-1].get("status") != "ok":
-        lines.append(f"**The run ended as {final[-1].get('status')}: these weights are of no use but for study.**")
+        lines.append(
+            f"**The run ended as {plain(final[-1].get('status'))}: these weights are of no use but for study.**"
+        )
     elif made.step < final[-1].get("step", made.step):
         lines.append(f"Of {final[-1]['step']} steps, these are the weights after step {made.step}: lowest dev loss.")
     if run.config.get("bos") is not None:
@@ -194,28 +201,30 @@ def _use(made: Exported, run: RunFolder | None) -> str:
 
 
 def _prompt(name: str) -> list[str]:
-    """How the model was asked, where the task still is to be found."""
+    """How the model was asked, where the task still is to be found; a function that a file names is not called."""
+    if names_code(name):
+        return []
     try:
         task = tasks.find(name)
     except ValueError:
         return []
     example = task.sample
     if example is None:
-        answers = ", ".join(f"`{candidate!r}`" for candidate in task.candidates or ())
+        answers = ", ".join(code(repr(candidate)) for candidate in task.candidates or ())
         return [f"Its answers are {answers}."] if answers else []
-    answers = ", ".join(f"`{candidate!r}`" for candidate in example.candidates)
-    return [f"Prompts are written as in training: `{example.prompt!r}`, followed by one of {answers}."]
+    answers = ", ".join(code(repr(candidate)) for candidate in example.candidates)
+    return [f"Prompts are written as in training: {code(repr(example.prompt))}, followed by one of {answers}."]
 
 
 def _results(made: Exported, run: RunFolder) -> str:
     """A table: the base model before training, and the exported weights."""
-    rows = [(str(row.get("name")), row) for row in run.found("baseline")]
+    rows = [(plain(row.get("name")), row) for row in run.found("baseline")]
     measured = _final(made, run) or _of_step(run.found("evaluation"), made.step)
     if measured:
         rows.append(("**these weights**", measured))
     if not rows:
         return ""
-    metric = next((str(row["metric"]) for _, row in rows if "metric" in row), "accuracy")
+    metric = next((plain(row["metric"]) for _, row in rows if "metric" in row), "accuracy")
     titles = ("", f"dev {metric}", f"test {metric}", "dev loss", "test loss")
     names = ("dev_accuracy", "test_accuracy", "dev_loss", "test_loss")
     body = [(name, *(_number(row, key) for key in names)) for name, row in rows]
@@ -242,7 +251,7 @@ def _number(row: Row, name: str) -> str:
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(row) + " |" for row in lines)
 
 
 def _cost(made: Exported, run: RunFolder) -> str:
@@ -256,7 +265,7 @@ def _cost(made: Exported, run: RunFolder) -> str:
     return (
         f"## Cost\n\n{steps:,} steps of {run.config['batch']} examples, {skipped} of them skipped: "
         f"{last['forward_passes']:,} forward passes and {last['backward_passes']:,} backward passes in "
-        f"{last['seconds']:,.1f} seconds (without evaluations), on {hardware}."
+        f"{last['seconds']:,.1f} seconds (without evaluations), on {plain(hardware)}."
     )
 
 
@@ -265,8 +274,15 @@ def _configuration(run: RunFolder) -> str:
 
 
 def shown_config(run: RunFolder) -> dict[str, Any]:
-    """Return the configuration without the places of files."""
-    return {name: value for name, value in run.config.items() if value is not None and name not in PLACES}
+    """Return the configuration without the places of files; of a model or a task by its path, the name."""
+    kept = {name: value for name, value in run.config.items() if value is not None and name not in PLACES}
+    kept |= {name: placeless(str(kept[name])) for name in ("model", "task")}
+    return kept | {"also": [placeless(text.partition("@")[0]) for text in kept["also"]]}
+
+
+def _task(run: RunFolder) -> str:
+    """The task's name; of a task file, that of the file."""
+    return line(placeless(str(run.config["task"])))
 
 
 def _again(made: Exported, run: RunFolder) -> str:
@@ -274,12 +290,14 @@ def _again(made: Exported, run: RunFolder) -> str:
     config = f"{made.record}/config.toml"
     command = ["python", "-m", "llm", "train", "--config", config, "--out", "runs/again"]
     command += ["--data", "FOLDER"] if data else []
+    shown, words = shown_config(run), {"model": "MODEL", "task": "TASK.toml"}
+    command += [word for name in words if shown[name] != run.config[name] for word in (f"--{name}", words[name])]
     lines = [
         "## Make it again",
         "",
-        f"From a checkout of zobench{f' at commit {commit}' if commit else ''}, in this folder:",
+        f"From a checkout of zobench{f' at commit {plain(commit)}' if commit else ''}, in this folder:",
         "",
-        f"    {shlex.join(command)}",
+        f"    {shlex.join(command)} {code_arguments(TrainOptions, shown)}".rstrip(),
     ]
     if made.journal:
         lines += [
@@ -288,5 +306,7 @@ def _again(made: Exported, run: RunFolder) -> str:
             "",
             f"    python -m llm journal replay {made.record}/journal.bin --steps {made.step} --out rebuilt",
         ]
-    versions = ", ".join(f"{name} {run.environment[name]}" for name in ("python", "torch") if name in run.environment)
+    versions = ", ".join(
+        f"{name} {plain(run.environment[name])}" for name in ("python", "torch") if name in run.environment
+    )
     return "\n".join([*lines, "", f"Versions: {versions}." if versions else ""]).rstrip()

@@ -35,7 +35,7 @@ class ExportOptions:
     merge: bool = option(False, "merge an adapter into its base model")
     model: str | None = option(None, "the base model, where it is not what the run or the adapter names")
     device: str | None = option(None, "where to repeat the steps of a journal, where not on its own device")
-    trust_remote_code: bool = option(False, "run the Python code that comes with a model")
+    trust_remote_code: bool = option(False, "run the Python code that comes with a model", code=True)
 
 
 def run(options: ExportOptions) -> None:

@@ -7,7 +7,7 @@ from llm.loop.loop import Loop
 from llm.loop.selection import discard
 from llm.options.train import TrainOptions
 from llm.run.context import RunContext, prepare, sized, split_of
-from llm.run.record import open_record
+from llm.run.record import open_record, require_rows
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 
@@ -23,6 +23,7 @@ def train(options: TrainOptions, test: bool = True) -> Row:
     if (Path(options.out) / "rows.jsonl").exists():
         options = options if options.train and options.dev and options.test else sized(options, split_of(options))
         record = open_record(options)
+        require_rows(record)
         finished = record.find(kind="final")
         if finished:
             note(f"{options.out} holds a finished run")

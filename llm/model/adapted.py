@@ -1,6 +1,5 @@
 """Models with an adapter of peft: folders of adapter_config.json and adapter_model.safetensors beside a named base."""
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,8 +10,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from llm.model.adapter_patterns import require_quick
+from llm.model.files import require_safe
 from llm.model.language_model import LanguageModel
 from zobench.naming import require_known
+from zobench.run.reading import file_bytes, json_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 KINDS = ("LORA", "PREFIX_TUNING", "PROMPT_TUNING")
@@ -67,6 +69,7 @@ def load(folder: str, load_base: Callable[[str], LanguageModel]) -> LanguageMode
         raise ValueError(f"{place / CONFIG}: its base {base_name!r} is an adapter too: merge that into a model first")
     if not (place / WEIGHTS).is_file():
         raise ValueError(f"{place} has no {WEIGHTS}: an adapter is read from safetensors alone")
+    require_safe(place)
     base = load_base(base_name)
     try:
         with quietly(), torch.random.fork_rng(devices=[]):
@@ -100,12 +103,9 @@ def configuration(folder: Path) -> dict[str, Any]:
     """
     file = folder / CONFIG
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not JSON: {error}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{file}: not a JSON object")
-    return config
+        return json_object(file_bytes(file), str(file))
+    except OSError as error:
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _checked(folder: Path) -> dict[str, Any]:
@@ -121,6 +121,7 @@ def _checked(folder: Path) -> dict[str, Any]:
         unwanted.append("init_lora_weights")
     if unwanted:
         raise ValueError(f"{file} has {unwanted[0]} = {config[unwanted[0]]!r}, which is not supported here")
+    require_quick(config, file)
     return config
 
 

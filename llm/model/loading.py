@@ -19,10 +19,11 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from llm.model import adapted, weights
+from llm.model import adapted, files, weights
 from llm.model.language_model import DTYPES, LanguageModel
 from zobench.naming import require_known
 from zobench.run.progress import warn
+from zobench.run.reading import file_bytes, json_object
 
 logging.disable_progress_bar()
 
@@ -56,11 +57,12 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
         return adapted.load(name, lambda base: load(base, device, dtype, trust_remote_code))
     source, gguf, origin = _locate(name)
     options = _reading(source, gguf, trust_remote_code)
-    _refuse_pickles(Path(source), gguf)
+    files.require_safe(Path(source), gguf)
     _refuse_two(Path(source))
     try:
-        tokenizer = _tokenizer(source, options)
-        model, lost = _read(source, gguf, dtype, options)
+        with files.pickles_refused():
+            tokenizer = _tokenizer(source, options)
+            model, lost = _read(source, gguf, dtype, options)
     except Exception as error:  # each reader of weights has errors of its own
         near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
         near += "" if Path(source).exists() else "; no folder here has that name, so it was taken for a hub id"
@@ -113,15 +115,6 @@ def _reading(source: str, gguf: str | None, trust_remote_code: bool) -> dict[str
     return options | ({"gguf_file": gguf} if gguf else {})
 
 
-def _refuse_pickles(folder: Path, gguf: str | None) -> None:
-    pickles = [file.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5") for file in folder.glob(kind)]
-    if folder.is_dir() and gguf is None and pickles and not any(folder.glob("*.safetensors")):
-        raise ValueError(
-            f"{folder} has its weights in {pickles[0]} alone: pickles can run code and are never read; convert them to "
-            "safetensors where you trust them"
-        )
-
-
 def _refuse_two(folder: Path) -> None:
     if (folder / adapted.CONFIG).is_file():  # transformers would put it into the model without a word
         raise ValueError(
@@ -155,10 +148,10 @@ def dtype_of(name: str) -> str:
     if gguf or not file.is_file():
         return "float32"
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        found = said.get("dtype") or said.get("torch_dtype")
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise ValueError(f"{file}: no JSON object: {error}") from None
+        said = json_object(file_bytes(file), str(file))
+    except OSError as error:
+        raise ValueError(f"{file}: {error}") from None
+    found = said.get("dtype") or said.get("torch_dtype")
     return found if found in DTYPES else "float32"
 
 
@@ -243,6 +236,7 @@ def _smollm2() -> Path:
 def _class(source: str, gguf: str | None, options: dict[str, Any]) -> tuple[Any, Any]:
     """The configuration of a model, and the class that reads it."""
     config = AutoConfig.from_pretrained(source, **options)
+    files.require_plain(config)
     if gguf:
         return config, AutoModelForCausalLM
     saved_as, kind = _saved_as(config), config.model_type

@@ -1,6 +1,5 @@
 """Objectives by name."""
 
-import importlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +9,7 @@ from llm.objective.answers import AnswerObjective, Losses, MetricObjective, one_
 from llm.objective.classification import Objective
 from llm.tasks import Task
 from zobench.naming import require_known
+from zobench.spelling import own
 
 TASKS_OWN = "task"
 DIFFERENTIABLE: dict[str, type[Objective]] = {"classification": Objective, "language-model": AnswerObjective}
@@ -31,14 +31,14 @@ def choose(name: str, task: Task) -> Callable[..., Objective]:
         ValueError: the function cannot be imported or called.
     """
     metric = task.metric
-    own: dict[str, Any] = {"candidates": task.candidates, "metric": metric}
+    shared: dict[str, Any] = {"candidates": task.candidates, "metric": metric}
     if ":" in name:
-        return partial(_judging, _imported(name), **own)
+        return partial(_judging, _imported(name), **shared)
     require_known(name, NAMES, "objective")
     if name == TASKS_OWN:
         name = task.objective
     if name in DIFFERENTIABLE:
-        return partial(DIFFERENTIABLE[name].of, **own)
+        return partial(DIFFERENTIABLE[name].of, **shared)
     if task.candidates and name in metrics.OF_TEXTS:
         raise ValueError(
             f"objective {name} compares the words of written answers, but task {task.name} has labels: give "
@@ -46,7 +46,7 @@ def choose(name: str, task: Task) -> Callable[..., Objective]:
         )
     if name == "accuracy" and metric in metrics.OF_TEXTS:
         raise ValueError(f"task {task.name} is measured by {metric}: give --objective {metric} instead of accuracy")
-    return partial(_judging, one_minus(name), **own)
+    return partial(_judging, one_minus(name), **shared)
 
 
 def _judging(
@@ -57,11 +57,7 @@ def _judging(
 
 
 def _imported(name: str) -> Losses:
-    module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"objective {name!r}: {error}; give package.module:function as Python imports it") from error
-    if not callable(found):
-        raise ValueError(f"objective {name!r} is {found!r}: give a function of (answers, examples)")
-    return found  # type: ignore[no-any-return]
+        return own(name)
+    except ValueError as error:
+        raise ValueError(f"objective {error}") from error

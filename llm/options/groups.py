@@ -21,7 +21,7 @@ class ModelOptions:
     model: str = option("tiny-opt", "tiny-opt, smollm2-135m-instruct, a hub id, a folder or a .gguf file")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
-    trust_remote_code: bool = option(False, "run the Python code that comes with a model")
+    trust_remote_code: bool = option(False, "run the Python code that comes with a model", code=True)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """What the folder of a training run says of it: configuration, environment and rows, read and never written."""
 
-import json
-import re
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from llm.options.train import TrainOptions
 from zobench.run.options import checked, unnamed
+from zobench.run.reading import file_bytes, json_object, toml_table
 from zobench.run.records import Row
 
 MEASURED = ("dev_loss", "dev_accuracy", "test_loss", "test_accuracy")
@@ -33,9 +31,9 @@ class RunFolder:
         """
         file = folder / "config.toml"
         try:
-            config = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ValueError(f"{file}: {error}: give the folder of a training run") from None
+            config = toml_table(file_bytes(file), str(file))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{error}: give the folder of a training run") from None
         if config.get("command") != "train":
             raise ValueError(f"{file} is of the command {config.get('command')!r}: give the folder of a training run")
         names = [field.name for field in fields(TrainOptions)]
@@ -73,12 +71,9 @@ def run_of(folder: Path) -> RunFolder | None:
 
 def _objects(file: Path) -> list[dict[str, Any]]:
     """The JSON objects of a file: one over all lines, or one a line."""
-    if not file.is_file():
+    if not file.exists():
         return []
-    text = file.read_bytes()
-    lines = [text] if file.suffix == ".json" else re.findall(rb"(.*)\n", text)
-    try:
-        found = [json.loads(line) for line in lines]
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file}: not JSON ({error}): mend or remove the line") from None
-    return [row for row in found if isinstance(row, dict)]
+    data = file_bytes(file)
+    if file.suffix == ".json":
+        return [json_object(data, str(file))]
+    return [json_object(text, f"{file}:{number}") for number, text in enumerate(data.split(b"\n")[:-1], 1)]

@@ -28,6 +28,7 @@ from zobench.run.journal import Contents, Record, describe, differing, read, ver
 from zobench.run.journal_format import OLD
 from zobench.run.options import add_quiet, ended
 from zobench.run.progress import bar, quietly
+from zobench.spelling import names_code
 
 
 def main(argv: Sequence[str]) -> int:
@@ -46,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
             command.add_argument("--steps", type=int, metavar="N", help="steps to repeat; without: to the selected one")
             command.add_argument("--model", help="the base model, where it is not what the journal names")
             command.add_argument("--method", help="package.module:function that makes the estimator, of one's own")
+            command.add_argument("--rule", help="the same of the update rule, of one's own")
             command.add_argument("--device", help="where to repeat the steps, where not on that of the journal")
             command.add_argument(
                 "--trust-remote-code", action="store_true", help="run the code that comes with a model"
@@ -140,7 +142,7 @@ def replay(arguments: argparse.Namespace) -> int:
     folder = journal_of(arguments.run).parent
     taken, selected = len(contents.records), selected_step(contents)
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
-    where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method
+    where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method, arguments.rule
     base = rebuild(contents, steps, *where)
     print(
         f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {fingerprint(base.model)}"
@@ -161,6 +163,7 @@ def rebuild(
     device: str | None = None,
     trust_remote_code: bool = False,
     method: str | None = None,
+    rule: str | None = None,
 ) -> LanguageModel:
     """Return the base model with the steps of a journal repeated, without a forward pass.
 
@@ -171,6 +174,7 @@ def rebuild(
         device: where to repeat the steps, where not on that of the journal.
         trust_remote_code: run the code that comes with the model.
         method: the spelling of the estimator, where it is not one of zobench's own parts.
+        rule: the spelling of the update rule, likewise: a journal imports no module.
 
     Raises:
         ValueError: the base model is another one, or the steps cannot be repeated.
@@ -186,7 +190,7 @@ def rebuild(
     if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     records = contents.records[:steps]
-    _repeat(_stepper(header, base.model, records, method), records)
+    _repeat(_stepper(header, base.model, records, method, rule), records)
     return base
 
 
@@ -217,7 +221,11 @@ def _repeat(stepper: ZerothOrderStepper, records: Sequence[Record]) -> None:
 
 
 def _stepper(
-    header: dict[str, Any], model: Any, records: Sequence[Record], method: str | None = None
+    header: dict[str, Any],
+    model: Any,
+    records: Sequence[Record],
+    method: str | None = None,
+    rule: str | None = None,
 ) -> ZerothOrderStepper:
     if header.get("rows", "all") != "all":
         raise ValueError(
@@ -239,17 +247,30 @@ def _stepper(
         raise ValueError(f"the header's weight_decay is {decay!r}: wanted a number")
     rates = [record.lr for record in records]
     groups = Groups(header.get("multipliers") or {})
-    rule = rules.parse(
-        _text(header, "rule"),
+    made = rules.parse(
+        _rule(header, rule),
         lr=lambda step: rates[step] if step < len(rates) else 0.0,
         weight_decay=decay,
         groups=groups,
     )
     engine, most = str(header.get("engine", "plain")), header.get("clip")
-    stepper = ZerothOrderStepper(model, _estimator(header, method), rule, engine, *how, most=most)
+    stepper = ZerothOrderStepper(model, _estimator(header, method), made, engine, *how, most=most)
     if describe(stepper.space.layout) != header["layout"]:
         raise ValueError("the parameters of the model are not those of the journal: another version of transformers?")
     return stepper
+
+
+def _rule(header: dict[str, Any], rule: str | None) -> str:
+    """The rule that the header tells, if it is zobench's or the command line names it too: a file imports no module."""
+    told = _text(header, "rule")
+    if rule is None and names_code(told):
+        raise ValueError(
+            f"the rule of this journal, {told!r}, is of a module of its own: if you trust it, repeat the steps by "
+            f"`python -m llm journal replay` with --rule {told}"
+        )
+    if rule not in (None, told):
+        raise ValueError(f"--rule is {rule}, and the journal is of {told}")
+    return told
 
 
 def _estimator(header: dict[str, Any], method: str | None) -> Estimator:
@@ -260,7 +281,8 @@ def _estimator(header: dict[str, Any], method: str | None) -> Estimator:
             return restore(told)
         except ValueError as error:
             raise ValueError(
-                f"{error}; if it is of a module of your own, give --method package.module:function"
+                f"{error}; if it is of a module of your own, repeat the steps by `python -m llm journal replay` with "
+                "--method package.module:function"
             ) from None
     estimator = methods.parse(method, **{name: header[name] for name in ("epsilon",) if header.get(name) is not None})
     if repr(estimator) != told:

@@ -12,6 +12,7 @@ NUMBERS = {
     "evaluation": ("step", "dev_loss", "dev_accuracy"),
     "step": ("step", "train_loss", "seconds"),
     "skipped": ("step", "train_loss", "seconds"),
+    "final": ("step",),
 }
 
 
@@ -33,10 +34,11 @@ def config_of(options: TrainOptions) -> Row:
 def require_rows(record: Run) -> None:
     """Refuse rows that a run would go on from, but that lack what it needs of them."""
     for number, row in enumerate(record.rows, 1):
+        where = f"{record.folder / 'rows.jsonl'}:{number}"
+        if row.get("kind") == "final" and not isinstance(row.get("status"), str):
+            raise ValueError(f"{where}: status is {row.get('status')!r}: mend or remove the line")
         for name in NUMBERS.get(str(row.get("kind")), ()):
             value = row.get(name, "nothing")
             good = type(value) is int and value >= 0 if name == "step" else type(value) in (int, float, type(None))
             if not good:
-                raise ValueError(
-                    f"{record.folder / 'rows.jsonl'}:{number}: {name} is {value!r}: mend or remove the line"
-                )
+                raise ValueError(f"{where}: {name} is {value!r}: mend or remove the line")

@@ -25,14 +25,17 @@ class CompareOptions(ResultOptions):
 
     plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms: docs/smollm2.md says what is in it")
     data: str | None = option(None, "folder that holds the data folders of the plan")
+    allow_code: bool = option(
+        False, "run the Python code that the plan names (own methods, models' own code)", code=True
+    )
     out: str = "runs/compare"
 
 
 def run(options: CompareOptions) -> None:
     """Run every arm of a plan on every task, rates chosen on dev of one task; resumes from its own runs."""
-    plan = read_plan(options.plan, options.data)
+    plan = read_plan(options.plan, options.data, options.allow_code)
     _require_data(plan)
-    record = Run(options.out, {"command": "compare", **asdict(options)}, free=("out", "data"))
+    record = Run(options.out, {"command": "compare", **asdict(options)}, free=("out", "data", "allow_code"))
     study = Study(plan, record, options.provenance)
     rates = {arm: study.rate(arm) for arm in plan.arms}
     for seed, task, arm in rounds(plan):

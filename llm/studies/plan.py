@@ -10,7 +10,7 @@ from llm.steppers.method import Method
 from llm.studies.rates import forward_passes_a_step
 from llm.tasks import find
 from zobench.naming import require_known
-from zobench.run.options import checked, read_toml
+from zobench.run.options import checked, read_toml, running_code
 
 Values = dict[str, Any]
 DECIDED = ("lr", "steps", "seed", "out", "eval_every", "resume")
@@ -76,12 +76,13 @@ class Plan:
         return replace(options, steps=steps, eval_every=max(1, steps // self.evaluations))
 
 
-def read_plan(file: str, data: str | None) -> Plan:
-    """Return the plan of a file; data folders in it are below `data`, task files beside it.
+def read_plan(file: str, data: str | None, allow_code: bool = False) -> Plan:
+    """Return the plan of a file; data folders in it are below `data`, task files beside it. It may name Python code to
+    run only with `allow_code`.
 
     Raises:
         UnknownNameError: a key is unknown; the message names the nearest.
-        ValueError: the file is missing or no TOML, or a value is out of range.
+        ValueError: the file is missing or no TOML, a value is out of range, or one asks for code.
     """
     told = read_toml(file)
     parts = {name: _table(told.pop(name, {}), f"{name} in {file}") for name in ("train", "tasks", "arms")}
@@ -90,6 +91,8 @@ def read_plan(file: str, data: str | None) -> Plan:
     plan = Plan(
         **{**_scalars(told, file), "tasks": tasks, "arms": arms}, options=_run(parts["train"], f"train in {file}")
     )
+    if not allow_code:
+        _require_no_code(plan, file)
     require_known(plan.tuned_on, tasks, f"task in {file}:")
     if not arms:
         raise ValueError(f"{file} has no arms: give a table [arms.NAME] with a method")
@@ -102,6 +105,19 @@ def read_plan(file: str, data: str | None) -> Plan:
         for task in (name for name in tasks if plan.seeds(name, arm)):
             _require_possible(plan.run_options(task, arm, plan.tasks[task].forward_passes))
     return plan
+
+
+def _require_no_code(plan: Plan, file: str) -> None:
+    """Refuse what would run Python code that is not zobench's, before any of it is looked up."""
+    parts = {"train": plan.options, "": {"model": plan.model}}
+    parts |= {f"tasks.{name}": {"task": name, **task.options} for name, task in plan.tasks.items()}
+    parts |= {f"arms.{name}": arm.options for name, arm in plan.arms.items()}
+    for table, values in parts.items():
+        for name, value in running_code(TrainOptions, values).items():
+            raise ValueError(
+                f"{name} = {value!r} in {table} in {file} would run Python code, which a file cannot ask for: if you "
+                "trust that code, give --allow-code on the command line"
+            )
 
 
 def _require_rates(plan: Plan, name: str, file: str) -> None:

@@ -27,7 +27,7 @@ from llm.steppers.method import Method
 from llm.studies.search import SAMPLERS, Axis, Tried, Value, axis, library, propose
 from zobench.naming import require_known
 from zobench.run.lock import FolderInUseError
-from zobench.run.options import from_groups, option
+from zobench.run.options import code_arguments, from_groups, option
 from zobench.run.progress import note
 from zobench.run.records import Row, Run, within, write_atomically
 from zobench.spelling import spelled
@@ -72,7 +72,8 @@ def run(options: TuneOptions) -> None:
     if options.select == "best" and best["best_step"] == 0:
         print("\nno trial went below the dev loss of before its steps: search other values, or give more --steps")
     print(f"\ntrial {best['number']} has the lowest dev loss; to train with its values:")
-    print(f"  python -m llm train --config {Path(options.out) / BEST} --out {options.out}-best")
+    code = code_arguments(TrainOptions, asdict(_train_options(options, {name: best[name] for name in axes})))
+    print(f"  python -m llm train --config {Path(options.out) / BEST} --out {options.out}-best {code}".rstrip())
 
 
 def _checked(options: TuneOptions) -> dict[str, Axis]:

@@ -1,6 +1,5 @@
 """The user's own data: a Python function that returns Examples."""
 
-import importlib
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any, SupportsIndex
@@ -10,6 +9,7 @@ from llm.tasks.held_out import held_out
 from llm.tasks.official import digest
 from llm.tasks.record import encodable
 from llm.tasks.task import Item, Pools, Sizes, Task
+from zobench.spelling import own
 
 
 def load(name: str) -> Task:
@@ -21,15 +21,12 @@ def load(name: str) -> Task:
     Raises:
         ValueError: the module or the function is not there, or it returns something else.
     """
-    module, _, attribute = name.partition(":")
     try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"task {name!r}: {error}; a module is looked for in the current folder too") from None
-    if not callable(function):
-        raise ValueError(f"task {name!r} is {function!r}: name a function that returns Examples")
+        function = own(name)
+    except ValueError as error:
+        raise ValueError(f"task {error}") from None
     made = function()
-    return made if isinstance(made, Task) else _task(name, attribute, made)
+    return made if isinstance(made, Task) else _task(name, name.partition(":")[2], made)
 
 
 def _task(name: str, title: str, made: Any) -> Task:

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 from zobench.random.keys import derive
+from zobench.run.reading import file_bytes
 
 MAGIC, VERSION = b"zobench journal\n", 2
 LOSSES, TEXT_BYTES = 0xFFFF, 0xFFFF
@@ -215,9 +216,13 @@ def read(file: str | Path) -> Contents:
             names the record and its byte offset.
         OSError: it cannot be read.
     """
-    data = Path(file).read_bytes()
+    data = file_bytes(file)
     header, at = header_of(data, file, VERSION)
-    derived, chain = Derived.of(header), CHECK.unpack_from(data, at - CHECK.size)[0]
+    try:
+        derived = Derived.of(header)
+    except JournalError as error:
+        raise JournalError(f"{file}: {error}") from None
+    chain = CHECK.unpack_from(data, at - CHECK.size)[0]
     found = Contents(header, marks=[chain])
     written = len(data.rstrip(b"\0"))
     while at < len(data):
@@ -276,8 +281,7 @@ OLD = (
 
 def version_of(file: str | Path) -> int:
     """Return the version of a journal, 0 where the file is none."""
-    with Path(file).open("rb") as opened:
-        data = opened.read(HEAD.size)
+    data = file_bytes(file)[: HEAD.size]
     return int(HEAD.unpack(data)[1]) if len(data) == HEAD.size and data[: len(MAGIC)] == MAGIC else 0
 
 

@@ -3,8 +3,8 @@
 import argparse
 import dataclasses
 import os
+import shlex
 import sys
-import tomllib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,6 +14,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from zobench.naming import require_known
 from zobench.run import exit_status
 from zobench.run.progress import quietly
+from zobench.run.reading import toml_table
+from zobench.spelling import names_code
 
 Options = TypeVar("Options")
 Presets = Callable[[], Mapping[str, Mapping[str, Any]]]
@@ -21,12 +23,14 @@ WRITTEN = ("out", "to")
 """Options that name folders to write."""
 
 
-def option(default: Any, help: str, presets: Presets | None = None, before: Any = None) -> Any:
+def option(default: Any, help: str, presets: Presets | None = None, before: Any = None, code: bool = False) -> Any:
     """Return a dataclass field with a default and a help text; with `presets` the field names one of these, which are
     values of other fields by name, and are looked up only where one is named. `before` is what it means that the
-    configuration of a run does not name the field, where that is not the default: there was no such option.
+    configuration of a run does not name the field, where that is not the default: there was no such option. `code`
+    says that a value which is true lets code run that others wrote.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "presets": presets, "before": before})
+    about = {"help": help, "presets": presets, "before": before, "code": code}
+    return dataclasses.field(default=default, metadata=about)
 
 
 def before(cls: type[Any]) -> dict[str, Any]:
@@ -100,7 +104,7 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
 
     Raises:
         UnknownNameError: no such preset, or a key of it or of the file is no option; the message names the nearest.
-        ValueError: the file is missing or is not TOML.
+        ValueError: the file is missing or is not TOML, or asks for code that the command line does not ask for.
     """
     values = read_toml(arguments.config) if arguments.config else {}
     complete = "command" in values
@@ -113,6 +117,12 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
     for name in WRITTEN:
         if isinstance(loaded.get(name), str) and name not in given:
             _require_own_folder(name, loaded[name], arguments.config)
+    asked = running_code(cls, {name: value for name, value in loaded.items() if name not in given})
+    if asked:
+        raise ValueError(
+            f"{_listed(asked)} in {arguments.config} would run Python code, which a file cannot ask for: if you trust "
+            f"that code, give {code_arguments(cls, asked)} on the command line too"
+        )
     named = given if complete else {**loaded, **given}
     return cls(**{**_preset(cls, named), **loaded, **given})
 
@@ -141,6 +151,33 @@ def checked(cls: type[Any], values: Mapping[str, Any], where: str) -> dict[str, 
     return {key: _typed(value, types_of[key], f"{key} in {where}") for key, value in values.items()}
 
 
+def running_code(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the values by which code would run that is not zobench's: a flag that lets it, or a name of the
+    form `package.module:function`. A file may hold them, and only the command line may ask for them.
+    """
+    flags = {field.name for field in dataclasses.fields(cls) if field.metadata.get("code")}
+    found = {}
+    for name, value in values.items():
+        texts = value if isinstance(value, list | tuple) else (value,)
+        if (name in flags and value) or any(isinstance(text, str) and names_code(text) for text in texts):
+            found[name] = value
+    return found
+
+
+def code_arguments(cls: type[Any], values: Mapping[str, Any]) -> str:
+    """Return what a command line has to say besides --config FILE, where the file has these values; "" for nothing."""
+    words = []
+    for name, value in running_code(cls, values).items():
+        words.append("--" + name.replace("_", "-"))
+        if not isinstance(value, bool):
+            words.append(_shown(value))
+    return shlex.join(words)
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {value!r}" for name, value in values.items())
+
+
 def _require_own_folder(name: str, out: str, config: str) -> None:
     """Refuse to write where only a file says so: its own folder, or one below the current, needs no more words."""
     try:
@@ -161,13 +198,12 @@ def read_toml(file: str) -> dict[str, Any]:
         ValueError: the file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
+        data = Path(file).read_bytes()
     except FileNotFoundError:
         raise ValueError(f"{file}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ValueError(f"{file}: {error}") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ValueError(f"{file}: not TOML: {error}") from None
+    return toml_table(data, file)
 
 
 def _typed(value: Any, kind: Any, what: str) -> Any:

@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-import tomllib
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -19,6 +18,7 @@ import torch
 
 from zobench.run.files import create_synced, truncate_back, write_all
 from zobench.run.lock import FolderLock, lock
+from zobench.run.reading import file_bytes, json_object, toml_table
 from zobench.version import VERSION
 
 Row = dict[str, Any]
@@ -108,9 +108,9 @@ class Run:
                 write_atomically(file, tomli_w.dumps(config))
             return
         try:
-            kept = defaults | tomllib.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{file}: not TOML ({error}): bring it back from a copy, or give another --out") from None
+            kept = defaults | toml_table(file_bytes(file), str(file))
+        except ValueError as error:
+            raise ValueError(f"{error}: bring it back from a copy, or give another --out") from None
         differing = sorted(k for k in (kept.keys() | config.keys()) - free if kept.get(k) != config.get(k))
         if differing:
             changes = ", ".join(f"{k}: {kept.get(k)!r} there, {config.get(k)!r} now" for k in differing)
@@ -128,40 +128,32 @@ class Run:
         if not self.rows:
             return
         file, now = self.folder / "environment.json", environment()
-        known = [_object(file.read_bytes(), str(file)), *self.find(kind="environment")]
+        known = [json_object(file_bytes(file), str(file)), *self.find(kind="environment")]
         if any(known[-1].get(name) != now[name] for name in ("zobench", "python", "torch", "commit", "cpu")):
             self.append({"kind": "environment", **now})
 
     def _read_rows(self) -> list[Row]:
         if not self._rows_file.exists():
             return []
-        data = self._rows_file.read_bytes()
+        data = file_bytes(self._rows_file)
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data) and not self._look:
             self.own()
             os.truncate(self._rows_file, len(whole))
         lines = enumerate(whole.removesuffix(b"\n").split(b"\n"), 1) if whole else ()
-        return [_object(line, f"{self._rows_file}:{number}") for number, line in lines]
-
-
-def _object(text: bytes, where: str) -> Row:
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON ({error}): mend or remove the line") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: not a JSON object: mend or remove the line")
-    return row
+        return [json_object(line, f"{self._rows_file}:{number}") for number, line in lines]
 
 
 def require_contained(folder: Path) -> None:
     """Raise ValueError if something in the folder, or in a folder in it, is a link that leads out of it: what is
-    written there would land elsewhere.
+    written there would land elsewhere. So would it in a pipe or a device.
     """
     inside = folder.resolve()
     for path in (*folder.glob("*"), *folder.glob("*/*")):
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
             raise ValueError(f"{path} is a link that leads out of the run's folder: remove it, or give another --out")
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError(f"{path} is neither a file nor a folder: remove it, or give another --out")
 
 
 def within(folder: Path, name: str) -> Path:

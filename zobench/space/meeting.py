@@ -2,15 +2,14 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cache
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from zobench.space.threads import wait
+from zobench.space.threads import pool, wait
 
 Result = TypeVar("Result")
 
@@ -148,7 +147,7 @@ def in_two_threads(work: Callable[[int], Result], release: Callable[[], None]) -
     half = max(1, threads // 2)
     others: list[Future[Result]] = []
     try:
-        others.append(_worker().submit(_like_here(half, work), 1))
+        others.append(pool(1, "zobench-second-point", None).submit(_like_here(half, work), 1))
         torch.set_num_threads(half)
         mine = work(0)
     except OtherPointError:
@@ -177,8 +176,3 @@ def _like_here(threads: int, work: Callable[[int], Result]) -> Callable[[int], R
             return work(index)
 
     return there
-
-
-@cache
-def _worker() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "zobench-second-point")

@@ -29,6 +29,7 @@ from zobench.space.space import Functions, Space, require_finite
 from zobench.space.stored import Point, Step, Stored
 from zobench.space.support import Rows
 from zobench.space.sweep import Drawn
+from zobench.space.threads import survive_forks
 
 ROUNDING = ("nearest", "stochastic")
 SAMPLE = 4096
@@ -54,6 +55,7 @@ class ModuleSpace(Space):
 
     def __init__(self, module: nn.Module, engine: Engine | None = None) -> None:
         super().__init__()
+        survive_forks()
         self.module, self.stored = module, Stored(module)
         self.layout = self.stored.layout
         self.engine = _fresh(InPlace() if engine is None else engine)

@@ -1,5 +1,6 @@
 """Work that threads share: each takes what is left, and blocks are drawn and applied while they are in cache."""
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
@@ -25,7 +26,7 @@ def in_parallel(take: Take, parts: int, device: torch.device) -> None:
 
     workers: list[Future[None]] = []  # on workers alone: here torch would have to stop and start its own threads
     try:
-        workers.extend(_pool(threads).submit(share) for _ in range(threads))
+        workers.extend(pool(threads).submit(share) for _ in range(threads))
     finally:
         try:
             wait(workers)
@@ -52,6 +53,20 @@ def wait(others: Sequence[Future[Any]], release: Callable[[], None] = lambda: No
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Workers of one torch thread each, kept for the life of the process."""
-    return ThreadPoolExecutor(threads, "zobench-blocks", initializer=lambda: torch.set_num_threads(1))
+def pool(threads: int, name: str = "zobench-blocks", each: int | None = 1) -> ThreadPoolExecutor:
+    """Return workers with `each` torch threads, if that is given; they are kept for the life of the process."""
+    return ThreadPoolExecutor(threads, name, initializer=lambda: torch.set_num_threads(each) if each else None)
+
+
+@cache
+def survive_forks() -> None:
+    """Let processes that are forked from now on go on with one thread, as workers of torch's DataLoader do: they have
+    the pools here and those of torch, but none of their threads, and would wait for them for ever.
+    """
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=_after_fork)
+
+
+def _after_fork() -> None:
+    pool.cache_clear()
+    torch.set_num_threads(1)
