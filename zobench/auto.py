@@ -30,7 +30,7 @@ JUMPS, OVER_JUMPS = 16.0, 64.0  # times a plateau's reach losses change by few j
 FADED = 1e-3  # of a difference at a smaller reach: no function of one length along the line falls so far
 
 
-class Window(NamedTuple):
+class _Window(NamedTuple):
     """The reaches (m,) that the model of the line fits, with their values (L, m, 2), and what bounds them: up to
     `floor` losses change by jumps, as at a 16th of it those of two lines are equal at ±, though their rounding would
     not hide a slope; from `ceiling` on their differences have faded, or are not finite.
@@ -177,7 +177,7 @@ class AutoEpsilon(Estimator):
         middle = min(max(middle, LEAST * RATIO), MOST / RATIO)
         return (_short(middle / RATIO), middle, _short(middle * RATIO))
 
-    def _next(self, state: AutoState, window: Window, model: LineModel | None) -> tuple[float, ...]:
+    def _next(self, state: AutoState, window: _Window, model: LineModel | None) -> tuple[float, ...]:
         """The reaches to look at next; none when those seen suffice."""
         if not state.reaches:
             return (state.ceiling / RATIO,)
@@ -209,7 +209,7 @@ class AutoEpsilon(Estimator):
         rounds = (*state.rounds, wanted)
         return state._replace(reaches=tuple(r for r, _ in pairs), values=values, ceiling=ceiling, rounds=rounds)
 
-    def _choose(self, state: AutoState, window: Window, model: LineModel | None) -> Choice:
+    def _choose(self, state: AutoState, window: _Window, model: LineModel | None) -> Choice:
         spent = 2 * self.lines * sum(map(len, state.rounds))
         if model is None:
             return Choice(min(self.start, state.ceiling / RATIO), 0, evaluations=spent, rounds=state.rounds)
@@ -235,7 +235,7 @@ def _short(number: float) -> float:
     return float(f"{number:.6g}")
 
 
-def _beyond(stencil: Stencil, model: LineModel, window: Window) -> tuple[float, ...]:
+def _beyond(stencil: Stencil, model: LineModel, window: _Window) -> tuple[float, ...]:
     """The next reach: larger until truncation dominates the largest, then smaller until the choice is well inside."""
     low, high = float(model.reaches[0]), float(model.reaches[-1])
     inside, wide = log_grid(low, high, 100), log_grid(low / WIDEST, high * WIDEST, 160)
@@ -252,19 +252,19 @@ def _beyond(stencil: Stencil, model: LineModel, window: Window) -> tuple[float, 
     return ()
 
 
-def _window(state: AutoState) -> Window:
+def _window(state: AutoState) -> _Window:
     """The reaches of all that were seen which are neither on a plateau nor beyond what the lines showed."""
     assert state.values is not None
     values, reaches = state.values.double(), torch.tensor(state.reaches, dtype=torch.float64, device=CPU)
     differences = (values[..., 0] - values[..., 1]).abs()
     sizes = differences.square().mean(0).sqrt()
     if not bool(sizes.any()):
-        return Window((), values[:, :0], 0.0, state.ceiling)
+        return _Window((), values[:, :0], 0.0, state.ceiling)
     floor = JUMPS * _plateau(reaches, differences, EXPLAINED * rounding_variance(values).sqrt())
     gone = (sizes < FADED * sizes.cummax(0).values).tolist()
     ceiling = min([state.ceiling, *(reach for reach, faded in zip(state.reaches, gone, strict=True) if faded)])
     kept = [i for i, reach in enumerate(state.reaches) if floor < reach < ceiling]
-    return Window(tuple(state.reaches[i] for i in kept), values[:, kept], floor, ceiling)
+    return _Window(tuple(state.reaches[i] for i in kept), values[:, kept], floor, ceiling)
 
 
 def _plateau(reaches: Tensor, differences: Tensor, hidden: Tensor) -> float:
@@ -281,7 +281,7 @@ def _plateau(reaches: Tensor, differences: Tensor, hidden: Tensor) -> float:
     return 0.0
 
 
-def _misfit(state: AutoState, window: Window, model: LineModel | None, choice: Choice) -> str:
+def _misfit(state: AutoState, window: _Window, model: LineModel | None, choice: Choice) -> str:
     """What of the losses the model of the line does not fit, in words; empty where it fits."""
     if model is None:
         seen = f"from {state.reaches[0]:g} to {state.reaches[-1]:g}" if state.reaches else ""
@@ -298,7 +298,7 @@ def _misfit(state: AutoState, window: Window, model: LineModel | None, choice: C
     return told + f"epsilon, {choice.epsilon:g}, is chosen between, see that it serves" if bounds else ""
 
 
-def _model(window: Window) -> LineModel | None:
+def _model(window: _Window) -> LineModel | None:
     """What was seen says; None of fewer than two reaches."""
     if len(window.reaches) < 2:
         return None
