@@ -51,7 +51,7 @@ _BIAS_OPTIONAL = (
 )
 _FINAL_OPTIONAL = (
     *("step", "forward_passes", "backward_passes", "seconds", "peak_mb", "test_loss", "test_accuracy"),
-    *("test_examples", "best_step", "selected_step", "weights", "dev_loss"),
+    *("test_examples", "best_step", "selected_step", "weights", "dev_loss", "metric"),
 )
 
 _PHASE_PLACE = ("map", "dim", "bend", "noise", "evaluations", "common_epsilon")
@@ -205,7 +205,7 @@ KINDS: dict[str, Kind] = {
         ("loss", "metric", "examples"),
         (*_TRAINING[:4], "set", "when", "metric"),
     ),
-    "final": Kind(_TRAIN, (*_TRAINING, "status"), _FINAL_OPTIONAL, (*_TRAINING[:4], "status", "weights")),
+    "final": Kind(_TRAIN, (*_TRAINING, "status"), _FINAL_OPTIONAL, (*_TRAINING[:4], "status", "weights", "metric")),
     "chosen": Kind(
         "python -m llm study", ("method", "lr", "rates"), ("dev_losses",), ("method", "rates", "dev_losses")
     ),

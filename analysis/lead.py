@@ -10,7 +10,7 @@ from analysis.figures import panels
 from analysis.figures.bias import is_null
 from analysis.figures.lead import lead_figure
 from analysis.labels import label
-from analysis.outcomes import CELL, outcomes
+from analysis.outcomes import CELL, levels, metric_name, outcomes
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section
 from analysis.statistics import Interval
@@ -25,7 +25,7 @@ COMPARED = ("mezo", "kerzoo")
 UNTRAINED = {"chance": "by chance", "zero-shot": "zero-shot", "calibrated zero-shot": "calibrated"}
 BIAS = "{problem}: norm of the bias of one gradient estimate, measured (points) and predicted (lines)."
 DOTS = (
-    "{place}: test accuracy with its 95 % interval; vertical lines: the same model untrained, as it answers by itself "
+    "{place}: test {metric} with its 95 % interval; vertical lines: the same model untrained, as it answers by itself "
     "(zero-shot) and with its preference for one answer taken out (calibrated), and chance."
 )
 
@@ -33,7 +33,7 @@ DOTS = (
 def lead(results: Results, sections: Sequence[Section]) -> Section:
     """Sentences and a figure from rows of bias, convergence and fine-tuning, else the first ones of the sections."""
     bias, descended, ends = _bias(results), results.of("converge"), outcomes(results)
-    baselines, scores = results.of("baseline"), pd.DataFrame()
+    baselines, scores = levels(results), pd.DataFrame()
     said = {"bias": _powers(bias)} if len(bias) else {}
     if len(descended):
         said["convergence"] = _gaps(label(descended, convergence.CELL, ["lr", "epsilon"]), results.of("tune"))
@@ -53,7 +53,8 @@ def lead(results: Results, sections: Sequence[Section]) -> Section:
 def _illustration(bias: pd.DataFrame, scores: pd.DataFrame, baselines: pd.DataFrame) -> Illustration:
     problem = panels.split(bias)[-1][0] if len(bias) else ""
     place = ", ".join(scores[CELL].iloc[0]) if len(scores) else ""
-    parts = [BIAS.format(problem=problem)] * bool(problem) + [DOTS.format(place=place)] * bool(place)
+    metric = metric_name(scores["metric"]) if len(scores) else ""
+    parts = [BIAS.format(problem=problem)] * bool(problem) + [DOTS.format(place=place, metric=metric)] * bool(place)
     alt = " and ".join(["bias of estimates against epsilon"] * bool(problem) + ["test accuracies"] * bool(place))
     wide, narrow = (lead_figure(bias, scores, baselines, columns) for columns in (2, 1))
     return Illustration("lead", wide, " ".join(parts), alt.capitalize(), narrow if len(parts) > 1 else None)
@@ -110,17 +111,18 @@ def _accuracies(scores: pd.DataFrame, baselines: pd.DataFrame) -> str:
     counts = set(told["n"])
     mean = f", mean of {counts.pop()} runs" if len(counts) == 1 and counts != {1} else ""
     named = text.listed(f"{_accuracy(row, told=bool(mean))} with {row['label']}" for _, row in told.iterrows())
-    levels = {name: baselines.loc[baselines["name"] == name, "test_accuracy"].mean() for name in UNTRAINED}
+    reached = {name: baselines.loc[baselines["name"] == name, "test_accuracy"].mean() for name in UNTRAINED}
     known = [
         f"{text.percent(Interval(level, math.nan, math.nan))} {UNTRAINED[name]}"
-        for name, level in levels.items()
+        for name, level in reached.items()
         if not math.isnan(level)
     ]
     others = f" ({text.count(more, 'more setting')} below)" if more > 0 else ""
     without = f"; the untrained model reaches {text.listed(known)}" if known else ""
     lost = int(scores["diverged"].sum())
     diverged = f" {text.count(lost, 'run')} of {int(scores['runs'].sum())} diverged." if lost else ""
-    return f"Fine-tuning {model} on {task}: test accuracy{mean}: {named}{others}{without}.{diverged}"
+    name = metric_name(scores["metric"])
+    return f"Fine-tuning {model} on {task}: test {name}{mean}: {named}{others}{without}.{diverged}"
 
 
 def _accuracy(row: pd.Series, told: bool) -> str:

@@ -7,6 +7,7 @@ from analysis.labels import label, with_settings
 from analysis.rates import arm
 from analysis.rows import Results
 
+ACCURACY = "accuracy"  # of rows that name no metric
 IDENTITY = ["run", "model", "task", "method", "seed"]
 CELL = ["model", "task"]
 COUNTED = (
@@ -31,6 +32,7 @@ def outcomes(results: Results) -> pd.DataFrame:
     ends = seen.merge(final, on=IDENTITY, how="left").merge(failure, on=IDENTITY, how="left")
     without = np.where(ends["reason"].notna(), "failed", "unfinished")
     ends["status"] = ends["status"].where(ends["status"].notna(), pd.Series(without, index=ends.index))
+    ends["metric"] = ends["metric"].fillna(ACCURACY)
     ends["arm"] = [arm(method, results.config_of(run)) for method, run in zip(ends["method"], ends["run"], strict=True)]
     ends, settings = with_settings(ends, results)
     ends = label(ends, CELL, settings)
@@ -40,13 +42,25 @@ def outcomes(results: Results) -> pd.DataFrame:
     return ends
 
 
+def metric_name(metrics: pd.Series) -> str:
+    """What columns named accuracy hold: the metric that all runs have, or `score`."""
+    names = metrics.unique()
+    return str(names[0]) if len(names) == 1 else "score"
+
+
+def levels(results: Results) -> pd.DataFrame:
+    """Baseline rows, without those of the seeds that chose a learning rate."""
+    found = results.of("baseline")
+    return found[~(found["seed"] < 0)]
+
+
 def counted(ends: pd.DataFrame) -> pd.DataFrame:
     """The runs whose test accuracy enters the statistics."""
     return ends[ends["status"].isin(COUNTED) & ~ends["repeat"] & ends["test_accuracy"].notna()]
 
 
 def trajectories(results: Results, ends: pd.DataFrame) -> pd.DataFrame:
-    """Evaluation rows with label and status of their run; of steps written twice (a resumed run) the last."""
+    """Evaluation rows with label, status and metric of their run; of steps written twice (a resumed run) the last."""
     evaluations = results.of("evaluation").drop_duplicates([*IDENTITY, "step"], keep="last")
-    joined = evaluations.merge(ends.loc[~ends["repeat"], [*IDENTITY, "label", "status"]], on=IDENTITY)
+    joined = evaluations.merge(ends.loc[~ends["repeat"], [*IDENTITY, "label", "status", "metric"]], on=IDENTITY)
     return joined.sort_values([*IDENTITY, "step"], ignore_index=True)

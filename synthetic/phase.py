@@ -20,7 +20,7 @@ from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Row, Run
 from zobench.theory import Forecast, equal_budget
-from zobench.theory.budget import Goal
+from zobench.theory.best_epsilon import Goal
 from zobench.theory.lines import Lines
 
 BASELINE = "mezo"

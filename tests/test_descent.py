@@ -20,6 +20,7 @@ from zobench import (
     Gaussian,
     KernelStencil,
     LineEstimator,
+    OnePointStencil,
     Rademacher,
     RichardsonStencil,
     methods,
@@ -37,6 +38,7 @@ STENCILS = {
     "richardson": RichardsonStencil(),
     "kernel3": KernelStencil(legendre(3)),
 }
+WITH_VALUES = STENCILS | {"one-point": OnePointStencil()}
 
 
 def axes_only(dim: int) -> RidgePolynomial:
@@ -91,14 +93,14 @@ def test_quartic_forms_are_proven():
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("n", [1, 2])
-@pytest.mark.parametrize("stencil", ["central", "forward", "richardson"])
+@pytest.mark.parametrize("stencil", ["central", "forward", "richardson", "one-point"])
 def test_minibatch_noise_is_proven(stencil, n, shared):
     """f + xi . x with xi = ± one of d vectors: every minibatch, every pair of directions."""
     case, f, x = setting("coordinate-3", "quartic")
     rows = 0.4 * torch.randn(3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     xis = torch.cat((rows, -rows))
     covariance = xis.T @ xis / len(xis)
-    u, nodes, weights = case.directions[0], *(v[0] for v in STENCILS[stencil].draw(0, (1,)))
+    u, nodes, weights = case.directions[0], *(v[0] for v in WITH_VALUES[stencil].draw(0, (1,)))
     e = 0.5 / math.sqrt(3)
 
     def slope(i: int, xi) -> float:
@@ -113,7 +115,7 @@ def test_minibatch_noise_is_proven(stencil, n, shared):
                 estimates.append((single[first][i] + single[second][j]) / 2 if n == 2 else single[first][i])
     all_estimates, hessian = torch.stack(estimates), f.hessian(x)
     noise = Noise(minibatch=covariance, shared=shared)
-    estimator = LineEstimator(Coordinate(), STENCILS[stencil], 0.5, n)
+    estimator = LineEstimator(Coordinate(), WITH_VALUES[stencil], 0.5, n)
     spread = float(all_estimates.var(0, unbiased=False).sum())
     curvature = float(((all_estimates @ hessian) * all_estimates).sum(-1).mean())
     assert theory.covariance_trace(estimator, f, x, noise) == pytest.approx(spread, rel=1e-9)

@@ -109,6 +109,10 @@ class WithoutRidges:
         self.dim, self.degree, self.gradient, self.derivative = f.dim, f.degree, f.gradient, f.derivative
         self.grad_laplacian, self.f = f.grad_laplacian, f
 
+    def with_hessian(self):
+        self.hessian = self.f.hessian
+        return self
+
     def __call__(self, x):
         return self.f(x)
 
@@ -124,6 +128,29 @@ def test_what_is_left_out_without_ridges_is_of_the_declared_order(case, stencil,
     assert errors[0] / errors[1] == pytest.approx(2**order, rel=0.05)
     said = theory.coverage(LineEstimator(case.law, STENCILS[stencil], 1.0), bare)
     assert f"variance without O(epsilon^{order})" in said
+
+
+@pytest.mark.parametrize("case", ["rademacher-8", "gaussian-3", "sphere-3"])
+def test_a_hessian_gives_the_second_order_of_forward_differences(case):
+    case, f, x = setting(case, "sextic")
+    bare, errors = WithoutRidges(f).with_hessian(), []
+    for epsilon in (0.02, 0.01):
+        truth = enumerated(case, f, x, epsilon, "forward").covariance_trace
+        errors.append(truth - theory.covariance_trace(LineEstimator(case.law, STENCILS["forward"], epsilon), bare, x))
+    assert errors[0] / errors[1] == pytest.approx(16, rel=0.05)
+    said = theory.coverage(LineEstimator(case.law, STENCILS["forward"], 1.0), bare)
+    assert "variance without O(epsilon^4)" in said
+
+
+@pytest.mark.parametrize("stencil", ["forward", "central"])
+@pytest.mark.parametrize("case", ["gaussian-3", "sphere-3"])
+def test_what_descent_leaves_out_without_ridges_is_of_second_order(case, stencil):
+    case, f, x = setting(case, "sextic")
+    bare, errors = WithoutRidges(f).with_hessian(), []
+    for epsilon in (0.02, 0.01):
+        truth = enumerated(case, f, x, epsilon, stencil, weight=f.hessian(x)).curvature
+        errors.append(truth - theory.Step.of(LineEstimator(case.law, STENCILS[stencil], epsilon), bare, x).curvature)
+    assert errors[0] / errors[1] == pytest.approx(4, rel=0.05)
 
 
 @pytest.mark.parametrize("stencil", ["central", "forward"])

@@ -1,6 +1,7 @@
 """Epsilon and stencil that choose themselves, from losses along a few lines."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from torch import Tensor
 from zobench.estimator import Estimate, Estimator, LineEstimator, More
 from zobench.law import Gaussian, Law
 from zobench.layout import CPU
-from zobench.line_model import LineModel, log_grid
+from zobench.line_model import LineModel, log_grid, rounding_variance
 from zobench.numbers import count, real, store
 from zobench.plan import LOSSES, Plan
 from zobench.random.keys import derive
@@ -24,6 +25,21 @@ DOMINATES = 100.0  # truncation over noise variance at which the largest reach i
 ABOVE, BELOW = 3.0, 30.0  # how far beyond the choice the reaches must go; far below, the noise has nowhere to hide
 LEAST, MOST = 1e-8, 1e3
 POOLED_LINES = 64
+EXPLAINED = 10.0  # standard deviations of rounding that may hide a difference
+JUMPS, OVER_JUMPS = 16.0, 64.0  # times a plateau's reach losses change by few jumps; times that they must be seen
+FADED = 1e-3  # of a difference at a smaller reach: no function of one length along the line falls so far
+
+
+class _Window(NamedTuple):
+    """The reaches (m,) that the model of the line fits, with their values (L, m, 2), and what bounds them: up to
+    `floor` losses change by jumps, as at a 16th of it those of two lines are equal at ±, though their rounding would
+    not hide a slope; from `ceiling` on their differences have faded, or are not finite.
+    """
+
+    reaches: tuple[float, ...]
+    values: Tensor
+    floor: float
+    ceiling: float
 
 
 class Choice(NamedTuple):
@@ -70,7 +86,12 @@ class AutoEpsilon(Estimator):
     evaluations a probe (at most 28), counted in Estimate.queries, and those of the estimator each step. In a batch one
     choice is made from up to 64 of all its lines.
 
-    A loss that is equal everywhere gives `start`; reaches with losses that are not finite bound the choice from above.
+    Probes look along independent directions of the law's kind. Reaches with losses that are not finite bound the
+    choice from above, and so do, with a RuntimeWarning, reaches at which differences have faded to a thousandth (a
+    peak, or a well, that is narrower). A reach at which two lines have equal losses at ±, too equal for the
+    rounding of losses (inputs or weights are rounded), bounds it from below by 16 times itself, with a RuntimeWarning.
+    Where fewer than two reaches are left, as for a loss that is equal everywhere, the choice is `start`, with a
+    RuntimeWarning.
 
     Raises:
         ValueError: a stencil is not symmetric (its even part is not modelled) or has no epsilon, or a number is out of
@@ -136,7 +157,7 @@ class AutoEpsilon(Estimator):
         """Return the plan of one round of a probe: ± each reach, along the same lines for all rounds under a key."""
         wanted = torch.tensor(reaches, dtype=torch.float64, device=CPU)
         offsets = torch.stack((wanted, -wanted), -1).flatten().expand(*batch, self.lines, -1)
-        return Plan(self.law, derive(key, "probe"), offsets, torch.zeros_like(offsets))
+        return Plan(self.law.independent, derive(key, "probe"), offsets, torch.zeros_like(offsets))
 
     def tell(self, plan: Plan, losses: Tensor, state: AutoState) -> Estimate | More:
         """Return the estimate, whose state has the choice it was made with; or ask for more, while a probe is under
@@ -146,29 +167,34 @@ class AutoEpsilon(Estimator):
             assert state.choice is not None
             return replace(self.at(state.choice).tell(plan, losses, ()), state=state._replace(step=state.step + 1))
         state = self._extended(state, losses.reshape(-1, losses.shape[-1] // 2, 2))
-        model = _model(state)
-        wanted = tuple(map(_short, self._next(state, model)))
+        window = _window(state)
+        model = _model(window)
+        wanted = tuple(map(_short, self._next(state, window, model)))
         if wanted:
             return More(state._replace(wanted=wanted))
-        return More(AutoState(state.step, self._choose(state, model), state.step))
+        choice = self._choose(state, window, model)
+        if told := _misfit(state, window, model, choice):
+            warnings.warn(told, RuntimeWarning, stacklevel=2)
+        return More(AutoState(state.step, choice, state.step))
 
     def _first(self, state: AutoState) -> tuple[float, ...]:
         middle = self.start if state.choice is None else state.choice.epsilon
         middle = min(max(middle, LEAST * RATIO), MOST / RATIO)
         return (_short(middle / RATIO), middle, _short(middle * RATIO))
 
-    def _next(self, state: AutoState, model: LineModel | None) -> tuple[float, ...]:
+    def _next(self, state: AutoState, window: _Window, model: LineModel | None) -> tuple[float, ...]:
         """The reaches to look at next; none when those seen suffice."""
         if not state.reaches:
             return (state.ceiling / RATIO,)
         if len(state.rounds) >= ROUNDS:
             return ()
-        if len(state.reaches) < 2:
-            return (state.reaches[0] / RATIO,)
-        if model is None:
-            further = state.reaches[-1] * WIDEST
-            return (further,) if further < state.ceiling else ()
-        return _beyond(self.stencils[0], model, state.ceiling)
+        if model is not None:
+            return _beyond(self.stencils[0], model, window)
+        ratio = RATIO if window.reaches else WIDEST
+        low, high = (window.reaches or state.reaches)[0], (window.reaches or state.reaches)[-1]
+        if high * ratio < window.ceiling:
+            return (high * ratio,)
+        return (low / ratio,) if low / ratio > max(window.floor, LEAST) else ()
 
     def _extended(self, state: AutoState, seen: Tensor) -> AutoState:
         """The state with what was seen at the wanted reaches, ascending; those with a loss that is not finite are left
@@ -188,16 +214,16 @@ class AutoEpsilon(Estimator):
         rounds = (*state.rounds, wanted)
         return state._replace(reaches=tuple(r for r, _ in pairs), values=values, ceiling=ceiling, rounds=rounds)
 
-    def _choose(self, state: AutoState, model: LineModel | None) -> Choice:
+    def _choose(self, state: AutoState, window: _Window, model: LineModel | None) -> Choice:
         spent = 2 * self.lines * sum(map(len, state.rounds))
         if model is None:
             return Choice(min(self.start, state.ceiling / RATIO), 0, evaluations=spent, rounds=state.rounds)
-        epsilons = log_grid(state.reaches[0], state.reaches[-1], 200)
+        epsilons = log_grid(window.reaches[0], window.reaches[-1], 200)
         costs, choices = [], []
         for i, stencil in enumerate(self.stencils):
             excess = model.excess(stencil, epsilons)
             reach = float(stencil.quadrature(0).nodes.abs().max())
-            allowed = epsilons * reach <= state.reaches[-1] * (1 + 1e-9)
+            allowed = epsilons * reach <= window.reaches[-1] * (1 + 1e-9)
             best = int(excess.where(allowed, math.inf).argmin())
             direction = stencil.slope_second_moment() * model.slope_square
             costs.append((direction + float(excess[best])) / self.at(Choice(1.0, i)).n)
@@ -214,29 +240,74 @@ def _short(number: float) -> float:
     return float(f"{number:.6g}")
 
 
-def _beyond(stencil: Stencil, model: LineModel, ceiling: float) -> tuple[float, ...]:
+def _beyond(stencil: Stencil, model: LineModel, window: _Window) -> tuple[float, ...]:
     """The next reach: larger until truncation dominates the largest, then smaller until the choice is well inside."""
     low, high = float(model.reaches[0]), float(model.reaches[-1])
     inside, wide = log_grid(low, high, 100), log_grid(low / WIDEST, high * WIDEST, 160)
     epsilon, best = (float(grid[int(model.excess(stencil, grid).argmin())]) for grid in (inside, wide))
     top = model.reaches[-1:]
     faint = float(model.truncation(stencil, top)) < DOMINATES * float(model.noise_variance(stencil, top))
-    if faint or high < ABOVE * epsilon:
+    if faint or high < ABOVE * epsilon or high < OVER_JUMPS * window.floor:
         reach = min(max(high * RATIO, best * RATIO**0.5), high * WIDEST)
-        if reach < ceiling:
+        if reach < window.ceiling:
             return (reach,)
     if epsilon / BELOW < low:
         reach = max(min(low / RATIO, best / RATIO), low / WIDEST)
-        return (reach,) if reach > LEAST else ()
+        return (reach,) if reach > max(LEAST, window.floor) else ()
     return ()
 
 
-def _model(state: AutoState) -> LineModel | None:
-    """What was seen says; None of fewer than two reaches, or where the loss is flat."""
-    values = state.values
-    if values is None or len(state.reaches) < 2 or bool((values[..., 0] == values[..., 1]).all()):
+def _window(state: AutoState) -> _Window:
+    """The reaches of all that were seen which are neither on a plateau nor beyond what the lines showed."""
+    assert state.values is not None
+    values, reaches = state.values.double(), torch.tensor(state.reaches, dtype=torch.float64, device=CPU)
+    differences = (values[..., 0] - values[..., 1]).abs()
+    sizes = differences.square().mean(0).sqrt()
+    if not bool(sizes.any()):
+        return _Window((), values[:, :0], 0.0, state.ceiling)
+    floor = JUMPS * _plateau(reaches, differences, EXPLAINED * rounding_variance(values).sqrt())
+    gone = (sizes < FADED * sizes.cummax(0).values).tolist()
+    ceiling = min([state.ceiling, *(reach for reach, faded in zip(state.reaches, gone, strict=True) if faded)])
+    kept = [i for i, reach in enumerate(state.reaches) if floor < reach < ceiling]
+    return _Window(tuple(state.reaches[i] for i in kept), values[:, kept], floor, ceiling)
+
+
+def _plateau(reaches: Tensor, differences: Tensor, hidden: Tensor) -> float:
+    """The largest reach at which two lines (L, m), or the only one, show no difference, although they do at the next
+    that shows any, and in proportion it would be more than rounding hides (m,); 0 where there is none. One line alone
+    may be short.
+    """
+    slopes = differences / reaches
+    ahead, lines = slopes[:, -1], min(2, len(differences))
+    for i in range(len(reaches) - 2, -1, -1):
+        if int(((differences[:, i] == 0) & (ahead * reaches[i] > hidden[i])).sum()) >= lines:
+            return float(reaches[i])
+        ahead = torch.where(differences[:, i] > 0, slopes[:, i], ahead)
+    return 0.0
+
+
+def _misfit(state: AutoState, window: _Window, model: LineModel | None, choice: Choice) -> str:
+    """What of the losses the model of the line does not fit, in words; empty where it fits."""
+    if model is None:
+        seen = f"from {state.reaches[0]:g} to {state.reaches[-1]:g}" if state.reaches else ""
+        return (
+            f"epsilon cannot be chosen from losses along lines, which do not differ at ± displacements {seen}: it is "
+            f"{choice.epsilon:g}; give epsilon as a number, or another start"
+        )
+    bounds = []
+    if window.floor:
+        bounds.append(f"up to {window.floor:g} losses change by jumps or not at all (are inputs or weights rounded?)")
+    if window.ceiling < state.ceiling:
+        bounds.append(f"from {window.ceiling:g} on their differences vanish (a narrow peak or well?)")
+    told = f"losses along lines are no smooth function of the displacement: {' and '.join(bounds)}; "
+    return told + f"epsilon, {choice.epsilon:g}, is chosen between, see that it serves" if bounds else ""
+
+
+def _model(window: _Window) -> LineModel | None:
+    """What was seen says; None of fewer than two reaches."""
+    if len(window.reaches) < 2:
         return None
-    return LineModel.fit(torch.tensor(state.reaches, dtype=torch.float64, device=CPU), values.double())
+    return LineModel.fit(torch.tensor(window.reaches, dtype=torch.float64, device=CPU), window.values)
 
 
 def _cost(stencil: Stencil) -> int:

@@ -60,7 +60,7 @@ class LineModel:
                 f"{len(reaches)} reaches and values {values.tolist()}: give two or more, all values finite"
             )
         slopes = (values[..., 0] - values[..., 1]) / (2 * reaches)
-        seen = _Seen(reaches, slopes, _rounding(values))
+        seen = _Seen(reaches, slopes, rounding_variance(values))
         axes = [log_grid(*bounds, size) for bounds, size in zip(seen.bounds(), COARSE, strict=True)]
         likelihood = seen.likelihood(*axes)
         axes = [_zoomed(axis, likelihood, i, size) for i, (axis, size) in enumerate(zip(axes, FINE, strict=True))]
@@ -181,8 +181,10 @@ def significand(values: Tensor) -> int:
     return DOUBLE_BITS - int(np.log2(whole & -whole).min())
 
 
-def _rounding(values: Tensor) -> Tensor:
-    """The variance of rounding at each reach, (m,): ulp^2 / 12, averaged over lines and signs."""
+def rounding_variance(values: Tensor) -> Tensor:
+    """Return the variance of rounding at each reach, (m,), of values (L, m, 2): ulp^2 / 12, averaged over lines and
+    signs.
+    """
     exponent = torch.frexp(values.abs()).exponent
     ulp = torch.ldexp(torch.ones_like(values), exponent - significand(values))
     return ulp.square().mean((0, 2)) / 12

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from analysis import style
 from analysis.figures import panels
+from analysis.outcomes import metric_name
 from analysis.statistics import t_interval
 from analysis.style import FIRST_ORDER, GREY, Look
 
@@ -37,11 +38,12 @@ def curves_figure(evaluations: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
         _curves(loss, rows, "dev_loss", looks)
         _curves(accuracy, rows, "dev_accuracy", looks)
         loss.set_ylabel("dev loss, nats per example")
-        accuracy.set_ylabel("dev accuracy")
+        metric = metric_name(rows["metric"])
+        accuracy.set_ylabel(f"dev {metric}")
         accuracy.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
         model = rows["model"].iloc[0]
         style.title(loss, f"{model}, {task}: loss")
-        style.title(accuracy, f"{model}, {task}: accuracy")
+        style.title(accuracy, f"{model}, {task}: {metric}")
         _baselines(accuracy, baselines[baselines["task"] == task])
     style.legend(figure, _key(evaluations, looks, axes))
     return figure
@@ -154,7 +156,7 @@ def accuracies_figure(accuracies: pd.DataFrame, ends: pd.DataFrame, baselines: p
         chosen = [frame[(frame["model"] == model) & (frame["task"] == task)] for frame in (accuracies, ends, baselines)]
         _dots(panel, chosen[0], chosen[1], chosen[2], looks)
         style.title(panel, f"{model}, {task}")
-        panel.set(xlabel="test accuracy", ylabel="method")
+        panel.set(xlabel=f"test {metric_name(chosen[0]['metric'])}", ylabel="method")
         panel.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0, symbol=" %"))
     lines = {str(line.get_label()): line for panel in axes for line in panel.get_lines()}
     levels = [lines[name] for name in LINES if name in lines]

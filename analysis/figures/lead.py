@@ -8,6 +8,7 @@ from matplotlib.ticker import FuncFormatter
 
 from analysis import style, text
 from analysis.figures import panels
+from analysis.outcomes import metric_name
 from analysis.statistics import Z
 from analysis.style import GREY
 
@@ -62,7 +63,9 @@ def _accuracies(axes: Axes, scores: pd.DataFrame, baselines: pd.DataFrame) -> No
         level = baselines.loc[baselines["name"] == name, "test_accuracy"].mean()
         if not np.isnan(level):
             axes.axvline(100 * level, color=GREY, linestyle=_DASHES[name], linewidth=1.1, label=words, zorder=1)
-    axes.set(xlabel="test accuracy (%)", title=f"Accuracy, {scores['model'].iloc[0]}, {scores['task'].iloc[0]}")
+    name = metric_name(scores["metric"])
+    title = f"{name.capitalize()}, {scores['model'].iloc[0]}, {scores['task'].iloc[0]}"
+    axes.set(xlabel=f"test {name} (%)", title=title)
     known = [line for line in axes.get_lines() if line.get_label() in UNTRAINED.values()]
     if known:
         style.legend_below(axes, known, [str(line.get_label()) for line in known])

@@ -47,13 +47,15 @@ def sentences(frame: pd.DataFrame, tune: pd.DataFrame) -> list[str]:
     found = []
     for (problem, dim), cell in ends.groupby(CELL):
         title = panels.title(problem, dim)
-        ratios = [
-            f"{end.label} {ratio_text(end.ratio)}" for end in cell.itertuples() if isinstance(end.ratio, Comparison)
-        ]
+        ratios = [f"{end.label} {ratio_text(end)}" for end in cell.itertuples() if isinstance(end.ratio, Comparison)]
         if wrong[problem, dim]:
             found.append(f"{title}: not comparable: {text.listed(wrong[problem, dim])}. Widen --rates.")
         elif ratios:
             where = f"{title}: after {cell['budget'].iloc[0]:,.0f} evaluations"
-            found.append(f"{where} the {cell['measure'].iloc[0]} in units of {REFERENCE}'s is {'; '.join(ratios)}.")
+            floors = text.listed(cell.loc[cell["floor"], "label"])
+            told = f" No longer falling: {floors}; ratios with them compare floors, not speeds." if floors else ""
+            found.append(
+                f"{where} the {cell['measure'].iloc[0]} in units of {REFERENCE}'s is {'; '.join(ratios)}.{told}"
+            )
     found.append(f"{text.count(int(ends['diverged'].sum()), 'run')} of {int(ends['seeds'].sum())} diverged.")
     return found

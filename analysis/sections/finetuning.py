@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis import rates, text
 from analysis.figures.finetuning import accuracies_figure, curves_figure
-from analysis.outcomes import CELL, counted, outcomes, trajectories
+from analysis.outcomes import CELL, counted, levels, metric_name, outcomes, trajectories
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.statistics import Interval
@@ -31,7 +31,8 @@ CURVES = (
     "runs: thin lines up to a cross, where they end or leave the frame."
 )
 DOTS = (
-    "Mean test accuracy with its 95 % interval (t over seeds; Wilson's over test examples where there is one seed); "
+    "Mean test accuracy, or another test metric, with its 95 % interval (t over seeds; Wilson's over test examples "
+    "where there is one seed and the metric is a share of right answers); "
     "ticks: single seeds. Vertical lines: baselines."
 )
 ALT = (
@@ -46,7 +47,7 @@ def section(results: Results) -> Section:
     ends = outcomes(results)
     if ends.empty:
         return missing("finetuning", TITLE, "final")
-    runs, baselines = trajectories(results, ends), results.of("baseline")
+    runs, baselines = trajectories(results, ends), levels(results)
     scores, edge = accuracies(ends, baselines), rates.at_edge(ends, rates.training(results))
     compared = pairs(ends[edge == ""], runs)
     compared = compared[compared["comparison"].map(lambda comparison: comparison.pairs > 1).astype(bool)]
@@ -87,7 +88,7 @@ def sentences(scores: pd.DataFrame, compared: pd.DataFrame, faults: list[str]) -
             f"{text.percent(Interval(row.accuracy, row.low, row.high))} ({text.count(row.n, 'run')})"
             for row in cell.itertuples()
         )
-        found.append(f"{model}, {task}: test accuracy: {'; '.join(named)}.")
+        found.append(f"{model}, {task}: test {metric_name(cell['metric'])}: {'; '.join(named)}.")
     if faults:
         found.append(f"Not comparable: {text.listed(faults)}. Widen the grid of learning rates.")
     found += _compared(compared[compared["quantity"] == "test accuracy"])
@@ -99,7 +100,7 @@ def sentences(scores: pd.DataFrame, compared: pd.DataFrame, faults: list[str]) -
 
 def _compared(rows: pd.DataFrame) -> list[str]:
     return [
-        f"{row.model}, {row.task}: {row.first} minus {row.second} in test accuracy after {row.passes:,.0f} "
+        f"{row.model}, {row.task}: {row.first} minus {row.second} in test {row.metric} after {row.passes:,.0f} "
         f"forward passes: {text.margin(row.comparison)} (points; {text.count(row.comparison.pairs, 'pair')} of seeds)."
         for row in rows.itertuples()
     ]

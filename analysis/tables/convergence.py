@@ -10,11 +10,12 @@ from analysis import rates, style, text
 from analysis.figures import panels
 from analysis.figures.convergence import aligned, band, band_name, measure
 from analysis.labels import method_name
-from analysis.statistics import Comparison, paired
+from analysis.statistics import Comparison, holm, paired
 from analysis.tables.table import Table, table
 
 REFERENCE = "mezo"
 CELL = ["problem", "dim"]
+FALLING = 0.9  # of the gap at half the evaluations: an end above it is a floor
 
 
 def faults(frame: pd.DataFrame, tune: pd.DataFrame) -> dict[tuple[str, float], list[str]]:
@@ -30,16 +31,18 @@ def faults(frame: pd.DataFrame, tune: pd.DataFrame) -> dict[tuple[str, float], l
 def finals(frame: pd.DataFrame, tune: pd.DataFrame) -> pd.DataFrame:
     """One row for each problem and label: its gap at the largest count of evaluations that all reached.
 
-    `ratio` compares log gaps with those of MeZO, paired over seeds; one that diverged in either has no ratio, nor has a
-    problem on which a best rate of `tune` lies at the edge of its grid.
+    `ratio` compares log gaps with those of MeZO, paired over seeds, `adjusted` is its p by Holm over all of them; a
+    seed that diverged in either, or whose gap is not above 0, has no ratio, nor has a problem on which a best rate of
+    `tune` lies at the edge of its grid. `floor`: whether the median gap is no longer below FALLING times that of half
+    the evaluations: epsilon's bias and the noise of steps hold it there, and it says nothing of speed.
     """
     rows: list[dict[str, Any]] = []
     wrong = faults(frame, tune)
     for (problem, dim), cell in frame.groupby(CELL):
         value = measure(cell)
         budget = cell[cell["status"] != "diverged"].groupby("label")["evaluations"].max().min()
-        ends = {label: aligned(runs, value).loc[:budget] for label, runs in cell.groupby("label")}
-        ends = {label: ends[label].iloc[-1] for label in style.in_order(ends) if len(ends[label])}
+        curves = {label: aligned(runs, value).loc[:budget] for label, runs in cell.groupby("label")}
+        ends = {label: curves[label].iloc[-1] for label in style.in_order(curves) if len(curves[label])}
         for label, end in ends.items():
             runs = cell[cell["label"] == label]
             low, middle, high = (part.iloc[0] for part in band(end.to_frame().T))
@@ -50,10 +53,25 @@ def finals(frame: pd.DataFrame, tune: pd.DataFrame) -> pd.DataFrame:
                     "lr": runs["lr"].iloc[0],
                     "epsilon": runs["epsilon"].iloc[0],
                 }
-                | {"median": middle, "low": low, "high": high, "measure": value}
+                | {
+                    "median": middle,
+                    "low": low,
+                    "high": high,
+                    "measure": value,
+                    "floor": value == "gap" and _floor(curves[label]),
+                }
                 | {"ratio": None if label == REFERENCE or wrong[problem, dim] else _ratio(end, ends.get(REFERENCE))}
             )
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    compared = [one.p if isinstance(one, Comparison) else math.nan for one in frame["ratio"]] if rows else []
+    return frame.assign(adjusted=holm(compared))
+
+
+def _floor(curve: pd.DataFrame) -> bool:
+    """Whether the median over seeds is finite and falls no more in the second half of the evaluations."""
+    median = band(curve)[1]
+    half = median.loc[: median.index[-1] / 2].iloc[-1]
+    return bool(FALLING * half < median.iloc[-1] < math.inf)
 
 
 def _ratio(end: pd.Series, reference: pd.Series | None) -> Comparison | None:
@@ -64,14 +82,17 @@ def _ratio(end: pd.Series, reference: pd.Series | None) -> Comparison | None:
     return paired(np.log10(both["one"]), np.log10(both["two"])) if len(both) else None
 
 
-def ratio_text(comparison: Comparison | None) -> str:
-    """`6.1 [5.0, 7.4], p = 0.001`: 10 to the mean difference of log gaps."""
-    if not isinstance(comparison, Comparison):
+def ratio_text(end: Any) -> str:
+    """`6.1 [5.0, 7.4], p = 0.001 (Holm 0.004), 4 of 5 seeds`: 10 to the mean difference of log gaps, of a row of
+    `finals`.
+    """
+    if not isinstance(end.ratio, Comparison):
         return text.NONE
-    estimate, low, high = (10**bound for bound in comparison.difference)
+    estimate, low, high = (10**bound for bound in end.ratio.difference)
     bounds = "" if math.isnan(low) else f" [{text.number(low)}, {text.number(high)}]"
-    p = "" if math.isnan(comparison.p) else f", {text.p_phrase(comparison.p)}"
-    return f"{text.number(estimate)}{bounds}{p}"
+    p = "" if math.isnan(end.ratio.p) else f", {text.p_phrase(end.ratio.p)} (Holm {text.p_value(end.adjusted)})"
+    seeds = f", {end.ratio.pairs} of {end.seeds} seeds" if end.ratio.pairs < end.seeds else ""
+    return f"{text.number(estimate)}{bounds}{p}{seeds}"
 
 
 def finals_table(frame: pd.DataFrame, tune: pd.DataFrame) -> Table:
@@ -89,13 +110,17 @@ def finals_table(frame: pd.DataFrame, tune: pd.DataFrame) -> Table:
                 "diverged": str(end.diverged),
                 "gap, median": text.number(end.median),
                 band_name(end.seeds): f"{text.number(end.low)} to {text.number(end.high)}",
-                f"gap / gap of {REFERENCE}": ratio_text(end.ratio),
+                "at the end": "floor" if end.floor else "falls" if math.isfinite(end.median) else "diverged",
+                f"gap / gap of {REFERENCE}": ratio_text(end),
             }
         )
     note = (
         "A diverged seed counts as an infinite gap in the median. The ratio is the geometric mean over seeds, paired, "
-        "with a 95 % t-interval on its logarithm; seeds that diverged in either method have none. There is no ratio "
-        "where a best learning rate lies at the edge of those tried."
+        "with a 95 % t-interval on its logarithm; seeds that diverged in either method, or whose gap is 0 or below, "
+        "have none, and the number of the others is told. Holm's adjustment of p is over all ratios of the table. "
+        "There is no ratio where a best learning rate lies at the edge of those tried. At the end: floor where "
+        f"the median gap is not below {FALLING:g} times that after half the evaluations: the bias of ε and the noise "
+        "of steps hold it there, and a ratio compares floors, not speeds."
     )
     return table(rows, "Gap at equal loss evaluations", note)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import style, text
-from analysis.outcomes import CELL, counted
+from analysis.outcomes import ACCURACY, CELL, counted, metric_name
 from analysis.statistics import (
     Comparison,
     Interval,
@@ -21,6 +21,8 @@ from analysis.tables.table import Table, table
 BASELINES = ("chance", "zero-shot", "calibrated zero-shot")
 STATUSES = ("diverged", "interrupted", "failed", "unfinished")
 PAIRED = ("kerzoo", "mezo")
+PROPORTIONS = (ACCURACY, "exact-match", "drop-exact-match")
+"""Metrics that are 0 or 1 of each example; others are means, whose spread over examples no row tells."""
 NO_COMPARISON = Comparison(Interval(math.nan, math.nan, math.nan), math.nan, 0)
 
 
@@ -39,7 +41,7 @@ def _accuracy(runs: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, Any]:
     used = counted(runs)
     values = used["test_accuracy"].to_numpy()
     examples = used["test_examples"].max()
-    single = len(values) == 1 and examples > 0
+    single = len(values) == 1 and _counts(used)
     interval = wilson(float(values[0]), int(examples)) if single else t_proportion(values)
     statuses = {status: int((runs["status"] == status).sum()) for status in STATUSES}
     return {
@@ -60,7 +62,13 @@ def _accuracy(runs: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, Any]:
         "weights": "; ".join(sorted(runs["weights"].dropna().unique())),
         "provenance": "; ".join(sorted(runs["provenance"].unique())),
         "setting": runs["setting"].iloc[0],
+        "metric": metric_name(runs["metric"]),
     }
+
+
+def _counts(used: pd.DataFrame) -> bool:
+    """Whether the test metric is a number of right answers among examples."""
+    return bool(used["test_examples"].max() > 0 and used["metric"].isin(PROPORTIONS).all())
 
 
 def _margin(used: pd.DataFrame, baseline: pd.DataFrame) -> Comparison:
@@ -70,28 +78,31 @@ def _margin(used: pd.DataFrame, baseline: pd.DataFrame) -> Comparison:
         return NO_COMPARISON
     by_seed = baseline.groupby("seed")["test_accuracy"].mean()
     reference = used["seed"].map(by_seed).fillna(baseline["test_accuracy"].mean())
-    examples = used["test_examples"].max()
-    if len(used) > 1 or not examples > 0:
+    if len(used) > 1 or not _counts(used):
         return paired(used["test_accuracy"], reference)
+    examples = used["test_examples"].max()
     accuracy, level = float(used["test_accuracy"].iloc[0]), float(reference.iloc[0])
     test = against_chance if baseline["name"].iloc[0] == "chance" else two_proportions
     return test(accuracy, level, int(examples))
 
 
 def accuracies_table(frame: pd.DataFrame) -> Table:
-    """Test accuracies with their intervals."""
+    """Test accuracies, or another metric, with their intervals."""
+    name = metric_name(frame["metric"])
     rows = [
         _named(row)
         | {"learning rate": _rate(row), "runs": f"{row['n']} of {row['runs']}"}
-        | {"test accuracy [95 %]": text.percent(Interval(row["accuracy"], row["low"], row["high"]))}
+        | ({} if name == ACCURACY else {"metric": row["metric"]})
+        | {f"test {name} [95 %]": text.percent(Interval(row["accuracy"], row["low"], row["high"]))}
         | {"interval": row["basis"]}
         for row in frame.to_dict("records")
     ]
     note = (
         "Runs: those with a test accuracy, diverged ones included, of all. Intervals are 95 %: Student's t over seeds, "
-        "cut at 0 and 100 %, or, where there is one seed, Wilson's over test examples."
+        "cut at 0 and 100 %, or, where there is one seed, Wilson's over test examples; one seed of a metric that is no "
+        "share of right answers, as F1, has none."
     )
-    return table(rows, "Final test accuracy", note)
+    return table(rows, f"Final test {name}", note)
 
 
 def costs_table(frame: pd.DataFrame) -> Table:
@@ -139,11 +150,12 @@ def overview_table(frame: pd.DataFrame) -> Table:
             bounds = text.points(Interval(row["accuracy"], row["low"], row["high"]))
             cell[row["task"]] = bounds if row["n"] == 1 else f"{bounds} ({row['n']})"
     filled = pd.DataFrame(rows.values()).fillna(text.NONE)
+    name = metric_name(frame["metric"])
     note = (
-        "Test accuracy in percent with 95 % intervals: Student's t over seeds, cut at 0 and 100, their number in "
-        "brackets; for one seed Wilson's over test examples."
+        f"Test {name} in percent with 95 % intervals: Student's t over seeds, cut at 0 and 100, their number in "
+        "brackets; for one seed Wilson's over test examples, of a share of right answers."
     )
-    return table(filled.to_dict("records"), "Test accuracy by method and task", note)
+    return table(filled.to_dict("records"), f"Test {name} by method and task", note)
 
 
 def margins_table(frame: pd.DataFrame) -> Table:

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from analysis import style, text
-from analysis.outcomes import CELL, counted
+from analysis.outcomes import CELL, counted, metric_name
 from analysis.statistics import holm, paired
 from analysis.tables.table import Table, table
 
 FIRST, SECOND = "kerzoo", "mezo"
-COLUMNS = ["model", "task", "first", "second", "quantity", "passes", "comparison"]
+COLUMNS = ["model", "task", "first", "second", "metric", "quantity", "passes", "comparison"]
 
 
 def pairs(ends: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
@@ -29,7 +29,8 @@ def pairs(ends: pd.DataFrame, trajectories: pd.DataFrame) -> pd.DataFrame:
         methods = {label: runs["method"].iloc[0].split(":")[0] for label, runs in groups.items()}
         for first, second in product(style.in_order(groups), repeat=2):
             if (methods[first], methods[second]) == (FIRST, SECOND):
-                names = {"model": model, "task": task, "first": first, "second": second}
+                metric = metric_name(pd.concat([groups[first], groups[second]])["metric"])
+                names = {"model": model, "task": task, "first": first, "second": second, "metric": metric}
                 rows += [names | row for row in _pair(groups[first], groups[second], trajectories)]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     frame["adjusted"] = holm([comparison.p for comparison in frame["comparison"]])
@@ -67,7 +68,7 @@ def pairs_table(frame: pd.DataFrame) -> Table:
                 "model": row.model,
                 "task": row.task,
                 "difference": f"{row.first} − {row.second}",
-                "in": row.quantity + (", points" if accuracy else ""),
+                "in": row.quantity.replace("accuracy", row.metric) + (", points" if accuracy else ""),
                 "forward passes": f"{row.passes:,.0f}",
                 "pairs": str(row.comparison.pairs),
                 "mean [95 %]": shown,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from llm.steppers.method import Method
 from zobench import methods
 from zobench.evaluations import evaluations_a_step
+from zobench.run.progress import warn
 from zobench.run.records import Row, Run
 
 BACKWARD = 2
@@ -13,7 +14,7 @@ BACKWARD = 2
 
 
 def chosen_rate(record: Run, method: str, rates: Sequence[float], loss_at: Callable[[float], float]) -> float:
-    """Return the rate of least loss, and keep the choice as a row.
+    """Return the rate of least loss, and keep the choice as a row; one at an edge of the rates is told.
 
     Raises:
         ValueError: the loss is infinite at every rate.
@@ -24,7 +25,17 @@ def chosen_rate(record: Run, method: str, rates: Sequence[float], loss_at: Calla
         raise ValueError(f"{method} diverged at every rate of {tuple(rates)}: give smaller ones")
     if not record.find(kind="chosen", method=method):
         record.append({"kind": "chosen", "method": method, "lr": lr, "rates": list(rates), "dev_losses": losses})
+    if told := edge(lr, rates):
+        warn(f"{method}: {told}. The best rate may lie beyond, and reports do not compare this method: give more rates")
     return lr
+
+
+def edge(lr: float, rates: Sequence[float]) -> str:
+    """Return which edge of the rates tried the chosen one is, in words; empty inside."""
+    if len(set(rates)) == 1:
+        return f"only one learning rate was tried, {lr:g}"
+    ends = {min(rates): "smallest", max(rates): "largest"}
+    return f"the best learning rate, {lr:g}, is the {ends[lr]} tried" if lr in ends else ""
 
 
 def mean_dev_loss(finals: Iterable[Row]) -> float:

@@ -35,6 +35,11 @@ class Coordinate(Isotropic):
         """Whether the coordinates of one step are distinct."""
         return not self.replace
 
+    @property
+    def independent(self) -> "Coordinate":
+        """Coordinate()."""
+        return Coordinate()
+
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return a direction with one entry that is not zero.
 

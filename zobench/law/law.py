@@ -50,6 +50,13 @@ class Law(ABC):
         return False
 
     @property
+    def independent(self) -> "Law":
+        """The law of independent directions of which each is distributed as one of this law: a step of it has as many
+        as it likes.
+        """
+        return self
+
+    @property
     def by_tensor(self) -> bool:
         """Whether a direction depends on how the parameters are cut into tensors (one random number a tensor, low
         rank), so that a vector alone does not say how to draw it.

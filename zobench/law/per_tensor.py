@@ -49,6 +49,11 @@ class PerTensor(Law):
         return None if within is None else self.kernel.moment(1) * within
 
     @property
+    def independent(self) -> "PerTensor":
+        """The same of the independent directions of `law`."""
+        return replace(self, law=self.law.independent)
+
+    @property
     def reads_weights(self) -> bool:
         """Whether `law` does."""
         return self.law.reads_weights

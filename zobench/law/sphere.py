@@ -69,6 +69,11 @@ class Orthogonal(Sphere):
         """True."""
         return True
 
+    @property
+    def independent(self) -> Sphere:
+        """Sphere()."""
+        return Sphere()
+
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return column number `index` of the frame of `key`.
 

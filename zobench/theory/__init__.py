@@ -1,11 +1,12 @@
 """Theory: what an estimator does on a problem, predicted before any run.
 
-`error` has bias, variance and mean squared error; `descent` the expected gain of a step; `budget` the best epsilon and
-estimators side by side. `laws` holds what a law of directions brings in, `lines` what a problem does, `series` puts
-both together with a stencil.
+`error` has bias, variance and mean squared error; `descent` the expected gain of a step; `best_epsilon` where either is
+best; `budget` estimators side by side. `laws` holds what a law of directions brings in, `lines` what a problem does,
+`series` puts both together with a stencil.
 """
 
-from zobench.theory.budget import Forecast, best_epsilon, equal_budget, spend
+from zobench.theory.best_epsilon import best_epsilon
+from zobench.theory.budget import Forecast, equal_budget, spend
 from zobench.theory.descent import Step, best_lr, descent
 from zobench.theory.error import bias, covariance_trace, coverage, mse, second_moment
 from zobench.theory.laws import curved, odd_mean, product, quartic

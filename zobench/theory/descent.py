@@ -20,18 +20,21 @@ from zobench.problem import Problem
 from zobench.theory import laws
 from zobench.theory.error import series
 from zobench.theory.noise import Noise
-from zobench.theory.series import Series, displacement
+from zobench.theory.series import Powers, Series, at, displacement, powers
 
 
 def descent(estimator: LineEstimator, problem: Problem, x: Tensor, lr: float, noise: float | Noise = 0.0) -> float:
     """Return the expected decrease f(x) - E f(x - lr g) of one SGD step, up to O(lr^3); negative where it climbs.
 
-    Exact on quadratics. Orders in epsilon as for second_moment, except: under Rademacher directions, terms of order
-    epsilon^4 with entries of H off its diagonal are left out, and so are, between directions that are orthogonal
-    within a step, terms of order epsilon^2.
+    Exact on quadratics that declare ridges (for Coordinate: derivative). E[g^T H g] is exact on polynomials of degree
+    up to 6 that do, and lacks O(epsilon^6) on other functions that do. Without them it is taken at epsilon 0, so that
+    O(epsilon^2) is left out, for symmetric stencils too; the slope grad f . E g is as exact as bias. Also left out are,
+    under Rademacher directions, terms of order epsilon^4 with entries of H off its diagonal, and, between directions
+    that are orthogonal within a step, terms of order epsilon^2.
 
     Raises:
         MissingDerivativeError: the problem lacks hessian, or what the law needs.
+        ValueError: x, noise or epsilon is out of range, or there are more orthogonal directions than d.
     """
     return Step.of(estimator, problem, x, noise).decrease(lr)
 
@@ -62,13 +65,12 @@ class Step:
     def along(cls, one: Series, estimator: LineEstimator, noise: float | Noise = 0.0) -> "Step":
         """Return the step from the series of one direction."""
         e = displacement(estimator, one.lines.dim)
-        slope = float(one.lines.gradient @ one.mean(e))
-        return cls(slope, _curvature(one, estimator, Noise.of(noise), e))
+        return cls(float(at(one.slopes, e)), float(at(curvatures(one, estimator, Noise.of(noise)), e)))
 
     def decrease(self, lr: float) -> float:
         """Return lr slope - lr^2/2 curvature."""
         lr = real("lr", lr)
-        return lr * self.slope - lr**2 / 2 * self.curvature
+        return lr * self.slope - lr * lr / 2 * self.curvature
 
     @property
     def best_lr(self) -> float:
@@ -86,17 +88,20 @@ class Step:
         return max(self.slope, 0.0) ** 2 / (2 * self.curvature) if self.curvature > 0 else math.inf
 
 
-def _curvature(one: Series, estimator: LineEstimator, noise: Noise, e: float) -> float:
-    law, n, hessian = one.law, estimator.n, one.hessian
-    mean = one.mean(e)
-    of_one = one.curvature(e)
-    of_one += one.stencil.noise_second_moment() * float(hessian.trace()) * (noise.evaluation / e) ** 2
-    outer = torch.outer(mean, mean)
-    if noise.minibatch is not None:
-        of_one += one.stencil.slope_second_moment() * laws.quartic(law, noise.minibatch, hessian)
-        if noise.shared:
-            outer = outer + one.stencil.moment(1) ** 2 * noise.minibatch
-    return of_one / n + ((1 - 1 / n) * between(law, outer, hessian) if n > 1 else 0.0)
+def curvatures(one: Series, estimator: LineEstimator, noise: Noise) -> Powers:
+    """E[g^T H g] as a function of e, whatever the estimator's epsilon."""
+    law, n, hessian, stencil, x = one.law, estimator.n, one.hessian, one.stencil, one.lines.x
+    trace, covariance = float(hessian.trace()), noise.covariance(one.lines.dim)
+    of_one = one.curvatures + powers([(-2, stencil.noise_second_moment() * trace * noise.evaluation**2)])
+    if covariance is not None:
+        of_one += powers([(0, stencil.slope_second_moment() * laws.quartic(law, covariance, hessian))])
+        of_one += powers([(-2, one.base_second_moment * trace * float(x @ covariance @ x))])
+    if n == 1:
+        return of_one
+    of_two = one.bilinear(lambda left, right: between(law, torch.outer(left, right), hessian), one.means)
+    if covariance is not None and noise.shared:
+        of_two += powers([(0, stencil.moment(1) ** 2 * between(law, covariance, hessian))])
+    return of_one / n + (1 - 1 / n) * of_two
 
 
 def between(law: Isotropic, outer: Tensor, hessian: Tensor) -> float:

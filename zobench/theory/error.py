@@ -19,9 +19,9 @@ from torch import Tensor
 from zobench.estimator import LineEstimator
 from zobench.layout import CPU
 from zobench.problem import Problem
-from zobench.theory.lines import Lines
+from zobench.theory.lines import Lines, dimension
 from zobench.theory.noise import Noise
-from zobench.theory.series import NEGLIGIBLE, Series, displacement
+from zobench.theory.series import Powers, Series, at, displacement, powers
 
 
 def bias(estimator: LineEstimator, problem: Problem, x: Tensor) -> Tensor:
@@ -41,17 +41,18 @@ def second_moment(estimator: LineEstimator, problem: Problem, x: Tensor, noise: 
     """Return E|g|^2; `noise` is the standard deviation of independent noise on each evaluation, or a theory.Noise.
 
     Exact on polynomials of degree up to 6 that declare ridges (for Coordinate: derivative). Otherwise the terms with
-    a = 1 or b = 1 are exact and the rest, O(epsilon^2) for the forward stencil and O(epsilon^4) for symmetric ones, is
-    left out; `coverage` says which. Errors as bias.
+    a = 1 or b = 1, and with a hessian those with a = b = 2, are exact and the rest, O(epsilon^4), is left out; without
+    a hessian O(epsilon^2) for stencils that are not symmetric. `coverage` says which. Errors as bias.
     """
     one = series(estimator, problem, x)
-    mean = one.mean(displacement(estimator, problem.dim))
-    return spread(one, estimator, noise) + float(mean @ mean)
+    e = displacement(estimator, one.lines.dim)
+    return float(at(spreads(one, estimator, noise) + one.mean_squares, e))
 
 
 def covariance_trace(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> float:
     """Return E|g - E g|^2, with E[sum_k w_k^2] d s^2 / (n e^2) for evaluation noise and, for minibatch noise of
-    covariance S, (q c_d / n + (1 - 1/n) m_1^2) tr S if it is shared. Exact as second_moment; errors as bias.
+    covariance S, (q c_d / n + (1 - 1/n) m_1^2) tr S + E[M_0^2] d x^T S x / (n e^2) if it is shared; M_0, the sum of
+    the weights, is 0 for differences. Exact as second_moment; errors as bias.
     """
     return spread(series(estimator, problem, x), estimator, noise)
 
@@ -65,15 +66,12 @@ def mse(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | No
 
 def coverage(estimator: LineEstimator, problem: Problem) -> str:
     """Return in words how much of E|g|^2 the prediction holds for this estimator and problem."""
-    one = Series(
-        estimator.law, estimator.stencil, Lines(problem, torch.zeros(problem.dim, dtype=torch.float64, device=CPU))
-    )
+    one = series(estimator, problem, torch.zeros(dimension(problem), dtype=torch.float64, device=CPU))
     if one.exact:
         return "exact, all orders"
     if one.lines.knows("ridges"):
         return "bias to order 4; variance without O(epsilon^6)"
-    symmetric = abs(estimator.stencil.moment(2)) < NEGLIGIBLE
-    return f"bias to order 4; variance without O(epsilon^{4 if symmetric else 2})"
+    return f"bias to order 4; variance without O(epsilon^{4 if one.second_order else 2})"
 
 
 def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines | None = None) -> Series:
@@ -94,14 +92,24 @@ def error(one: Series, estimator: LineEstimator, noise: float | Noise) -> float:
 
 def spread(one: Series, estimator: LineEstimator, noise: float | Noise) -> float:
     """The covariance trace at the estimator's epsilon and n, from the series of one of its directions."""
-    noise, n, dim = Noise.of(noise), estimator.n, one.lines.dim
-    e = displacement(estimator, dim)
-    mean = one.mean(e)
-    of_one = one.second_moment(e) + one.stencil.noise_second_moment() * dim * (noise.evaluation / e) ** 2
-    between = 0.0 if estimator.law.orthogonal else (1 - 1 / n) * float(mean @ mean)
-    if noise.minibatch is not None:
-        trace = float(noise.minibatch.trace())
-        of_one += one.stencil.slope_second_moment() * one.law.fourth_moment(dim) * trace
-        if noise.shared and not estimator.law.orthogonal:
-            between += (1 - 1 / n) * one.stencil.moment(1) ** 2 * trace
-    return of_one / n + between - float(mean @ mean)
+    return float(at(spreads(one, estimator, noise), displacement(estimator, one.lines.dim)))
+
+
+def errors(one: Series, estimator: LineEstimator, noise: float | Noise) -> Powers:
+    """The mean squared error as a function of e, whatever the estimator's epsilon; `error` rounds less."""
+    return one.bias_squares + spreads(one, estimator, noise)
+
+
+def spreads(one: Series, estimator: LineEstimator, noise: float | Noise) -> Powers:
+    """The covariance trace as a function of e, whatever the estimator's epsilon."""
+    noise, n, dim, stencil = Noise.of(noise), estimator.n, one.lines.dim, one.stencil
+    of_one = one.second_moments + powers([(-2, stencil.noise_second_moment() * dim * noise.evaluation**2)])
+    between = 0.0 if estimator.law.orthogonal else 1 - 1 / n
+    total = (between - 1) * one.mean_squares
+    covariance = noise.covariance(dim)
+    if covariance is not None:
+        trace, value = float(covariance.trace()), float(one.lines.x @ covariance @ one.lines.x)
+        of_one += powers([(0, stencil.slope_second_moment() * one.law.fourth_moment(dim) * trace)])
+        of_one += powers([(-2, one.base_second_moment * dim * value)])
+        total += powers([(0, between * stencil.moment(1) ** 2 * trace)]) if noise.shared else 0.0
+    return of_one / n + total

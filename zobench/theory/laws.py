@@ -277,6 +277,11 @@ def _off_diagonal(lines: Lines, off: Tensor, a: int, b: int) -> float:
     return 2 * float(off @ g @ ridge_moments.sign_odd_mean(lines.ridges(3, why), 3)) + 6 * float(c @ distinct)
 
 
+def quadratics_known(law: Isotropic, lines: Lines) -> bool:
+    """Return whether E[D_2^2 |u|^2] is known without ridges: from the Hessian, under the laws of this file."""
+    return lines.knows("hessian") and isinstance(law, Gaussian | Sphere | Rademacher | Coordinate)
+
+
 def products_known(law: Isotropic, lines: Lines) -> bool:
     """Return whether E[D_a D_b |u|^2] is known for all orders a, b."""
     return lines.knows("ridges") or (isinstance(law, Coordinate) and lines.knows("derivative"))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -19,10 +19,15 @@ HIGHEST_ORDER = 6
 class Lines:
     """The derivatives D_a = D^a f(x)[u, ..., u] of a problem at one point x (d,), each asked for once, with the moments
     of their ridges.
+
+    Raises:
+        TypeError: the problem is no zobench.Problem.
+        ValueError: x is no finite point (d,) of it.
     """
 
     def __init__(self, problem: Problem, x: Tensor) -> None:
-        self.problem, self.x, self.dim = problem, x.double(), problem.dim
+        self.problem, self.dim = problem, dimension(problem)
+        self.x = _point(x, self.dim)
         self._ridges: dict[int, Ridges] = {}
         self._joint: dict[tuple[object, int, int], JointMoments] = {}
         self._along_axes: dict[int, Tensor] = {}
@@ -101,6 +106,26 @@ class Lines:
         axes = torch.eye(self.dim, dtype=torch.float64, device=CPU)
         along: Tensor = demand(self.problem, "derivative", why)(self.x, axes, order)
         return along
+
+
+def dimension(problem: Problem) -> int:
+    """Return d.
+
+    Raises:
+        TypeError: the problem declares no dimension and gradient, as a bare function.
+    """
+    if not (hasattr(problem, "dim") and hasattr(problem, "gradient")):
+        raise TypeError(f"theory needs a zobench.Problem, which knows .dim and .gradient; got {problem!r:.200}")
+    return int(problem.dim)
+
+
+def _point(x: Any, dim: int) -> Tensor:
+    if not isinstance(x, Tensor) or x.shape != (dim,):
+        shown = f"has shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"is {x!r:.200}"
+        raise ValueError(f"x {shown}: give one point of the problem, a tensor ({dim},)")
+    if not bool(x.isfinite().all()):
+        raise ValueError(f"x is {x.tolist()!r:.200}: give a finite point")
+    return x.double()
 
 
 def radial(dim: int, degree: int) -> float:

@@ -1,10 +1,16 @@
 """The noise of evaluations, as theory sees it."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from zobench.numbers import flag, real, store
+from zobench.layout import CPU
+from zobench.numbers import FAILURES, flag, real, store
+
+LARGEST = 1e100  # its square over that of the smallest displacement is still a number
+ROUNDING = 1e-6  # of a covariance that was computed in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,10 +20,12 @@ class Noise:
     `evaluation` is the standard deviation of noise that is independent at each evaluation. `minibatch` (d, d) is the
     covariance of the gradient over minibatches: both ends of a difference see the same one, and so do all directions
     of a step if `shared`; otherwise each direction draws its own. Exact where the minibatch changes f by a function
-    linear in x; otherwise to leading order in epsilon.
+    linear in x; otherwise to leading order in epsilon. A stencil whose weights do not sum to 0 (one-point) sees the
+    value (g_B - grad f) . x too, of variance x^T S x: x is measured from where the minibatches agree.
 
     Raises:
-        ValueError: evaluation is negative or not finite.
+        ValueError: evaluation is negative or above 1e100, or minibatch is no covariance: a finite, symmetric, positive
+            semidefinite (d, d).
     """
 
     evaluation: float = 0.0
@@ -25,11 +33,45 @@ class Noise:
     shared: bool = True
 
     def __post_init__(self) -> None:
-        advice = "give the standard deviation of one evaluation, 0 or more"
-        evaluation = real("noise", self.evaluation, advice, lambda s: s >= 0)
-        store(self, evaluation=evaluation, shared=flag("shared", self.shared))
+        advice = f"give the standard deviation of one evaluation, 0 or more and at most {LARGEST:g}"
+        evaluation = real("noise", self.evaluation, advice, lambda s: 0 <= s <= LARGEST)
+        minibatch = None if self.minibatch is None else _covariance(self.minibatch)
+        store(self, evaluation=evaluation, minibatch=minibatch, shared=flag("shared", self.shared))
 
     @classmethod
     def of(cls, noise: "float | Noise") -> "Noise":
         """Return the noise; a number is the standard deviation of one evaluation."""
         return noise if isinstance(noise, Noise) else cls(noise)
+
+    def covariance(self, dim: int) -> Tensor | None:
+        """Return `minibatch` for a problem of this dimension.
+
+        Raises:
+            ValueError: it is the covariance of another dimension.
+        """
+        if self.minibatch is not None and len(self.minibatch) != dim:
+            raise ValueError(
+                f"minibatch is {tuple(self.minibatch.shape)}, but the problem has dimension {dim}: give the covariance "
+                f"of its gradient, ({dim}, {dim})"
+            )
+        return self.minibatch
+
+
+def _covariance(given: Any) -> Tensor:
+    advice = "give the covariance of the gradient over minibatches, a symmetric positive semidefinite (d, d)"
+    try:
+        matrix = torch.as_tensor(given, dtype=torch.float64, device=CPU)
+    except FAILURES:
+        raise ValueError(f"minibatch is {given!r:.200}: {advice}") from None
+    if matrix.ndim != 2 or len(matrix) != matrix.shape[-1]:
+        raise ValueError(f"minibatch has shape {tuple(matrix.shape)}: {advice}")
+    if not bool(matrix.isfinite().all()):
+        raise ValueError(f"minibatch is not finite: {advice}")
+    allowed = ROUNDING * float(matrix.abs().max()) if len(matrix) else 0.0
+    if float((matrix - matrix.mT).abs().max()) > allowed:
+        raise ValueError(f"minibatch is not symmetric: {advice}")
+    shifted = matrix + (allowed + 1e-300) * torch.eye(len(matrix), dtype=torch.float64, device=CPU)
+    if int(torch.linalg.cholesky_ex(shifted).info):
+        least = float(torch.linalg.eigvalsh(matrix)[0])
+        raise ValueError(f"minibatch has an eigenvalue of {least:g}: {advice}")
+    return matrix
