@@ -313,7 +313,7 @@ def test_a_missing_scikit_learn_is_told(monkeypatch):
 
 def test_options_of_steps_are_told_where_they_were_given_and_no_part_of_the_run(tmp_path, capsys):
     final_row(tmp_path, "zero-shot", lr=1e-3, steps=7)
-    assert "zero-shot takes no step: --steps, --lr, --batch, --eval-every not used" in capsys.readouterr().out
+    assert "zero-shot takes no step: --batch, --lr, --steps, --eval-every not used" in capsys.readouterr().out
     written = tomllib.loads((tmp_path / "run/config.toml").read_text())
     assert "lr" not in written and written["method"] == "zero-shot" and written["train"] == 40
     quiet = options(

@@ -8,7 +8,7 @@ import prototypes
 import pytest
 import torch
 
-from llm.cost import dry_run
+from llm.dry_run import dry_run
 from llm.options.train import TrainOptions
 from llm.studies.rates import forward_passes_a_step
 from synthetic import converge, problems

@@ -109,6 +109,6 @@ class EvaluationSets(Listener):
 
 def told(method: str, final: Row) -> str:
     """Return the end of a run in words."""
-    measured = {name: final[f"{name}_accuracy"] for name in ("dev", "test") if f"{name}_accuracy" in final}
-    said = (f"{name} {math.nan if value is None else value:.1%}" for name, value in measured.items())
-    return f"{method}: {', '.join(said)} {final.get('metric', 'accuracy')} ({final['status']})"
+    dev, test = (math.nan if final.get(name) is None else final[name] for name in ("dev_accuracy", "test_accuracy"))
+    tested = f", test {test:.1%}" if "test_accuracy" in final else ""
+    return f"{method}: dev {final.get('metric', 'accuracy')} {dev:.1%}{tested} ({final['status']})"
