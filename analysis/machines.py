@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import text
 from analysis.kinds import KINDS
 from analysis.labels import LONGEST, meaning
-from analysis.rows import ReadError, Results, Row, Run
+from analysis.rows import ReadError, Results, Row, RunRows
 
 HERE = ["machine", "setting"]
 MEASURED = frozenset(kind for kind in KINDS if kind.startswith("bench-")) | {"profile", "motion"}
@@ -103,7 +103,7 @@ def calls(row: Any) -> str:
     return str(row["calls"]) + (f" of {row['commits']} commits" if row["commits"] > 1 else "")
 
 
-def _walk(run: Run) -> Iterator[tuple[str, Row]]:
+def _walk(run: RunRows) -> Iterator[tuple[str, Row]]:
     """The kind of each row of a run and the environment that wrote it."""
     environment = run.environment
     for row in run.rows:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis import style, text
 from analysis.lead import lead
-from analysis.rows import Results, Run
+from analysis.rows import Results, RunRows
 from analysis.sections import (
     bias,
     convergence,
@@ -116,7 +116,7 @@ def _saved(figure: Figure, stem: Path) -> tuple[str, str]:
     return one, two
 
 
-def _described(run: Run) -> dict[str, str]:
+def _described(run: RunRows) -> dict[str, str]:
     """A run as the list at the end of the page has it."""
     settings = (f"{key} = {value}" for key, value in run.config.items() if key not in SHOWN_APART)
     machine = [str(run.environment[key]) for key in ("cpu", "gpu", "platform") if run.environment.get(key)]

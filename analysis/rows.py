@@ -20,7 +20,7 @@ class ReadError(ValueError):
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRows:
     """One run folder: what it was asked to do, where it ran, and its rows as written."""
 
     name: str
@@ -45,7 +45,7 @@ class Run:
 class Results:
     """All runs, one frame for each known kind of row, and what the reader should be warned of."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[RunRows, ...]
     frames: dict[str, pd.DataFrame]
     warnings: tuple[str, ...] = field(default=())
 
@@ -99,10 +99,10 @@ def _named(folders: list[Path]) -> Iterator[tuple[str, Path]]:
         yield (name if last.count(name) == 1 else f"{resolved.parent.name}/{name}"), folder
 
 
-def _read_run(name: str, folder: Path, warnings: list[str]) -> Run:
+def _read_run(name: str, folder: Path, warnings: list[str]) -> RunRows:
     config = _read_optional(folder / "config.toml", toml_table, warnings)
     environment = _read_optional(folder / "environment.json", json_object, warnings)
-    return Run(name, folder, config, environment, tuple(_read_rows(folder / "rows.jsonl", warnings)))
+    return RunRows(name, folder, config, environment, tuple(_read_rows(folder / "rows.jsonl", warnings)))
 
 
 def _read_optional(file: Path, parse: Callable[[bytes, str], Row], warnings: list[str]) -> Row:
@@ -152,14 +152,14 @@ def _checked(row: Row, file: Path, number: int) -> Row:
     return row
 
 
-def _unknown_kinds(runs: Iterable[Run]) -> Iterator[str]:
+def _unknown_kinds(runs: Iterable[RunRows]) -> Iterator[str]:
     for run in runs:
         unknown = [row["kind"] for row in run.rows if row["kind"] not in KINDS and row["kind"] not in UNREPORTED]
         for kind in sorted(set(map(str, unknown))):
             yield f"{run.folder}: ignored {unknown.count(kind)} rows of kind {kind!r}, unknown to this report"
 
 
-def _frame(kind: str, runs: Iterable[Run]) -> pd.DataFrame:
+def _frame(kind: str, runs: Iterable[RunRows]) -> pd.DataFrame:
     rows = [
         {"provenance": run.provenance, **identity, **row, "run": run.name}
         for run, identity in ((run, run.identity if kind == "step" else {}) for run in runs)

@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int | None]]] = {
     "export": (export.ExportOptions, export.run),
     "study": (study.StudyOptions, study.run),
     "noise": (noise.NoiseOptions, noise.run),
-    "bench": (bench.BenchOptions, bench.run),
+    "bench": (bench.StepBenchOptions, bench.run),
     "profile": (profile.ProfileOptions, profile.run),
     "rounding": (rounding.RoundingOptions, rounding.run),
     "pretrain": (pretrain.PretrainConfig, pretrain.run),

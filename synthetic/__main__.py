@@ -14,7 +14,7 @@ COMMANDS: dict[str, Command] = {
     "descent": (descent.DescentOptions, descent.run),
     "epsilon": (epsilon.EpsilonOptions, epsilon.run),
     "phase": (phase.PhaseOptions, phase.run),
-    "bench": (bench.BenchOptions, bench.run),
+    "bench": (bench.MonteCarloBenchOptions, bench.run),
 }
 
 

@@ -24,7 +24,7 @@ LAWS_TIMED = ("gaussian", "sphere", "rademacher", "coordinate")
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class MonteCarloBenchOptions:
     """Options of `python -m synthetic bench`."""
 
     methods: tuple[str, ...] = option(("mezo", "kerzoo", "kerzoo:law=rademacher"), "name[:option=value]...")
@@ -36,7 +36,7 @@ class BenchOptions:
     out: str = option("runs/bench", "folder of the results; every call appends rows")
 
 
-def run(options: BenchOptions) -> None:
+def run(options: MonteCarloBenchOptions) -> None:
     """Time `moments` and print estimates per second and the share of the random-number bound."""
     if options.repetitions < 1 or options.samples < 1:
         raise ValueError(f"repetitions is {options.repetitions}, samples {options.samples}: give 1 or more")
@@ -46,7 +46,7 @@ def run(options: BenchOptions) -> None:
         _predictions(record, options)
 
 
-def _sampling(record: Run, options: BenchOptions) -> None:
+def _sampling(record: Run, options: MonteCarloBenchOptions) -> None:
     problem = problems.make(options.problem, options.dim)
     x, dim = problems.start(problem), problem.dim
     jobs: dict[str, Callable[[], object]] = {"bound": lambda: draw_only(options.samples, dim)}
@@ -66,7 +66,7 @@ def _sampling(record: Run, options: BenchOptions) -> None:
     print(f"peak resident size of the process: {peak:.2f} GiB")
 
 
-def _predictions(record: Run, options: BenchOptions) -> None:
+def _predictions(record: Run, options: MonteCarloBenchOptions) -> None:
     """Time the exact error, and the expected descent, of two estimators under each law, problem by problem."""
     print(f"predictions in d = {options.predict_dim}, each from nothing")
     print(f"{'problem':22}{'law':14}{'method':10}{'seconds':>9}")

@@ -43,7 +43,7 @@ class BiasOptions:
 
 
 @dataclass(frozen=True)
-class Cell:
+class BiasCell:
     """One estimator on one problem at one point."""
 
     method: str
@@ -79,7 +79,7 @@ def run(options: BiasOptions) -> None:
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-def _cells(options: BiasOptions) -> list[Cell]:
+def _cells(options: BiasOptions) -> list[BiasCell]:
     if not options.methods or not options.epsilons or not options.problem:
         raise ValueError("give at least one of --methods, --problem and --epsilons")
     if options.samples < 1 or options.controlled_samples < 0:
@@ -98,11 +98,11 @@ def _cells(options: BiasOptions) -> list[Cell]:
                 require_resolved(FlatSpace(x), estimator.epsilon)
                 theory.mse(estimator, problem, x, options.noise)  # refuses what a problem lacks, before any sampling
                 for sampling in (PLAIN, CONTROLLED) if options.controlled_samples else (PLAIN,):
-                    cells.append(Cell(method, estimator, name, problem, x, sampling))
+                    cells.append(BiasCell(method, estimator, name, problem, x, sampling))
     return cells
 
 
-def measure(cell: Cell, options: BiasOptions) -> dict[str, Any]:
+def measure(cell: BiasCell, options: BiasOptions) -> dict[str, Any]:
     """Return the row of one cell: measurement, standard errors, prediction."""
     began = time.perf_counter()
     gradient = cell.problem.gradient(cell.x)
@@ -127,7 +127,7 @@ def measure(cell: Cell, options: BiasOptions) -> dict[str, Any]:
     return {**common, **_bias(cell, found), **spread, "seconds": time.perf_counter() - began}
 
 
-def _bias(cell: Cell, found: Moments) -> dict[str, float]:
+def _bias(cell: BiasCell, found: Moments) -> dict[str, float]:
     """The norm of the measured bias; its standard error is that along itself."""
     predicted = theory.bias(cell.estimator, cell.problem, cell.x)
     size = float(found.mean.norm())
@@ -143,13 +143,13 @@ def _bias(cell: Cell, found: Moments) -> dict[str, float]:
     }
 
 
-def _rounding(cell: Cell) -> float:
+def _rounding(cell: BiasCell) -> float:
     """What float64 differences cannot see: rounding of f(x), over epsilon, and of the slopes themselves."""
     value, slope = cell.problem(cell.x).abs(), cell.problem.gradient(cell.x).norm()
     return torch.finfo(torch.float64).eps * float(value / cell.estimator.epsilon + slope * cell.problem.dim**0.5)
 
 
-def _spread(cell: Cell, found: Moments, noise: float) -> dict[str, Any]:
+def _spread(cell: BiasCell, found: Moments, noise: float) -> dict[str, Any]:
     offset = float(found.mean @ found.mean)
     return {
         "covariance_trace": found.covariance_trace,

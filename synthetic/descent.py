@@ -22,7 +22,7 @@ from zobench.problem import Problem, demand
 from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Row, Run
-from zobench.theory import Step
+from zobench.theory import DescentStep
 
 BASELINE = "mezo"
 OWN, EQUAL = "own best", "equal"
@@ -68,7 +68,7 @@ def run(options: DescentOptions) -> None:
         if getattr(problem, "minimum", None) is None:
             raise ValueError(f"problem {name} has no known minimum to descend to: take one with .minimum")
         for estimator in estimators.values():
-            Step.of(estimator, problem, problems.start(problem), options.noise)  # refuses what a problem lacks
+            DescentStep.of(estimator, problem, problems.start(problem), options.noise)  # refuses what a problem lacks
     record = Run(options.out, {"command": "descent", **asdict(options)})
     for name, problem in chosen.items():
         for rate in (OWN, EQUAL):
@@ -88,7 +88,7 @@ def _one_seed(
     options: DescentOptions,
 ) -> None:
     start = problems.start(problem, seed)
-    fixed = options.fraction * Step.of(estimators[BASELINE], problem, start, options.noise).best_lr
+    fixed = options.fraction * DescentStep.of(estimators[BASELINE], problem, start, options.noise).best_lr
     for method, estimator in estimators.items():
         place = {"problem": name, "dim": problem.dim, "method": method, "rate": rate, "seed": seed}
         if not record.find(kind="descent", **place):
@@ -111,7 +111,7 @@ def descend(
     gap = float(problem(start) - least)
     gaps, predicted, rates = [gap], [], []
     for step in range(options.evaluations // cost):
-        forecast = Step.of(estimator, problem, space.x, options.noise)
+        forecast = DescentStep.of(estimator, problem, space.x, options.noise)
         rates.append(forecast.best_lr if lr is None else lr)
         predicted.append(forecast.decrease(rates[-1]))
         told = query(space, estimator, problem, derive("descent", seed, step), ())

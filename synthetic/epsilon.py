@@ -69,7 +69,7 @@ class RoundedNoise(NoiseModel):
         return math.hypot(self.scale, Rounding(self.dtype).deviation(f, x))
 
 
-class Cell:
+class EpsilonCell:
     """One problem at one point, seen through one noise."""
 
     def __init__(self, name: str, dtype: str, noise: float, options: EpsilonOptions) -> None:
@@ -138,14 +138,14 @@ def _problem(name: str, options: EpsilonOptions) -> Any:
     return problems.make(name, options.dim, **seeded)
 
 
-def _cells(options: EpsilonOptions) -> Iterator[Cell]:
+def _cells(options: EpsilonOptions) -> Iterator[EpsilonCell]:
     for name in options.problem:
         for dtype in options.dtypes:
             for noise in options.noises:
-                yield Cell(name, dtype, noise, options)
+                yield EpsilonCell(name, dtype, noise, options)
 
 
-def measure(cell: Cell) -> Row:
+def measure(cell: EpsilonCell) -> Row:
     """Return the row of one cell."""
     grid = [10 ** (k / 12) for k in range(-60, 31)]  # 1e-5 to 316, a factor of 1.21 apart
     excesses = {epsilon: cell.excess(epsilon) for epsilon in grid}

@@ -18,7 +18,7 @@ from zobench.problem import demand
 from zobench.random import streams
 from zobench.random.keys import derive
 
-__all__ = ["Additive", "Minibatch", "Multiplicative", "Rounding", "statistics"]
+__all__ = ["Additive", "MinibatchNoise", "Multiplicative", "Rounding", "statistics"]
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 SCOPES = ("plan", "direction", "evaluation")
@@ -99,7 +99,7 @@ class Rounding(NoiseModel):
 
 
 @dataclass(frozen=True)
-class Minibatch(NoiseModel):
+class MinibatchNoise(NoiseModel):
     """The mean loss of `size` examples, drawn with replacement, in place of all; for problems with .example_losses.
 
     `per` says what shares a minibatch: a "plan" (the usual step: both ends of every difference), each "direction" (both
@@ -173,7 +173,7 @@ def statistics(noise: NoiseModel, f: Any, x: Tensor) -> theory.Noise:
     Raises:
         MissingDerivativeError: f lacks what the model needs.
     """
-    if isinstance(noise, Minibatch) and noise.per != "evaluation":
+    if isinstance(noise, MinibatchNoise) and noise.per != "evaluation":
         covariance = demand(f, "gradient_covariance", "minibatch noise")(x) / noise.size
         return theory.Noise(minibatch=covariance, shared=noise.per == "plan")
     return theory.Noise(noise.deviation(f, x))

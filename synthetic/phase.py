@@ -47,7 +47,7 @@ class PhaseOptions:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PhaseCell:
     """One place on a map."""
 
     map: str
@@ -110,19 +110,19 @@ def bent(dim: int, bend: float, seed: int) -> ExactProblem:
     return problems.make("sextic", dim, cubic=root, quartic=4 * bend, sextic=16 * bend**2, seed=seed)
 
 
-def _cells(options: PhaseOptions) -> Iterator[Cell]:
+def _cells(options: PhaseOptions) -> Iterator[PhaseCell]:
     for dim in options.dims:
         for bend in options.bends:
             for noise in options.noises:
                 for evaluations in options.evaluations:
                     for epsilon in options.epsilons:
-                        yield Cell(COMMON, dim, bend, noise, evaluations, epsilon)
+                        yield PhaseCell(COMMON, dim, bend, noise, evaluations, epsilon)
                     for kind in (OWN_MSE, OWN_DESCENT):
-                        yield Cell(kind, dim, bend, noise, evaluations, None)
+                        yield PhaseCell(kind, dim, bend, noise, evaluations, None)
 
 
 def _rows(
-    cell: Cell, estimators: dict[str, LineEstimator], lines: Lines, options: PhaseOptions, done: set[str]
+    cell: PhaseCell, estimators: dict[str, LineEstimator], lines: Lines, options: PhaseOptions, done: set[str]
 ) -> Iterator[Row]:
     """One row for each estimator that is not done; winners and chosen methods are sampled too."""
     forecasts = _forecasts(cell, estimators, lines)
@@ -141,7 +141,7 @@ def _rows(
         yield {**row, **(measure(forecast, cell, lines, options) if name in sampled else {})}
 
 
-def _forecasts(cell: Cell, estimators: dict[str, LineEstimator], lines: Lines) -> dict[str, Forecast]:
+def _forecasts(cell: PhaseCell, estimators: dict[str, LineEstimator], lines: Lines) -> dict[str, Forecast]:
     given = estimators
     if cell.common_epsilon is not None:
         given = {name: predictable.parse(name, epsilon=cell.common_epsilon) for name in estimators}
@@ -155,7 +155,7 @@ def _gain(forecast: Forecast) -> float:
     return -math.inf if math.isnan(forecast.decrease) else forecast.decrease
 
 
-def measure(forecast: Forecast, cell: Cell, lines: Lines, options: PhaseOptions) -> Row:
+def measure(forecast: Forecast, cell: PhaseCell, lines: Lines, options: PhaseOptions) -> Row:
     """Return the sampled error and the sampled gain at the predicted best rate, with standard errors.
 
     The gain is that of the quadratic model, lr g . grad f - lr^2/2 g^T H g; `realised_decrease` is that of f itself.

@@ -403,7 +403,7 @@ def raw(about: dict, records: list[Record] | None = None, version: int = journal
     text = json.dumps(about).encode()
     data = journal_format.HEAD.pack(journal_format.MAGIC, version, len(text)) + text
     data += struct.pack("<I", crc32(data))
-    derived = journal_format.Derived.of(HEADER)
+    derived = journal_format.DerivedKeys.of(HEADER)
     for one in records or []:
         data += journal_format.encode(one, int.from_bytes(data[-4:], "little"), derived)
     return data

@@ -154,9 +154,9 @@ static void one_sweep(void) {
     int64_t block = GROUP + below(3 * CHUNK), count = below(4) * block + (below(4) ? GROUP + below(block - GROUP + 1) : 0);
     int64_t blocks = count / block + (count % block != 0);
     Sweep s = {.count = count, .block = block, .type = (int32_t)below(2), .target_type = (int32_t)below(2)};
-    s.owed_count = (int32_t)below(4), s.line_count = (int32_t)below(4), s.points = (int32_t)below(4);
+    s.pending_count = (int32_t)below(4), s.line_count = (int32_t)below(4), s.points = (int32_t)below(4);
     s.keep = below(2) ? 1.0f : 0.9f;
-    s.owed = lines(s.owed_count, count, block, 1), s.lines = lines(s.line_count, count, block, s.points);
+    s.pending = lines(s.pending_count, count, block, 1), s.lines = lines(s.line_count, count, block, s.points);
     if (s.type == BFLOAT16 && below(2)) s.rounding = seeds(blocks), s.rounding_count = blocks;
     Buffer stored = buffer(count, s.type), before = {malloc(stored.bytes + 1), NULL, stored.bytes}, target[4], first[4];
     void *targets[4];
@@ -180,7 +180,7 @@ static void one_sweep(void) {
         free(first[p].memory), free(target[p].memory);
     }
     free(after), free(before.memory), free(stored.memory), free((void *)s.rounding);
-    free_lines(s.owed, s.owed_count), free_lines(s.lines, s.line_count);
+    free_lines(s.pending, s.pending_count), free_lines(s.lines, s.line_count);
 }
 
 static void one_normals(void) {

@@ -32,7 +32,7 @@ WITHOUT = {
     "a check": ("zobench.space.require_resolved", "zobench.problem.demand"),
     "more is asked": ("zobench.More", "zobench.query.converse"),
     "a hash": ("zobench.derive", "zobench.keyed"),
-    "a row": ("zobench.methods.Method", "synthetic.problems.Entry"),
+    "a row": ("zobench.methods.Method", "synthetic.problems.CatalogueEntry"),
     "rows": (
         "zobench.methods.table",
         "synthetic.problems.table",

@@ -244,7 +244,7 @@ def test_opts_published_tokenizer(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["opt", "gpt2", "llama"])
-def test_an_engine_that_displaces_where_layers_read_sees_packed_rows_alike(kind):
+def test_an_engine_that_perturbs_where_layers_read_sees_packed_rows_alike(kind):
     batch = [Encoded(p, 0, tuple(cs)) for p, cs in zip(PROMPTS, CANDIDATES, strict=True)]
     found = []
     for engine in (ModuleSpace, InForwardSpace):

@@ -14,7 +14,7 @@ import zobench
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from synthetic import problems
 from synthetic.__main__ import main
-from synthetic.epsilon import Cell, EpsilonOptions
+from synthetic.epsilon import EpsilonCell, EpsilonOptions
 from zobench import (
     SGD,
     AutoEpsilon,
@@ -96,7 +96,7 @@ def choice_of(problem, noise: float, key: int = 0, **options):
 @pytest.mark.parametrize("problem", ["sextic", "rosenbrock", "mlp"])
 def test_the_choice_is_near_the_best(problem, noise):
     """The middle of 5 choices within a factor 2.5 of the least excess; a tenth of it, and ten times, are not."""
-    cell = Cell(problem, "float32", noise, EpsilonOptions(directions=400, dim=10))
+    cell = EpsilonCell(problem, "float32", noise, EpsilonOptions(directions=400, dim=10))
     best = min(cell.excess(10 ** (k / 6)) for k in range(-30, 12))
     chosen = sorted((cell.excess(e), e) for e in (cell.choose(trial)[0] for trial in range(5)))[2]
     assert chosen[0] < 2.5 * best

@@ -14,7 +14,7 @@ from analysis.rows import read
 from analysis.tables.finetuning import accuracies, accuracies_table, costs_table
 from llm import tasks
 from llm.__main__ import main
-from llm.baselines import BASELINES, Setting, in_context, linear_probing, parse
+from llm.baselines import BASELINES, BaselineSetting, in_context, linear_probing, parse
 from llm.baselines.calibrated import Calibrated
 from llm.baselines.in_context import InContext
 from llm.baselines.linear_probing import LinearProbing
@@ -62,7 +62,7 @@ def setting(tiny, task, parts, seed=0, **changes):
     objective = choose("task", task)(tiny, **{"max_tokens": 200, "bos": None, **changes})
     told = []
     encoded = [objective.encode(part) for part in parts]
-    return Setting(task, objective, *encoded, seed, told.append), told
+    return BaselineSetting(task, objective, *encoded, seed, told.append), told
 
 
 SPAM, NORMAL = 1, 0

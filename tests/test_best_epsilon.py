@@ -94,7 +94,7 @@ def test_nothing_on_a_grid_is_better(method, goal):
             at = replace(estimator, epsilon=float(epsilon))
             if goal == "mse":
                 return theory.mse(at, lines.problem, lines.x, NOISE)
-            step = theory.Step.along(one, at, NOISE)
+            step = theory.DescentStep.along(one, at, NOISE)
             return -step.best_decrease if step.curvature > 0 else 0.0
 
         tried = [value(epsilon) for epsilon in np.geomspace(1e-4, 99, 300)]

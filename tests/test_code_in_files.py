@@ -120,13 +120,13 @@ def test_no_option_of_any_command_takes_code_from_a_file(command, tmp_path, harm
 
 def test_the_error_says_all_that_the_command_line_needs(tmp_path):
     file = written(tmp_path, method="planted:make", also=["planted:more"], trust_remote_code=True, lr=0.5)
-    given = ["--method", "planted:make", "--also", "planted:more", "--trust-remote-code"]
+    given = ["--trust-remote-code", "--method", "planted:make", "--also", "planted:more"]
     with pytest.raises(ValueError) as told:
         parsed("train", "--config", file)
     assert " ".join(given) in str(told.value)
     options = parsed("train", "--config", file, *given)
     assert (options.method, options.also, options.lr) == ("planted:make", ("planted:more",), 0.5)
-    assert parsed("train", "--config", file, *given[:-1], "--no-trust-remote-code").trust_remote_code is False
+    assert parsed("train", "--config", file, "--no-trust-remote-code", *given[1:]).trust_remote_code is False
     assert code_arguments(TrainOptions, dataclasses.asdict(options)) == " ".join(given)
 
 

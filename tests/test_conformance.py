@@ -16,7 +16,7 @@ from zobench import Coordinate, FlatSpace, LineEstimator, ModuleSpace, Rademache
 from zobench.law import LAWS
 from zobench.plan import SLOPE
 from zobench.stencil import KernelStencil
-from zobench.theory import Step
+from zobench.theory import DescentStep
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -67,7 +67,7 @@ def deviations(estimator: LineEstimator, problem: str, noise: float, scale: floa
     off = [float((found.mean - mean).norm() / (found.mean.norm() + f.gradient(x).norm()))]
     off.append(abs(theory.covariance_trace(estimator, f, x) / found.covariance_trace - 1))
     if not (isinstance(estimator.law, Rademacher) and hessian.count_nonzero() > len(hessian)):  # that part is truncated
-        off.append(abs(Step.of(estimator, f, x).curvature / found.curvature - 1))
+        off.append(abs(DescentStep.of(estimator, f, x).curvature / found.curvature - 1))
     return off
 
 

@@ -9,7 +9,7 @@ import pytest
 from llm import tasks
 from llm.__main__ import main
 from llm.tasks.doubts import without_empty
-from llm.tasks.record import Record
+from llm.tasks.record import DataRecord
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -250,9 +250,9 @@ def test_a_task_file_in_another_encoding(tmp_path):
 
 def test_one_empty_column_of_two_is_told_and_kept():
     records = [
-        Record("f:2", {"a": "x", "b": " "}),
-        Record("f:3", {"a": "", "b": ""}),
-        Record("f:4", {"a": 3, "b": "y"}),
+        DataRecord("f:2", {"a": "x", "b": " "}),
+        DataRecord("f:3", {"a": "", "b": ""}),
+        DataRecord("f:4", {"a": 3, "b": "y"}),
     ]
     kept, notes = without_empty(records, ("a", "b"), ("a",))
     assert kept == [records[0], records[2]]

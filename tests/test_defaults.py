@@ -141,7 +141,7 @@ def of_flat(estimator: zobench.Estimator, name: str) -> list[Tensor]:
 def of_theory(estimator: zobench.LineEstimator, name: str) -> list[Tensor]:
     problem = problems.make(name, dim=4)
     x = problems.start(problem)
-    step = theory.Step.of(estimator, problem, x, 0.1)
+    step = theory.DescentStep.of(estimator, problem, x, 0.1)
     numbers = [
         theory.mse(estimator, problem, x, 0.1), theory.best_epsilon(estimator, problem, x, 1e-3), step.slope,
         step.curvature, theory.covariance_trace(estimator, problem, x),

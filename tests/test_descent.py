@@ -27,7 +27,7 @@ from zobench import (
     theory,
 )
 from zobench.kernels import legendre
-from zobench.theory import Noise, Step, laws
+from zobench.theory import DescentStep, Noise, laws
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -56,10 +56,10 @@ def test_curvature_is_proven(case, stencil):
     for epsilon in (0.05, 0.7):
         estimator = LineEstimator(case.law, STENCILS[stencil], epsilon)
         truth = enumerated(case, f, x, epsilon, stencil, noise=0.3, weight=hessian)
-        step = Step.of(estimator, f, x, noise=0.3)
+        step = DescentStep.of(estimator, f, x, noise=0.3)
         assert step.curvature == pytest.approx(truth.curvature, rel=PROVEN)
         assert step.slope == pytest.approx(float(f.gradient(x) @ truth.mean), rel=PROVEN)
-        assert abs(Step.of(estimator, f, x, noise=0.303).curvature / truth.curvature - 1) > MISSED  # planted
+        assert abs(DescentStep.of(estimator, f, x, noise=0.303).curvature / truth.curvature - 1) > MISSED  # planted
 
 
 @pytest.mark.parametrize("stencil", STENCILS)
@@ -67,7 +67,7 @@ def test_curvature_under_signs_is_proven_for_a_diagonal_hessian(stencil):
     case, f = CASES["rademacher-8"], axes_only(8)
     x = problems.start(f)
     truth = enumerated(case, f, x, 0.3, stencil, weight=f.hessian(x)).curvature
-    assert Step.of(LineEstimator(Rademacher(), STENCILS[stencil], 0.3), f, x).curvature == pytest.approx(
+    assert DescentStep.of(LineEstimator(Rademacher(), STENCILS[stencil], 0.3), f, x).curvature == pytest.approx(
         truth, rel=PROVEN
     )
 
@@ -78,7 +78,7 @@ def test_what_curvature_under_signs_leaves_out_is_of_fourth_order(stencil):
     errors = []
     for epsilon in (0.02, 0.01):
         truth = enumerated(case, f, x, epsilon, stencil, weight=f.hessian(x)).curvature
-        errors.append(Step.of(LineEstimator(Rademacher(), STENCILS[stencil], epsilon), f, x).curvature - truth)
+        errors.append(DescentStep.of(LineEstimator(Rademacher(), STENCILS[stencil], epsilon), f, x).curvature - truth)
     assert errors[0] / errors[1] == pytest.approx(16, rel=0.05)
 
 
@@ -119,7 +119,7 @@ def test_minibatch_noise_is_proven(stencil, n, shared):
     spread = float(all_estimates.var(0, unbiased=False).sum())
     curvature = float(((all_estimates @ hessian) * all_estimates).sum(-1).mean())
     assert theory.covariance_trace(estimator, f, x, noise) == pytest.approx(spread, rel=1e-9)
-    assert Step.of(estimator, f, x, noise).curvature == pytest.approx(curvature, rel=1e-9)
+    assert DescentStep.of(estimator, f, x, noise).curvature == pytest.approx(curvature, rel=1e-9)
     if n == 2:
         other = theory.covariance_trace(estimator, f, x, replace(noise, shared=not shared))
         assert abs(other / spread - 1) > 1e-3  # planted: the other kind of noise
@@ -159,7 +159,7 @@ def test_the_best_rate_gains_most(name, seed):
     x, estimator = problems.start(f, seed), methods.make(name, epsilon=0.05)
     lr = theory.best_lr(estimator, f, x)
     best = theory.descent(estimator, f, x, lr)
-    assert best == pytest.approx(Step.of(estimator, f, x).best_decrease)
+    assert best == pytest.approx(DescentStep.of(estimator, f, x).best_decrease)
     for factor in (0.5, 0.99, 1.01, 2.0):
         assert theory.descent(estimator, f, x, factor * lr) < best
 
@@ -168,7 +168,7 @@ def test_the_kernel_is_slower_by_its_second_moment_and_equal_far_below_the_best_
     f = problems.make("quadratic", dim=100, condition=1.0)
     x = problems.start(f)
     mezo, kerzoo = (methods.make(name) for name in ("mezo", "kerzoo"))
-    ratio = Step.of(mezo, f, x).best_decrease / Step.of(kerzoo, f, x).best_decrease
+    ratio = DescentStep.of(mezo, f, x).best_decrease / DescentStep.of(kerzoo, f, x).best_decrease
     assert ratio == pytest.approx(6.25, rel=1e-9)
     small = 1e-4 * theory.best_lr(kerzoo, f, x)
     assert theory.descent(kerzoo, f, x, small) == pytest.approx(theory.descent(mezo, f, x, small), rel=1e-3)
@@ -207,7 +207,7 @@ def test_equal_budget_at_each_ones_best_epsilon(goal):
         value = forecast.mse if goal == "mse" else -forecast.decrease
         for factor in (0.8, 1.25):
             moved = replace(forecast.estimator, epsilon=factor * forecast.estimator.epsilon)
-            step = Step.of(moved, f, x, 1e-2)
+            step = DescentStep.of(moved, f, x, 1e-2)
             assert (theory.mse(moved, f, x, 1e-2) if goal == "mse" else -step.best_decrease) > value
     with pytest.raises(ValueError, match="goal is 'speed'"):
         theory.best_epsilon(estimators[0], f, x, 1e-2, goal="speed")

@@ -73,7 +73,7 @@ def test_fifty_steps_of_the_plain_engine_differ_by_rounding(way, count, referenc
         assert float((start - there).abs().max()) > 100 * tolerance  # planted: no step
 
 
-def displaced(p: Tensor, u: Tensor, amount: float) -> Tensor:
+def perturbed(p: Tensor, u: Tensor, amount: float) -> Tensor:
     return torch.add(p, u, alpha=amount).to(p.dtype)
 
 
@@ -88,7 +88,7 @@ class Plain:
         with torch.no_grad():
             for name, p in there.named_parameters():
                 if u is not None and name in u:
-                    p.copy_(displaced(p, u[name], amount))
+                    p.copy_(perturbed(p, u[name], amount))
         return there
 
     def direction(self, plan, index: int) -> dict[str, Tensor]:
@@ -121,7 +121,7 @@ class Plain:
                     if name in u and u is directions[0] and decays:
                         p.mul_(1.0 - shrink)
                     if name in u:
-                        p.copy_(displaced(p, u[name], -lr * c / unit))
+                        p.copy_(perturbed(p, u[name], -lr * c / unit))
 
 
 @given(
@@ -148,7 +148,7 @@ def test_losses_are_those_of_a_copy_with_the_direction_added(net, law, n, method
         space = space_of(engine, module)
         plain = Plain(module, InForwardSpace(copy.deepcopy(module)))
         estimator = methods.make(method, epsilon=0.05, law=LAWS[law], n=n)
-        for key in (3, 4):  # what the first step owes is paid in the second look
+        for key in (3, 4):  # the second evaluation flushes the step that is pending
             told = query(space, estimator, loss_of(module), key, ())
             plan = estimator.ask(key, ())
             plain.like = InForwardSpace(copy.deepcopy(plain.module))
@@ -195,7 +195,7 @@ def test_autocast_around_the_look_is_autocast_in_it(engine):
 
 
 @pytest.mark.parametrize("engine", [name for name in ENGINES if "paired" not in name])
-def test_recurrent_layers_are_displaced(engine):
+def test_recurrent_layers_are_perturbed(engine):
     """They keep a list of what they read, and compare it with their attributes before each forward."""
     torch.manual_seed(0)
     module, x = nn.LSTM(4, 5).double().eval(), torch.linspace(-1, 1, 24).double().reshape(3, 2, 4)

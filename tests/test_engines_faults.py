@@ -331,7 +331,7 @@ KEPT = {
 
 @pytest.mark.parametrize("keep", KEPT)
 @pytest.mark.parametrize("engine", IN_FORWARD)
-def test_a_displaced_parameter_that_is_kept_stays_what_it_was(engine, keep):
+def test_a_perturbed_parameter_that_is_kept_stays_what_it_was(engine, keep):
     module, space = ready(engine)
     other: list[bool] = []
 

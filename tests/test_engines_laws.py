@@ -1,4 +1,4 @@
-"""Laws that no engine knows: a low-rank one, and one that reads the undisplaced weights, on every engine."""
+"""Laws that no engine knows: a low-rank one, and one that reads the unperturbed weights, on every engine."""
 
 import copy
 
@@ -93,15 +93,15 @@ def small_entries(p: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_mask_is_that_of_the_undisplaced_weights(engine):
-    """Also while an update is owed, and in the step that follows the look."""
+def test_a_mask_is_that_of_the_unperturbed_weights(engine):
+    """Also while an update is pending, and in the step that follows the evaluation."""
     module, twin = Net(tied=False), Net(tied=False)
     space, plain = space_of(engine, module), ModuleSpace(twin)
     large = one(Gaussian(), 8, 0.3)
     before = small_entries(twin.back)
     for each in (space, plain):
         each.step_(large)
-    mask = small_entries(twin.back)  # after the step that `space` may owe
+    mask = small_entries(twin.back)  # after the step that may be pending in `space`
     assert not torch.equal(mask, before)
     seen = []
 
@@ -119,7 +119,7 @@ def test_a_mask_is_that_of_the_undisplaced_weights(engine):
     space.settle_()
     assert torch.allclose(module.back, wanted, rtol=1e-12, atol=1e-12)
     assert torch.equal((module.back - twin.back).abs() > 1e-9, mask)
-    assert not torch.equal(small_entries(seen[-1]), mask)  # planted: the mask of the displaced weights
+    assert not torch.equal(small_entries(seen[-1]), mask)  # planted: the mask of the perturbed weights
 
 
 @pytest.mark.parametrize("engine", ENGINES)

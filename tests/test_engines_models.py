@@ -77,7 +77,7 @@ def model_of(name: str, dtype: torch.dtype) -> nn.Module:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", MODELS)
 def test_losses_are_those_of_a_copy_with_the_direction_added(name, dtype):
-    """On every engine, after a step that some of them still owe."""
+    """On every engine, after a step that is still pending in some of them."""
     found, ends = {}, {}
     step = Combination((Term(Gaussian(), 8, torch.tensor([0.02], dtype=torch.float64)),))
     for engine in ENGINES:
@@ -108,7 +108,7 @@ def test_losses_are_those_of_a_copy_with_the_direction_added(name, dtype):
         assert torch.equal(ends[engine], ends["in-forward"])
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.05}[dtype]
     assert found["plain"].tolist()[0] == pytest.approx(direct, rel=tolerance)
-    assert abs(direct[0] - direct[1]) > 1e-3 * abs(direct[0])  # planted: nothing displaced
+    assert abs(direct[0] - direct[1]) > 1e-3 * abs(direct[0])  # planted: nothing perturbed
 
 
 @pytest.mark.parametrize("way", ["native", "eager"])

@@ -149,7 +149,8 @@ def test_what_descent_leaves_out_without_ridges_is_of_second_order(case, stencil
     bare, errors = WithoutRidges(f).with_hessian(), []
     for epsilon in (0.02, 0.01):
         truth = enumerated(case, f, x, epsilon, stencil, weight=f.hessian(x)).curvature
-        errors.append(truth - theory.Step.of(LineEstimator(case.law, STENCILS[stencil], epsilon), bare, x).curvature)
+        predicted = theory.DescentStep.of(LineEstimator(case.law, STENCILS[stencil], epsilon), bare, x)
+        errors.append(truth - predicted.curvature)
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.05)
 
 

@@ -134,9 +134,9 @@ class TestTheory:
         f = problems.make("logistic")
         x = problems.start(f)
         made = methods.make("forward-gradient", n=3)
-        model = noise.Minibatch(7, per)
+        model = noise.MinibatchNoise(7, per)
         found = zobench.moments(made, f, x, key=2, samples=20_000, noise=model)
-        seen = noise.Minibatch(7, "direction" if per == "evaluation" else per)
+        seen = noise.MinibatchNoise(7, "direction" if per == "evaluation" else per)
         predicted = theory.covariance_trace(made, f, x, noise.statistics(seen, f, x))
         assert abs(found.covariance_trace - predicted) < 5 * found.covariance_trace_error
         assert abs(found.covariance_trace - theory.covariance_trace(made, f, x)) > 5 * found.covariance_trace_error
@@ -247,7 +247,7 @@ class TestModules:
         assert everything(module) == before and all(p.is_leaf and p.grad is None for p in module.parameters())
 
     def test_a_look_at_points_may_come_before(self, engine):
-        """A module that a plan left displaced is brought back first."""
+        """A module that a plan left perturbed is brought back first."""
         module = Net(dtype=torch.float64)
         space, loss = space_of(engine, module), loss_of(module)
         plan = methods.make("forward-gradient").ask(1, ())

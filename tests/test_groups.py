@@ -54,8 +54,8 @@ def walked(module: nn.Module, space: ModuleSpace, plan, coefficients: Tensor, in
             x.mul_(keep)
         last = at[0] if at else 0  # the line that it comes back from is first
         for index in (last, *(i for i in range(len(us)) if i != last)):
-            owed = -at[1] if at is not None and index == last else 0.0
-            x.add_(us[index][1], alpha=keep * owed + own * (-LR * coefficients[index].item()))
+            pending = -at[1] if at is not None and index == last else 0.0
+            x.add_(us[index][1], alpha=keep * pending + own * (-LR * coefficients[index].item()))
 
 
 @pytest.mark.parametrize("way", ["native", "eager"])
@@ -114,7 +114,7 @@ def test_each_segment_steps_as_one_whose_rate_is_its_own(engine, restricted, opt
         space.restrict(rows)
         told = query(space, MEZO, lambda: some_logits(module), 3, ())
         space.step_(told.gradient, -factor * LR, factor * SHRINK, Groups(multipliers))
-        space.losses(lambda: some_logits(module), MEZO.ask(4, ()))  # pays what is owed
+        space.losses(lambda: some_logits(module), MEZO.ask(4, ()))  # flushes what is pending
         space.settle_()
         return module
 

@@ -147,7 +147,7 @@ def test_threads_that_read_different_things_go_on_alone(small_blocks):
     assert torch.allclose(crooked_told.losses, told.losses, rtol=1e-12)
 
 
-def test_what_is_read_is_displaced_and_what_is_listed_is_not():
+def test_what_is_read_is_perturbed_and_what_is_listed_is_not():
     module = Tiny().eval()
     space, seen = InForwardSpace(module), []
     stored = module.gain.detach().clone()

@@ -91,7 +91,7 @@ def test_what_is_read_back_is_what_was_appended(tmp_path):
     )
 )
 def test_any_numbers_survive_to_the_bit(rows):
-    derived, data = journal_format.Derived.of(HEADER), journal_format.head(HEADER)
+    derived, data = journal_format.DerivedKeys.of(HEADER), journal_format.head(HEADER)
     records = [Record(i, key, tuple(c), lr, key // 2, 0.5, sum_, why) for i, (c, lr, key, sum_, why) in enumerate(rows)]
     for one in records:
         data += journal_format.encode(one, int.from_bytes(data[-4:], "little"), derived)
@@ -127,7 +127,7 @@ def test_a_step_of_two_losses_takes_41_bytes_and_of_eight_directions_153(tmp_pat
     names = [f"model.decoder.layers.{i}.self_attn.k_proj.weight" for i in range(388)]
     layout = Layout(tuple(Segment(name, 4_194_304, torch.float32) for name in names))
     header = {**HEADER, "layout": describe(layout)}
-    derived, data = journal_format.Derived.of(header), journal_format.head(header)
+    derived, data = journal_format.DerivedKeys.of(header), journal_format.head(header)
     one = len(journal_format.encode(record(7, losses=(math.pi,) * 16), 0, derived))
     assert one == 153 and len(data) + 20_000 * one < 3_200_000
     assert len(journal_format.encode(record(7), 0, derived)) == 41

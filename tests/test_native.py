@@ -98,7 +98,7 @@ dtypes = st.sampled_from([torch.float32, torch.bfloat16])
     whole=st.integers(0, 2),
     rest=st.integers(16, 999),
     keep=st.sampled_from([1.0, 0.99, 0.5]),
-    owed=st.lists(st.tuples(st.sampled_from([*LAWS]), amount), max_size=3),
+    pending=st.lists(st.tuples(st.sampled_from([*LAWS]), amount), max_size=3),
     lines=st.lists(st.sampled_from([*LAWS]), max_size=3),
     points=st.integers(0, 3),
     amounts=st.lists(amount, min_size=9, max_size=9),
@@ -106,19 +106,19 @@ dtypes = st.sampled_from([torch.float32, torch.bfloat16])
     target=dtypes,
     rounding=st.sampled_from([None, 11]),
 )
-def test_sweeps_are_torchs(block, whole, rest, keep, owed, lines, points, amounts, dtype, target, rounding):
+def test_sweeps_are_torchs(block, whole, rest, keep, pending, lines, points, amounts, dtype, target, rounding):
     size = whole * block + rest
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layout, "BLOCK_SIZE", block)
-        update = Update(keep, [drawn(kind, 20 + i, a, size=size) for i, (kind, a) in enumerate(owed)], rounding)
+        update = Update(keep, [drawn(kind, 20 + i, a, size=size) for i, (kind, a) in enumerate(pending)], rounding)
         looks = [drawn(kind, 40 + i, *amounts[3 * i : 3 * i + points], size=size) for i, kind in enumerate(lines)]
         options = {"points": points, "dtype": dtype, "target": target}
         ours, theirs = both(size, update, looks, **options)
         assert alike(ours, theirs)
-        other = Update(keep, [drawn(kind, 60 + i, a, size=size) for i, (kind, a) in enumerate(owed)], rounding)
-        if any(abs(a) > 0.01 for _, a in owed):
-            assert not alike(swept(size, other, looks, **options), theirs)  # planted: another direction is owed
-        if dtype == torch.bfloat16 and rounding and any(abs(a) > 0.01 for _, a in owed):
+        other = Update(keep, [drawn(kind, 60 + i, a, size=size) for i, (kind, a) in enumerate(pending)], rounding)
+        if any(abs(a) > 0.01 for _, a in pending):
+            assert not alike(swept(size, other, looks, **options), theirs)  # planted: another direction is pending
+        if dtype == torch.bfloat16 and rounding and any(abs(a) > 0.01 for _, a in pending):
             assert not alike(swept(size, update._replace(rounding=12), looks, **options), theirs)  # planted
 
 
@@ -230,19 +230,20 @@ FIT, HALF = torch.zeros(40), torch.zeros(40, dtype=torch.bfloat16)
 def test_a_tensor_that_c_would_misread_is_refused(stored, targets):
     assert native.readable(FIT) and native.readable(HALF)
     with pytest.raises(ValueError, match="a native call wants"):
-        native.Sweep(stored, 40, 1.0, [], [], targets, None)
+        native.NativeSweep(stored, 40, 1.0, [], [], targets, None)
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"owed": [native.NativeLine(False, [1], [0.5])]}, {"owed": [native.NativeLine(False, [1, 2], [0.5, 0.5])]},
+        {"pending": [native.NativeLine(False, [1], [0.5])]},
+        {"pending": [native.NativeLine(False, [1, 2], [0.5, 0.5])]},
         {"lines": [native.NativeLine(True, [1, 2], [])]}, {"lines": [native.NativeLine(True, [1, 2, 3], [0.5])]},
-        {"owed": [native.NativeLine(False, [1, 2], [0.5], masks=[OCTETS])]},
+        {"pending": [native.NativeLine(False, [1, 2], [0.5], masks=[OCTETS])]},
         {"lines": [native.NativeLine(False, [1, 2], [0.5], masks=[OCTETS, OCTETS[:2]])]},
-        {"owed": [native.NativeLine(False, [], [0.5], masks=[OCTETS, torch.cat((OCTETS, OCTETS))])]},
-        {"owed": [native.NativeLine(False, [1, 2], [0.5], (torch.ones(5, 2), torch.ones(2, 8)))]},
-        {"owed": [native.NativeLine(False, [], [0.5], (torch.ones(4, 2), torch.ones(2, 8)))]},
+        {"pending": [native.NativeLine(False, [], [0.5], masks=[OCTETS, torch.cat((OCTETS, OCTETS))])]},
+        {"pending": [native.NativeLine(False, [1, 2], [0.5], (torch.ones(5, 2), torch.ones(2, 8)))]},
+        {"pending": [native.NativeLine(False, [], [0.5], (torch.ones(4, 2), torch.ones(2, 8)))]},
         {"lines": [native.NativeLine(False, [], [0.5], (torch.ones(5, 2), torch.ones(3, 8)))]},
         {"lines": [native.NativeLine(False, [], [0.5], (torch.ones(5, 2), torch.ones(2, 7)))]},
         {"rounding": [1, 2]}, {"block": 15}, {"block": 39}, {"block": 0},
@@ -251,17 +252,25 @@ def test_a_tensor_that_c_would_misread_is_refused(stored, targets):
 )  # fmt: skip
 def test_lengths_that_do_not_fit_are_refused_before_anything_is_written(wrong):
     stored, target = torch.zeros(40), torch.full((40,), 7.0)
-    call = {"stored": stored, "block": 20, "keep": 0.5, "owed": [], "lines": [], "targets": [target], "rounding": None}
-    native.Sweep(**{**call, "targets": [target.clone()]}).take()
+    call = {
+        "stored": stored,
+        "block": 20,
+        "keep": 0.5,
+        "pending": [],
+        "lines": [],
+        "targets": [target],
+        "rounding": None,
+    }
+    native.NativeSweep(**{**call, "targets": [target.clone()]}).take()
     with pytest.raises(ValueError, match="the native code refused"):
-        native.Sweep(**{**call, **wrong}).take()
+        native.NativeSweep(**{**call, **wrong}).take()
     assert not stored.any() and bool((target == 7).all())
 
 
 def test_a_mask_and_factors_in_the_smallest_case():
     u, line = [1.0, 2.0] * 10, native.NativeLine(False, [], [1.0], (torch.ones(20, 1), torch.tensor([[1.0, 2.0]])))
     stored = torch.zeros(40)
-    native.Sweep(stored, 20, 1.0, [line._replace(masks=[OCTETS, OCTETS], scale=-0.5)], [], [], None).take()
+    native.NativeSweep(stored, 20, 1.0, [line._replace(masks=[OCTETS, OCTETS], scale=-0.5)], [], [], None).take()
     kept = [*[1] * 8, 1, 1, *[0] * 6, 1, 0, 0, 1]
     assert stored.tolist() == [-0.5 * value * bit for value, bit in zip(u, kept, strict=True)] * 2
 
@@ -269,7 +278,7 @@ def test_a_mask_and_factors_in_the_smallest_case():
 @pytest.mark.parametrize("mask", [OCTETS.int(), torch.ones(6, dtype=torch.uint8)[::2], OCTETS.to("meta")])
 def test_a_mask_that_c_would_misread_is_refused(mask):
     with pytest.raises(ValueError, match="a mask wants contiguous octets"):
-        native.Sweep(FIT, 40, 1.0, [native.NativeLine(False, [1], [0.5], masks=[mask])], [], [], None)
+        native.NativeSweep(FIT, 40, 1.0, [native.NativeLine(False, [1], [0.5], masks=[mask])], [], [], None)
 
 
 def test_streams_of_two_kinds_are_no_line():

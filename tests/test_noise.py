@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from synthetic import problems
-from synthetic.noise import Additive, Minibatch, Multiplicative, Rounding, statistics
+from synthetic.noise import Additive, MinibatchNoise, Multiplicative, Rounding, statistics
 from zobench import FlatSpace, LineEstimator, derive, estimate, methods, moments, query, theory
 from zobench.layout import CPU
 from zobench.montecarlo import chunk_rows
@@ -28,9 +28,9 @@ NOISES = (
     Multiplicative(0.2),
     Rounding("bfloat16"),
     Rounding("float16", inputs=True),
-    Minibatch(4),
-    Minibatch(2, per="direction"),
-    Minibatch(3, per="evaluation"),
+    MinibatchNoise(4),
+    MinibatchNoise(2, per="direction"),
+    MinibatchNoise(3, per="evaluation"),
 )
 
 
@@ -227,7 +227,7 @@ def test_minibatch_noise_by_enumeration(per):
     assert second != pytest.approx(3 * float(gradient @ gradient + covariance.trace() * 4 / 3), rel=1e-3)  # planted
     mean = [sum(p * name[i] for name, p in chances.items()) for i in range(3)]
     assert mean == pytest.approx(gradient.tolist(), abs=1e-8)
-    rows = estimate(estimator, f, x, samples=SAMPLES, noise=Minibatch(2, per=per))
+    rows = estimate(estimator, f, x, samples=SAMPLES, noise=MinibatchNoise(2, per=per))
     drawn = [tuple(round(v, 9) + 0.0 for v in row) for row in rows.tolist()]
     counts = {name: 0 for name in chances}
     for name in drawn:
@@ -238,7 +238,7 @@ def test_minibatch_noise_by_enumeration(per):
     assert set(once) < set(chances) and sum(counts[name] for name in once) < 0.5 * SAMPLES  # planted: one example
 
 
-def of_linear(estimator: LineEstimator, f: LinearExamples, noise: Minibatch) -> float:
+def of_linear(estimator: LineEstimator, f: LinearExamples, noise: MinibatchNoise) -> float:
     """E|g|^2 on a linear function: q c_d G / n + (1 - 1/n) M, G = |g|^2 + tr(Sigma) / B, M = G if the minibatch is
     shared, else |g|^2.
     """
@@ -255,13 +255,13 @@ def of_linear(estimator: LineEstimator, f: LinearExamples, noise: Minibatch) -> 
 def test_minibatches_of_a_plan_and_of_each_direction(method, law, n):
     f, x = linear(3), torch.ones(3, dtype=torch.float64)
     estimator = methods.make(method, law=law, epsilon=0.3, n=n)
-    kinds = {per: Minibatch(2, per=per) for per in ("plan", "direction")}
+    kinds = {per: MinibatchNoise(2, per=per) for per in ("plan", "direction")}
     for per, other in (("plan", "direction"), ("direction", "plan")):
         squares = estimate(estimator, f, x, samples=SAMPLES, noise=kinds[per]).square().sum(-1)
         assert z_of(squares, of_linear(estimator, f, kinds[per])) < 5
         if law == "rademacher" and method != "kerzoo":
             assert z_of(squares, of_linear(estimator, f, kinds[other])) > 5  # planted
-        assert z_of(squares, of_linear(estimator, f, Minibatch(3, per=per))) > 5  # planted
+        assert z_of(squares, of_linear(estimator, f, MinibatchNoise(3, per=per))) > 5  # planted
         known = statistics(kinds[per], f, x)
         assert known.shared == (per == "plan") and torch.equal(known.minibatch, f.gradient_covariance(x) / 2)
 
@@ -276,7 +276,7 @@ def test_a_minibatch_for_each_evaluation(method):
     losses = f.example_losses(x + epsilon * nodes[:, None, None] * u)
     spread = (weights[:, None] ** 2 * losses.var(-1, correction=0)).sum(0).mean() / (size * epsilon**2)
     expected = 3 * float(spread + (u @ f.gradient(x)).square().mean())
-    noise = Minibatch(size, per="evaluation")
+    noise = MinibatchNoise(size, per="evaluation")
     squares = estimate(estimator, f, x, samples=SAMPLES, noise=noise).square().sum(-1)
     assert z_of(squares, expected) < 5
     assert z_of(squares, of_linear(estimator, f, noise)) > 5  # planted: as if shared
@@ -287,7 +287,7 @@ def test_a_minibatch_for_each_evaluation(method):
 def test_minibatch_noise_of_logistic_regression(per):
     f = problems.make("logistic", 5, examples=32)
     x = problems.start(f)
-    estimator, noise = methods.make("mezo", law="rademacher", epsilon=1e-4, n=4), Minibatch(2, per=per)
+    estimator, noise = methods.make("mezo", law="rademacher", epsilon=1e-4, n=4), MinibatchNoise(2, per=per)
     known = statistics(noise, f, x)
     found = moments(estimator, f, x, samples=SAMPLES, noise=noise)
     predicted = theory.covariance_trace(estimator, f, x, known)
@@ -370,18 +370,18 @@ class TestErrors:
         with pytest.raises(UnknownNameError, match="Did you mean 'bfloat16'"):
             Rounding("bfloat")
         with pytest.raises(UnknownNameError, match="Did you mean 'direction'"):
-            Minibatch(3, per="directions")
+            MinibatchNoise(3, per="directions")
 
     @pytest.mark.parametrize("size", [0, -1, 1.5, True])
     def test_a_minibatch_of_nothing(self, size):
         with pytest.raises(ValueError, match=f"size is {size!r}"):
-            Minibatch(size)
+            MinibatchNoise(size)
 
     def test_a_function_without_examples(self):
         f = problems.make("quartic", 3)
         for ask in (
-            lambda: estimate(methods.make("mezo"), f, self.x, noise=Minibatch(3)),
-            lambda: statistics(Minibatch(3), f, self.x),
+            lambda: estimate(methods.make("mezo"), f, self.x, noise=MinibatchNoise(3)),
+            lambda: statistics(MinibatchNoise(3), f, self.x),
         ):
             with pytest.raises(
                 MissingDerivativeError, match=r"minibatch noise needs \.(example_losses|gradient_covariance)"

@@ -10,7 +10,7 @@ import torch
 
 import zobench
 from synthetic import problems
-from synthetic.noise import Minibatch
+from synthetic.noise import MinibatchNoise
 from zobench import SGD, Combination, Estimator, Gaussian, Term, identity, kernels, methods, theory
 from zobench.layout import Layout
 from zobench.noise import Additive
@@ -111,7 +111,7 @@ CALLS = {
     "adam": lambda x: zobench.Adam(x(0.5), x(0.25), beta1=x(0.5), beta2=x(0.25), eps=x(0.125), window=x(4)),
     "problem": lambda x: float(problems.make("quartic", dim=x(4), condition=x(8), seed=x(1))(X)),
     "dim": lambda x: problems.make("levy", dim=x(4)).dim,
-    "minibatch": lambda x: Minibatch(x(4)),
+    "minibatch": lambda x: MinibatchNoise(x(4)),
     "step": lambda x: stepped(x(0.1), x(0.2)),
     "combination": lambda x: (x(0.1) * COMBINATION).terms[0].coefficients.tolist(),
 }  # fmt: skip

@@ -133,7 +133,7 @@ def test_untouched_rows_decay_as_the_step_rounds(rounding, monkeypatch):
         (lambda m: torch.cat([m.embedding.weight, m.shared.weight]), "all of 'embedding.weight' was read"),
     ],
 )
-def test_a_loss_that_reads_what_is_not_displaced_is_told(engine, read, message):
+def test_a_loss_that_reads_what_is_not_perturbed_is_told(engine, read, message):
     module, space = restricted(engine)
     before = copy.deepcopy(module.state_dict())
     with pytest.raises(ValueError, match=message):
@@ -172,7 +172,7 @@ def test_rows_that_are_not_there_are_refused(rows, message):
 @pytest.mark.parametrize("way", ["native", "eager"])
 @pytest.mark.parametrize("engine", ["deferred", "paired-deferred"])
 def test_what_is_owed_goes_to_the_rows_of_its_own_minibatch(engine, way):
-    """Rows that differ from step to step, overlap, and come back; and a step that is owed when the restriction ends."""
+    """Rows that differ from step to step, overlap, and come back; and a step pending when the restriction ends."""
     results = []
     for each in ("in-forward", engine):
         module = Net(dtype=torch.float32)

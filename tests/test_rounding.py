@@ -207,7 +207,7 @@ def test_the_motion_of_a_wide_step_is_the_step(engine, dtype):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_motion_while_a_step_is_owed_or_a_point_displaced(engine):
+def test_motion_while_a_step_is_owed_or_a_point_perturbed(engine):
     module = Net(dtype=torch.bfloat16)
     space = space_of(engine, module)
     query(space, methods.make("mezo", epsilon=0.05), loss_of(module), 1, ())
@@ -220,7 +220,7 @@ def test_motion_while_a_step_is_owed_or_a_point_displaced(engine):
 @pytest.mark.parametrize("engine", IN_FORWARD)
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("way", ["native", "eager"])
-def test_bfloat16_reads_are_the_displaced_float32_rounded_once(engine, tied, way, monkeypatch):
+def test_bfloat16_reads_are_the_perturbed_float32_rounded_once(engine, tied, way, monkeypatch):
     monkeypatch.setattr(layout, "BLOCK_SIZE", 100)
     master = Net(dtype=torch.float32, tied=tied)
     master.shift = master.shift.to(torch.bfloat16)

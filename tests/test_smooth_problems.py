@@ -16,7 +16,17 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.func import grad, hessian
 
-from synthetic.problems import MLP, Ackley, Empirical, ExactProblem, LogisticRegression, Separable, Series, make, start
+from synthetic.problems import (
+    MLP,
+    Ackley,
+    Empirical,
+    ExactProblem,
+    LogisticRegression,
+    PowerSeries,
+    Separable,
+    make,
+    start,
+)
 from zobench.problem import MissingDerivativeError
 
 pytestmark = [
@@ -391,7 +401,7 @@ def test_orders_a_formula_does_not_have():
 
 
 def test_a_series_indexes_values_only():
-    line = Series.line(torch.ones(3), torch.ones(3), 2)
+    line = PowerSeries.line(torch.ones(3), torch.ones(3), 2)
     for index in (0, slice(1), (slice(None), 0)):
         with pytest.raises(TypeError, match=r"takes \[..., index\] only"):
             line[index]

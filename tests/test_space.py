@@ -60,7 +60,7 @@ def decaying_of(space):
 
 @pytest.mark.parametrize("law", LAWS)
 @given(scale=st.floats(-2, 2), shrink=st.floats(0, 1), other=st.booleans())
-def test_a_step_from_a_displaced_point_is_a_step_from_the_parameters(law, scale, shrink, other):
+def test_a_step_from_a_perturbed_point_is_a_step_from_the_parameters(law, scale, shrink, other):
     """The update is fused with the way back: along the plan's own line, and along another."""
     module, space, flat = twins()
     decaying = decaying_of(space)
@@ -76,7 +76,7 @@ def test_a_step_from_a_displaced_point_is_a_step_from_the_parameters(law, scale,
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_an_update_onto_the_displaced_point_still_shrinks_from_the_parameters(law):
+def test_an_update_onto_the_perturbed_point_still_shrinks_from_the_parameters(law):
     """x - e u is where the plan ends: a step of exactly -e u undoes nothing there, yet the decay acts on x alone."""
     module, space, _ = twins()
     epsilon = 0.25
@@ -88,7 +88,7 @@ def test_an_update_onto_the_displaced_point_still_shrinks_from_the_parameters(la
     assert torch.allclose(space.vector(), wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_epsilon_displaces_one_coordinate_by_epsilon():
+def test_epsilon_perturbs_one_coordinate_by_epsilon():
     module, space, flat = twins()
     x, seen = space.vector(), []
 
@@ -116,7 +116,7 @@ def test_sweeps_are_counted(method, n, sweeps):
         SGD(1e-3, weight_decay=0.1).apply_(space, told.gradient, 0)
         assert space.sweeps == step * sweeps
     space.settle_()
-    assert space.sweeps == 3 * sweeps  # nothing was owed
+    assert space.sweeps == 3 * sweeps  # nothing was pending
 
 
 class WrongKey(ModuleSpace):

@@ -21,7 +21,7 @@ def test_a_step_of_zero_restores(method, law):
     space = ModuleSpace(model)
     before = space.vector()
     told = query(space, methods.make(method, epsilon=1e-3, law=law), lambda: losses_of(model), 3, ())
-    assert relative(space.vector(), before) > 1e-4  # displaced until it is settled
+    assert relative(space.vector(), before) > 1e-4  # perturbed until it is settled
     SGD(0.0).apply_(space, told.gradient, 0)
     assert 0 <= relative(space.vector(), before) < 1e-7
 

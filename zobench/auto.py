@@ -115,7 +115,7 @@ class AutoEpsilon(Estimator):
             raise ValueError("stencils is empty: give at least one, such as (CentralStencil(),)")
         for stencil in self.stencils:
             if stencil.asks != LOSSES:
-                raise ValueError(f"{stencil!r} displaces nothing, so that there is no epsilon to choose: leave it out")
+                raise ValueError(f"{stencil!r} perturbs nothing, so that there is no epsilon to choose: leave it out")
             rule = stencil.quadrature(4)
             if max(float(rule.power_sums(j).abs().max()) for j in (0, 2)) > 1e-9:
                 raise ValueError(f"{stencil!r} is not symmetric: its even part is not modelled; give pairs of ± nodes")

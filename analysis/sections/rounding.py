@@ -12,7 +12,7 @@ TITLE = "What rounding leaves of a step"
 CAPTION = (
     "By how updates are rounded to the stored weights: the share of weights that a step changes, and the cosine of "
     "the step that was intended and the one that the stored weights made (1: nothing lost). Pale: each step; full: "
-    "their median. “walk, nearest” displaces the stored weights in place; the others displace them as they are read."
+    "their median. “walk, nearest” perturbs the stored weights in place; the others perturb them as they are read."
 )
 ALT = (
     "Share of weights that moved and cosine of intended and realised step, a line for each way of rounding and a band "

@@ -22,7 +22,7 @@ def steps_table(steps: pd.DataFrame) -> Table:
     ]
     note = (
         "Published: the four-walk loop with new normals for each walk. Limit: two bare forwards of the same loss, "
-        "nothing displaced. Medians over alternating repetitions, with quartiles, of all calls with the same machine "
+        "nothing perturbed. Medians over alternating repetitions, with quartiles, of all calls with the same machine "
         "and configuration; ratios compare medians of one call, and are medians over calls."
     )
     return table(rows, "Time of one step", note)

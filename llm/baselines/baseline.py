@@ -10,7 +10,7 @@ from llm.tasks import Task
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class BaselineSetting:
     """What a baseline may use: encoded examples, the objective over an untouched model, the seed for what it draws.
 
     `note` tells the user something, and keeps it in a row.
@@ -41,9 +41,9 @@ class Baseline(ABC):
     def check(self, task: Task) -> None:  # noqa: B027 most suit every task
         """Raise ValueError, before anything is loaded, where the task does not suit the baseline."""
 
-    def check_setting(self, setting: Setting) -> None:  # noqa: B027
+    def check_setting(self, setting: BaselineSetting) -> None:  # noqa: B027
         """Raise ValueError, before anything is measured or written, where model or data do not suit the baseline."""
 
     @abstractmethod
-    def measure(self, setting: Setting) -> Outcome:
+    def measure(self, setting: BaselineSetting) -> Outcome:
         """Return what the model does on dev and test; its weights are not changed."""

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from llm.baselines.baseline import Baseline, Outcome, Setting
+from llm.baselines.baseline import Baseline, BaselineSetting, Outcome
 from llm.objective import Encoded, Measured, calibration, shifted
 from llm.tasks import Task
 from zobench.naming import require_known
@@ -44,15 +44,15 @@ class Calibrated(Baseline):
                 "no template): give --method calibrated, or describe it in a task file"
             )
 
-    def measure(self, setting: Setting) -> Outcome:
+    def measure(self, setting: BaselineSetting) -> Outcome:
         shift = self._shift(setting)
         dev, test = (self._judged(setting, part, shift) for part in (setting.dev, setting.test))
         return Outcome(dev, test, {"shift": (shift - shift.mean()).tolist()})
 
-    def _judged(self, setting: Setting, part: list[Encoded], shift: Tensor) -> Measured:
+    def _judged(self, setting: BaselineSetting, part: list[Encoded], shift: Tensor) -> Measured:
         return shifted(setting.objective.measure(part), shift, [row.example for row in part])
 
-    def _shift(self, setting: Setting) -> Tensor:
+    def _shift(self, setting: BaselineSetting) -> Tensor:
         if self.how == "training":
             return calibration(setting.objective.measure(setting.train))
         assert setting.task.content_free is not None  # check has seen to it

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llm.baselines.baseline import Baseline, Outcome, Setting
+from llm.baselines.baseline import Baseline, BaselineSetting, Outcome
 from llm.objective import Encoded, Measured, Objective
 from llm.tasks import Example
 from zobench import derive
@@ -31,7 +31,7 @@ class InContext(Baseline):
         if not isinstance(self.shots, int) or self.shots < 1:
             raise ValueError(f"shots is {self.shots!r}: give a number of demonstrations, 1 or more")
 
-    def check_setting(self, setting: Setting) -> None:
+    def check_setting(self, setting: BaselineSetting) -> None:
         if setting.objective.language_model.masked:
             raise ValueError("icl wants a model that continues texts: a masked one fills one gap")
         if self.shots > len(setting.train):
@@ -40,7 +40,7 @@ class InContext(Baseline):
                 f"--train, or give --method icl:shots={len(setting.train)}"
             )
 
-    def measure(self, setting: Setting) -> Outcome:
+    def measure(self, setting: BaselineSetting) -> Outcome:
         solved = [demonstration(_known(row)) for row in drawn(setting.train, self.shots, setting.seed)]
         asked = [[_known(row) for row in part] for part in (setting.dev, setting.test)]
         fitting = [fitted(setting.objective, solved, part) for part in (setting.dev, setting.test)]
@@ -52,7 +52,7 @@ class InContext(Baseline):
             found.append(setting.objective.measure(setting.objective.encode(longer)))
         return Outcome(found[0], found[1], {"shots_read": sum(counts) / len(counts), "fewest_shots_read": min(counts)})
 
-    def _tell(self, setting: Setting, counts: Sequence[int]) -> None:
+    def _tell(self, setting: BaselineSetting, counts: Sequence[int]) -> None:
         """Say how many demonstrations were read, where it is not all; none at all would be zero-shot."""
         most = setting.objective.max_tokens
         room = f"--max-tokens {most}" if most else f"what {setting.objective.language_model.name} reads"

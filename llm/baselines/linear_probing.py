@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm.baselines.baseline import Baseline, Outcome, Setting
+from llm.baselines.baseline import Baseline, BaselineSetting, Outcome
 from llm.model.language_model import LanguageModel
 from llm.model.logits import padded, states_at
 from llm.objective import Encoded, Measured, first_places, measured, parts
@@ -45,7 +45,7 @@ class LinearProbing(Baseline):
                 'linear-probing needs scikit-learn: pip install -e ".[suites]", or pip install scikit-learn'
             )
 
-    def check_setting(self, setting: Setting) -> None:
+    def check_setting(self, setting: BaselineSetting) -> None:
         assert setting.task.candidates is not None  # check has seen to it
         counts = np.bincount([row.label for row in setting.train], minlength=len(setting.task.candidates))
         if counts.min() < 2:
@@ -55,7 +55,7 @@ class LinearProbing(Baseline):
                 f"{counts.min()}: give more with --train"
             )
 
-    def measure(self, setting: Setting) -> Outcome:
+    def measure(self, setting: BaselineSetting) -> Outcome:
         model = setting.objective.language_model
         states = [features(model, part) for part in (setting.train, setting.dev, setting.test)]
         fit = _fit(states[0], [row.label for row in setting.train], intercept=model.masked)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from llm.baselines.baseline import Baseline, Outcome, Setting
+from llm.baselines.baseline import Baseline, BaselineSetting, Outcome
 
 
 @dataclass(frozen=True)
@@ -12,5 +12,5 @@ class ZeroShot(Baseline):
 
     about: ClassVar[str] = "the model as it is"
 
-    def measure(self, setting: Setting) -> Outcome:
+    def measure(self, setting: BaselineSetting) -> Outcome:
         return Outcome(setting.objective.measure(setting.dev), setting.objective.measure(setting.test))

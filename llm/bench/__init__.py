@@ -20,7 +20,7 @@ SCALED = tuple(size for size in SIZES if size.startswith("opt-"))
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class StepBenchOptions:
     """Options of `python -m llm bench`."""
 
     parts: tuple[str, ...] = option(PARTS, "what is measured")
@@ -38,7 +38,7 @@ class BenchOptions:
     out: str = option("runs/llm-bench", "folder of the results; every call appends rows")
 
 
-def run(options: BenchOptions) -> None:
+def run(options: StepBenchOptions) -> None:
     """Time a MeZO step of each engine against the published four-walk loop and two bare forwards, and its memory."""
     _check(options)
     record = Run(options.out, {"command": "bench", **asdict(options)})
@@ -56,7 +56,7 @@ def run(options: BenchOptions) -> None:
 Measure = tuple[Callable[[], list[Row]], Callable[[Sequence[Row]], str]]
 
 
-def _measures(options: BenchOptions) -> dict[str, Measure]:
+def _measures(options: StepBenchOptions) -> dict[str, Measure]:
     """Each part: what measures it, and what prints it."""
     size, dtype, batch, tokens, count = (
         options.size, options.dtype, options.batch, options.tokens, options.repetitions
@@ -75,7 +75,7 @@ def _measures(options: BenchOptions) -> dict[str, Measure]:
     }
 
 
-def _check(options: BenchOptions) -> None:
+def _check(options: StepBenchOptions) -> None:
     numbers = (options.repetitions, options.scaling_repetitions, options.batch, options.entries)
     if min(*numbers, *options.scaling_batches) < 1 or min(options.tokens, *options.scaling_lengths) < 2:
         raise ValueError(f"{options}: give repetitions, batches and entries of 1 or more, and tokens of 2 or more")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from llm.bench.setting import Setting, stepper
+from llm.bench.setting import BenchSetting, stepper
 from zobench.run.records import Row
 from zobench.run.timing import alternating
 
@@ -14,7 +14,7 @@ BAR = 1.05
 ENGINE = "in-forward"
 
 
-def measure(make: Callable[[], Setting], repetitions: int) -> list[Row]:
+def measure(make: Callable[[], BenchSetting], repetitions: int) -> list[Row]:
     """Return a row an adapter, each on a model of its own: MeZO's settings (LoRA of rank 8 on queries and values; 5
     prefix tokens).
 
@@ -33,7 +33,7 @@ def measure(make: Callable[[], Setting], repetitions: int) -> list[Row]:
     return [_row(make(), name, config, repetitions) for name, config in makers.items()]
 
 
-def _row(here: Setting, name: str, config: Any, repetitions: int) -> Row:
+def _row(here: BenchSetting, name: str, config: Any, repetitions: int) -> Row:
     import peft
 
     with warnings.catch_warnings():

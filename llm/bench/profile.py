@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llm.bench.setting import ENGINES, SIZES, Setting, setting, stepper
+from llm.bench.setting import ENGINES, SIZES, BenchSetting, setting, stepper
 from llm.model.language_model import DTYPES
 from zobench import Combination, ModuleSpace, Term, derive
 from zobench.law import LAWS
@@ -63,7 +63,7 @@ def run(options: ProfileOptions) -> None:
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-def profile(here: Setting, engine: str, law: str, steps: int) -> list[Row]:
+def profile(here: BenchSetting, engine: str, law: str, steps: int) -> list[Row]:
     """Return a row a part, in seconds a step, all rows perturbed.
 
     Sweeps are timed whole; of them as much is drawing as drawing the same numbers alone takes.

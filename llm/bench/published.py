@@ -4,15 +4,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm.bench.setting import Setting
+from llm.bench.setting import BenchSetting
 
 
 class Published:
-    """MeZO as published (Malladi et al. 2023): three walks that displace, one that updates, new normals each time;
+    """MeZO as published (Malladi et al. 2023): three walks that perturb, one that updates, new normals each time;
     every example is forwarded once for each candidate, with logits of every token.
     """
 
-    def __init__(self, here: Setting) -> None:
+    def __init__(self, here: BenchSetting) -> None:
         self.model, self.parameters = here.model, list(here.model.parameters())
         candidates = here.objective.candidates or ()
         rows = [row.tokens + list(c) for row in here.batch for c in candidates]

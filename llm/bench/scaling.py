@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from llm.bench.setting import SIZES, Setting, setting, stepper
+from llm.bench.setting import SIZES, BenchSetting, setting, stepper
 from zobench.run.records import Row
 from zobench.run.timing import alternating
 
@@ -25,7 +25,7 @@ def measure(sizes: Sequence[str], batches: Sequence[int], lengths: Sequence[int]
     return rows + [_fitted(rows, job) for job in ("forward", "step")]
 
 
-def _timed(here: Setting, repetitions: int) -> list[Row]:
+def _timed(here: BenchSetting, repetitions: int) -> list[Row]:
     forward = torch.inference_mode()(here.loss)
     step = stepper(here, ENGINE, "gaussian", touched=True)
     forward(), step()

@@ -33,7 +33,7 @@ class _NoTokenizer:
 
 
 @dataclass(frozen=True, eq=False)
-class Setting:
+class BenchSetting:
     """A model, its objective and one minibatch."""
 
     size: str
@@ -61,7 +61,7 @@ class Setting:
         }  # fmt: skip
 
 
-def setting(size: str, dtype: str, batch: int, tokens: int, candidates: int = 2) -> Setting:
+def setting(size: str, dtype: str, batch: int, tokens: int, candidates: int = 2) -> BenchSetting:
     """Return the setting of a named size: weights, prompts and labels are the same in every process."""
     model = random_opt(size, dtype)
     ids = streams.integers(derive("bench", "tokens"), (batch, tokens), model.config.vocab_size - 4) + 4
@@ -69,7 +69,7 @@ def setting(size: str, dtype: str, batch: int, tokens: int, candidates: int = 2)
     language_model = LanguageModel(size, model, _NoTokenizer(), "random")
     objective = Objective(language_model, tuple((10 + c,) for c in range(candidates)), tokens)
     rows = [Encoded(row, label) for row, label in zip(ids.tolist(), labels, strict=True)]
-    return Setting(size, dtype, tokens, model, objective, rows)
+    return BenchSetting(size, dtype, tokens, model, objective, rows)
 
 
 def random_opt(size: str, dtype: str) -> Any:
@@ -96,7 +96,9 @@ def random_opt(size: str, dtype: str) -> Any:
         torch.set_default_dtype(before)
 
 
-def stepper(here: Setting, engine: str, law: str, touched: bool = False, method: str = "mezo") -> Callable[[], None]:
+def stepper(
+    here: BenchSetting, engine: str, law: str, touched: bool = False, method: str = "mezo"
+) -> Callable[[], None]:
     """Return what takes one step of an engine each time it is called."""
     space, estimator, keys = ENGINES[engine](here.model), methods.make(method, law=law), iter(range(10**9))
 

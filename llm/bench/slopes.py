@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from llm.bench import memory
-from llm.bench.setting import ENGINES, Setting, setting
+from llm.bench.setting import ENGINES, BenchSetting, setting
 from zobench import derive, methods
 from zobench.run.records import Row
 from zobench.run.timing import alternating
@@ -45,12 +45,12 @@ def measure(size: str, dtype: str, batch: int, tokens: int, repetitions: int) ->
     return rows
 
 
-def _slope(here: Setting, engine: str) -> Callable[[], object]:
+def _slope(here: BenchSetting, engine: str) -> Callable[[], object]:
     space, plan = ENGINES[engine](here.model), methods.make(memory.SLOPES).ask(derive("bench", "slope"), ())
     return lambda: space.losses(here.loss, plan)
 
 
-def _backward(here: Setting) -> None:
+def _backward(here: BenchSetting) -> None:
     here.model.zero_grad()
     here.loss().mean().backward()
 

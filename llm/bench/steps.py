@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from llm.bench.published import Published
-from llm.bench.setting import ENGINES, Setting, stepper
+from llm.bench.setting import ENGINES, BenchSetting, stepper
 from zobench import ModuleSpace, derive, methods
 from zobench.run.records import Row
 from zobench.run.timing import alternating
@@ -20,7 +20,7 @@ BARS: dict[tuple[str | None, bool | None], tuple[float | None, float | None]] = 
 """(law, touched rows) -> at most this multiple of the limit, at least this much faster than the published loop."""
 
 
-def measure(here: Setting, laws: Sequence[str], repetitions: int) -> list[Row]:
+def measure(here: BenchSetting, laws: Sequence[str], repetitions: int) -> list[Row]:
     """Return a row a job; the jobs take turns.
 
     Raises:
@@ -53,8 +53,8 @@ def measure(here: Setting, laws: Sequence[str], repetitions: int) -> list[Row]:
     return rows
 
 
-def require_equal_losses(here: Setting, published: Published) -> None:
-    """Compare the losses of both at one displaced point.
+def require_equal_losses(here: BenchSetting, published: Published) -> None:
+    """Compare the losses of both at one perturbed point.
 
     Raises:
         RuntimeError: they differ by more than 1e-4 of their size (2e-2 in 16 bits).

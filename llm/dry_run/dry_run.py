@@ -21,7 +21,7 @@ from llm.run.checkpoint import KEPT, weights
 from llm.run.context import RunContext, prepare, sized, split_of
 from llm.run.header import JOURNAL, header
 from llm.run.record import open_record, require_rows
-from llm.steppers.method import Method, ZerothOrderMethod
+from llm.steppers.method import TrainingMethod, ZerothOrderMethod
 from llm.steppers.stepper import Stepper
 from zobench import AutoEpsilon
 from zobench.run.journal import read, require_same
@@ -107,7 +107,7 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     except Exception:  # whatever it is, the real loader meets it too, and has words for it
         return ["none: the configuration of the model cannot be read alone"]
     parts = {"weights": held(blank.model)}
-    if Method.parse(options.method).backpropagates and not (options.adapter or options.trained):
+    if TrainingMethod.parse(options.method).backpropagates and not (options.adapter or options.trained):
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
     total = sum(parts.values())
@@ -119,7 +119,7 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     ]
     if free is not None and total > free:
         _tell("estimate", lines)
-        lighter = "a zeroth-order --method, " if Method.parse(options.method).backpropagates else ""
+        lighter = "a zeroth-order --method, " if TrainingMethod.parse(options.method).backpropagates else ""
         raise ValueError(
             f"{options.model} wants {_bytes(total)}, but {_bytes(free)} are free on {options.device}, so that it was "
             f"not loaded: give a narrower --dtype, {lighter}another --device or another --model"

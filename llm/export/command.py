@@ -11,7 +11,7 @@ from torch import Tensor
 
 from llm.export import adapter_folder, card, tuned
 from llm.export.base_model import base_model
-from llm.export.tuned import Places, Tuned
+from llm.export.tuned import BaseSource, Tuned
 from llm.model import loading
 from llm.model.adapted import is_adapted
 from llm.model.language_model import DTYPES
@@ -103,7 +103,7 @@ def _aside(goal: Path) -> Iterator[Path]:
 
 def _model(options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
     """Write a whole model."""
-    places = Places(options.model, options.device, options.trust_remote_code)
+    places = BaseSource(options.model, options.device, options.trust_remote_code)
     found = tuned.find(record, options.source, places) if record else _untrained(options)
     return _write(found, options, record, aside)
 

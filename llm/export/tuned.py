@@ -22,7 +22,7 @@ class Tuned(NamedTuple):
     origin: str
 
 
-class Places(NamedTuple):
+class BaseSource(NamedTuple):
     """What a base model is loaded by, where that is not what the run says."""
 
     model: str | None = None
@@ -30,7 +30,7 @@ class Places(NamedTuple):
     trust_remote_code: bool = False
 
 
-def find(run: RunFolder, source: str = "auto", places: Places = Places()) -> Tuned:
+def find(run: RunFolder, source: str = "auto", places: BaseSource = BaseSource()) -> Tuned:
     """Return the tuned weights, those that a finished run selected; "auto" takes those that it wrote, else a checkpoint
     of their step, else the journal, and else the latest checkpoint.
 
@@ -59,7 +59,7 @@ def find(run: RunFolder, source: str = "auto", places: Places = Places()) -> Tun
     return Tuned(rebuilt, step, "rebuilt from it and the journal of its steps")
 
 
-def _written(run: RunFolder, places: Places) -> Tuned:
+def _written(run: RunFolder, places: BaseSource) -> Tuned:
     folder = run.folder / "model"
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: the run wrote no weights there; --source auto takes a checkpoint or the journal")
@@ -83,7 +83,7 @@ def _latest(run: RunFolder, contents: Contents | None, step: int) -> checkpoint.
     return found
 
 
-def _restored(run: RunFolder, found: checkpoint.Checkpoint, places: Places) -> Tuned:
+def _restored(run: RunFolder, found: checkpoint.Checkpoint, places: BaseSource) -> Tuned:
     name, trust = places.model or str(run.config["model"]), places.trust_remote_code
     base = loading.load(name, places.device or "cpu", run.held, trust)
     base = adapt(base, run.config["adapter"], run.config["seed"])

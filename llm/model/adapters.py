@@ -50,7 +50,7 @@ class Lora:
 
 
 @dataclass(frozen=True)
-class Places:
+class VirtualTokens:
     """So many places before every text; they begin as those of tokens drawn by the seed ("real"), or as standard
     normals ("random").
     """
@@ -85,7 +85,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Prefix(Places):
+class Prefix(VirtualTokens):
     """Keys and values of `tokens` places before every text, in every layer; MeZO's number and beginning."""
 
     tokens: int = 5
@@ -98,7 +98,7 @@ class Prefix(Places):
 
 
 @dataclass(frozen=True)
-class Prompt(Places):
+class Prompt(VirtualTokens):
     """Embeddings of `tokens` places before every text; ZO-Bench's number."""
 
     tokens: int = 10

@@ -20,7 +20,7 @@ class Minibatch:
     """The losses of examples, `size` of them at once (None: all); the last part has what is left.
 
     Called, it gives all losses (examples,), whose mean is that of the whole whatever the parts: the memory of a forward
-    pass is that of one part, and an evaluation counts as one, in however many parts. Engines that displace parameters
+    pass is that of one part, and an evaluation counts as one, in however many parts. Engines that perturb parameters
     where they are read draw them once a part.
     """
 

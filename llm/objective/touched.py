@@ -12,7 +12,7 @@ def touched_rows(objective: Objective, batch: Sequence[Encoded]) -> dict[str, li
     single-token candidates alone are computed, those of the candidates.
 
     The candidates' normaliser cancels in their loss, so that it is that of the whole vocabulary; the loss with every
-    row displaced is equal to the bit.
+    row perturbed is equal to the bit.
 
     Raises:
         ValueError: a candidate has several tokens: its score needs the normaliser, and so every row of a tied head.

@@ -5,14 +5,14 @@ import math
 from llm.model import adapters
 from llm.model.trainable import parse_rates
 from llm.options.train import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
-from llm.steppers.method import Method
+from llm.steppers.method import TrainingMethod
 from llm.steppers.zeroth_order import ENGINES
 from zobench.naming import require_known
 
 
 def check(options: TrainOptions) -> None:
     """Refuse what cannot work before anything is loaded."""
-    method = Method.parse(options.method)
+    method = TrainingMethod.parse(options.method)
     adapters.check(options.adapter, options.gradient_checkpointing)
     parse_rates(options.rates)
     require_known(options.engine, ("auto", *ENGINES), "engine")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm import objective, tasks
-from llm.baselines import Setting
+from llm.baselines import BaselineSetting
 from llm.model import loading, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import LanguageModel
@@ -18,7 +18,7 @@ from llm.run import evaluation_sets
 from llm.run.check import check
 from llm.run.evaluation_sets import EvaluationSet
 from llm.run.unread import ignored, without_unread
-from llm.steppers.method import Method
+from llm.steppers.method import TrainingMethod
 from llm.steppers.stepper import Stepper
 from zobench import derive
 from zobench.random import streams
@@ -43,7 +43,7 @@ class RunContext:
     """
 
     options: TrainOptions
-    method: Method
+    method: TrainingMethod
     task: tasks.Task
     language_model: LanguageModel
     objective: Objective
@@ -74,15 +74,15 @@ class RunContext:
         """Return what takes the steps.
 
         Raises:
-            ValueError: as for `Method.stepper`.
+            ValueError: as for `TrainingMethod.stepper`.
         """
         touched = self.touched if self.options.rows == "touched" else None
         return self.method.stepper(self.options, self.language_model, touched)
 
-    def setting(self, tell: Callable[[str], None] = note) -> Setting:
+    def setting(self, tell: Callable[[str], None] = note) -> BaselineSetting:
         """Return what a baseline may use; `tell` gets what is to be told of it."""
         data, seed = self.data, self.options.seed
-        return Setting(self.task, self.objective, data.train, data.dev, data.test, seed, tell)
+        return BaselineSetting(self.task, self.objective, data.train, data.dev, data.test, seed, tell)
 
     @property
     def names(self) -> Row:
@@ -110,7 +110,7 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
     """
     check(options)
     notes = [ignored(options)]
-    options, method = without_unread(options), Method.parse(options.method)
+    options, method = without_unread(options), TrainingMethod.parse(options.method)
     task = tasks.find(options.task)
     if method.baseline:
         method.baseline.check(task)

@@ -4,7 +4,7 @@ from dataclasses import asdict, fields, replace
 from typing import Any
 
 from llm.options.train import TrainOptions
-from llm.steppers.method import Method
+from llm.steppers.method import TrainingMethod
 
 READ = frozenset(
     {
@@ -18,7 +18,7 @@ UNTOLD = frozenset({"save", "select", "journal", "baselines"})  # nothing to sav
 
 def unread(options: TrainOptions) -> list[str]:
     """Return the names of the options that the method of a run does not read."""
-    takes_steps = Method.parse(options.method).takes_steps
+    takes_steps = TrainingMethod.parse(options.method).takes_steps
     return [] if takes_steps else [f.name for f in fields(options) if f.name not in READ]
 
 

@@ -88,7 +88,7 @@ class FirstOrderStepper:
         return total
 
     def settle(self) -> None:
-        """Do nothing: no step is owed."""
+        """Do nothing: no step is pending."""
 
     def reading(self) -> AbstractContextManager[None]:
         """Return the context of evaluations, which read the weights as they are."""

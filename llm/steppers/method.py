@@ -26,7 +26,7 @@ Touched = Callable[[int], dict[str, list[int]]]
 
 
 @dataclass(frozen=True)
-class Method(ABC):
+class TrainingMethod(ABC):
     """A method as it is spelled, `name:option=value:...`; `text` alone says of which kind it is, and no module of the
     user's own is imported before `check`.
     """
@@ -36,7 +36,7 @@ class Method(ABC):
     backpropagates: ClassVar[bool] = False
 
     @staticmethod
-    def parse(text: str) -> "Method":
+    def parse(text: str) -> "TrainingMethod":
         """Return the method of a spelling.
 
         Raises:
@@ -79,7 +79,7 @@ class Method(ABC):
         """Return what rows call the method: the repr of its estimator, or the like."""
 
 
-class ZerothOrderMethod(Method):
+class ZerothOrderMethod(TrainingMethod):
     """An estimator of the table, or of the user's own, with an update rule."""
 
     def check(self, options: TrainOptions) -> None:
@@ -109,7 +109,7 @@ class ZerothOrderMethod(Method):
         return repr(self.estimator(options))
 
 
-class FirstOrderMethod(Method):
+class FirstOrderMethod(TrainingMethod):
     """An optimizer of torch, with backpropagation."""
 
     backpropagates = True
@@ -137,7 +137,7 @@ class FirstOrderMethod(Method):
         return f"{self.text}()"
 
 
-class BaselineMethod(Method):
+class BaselineMethod(TrainingMethod):
     """A baseline, which is measured and takes no step."""
 
     takes_steps = False

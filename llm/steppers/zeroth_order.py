@@ -25,7 +25,7 @@ from zobench.space import require_resolved
 STATE = "state."
 REASON = 300
 LARGE = 10_000_000
-"""Trainable weights from which a step costs less where they are displaced as they are read."""
+"""Trainable weights from which a step costs less where they are perturbed as they are read."""
 
 ENGINES: dict[str, Callable[..., ModuleSpace]] = {
     "plain": ModuleSpace,

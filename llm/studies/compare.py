@@ -10,7 +10,7 @@ from llm.loop.train import train
 from llm.model import loading
 from llm.options.groups import ResultOptions
 from llm.run.context import split_of
-from llm.studies.plan import Plan, read_plan
+from llm.studies.plan import StudyPlan, read_plan
 from llm.studies.rates import chosen_rate, mean_dev_loss
 from zobench.run.options import option
 from zobench.run.progress import note
@@ -44,13 +44,13 @@ def run(options: CompareOptions) -> None:
     note(f"rows: {options.out}")
 
 
-def _require_data(plan: Plan) -> None:
+def _require_data(plan: StudyPlan) -> None:
     """Find the examples of every task before the first run, not hours after it."""
     for _, task, arm in {task: (seed, task, arm) for seed, task, arm in rounds(plan)}.values():
         split_of(plan.run_options(task, arm, plan.tasks[task].forward_passes))
 
 
-def rounds(plan: Plan) -> Iterator[tuple[int, str, str]]:
+def rounds(plan: StudyPlan) -> Iterator[tuple[int, str, str]]:
     """Every seed, task and arm, all tasks of a seed before the next, so that an interrupted comparison is even."""
     for seed in range(max(task.seeds for task in plan.tasks.values())):
         yield from ((seed, task, arm) for task in plan.tasks for arm in plan.arms if plan.seeds(task, arm) > seed)
@@ -59,7 +59,7 @@ def rounds(plan: Plan) -> Iterator[tuple[int, str, str]]:
 class Study:
     """The runs of a plan, each in a folder of its own; those that are finished are read."""
 
-    def __init__(self, plan: Plan, record: Run, provenance: str) -> None:
+    def __init__(self, plan: StudyPlan, record: Run, provenance: str) -> None:
         self.plan, self.record, self.provenance = plan, record, provenance
         self.model = self._base()
 

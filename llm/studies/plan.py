@@ -6,7 +6,7 @@ from typing import Any
 
 from llm.options.train import TrainOptions
 from llm.run.check import check
-from llm.steppers.method import Method
+from llm.steppers.method import TrainingMethod
 from llm.studies.rates import forward_passes_a_step
 from llm.tasks import find
 from zobench.naming import require_known
@@ -42,7 +42,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """A comparison: every arm on every task, at equal forward passes, at the rate that `tuned_on`'s dev set chose.
 
     A backward pass counts as two forward ones. `options` are those of all runs, which a task's override, and an arm's
@@ -76,7 +76,7 @@ class Plan:
         return replace(options, steps=steps, eval_every=max(1, steps // self.evaluations))
 
 
-def read_plan(file: str, data: str | None, allow_code: bool = False) -> Plan:
+def read_plan(file: str, data: str | None, allow_code: bool = False) -> StudyPlan:
     """Return the plan of a file; data folders in it are below `data`, task files beside it. It may name Python code to
     run only with `allow_code`.
 
@@ -88,7 +88,7 @@ def read_plan(file: str, data: str | None, allow_code: bool = False) -> Plan:
     parts = {name: _table(told.pop(name, {}), f"{name} in {file}") for name in ("train", "tasks", "arms")}
     tasks = {name: _task(name, values, file, data) for name, values in parts["tasks"].items()}
     arms = {name: _arm(values, f"arms.{name} in {file}") for name, values in parts["arms"].items()}
-    plan = Plan(
+    plan = StudyPlan(
         **{**_scalars(told, file), "tasks": tasks, "arms": arms}, options=_run(parts["train"], f"train in {file}")
     )
     if not allow_code:
@@ -107,7 +107,7 @@ def read_plan(file: str, data: str | None, allow_code: bool = False) -> Plan:
     return plan
 
 
-def _require_no_code(plan: Plan, file: str) -> None:
+def _require_no_code(plan: StudyPlan, file: str) -> None:
     """Refuse what would run Python code that is not zobench's, before any of it is looked up."""
     parts = {"train": plan.options, "": {"model": plan.model}}
     parts |= {f"tasks.{name}": {"task": name, **task.options} for name, task in plan.tasks.items()}
@@ -120,19 +120,19 @@ def _require_no_code(plan: Plan, file: str) -> None:
             )
 
 
-def _require_rates(plan: Plan, name: str, file: str) -> None:
+def _require_rates(plan: StudyPlan, name: str, file: str) -> None:
     """Refuse an arm whose steps no budget and no choice would decide, or that has nothing to choose for."""
     arm = plan.arms[name]
     method = str({**plan.options, **arm.options}.get("method", TrainOptions.method))
-    if not arm.rates and Method.parse(method).takes_steps:
+    if not arm.rates and TrainingMethod.parse(method).takes_steps:
         raise ValueError(f"arms.{name} in {file} has no rates: give those to choose from for {method}, or the one")
-    if arm.rates and not Method.parse(method).takes_steps:
+    if arm.rates and not TrainingMethod.parse(method).takes_steps:
         raise ValueError(f"arms.{name} in {file} has rates, but {method} takes no step: leave them out")
 
 
 def _require_possible(options: TrainOptions) -> None:
     check(options)
-    baseline = Method.parse(options.method).baseline
+    baseline = TrainingMethod.parse(options.method).baseline
     if baseline:
         baseline.check(find(options.task))
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 
-from llm.steppers.method import Method
+from llm.steppers.method import TrainingMethod
 from zobench import methods
 from zobench.evaluations import evaluations_a_step
 from zobench.run.progress import warn
@@ -52,6 +52,6 @@ def forward_passes_a_step(method: str, epsilon: float | str) -> int:
     Raises:
         ValueError: steps of the method cost differently, and it declares no number to count.
     """
-    if Method.parse(method).backpropagates:
+    if TrainingMethod.parse(method).backpropagates:
         return 1 + BACKWARD
     return evaluations_a_step(methods.parse(method, epsilon=epsilon))

@@ -7,7 +7,7 @@ from pathlib import Path
 from llm.loop.train import train
 from llm.options.groups import DifferenceOptions, ModelOptions, ResultOptions, SelectionOptions, SplitOptions
 from llm.options.train import SELECT, TrainOptions
-from llm.steppers.method import Method
+from llm.steppers.method import TrainingMethod
 from llm.studies.rates import chosen_rate, forward_passes_a_step, mean_dev_loss
 from zobench.naming import require_known
 from zobench.run.options import from_groups, option, unnamed
@@ -36,7 +36,7 @@ def run(options: StudyOptions) -> None:
     _check(options)
     record = Run(options.out, {"command": "study", **asdict(options)}, defaults=unnamed(StudyOptions))
     for method in options.methods:
-        rates = options.first_order_rates if Method.parse(method).backpropagates else options.rates
+        rates = options.first_order_rates if TrainingMethod.parse(method).backpropagates else options.rates
         lr = chosen_rate(record, method, rates, partial(_tuning_loss, options, method))
         finals = [_train(options, method, lr, seed, "seeds") for seed in range(options.seeds)]
         accuracies = ", ".join(f"{row['test_accuracy']:.1%}" for row in finals)
@@ -53,8 +53,8 @@ def _check(options: StudyOptions) -> None:
         raise ValueError("give at least one of --methods, --rates and --first-order-rates")
     require_known(options.select, SELECT, "selection")
     for method in options.methods:
-        Method.parse(method).check(TrainOptions(method=method, epsilon=options.epsilon))
-        if not Method.parse(method).takes_steps:
+        TrainingMethod.parse(method).check(TrainOptions(method=method, epsilon=options.epsilon))
+        if not TrainingMethod.parse(method).takes_steps:
             raise ValueError(f"{method} takes no step and has nothing to tune: python -m llm train --method {method}")
         if _steps(options, method) < 1:
             raise ValueError(f"forward_passes is {options.forward_passes}: not enough for one step of {method}")
@@ -74,6 +74,6 @@ def _train(options: StudyOptions, method: str, lr: float, seed: int, group: str)
 
 
 def _steps(options: StudyOptions, method: str) -> int:
-    if Method.parse(method).backpropagates:
+    if TrainingMethod.parse(method).backpropagates:
         return options.backward_passes
     return options.forward_passes // forward_passes_a_step(method, options.epsilon)

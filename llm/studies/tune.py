@@ -23,7 +23,7 @@ from llm.options.train import TrainOptions
 from llm.run.check import check
 from llm.run.header import CHECKPOINTS
 from llm.run.record import config_of
-from llm.steppers.method import Method
+from llm.steppers.method import TrainingMethod
 from llm.studies.search import SAMPLERS, Axis, Tried, Value, axis, library, propose
 from zobench.naming import require_known
 from zobench.run.lock import FolderInUseError
@@ -89,7 +89,7 @@ def _checked(options: TuneOptions) -> dict[str, Axis]:
     batches = axes.get("batch")
     if batches and not all(isinstance(value, int) for value in batches.choices or (0.5,)):
         raise ValueError(f"batch is {options.batch!r}: give whole numbers as choices a,b,c")
-    method = Method.parse(options.method)
+    method = TrainingMethod.parse(options.method)
     if not method.takes_steps:
         raise ValueError(f"{options.method} takes no step and has nothing to tune")
     if "epsilon" in axes and (method.needs_gradient or "epsilon" in spelled(options.method).options):

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from unicodedata import normalize
 
 from llm.tasks.decoding import NAME_IT, lines
-from llm.tasks.record import Record, Rows
+from llm.tasks.record import DataRecord, Rows
 
 ANY_LENGTH = 2**31 - 1
 _QUOTED = "if its quotes enclose cells, give quoting = true in the task file"
@@ -38,7 +38,7 @@ def table(file: Path, separator: str, quoting: bool | None, encoding: str = "utf
         raise ValueError(f"{file}:1: " + ("there is a header and no row" if rows else "the file is empty"))
     names = [normalize("NFC", name.strip()) for name in rows[0].cells]
     _require_names(f"{file}:{rows[0].line}", names, separator, quoting)
-    records = [Record(f"{file}:{row.line}", _fields(file, names, row, quoting)) for row in body]
+    records = [DataRecord(f"{file}:{row.line}", _fields(file, names, row, quoting)) for row in body]
     empty = len(rows) - 1 - len(body)
     notes = [f"{file}: rows of empty cells are passed over: {empty}"] if empty else []
     return Rows(records, [*notes, *_unnamed(file, names, body), *(_quoted(file, records) if quoting is None else ())])
@@ -112,7 +112,7 @@ def _unnamed(file: Path, names: list[str], rows: Iterable[_Row]) -> Iterator[str
     yield f"{file}: columns without a name are passed over: {len(columns)}{held}"
 
 
-def _quoted(file: Path, records: Iterable[Record]) -> Iterator[str]:
+def _quoted(file: Path, records: Iterable[DataRecord]) -> Iterator[str]:
     found = [record.where for record in records for cell in record.fields.values() if _is_quoted(cell)]
     if found:
         yield f"{file}: cells keep the quotes around them: {len(found)}, first at {found[0]}: {_QUOTED}"

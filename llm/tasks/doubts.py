@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from unicodedata import normalize
 
-from llm.tasks.record import Record
+from llm.tasks.record import DataRecord
 
 MISSING = {"nan", "na", "n/a", "#n/a", "<na>", "nat", "null", "none"}
 INVISIBLE = "\u200b\u200c\u200d\u2060\ufeff"
@@ -12,8 +12,8 @@ CONTROL = re.compile(r"[\x80-\x9f]")
 
 
 def without_empty(
-    records: Sequence[Record], prompt: Sequence[str], others: Sequence[str] = ()
-) -> tuple[list[Record], list[str]]:
+    records: Sequence[DataRecord], prompt: Sequence[str], others: Sequence[str] = ()
+) -> tuple[list[DataRecord], list[str]]:
     """Return the rows that fill a column of the prompt, and notes on doubtful texts of all columns named.
 
     Raises:
@@ -29,11 +29,11 @@ def without_empty(
     return kept, [*notes, *(note for name in dict.fromkeys((*prompt, *others)) for note in _doubts(kept, name))]
 
 
-def _is_empty(record: Record, columns: Sequence[str]) -> bool:
+def _is_empty(record: DataRecord, columns: Sequence[str]) -> bool:
     return bool(columns) and all(_text(record, column) == "" for column in columns)
 
 
-def _doubts(records: Sequence[Record], column: str) -> list[str]:
+def _doubts(records: Sequence[DataRecord], column: str) -> list[str]:
     texts = [(_text(record, column), record) for record in records]
     notes = []
     for doubtful, told in KINDS:
@@ -44,7 +44,7 @@ def _doubts(records: Sequence[Record], column: str) -> list[str]:
     return notes
 
 
-def _text(record: Record, column: str) -> str | None:
+def _text(record: DataRecord, column: str) -> str | None:
     """The text of a column without white space and invisible letters at its ends, None for another value."""
     value = record.fields.get(normalize("NFC", column))
     return value.strip().strip(INVISIBLE).strip() if isinstance(value, str) else None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from llm.tasks.delimited import table
 from llm.tasks.json_rows import json_array, json_lines
-from llm.tasks.record import Record, Rows
+from llm.tasks.record import DataRecord, Rows
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 READERS = {".jsonl": json_lines, ".json": json_array}
@@ -16,7 +16,7 @@ PANDAS = {".parquet": "parquet", ".feather": "feather", ".arrow": "feather", ".x
 
 def read(
     file: Path, encoding: str = "utf-8", separator: str | None = None, quoting: bool | None = None
-) -> list[Record]:
+) -> list[DataRecord]:
     """Return the rows of a .csv, .tsv, .jsonl or .json file; the first line of the first two names the columns.
 
     `separator` and `quoting` are of the first two; by default quotes enclose cells of .csv and not of .tsv.

@@ -6,19 +6,19 @@ from typing import Any
 
 from llm.tasks.decoding import lines
 from llm.tasks.json_rows import json_document, json_lines
-from llm.tasks.record import Record
+from llm.tasks.record import DataRecord
 
 
-def wsc(file: Path) -> list[Record]:
+def wsc(file: Path) -> list[DataRecord]:
     """Return SuperGLUE's WSC with its spans as columns, repaired as `wsc.fixed` is: they are substrings of the text.
 
     Raises:
         ValueError: the file is missing or malformed; the message names file and line.
     """
-    return [_whole_spans(Record(r.where, {**r.fields, **_inner(r, r.fields, "target")})) for r in json_lines(file)]
+    return [_whole_spans(DataRecord(r.where, {**r.fields, **_inner(r, r.fields, "target")})) for r in json_lines(file)]
 
 
-def _whole_spans(record: Record) -> Record:
+def _whole_spans(record: DataRecord) -> DataRecord:
     """Spans in the case of the text, without a final dot, on one line: the hub's `wsc.fixed`."""
     text, fixed = record.text("text"), dict(record.fields)
     for name in ("span1", "span2"):
@@ -28,10 +28,10 @@ def _whole_spans(record: Record) -> Record:
         begin = span[0].lower() if words[index][0].islower() else span[0].upper()
         mended = (begin + span[1:]).rstrip(".").replace("\n", " ")
         fixed[f"{name}_text"] = mended if mended in text else span
-    return Record(record.where, fixed)
+    return DataRecord(record.where, fixed)
 
 
-def multirc(file: Path) -> list[Record]:
+def multirc(file: Path) -> list[DataRecord]:
     """Return SuperGLUE's MultiRC, a row for each answer.
 
     Raises:
@@ -44,11 +44,11 @@ def multirc(file: Path) -> list[Record]:
             for answer in _many(whole, question, "answers"):
                 fields = {"paragraph": passage.get("text"), "question": question.get("question")}
                 labelled = {"label": answer["label"]} if "label" in answer else {}
-                records.append(Record(whole.where, {**fields, "answer": answer.get("text"), **labelled}))
+                records.append(DataRecord(whole.where, {**fields, "answer": answer.get("text"), **labelled}))
     return records
 
 
-def record(file: Path) -> list[Record]:
+def record(file: Path) -> list[DataRecord]:
     """Return SuperGLUE's ReCoRD, a row for each query, with the distinct entities in the order of the passage.
 
     Raises:
@@ -66,28 +66,28 @@ def record(file: Path) -> list[Record]:
         for query in _many(whole, whole.fields, "qas"):
             answers = [answer.get("text") for answer in _many(whole, query, "answers")]
             fields = {"passage": passage.get("text"), "query": query.get("query")}
-            records.append(Record(whole.where, {**fields, "entities": entities, "answers": answers}))
+            records.append(DataRecord(whole.where, {**fields, "entities": entities, "answers": answers}))
     return records
 
 
-def squad(file: Path) -> list[Record]:
+def squad(file: Path) -> list[DataRecord]:
     """Return SQuAD, a row for each question.
 
     Raises:
         ValueError: the file is missing or malformed; the message names the file and the question.
     """
-    document, records = Record(str(file), {"document": json_document(file)}), []
+    document, records = DataRecord(str(file), {"document": json_document(file)}), []
     for article in _many(document, _inner(document, document.fields, "document"), "data"):
         for paragraph in _many(document, article, "paragraphs"):
             for question in _many(document, paragraph, "qas"):
                 where = f"{file}, question {question.get('id', question.get('question'))!r}"
                 texts = [answer.get("text") for answer in _many(document, question, "answers")]
                 fields = {"title": article.get("title"), "context": paragraph.get("context")}
-                records.append(Record(where, {**fields, "question": question.get("question"), "answers": texts}))
+                records.append(DataRecord(where, {**fields, "question": question.get("question"), "answers": texts}))
     return records
 
 
-def drop(file: Path) -> list[Record]:
+def drop(file: Path) -> list[DataRecord]:
     """Return DROP, a row for each question; the answer comes first, then those of the validators.
 
     An answer of several spans counts as several right answers, as in the hub's `answers_spans`.
@@ -95,18 +95,18 @@ def drop(file: Path) -> list[Record]:
     Raises:
         ValueError: the file is missing or malformed; the message names the file and the question.
     """
-    document, records = Record(str(file), {"document": json_document(file)}), []
+    document, records = DataRecord(str(file), {"document": json_document(file)}), []
     for name, section in _inner(document, document.fields, "document").items():
         if not isinstance(section, dict):
             raise ValueError(f"{file}: {name} is not an object with passage and qa_pairs")
         for pair in _many(document, section, "qa_pairs"):
             where = f"{file}, question {pair.get('query_id', pair.get('question'))!r}"
-            given = Record(where, pair)
+            given = DataRecord(where, pair)
             validated = pair.get("validated_answers", [])
             answers = [_inner(given, pair, "answer"), *(validated if isinstance(validated, list) else [])]
             texts = [text for answer in answers for text in _drop_texts(answer)]
             fields = {"passage": section.get("passage"), "question": pair.get("question"), "answers": texts}
-            records.append(Record(where, fields))
+            records.append(DataRecord(where, fields))
     return records
 
 
@@ -118,7 +118,7 @@ def _drop_texts(answer: Mapping[str, Any]) -> list[str]:
     return [text for text in (str(answer.get("number", "")), date, *answer.get("spans", ())) if text]
 
 
-def trec(file: Path) -> list[Record]:
+def trec(file: Path) -> list[DataRecord]:
     """Return TREC: lines `COARSE:fine question` in ISO-8859-1.
 
     Raises:
@@ -131,25 +131,25 @@ def trec(file: Path) -> list[Record]:
         if line.strip() and not (space and colon):
             raise ValueError(f"{file}:{number}: {line[:60]!r} is not `COARSE:fine question`")
         if line.strip():
-            records.append(Record(f"{file}:{number}", {"coarse_label": coarse, "text": question}))
+            records.append(DataRecord(f"{file}:{number}", {"coarse_label": coarse, "text": question}))
     return records
 
 
-def _inner(record: Record, fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _inner(record: DataRecord, fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = fields.get(name)
     if not isinstance(value, dict):
         raise ValueError(f"{record.where}: {name} is missing, or is not an object: is this the official file?")
     return value
 
 
-def _many(record: Record, fields: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
+def _many(record: DataRecord, fields: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
     value = fields.get(name)
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise ValueError(f"{record.where}: {name} is missing, or is not a list of objects: is this the official file?")
     return iter(value)
 
 
-def _whole_number(record: Record, fields: Mapping[str, Any], name: str) -> int:
+def _whole_number(record: DataRecord, fields: Mapping[str, Any], name: str) -> int:
     value = fields.get(name)
     if not isinstance(value, int):
         raise ValueError(f"{record.where}: {name} of an entity is {value!r}, not a place in the passage")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llm.tasks.record import Record
+from llm.tasks.record import DataRecord
 
 CONVERTED = "refs/convert/parquet"
 
@@ -26,7 +26,7 @@ class HubSet:
     def __str__(self) -> str:
         return f"{self.path} {self.subset or ''}".strip()
 
-    def load(self, task: str, files: str) -> tuple[list[Record], list[Record]]:
+    def load(self, task: str, files: str) -> tuple[list[DataRecord], list[DataRecord]]:
         """Return the training and the test rows, with class labels by name where the hub has names for them.
 
         Raises:
@@ -55,12 +55,12 @@ class HubSet:
         except RuntimeError:
             return load_dataset(*named, revision=CONVERTED)
 
-    def _records(self, rows: Any, part: str) -> list[Record]:
+    def _records(self, rows: Any, part: str) -> list[DataRecord]:
         names = {column: getattr(kind, "names", None) for column, kind in dict(rows.features).items()}
         records = []
         for number, row in enumerate(rows, 1):
             fields = {column: _named(value, names.get(column)) for column, value in row.items()}
-            records.append(Record(f"hub {self} {part}:{number}", self.columns(fields)))
+            records.append(DataRecord(f"hub {self} {part}:{number}", self.columns(fields)))
         return records
 
 

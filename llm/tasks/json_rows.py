@@ -10,12 +10,12 @@ from typing import Any
 from unicodedata import normalize
 
 from llm.tasks.decoding import NAME_IT, lines
-from llm.tasks.record import Record
+from llm.tasks.record import DataRecord
 
 SPACE = re.compile(r"\s*")
 
 
-def json_lines(file: Path, encoding: str = "utf-8") -> list[Record]:
+def json_lines(file: Path, encoding: str = "utf-8") -> list[DataRecord]:
     """Return one record for each line that is not blank.
 
     Raises:
@@ -25,11 +25,11 @@ def json_lines(file: Path, encoding: str = "utf-8") -> list[Record]:
     for number, text in enumerate(lines(file, encoding, NAME_IT), 1):
         if line := text.strip():
             fields = _parsed(file, number, partial(OBJECTS.decode, line))
-            records.append(Record(f"{file}:{number}", _object(file, number, fields)))
+            records.append(DataRecord(f"{file}:{number}", _object(file, number, fields)))
     return records
 
 
-def json_array(file: Path, encoding: str = "utf-8") -> list[Record]:
+def json_array(file: Path, encoding: str = "utf-8") -> list[DataRecord]:
     """Return the records of a list of objects, or of an object a line, which is called .json too.
 
     Raises:
@@ -39,11 +39,11 @@ def json_array(file: Path, encoding: str = "utf-8") -> list[Record]:
     if not text.startswith("["):
         _require_lines(file, text)
         return json_lines(file, encoding)
-    ends, at, records = [end.start() for end in re.finditer("\n", text)], _next(text, 1), list[Record]()
+    ends, at, records = [end.start() for end in re.finditer("\n", text)], _next(text, 1), list[DataRecord]()
     while text[at : at + 1] != "]":
         line = bisect(ends, at) + 1
         fields, at = _parsed(file, line, partial(OBJECTS.raw_decode, text, at))
-        records.append(Record(f"{file}:{line}, item {len(records) + 1}", _object(file, line, fields)))
+        records.append(DataRecord(f"{file}:{line}, item {len(records) + 1}", _object(file, line, fields)))
         at = _next(text, at)
         if text[at : at + 1] not in (",", "]"):
             raise ValueError(f"{file}:{bisect(ends, at) + 1}: not JSON: a comma or ] is missing after an item")

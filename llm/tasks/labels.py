@@ -8,7 +8,7 @@ from typing import Any
 from unicodedata import normalize
 
 from llm.tasks.example import Example
-from llm.tasks.record import Record
+from llm.tasks.record import DataRecord
 from zobench.naming import require_known
 
 WHOLE = re.compile(r"^([+-]?\d+)\.0+$")
@@ -27,7 +27,7 @@ class Verbaliser:
         """The continuations, in the order of `words`."""
         return tuple(self.words.values())
 
-    def index(self, record: Record) -> int:
+    def index(self, record: DataRecord) -> int:
         """Return the index of the right candidate; labels are names, numbers, true or false.
 
         Raises:
@@ -45,16 +45,16 @@ class Verbaliser:
         return list(self.words).index(names[name.lower()])
 
 
-def classified(prompt: Callable[[Record], str], verbaliser: Verbaliser) -> Callable[[Record], Example]:
+def classified(prompt: Callable[[DataRecord], str], verbaliser: Verbaliser) -> Callable[[DataRecord], Example]:
     """Return the example of a record, from its prompt and its label."""
 
-    def example(record: Record) -> Example:
+    def example(record: DataRecord) -> Example:
         return Example(prompt(record), verbaliser.index(record), verbaliser.candidates)
 
     return example
 
 
-def lookup(record: Record, column: str, labels: Sequence[str]) -> int:
+def lookup(record: DataRecord, column: str, labels: Sequence[str]) -> int:
     """Return the place of a record's label among the labels of a task file, compared as text in its canonical form.
 
     Raises:

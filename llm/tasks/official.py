@@ -8,7 +8,7 @@ from typing import Any
 
 from llm.tasks.example import Example
 from llm.tasks.hub import HubSet
-from llm.tasks.record import Record, notes_of
+from llm.tasks.record import DataRecord, notes_of
 from llm.tasks.task import USUAL, Item, Pools, Sizes, Task
 
 
@@ -24,10 +24,10 @@ class Official:
     name: str
     training: tuple[str, ...]
     test: tuple[str, ...]
-    read: Callable[[Path], list[Record]]
+    read: Callable[[Path], list[DataRecord]]
     hub: HubSet
     group: str
-    example: Callable[[Record], Example]
+    example: Callable[[DataRecord], Example]
     sample: Mapping[str, Any]
     candidates: tuple[str, ...] | None = None
     objective: str = "classification"
@@ -43,7 +43,7 @@ class Official:
         if self.candidates is None:
             return None
         empty = {k: "" if isinstance(v, str) and k != self.label else v for k, v in self.sample.items()}
-        return self.item(Record("sample", empty)).example
+        return self.item(DataRecord("sample", empty)).example
 
     @property
     def task(self) -> Task:
@@ -56,7 +56,7 @@ class Official:
             self.metric,
             sizes=self.sizes,
             source=f"{self.training[0]}, {self.test[0]}, or hub {self.hub}",
-            sample=self.example(Record("sample", self.sample)),
+            sample=self.example(DataRecord("sample", self.sample)),
             content_free=self.content_free,
         )
 
@@ -71,18 +71,18 @@ class Official:
         names = self.training, self.test
         return self._pools(*(self.read(self._found(Path(folder), choice)) for choice in names))
 
-    def _pools(self, training: list[Record], test: list[Record]) -> Pools:
+    def _pools(self, training: list[DataRecord], test: list[DataRecord]) -> Pools:
         parts = [[record for record in part if has_answer(record)] for part in (training, test)]
         lost = [len(part) - len(kept) for part, kept in zip((training, test), parts, strict=True)]
         note = f"{self.name}: {lost[0]} training and {lost[1]} test questions without an answer are left out"
         notes = (*notes_of(training), *notes_of(test), *((note,) if any(lost) else ()))
         return Pools(self.items(parts[0]), self.items(parts[1]), notes)
 
-    def items(self, records: Iterable[Record]) -> list[Item]:
+    def items(self, records: Iterable[DataRecord]) -> list[Item]:
         """Return the examples of records, each under its key."""
         return [self.item(record) for record in records]
 
-    def item(self, record: Record) -> Item:
+    def item(self, record: DataRecord) -> Item:
         """Return the example of a record under its key; nothing stands before the first letter of a prompt."""
         made = self.example(record)
         made = made._replace(prompt=made.prompt.lstrip())
@@ -102,7 +102,7 @@ class Official:
         )
 
 
-def has_answer(record: Record) -> bool:
+def has_answer(record: DataRecord) -> bool:
     """Whether a record has an answer, or is of a set that has labels instead."""
     return bool(record.fields.get("answers", True))
 

@@ -6,28 +6,28 @@ the end of a prompt, so that the space before an option belongs to the option.
 """
 
 from llm.tasks.example import Example
-from llm.tasks.record import Record
+from llm.tasks.record import DataRecord
 
 CONJUNCTIONS = {"effect": " so", "cause": " because"}
 
 
-def sst2(record: Record) -> str:
+def sst2(record: DataRecord) -> str:
     """`sentence It was`."""
     return f"{record.text('sentence').strip()} It was"
 
 
-def rte(record: Record) -> str:
+def rte(record: DataRecord) -> str:
     """Premise, then whether the hypothesis follows."""
     premise, hypothesis = record.text("premise"), record.text("hypothesis")
     return f'{premise}\nDoes this mean that "{hypothesis}" is true? Yes or No?\n'
 
 
-def cb(record: Record) -> str:
+def cb(record: DataRecord) -> str:
     """Suppose the premise: can the hypothesis be inferred?"""
     return f'Suppose {record.text("premise")} Can we infer that "{record.text("hypothesis")}"? Yes, No, or Maybe?\n'
 
 
-def boolq(record: Record) -> str:
+def boolq(record: DataRecord) -> str:
     """Passage and question, which begins with a capital and ends with a question mark."""
     question = record.text("question")
     if not question.endswith("?"):
@@ -35,30 +35,30 @@ def boolq(record: Record) -> str:
     return f"{record.text('passage')} {question[:1].upper()}{question[1:]}\n"
 
 
-def wsc(record: Record) -> str:
+def wsc(record: DataRecord) -> str:
     """Text, then whether the pronoun (span 2, in lower case) refers to span 1."""
     text, span, pronoun = (record.text(name) for name in ("text", "span1_text", "span2_text"))
     return f'{text}\nIn the previous sentence, does the pronoun "{pronoun.lower()}" refer to {span}? Yes or No?\n'
 
 
-def wic(record: Record) -> str:
+def wic(record: DataRecord) -> str:
     """Whether a word means the same in two sentences."""
     word, first, second = (record.text(name) for name in ("word", "sentence1", "sentence2"))
     return f'Does the word "{word}" have the same meaning in these two sentences? Yes, No?\n{first}\n{second}\n'
 
 
-def multirc(record: Record) -> str:
+def multirc(record: DataRecord) -> str:
     """Paragraph and question, then whether one answer is correct."""
     paragraph, question, answer = (record.text(name) for name in ("paragraph", "question", "answer"))
     return f'{paragraph}\nQuestion: {question}\nI found this answer "{answer}". Is that correct? Yes or No?\n'
 
 
-def trec(record: Record) -> str:
+def trec(record: DataRecord) -> str:
     """The question, then ` It is about`: ours, for MeZO has TREC for masked models only."""
     return f"{record.text('text').strip()} It is about"
 
 
-def copa(record: Record) -> Example:
+def copa(record: DataRecord) -> Example:
     """The premise without its dot and ` so` or ` because`; candidates: the alternatives, in lower case.
 
     Raises:
@@ -76,7 +76,7 @@ def _uncapitalised(text: str) -> str:
     return first + space + rest if first == "I" else first.lower() + space + rest
 
 
-def record(row: Record) -> Example:
+def record(row: DataRecord) -> Example:
     """The passage, its highlights as a list, and one more dash; candidates: the query with each entity filled in.
 
     Raises:
@@ -92,13 +92,13 @@ def record(row: Record) -> Example:
     return Example(f"{passage}\n-", label, filled, answers, entities)
 
 
-def squad(record: Record) -> Example:
+def squad(record: DataRecord) -> Example:
     """Title, context and question; the answer is generated."""
     title, context, question = record.text("title"), record.text("context"), record.text("question").strip()
     return generated(f"Title: {title}\nContext: {context}\nQuestion: {question}\nAnswer:", record.texts("answers"))
 
 
-def drop(record: Record) -> Example:
+def drop(record: DataRecord) -> Example:
     """Passage and question; the answer is generated."""
     passage, question = record.text("passage"), record.text("question").strip()
     return generated(f"Passage: {passage}\nQuestion: {question}\nAnswer:", record.texts("answers"))
@@ -114,7 +114,7 @@ def generated(prompt: str, answers: tuple[str, ...]) -> Example:
     return Example(prompt, 0, (f"{space}{answers[0]}\n",), answers)
 
 
-def winogrande(record: Record) -> Example:
+def winogrande(record: DataRecord) -> Example:
     """The sentence up to the gap; candidates: each option with the rest of the sentence.
 
     Raises:
@@ -129,7 +129,7 @@ def winogrande(record: Record) -> Example:
     return Example(prompt, _one_of_two(record, "answer", 1), options)
 
 
-def _one_of_two(record: Record, column: str, first: int) -> int:
+def _one_of_two(record: DataRecord, column: str, first: int) -> int:
     value = record.value(column)
     named = {str(first): 0, str(first + 1): 1, "choice1": 0, "choice2": 1}
     if str(value) not in named:

@@ -11,10 +11,10 @@ from llm.tasks.hub import HubSet
 from llm.tasks.json_rows import json_lines
 from llm.tasks.labels import Verbaliser, classified
 from llm.tasks.official import Official
-from llm.tasks.record import Record
+from llm.tasks.record import DataRecord
 from llm.tasks.task import USUAL, Sizes
 
-Read = Callable[[Path], list[Record]]
+Read = Callable[[Path], list[DataRecord]]
 
 ENTAILMENT = {"entailment": "Yes", "not_entailment": "No"}
 INFERENCE = {"entailment": "Yes", "contradiction": "No", "neutral": "Maybe"}
@@ -34,7 +34,7 @@ def superglue(
     name: str,
     group: str,
     sample: Mapping[str, Any],
-    prompt: Callable[[Record], str],
+    prompt: Callable[[DataRecord], str],
     words: Mapping[str, str],
     numbers: tuple[str, ...] = (),
     read: Read = json_lines,
@@ -67,7 +67,7 @@ def chosen(
     read: Read,
     hub: HubSet,
     group: str,
-    example: Callable[[Record], Example],
+    example: Callable[[DataRecord], Example],
     sample: Mapping[str, Any],
     metric: str = "accuracy",
     sizes: Sizes = USUAL,
@@ -84,7 +84,7 @@ def labelled(
     read: Read,
     hub: HubSet,
     text: str,
-    prompt: Callable[[Record], str],
+    prompt: Callable[[DataRecord], str],
     verbaliser: Verbaliser,
     sample: Mapping[str, Any],
 ) -> Official:

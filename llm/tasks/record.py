@@ -9,7 +9,7 @@ from unicodedata import normalize
 from zobench.naming import require_known
 
 
-class Record(NamedTuple):
+class DataRecord(NamedTuple):
     """The fields of one row, and where they are from, as `file:line`."""
 
     where: str
@@ -64,15 +64,15 @@ class Record(NamedTuple):
         return tuple(dict.fromkeys(value))
 
 
-class Rows(list[Record]):
+class Rows(list[DataRecord]):
     """The rows of a file, with notes on what was passed over."""
 
-    def __init__(self, records: Iterable[Record], notes: Iterable[str] = ()):
+    def __init__(self, records: Iterable[DataRecord], notes: Iterable[str] = ()):
         super().__init__(records)
         self.notes = tuple(notes)
 
 
-def notes_of(records: list[Record]) -> tuple[str, ...]:
+def notes_of(records: list[DataRecord]) -> tuple[str, ...]:
     """Return the notes that came with the rows, none for a plain list."""
     return records.notes if isinstance(records, Rows) else ()
 

@@ -14,14 +14,14 @@ from llm.tasks.labels import lookup, require_continuations
 from llm.tasks.official import Official, digest, has_answer
 from llm.tasks.prompts import generated
 from llm.tasks.published import PUBLISHED
-from llm.tasks.record import Record, notes_of
+from llm.tasks.record import DataRecord, notes_of
 from llm.tasks.task import METRICS, OBJECTIVES, Item, Pools, Sizes, Task
 from llm.tasks.template import Template
 from zobench.naming import require_known
 
 SIZES = Sizes(dev_share=1 / 3)
 CHOICES = {"task": tuple(PUBLISHED), "objective": OBJECTIVES, "metric": METRICS}
-Make = Callable[[Record], Item]
+Make = Callable[[DataRecord], Item]
 
 
 @dataclass(frozen=True)
@@ -117,13 +117,15 @@ def _common(told: TaskFile) -> tuple[str, ...] | None:
     """The candidates, where no column is filled in them."""
     labels = told.labels or {}
     fixed = labels and not any(Template(text).columns for text in labels.values())
-    return tuple(Template(text).fill(Record("", {})) for text in labels.values()) if fixed else None
+    return tuple(Template(text).fill(DataRecord("", {})) for text in labels.values()) if fixed else None
 
 
 def _content_free(told: TaskFile, candidates: tuple[str, ...] | None) -> Example | None:
     """The prompt with every column empty, where the candidates are common."""
     prompt = Template(told.prompt or "")
-    return Example(prompt.fill(Record("", dict.fromkeys(prompt.columns, ""))), 0, candidates) if candidates else None
+    return (
+        Example(prompt.fill(DataRecord("", dict.fromkeys(prompt.columns, ""))), 0, candidates) if candidates else None
+    )
 
 
 def _maker(file: Path, told: TaskFile) -> Make:
@@ -143,7 +145,7 @@ def _maker(file: Path, told: TaskFile) -> Make:
 
 
 def _labelled(prompt: Template, column: str, labels: dict[str, Template]) -> Make:
-    def make(record: Record) -> Item:
+    def make(record: DataRecord) -> Item:
         candidates = tuple(continuation.fill(record) for continuation in labels.values())
         if not all(map(str.strip, candidates)):
             raise ValueError(f"{record.where}: a continuation is empty: fill its columns, or leave the row out")
@@ -154,7 +156,7 @@ def _labelled(prompt: Template, column: str, labels: dict[str, Template]) -> Mak
 
 
 def _written(prompt: Template, column: str) -> Make:
-    def make(record: Record) -> Item:
+    def make(record: DataRecord) -> Item:
         value = record.value(column)
         answers = record.texts(column) if isinstance(value, list) else (record.shown(column),)
         if not all(text.strip() for text in answers):
@@ -182,7 +184,7 @@ def _pools(file: Path, told: TaskFile, official: Official | None, make: Make) ->
     return pools
 
 
-def _rows(told: TaskFile, official: Official | None, file: Path, notes: dict[str, None]) -> list[Record]:
+def _rows(told: TaskFile, official: Official | None, file: Path, notes: dict[str, None]) -> list[DataRecord]:
     """The rows that can be used; what is to be told of the others is added to the notes, once."""
     records = official.read(file) if official else read(file, told.encoding, told.separator, told.quoting)
     notes |= dict.fromkeys(notes_of(records))

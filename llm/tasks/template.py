@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from string import Formatter
 
-from llm.tasks.record import Record
+from llm.tasks.record import DataRecord
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Template:
         """The names between braces."""
         return tuple(name for _, name, _, _ in Formatter().parse(self.text) if name)
 
-    def fill(self, record: Record) -> str:
+    def fill(self, record: DataRecord) -> str:
         """Return the text with the values of a record.
 
         Raises:

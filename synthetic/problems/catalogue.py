@@ -24,7 +24,7 @@ from zobench.spelling import made, own, spelled, taken
 
 
 @dataclass(frozen=True)
-class Entry:
+class CatalogueEntry:
     """A row of the table: what a problem is called, what it is, and what makes it."""
 
     name: str
@@ -38,19 +38,21 @@ class Entry:
 
 
 ENTRIES = (
-    Entry("quadratic", "y^T A y / 2", partial(ridge_polynomial, "quadratic")),
-    Entry("cubic", "quadratic + sum_j c3 (v_j . y)^3 / 6", partial(ridge_polynomial, "cubic")),
-    Entry("quartic", "cubic + sum_j c4 (v_j . y)^4 / 24", partial(ridge_polynomial, "quartic")),
-    Entry("sextic", "quartic + sum_j c6 (v_j . y)^6 / 720", partial(ridge_polynomial, "sextic")),
-    Entry("separable", "a polynomial of degree 2, 3, 4 or 6 along each axis", separable_polynomial),
-    Entry("styblinski-tang", "a quartic with two minima along each axis", StyblinskiTang),
-    Entry("rastrigin", "a parabola with cosine ripples along each axis", Rastrigin),
-    Entry("levy", "parabolas times squared sines along each axis", Levy),
-    Entry("rosenbrock", "a curved valley through neighbouring coordinates, of degree 4", Rosenbrock),
-    Entry("ackley", "ripples around a kink", Ackley),
-    Entry("logistic", "penalised logistic regression on normal data", synthetic_logistic),
-    Entry("logistic-real", "penalised logistic regression on the breast cancer data of scikit-learn", breast_cancer),
-    Entry("mlp", "a network with one hidden layer of tanh units", mlp),
+    CatalogueEntry("quadratic", "y^T A y / 2", partial(ridge_polynomial, "quadratic")),
+    CatalogueEntry("cubic", "quadratic + sum_j c3 (v_j . y)^3 / 6", partial(ridge_polynomial, "cubic")),
+    CatalogueEntry("quartic", "cubic + sum_j c4 (v_j . y)^4 / 24", partial(ridge_polynomial, "quartic")),
+    CatalogueEntry("sextic", "quartic + sum_j c6 (v_j . y)^6 / 720", partial(ridge_polynomial, "sextic")),
+    CatalogueEntry("separable", "a polynomial of degree 2, 3, 4 or 6 along each axis", separable_polynomial),
+    CatalogueEntry("styblinski-tang", "a quartic with two minima along each axis", StyblinskiTang),
+    CatalogueEntry("rastrigin", "a parabola with cosine ripples along each axis", Rastrigin),
+    CatalogueEntry("levy", "parabolas times squared sines along each axis", Levy),
+    CatalogueEntry("rosenbrock", "a curved valley through neighbouring coordinates, of degree 4", Rosenbrock),
+    CatalogueEntry("ackley", "ripples around a kink", Ackley),
+    CatalogueEntry("logistic", "penalised logistic regression on normal data", synthetic_logistic),
+    CatalogueEntry(
+        "logistic-real", "penalised logistic regression on scikit-learn's breast cancer data", breast_cancer
+    ),
+    CatalogueEntry("mlp", "a network with one hidden layer of tanh units", mlp),
 )
 NAMES = tuple(entry.name for entry in ENTRIES)
 """The names that `make` knows."""
@@ -60,7 +62,7 @@ SHARED = ("dim", "condition", "rotated", "seed")
 """Options that suites give to every problem that has them."""
 
 
-def table() -> tuple[Entry, ...]:
+def table() -> tuple[CatalogueEntry, ...]:
     """Return the rows: name, what it is, options with defaults."""
     return ENTRIES
 

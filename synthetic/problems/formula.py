@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from synthetic.problems.exact import ExactProblem, differentiable
-from synthetic.problems.series import Point, Series
+from synthetic.problems.series import Point, PowerSeries
 from zobench.layout import CPU
 
 LINES_AT_ONCE = 64
 
 
 class Formula(ExactProblem):
-    """A problem whose `formula` maps a tensor (..., d) to (...), and a Series likewise.
+    """A problem whose `formula` maps a tensor (..., d) to (...), and a PowerSeries likewise.
 
     Cost of a gradient: one reverse pass; of D^k f along a line: k^2 / 2 evaluations; of the Hessian d lines, of
     grad(Lap f) d lines, of grad(Lap^2 f) d^2 lines.
@@ -22,7 +22,7 @@ class Formula(ExactProblem):
 
     @abstractmethod
     def formula(self, x: Point) -> Point:
-        """Return f(x), in operations that Series has."""
+        """Return f(x), in operations that PowerSeries has."""
 
     def require_smooth(self, x: Tensor) -> None:
         """Raise ValueError where f has no derivative at x."""
@@ -68,7 +68,7 @@ class Formula(ExactProblem):
         return total
 
     def _along(self, x: Tensor, u: Tensor, order: int) -> Tensor:
-        line = self.formula(Series.line(x, u, order))
+        line = self.formula(PowerSeries.line(x, u, order))
         return math.factorial(order) * line.coefficients[order]
 
 

@@ -16,7 +16,7 @@ OVERFLOW = 700.0  # e^x is not finite in float64 beyond 709
 
 
 @dataclass(frozen=True, eq=False)
-class Series:
+class PowerSeries:
     """sum_k coefficients[k] t^k, with values of any shape: coefficients are (order + 1, ...).
 
     It has the methods of a tensor that a formula uses, so that one formula serves points and lines. Values that are
@@ -26,72 +26,72 @@ class Series:
     coefficients: Tensor
 
     @classmethod
-    def line(cls, x: Tensor, u: Tensor, order: int) -> "Series":
+    def line(cls, x: Tensor, u: Tensor, order: int) -> "PowerSeries":
         """Return x + t u up to t^order, x and u broadcast against each other."""
         x, u = torch.broadcast_tensors(x, u)
         return cls(torch.stack([x, u] + [torch.zeros_like(x)] * (order - 1)))
 
-    def _mapped(self, linear: Callable[[Tensor], Tensor]) -> "Series":
-        return Series(linear(self.coefficients))
+    def _mapped(self, linear: Callable[[Tensor], Tensor]) -> "PowerSeries":
+        return PowerSeries(linear(self.coefficients))
 
-    def __getitem__(self, index: Any) -> "Series":
+    def __getitem__(self, index: Any) -> "PowerSeries":
         if not (isinstance(index, tuple) and index and index[0] is Ellipsis):
             raise TypeError(f"index {index!r}: a series takes [..., index] only, so that it indexes values")
         return self._mapped(lambda c: c[index])
 
-    def sum(self, axis: int) -> "Series":
+    def sum(self, axis: int) -> "PowerSeries":
         """Return the sum over a (negative) axis."""
         return self._mapped(lambda c: c.sum(axis))
 
-    def mean(self, axis: int) -> "Series":
+    def mean(self, axis: int) -> "PowerSeries":
         """Return the mean over a (negative) axis."""
         return self._mapped(lambda c: c.mean(axis))
 
-    def unflatten(self, axis: int, sizes: tuple[int, ...]) -> "Series":
+    def unflatten(self, axis: int, sizes: tuple[int, ...]) -> "PowerSeries":
         """Return the series with a (negative) axis cut into several."""
         return self._mapped(lambda c: c.unflatten(axis, sizes))
 
-    def __matmul__(self, matrix: Tensor) -> "Series":
+    def __matmul__(self, matrix: Tensor) -> "PowerSeries":
         return self._mapped(lambda c: c @ matrix)
 
-    def __neg__(self) -> "Series":
+    def __neg__(self) -> "PowerSeries":
         return self._mapped(torch.neg)
 
-    def __add__(self, other: "Series | Tensor | float") -> "Series":
-        if isinstance(other, Series):
-            return Series(self.coefficients + other.coefficients)
+    def __add__(self, other: "PowerSeries | Tensor | float") -> "PowerSeries":
+        if isinstance(other, PowerSeries):
+            return PowerSeries(self.coefficients + other.coefficients)
         head, rest = self.coefficients[:1] + other, self.coefficients[1:]
-        return Series(torch.cat((head, rest.expand(-1, *head.shape[1:]))))
+        return PowerSeries(torch.cat((head, rest.expand(-1, *head.shape[1:]))))
 
     __radd__ = __add__
 
-    def __sub__(self, other: "Series | Tensor | float") -> "Series":
+    def __sub__(self, other: "PowerSeries | Tensor | float") -> "PowerSeries":
         return self + -other
 
-    def __rsub__(self, other: "Tensor | float") -> "Series":
+    def __rsub__(self, other: "Tensor | float") -> "PowerSeries":
         return -self + other
 
-    def __mul__(self, other: "Series | Tensor | float") -> "Series":
-        if not isinstance(other, Series):
+    def __mul__(self, other: "PowerSeries | Tensor | float") -> "PowerSeries":
+        if not isinstance(other, PowerSeries):
             return self._mapped(lambda c: c * other)
         a, b = self.coefficients, other.coefficients
-        return Series(torch.stack([_convolved(a, b, k) for k in range(len(a))]))
+        return PowerSeries(torch.stack([_convolved(a, b, k) for k in range(len(a))]))
 
     __rmul__ = __mul__
 
-    def square(self) -> "Series":
+    def square(self) -> "PowerSeries":
         """Return the square."""
         return self * self
 
-    def exp(self) -> "Series":
+    def exp(self) -> "PowerSeries":
         """Return y = e^x, from y' = y x'."""
         return self._solve(self.coefficients[0].exp(), lambda y: y)
 
-    def tanh(self) -> "Series":
+    def tanh(self) -> "PowerSeries":
         """Return y = tanh x, from y' = (1 - y^2) x'."""
         return self._solve(self.coefficients[0].tanh(), _less_square)
 
-    def cos(self) -> "Series":
+    def cos(self) -> "PowerSeries":
         """Return cos x, from (cos x)' = -sin x x' and (sin x)' = cos x x'."""
         a = self.coefficients
         cosine, sine = [a[0].cos()], [a[0].sin()]
@@ -99,26 +99,26 @@ class Series:
             falls, rises = _integrated(sine, a, k), _integrated(cosine, a, k)
             cosine.append(-falls)
             sine.append(rises)
-        return Series(torch.stack(cosine))
+        return PowerSeries(torch.stack(cosine))
 
-    def sqrt(self) -> "Series":
+    def sqrt(self) -> "PowerSeries":
         """Return y = sqrt x, from y^2 = x; NaN where x is 0."""
         a = self.coefficients
         y = [a[0].sqrt()]
         for k in range(1, len(a)):
             known = sum((y[j] * y[k - j] for j in range(1, k)), torch.zeros_like(y[0]))
             y.append((a[k] - known) / (2 * y[0]))
-        return Series(torch.stack(y))
+        return PowerSeries(torch.stack(y))
 
-    def _solve(self, first: Tensor, slope: Callable[[list[Tensor]], Sequence[Tensor]]) -> "Series":
+    def _solve(self, first: Tensor, slope: Callable[[list[Tensor]], Sequence[Tensor]]) -> "PowerSeries":
         """The y with y' = slope(y) x', coefficient by coefficient."""
         y = [first]
         for k in range(1, len(self.coefficients)):
             y.append(_integrated(slope(y), self.coefficients, k))
-        return Series(torch.stack(y))
+        return PowerSeries(torch.stack(y))
 
 
-Point = TypeVar("Point", Tensor, Series)
+Point = TypeVar("Point", Tensor, PowerSeries)
 """What a formula is written for: it makes a tensor of a tensor, and a series of a series."""
 
 
@@ -128,7 +128,7 @@ def softplus(x: Point) -> Point:
         return torch.nn.functional.softplus(x, threshold=OVERFLOW)
     a = x.coefficients
     slope = (0.5 * (1.0 + (0.5 * x).tanh())).coefficients
-    return Series(torch.stack([softplus(a[0])] + [_integrated(slope, a, k) for k in range(1, len(a))]))
+    return PowerSeries(torch.stack([softplus(a[0])] + [_integrated(slope, a, k) for k in range(1, len(a))]))
 
 
 def _convolved(a: Sequence[Tensor] | Tensor, b: Sequence[Tensor] | Tensor, k: int) -> Tensor:

@@ -16,7 +16,7 @@ from zobench.random.streams import Shape
 
 @dataclass(frozen=True)
 class Coordinate(Isotropic):
-    """u = ±sqrt(d) e_i with i uniform and a random sign; c_d = d. Epsilon displaces coordinate i by ±epsilon.
+    """u = ±sqrt(d) e_i with i uniform and a random sign; c_d = d. Epsilon perturbs coordinate i by ±epsilon.
 
     Without `replace` the coordinates of one step are distinct, and with n = d they are all of them: the gradient by
     finite differences. Direction 0 is the same either way.

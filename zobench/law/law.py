@@ -74,11 +74,11 @@ class Law(ABC):
 
     @property
     def reads_weights(self) -> bool:
-        """Whether a direction depends on the undisplaced parameters, so that a space must `bind` the law first."""
+        """Whether a direction depends on the unperturbed parameters, so that a space must `bind` the law first."""
         return False
 
     def bind(self, layout: Layout, weights: Callable[[Block], Tensor]) -> "Law":
-        """Return the law whose directions know what it read of the undisplaced parameters, block by block."""
+        """Return the law whose directions know what it read of the unperturbed parameters, block by block."""
         return self
 
     @property
@@ -87,7 +87,7 @@ class Law(ABC):
         return 0
 
     def unit(self, dim: int) -> float:
-        """Return the multiple of u that one unit of epsilon displaces."""
+        """Return the multiple of u that one unit of epsilon perturbs."""
         return 1.0
 
 

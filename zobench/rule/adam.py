@@ -14,7 +14,7 @@ from zobench.rule.window import factor
 from zobench.space.space import Space
 
 
-class Moments(NamedTuple):
+class AdamMemory(NamedTuple):
     """The next step, the number of steps that were not skipped, and m and v of every segment, in layout order."""
 
     step: int
@@ -48,15 +48,17 @@ class Adam(Averaging):
         betas = {name: factor(name, getattr(self, name)) for name in ("beta1", "beta2")}
         store(self, **betas, eps=eps)
 
-    def zero(self, space: Space) -> Moments:
+    def zero(self, space: Space) -> AdamMemory:
         """Return m = v = 0."""
-        return Moments(0, 0, space.zeros(), space.zeros())
+        return AdamMemory(0, 0, space.zeros(), space.zeros())
 
     def replayed_(self, space: Space, recent: Sequence[Combination], lr: float, shrink: float) -> None:
         """Take the step of m and v over these gradients alone."""
         space.update_(recent, self._replayed, -lr, shrink, self.groups)
 
-    def averaged_(self, space: Space, gradient: Combination, memory: Moments, lr: float, shrink: float) -> Moments:
+    def averaged_(
+        self, space: Space, gradient: Combination, memory: AdamMemory, lr: float, shrink: float
+    ) -> AdamMemory:
         """Take the step of m and v."""
         names = [s.name for s in space.layout.segments]
         held = {name: pair for name, *pair in zip(names, memory.first, memory.second, strict=True)}
@@ -68,7 +70,7 @@ class Adam(Averaging):
             return self._direction(self._accumulate(m, v, g), taken)
 
         space.update_((gradient,), moments, -lr, shrink, self.groups)
-        return Moments(memory.step + 1, taken, memory.first, memory.second)
+        return AdamMemory(memory.step + 1, taken, memory.first, memory.second)
 
     def _replayed(self, block: Block, x: Tensor, gradients: Sequence[Tensor]) -> Tensor:
         m, v = gradients[0].new_zeros(block.size), gradients[0].new_zeros(block.size)

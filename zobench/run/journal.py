@@ -12,7 +12,7 @@ from zobench.run.files import create_synced, truncate_back, write_all
 from zobench.run.journal_format import (
     CHECK,
     Contents,
-    Derived,
+    DerivedKeys,
     Event,
     JournalError,
     Record,
@@ -52,7 +52,7 @@ class Journal:
         found = read(self.file)
         require_same(found.header, json.loads(json.dumps(header)), self.file)
         self.header, self.records, self.events, self.cut = found.header, found.records, found.events, found.torn
-        self._derived, self._chain, self.marks = Derived.of(found.header), found.chain, found.marks
+        self._derived, self._chain, self.marks = DerivedKeys.of(found.header), found.chain, found.marks
         self._offsets = found.offsets
         self._descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._size = os.fstat(self._descriptor).st_size

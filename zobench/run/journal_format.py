@@ -76,14 +76,14 @@ class Contents:
     torn: int = 0
 
 
-class Derived(NamedTuple):
+class DerivedKeys(NamedTuple):
     """What need not be stored: keys that are derive(*names, step)."""
 
     key: tuple[int | str, ...]
     minibatch: tuple[int | str, ...]
 
     @classmethod
-    def of(cls, header: Mapping[str, Any]) -> "Derived":
+    def of(cls, header: Mapping[str, Any]) -> "DerivedKeys":
         """Read it from `keys` of a header.
 
         Raises:
@@ -99,7 +99,7 @@ def _is_path(names: Any) -> bool:
     return isinstance(names, list) and all(type(name) in (int, str) for name in names)
 
 
-def encode(record: Record, chain: int, derived: Derived) -> bytes:
+def encode(record: Record, chain: int, derived: DerivedKeys) -> bytes:
     """Return the bytes of a step after a record whose checksum is `chain`.
 
     Raises:
@@ -179,7 +179,7 @@ def _frame(data: bytes, start: int, chain: int) -> _Frame:
     return _Frame(flags, count, at, data[end - length : end], end + CHECK.size)
 
 
-def _step(data: bytes, frame: _Frame, step: int, derived: Derived) -> Record:
+def _step(data: bytes, frame: _Frame, step: int, derived: DerivedKeys) -> Record:
     lr, seconds, checksum = NUMBERS.unpack_from(data, frame.body)
     at = frame.body + NUMBERS.size
     keys = {KEY: derive(*derived.key, step), MINIBATCH: derive(*derived.minibatch, step)}
@@ -219,7 +219,7 @@ def read(file: str | Path) -> Contents:
     data = file_bytes(file)
     header, at = header_of(data, file, VERSION)
     try:
-        derived = Derived.of(header)
+        derived = DerivedKeys.of(header)
     except JournalError as error:
         raise JournalError(f"{file}: {error}") from None
     chain = CHECK.unpack_from(data, at - CHECK.size)[0]
@@ -288,6 +288,6 @@ def version_of(file: str | Path) -> int:
 def head(header: Mapping[str, Any]) -> bytes:
     """Return the bytes a journal with this header begins with."""
     text = json.dumps(header, separators=(",", ":")).encode()
-    Derived.of(json.loads(text))
+    DerivedKeys.of(json.loads(text))
     data = HEAD.pack(MAGIC, VERSION, len(text)) + text
     return data + CHECK.pack(crc32(data))

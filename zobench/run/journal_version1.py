@@ -30,7 +30,7 @@ LENGTH, SHORT, NUMBERS, CHECK = (struct.Struct("<" + f) for f in ("H", "BHI", "d
 TORN_ZEROS = 4  # so many zero bytes at the end are a tail that a power cut never let arrive
 
 
-class Record(NamedTuple):
+class RecordVersion1(NamedTuple):
     """One step: x <- (1 - shrink) x - lr sum_i coefficients_i u_i(key), or none if it was `skipped`.
 
     `minibatch` is the key the examples were drawn by, `loss` the mean of the losses looked at (nats), `seconds` the
@@ -50,19 +50,19 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Contents:
+class ContentsVersion1:
     """What a journal holds: `chain` are the checksums before each record and after the last; the last `torn` bytes of
     the file are of a record that was never finished.
     """
 
     header: dict[str, Any]
-    records: list[Record]
+    records: list[RecordVersion1]
     offsets: list[int]
     chain: list[int]
     torn: int
 
 
-class Derived(NamedTuple):
+class DerivedVersion1(NamedTuple):
     """What need not be stored: keys that are derive(*names, step), and a shrink that is lr * weight_decay."""
 
     key: tuple[int | str, ...]
@@ -70,7 +70,7 @@ class Derived(NamedTuple):
     weight_decay: float
 
     @classmethod
-    def of(cls, header: Mapping[str, Any]) -> "Derived":
+    def of(cls, header: Mapping[str, Any]) -> "DerivedVersion1":
         """Return what a header tells: `keys` with the names of key and minibatch, and `weight_decay`.
 
         Raises:
@@ -96,7 +96,7 @@ class _Damaged(Exception):
     """(reason, where the record would end)."""
 
 
-def _decode(data: bytes, start: int, chain: int, derived: Derived) -> tuple[Record, int]:
+def _decode(data: bytes, start: int, chain: int, derived: DerivedVersion1) -> tuple[RecordVersion1, int]:
     """The record that starts there and where the next one does."""
     if start + SHORT.size + LENGTH.size > len(data):
         raise _Torn
@@ -130,7 +130,7 @@ def _decode(data: bytes, start: int, chain: int, derived: Derived) -> tuple[Reco
     coefficients = struct.unpack_from(f"<{count}d", data, at)
     more = _json(data[end - extra : end], end + CHECK.size) if extra else None
     numbers = (lr, values[SHRINK], values[MINIBATCH], loss, seconds)
-    return Record(step, values[KEY], coefficients, *numbers, bool(flags & SKIPPED), more), end + CHECK.size
+    return RecordVersion1(step, values[KEY], coefficients, *numbers, bool(flags & SKIPPED), more), end + CHECK.size
 
 
 def _json(text: bytes, end: int) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _json(text: bytes, end: int) -> dict[str, Any]:
     return found
 
 
-def read(file: str | Path) -> Contents:
+def read(file: str | Path) -> ContentsVersion1:
     """Return what a journal holds; the file is not changed.
 
     Raises:
@@ -153,8 +153,8 @@ def read(file: str | Path) -> Contents:
     """
     data = Path(file).read_bytes()
     header, at = header_of(data, file, 1)
-    derived = Derived.of(header)
-    records: list[Record] = []
+    derived = DerivedVersion1.of(header)
+    records: list[RecordVersion1] = []
     offsets, chain = [], [CHECK.unpack_from(data, at - CHECK.size)[0]]
     written = len(data.rstrip(b"\0"))
     while at < len(data):
@@ -176,4 +176,4 @@ def read(file: str | Path) -> Contents:
         offsets.append(at)
         chain.append(CHECK.unpack_from(data, end - CHECK.size)[0])
         at = end
-    return Contents(header, records, offsets, chain, len(data) - at)
+    return ContentsVersion1(header, records, offsets, chain, len(data) - at)

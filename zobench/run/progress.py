@@ -57,7 +57,9 @@ def bar(items: Iterable[Any] | None = None, *, shown: bool = True, **about: Any)
         return tqdm(items, file=sys.stderr, mininterval=0.5, dynamic_ncols=True, **about)
     desc = f"{about.pop('desc')}: " if "desc" in about else ""
     lines = {"mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS, "delay": LINE_SECONDS, "miniters": 1}
-    return tqdm(items, file=Lines(sys.stderr), bar_format=desc + LINE, position=0, leave=False, **lines, **about)
+    return tqdm(
+        items, file=ProgressLines(sys.stderr), bar_format=desc + LINE, position=0, leave=False, **lines, **about
+    )
 
 
 class Speed:
@@ -78,7 +80,7 @@ class Speed:
         return f"{self.passes / self.seconds:.3g} forward passes/s" if self.seconds else ""
 
 
-class Lines:
+class ProgressLines:
     """A stream on which each state of a bar is a line."""
 
     def __init__(self, stream: Any) -> None:

@@ -147,7 +147,7 @@ class FlatSpace(Space):
         return self.x.new_zeros(self.layout.dim, dtype=torch.float64) if total is None else total
 
     def settle_(self) -> None:
-        """Do nothing: points are evaluated beside x, which is never displaced."""
+        """Do nothing: points are evaluated beside x, which is never perturbed."""
 
     def unresolved_share(self, displacement: float) -> float:
         """Return the share of entries that a displacement leaves unmoved in x's dtype."""

@@ -1,4 +1,4 @@
-"""A displaced embedding of which only the rows that are looked at come into being."""
+"""A perturbed embedding of which only the rows that are looked at come into being."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -103,7 +103,7 @@ def overlaps(block: Block, rows: Tensor, width: int) -> list[tuple[slice, Tensor
 
 
 class RowSweep:
-    """Displaces rows of a matrix, given for each target in ascending order; blocks that hold none are not drawn."""
+    """Perturbs rows of a matrix, given for each target in ascending order; blocks that hold none are not drawn."""
 
     def __init__(
         self, blocks: Sequence[Block], wanted: Tensor, _: Update, lines: list[Drawn], targets: list[Tensor]
@@ -113,7 +113,7 @@ class RowSweep:
 
     @torch.no_grad()
     def take(self) -> None:
-        """Displace what lies in the blocks that no other thread has taken."""
+        """Perturb what lies in the blocks that no other thread has taken."""
         for block in self._waiting:
             meetings = overlaps(block, self.wanted, self.targets[0].shape[1])
             for draw, amounts in self.lines if meetings else ():

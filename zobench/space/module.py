@@ -320,12 +320,12 @@ class ModuleSpace(Space):
 
 
 class InForwardSpace(ModuleSpace):
-    """The trainable parameters x of a module; a displaced one, x + a u, exists only while the layer that reads it runs.
+    """The trainable parameters x of a module; a perturbed one, x + a u, exists only while the layer that reads it runs.
 
     While f() looks at a point, reading `layer.weight` gives weight + a u, drawn for that layer and freed after it, and
-    an embedding is displaced in the rows that are looked up. The stored parameters are written by steps alone: they
-    come back exactly in every dtype, whatever f raises, and one displaced parameter a point is held beside the module.
-    Losses and steps are those of ModuleSpace, without the rounding that displacing in place leaves behind.
+    an embedding is perturbed in the rows that are looked up. The stored parameters are written by steps alone: they
+    come back exactly in every dtype, whatever f raises, and one perturbed parameter a point is held beside the module.
+    Losses and steps are those of ModuleSpace, without the rounding that perturbing in place leaves behind.
 
     With `paired` two points of a line are looked at together, each in a thread with half of torch's threads, and share
     one drawing of the direction: f must then be safe to call from two threads. With `deferred` a step is only noted,

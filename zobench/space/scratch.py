@@ -1,4 +1,4 @@
-"""Memory for displaced parameters, used again as soon as nobody holds what was in it."""
+"""Memory for perturbed parameters, used again as soon as nobody holds what was in it."""
 
 from operator import le
 from sys import getrefcount

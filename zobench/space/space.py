@@ -109,7 +109,7 @@ class Space(ABC):
 
     @abstractmethod
     def settle_(self) -> None:
-        """Pay what is owed: after this the parameters are exactly what the steps made them, up to rounding."""
+        """Flush the pending step: after this the parameters are exactly what the steps made them, up to rounding."""
 
     @abstractmethod
     def unresolved_share(self, displacement: float) -> float:
@@ -117,7 +117,7 @@ class Space(ABC):
 
 
 def require_resolved(space: Space, epsilon: float | None) -> None:
-    """Raise ValueError if a displacement by epsilon is lost in the rounding of most parameters; None displaces
+    """Raise ValueError if a displacement by epsilon is lost in the rounding of most parameters; None perturbs
     nothing.
     """
     if epsilon is None:

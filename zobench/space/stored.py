@@ -18,7 +18,7 @@ from zobench.space.trainable import trainable
 Point = Mapping[Line, float]
 """Where a loss is evaluated: x + sum of amount * u over its directions; the base point x is {}."""
 
-TORN = "a sweep was interrupted, so that part of the parameters are displaced: load them again"
+TORN = "a sweep was interrupted, so that part of the parameters are perturbed: load them again"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What a sweep does to one block: pay what is owed to the stored values, and write them displaced to each point."""
+"""What a sweep does to one block: flush the pending step into the stored values, and write them perturbed to each point."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -73,7 +73,7 @@ class Change:
 
 
 class Sweep:
-    """One pass over a parameter: its stored values are updated, and each target is filled with them displaced along the
+    """One pass over a parameter: its stored values are updated, and each target is filled with them perturbed along the
     lines. Threads that share a sweep share its blocks; who ends last has waited for nobody.
 
     `stored` and the targets are vectors of the segment that `blocks` cut. The numbers drawn for a block depend on its
@@ -147,18 +147,18 @@ def _add(total: Tensor, u: Tensor | None, amount: float) -> None:
         total.add_(u, alpha=amount)
 
 
-def _native(job: Sweep) -> native.Sweep | None:
+def _native(job: Sweep) -> native.NativeSweep | None:
     """The sweep in C, if it can do this one."""
     here = all(map(native.readable, (job.stored, *job.targets)))
     drawable = all(block.size >= native.GROUP and block.segment.dtype == torch.float32 for block in job.blocks)
     if not (here and drawable and job.blocks and native.available()):
         return None
-    owed, lines = _native_lines(job.blocks, job.update.lines), _native_lines(job.blocks, job.lines)
-    if owed is None or lines is None:
+    pending, lines = _native_lines(job.blocks, job.update.lines), _native_lines(job.blocks, job.lines)
+    if pending is None or lines is None:
         return None
     seeds = [job.seed(block) for block in job.blocks]
     rounding = [seed for seed in seeds if seed is not None] or None
-    return native.Sweep(job.stored, job.blocks[0].size, job.update.keep, owed, lines, job.targets, rounding)
+    return native.NativeSweep(job.stored, job.blocks[0].size, job.update.keep, pending, lines, job.targets, rounding)
 
 
 def _native_lines(blocks: Sequence[Block], lines: Sequence[Drawn]) -> list[native.NativeLine] | None:

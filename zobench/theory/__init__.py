@@ -7,7 +7,7 @@ best; `budget` estimators side by side. `laws` holds what a law of directions br
 
 from zobench.theory.best_epsilon import best_epsilon
 from zobench.theory.budget import Forecast, equal_budget, spend
-from zobench.theory.descent import Step, best_lr, descent
+from zobench.theory.descent import DescentStep, best_lr, descent
 from zobench.theory.error import bias, covariance_trace, coverage, mse, second_moment
 from zobench.theory.laws import curved, odd_mean, product, quartic
 from zobench.theory.lines import Lines
@@ -15,11 +15,11 @@ from zobench.theory.noise import Noise
 from zobench.theory.series import Series
 
 __all__ = [
+    "DescentStep",
     "Forecast",
     "Lines",
     "Noise",
     "Series",
-    "Step",
     "best_epsilon",
     "best_lr",
     "bias",

@@ -11,7 +11,7 @@ from zobench.evaluations import evaluations_a_step
 from zobench.numbers import count
 from zobench.problem import Problem
 from zobench.theory.best_epsilon import Goal, choose
-from zobench.theory.descent import Step
+from zobench.theory.descent import DescentStep
 from zobench.theory.error import error, series, spread
 from zobench.theory.lines import Lines
 from zobench.theory.noise import Noise
@@ -84,7 +84,7 @@ def _forecast(
     paid = spend(estimator, evaluations, lines.dim)
     if best is not None and paid.perturbed_by is not None:
         paid = replace(paid, epsilon=choose(one, paid, noise, best) or paid.epsilon)
-    step = Step.along(one, paid, noise)
+    step = DescentStep.along(one, paid, noise)
     bounded = step.curvature > 0 and step.slope > 0
     return Forecast(
         estimator=paid,

@@ -36,7 +36,7 @@ def descent(estimator: LineEstimator, problem: Problem, x: Tensor, lr: float, no
         MissingDerivativeError: the problem lacks hessian, or what the law needs.
         ValueError: x, noise or epsilon is out of range, or there are more orthogonal directions than d.
     """
-    return Step.of(estimator, problem, x, noise).decrease(lr)
+    return DescentStep.of(estimator, problem, x, noise).decrease(lr)
 
 
 def best_lr(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> float:
@@ -46,23 +46,23 @@ def best_lr(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float 
         ValueError: E[g^T H g] is not positive, so that longer is better within the quadratic model, or the estimate
             points uphill on average.
     """
-    return Step.of(estimator, problem, x, noise).best_lr
+    return DescentStep.of(estimator, problem, x, noise).best_lr
 
 
 @dataclass(frozen=True)
-class Step:
+class DescentStep:
     """The two numbers that decide an SGD step: slope = grad f . E g and curvature = E[g^T H g]."""
 
     slope: float
     curvature: float
 
     @classmethod
-    def of(cls, estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> "Step":
+    def of(cls, estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> "DescentStep":
         """Return the step of this estimator at x."""
         return cls.along(series(estimator, problem, x), estimator, noise)
 
     @classmethod
-    def along(cls, one: Series, estimator: LineEstimator, noise: float | Noise = 0.0) -> "Step":
+    def along(cls, one: Series, estimator: LineEstimator, noise: float | Noise = 0.0) -> "DescentStep":
         """Return the step from the series of one direction."""
         e = displacement(estimator, one.lines.dim)
         return cls(float(at(one.slopes, e)), float(at(curvatures(one, estimator, Noise.of(noise)), e)))

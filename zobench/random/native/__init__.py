@@ -99,7 +99,7 @@ class _Sweep(ctypes.Structure):
     _fields_ = (
         ("stored", ctypes.c_void_p),
         ("targets", ctypes.POINTER(ctypes.c_void_p)),
-        ("owed", ctypes.POINTER(_Line)),
+        ("pending", ctypes.POINTER(_Line)),
         ("lines", ctypes.POINTER(_Line)),
         ("rounding", ctypes.POINTER(ctypes.c_uint32)),
         ("count", ctypes.c_int64),
@@ -107,7 +107,7 @@ class _Sweep(ctypes.Structure):
         ("stored_bytes", ctypes.c_int64),
         ("target_bytes", ctypes.c_int64),
         ("rounding_count", ctypes.c_int64),
-        ("owed_count", ctypes.c_int32),
+        ("pending_count", ctypes.c_int32),
         ("line_count", ctypes.c_int32),
         ("points", ctypes.c_int32),
         ("type", ctypes.c_int32),
@@ -116,8 +116,9 @@ class _Sweep(ctypes.Structure):
     )
 
 
-class Sweep:
-    """stored <- keep * stored + sum of amount * u over `owed`; targets[p] <- that + sum of amounts[p] * u over `lines`.
+class NativeSweep:
+    """stored <- keep * stored + sum of amount * u over `pending`; targets[p] <- that + sum of amounts[p] * u over
+    `lines`.
 
     All are vectors of one length that `readable` is true of; the targets have one dtype. A line has a seed for each
     block of `block` entries, 16 or more of them. With `rounding` (bfloat16; a seed for each block) the stored values
@@ -133,19 +134,19 @@ class Sweep:
         stored: Tensor,
         block: int,
         keep: float,
-        owed: Sequence[NativeLine],
+        pending: Sequence[NativeLine],
         lines: Sequence[NativeLine],
         targets: Sequence[Tensor],
         rounding: Sequence[int] | None,
     ) -> None:
-        self._held = (stored, targets, owed, lines)  # and with them the memory that the pointers name
+        self._held = (stored, targets, pending, lines)  # and with them the memory that the pointers name
         self._taken = ctypes.c_int64(0)
         count, target = stored.numel(), targets[0].dtype if targets else torch.float32
         places = [_address(each, count, target) for each in targets]
         self._sweep = _Sweep(
-            _address(stored, count, stored.dtype), (ctypes.c_void_p * len(places))(*places), _lines(owed),
+            _address(stored, count, stored.dtype), (ctypes.c_void_p * len(places))(*places), _lines(pending),
             _lines(lines), None if rounding is None else _seeds(rounding), count, block, stored.nbytes,
-            targets[0].nbytes if targets else 0, 0 if rounding is None else len(rounding), len(owed), len(lines),
+            targets[0].nbytes if targets else 0, 0 if rounding is None else len(rounding), len(pending), len(lines),
             len(targets), TYPES[stored.dtype], TYPES[target], keep,
         )  # fmt: skip
 
@@ -322,6 +323,6 @@ def _sums_alike(library: Any, dtype: torch.dtype) -> bool:
     """Whether sums are rounded as torch does here: once where the processor multiplies and adds in one."""
     x, u = (_of_torch(seed, 10_007) for seed in (1, 2))
     ours, theirs = x.to(dtype), x.to(dtype).mul_(0.9).add_(u, alpha=0.3)
-    job = Sweep(ours, len(x), 0.9, [NativeLine(False, [2], [0.3])], [], [], None)
+    job = NativeSweep(ours, len(x), 0.9, [NativeLine(False, [2], [0.3])], [], [], None)
     _require_done(library.sweep(ctypes.byref(job._sweep), ctypes.byref(job._taken)))
     return torch.equal(ours, theirs)

@@ -1,4 +1,4 @@
-/* One pass over a parameter: pay what is owed, then write it displaced to each point.
+/* One pass over a parameter: pay what is pending, then write it perturbed to each point.
  *
  * A parameter is cut into blocks, each with a seed a line; whoever calls takes the next block. Directions are drawn chunk
  * by chunk and applied while they are in the first-level cache, with the numbers of torch's CPU generator: MT19937; for
@@ -287,11 +287,11 @@ int normals(uint32_t seed, float *to, int64_t count, int64_t bytes) { /* at leas
 typedef struct {
     void *stored;
     void *const *targets;
-    const Line *owed, *lines;
+    const Line *pending, *lines;
     const uint32_t *rounding; /* seeds of random rounding, one a block; none: to the nearest */
     int64_t count, block;     /* entries of the parameter, and of a block */
     int64_t stored_bytes, target_bytes, rounding_count; /* sizes of the buffers: of each target, of rounding */
-    int32_t owed_count, line_count, points, type, target_type;
+    int32_t pending_count, line_count, points, type, target_type;
     float keep;
 } Sweep;
 
@@ -330,31 +330,31 @@ static int holds(int64_t bytes, int64_t count, int type) {
 
 /* Whether every buffer is as large as the sweep reads or writes it, and no block is too small for a group. */
 static int fits(const Sweep *s) {
-    if (s->count < 0 || s->block < GROUP || s->owed_count < 0 || s->line_count < 0 || s->points < 0) return 0;
+    if (s->count < 0 || s->block < GROUP || s->pending_count < 0 || s->line_count < 0 || s->points < 0) return 0;
     int64_t rest = s->count % s->block, blocks = blocks_of(s);
     if (rest && rest < GROUP) return 0;
     if (!holds(s->stored_bytes, s->count, s->type)) return 0;
     if (s->points && !holds(s->target_bytes, s->count, s->target_type)) return 0;
     if (s->rounding && (s->type != BFLOAT16 || s->rounding_count != blocks)) return 0;
-    return lines_fit(s, s->owed, s->owed_count, blocks, 1) && lines_fit(s, s->lines, s->line_count, blocks, s->points);
+    return lines_fit(s, s->pending, s->pending_count, blocks, 1) && lines_fit(s, s->lines, s->line_count, blocks, s->points);
 }
 
 static void begin(const Line *line, Twister *t, long number) {
     if (line->kind != LOW_RANK) seed_twister(t, line->seeds[number]);
 }
 
-/* Where the displaced values of a chunk are summed: in the target itself, if it holds float32. */
+/* Where the perturbed values of a chunk are summed: in the target itself, if it holds float32. */
 static inline float *sum_at(const Sweep *s, float *out, long point, long at) {
     return s->target_type == FLOAT32 ? (float *)s->targets[point] + at : out + point * (CHUNK + GROUP);
 }
 
-/* x <- keep x + sum of the owed lines, rounded at each sum, or once and at random; targets[p] <- x + sum of the lines. */
+/* x <- keep x + sum of the pending lines, rounded at each sum, or once and at random; targets[p] <- x + sum of the lines. */
 static void sweep_block(const Sweep *s, long number, Twister *states, float *room) {
     long start = number * s->block, stop = start + s->block < s->count ? start + s->block : s->count;
-    int held = s->rounding ? FLOAT32 : s->type, write = s->owed_count > 0 || s->keep != 1.0f;
+    int held = s->rounding ? FLOAT32 : s->type, write = s->pending_count > 0 || s->keep != 1.0f;
     float *x = room, *u = x + CHUNK + GROUP, *out = u + CHUNK + GROUP;
-    Twister *owed = states, *lines = owed + s->owed_count, *rounder = lines + s->line_count;
-    for (int k = 0; k < s->owed_count; k++) begin(s->owed + k, owed + k, number);
+    Twister *pending = states, *lines = pending + s->pending_count, *rounder = lines + s->line_count;
+    for (int k = 0; k < s->pending_count; k++) begin(s->pending + k, pending + k, number);
     for (int k = 0; k < s->line_count; k++) begin(s->lines + k, lines + k, number);
     if (s->rounding) seed_twister(rounder, s->rounding[number]);
     for (long at = start, n; at < stop; at += n) {
@@ -362,9 +362,9 @@ static void sweep_block(const Sweep *s, long number, Twister *states, float *roo
         load(x, s->stored, at, n, s->type);
         if (s->keep != 1.0f)
             for (long i = 0; i < n; i++) x[i] = nearest(s->keep * x[i], held);
-        for (int k = 0; k < s->owed_count; k++) {
-            draw(s->owed + k, owed + k, u, number, start, at, n);
-            add(x, x, u, s->owed[k].amounts[0], n, held);
+        for (int k = 0; k < s->pending_count; k++) {
+            draw(s->pending + k, pending + k, u, number, start, at, n);
+            add(x, x, u, s->pending[k].amounts[0], n, held);
         }
         if (s->rounding && write) {
             uint32_t words[CHUNK + GROUP];
@@ -389,7 +389,7 @@ static void sweep_block(const Sweep *s, long number, Twister *states, float *roo
 /* Sweep the blocks that nobody has taken yet; `taken` is shared by all who sweep. */
 int sweep(const Sweep *s, int64_t *taken) {
     if (!fits(s)) return REFUSED;
-    Twister *states = malloc(((size_t)s->owed_count + s->line_count + 1) * sizeof *states);
+    Twister *states = malloc(((size_t)s->pending_count + s->line_count + 1) * sizeof *states);
     float *room = malloc(((size_t)s->points + 2) * (CHUNK + GROUP) * sizeof *room);
     int failed = !states || !room;
     int64_t blocks = blocks_of(s);
