@@ -420,11 +420,11 @@ def test_what_rounding_leaves_of_a_step(space):
         trainer, model = trainer_of(methods.make("mezo", n=2, epsilon=0.05), dtype, rate, space, decay=0.0)
         start = trainer.space.vector()
         (taken,) = taken_by(trainer, model, range(1), watched=True)
-        record, found = taken.record, taken.realised
+        record, found = taken.record, taken.motion
         plan = trainer.estimator.ask(record.key, ())
         step = trainer.estimator.tell(plan, plan.answers(list(record.losses)), ()).gradient
         meant, done = -rate * trainer.space.dense(step), trainer.space.vector() - start
-        assert found.noise is noise and found.moved == pytest.approx(float((done != 0).double().mean()))
+        assert found.is_noise is noise and found.moved == pytest.approx(float((done != 0).double().mean()))
         if rate and float(done.norm()):
             assert found.cosine == pytest.approx(float(meant @ done / meant.norm() / done.norm()), abs=1e-6)
         assert (dtype != torch.float64) or not rate or found.cosine > 0.9999999

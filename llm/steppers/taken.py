@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from llm.steppers.realised import Realised
 from zobench.run.journal import Record
+from zobench.space.motion import Motion
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -19,4 +19,4 @@ class Taken(NamedTuple):
     loss: float
     clipped: int = 0
     report: Mapping[str, Any] = NOTHING
-    realised: Realised | None = None
+    motion: Motion | None = None

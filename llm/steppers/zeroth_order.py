@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from llm.model.language_model import DTYPES
 from llm.steppers.clipping import clip
-from llm.steppers.realised import Realised, measure, sample
 from llm.steppers.recorded import Recorded
+from llm.steppers.rounding import measure, sample
 from llm.steppers.taken import Taken
 from zobench import Combination, Estimator, InForwardSpace, ModuleSpace, Plan, state
 from zobench.naming import require_known
@@ -21,6 +21,7 @@ from zobench.query import converse
 from zobench.rule import SGD, UpdateRule
 from zobench.run.journal import Record, describe
 from zobench.space import require_resolved
+from zobench.space.motion import Motion
 
 STATE = "state."
 REASON = 300
@@ -217,15 +218,15 @@ class ZerothOrderStepper:
         lr, losses, before = self.rule.rate(self.memory), list[float](), self.state
         walks = isinstance(self.rule, SGD) and self.space.engine.in_place  # and rounds on its way
         sampled = sample(self.space) if watched and walks else None
-        told, realised = self._told(key, answer, lr, losses), None
+        told, motion = self._told(key, answer, lr, losses), None
         if told.reason:
             self.space.settle_()
             self.memory = self.rule.skip(self.memory)
         else:
-            realised = self._apply(told.gradient, lr, watched, sampled)
+            motion = self._apply(told.gradient, lr, watched, sampled)
         record = Record(self.steps, key, tuple(losses), lr, checksum=told.checksum, skipped=told.reason)
         self.steps += 1
-        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state), realised)
+        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state), motion)
 
     def _told(self, key: int, answer: Callable[[Plan], Tensor], lr: float, losses: list[float]) -> Told:
         """What the estimator makes of the answers, which `losses` gets too."""
@@ -248,16 +249,15 @@ class ZerothOrderStepper:
 
     def _apply(
         self, gradient: Combination, lr: float, watched: bool, sampled: Mapping[str, Tensor] | None
-    ) -> Realised | None:
+    ) -> Motion | None:
         """Let the rule step; while an SGD step is watched, find out what rounding leaves of it."""
-        shrink, realised = lr * self.rule.weight_decay, None
+        shrink, motion = lr * self.rule.weight_decay, None
         if watched and sampled is None and isinstance(self.rule, SGD):
             motion = self.space.motion(gradient, -lr, shrink, self.rule.groups)
-            realised = Realised(motion.moved, motion.cosine)
         self.memory = self.rule.apply_(self.space, gradient, self.memory)
         if sampled is not None:
-            realised = measure(self.space, sampled, gradient, lr, shrink, self.rule.groups)
-        return realised
+            motion = measure(self.space, sampled, gradient, lr, shrink, self.rule.groups)
+        return motion
 
     def _unfit(self, losses: Sequence[float], gradient: Combination, lr: float) -> str:
         """Why a step would put something into the weights that is no number; empty where it would not."""

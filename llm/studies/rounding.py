@@ -1,6 +1,5 @@
 """What rounding leaves of a step in 16 bits, by the way in which steps are rounded."""
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,6 +20,7 @@ from zobench.run.options import option, unnamed
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 from zobench.space import ModuleSpace
+from zobench.space.motion import Comparison
 
 WAYS = {  # engine, rounding, dtype held
     "walk, nearest": ("plain", "nearest", None),
@@ -89,9 +89,6 @@ def compare(space: ModuleSpace, estimator: Estimator, loss: Callable[[], Tensor]
     told = query(space, estimator, loss, key, estimator.init())
     space.step_(told.gradient, -rate)
     space.settle_()
-    meant, done = space.dense(told.gradient) * -rate, space.vector() - before
-    lengths = float(meant.norm()) * float(done.norm())
-    cosine = float(meant @ done) / lengths if lengths else math.nan
-    length = float(done.norm()) / float(meant.norm()) if float(meant.norm()) else math.nan
-    moved = float((done != 0).double().mean())
-    return {"loss": float(told.losses.mean()), "moved": moved, "cosine": cosine, "length": length}
+    compared = Comparison()
+    compared.add(space.dense(told.gradient) * -rate, space.vector() - before)
+    return {"loss": float(told.losses.mean()), **compared.motion._asdict()}

@@ -5,9 +5,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from zobench.space.support import Support
 from zobench.space.sweep import Change, Sweep, run
+
+NOISE = 0.5
 
 
 class Motion(NamedTuple):
@@ -22,11 +25,42 @@ class Motion(NamedTuple):
     cosine: float
     length: float
 
+    @property
+    def is_noise(self) -> bool:
+        """Whether most of the realised step is rounding: the cosine is below 0.5, or nothing moved."""
+        return not self.cosine >= NOISE
+
+
+class Comparison:
+    """Adds up the realised steps of parts of the parameters against the intended ones."""
+
+    def __init__(self) -> None:
+        self._intended = self._moved = self._product = self._squared_intended = self._squared_realised = 0.0
+
+    def add(self, intended: Tensor, realised: Tensor, weight: float = 1.0) -> None:
+        """Add a part, two float64 vectors of one length, each entry of which stands for `weight` entries."""
+        wanted = intended != 0
+        self._intended += weight * int(wanted.sum())
+        self._moved += weight * int(((realised != 0) & wanted).sum())
+        self._product += weight * float(intended @ realised)
+        self._squared_intended += weight * float(intended @ intended)
+        self._squared_realised += weight * float(realised @ realised)
+
+    @property
+    def motion(self) -> Motion:
+        """The motion over the parts so far."""
+        lengths = math.sqrt(self._squared_intended) * math.sqrt(self._squared_realised)
+        return Motion(
+            self._moved / self._intended if self._intended else 0.0,
+            self._product / lengths if lengths else math.nan,
+            math.sqrt(self._squared_realised / self._squared_intended) if self._squared_intended else math.nan,
+        )
+
 
 @torch.no_grad()
 def motion(support: Support, changes: Mapping[str, Change]) -> Motion:
     """Return the motion of the changes of these parameters, without writing them."""
-    meant = moved = product = squared_meant = squared_real = 0.0
+    compared = Comparison()
     for name, change in changes.items():
         blocks = support.layout.blocks_of[name]
         before = support.entries(name, support.parameters[name].detach())
@@ -34,19 +68,10 @@ def motion(support: Support, changes: Mapping[str, Change]) -> Motion:
         run([Sweep(blocks, after, update)])
         for block in blocks:
             old, new = (x[block.start : block.stop].double() for x in (before, after))
-            intended, realised = old * (update.keep - 1.0), new - old
+            intended = old * (update.keep - 1.0)
             for draw, amounts in update.lines:
                 u = draw(block)
                 if u is not None:
                     intended += amounts[0] * u.double()
-            meant += int((intended != 0).sum())
-            moved += int(((realised != 0) & (intended != 0)).sum())
-            product += float(intended @ realised)
-            squared_meant += float(intended @ intended)
-            squared_real += float(realised @ realised)
-    lengths = math.sqrt(squared_meant) * math.sqrt(squared_real)
-    return Motion(
-        moved / meant if meant else 0.0,
-        product / lengths if lengths else math.nan,
-        math.sqrt(squared_real / squared_meant) if squared_meant else math.nan,
-    )
+            compared.add(intended, new - old)
+    return compared.motion
