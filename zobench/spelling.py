@@ -37,7 +37,9 @@ def spelled(text: str, known: Collection[str] = ()) -> Spelled:
     for part in ",".join(parts).split(",") if parts else ():
         option, equals, value = part.partition("=")
         if not equals:
-            raise ValueError(f"{part!r} in {text!r} is not option=value; write it as kerzoo:order=5:n=3")
+            raise ValueError(
+                f"{part!r} in {text!r} is not option=value; write it as name:option=value, such as kerzoo:order=5:n=3"
+            )
         if option in options:
             raise ValueError(f"{option} is given twice in {text!r}: give it once")
         options[option] = _literal(value)

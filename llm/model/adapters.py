@@ -14,6 +14,7 @@ from llm.model.language_model import LanguageModel
 from zobench import derive
 from zobench.naming import require_known
 from zobench.random import streams
+from zobench.spelling import spelled
 
 HELP = "lora:r=8:alpha=16:targets=q_proj+v_proj, prefix:tokens=5, prompt:tokens=10; without it the weights themselves"
 STARTS = ("real", "random")
@@ -121,26 +122,12 @@ def parse(text: str) -> Lora | Prefix | Prompt:
         UnknownNameError: no such adapter or option.
         ValueError: a part is not option=value, or a value is out of range.
     """
-    name, *parts = text.split(":")
+    name, options = spelled(text, ADAPTERS)
     require_known(name, ADAPTERS, "adapter")
-    known = {field.name: field.default for field in fields(ADAPTERS[name])}  # type: ignore[arg-type]
-    options: dict[str, Any] = {}
-    for part in parts:
-        option, equals, value = part.partition("=")
-        if not equals:
-            raise ValueError(f"{part!r} in {text!r} is not option=value; write an adapter as lora:r=8:alpha=16")
+    known = [field.name for field in fields(ADAPTERS[name])]  # type: ignore[arg-type]
+    for option in options:
         require_known(option, known, f"option of adapter {name}:")
-        if option in options:
-            raise ValueError(f"{option} is given twice in {text!r}: give it once")
-        options[option] = _value(value, type(known[option]), f"{option} in {text!r}")
     return ADAPTERS[name](**options)
-
-
-def _value(text: str, kind: type, what: str) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError(f"{what} is {text!r}: give a {'whole number' if kind is int else 'number'}") from None
 
 
 def check(text: str | None, recomputed: bool = False) -> None:
