@@ -3,7 +3,7 @@
 import inspect
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -81,10 +81,7 @@ def zeroth_order(
         RuntimeWarning: derivatives, which it does not use.
     """
     _require_free(bounds, constraints)
-    if unknown_options:
-        warnings.warn(f"Unknown solver options: {', '.join(unknown_options)}", OptimizeWarning, stacklevel=3)
-    if any(derivative is not None and derivative is not False for derivative in (jac, hess, hessp)):
-        warnings.warn("zeroth_order does not use derivatives (jac, hess, hessp)", RuntimeWarning, stacklevel=3)
+    _warn_of_unused(unknown_options, (jac, hess, hessp))
     if not isinstance(estimator, Estimator):
         raise TypeError(f"estimator is {estimator!r}: give one, such as zobench.methods.make('mezo')")
     budget = math.inf if maxfev is None else count("maxfev", maxfev)
@@ -98,6 +95,13 @@ def zeroth_order(
     if disp:
         print(f"{result.message}\n  fun {result.fun:g}, {result.nit} steps, {result.nfev} evaluations")
     return result
+
+
+def _warn_of_unused(unknown_options: Mapping[str, Any], derivatives: tuple[Any, ...]) -> None:
+    if unknown_options:
+        warnings.warn(f"Unknown solver options: {', '.join(unknown_options)}", OptimizeWarning, stacklevel=4)
+    if any(derivative is not None and derivative is not False for derivative in derivatives):
+        warnings.warn("zeroth_order does not use derivatives (jac, hess, hessp)", RuntimeWarning, stacklevel=4)
 
 
 def _require_free(bounds: Any, constraints: Any) -> None:
