@@ -23,7 +23,8 @@ IN_FORWARD: dict[str, dict[str, Any]] = {
     "deferred": {"deferred": True},
     "paired-deferred": {"paired": True, "deferred": True},
 }
-Copied = section("An engine")["Copied"]
+with torch.device("cpu"):  # whatever the default is where this is imported
+    Copied = section("An engine")["Copied"]
 """Somebody else's engine: it does what its page says, and so what the shipped ones do."""
 ENGINES = ("plain", *IN_FORWARD, "copied")
 ISOTROPIC = {name: law for name, law in LAWS.items() if isinstance(law, Isotropic)}

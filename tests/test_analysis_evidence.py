@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fabricated import Row, folder, training
 from scipy import stats
-from test_analysis import Row, folder, training
 
 from analysis import text
 from analysis.labels import label

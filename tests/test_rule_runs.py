@@ -226,7 +226,7 @@ def test_a_part_of_ones_own_is_trained_continued_and_replayed(part, every, my_mo
     assert rows(tmp_path / "run", *ALL) == rows(tmp_path / "whole", *ALL)
     (final,) = rows(tmp_path / "run", "final")
     assert final["method"] == changes.get("method", "mezo")
-    named = ["--method", changes["method"]] if "method" in changes else []
+    named = [word for name in ("method", "rule") if name in changes for word in (f"--{name}", changes[name])]
     assert journal(["replay", str(tmp_path / "run"), *named]) == 0
     assert "equal to the bit" in capsys.readouterr().out
     plain = {"method": "mezo", "rule": "sgd", "select": "last", "lr": 1e-5}

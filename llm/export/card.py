@@ -19,7 +19,7 @@ from llm.options.train import TrainOptions
 from llm.run import checkpoint
 from llm.run.folder import RunFolder, selected_step
 from llm.run.header import JOURNAL
-from llm.steppers.method import TrainingMethod
+from llm.steppers.first_order import backpropagates
 from llm.tasks.published import PUBLISHED
 from zobench.run.options import code_arguments
 from zobench.run.records import Row, write_atomically
@@ -71,7 +71,7 @@ def journal_of(run: RunFolder | None) -> Path | None:
     """Return the journal of a run, where the weights can be rebuilt from it without the run's data."""
     if run is None or run.config["rows"] != "all" or not (run.folder / JOURNAL).is_file():
         return None
-    return None if TrainingMethod.parse(run.config["method"]).backpropagates else run.folder / JOURNAL
+    return None if backpropagates(run.config["method"]) else run.folder / JOURNAL
 
 
 def describe(folder: Path, language_model: LanguageModel) -> None:
@@ -150,7 +150,7 @@ def _introduction(made: Exported, run: RunFolder | None) -> str:
     if made.base.weights:
         lines.append(f"**The base weights are {plain(made.base.weights)}.**")
     if run is not None:
-        first = TrainingMethod.parse(run.config["method"]).backpropagates
+        first = backpropagates(run.config["method"])
         how = "with backpropagation" if first else "from loss values alone, by forward passes, without backpropagation"
         version = run.environment.get("zobench", "of unknown version")
         lines.append(f"It was trained {how}: method {code(str(run.config['method']))} of zobench {plain(version)}.")

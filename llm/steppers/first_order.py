@@ -17,6 +17,11 @@ from zobench.run.journal import Record
 FIRST_ORDER: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 
 
+def backpropagates(method: str) -> bool:
+    """Return whether a text spells a first-order method; any other text, from a file of others too, spells none."""
+    return method in FIRST_ORDER
+
+
 class FirstOrderStepper:
     """Takes backpropagated steps on a model; needs gradients, and for AdamW two moments, beside the weights.
 
