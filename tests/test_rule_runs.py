@@ -37,7 +37,7 @@ def run(tmp_path, stop=None, **changes):
 
 def rows(folder, *kinds):
     lines = map(json.loads, (folder / "rows.jsonl").read_text().splitlines())
-    kept = ({k: v for k, v in row.items() if k not in ("seconds", "peak_mb", "moved", "cosine")} for row in lines)
+    kept = ({k: v for k, v in row.items() if k not in ("seconds", "peak_mb", "moved", "cosine", "length")} for row in lines)
     return [row for row in kept if row["kind"] in kinds]
 
 
