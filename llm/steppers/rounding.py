@@ -29,7 +29,7 @@ def measure(
 
     Cost: the direction of the first block of each tensor, drawn once more.
     """
-    after, compared = sample(space), Comparison()
+    after, compared = sample(space), Comparison(walked=True)
     blocks = [block for block in space.layout.blocks if block.index == 0]
     factors = {b.segment.name: groups.of(b.segment) for b in blocks}
     intended = {name: -shrink * factor.decay * before[name] for name, factor in factors.items()}

@@ -89,6 +89,6 @@ def compare(space: ModuleSpace, estimator: Estimator, loss: Callable[[], Tensor]
     told = query(space, estimator, loss, key, estimator.init())
     space.step_(told.gradient, -rate)
     space.settle_()
-    compared = Comparison()
+    compared = Comparison(walked=True)
     compared.add(space.dense(told.gradient) * -rate, space.vector() - before)
     return {"loss": float(told.losses.mean()), **compared.motion._asdict()}

@@ -32,14 +32,19 @@ class Motion(NamedTuple):
 
 
 class Comparison:
-    """Adds up the realised steps of parts of the parameters against the intended ones."""
+    """Adds up the realised steps of parts of the parameters against the intended ones.
 
-    def __init__(self) -> None:
+    With `walked`, `moved` is the share of all entries: the walk to the points and back moves entries that no step was
+    meant to move.
+    """
+
+    def __init__(self, walked: bool = False) -> None:
+        self._walked = walked
         self._intended = self._moved = self._product = self._squared_intended = self._squared_realised = 0.0
 
     def add(self, intended: Tensor, realised: Tensor, weight: float = 1.0) -> None:
         """Add a part, two float64 vectors of one length, each entry of which stands for `weight` entries."""
-        wanted = intended != 0
+        wanted = torch.ones_like(intended, dtype=torch.bool) if self._walked else intended != 0
         self._intended += weight * int(wanted.sum())
         self._moved += weight * int(((realised != 0) & wanted).sum())
         self._product += weight * float(intended @ realised)
