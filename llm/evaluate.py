@@ -30,7 +30,7 @@ def run(options: EvaluateOptions) -> None:
     language_model = loading.load(options.model, options.device, options.dtype, options.trust_remote_code)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
     parts = {name: minimised.encode(getattr(split, name)) for name in ("train", "dev", "test")}
-    notes = [*split.notes, *objective.told(minimised, parts)]
+    notes = [*split.notes, *objective.data_notes(minimised, parts)]
     for text in notes:
         note(text)
     found = untouched(minimised, **parts)

@@ -158,7 +158,7 @@ def test_a_checkpoint_carries_state_and_memory(estimator, rule, tmp_path):
     whole = Run(ESTIMATORS[estimator], RULES[rule]).go()
     part = Run(ESTIMATORS[estimator], RULES[rule]).go(4)
     part.stepper.settle()
-    tensors, said = part.stepper.kept()
+    tensors, said = part.stepper.checkpoint_state()
     file = checkpoint.save(tmp_path, 4, checkpoint.weights(part.module) | tensors, said)
     again = Run(ESTIMATORS[estimator], RULES[rule])
     kept = checkpoint.load(file)

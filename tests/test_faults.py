@@ -226,7 +226,7 @@ def test_checkpoints_bound_the_replay_and_two_are_kept(tmp_path, monkeypatch, ca
     changes = {"steps": 8, "checkpoint_every": 2}
     whole = run(tmp_path, **changes, out=str(tmp_path / "whole"))
     run(tmp_path, stop=7, **changes)
-    kept = [file.name for file in checkpoint.found(tmp_path / "run/checkpoints")]
+    kept = [file.name for file in checkpoint.files(tmp_path / "run/checkpoints")]
     assert kept == ["step-00000006.safetensors", "step-00000004.safetensors"]
     session = Loop.of(options(tmp_path, **changes))
     walked, told, trainer = [], [], session.stepper
@@ -242,7 +242,7 @@ def test_damaged_checkpoints_are_passed_over_and_foreign_ones_refused(tmp_path, 
     changes = {"checkpoint_every": 2, "steps": 7}
     whole = run(tmp_path, **changes, out=str(tmp_path / "whole"))
     run(tmp_path, stop=5, **changes)
-    latest, before = checkpoint.found(tmp_path / "run/checkpoints")
+    latest, before = checkpoint.files(tmp_path / "run/checkpoints")
     data = bytearray(latest.read_bytes())
     data[-1000] ^= 1
     latest.write_bytes(data)
@@ -252,7 +252,7 @@ def test_damaged_checkpoints_are_passed_over_and_foreign_ones_refused(tmp_path, 
     assert capsys.readouterr().err.count("passed over") == 2 and torch.equal(weights(resumed), weights(whole))
     run(tmp_path, stop=5, **changes, seed=1, out=str(tmp_path / "other"))
     run(tmp_path, stop=5, **changes, out=str(tmp_path / "mine"))
-    for file in checkpoint.found(tmp_path / "other/checkpoints"):
+    for file in checkpoint.files(tmp_path / "other/checkpoints"):
         (tmp_path / "mine/checkpoints" / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match=r"is of another run \(run\): remove it"):
         run(tmp_path, **changes, out=str(tmp_path / "mine"))
@@ -404,7 +404,7 @@ def test_an_interrupt_ends_after_the_step_with_everything_saved(tmp_path, capsys
     with pytest.raises(KeyboardInterrupt):
         session.go()
     assert len(read(tmp_path / "run/journal.bin").records) == 3
-    assert [file.name for file in checkpoint.found(tmp_path / "run/checkpoints")] == ["step-00000003.safetensors"]
+    assert [file.name for file in checkpoint.files(tmp_path / "run/checkpoints")] == ["step-00000003.safetensors"]
     assert train(options(tmp_path, checkpoint_every=100))["step"] == 6
 
 
@@ -420,7 +420,7 @@ def test_what_rounding_leaves_of_a_step(space):
         trainer, model = trainer_of(methods.make("mezo", n=2, epsilon=0.05), dtype, rate, space, decay=0.0)
         start = trainer.space.vector()
         (taken,) = taken_by(trainer, model, range(1), watched=True)
-        record, found = taken.record, taken.realised
+        record, found = taken.record, taken.rounded
         plan = trainer.estimator.ask(record.key, ())
         step = trainer.estimator.tell(plan, plan.answers(list(record.losses)), ()).gradient
         meant, done = -rate * trainer.space.dense(step), trainer.space.vector() - start

@@ -11,7 +11,7 @@ from llm.loop.train import train
 from llm.model import loading, trainable
 from llm.options.train import TrainOptions
 from llm.steppers.first_order import FirstOrderStepper
-from llm.steppers.realised import measure, sample
+from llm.steppers.rounded_step import measure, sample
 from tests.interrupted import fail_at
 from zobench import Groups, ModuleSpace, derive, methods, query, schedule
 from zobench.groups import UNIFORM, decays

@@ -76,7 +76,7 @@ def _finished(options: TrainOptions) -> bool:
     """Whether there is nothing to do; refuses a folder that a run would refuse."""
     if not (Path(options.out) / "rows.jsonl").exists():
         return False
-    record = open_record(sized(options, split_of(options)), look=True)
+    record = open_record(sized(options, split_of(options)), read_only=True)
     require_rows(record)
     if record.find(kind="final"):
         print(f"{options.out} holds a finished run: nothing would be done")
@@ -220,7 +220,7 @@ def _disk(context: RunContext, stepper: Stepper) -> list[str]:
     if options.select == "best":
         parts["the best weights so far"] = 2 * trained
     if options.journal and options.checkpoint_every and options.steps >= options.checkpoint_every:
-        one = trained + (size_of(stepper.kept()[0].values()))
+        one = trained + (size_of(stepper.checkpoint_state()[0].values()))
         parts["checkpoints"] = one * (1 + min(KEPT, options.steps // options.checkpoint_every))
     if options.journal:
         parts["rows and journal"] = options.steps * (ROW + RECORD)

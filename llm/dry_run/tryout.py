@@ -67,7 +67,7 @@ class Tryout:
             step(batch)
             step(batch)  # with the optimiser's memory in place
         gradients = size_of([p.grad for p in context.language_model.model.parameters() if p.grad is not None])
-        optimiser = size_of(list(stepper.kept()[0].values()))
+        optimiser = size_of(list(stepper.checkpoint_state()[0].values()))
         ended = time.perf_counter() + SECONDS
         while len(seconds) < 2 + TIMED and (len(seconds) == 2 or time.perf_counter() < ended):
             step(context.minibatch(stepper.steps))

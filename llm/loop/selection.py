@@ -50,7 +50,7 @@ class Selection(Listener):
         self.stepper.settle()
         checkpoint.write(self._file, step, checkpoint.weights(self.model), self.identity)
 
-    def look(self) -> None:
+    def find_missing(self) -> None:
         """Find out whether the file holds the weights that the journal selects; where not, `missing` is their step, and
         the continued run goes through it again.
 
@@ -64,7 +64,7 @@ class Selection(Listener):
         if kept is None or kept.step < best["step"]:  # a later one is of an evaluation whose row a kill prevented
             self.missing = best["step"]
 
-    def again(self, step: int) -> None:
+    def keep_missing(self, step: int) -> None:
         """Keep the weights before this step, if they are those that are missing."""
         if step == self.missing:
             self._keep(step)
@@ -75,7 +75,7 @@ class Selection(Listener):
         losses = [_loss(row) for row in self.log.measured("evaluation") if row["step"] <= step]
         return self.patience is not None and len(losses) - 1 - losses.index(min(losses)) >= self.patience
 
-    def take(self) -> int:
+    def restore(self) -> int:
         """Put the selected weights into the model, which takes no more steps, and return their step.
 
         Raises:

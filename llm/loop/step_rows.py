@@ -3,7 +3,7 @@
 from llm.loop.costs import Costs
 from llm.loop.listener import Listener
 from llm.run.log import RunLog
-from llm.steppers.realised import Realised
+from llm.steppers.rounded_step import RoundedStep
 from llm.steppers.taken import Taken
 from zobench.run.progress import warn
 from zobench.run.records import Row
@@ -18,21 +18,21 @@ class StepRows(Listener):
         self.log, self.names, self.costs = log, names, costs
 
     def on_step(self, taken: Taken) -> None:
-        record, realised = taken.record, taken.realised
-        if realised and realised.noise:
-            self._tell(record.step, realised)
+        record, rounded = taken.record, taken.rounded
+        if rounded and rounded.noise:
+            self._tell(record.step, rounded)
         row = {"step": record.step, **self.costs.row, "train_loss": taken.loss, "lr": record.lr, **taken.report}
         if record.skipped:
             row = {"kind": "skipped", **row, **self.names, "reason": record.skipped}
             self.log.append_row(row, sync=True)
         elif self.log.journal:
-            self.log.append_row({"kind": "step", **row} | (realised._asdict() if realised else {}))
+            self.log.append_row({"kind": "step", **row} | (rounded._asdict() if rounded else {}))
 
-    def _tell(self, step: int, realised: Realised) -> None:
+    def _tell(self, step: int, rounded: RoundedStep) -> None:
         if self.log.measured("rounding"):
             return
-        self.log.keep({"kind": "rounding", "step": step, **self.names, **realised._asdict()})
+        self.log.keep({"kind": "rounding", "step": step, **self.names, **rounded._asdict()})
         warn(
-            f"training is rounding noise: {realised.moved:.1%} of the weights moved, and the cosine of the intended "
-            f"and the realised step is {realised.cosine:.2f}: raise --lr, or use a wider --dtype"
+            f"training is rounding noise: {rounded.moved:.1%} of the weights moved, and the cosine of the intended "
+            f"and the realised step is {rounded.cosine:.2f}: raise --lr, or use a wider --dtype"
         )

@@ -67,7 +67,7 @@ def select(model: nn.Module, patterns: Sequence[str]) -> None:
             p.requires_grad_(False)
 
 
-def told(model: nn.Module) -> str:
+def trained_note(model: nn.Module) -> str:
     """Return in words how much of the model is trained."""
     known = tensors(model)
     count, total = sum(each.size for each in known), sum(p.numel() for p in model.parameters())

@@ -123,7 +123,7 @@ def verify(arguments: argparse.Namespace) -> int:
     if contents.torn:
         print(f"then {contents.torn} bytes of a record that was not finished: a continued run cuts them off")
     sound = True
-    for checkpoint_file in checkpoint.found(file.parent / CHECKPOINTS):
+    for checkpoint_file in checkpoint.files(file.parent / CHECKPOINTS):
         try:
             kept = checkpoint.load(checkpoint_file)
         except ValueError as error:

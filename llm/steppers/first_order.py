@@ -102,7 +102,7 @@ class FirstOrderStepper:
         norms = [p.grad.norm() for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
         return bool(torch.stack(norms).isfinite().all())
 
-    def kept(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def checkpoint_state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return what a checkpoint keeps beside the weights: the optimiser's memory under names that do not depend on
         the order of the steps, and the passes so far.
         """
@@ -112,9 +112,9 @@ class FirstOrderStepper:
         }
         return tensors, {"passes": f"{self.forward_passes} {self.backward_passes}"}
 
-    def restore(self, tensors: Mapping[str, Tensor], said: Mapping[str, str], step: int) -> None:
-        """Go on at a step with what `kept` gave there."""
-        self.forward_passes, self.backward_passes = map(int, said["passes"].split())
+    def restore(self, tensors: Mapping[str, Tensor], texts: Mapping[str, str], step: int) -> None:
+        """Go on at a step with what `checkpoint_state` returned there."""
+        self.forward_passes, self.backward_passes = map(int, texts["passes"].split())
         state: dict[int, dict[str, Tensor]] = {}
         for full, value in tensors.items():
             number, name = full.removeprefix("optimiser.").split(".")

@@ -44,11 +44,11 @@ class Stepper(Protocol):
     def reading(self) -> AbstractContextManager[None]:
         """Return the context in which evaluations read the weights as steps do."""
 
-    def kept(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def checkpoint_state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return what a checkpoint keeps beside the weights: tensors by name, and texts."""
 
-    def restore(self, tensors: Mapping[str, Tensor], said: Mapping[str, str], step: int) -> None:
-        """Go on at a step with what `kept` gave there."""
+    def restore(self, tensors: Mapping[str, Tensor], texts: Mapping[str, str], step: int) -> None:
+        """Go on at a step with what `checkpoint_state` returned there."""
 
     def about(self) -> dict[str, Any]:
         """Return what the header of a journal says of the stepper."""

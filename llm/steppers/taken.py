@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from llm.steppers.realised import Realised
+from llm.steppers.rounded_step import RoundedStep
 from zobench.run.journal import Record
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -19,4 +19,4 @@ class Taken(NamedTuple):
     loss: float
     clipped: int = 0
     report: Mapping[str, Any] = NOTHING
-    realised: Realised | None = None
+    rounded: RoundedStep | None = None

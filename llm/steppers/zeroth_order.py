@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from llm.model.language_model import DTYPES
 from llm.steppers.clipping import clip
-from llm.steppers.realised import Realised, measure, sample
 from llm.steppers.recorded import Recorded
+from llm.steppers.rounded_step import RoundedStep, measure, sample
 from llm.steppers.taken import Taken
 from zobench import Combination, Estimator, InForwardSpace, ModuleSpace, Plan, state
 from zobench.naming import require_known
@@ -188,21 +188,21 @@ class ZerothOrderStepper:
         """Return the context in which evaluations read the weights as steps do."""
         return self.space.reading()
 
-    def kept(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+    def checkpoint_state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """Return what a checkpoint keeps beside the weights: tensors by name, and texts."""
         parts, tensors = state.split(state.plain((self.state, self.memory, self.space.snapshots)))
         passes = f"{self.forward_passes} {self.backward_passes}"
         return {STATE + name: value for name, value in tensors.items()}, {"state": json.dumps(parts), "passes": passes}
 
-    def restore(self, tensors: Mapping[str, Tensor], said: Mapping[str, str], step: int) -> None:
-        """Go on at a step with what `kept` gave there.
+    def restore(self, tensors: Mapping[str, Tensor], texts: Mapping[str, str], step: int) -> None:
+        """Go on at a step with what `checkpoint_state` returned there.
 
         Raises:
             ValueError: it is not that of this estimator and rule.
         """
         found = {name.removeprefix(STATE): value for name, value in tensors.items()}
-        self.state, self.memory, self.space.snapshots = state.restored(state.joined(json.loads(said["state"]), found))
-        self.forward_passes, self.backward_passes = map(int, said["passes"].split())
+        self.state, self.memory, self.space.snapshots = state.restored(state.joined(json.loads(texts["state"]), found))
+        self.forward_passes, self.backward_passes = map(int, texts["passes"].split())
         self.steps = step
 
     def about(self) -> dict[str, Any]:
@@ -248,12 +248,12 @@ class ZerothOrderStepper:
 
     def _apply(
         self, gradient: Combination, lr: float, watched: bool, sampled: Mapping[str, Tensor] | None
-    ) -> Realised | None:
+    ) -> RoundedStep | None:
         """Let the rule step; while an SGD step is watched, find out what rounding leaves of it."""
         shrink, realised = lr * self.rule.weight_decay, None
         if watched and sampled is None and isinstance(self.rule, SGD):
             motion = self.space.motion(gradient, -lr, shrink, self.rule.groups)
-            realised = Realised(motion.moved, motion.cosine)
+            realised = RoundedStep(motion.moved, motion.cosine)
         self.memory = self.rule.apply_(self.space, gradient, self.memory)
         if sampled is not None:
             realised = measure(self.space, sampled, gradient, lr, shrink, self.rule.groups)

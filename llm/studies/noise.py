@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llm import tasks
 from llm.model import loading
-from llm.objective import choose, told
+from llm.objective import choose, data_notes
 from llm.options.groups import ModelOptions, SeedOptions, TaskOptions
 from zobench import (
     AutoEpsilon,
@@ -63,7 +63,7 @@ def run(options: NoiseOptions) -> None:
             f"objective {options.objective} has no gradient to compare with: give --objective classification"
         )
     batch = minimised.encode(train)
-    for text in told(minimised, {"train": batch}):
+    for text in data_notes(minimised, {"train": batch}):
         note(text)
     loss = lambda: minimised.losses(batch)  # noqa: E731
     require_reproducible(loss)

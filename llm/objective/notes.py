@@ -10,7 +10,7 @@ Parts = Mapping[str, Sequence[Encoded]]
 """Encoded examples, such as those of train, dev and test."""
 
 
-def told(objective: Objective, parts: Parts) -> list[str]:
+def data_notes(objective: Objective, parts: Parts) -> list[str]:
     """Return the notes about examples as the objective encoded them."""
     return [note for note in (_cut(objective, parts), _endless(parts)) if note]
 

@@ -14,7 +14,7 @@ SAMPLE = 4096
 NOISE = 0.5
 
 
-class Realised(NamedTuple):
+class RoundedStep(NamedTuple):
     """The share of the weights that a step moved, and the cosine of the intended and the realised step (nan where
     nothing moved), from up to 4096 entries of each tensor, which stand for all of it.
     """
@@ -39,7 +39,7 @@ def sample(space: ModuleSpace) -> dict[str, Tensor]:
 
 def measure(
     space: ModuleSpace, before: Mapping[str, Tensor], gradient: Combination, lr: float, shrink: float, groups: Groups
-) -> Realised:
+) -> RoundedStep:
     """Compare the step along -lr gradient, taken since `before`, with what it was meant to be.
 
     Cost: the direction of the first block of each tensor, drawn once more.
@@ -59,7 +59,7 @@ def measure(
 
 def _compare(
     blocks: list[Block], before: Mapping[str, Tensor], after: dict[str, Tensor], meant: dict[str, Tensor]
-) -> Realised:
+) -> RoundedStep:
     sums = torch.zeros(4, dtype=torch.float64)  # moved, meant . done, |meant|^2, |done|^2
     total = sum(block.segment.size for block in blocks)
     for block in blocks:
@@ -69,4 +69,4 @@ def _compare(
         sums += torch.stack(means) * block.segment.size
     moved, along, wanted_square, done_square = sums.tolist()
     norm = (wanted_square * done_square) ** 0.5
-    return Realised(moved / total, along / norm if norm else float("nan"))
+    return RoundedStep(moved / total, along / norm if norm else float("nan"))
