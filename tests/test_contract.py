@@ -214,7 +214,7 @@ def test_a_changed_estimator_is_noticed_and_not_followed():
     ):
         with pytest.raises(ValueError, match=message):
             Run(other, RULES["sgd"]).stepper.replay(whole.records[0])
-    with pytest.raises(ValueError, match=r"had the rate 0\.01, and the rule says 0\.02"):
+    with pytest.raises(ValueError, match=r"had the learning rate 0\.01, but the rule gives 0\.02"):
         Run(MEZO, SGD(0.02)).stepper.replay(whole.records[0])
 
 

@@ -240,7 +240,7 @@ def test_the_command_is_a_dry_run_with_one_word(tmp_path, monkeypatch, capsys):
     quick = ["--steps", "4", "--train", "16", "--dev", "4", "--test", "4", "--max-tokens", "16"]
     assert main(["train", *quick, "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "16 forward" not in shown and "8 forward in 4 steps of 2, none backward" in shown
+    assert "16 forward" not in shown and "8 forward in 4 steps of 2, no backward" in shown
     assert not Path("runs").exists()
     assert main(["tune", *quick, "--dry-run", "--lr", "1e-5:1e-3"]) == 0
     shown = capsys.readouterr().out

@@ -215,11 +215,11 @@ def test_a_first_order_run_continues_from_its_checkpoint_to_the_bit(method, tmp_
 def test_without_a_checkpoint_a_first_order_run_says_why_it_starts_again(tmp_path, capsys):
     run(tmp_path, stop=3, method="adamw")
     run(tmp_path, method="adamw")
-    assert "steps along gradients, which losses cannot rebuild" in capsys.readouterr().out
+    assert "takes gradient steps, which recorded losses cannot rebuild" in capsys.readouterr().out
     assert journal(["verify", str(tmp_path / "run")]) == 0
     assert "6 steps and" in capsys.readouterr().out
     assert journal(["replay", str(tmp_path / "run")]) == 2
-    assert "steps along gradients, which losses cannot rebuild" in capsys.readouterr().err
+    assert "takes gradient steps, which recorded losses cannot rebuild" in capsys.readouterr().err
 
 
 def test_checkpoints_bound_the_replay_and_two_are_kept(tmp_path, monkeypatch, capsys):

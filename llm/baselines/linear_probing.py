@@ -51,8 +51,8 @@ class LinearProbing(Baseline):
         if counts.min() < 2:
             scarce = setting.task.candidates[int(counts.argmin())]
             raise ValueError(
-                f"linear-probing wants 2 or more training examples of each candidate, but {scarce!r} has "
-                f"{counts.min()}: give more with --train"
+                f"linear-probing needs 2 or more training examples of each candidate, but {scarce!r} has "
+                f"{counts.min()}: give more training examples (--train)"
             )
 
     def measure(self, setting: BaselineSetting) -> Outcome:

@@ -1,4 +1,4 @@
-"""Chance, zero-shot and calibrated zero-shot in one: what is said of a model before it is trained."""
+"""Chance, zero-shot and calibrated zero-shot accuracy of a model before it is trained."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ NAMES = ("chance", "zero-shot", "calibrated zero-shot")
 
 
 class StartMeasurements(NamedTuple):
-    """What an untouched model does on each part, and what it cost to see."""
+    """The measurements of an untrained model on train, dev and test, and their cost."""
 
     train: Measured
     dev: Measured
@@ -38,7 +38,7 @@ class StartMeasurements(NamedTuple):
 
 
 def untouched(objective: Objective, train: list[Encoded], dev: list[Encoded], test: list[Encoded]) -> StartMeasurements:
-    """Return what the model does as it is. Cost: the forward passes of the three parts."""
+    """Return the measurements of the untrained model. Cost: the forward passes of the three parts."""
     meters = tuple(Meter(objective.language_model) for _ in range(3))
     found = []
     for meter, part in zip(meters, (train, dev, test), strict=True):

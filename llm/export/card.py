@@ -166,7 +166,7 @@ def _warnings(made: Exported, run: RunFolder) -> list[str]:
         lines.append(f"**The run is not finished: these are the weights after step {made.step} of {_steps(run)}.**")
     elif final[-1].get("status") != "ok":
         lines.append(
-            f"**The run ended as {plain(final[-1].get('status'))}: these weights are of no use but for study.**"
+            f"**The run ended as {plain(final[-1].get('status'))}: use these weights only to study the failure.**"
         )
     elif made.step < final[-1].get("step", made.step):
         lines.append(f"Of {final[-1]['step']} steps, these are the weights after step {made.step}: lowest dev loss.")

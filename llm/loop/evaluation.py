@@ -108,7 +108,7 @@ class EvaluationSets(Listener):
 
 
 def summary(method: str, final: Row) -> str:
-    """Return the end of a run in words."""
+    """Return one line about the final row of a run."""
     dev, test = (math.nan if final.get(name) is None else final[name] for name in ("dev_accuracy", "test_accuracy"))
     tested = f", test {test:.1%}" if "test_accuracy" in final else ""
     return f"{method}: dev {final.get('metric', 'accuracy')} {dev:.1%}{tested} ({final['status']})"

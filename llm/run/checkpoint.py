@@ -99,12 +99,12 @@ def latest(folder: Path, most: int, metadata: Mapping[str, str]) -> Checkpoint |
         try:
             checkpoint = load(file)
         except ValueError as error:
-            warn(f"{error}: passed over")
+            warn(f"{error}: ignored")
             continue
         require_same_run(checkpoint, metadata)
         if checkpoint.step <= most:
             return checkpoint
-        warn(f"{file} is of step {checkpoint.step}, later than {most}: passed over")
+        warn(f"{file} is of step {checkpoint.step}, later than {most}: ignored")
     return None
 
 

@@ -1,4 +1,4 @@
-"""What rounding leaves of a step: which weights moved, and whether they moved where they were meant to."""
+"""The effect of rounding on a step: the share of weights that moved, and the cosine with the intended step."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

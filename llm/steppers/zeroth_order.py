@@ -25,7 +25,7 @@ from zobench.space import require_resolved
 STATE = "state."
 REASON = 300
 LARGE = 10_000_000
-"""Trainable weights from which a step costs less where they are perturbed as they are read."""
+"""Number of trainable weights from which `auto` takes the in-forward engine."""
 
 ENGINES: dict[str, Callable[..., ModuleSpace]] = {
     "plain": ModuleSpace,
@@ -155,7 +155,9 @@ class ZerothOrderStepper:
         recorded.require_all_told()
         self._require_same(taken.record, record)
         if taken.record.lr != record.lr:
-            raise ValueError(f"step {record.step} had the rate {record.lr!r}, and the rule says {taken.record.lr!r}")
+            raise ValueError(
+                f"step {record.step} had the learning rate {record.lr!r}, but the rule gives {taken.record.lr!r}"
+            )
         again = taken.record._replace(seconds=record.seconds, minibatch=record.minibatch)
         return taken._replace(record=again)
 
@@ -181,7 +183,7 @@ class ZerothOrderStepper:
             )
 
     def settle(self) -> None:
-        """Write the step that is pending, if one is."""
+        """Flush the pending step, if there is one."""
         self.space.settle_()
 
     def reading(self) -> AbstractContextManager[None]:
@@ -189,13 +191,13 @@ class ZerothOrderStepper:
         return self.space.reading()
 
     def checkpoint_state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Return what a checkpoint keeps beside the weights: tensors by name, and texts."""
+        """Return the state that a checkpoint holds in addition to the weights: tensors by name, and texts."""
         parts, tensors = state.split(state.plain((self.state, self.memory, self.space.snapshots)))
         passes = f"{self.forward_passes} {self.backward_passes}"
         return {STATE + name: value for name, value in tensors.items()}, {"state": json.dumps(parts), "passes": passes}
 
     def restore(self, tensors: Mapping[str, Tensor], texts: Mapping[str, str], step: int) -> None:
-        """Go on at a step with what `checkpoint_state` returned there.
+        """Resume at a step, from the state that `checkpoint_state` returned there.
 
         Raises:
             ValueError: it is not that of this estimator and rule.
@@ -206,7 +208,7 @@ class ZerothOrderStepper:
         self.steps = step
 
     def about(self) -> dict[str, Any]:
-        """Return what the header of a journal says of the stepper."""
+        """Return the entries of the stepper in the header of a journal."""
         multipliers = dict(self.rule.groups.multipliers)
         about = {"estimator": self.identity, "engine": self.engine, "layout": describe(self.space.layout)}
         return about | ({"multipliers": multipliers} if multipliers else {})

@@ -26,12 +26,12 @@ Make = Callable[[DataRecord], Item]
 
 @dataclass(frozen=True)
 class TaskFile:
-    """What a task file may say; data files are beside it, or in --data.
+    """The keys of a task file; data files are in its folder, or in --data.
 
     `train` and `test` are .csv, .tsv, .jsonl or .json; without `test`, a quarter of `train` is held out (rows that
     share the column `group` stay together). `prompt` is a template over the columns. Then either `label`, a column,
     with the table `labels`: value = continuation (a template too); or `answer`, a column with the text to be written,
-    or a list of right ones. `encoding`, `separator` and `quoting` say how files are read where that is not as usual.
+    or a list of right answers. `encoding`, `separator` and `quoting` describe files of another format.
     With `task`, a published one, the files are in its format, and prompt and labels may be left to it.
     """
 
@@ -129,12 +129,12 @@ def _content_free(spec: TaskFile, candidates: tuple[str, ...] | None) -> Example
 
 
 def _maker(file: Path, spec: TaskFile) -> Make:
-    """What makes an example of a record by template."""
+    """The function that makes an example of a record, by template."""
     if spec.prompt is None or (spec.labels is None) == (spec.answer is None):
-        raise ValueError(f"{file}: a task wants prompt, and either a table [labels] or answer = COLUMN")
+        raise ValueError(f"{file}: a task needs prompt, and either a table [labels] or answer = COLUMN")
     if spec.labels is not None and spec.prompt.endswith(" "):
         raise ValueError(
-            f"{file}: prompt ends in a space, which tokenizers count to the word that follows: put it in front of the "
+            f"{file}: prompt ends in a space, which tokenizers join to the word that follows: put it in front of the "
             "continuations"
         )
     if spec.answer is not None:
@@ -160,7 +160,7 @@ def _written(prompt: Template, column: str) -> Make:
         value = record.value(column)
         answers = record.texts(column) if isinstance(value, list) else (record.shown(column),)
         if not all(text.strip() for text in answers):
-            raise ValueError(f"{record.where}: {column} is {value!r}: give a text, or a list of right ones")
+            raise ValueError(f"{record.where}: {column} is {value!r}: give a text, or a list of right answers")
         made = generated(prompt.fill(record), answers)
         return Item(digest(made), made)
 
