@@ -306,7 +306,7 @@ def _compare(rebuilt: LanguageModel, folder: Path, device: str) -> int:
     if mine.keys() != written.keys():
         raise ValueError(f"{folder} has other parameters than the journal")
     if all(torch.equal(mine[name], written[name]) for name in mine):
-        print(f"bit-identical to {folder}")
+        print(f"equal to the bit to {folder}")
         return OK
     error = math.sqrt(sum(float((mine[n].double() - written[n].double()).square().sum()) for n in mine))
     size = math.sqrt(sum(float(w.double().square().sum()) for w in written.values()))
