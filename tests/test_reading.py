@@ -40,7 +40,7 @@ def test_a_prompt_is_read_whole_unless_the_model_cannot(opt):
     assert torch.isfinite(objective.losses([short, long])).all()
     (note,) = data_notes(objective, {"train": [short], "test": [long], "dev": []})
     assert note.startswith(f"prompts cut from the left to {256 - longest} tokens: 1 of 2 (0 of 1 train, 1 of 1 test)")
-    assert f"the longest has {long.whole} tokens: tiny-opt reads no more" in note
+    assert f"the longest has {long.whole} tokens: tiny-opt sets the limit" in note
     assert data_notes(objective, {"train": [short]}) == []
 
 
