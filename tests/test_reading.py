@@ -51,7 +51,7 @@ def test_room_is_left_for_what_follows_each_prompt(opt):
     assert [len(row.tokens) for row in rows] == [256 - 50, 256 - follows] and follows > 50
     assert torch.isfinite(objective.losses(rows)).all()
     assert "1 of 2 answers have more than the 50 tokens that are generated" in data_notes(objective, {"test": rows})[1]
-    with pytest.raises(ValueError, match="tokens follow a prompt, but tiny-opt reads 256 in all"):
+    with pytest.raises(ValueError, match="tokens follow a prompt, but tiny-opt reads 256 tokens in all"):
         objective.encode([Example("It was", 0, (" yes" * 300,))])
 
 
