@@ -33,7 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     if given[:1] == ["journal"]:
         return journal.main(given[1:])
-    about = "Zeroth-order fine-tuning of causal language models. Besides: journal show | verify | replay | diff."
+    about = (
+        "Zeroth-order fine-tuning of causal language models. `journal` has commands of its own: "
+        "show, verify, replay, diff."
+    )
     return run_command("python -m llm", about, COMMANDS, given)
 
 

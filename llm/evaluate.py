@@ -15,13 +15,13 @@ from zobench.run.records import Run
 class EvaluateOptions(SeedOptions, SplitOptions, ModelOptions):
     """Options of `python -m llm evaluate`."""
 
-    out: str | None = option(None, "folder for the row; without it nothing is written")
+    out: str | None = option(None, "folder for the result; by default nothing is written")
 
 
 def run(options: EvaluateOptions) -> None:
-    """Measure loss and accuracy on dev and test, as the model stands and with calibrated scores.
+    """Measure loss and accuracy of a model on dev and test, with plain and with calibrated scores.
 
-    The tuned weights of a run are the model <run>/model.
+    To evaluate the tuned weights of a run, give --model <run>/model.
     """
     task = tasks.find(options.task)
     chosen = objective.choose(options.objective, task)
@@ -30,7 +30,7 @@ def run(options: EvaluateOptions) -> None:
     language_model = loading.load(options.model, options.device, options.dtype, options.trust_remote_code)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
     parts = {name: minimised.encode(getattr(split, name)) for name in ("train", "dev", "test")}
-    notes = [*split.notes, *objective.told(minimised, parts)]
+    notes = [*split.notes, *objective.data_notes(minimised, parts)]
     for text in notes:
         note(text)
     found = untouched(minimised, **parts)

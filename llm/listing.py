@@ -1,4 +1,4 @@
-"""What there is: tasks, methods and models, and what a model reads of a task."""
+"""Lists of tasks, methods, models and presets, and the examples of a task as a model reads them."""
 
 from dataclasses import dataclass
 
@@ -30,15 +30,19 @@ KEYS = ("lr", "epsilon", "batch", "steps", "adapter", "dtype")
 class ListOptions:
     """Options of `python -m llm list`."""
 
-    presets: str | None = option(None, "show the values of the presets whose names have this in them; all: of all")
-    task: str | None = option(None, f"show the questions of one task: {tasks.HELP}")
-    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
-    examples: int = option(2, "questions of each label that are shown")
-    seed: int = option(0, "names the split")
+    presets: str | None = option(
+        None, "show the values of the presets whose names contain this text; all: the values of all presets"
+    )
+    task: str | None = option(None, f"show examples of one task: {tasks.HELP}")
+    data: str | None = option(
+        None, "folder of the task's files; by default the shipped files, the folder of the task file, or the hub"
+    )
+    examples: int = option(2, "number of examples shown for each label")
+    seed: int = option(0, "seed of the split")
 
 
 def run(options: ListOptions) -> None:
-    """List tasks, methods, models and presets; with --task, how its data are read and split, and some questions."""
+    """List tasks, methods, models and presets; with --task, show how its data are read and split, and some examples."""
     if options.presets is not None:
         print(_whole_presets(options.presets))
     elif options.task is None:

@@ -24,7 +24,7 @@ from llm.objective import Encoded, Objective
 from llm.options.train import TrainOptions
 from tests.interrupted import fail_at
 
-peft = pytest.importorskip("peft", reason="adapters want peft")
+peft = pytest.importorskip("peft", reason="adapters need peft")
 pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 
 QUICK = {

@@ -176,7 +176,7 @@ def test_masked_models_fill_the_mask(kind):
 
 def test_masked_models_refuse_what_they_cannot_fill():
     made = language_model("roberta")
-    with pytest.raises(ValueError, match="but a mask is one"):
+    with pytest.raises(ValueError, match="but a mask stands for one token"):
         Objective.of(made, (" great", " terrible film"), 32)
     objective = Objective.of(made, (" great", " terrible"), 8)
     with pytest.raises(ValueError, match="has 0 masks in its last 8 tokens"):

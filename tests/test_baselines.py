@@ -285,7 +285,7 @@ def test_a_task_file_has_a_prompt_without_content(tmp_path):
         ({"method": "icl:shot=2"}, "Did you mean 'shots'"),
         ({"method": "icl:shots=0"}, "shots is 0"),
         ({"method": "icl:shots=2.5"}, "shots is 2.5"),
-        ({"method": "icl:shots=41"}, "wants 41 demonstrations, but there are 40"),
+        ({"method": "icl:shots=41"}, "needs 41 demonstrations, but there are 40"),
         ({"method": "zeroshot"}, "Did you mean 'zero-shot'"),
         ({"method": "zero-shot:x=1"}, "unknown option of zero-shot"),
         ({"method": "calibrated:how=contentfree"}, "Did you mean 'content-free'"),

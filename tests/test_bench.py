@@ -81,7 +81,7 @@ def test_sweeps_adapters_and_scaling_give_their_rows(rows):
 
 
 def test_adapters_train_little():
-    pytest.importorskip("peft", reason="adapters want peft")
+    pytest.importorskip("peft", reason="adapters need peft")
     from llm.bench import adapters
 
     found = {row["adapter"]: row for row in adapters.measure(lambda: setting("opt-1m", "float32", 2, 8), 1)}

@@ -158,7 +158,7 @@ def test_a_checkpoint_carries_state_and_memory(estimator, rule, tmp_path):
     whole = Run(ESTIMATORS[estimator], RULES[rule]).go()
     part = Run(ESTIMATORS[estimator], RULES[rule]).go(4)
     part.stepper.settle()
-    tensors, said = part.stepper.kept()
+    tensors, said = part.stepper.checkpoint_state()
     file = checkpoint.save(tmp_path, 4, checkpoint.weights(part.module) | tensors, said)
     again = Run(ESTIMATORS[estimator], RULES[rule])
     kept = checkpoint.load(file)
@@ -214,7 +214,7 @@ def test_a_changed_estimator_is_noticed_and_not_followed():
     ):
         with pytest.raises(ValueError, match=message):
             Run(other, RULES["sgd"]).stepper.replay(whole.records[0])
-    with pytest.raises(ValueError, match=r"had the rate 0\.01, and the rule says 0\.02"):
+    with pytest.raises(ValueError, match=r"had the learning rate 0\.01, but the rule gives 0\.02"):
         Run(MEZO, SGD(0.02)).stepper.replay(whole.records[0])
 
 

@@ -134,7 +134,7 @@ def test_what_is_told(name, keys, data, note, tmp_path):
         ("d.jsonl", "", '{"text": "a", "label": null}', r"d\.jsonl:1: label is None: give a text"),
         ("d.jsonl", "", '{"text": {"a": 1}, "label": 1}', r"d\.jsonl:1: text is \{'a': 1\}: give a text"),
         ("d.jsonl", "", '{"text": "a\\ud83d", "label": 1}', r"d\.jsonl:1: text is .*lone surrogate"),
-        ("d.jsonl", "", '{"text": "a", "text": "b", "label": 1}', r"d\.jsonl:1: the name 'text' stands twice"),
+        ("d.jsonl", "", '{"text": "a", "text": "b", "label": 1}', r"d\.jsonl:1: the name 'text' occurs twice"),
         ("d.jsonl", "", '{"text": ' + "[" * 100_000 + "}", r"d\.jsonl:1: .*nested too deeply"),
         ("d.jsonl", "", '\n{"text": ' + "9" * 5000 + "}", r"d\.jsonl:2: a number has more digits"),
         ("d.json", "", '[{"text": "a", "label": 1},\n{"text": NaN, "label": 1}]', r"d\.json:2, item 2: text is nan"),

@@ -216,10 +216,10 @@ def test_it_says_how_far_a_run_is_and_that_a_finished_one_is(tmp_path, capsys):
 def test_a_model_that_cannot_fit_is_told_and_never_loaded(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dry_run, "free_memory", lambda device: 4_000_000)
     monkeypatch.setattr(loading, "load", lambda *a, **k: pytest.fail("the weights were loaded"))
-    with pytest.raises(ValueError, match=r"tiny-opt wants 4\.13 MiB, but 3\.81 MiB are free on cpu"):
+    with pytest.raises(ValueError, match=r"tiny-opt needs 4\.13 MiB, but 3\.81 MiB are free on cpu"):
         dry_run.run(options(tmp_path, dry_run=True))
     assert "1,082,368 weights, by the configuration alone: weights 4.13 MiB" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"wants 16\.5 MiB"):
+    with pytest.raises(ValueError, match=r"needs 16\.5 MiB"):
         dry_run.run(options(tmp_path, method="adamw", dry_run=True))
 
 
@@ -240,7 +240,7 @@ def test_the_command_is_a_dry_run_with_one_word(tmp_path, monkeypatch, capsys):
     quick = ["--steps", "4", "--train", "16", "--dev", "4", "--test", "4", "--max-tokens", "16"]
     assert main(["train", *quick, "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert "16 forward" not in shown and "8 forward in 4 steps of 2, none backward" in shown
+    assert "16 forward" not in shown and "8 forward in 4 steps of 2, no backward" in shown
     assert not Path("runs").exists()
     assert main(["tune", *quick, "--dry-run", "--lr", "1e-5:1e-3"]) == 0
     shown = capsys.readouterr().out

@@ -215,18 +215,18 @@ def test_a_first_order_run_continues_from_its_checkpoint_to_the_bit(method, tmp_
 def test_without_a_checkpoint_a_first_order_run_says_why_it_starts_again(tmp_path, capsys):
     run(tmp_path, stop=3, method="adamw")
     run(tmp_path, method="adamw")
-    assert "steps along gradients, which losses cannot rebuild" in capsys.readouterr().out
+    assert "takes gradient steps, which recorded losses cannot rebuild" in capsys.readouterr().out
     assert journal(["verify", str(tmp_path / "run")]) == 0
     assert "6 steps and" in capsys.readouterr().out
     assert journal(["replay", str(tmp_path / "run")]) == 2
-    assert "steps along gradients, which losses cannot rebuild" in capsys.readouterr().err
+    assert "takes gradient steps, which recorded losses cannot rebuild" in capsys.readouterr().err
 
 
 def test_checkpoints_bound_the_replay_and_two_are_kept(tmp_path, monkeypatch, capsys):
     changes = {"steps": 8, "checkpoint_every": 2}
     whole = run(tmp_path, **changes, out=str(tmp_path / "whole"))
     run(tmp_path, stop=7, **changes)
-    kept = [file.name for file in checkpoint.found(tmp_path / "run/checkpoints")]
+    kept = [file.name for file in checkpoint.files(tmp_path / "run/checkpoints")]
     assert kept == ["step-00000006.safetensors", "step-00000004.safetensors"]
     session = Loop.of(options(tmp_path, **changes))
     walked, told, trainer = [], [], session.stepper
@@ -242,17 +242,17 @@ def test_damaged_checkpoints_are_passed_over_and_foreign_ones_refused(tmp_path, 
     changes = {"checkpoint_every": 2, "steps": 7}
     whole = run(tmp_path, **changes, out=str(tmp_path / "whole"))
     run(tmp_path, stop=5, **changes)
-    latest, before = checkpoint.found(tmp_path / "run/checkpoints")
+    latest, before = checkpoint.files(tmp_path / "run/checkpoints")
     data = bytearray(latest.read_bytes())
     data[-1000] ^= 1
     latest.write_bytes(data)
     before.write_bytes(before.read_bytes()[:-7])
     assert journal(["verify", str(tmp_path / "run")]) == 1
     resumed = run(tmp_path, **changes)
-    assert capsys.readouterr().err.count("passed over") == 2 and torch.equal(weights(resumed), weights(whole))
+    assert capsys.readouterr().err.count("ignored") == 2 and torch.equal(weights(resumed), weights(whole))
     run(tmp_path, stop=5, **changes, seed=1, out=str(tmp_path / "other"))
     run(tmp_path, stop=5, **changes, out=str(tmp_path / "mine"))
-    for file in checkpoint.found(tmp_path / "other/checkpoints"):
+    for file in checkpoint.files(tmp_path / "other/checkpoints"):
         (tmp_path / "mine/checkpoints" / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ValueError, match=r"is of another run \(run\): remove it"):
         run(tmp_path, **changes, out=str(tmp_path / "mine"))
@@ -265,7 +265,7 @@ def test_a_journal_that_was_shortened_does_not_take_a_later_checkpoint(tmp_path,
     file = tmp_path / "run/journal.bin"
     file.write_bytes(file.read_bytes()[: read(file).offsets[3]])
     resumed = run(tmp_path, **changes)
-    assert "later than 3: passed over" in capsys.readouterr().err
+    assert "later than 3: ignored" in capsys.readouterr().err
     assert torch.equal(weights(resumed), weights(whole)) and len(read(file).records) == 7
 
 
@@ -404,7 +404,7 @@ def test_an_interrupt_ends_after_the_step_with_everything_saved(tmp_path, capsys
     with pytest.raises(KeyboardInterrupt):
         session.go()
     assert len(read(tmp_path / "run/journal.bin").records) == 3
-    assert [file.name for file in checkpoint.found(tmp_path / "run/checkpoints")] == ["step-00000003.safetensors"]
+    assert [file.name for file in checkpoint.files(tmp_path / "run/checkpoints")] == ["step-00000003.safetensors"]
     assert train(options(tmp_path, checkpoint_every=100))["step"] == 6
 
 

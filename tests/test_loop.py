@@ -109,7 +109,7 @@ def test_weights_that_were_lost_are_rebuilt_on_the_way(tmp_path, capsys):
             folder = tmp_path / f"{name} {spoil.__name__}"
             run(tmp_path, stop=8, **changes, out=str(folder))
             spoil(folder / "best.safetensors")
-            assert checkpoint.found(folder / "checkpoints")[0].name.startswith("step-00000005")  # later than step 3
+            assert checkpoint.files(folder / "checkpoints")[0].name.startswith("step-00000005")  # later than step 3
             run(tmp_path, **changes, out=str(folder))
             assert what_counts(folder) == what_counts(tmp_path / name)
     assert capsys.readouterr().err.count("no whole checkpoint") == 2
@@ -125,8 +125,8 @@ def test_weights_of_another_run_and_lost_at_the_last_moment_are_refused(tmp_path
         run(tmp_path)
     mine.write_bytes(kept)
     session = Loop.of(options(tmp_path))
-    take = session.selection.take
-    session.selection.take = lambda: (mine.unlink(), take())
+    take = session.selection.restore
+    session.selection.restore = lambda: (mine.unlink(), take())
     with pytest.raises(ValueError, match="does not hold the weights of step 3"):
         session.go()
     assert train(options(tmp_path))["selected_step"] == 3

@@ -24,7 +24,7 @@ OTHER = {int: 3, float: 0.25, str: "other", bool: None, tuple: ("other",)}
 class Size:
     """How large."""
 
-    batch: int = option(16, "examples a step", before=8)
+    batch: int = option(16, "examples in the minibatch of a step", before=8)
     epsilon: float = option(1e-3, "displacement")
 
 
@@ -56,8 +56,8 @@ def parser_of(cls):
 
 def test_another_default_keeps_the_help_and_what_was_before_and_another_help_replaces_both():
     text = parser_of(Many).format_help()
-    assert "examples a step (default: 4)" in text and "another displacement (default: 0.01)" in text
-    assert "examples a step (default: 16)" in parser_of(One).format_help()
+    assert "examples in the minibatch of a step (default: 4)" in text and "another displacement (default: 0.01)" in text
+    assert "examples in the minibatch of a step (default: 16)" in parser_of(One).format_help()
     assert before(Many) == {"batch": 8} == before(One)
     assert unnamed(Many) == {"batch": 8, "epsilon": 1e-2, "out": "runs/x", "rates": (0.1,)}
     given = argparse.Namespace(command="t", **vars(parser_of(Many).parse_args(["--epsilon", "0.5"])))

@@ -12,7 +12,7 @@ from llm.baselines.in_context import fitted
 from llm.loop.train import train
 from llm.model import loading
 from llm.model.logits import padding
-from llm.objective import AnswerObjective, Encoder, Objective, candidate_scores, choose, told
+from llm.objective import AnswerObjective, Encoder, Objective, candidate_scores, choose, data_notes
 from llm.options.train import TrainOptions
 from llm.tasks import Example, Item, Pools, Task
 from llm.tasks.checks import notes, settled
@@ -38,10 +38,10 @@ def test_a_prompt_is_read_whole_unless_the_model_cannot(opt):
     assert len(short.tokens) == short.whole > 64
     assert len(long.tokens) == 256 - longest < long.whole and long.tokens[0] == short.tokens[0] == 2
     assert torch.isfinite(objective.losses([short, long])).all()
-    (note,) = told(objective, {"train": [short], "test": [long], "dev": []})
+    (note,) = data_notes(objective, {"train": [short], "test": [long], "dev": []})
     assert note.startswith(f"prompts cut from the left to {256 - longest} tokens: 1 of 2 (0 of 1 train, 1 of 1 test)")
-    assert f"the longest has {long.whole} tokens: tiny-opt reads no more" in note
-    assert told(objective, {"train": [short]}) == []
+    assert f"the longest has {long.whole} tokens: tiny-opt sets the limit" in note
+    assert data_notes(objective, {"train": [short]}) == []
 
 
 def test_room_is_left_for_what_follows_each_prompt(opt):
@@ -50,8 +50,8 @@ def test_room_is_left_for_what_follows_each_prompt(opt):
     follows = len(rows[1].candidates[0])
     assert [len(row.tokens) for row in rows] == [256 - 50, 256 - follows] and follows > 50
     assert torch.isfinite(objective.losses(rows)).all()
-    assert "1 of 2 answers have more than the 50 tokens that are generated" in told(objective, {"test": rows})[1]
-    with pytest.raises(ValueError, match="tokens follow a prompt, but tiny-opt reads 256 in all"):
+    assert "1 of 2 answers have more than the 50 tokens that are generated" in data_notes(objective, {"test": rows})[1]
+    with pytest.raises(ValueError, match="tokens follow a prompt, but tiny-opt reads 256 tokens in all"):
         objective.encode([Example("It was", 0, (" yes" * 300,))])
 
 

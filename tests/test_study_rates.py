@@ -24,12 +24,12 @@ def test_a_choice_at_an_edge_is_told_each_time(tmp_path, capsys, rates, best, to
     for _ in range(2):
         assert chosen_rate(record, "mezo", rates, LOSSES.__getitem__) == best
         said = capsys.readouterr().err
-        assert told in said and ("give more rates" in said) == bool(told)
+        assert told in said and ("give more learning rates" in said) == bool(told)
     (row,) = record.find(kind="chosen")
     assert (row["lr"], row["rates"]) == (best, list(rates))
 
 
 def test_a_choice_of_nothing_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"mezo diverged at every rate of \(0\.01,\): give smaller ones"):
+    with pytest.raises(ValueError, match=r"mezo diverged at every learning rate of \(0\.01,\): give smaller"):
         chosen_rate(Run(str(tmp_path), {"command": "study"}), "mezo", (1e-2,), LOSSES.__getitem__)
     assert edge(1.0, (0.1, 1.0, 10.0)) == ""

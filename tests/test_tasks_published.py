@@ -104,7 +104,9 @@ def test_a_hub_out_of_reach_and_a_missing_package_say_what_to_do(monkeypatch):
     ):
         tasks.find("rte").pools(None)
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ValueError, match=r"wants --data FOLDER \(train.jsonl and val.jsonl\), or the hub: pip install"):
+    with pytest.raises(
+        ValueError, match=r"needs --data FOLDER \(train.jsonl and val.jsonl\), or the library of the hub: pip install"
+    ):
         tasks.find("rte").pools(None)
 
 

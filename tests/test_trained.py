@@ -76,8 +76,8 @@ def test_patterns_select_within_an_adapter(tmp_path):
     ("changes", "message"),
     [
         ({"trained": ("*q_prj*",)}, r"--trained '\*q_prj\*' fits none of the 68 trainable tensors; near: q_proj"),
-        ({"trained": ("*q_proj*",), "rates": ("*k_proj*=1e-3",)}, "fits none of the 8 trainable tensors"),
-        ({"rates": ("*=1e-3", "*.bias=1e-4")}, "fits only what patterns before it do"),
+        ({"trained": ("*q_proj*",), "rates": ("*k_proj*=1e-3",)}, "matches none of the 8 trainable tensors"),
+        ({"rates": ("*=1e-3", "*.bias=1e-4")}, "matches only tensors that earlier patterns match"),
         ({"rates": ("*.bias=1e-4",), "lr": 0.0}, "give a positive --lr"),
     ],
 )

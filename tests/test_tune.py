@@ -62,7 +62,7 @@ def test_each_trial_is_a_row_and_none_measures_test(tmp_path, monkeypatch, capsy
 def test_trials_that_only_did_harm_are_told(tmp_path, capsys, lr, told):
     tune.run(options(tmp_path, lr=lr, epsilon=1e-3, batch=16, trials=2, steps=4))
     assert all((row["best_step"] == 0) == told for row in trials(tmp_path / "search"))
-    assert ("no trial went below" in capsys.readouterr().out) == told
+    assert ("no trial has a lower dev loss" in capsys.readouterr().out) == told
 
 
 def test_a_trial_has_no_test_examples_and_trains_on_none_of_them(tmp_path):

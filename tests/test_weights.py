@@ -64,7 +64,10 @@ def narrower(tensors):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (holes, "missing from the file of weights: 3 of the 21 .*layers.1.mlp.down_proj.weight.* get the folder anew"),
+        (
+            holes,
+            "missing from the file of weights: 3 of the 21 .*layers.1.mlp.down_proj.weight.* download the folder again",
+        ),
         (lambda tensors: {"other": torch.ones(1)}, "weights: 21 of the 21 tensors of LlamaForCausalLM"),
         (prefixed("_orig_mod."), "'_orig_mod.' in them: save the model within"),
         (prefixed("module."), "'module.' in them: save the model within"),

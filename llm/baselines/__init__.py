@@ -2,6 +2,6 @@
 
 from llm.baselines.baseline import Baseline, BaselineSetting, Outcome
 from llm.baselines.table import BASELINES, known, parse
-from llm.baselines.untouched import Untouched, untouched
+from llm.baselines.untouched import StartMeasurements, untouched
 
-__all__ = ["BASELINES", "Baseline", "BaselineSetting", "Outcome", "Untouched", "known", "parse", "untouched"]
+__all__ = ["BASELINES", "Baseline", "BaselineSetting", "Outcome", "StartMeasurements", "known", "parse", "untouched"]

@@ -33,10 +33,10 @@ class InContext(Baseline):
 
     def check_setting(self, setting: BaselineSetting) -> None:
         if setting.objective.language_model.masked:
-            raise ValueError("icl wants a model that continues texts: a masked one fills one gap")
+            raise ValueError("icl needs a model that continues texts, but a masked model fills one gap")
         if self.shots > len(setting.train):
             raise ValueError(
-                f"icl wants {self.shots} demonstrations, but there are {len(setting.train)} training examples: raise "
+                f"icl needs {self.shots} demonstrations, but there are {len(setting.train)} training examples: raise "
                 f"--train, or give --method icl:shots={len(setting.train)}"
             )
 
@@ -55,7 +55,7 @@ class InContext(Baseline):
     def _tell(self, setting: BaselineSetting, counts: Sequence[int]) -> None:
         """Say how many demonstrations were read, where it is not all; none at all would be zero-shot."""
         most = setting.objective.max_tokens
-        room = f"--max-tokens {most}" if most else f"what {setting.objective.language_model.name} reads"
+        room = f"--max-tokens {most}" if most else f"the limit of {setting.objective.language_model.name}"
         if max(counts) == 0:
             more = "give more, or " if most else "give "
             raise ValueError(f"no demonstration fits in {room} before any question: {more}--method zero-shot")

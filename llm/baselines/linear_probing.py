@@ -51,15 +51,15 @@ class LinearProbing(Baseline):
         if counts.min() < 2:
             scarce = setting.task.candidates[int(counts.argmin())]
             raise ValueError(
-                f"linear-probing wants 2 or more training examples of each candidate, but {scarce!r} has "
-                f"{counts.min()}: give more with --train"
+                f"linear-probing needs 2 or more training examples of each candidate, but {scarce!r} has "
+                f"{counts.min()}: give more training examples (--train)"
             )
 
     def measure(self, setting: BaselineSetting) -> Outcome:
         model = setting.objective.language_model
         states = [features(model, part) for part in (setting.train, setting.dev, setting.test)]
         fit = _fit(states[0], [row.label for row in setting.train], intercept=model.masked)
-        for warning in fit.told:
+        for warning in fit.warnings:
             setting.note(f"linear-probing: {warning}")
         dev = _judged(fit.regression, states[1], setting.dev, setting.objective.metric)
         test = _judged(fit.regression, states[2], setting.test, setting.objective.metric)
@@ -84,7 +84,7 @@ class _Fit:
     """A fitted regression, and its warnings."""
 
     regression: Any
-    told: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def _fit(states: Tensor, labels: Sequence[int], intercept: bool) -> _Fit:

@@ -1,4 +1,4 @@
-"""Chance, zero-shot and calibrated zero-shot in one: what is said of a model before it is trained."""
+"""Chance, zero-shot and calibrated zero-shot accuracy of a model before it is trained."""
 
 from typing import NamedTuple
 
@@ -9,8 +9,8 @@ from zobench.run.records import Row
 NAMES = ("chance", "zero-shot", "calibrated zero-shot")
 
 
-class Untouched(NamedTuple):
-    """What an untouched model does on each part, and what it cost to see."""
+class StartMeasurements(NamedTuple):
+    """The measurements of an untrained model on train, dev and test, and their cost."""
 
     train: Measured
     dev: Measured
@@ -37,11 +37,11 @@ class Untouched(NamedTuple):
         }
 
 
-def untouched(objective: Objective, train: list[Encoded], dev: list[Encoded], test: list[Encoded]) -> Untouched:
-    """Return what the model does as it is. Cost: the forward passes of the three parts."""
+def untouched(objective: Objective, train: list[Encoded], dev: list[Encoded], test: list[Encoded]) -> StartMeasurements:
+    """Return the measurements of the untrained model. Cost: the forward passes of the three parts."""
     meters = tuple(Meter(objective.language_model) for _ in range(3))
     found = []
     for meter, part in zip(meters, (train, dev, test), strict=True):
         with meter:
             found.append(objective.measure(part))
-    return Untouched(found[0], found[1], found[2], (meters[0], meters[1], meters[2]))
+    return StartMeasurements(found[0], found[1], found[2], (meters[0], meters[1], meters[2]))

@@ -1,4 +1,4 @@
-"""Zero-shot: the model as it is."""
+"""Zero-shot: the untrained model."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,7 +10,7 @@ from llm.baselines.baseline import Baseline, BaselineSetting, Outcome
 class ZeroShot(Baseline):
     """The objective's own measurement of the untouched model. Cost: the forward passes of dev and test."""
 
-    about: ClassVar[str] = "the model as it is"
+    about: ClassVar[str] = "the untrained model"
 
     def measure(self, setting: BaselineSetting) -> Outcome:
         return Outcome(setting.objective.measure(setting.dev), setting.objective.measure(setting.test))

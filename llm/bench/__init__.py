@@ -23,18 +23,22 @@ SCALED = tuple(size for size in SIZES if size.startswith("opt-"))
 class StepBenchOptions:
     """Options of `python -m llm bench`."""
 
-    parts: tuple[str, ...] = option(PARTS, "what is measured")
+    parts: tuple[str, ...] = option(PARTS, "parts of the benchmark")
     size: str = option("opt-125m", f"{', '.join(SIZES)}: OPT of this size with random weights")
     laws: tuple[str, ...] = option(("gaussian", "rademacher"), "laws of directions whose steps are timed")
-    batch: int = option(16, "examples a step")
+    batch: int = option(16, "examples in the minibatch of a step")
     tokens: int = option(48, "tokens of a prompt")
     dtype: str = option("float32", "float32, bfloat16")
     repetitions: int = option(7, "alternating repetitions; the median counts")
-    entries: int = option(50_000_000, "entries of the parameter that is swept")
+    entries: int = option(50_000_000, "entries of the parameter on which the sweeps are timed")
     scaling_sizes: tuple[str, ...] = option(SCALED, "sizes of the scaling table")
-    scaling_batches: tuple[int, ...] = option((4, 16), "its batches: the first with all lengths")
-    scaling_lengths: tuple[int, ...] = option((32, 128, 512), "its lengths: the first with all batches")
-    scaling_repetitions: int = option(3, "its repetitions")
+    scaling_batches: tuple[int, ...] = option(
+        (4, 16), "batches of the scaling table; the first is timed with all lengths"
+    )
+    scaling_lengths: tuple[int, ...] = option(
+        (32, 128, 512), "lengths of the scaling table; the first is timed with all batches"
+    )
+    scaling_repetitions: int = option(3, "repetitions of the scaling table")
     out: str = option("runs/llm-bench", "folder of the results; every call appends rows")
 
 

@@ -24,7 +24,7 @@ def measure(make: Callable[[], BenchSetting], repetitions: int) -> list[Row]:
     try:
         import peft
     except ImportError:
-        raise ValueError("adapters want peft: pip install peft, or leave them out of --parts") from None
+        raise ValueError("adapters need peft: pip install peft, or leave them out of --parts") from None
     task = peft.TaskType.CAUSAL_LM
     makers = {
         "lora": peft.LoraConfig(task_type=task, r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"]),

@@ -32,17 +32,19 @@ class ProfileOptions:
     """Options of `python -m llm profile`."""
 
     size: str = option("opt-125m", f"{', '.join(SIZES)}: OPT of this size with random weights")
-    engines: tuple[str, ...] = option(("plain", "in-forward"), "plain, in-forward: those of one thread of Python")
+    engines: tuple[str, ...] = option(
+        ("plain", "in-forward"), "engines: plain, in-forward (engines that use one Python thread)"
+    )
     laws: tuple[str, ...] = option(("gaussian", "rademacher"), "laws of directions")
-    batch: int = option(16, "examples a step")
+    batch: int = option(16, "examples in the minibatch of a step")
     tokens: int = option(48, "tokens of a prompt")
     dtype: str = option("float32", "float32, bfloat16")
-    steps: int = option(5, "steps that are averaged")
+    steps: int = option(5, "number of steps over which times are averaged")
     out: str = option("runs/llm-profile", "folder of the results; every call appends rows")
 
 
 def run(options: ProfileOptions) -> None:
-    """Print and keep the seconds of a MeZO step that drawing, applying and each part of the model take."""
+    """Print and record how many seconds of a MeZO step the drawing, the applying and each part of the model take."""
     if min(options.steps, options.batch) < 1 or options.tokens < 2:
         raise ValueError(f"{options}: give steps and batch of 1 or more, and tokens of 2 or more")
     require_known(options.size, SIZES, "size")

@@ -50,8 +50,8 @@ def _address(tensor: Tensor) -> int:
 
 
 def free_memory(device: str) -> int | None:
-    """Return the bytes that are free on a device, None where nobody says; on a CPU what Linux calls available, within
-    the limit of the control group.
+    """Return the free bytes of a device, None if they are unknown; on a CPU the memory that Linux calls available,
+    within the limit of the control group.
     """
     try:
         if torch.device(device).type == "cuda":

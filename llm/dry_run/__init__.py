@@ -1,1 +1,1 @@
-"""The dry run: what a training run would do and cost, told before it."""
+"""The dry run: prints what a training run would do and cost, before the run."""

@@ -1,4 +1,4 @@
-"""The dry run: what a training run would do and cost, told before it; nothing is written."""
+"""The dry run: prints what a training run would do and cost; nothing is written."""
 
 import math
 import os
@@ -73,13 +73,13 @@ def _tell(name: str, lines: Sequence[str]) -> None:
 
 
 def _finished(options: TrainOptions) -> bool:
-    """Whether there is nothing to do; refuses a folder that a run would refuse."""
+    """Whether the run is finished; refuses a folder that a run would refuse."""
     if not (Path(options.out) / "rows.jsonl").exists():
         return False
-    record = open_record(sized(options, split_of(options)), look=True)
+    record = open_record(sized(options, split_of(options)), read_only=True)
     require_rows(record)
     if record.find(kind="final"):
-        print(f"{options.out} holds a finished run: nothing would be done")
+        print(f"{options.out} holds a finished run: there is nothing to do")
         return True
     if record.rows and not options.resume:
         raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")
@@ -100,11 +100,13 @@ def _require_continuable(context: RunContext, stepper: Stepper) -> None:
 
 
 def _estimated(options: TrainOptions, free: int | None) -> list[str]:
-    """What the configuration of the model says; the weights are not read. Where it cannot be read, loading says why."""
+    """The estimate from the configuration of the model; the weights are not read. If the configuration cannot be read,
+    loading the model reports the reason.
+    """
     master = options.rounding == "master"
     try:
         blank = loading.skeleton(options.model, "float32" if master else options.dtype, options.trust_remote_code)
-    except Exception:  # whatever it is, the real loader meets it too, and has words for it
+    except Exception:  # the real loader meets the same fault and reports it
         return ["none: the configuration of the model cannot be read alone"]
     parts = {"weights": held(blank.model)}
     if TrainingMethod.parse(options.method).backpropagates and not (options.adapter or options.trained):
@@ -115,13 +117,13 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     count = sum(p.numel() for p in blank.model.parameters())
     lines = [
         f"{count:,} weights, by the configuration alone: {said}",
-        f"without activations {_bytes(total)} of {_free(free)} free on {options.device}",
+        f"{_bytes(total)} without activations; {_free(free, options.device)}",
     ]
     if free is not None and total > free:
         _tell("estimate", lines)
         lighter = "a zeroth-order --method, " if TrainingMethod.parse(options.method).backpropagates else ""
         raise ValueError(
-            f"{options.model} wants {_bytes(total)}, but {_bytes(free)} are free on {options.device}, so that it was "
+            f"{options.model} needs {_bytes(total)}, but {_bytes(free)} are free on {options.device}, so that it was "
             f"not loaded: give a narrower --dtype, {lighter}another --device or another --model"
         )
     return lines
@@ -136,7 +138,7 @@ def _memory(context: RunContext, tryout: "Tryout", free: int | None) -> list[str
         parts.append(f"gradients {_bytes(tryout.gradients)}, optimiser {_bytes(tryout.optimiser)}")
     parts.append(f"activations and scratch {_bytes(tryout.step_peak - kept)} in a step")
     parts.append(f"{_bytes(tryout.evaluation_peak)} in an evaluation")
-    lines = [", ".join(parts), f"{_bytes(total)} of {_free(free)} free on {context.options.device}"]
+    lines = [", ".join(parts), f"{_bytes(total)} in all; {_free(free, context.options.device)}"]
     if free is not None and total > free:
         lines.append("this does not fit: lower --batch or --max-tokens, or give a narrower --dtype or another --device")
     return lines
@@ -163,8 +165,7 @@ def _kind(model: nn.Module, name: str) -> str:
 def _examples(context: RunContext) -> list[str]:
     lengths = {name: [row.whole for row in rows] for name, rows in vars(context.data).items() if rows}
     return [
-        f"{name} {len(each)}: {mean(each):.0f} tokens in the mean, {max(each)} at most"
-        for name, each in lengths.items()
+        f"{name} {len(each)}: {mean(each):.0f} tokens on average, {max(each)} at most" for name, each in lengths.items()
     ]
 
 
@@ -172,7 +173,7 @@ def _examples(context: RunContext) -> list[str]:
 
 
 def _probes(context: RunContext) -> int:
-    """How often epsilon is chosen anew."""
+    """The number of times that epsilon is chosen again."""
     method = context.method
     estimator = method.estimator(context.options) if isinstance(method, ZerothOrderMethod) else None
     return math.ceil(context.options.steps / estimator.every) if isinstance(estimator, AutoEpsilon) else 0
@@ -184,15 +185,15 @@ def _passes(context: RunContext, tryout: Tryout) -> list[str]:
     least, most = min(tryout.each), max(tryout.each)
     lines = [f"{total:,} forward in {steps:,} steps of {tryout.forward}"]
     if least < most:
-        lines = [f"about {total:,} forward in {steps:,} steps, which took {least} to {most} when they were tried"]
-    lines[0] += f", {tryout.backward * steps:,} backward" if tryout.backward else ", none backward"
+        lines = [f"about {total:,} forward in {steps:,} steps; the steps that were tried took {least} to {most}"]
+    lines[0] += f", {tryout.backward * steps:,} backward" if tryout.backward else ", no backward"
     if probes:
         lines.append(f"and about {probe * probes:,} forward in {probes} probes of epsilon, as the first took {probe}")
     counts = {name: sum(len(rows) for _, rows in parts) for name, parts in evaluated(context).items()}
-    also = f"{counts['also']:,} of further sets, " if counts["also"] else ""
+    also = f"{counts['also']:,} of extra evaluation sets, " if counts["also"] else ""
     lines.append(
         f"evaluations: {sum(counts.values()):,} examples: {counts['before']:,} before the first step, "
-        f"{counts['dev']:,} of dev on the way, {also}{counts['after']:,} of test at the end"
+        f"{counts['dev']:,} of dev during training, {also}{counts['after']:,} of test at the end"
     )
     if tryout.skipped:
         lines.append(f"of the {2 + TIMED} steps tried, {len(tryout.skipped)} would be skipped: {tryout.skipped[0]}")
@@ -207,7 +208,7 @@ def _time(context: RunContext, tryout: Tryout) -> list[str]:
     return [
         f"{tryout.seconds:.3g} s a step, {_duration(steps)} for all; {_duration(evaluations)} for evaluations; "
         f"{_duration(steps + evaluations)} together",
-        f"an estimate of this moment, from {TIMED} steps and {min(SAMPLE, len(context.data.dev))} examples of dev",
+        f"estimated now, from {TIMED} steps and {min(SAMPLE, len(context.data.dev))} examples of dev",
     ]
 
 
@@ -220,7 +221,7 @@ def _disk(context: RunContext, stepper: Stepper) -> list[str]:
     if options.select == "best":
         parts["the best weights so far"] = 2 * trained
     if options.journal and options.checkpoint_every and options.steps >= options.checkpoint_every:
-        one = trained + (size_of(stepper.kept()[0].values()))
+        one = trained + (size_of(stepper.checkpoint_state()[0].values()))
         parts["checkpoints"] = one * (1 + min(KEPT, options.steps // options.checkpoint_every))
     if options.journal:
         parts["rows and journal"] = options.steps * (ROW + RECORD)
@@ -249,8 +250,8 @@ def _bytes(count: float) -> str:
     return f"{count:.3g} TiB"
 
 
-def _free(count: int | None) -> str:
-    return "what nobody says is" if count is None else _bytes(count)
+def _free(count: int | None, device: str) -> str:
+    return f"free memory on {device} is unknown" if count is None else f"{_bytes(count)} are free on {device}"
 
 
 def _duration(seconds: float) -> str:

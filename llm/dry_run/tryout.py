@@ -1,4 +1,4 @@
-"""A few steps and evaluations of a run, taken to see what they cost."""
+"""A few steps and evaluations of a run, which measure its cost."""
 
 import math
 import time
@@ -17,7 +17,7 @@ from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import derive
 
 TIMED, SECONDS = 3, 30.0
-"""Steps that are timed: so many, or fewer where they take longer."""
+"""Number of timed steps, and the seconds after which fewer steps are enough."""
 SAMPLE = 64
 """Examples of an evaluation's batch: one of middle length is timed, and the longest is measured."""
 
@@ -67,7 +67,7 @@ class Tryout:
             step(batch)
             step(batch)  # with the optimiser's memory in place
         gradients = size_of([p.grad for p in context.language_model.model.parameters() if p.grad is not None])
-        optimiser = size_of(list(stepper.kept()[0].values()))
+        optimiser = size_of(list(stepper.checkpoint_state()[0].values()))
         ended = time.perf_counter() + SECONDS
         while len(seconds) < 2 + TIMED and (len(seconds) == 2 or time.perf_counter() < ended):
             step(context.minibatch(stepper.steps))

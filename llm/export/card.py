@@ -81,7 +81,7 @@ def describe(folder: Path, language_model: LanguageModel) -> None:
         OSError: no space, or the like.
     """
     run = RunFolder.read(folder)
-    final = run.found("final")[-1]
+    final = run.rows_of("final")[-1]
     made = of_model(
         language_model, (selected_step(final) or 0, "as the run wrote it"), base_model(str(run.config["model"])), run
     )
@@ -161,12 +161,12 @@ def _introduction(made: Exported, run: RunFolder | None) -> str:
 
 def _warnings(made: Exported, run: RunFolder) -> list[str]:
     """What a reader has to know before the numbers are trusted."""
-    lines, final = [], run.found("final")
+    lines, final = [], run.rows_of("final")
     if not final:
         lines.append(f"**The run is not finished: these are the weights after step {made.step} of {_steps(run)}.**")
     elif final[-1].get("status") != "ok":
         lines.append(
-            f"**The run ended as {plain(final[-1].get('status'))}: these weights are of no use but for study.**"
+            f"**The run ended as {plain(final[-1].get('status'))}: use these weights only to study the failure.**"
         )
     elif made.step < final[-1].get("step", made.step):
         lines.append(f"Of {final[-1]['step']} steps, these are the weights after step {made.step}: lowest dev loss.")
@@ -218,8 +218,8 @@ def _prompt(name: str) -> list[str]:
 
 def _results(made: Exported, run: RunFolder) -> str:
     """A table: the base model before training, and the exported weights."""
-    rows = [(plain(row.get("name")), row) for row in run.found("baseline")]
-    measured = _final(made, run) or _of_step(run.found("evaluation"), made.step)
+    rows = [(plain(row.get("name")), row) for row in run.rows_of("baseline")]
+    measured = _final(made, run) or _of_step(run.rows_of("evaluation"), made.step)
     if measured:
         rows.append(("**these weights**", measured))
     if not rows:
@@ -235,7 +235,7 @@ def _results(made: Exported, run: RunFolder) -> str:
 
 def _final(made: Exported, run: RunFolder) -> Row | None:
     """The final row, if it is of these weights."""
-    return next((row for row in run.found("final") if selected_step(row) == made.step), None)
+    return next((row for row in run.rows_of("final") if selected_step(row) == made.step), None)
 
 
 def _of_step(rows: Sequence[Row], step: int) -> Row | None:
@@ -261,7 +261,7 @@ def _cost(made: Exported, run: RunFolder) -> str:
         return ""
     last = told[-1]
     hardware = run.environment.get("gpu") or run.environment.get("cpu") or "an unknown machine"
-    skipped, steps = len(run.found("skipped")), last["step"] + (last["kind"] in ("step", "skipped"))
+    skipped, steps = len(run.rows_of("skipped")), last["step"] + (last["kind"] in ("step", "skipped"))
     return (
         f"## Cost\n\n{steps:,} steps of {run.config['batch']} examples, {skipped} of them skipped: "
         f"{last['forward_passes']:,} forward passes and {last['backward_passes']:,} backward passes in "

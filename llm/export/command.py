@@ -28,14 +28,18 @@ MERGED = "with its adapter merged in"
 class ExportOptions:
     """Options of `python -m llm export`."""
 
-    run: str = argument("folder of a run; or a model as train takes it, or the folder of an adapter")
+    run: str = argument("folder of a run, a model as train --model takes it, or the folder of an adapter")
     to: str | None = option(None, "folder to write: a new or an empty one")
-    source: str = option("auto", "weights of a run: model, checkpoint, journal, or auto: the first that it has")
-    dtype: str | None = option(None, "float32, bfloat16 or float16; without it that of the weights")
+    source: str = option(
+        "auto", "source of the weights: model, checkpoint, journal, or auto (the first of these that the run has)"
+    )
+    dtype: str | None = option(None, "float32, bfloat16 or float16; by default the dtype of the weights")
     merge: bool = option(False, "merge an adapter into its base model")
-    model: str | None = option(None, "the base model, where it is not what the run or the adapter names")
-    device: str | None = option(None, "where to repeat the steps of a journal, where not on its own device")
-    trust_remote_code: bool = option(False, "run the Python code that comes with a model", code=True)
+    model: str | None = option(None, "the base model, if it is not the one that the run or the adapter names")
+    device: str | None = option(
+        None, "device on which the steps of a journal are repeated; by default the device of the journal"
+    )
+    trust_remote_code: bool = option(False, "allow the model to run Python code of its own", code=True)
 
 
 def run(options: ExportOptions) -> None:

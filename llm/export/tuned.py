@@ -71,7 +71,7 @@ def last_step(run: RunFolder, contents: Contents | None = None) -> int:
     """Return the step whose weights a run wrote, or will at the latest: as its journal says, or its rows where it kept
     none.
     """
-    final = run.found("final")
+    final = run.rows_of("final")
     step = journal.selected_step(contents) if contents else selected_step(final[-1]) if final else None
     return int(run.config["steps"] if step is None else step)
 

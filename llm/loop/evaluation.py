@@ -24,7 +24,7 @@ class Evaluations(Listener):
 
     def __init__(self, context: RunContext, stepper: Stepper, log: RunLog, costs: Costs) -> None:
         self.context, self.stepper, self.log, self.costs = context, stepper, log, costs
-        self.said = ""
+        self.status = ""
         self._losses: list[float] = []
 
     def baselines(self) -> None:
@@ -46,13 +46,13 @@ class Evaluations(Listener):
         """Measure dev as steps read the weights."""
         return self._measure(self.context.data.dev)
 
-    def keep(self, step: int, found: Measured) -> None:
+    def keep(self, step: int, dev: Measured) -> None:
         """Keep what `dev` measured before a step."""
         train_loss = sum(self._losses) / len(self._losses) if self._losses else None
         self._losses.clear()
-        row = {"train_loss": train_loss, "dev_loss": found.loss, "dev_accuracy": found.accuracy, **found.named("dev")}
+        row = {"train_loss": train_loss, "dev_loss": dev.loss, "dev_accuracy": dev.accuracy, **dev.named("dev")}
         self.log.keep({"kind": "evaluation", "step": step, **self.context.names, **self.costs.row, **row})
-        self.said = f"dev loss {found.loss:.3f} {found.metric} {found.accuracy:.1%}"
+        self.status = f"dev loss {dev.loss:.3f} {dev.metric} {dev.accuracy:.1%}"
 
     def final(self, selected: int, best: Row, divergence: Divergence) -> Row:
         """Measure test, if there are test examples, keep the final row and return it; the model has the weights of the
@@ -107,8 +107,8 @@ class EvaluationSets(Listener):
                 self.log.keep({**row, "when": "end"})
 
 
-def told(method: str, final: Row) -> str:
-    """Return the end of a run in words."""
+def summary(method: str, final: Row) -> str:
+    """Return one line about the final row of a run."""
     dev, test = (math.nan if final.get(name) is None else final[name] for name in ("dev_accuracy", "test_accuracy"))
     tested = f", test {test:.1%}" if "test_accuracy" in final else ""
     return f"{method}: dev {final.get('metric', 'accuracy')} {dev:.1%}{tested} ({final['status']})"

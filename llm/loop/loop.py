@@ -7,7 +7,7 @@ from typing import Any
 
 from llm.loop.costs import Costs
 from llm.loop.divergence import Divergence, DivergenceReport
-from llm.loop.evaluation import Evaluations, EvaluationSets, told
+from llm.loop.evaluation import Evaluations, EvaluationSets, summary
 from llm.loop.listener import Listener
 from llm.loop.resume import Checkpoints, Resumption
 from llm.loop.saved_model import SavedModel
@@ -110,7 +110,7 @@ class Loop:
 
     def _evaluate(self, step: int) -> None:
         if self.log.measured("evaluation", step=step):
-            self.selection.again(step)
+            self.selection.keep_missing(step)
             return
         dev = self.evaluations.dev()
         self.log.sync()
@@ -135,7 +135,7 @@ class Loop:
             raise
         self.costs.speed.see(self.stepper.forward_passes - passes, seconds)
         self._hear(taken)
-        said = f"train loss {taken.loss:.3f}, {self.costs.speed} {self.evaluations.said}"
+        said = f"train loss {taken.loss:.3f}, {self.costs.speed} {self.evaluations.status}"
         shown.set_postfix_str(said, refresh=False)
 
     def _hear(self, taken: Taken) -> None:
@@ -151,12 +151,12 @@ class Loop:
         if self.divergence.exhausted:
             warn(self.divergence.advice())
         self._evaluate(self.stepper.steps)
-        selected, best = self.selection.take(), self.selection.best()
+        selected, best = self.selection.restore(), self.selection.best()
         assert best is not None  # the last step was evaluated
         for listener in self.listeners:
             listener.on_selected(selected)
         final = self.evaluations.final(selected, best, self.divergence)
         for listener in self.listeners:
             listener.on_ended(final)
-        print(told(self.context.options.method, final))
+        print(summary(self.context.options.method, final))
         return final

@@ -48,7 +48,7 @@ class Checkpoints:
             return
         self.log.sync()
         self.stepper.settle()
-        tensors, said = self.stepper.kept()
+        tensors, said = self.stepper.checkpoint_state()
         tensors = checkpoint.weights(self.model) | tensors
         said = said | self.identity | {"chain": self.log.mark(self.stepper.steps)}
         checkpoint.save(self._folder, self.stepper.steps, tensors, said)
@@ -86,7 +86,7 @@ class Resumption:
         Raises:
             ValueError: a checkpoint is of another run, or the journal of another version of the estimator.
         """
-        self.selection.look()
+        self.selection.find_missing()
         if not self.log.journal:
             return 0
         first = self._replayed() if self.stepper.replays else self._taken_up()
@@ -101,7 +101,7 @@ class Resumption:
         with bar(records[first:], shown=len(records) - first >= 100, desc="replay", unit="step") as shown:
             for record in shown:
                 self.log.report_before(record.step)
-                self.selection.again(record.step)
+                self.selection.keep_missing(record.step)
                 taken = self.stepper.replay(record)
                 self.hear(taken)
                 shown.set_postfix_str(f"train loss {taken.loss:.3f}", refresh=False)
@@ -115,7 +115,8 @@ class Resumption:
         kept = self.checkpoints.latest(steps if missing is None else min(steps, missing))
         if steps and kept is None:
             note(
-                f"{self.log.folder}: {self.stepper.identity} steps along gradients, which losses cannot rebuild, and "
+                f"{self.log.folder}: {self.stepper.identity} takes gradient steps, which recorded losses "
+                "cannot rebuild, and "
                 "there is no checkpoint (--checkpoint-every): the run starts again from step 0"
             )
         self.log.truncate(kept.step if kept else 0)

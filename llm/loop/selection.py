@@ -1,4 +1,4 @@
-"""Which weights a run ends with: those after its last step, or those of its lowest dev loss, which one file keeps."""
+"""Selection of the final weights: those after the last step, or those of the lowest dev loss, which a file keeps."""
 
 import math
 from pathlib import Path
@@ -16,7 +16,7 @@ FILE = "best.safetensors"
 
 
 class Selection(Listener):
-    """Keeps the weights of the lowest dev loss so far (the first of equal ones), and says when to stop looking.
+    """Keeps the weights of the lowest dev loss so far (the first of equal losses), and decides when patience runs out.
 
     The file is on disk before the evaluation that selects it is in the journal, so that a kill at any instant leaves
     what the journal names, or what the continued run is about to name. Nothing is written with --select last.
@@ -50,9 +50,9 @@ class Selection(Listener):
         self.stepper.settle()
         checkpoint.write(self._file, step, checkpoint.weights(self.model), self.identity)
 
-    def look(self) -> None:
-        """Find out whether the file holds the weights that the journal selects; where not, `missing` is their step, and
-        the continued run goes through it again.
+    def find_missing(self) -> None:
+        """Check whether the file holds the weights that the journal selects; if not, `missing` is their step, which the
+        resumed run rebuilds.
 
         Raises:
             ValueError: the file is of another run.
@@ -64,18 +64,18 @@ class Selection(Listener):
         if kept is None or kept.step < best["step"]:  # a later one is of an evaluation whose row a kill prevented
             self.missing = best["step"]
 
-    def again(self, step: int) -> None:
-        """Keep the weights before this step, if they are those that are missing."""
+    def keep_missing(self, step: int) -> None:
+        """Keep the weights before this step, if they are the missing ones."""
         if step == self.missing:
             self._keep(step)
             self.missing = None
 
     def stops(self, step: int) -> bool:
-        """Return whether the evaluations up to this step ran out of patience: so many since the best one."""
+        """Return whether `patience` evaluations up to this step followed the best one."""
         losses = [_loss(row) for row in self.log.measured("evaluation") if row["step"] <= step]
         return self.patience is not None and len(losses) - 1 - losses.index(min(losses)) >= self.patience
 
-    def take(self) -> int:
+    def restore(self) -> int:
         """Put the selected weights into the model, which takes no more steps, and return their step.
 
         Raises:
@@ -98,13 +98,13 @@ class Selection(Listener):
         discard(self.log.folder)
 
     def _read(self) -> checkpoint.Checkpoint | None:
-        """What the file holds; damage is told, and is nothing."""
+        """The checkpoint in the file; None, with a warning, if the file is damaged."""
         if not self._file.exists():
             return None
         try:
             kept = checkpoint.load(self._file)
         except ValueError as error:
-            warn(f"{error}: passed over")
+            warn(f"{error}: ignored")
             return None
         checkpoint.require_same_run(kept, self.identity)
         return kept

@@ -10,8 +10,8 @@ from zobench.space.motion import Motion
 
 
 class StepRows(Listener):
-    """Reports steps: every one where the run keeps a journal, skipped ones always; and tells once that rounding leaves
-    nothing of them.
+    """Reports steps: every one where the run keeps a journal, skipped ones always; and warns once if rounding
+    destroys them.
     """
 
     def __init__(self, log: RunLog, names: Row, costs: Costs) -> None:

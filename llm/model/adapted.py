@@ -42,7 +42,7 @@ def peft_library() -> Any:
     try:
         import peft
     except ImportError:
-        raise ValueError("adapters want peft: pip install 'peft>=0.20'") from None
+        raise ValueError("adapters need peft: pip install 'peft>=0.20'") from None
     return peft
 
 

@@ -16,7 +16,10 @@ from zobench.naming import require_known
 from zobench.random import streams
 from zobench.spelling import spelled
 
-HELP = "lora:r=8:alpha=16:targets=q_proj+v_proj, prefix:tokens=5, prompt:tokens=10; without it the weights themselves"
+HELP = (
+    "lora:r=8:alpha=16:targets=q_proj+v_proj, prefix:tokens=5, prompt:tokens=10; by default "
+    "the weights themselves are trained"
+)
 STARTS = ("real", "random")
 
 
@@ -137,7 +140,7 @@ def check(text: str | None, recomputed: bool = False) -> None:
     if text is None:
         return
     if isinstance(parse(text), Prefix) and recomputed:
-        raise ValueError(f"{text}: layers that are read again add to its keys: leave --gradient-checkpointing out")
+        raise ValueError(f"{text}: recomputed layers would add to its keys again: leave --gradient-checkpointing out")
     peft_library()
 
 

@@ -198,7 +198,7 @@ def _device(device: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {device!r} is not available here ({error}); use --device cpu") from None
     if place.type == "meta":
-        raise ValueError(f"device {device!r} holds no numbers; use --device cpu")
+        raise ValueError(f"device {device!r} cannot hold weights; use --device cpu")
     return place
 
 
@@ -222,7 +222,7 @@ def _locate(name: str) -> tuple[str, str | None, str]:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ValueError(f"model {name!r}: no such folder")
     if "/" not in name and difflib.get_close_matches(name, NAMED, cutoff=0.8):  # the hub need not be asked about a typo
-        raise ValueError(f"model {name!r} is none; known names: {', '.join(NAMED)}, or give a hub id or a folder")
+        raise ValueError(f"model {name!r} is unknown; known names: {', '.join(NAMED)}, or give a hub id or a folder")
     return name, None, f"hub {name}"
 
 

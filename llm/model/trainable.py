@@ -1,4 +1,4 @@
-"""What is trained of a model, and at which rates: patterns over the names of its tensors."""
+"""Trainable tensors of a model and their learning rates, chosen by patterns of tensor names."""
 
 import math
 import re
@@ -9,8 +9,14 @@ from typing import NamedTuple
 
 from torch import nn
 
-TRAINED = 'tensors to train, by patterns of their names such as "*q_proj*,*layer_norm*"; without it all'
-RATES = 'learning rates of their own, such as "*.bias=1e-3,*fc1*=1e-5": the first pattern that fits decides, else --lr'
+TRAINED = (
+    'patterns of the names of the trainable tensors, such as "*q_proj*,*layer_norm*"; by '
+    "default all weights are trained"
+)
+RATES = (
+    'learning rates by patterns of tensor names, such as "*.bias=1e-3,*fc1*=1e-5"; the first '
+    "pattern that matches a name decides, and the other tensors use --lr"
+)
 
 
 class Tied(NamedTuple):
@@ -31,7 +37,7 @@ class Tied(NamedTuple):
 
 
 class Rate(NamedTuple):
-    """The learning rate of what a pattern fits."""
+    """A learning rate and the pattern of the tensors that have it."""
 
     pattern: str
     rate: float
@@ -53,7 +59,7 @@ def tensors(model: nn.Module) -> list[Tied]:
 
 
 def select(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Freeze what no pattern fits; without patterns nothing changes.
+    """Freeze the tensors that no pattern matches; without patterns all tensors stay trainable.
 
     Raises:
         ValueError: a pattern fits no trainable tensor; the message names near ones.
@@ -67,7 +73,7 @@ def select(model: nn.Module, patterns: Sequence[str]) -> None:
             p.requires_grad_(False)
 
 
-def told(model: nn.Module) -> str:
+def trained_note(model: nn.Module) -> str:
     """Return in words how much of the model is trained."""
     known = tensors(model)
     count, total = sum(each.size for each in known), sum(p.numel() for p in model.parameters())
@@ -101,14 +107,16 @@ def multipliers(model: nn.Module, texts: Sequence[str], lr: float) -> dict[str, 
     """
     rates = parse_rates(texts)
     if rates and not lr > 0:
-        raise ValueError(f"lr is {lr}: --rates are kept in units of it, give a positive --lr")
+        raise ValueError(f"lr is {lr}: --rates are stored as multiples of --lr: give a positive --lr")
     found: dict[str, float] = {}
     known = tensors(model)
     for pattern, rate in rates:
         fitting = _fitting(pattern, known, "--rates")
         left = [each for each in fitting if each.name not in found]
         if not left:
-            raise ValueError(f"--rates {pattern!r} fits only what patterns before it do: put it before them")
+            raise ValueError(
+                f"--rates {pattern!r} matches only tensors that earlier patterns match: write it before them"
+            )
         found |= {each.name: rate / lr for each in left}
     return {name: multiplier for name, multiplier in found.items() if multiplier != 1.0}
 
@@ -121,4 +129,6 @@ def _fitting(pattern: str, known: Sequence[Tied], option: str) -> list[Tied]:
     parts = sorted({part for name in names for part in (*name.split("."), name)})
     near = get_close_matches(re.sub(r"[*?\[\]]", "", pattern).strip("."), parts, n=3, cutoff=0.5)
     hint = f"; near: {', '.join(near)}" if near else ""
-    raise ValueError(f"{option} {pattern!r} fits none of the {len(known)} trainable tensors{hint}; one is {names[0]}")
+    raise ValueError(
+        f"{option} {pattern!r} matches none of the {len(known)} trainable tensors{hint}; the first tensor is {names[0]}"
+    )

@@ -1,4 +1,4 @@
-"""Weights as a file gave them: no tensor of a model may be missing, and none of the file may be lost without a word."""
+"""Checks of loaded weights: no tensor of the model may be missing, and a note names tensors of the file left out."""
 
 import logging
 import re
@@ -22,7 +22,7 @@ SHOWN = 3
 
 
 def left_out(model: Any, info: Mapping[str, Any], saved_as: str) -> list[str]:
-    """Return the tensors of the file that the model has no place for, such as those of a classifier's head.
+    """Return the tensors of the file that match no parameter of the model, such as those of a classifier's head.
 
     Args:
         model: as `from_pretrained` returned it.
@@ -45,7 +45,8 @@ def left_out(model: Any, info: Mapping[str, Any], saved_as: str) -> list[str]:
     if inside:
         raise ValueError(
             f"the file of weights has {len(inside)} tensors of layers that config.json does not describe "
-            f"({_few(inside)}), and without them the model is another one: give the config.json that belongs to the "
+            f"({_few(inside)}), and without them the model is a different one: give the config.json "
+            "that belongs to the "
             "weights"
         )
     return unexpected
@@ -56,7 +57,7 @@ def without(names: Iterable[str], model: Any, saved_as: str) -> str:
     known = list(names)
     count = "1 tensor" if len(known) == 1 else f"{len(known)} tensors"
     origin = f" (saved as {saved_as})" if saved_as else ""
-    return f"{type(model).__name__} has no place for {count} of the file{origin}, left out: {_few(known)}"
+    return f"{type(model).__name__} has no parameter for {count} of the file{origin}, left out: {_few(known)}"
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def _incomplete(model: Any, missing: list[str], unexpected: list[str], saved_as:
         return f"{told}names in the file have {wrapper!r} in them: {WRAPPERS.get(wrapper, 'take it out of the names')}"
     if saved_as and saved_as != read_as:
         return f"{told}the model was saved as {saved_as}: give one that was saved as a causal or masked language model"
-    return f"{told}get the folder anew, or save the whole model again"
+    return f"{told}download the folder again, or save the whole model again"
 
 
 def _wrapper(missing: set[str], unexpected: list[str]) -> str | None:

@@ -13,8 +13,8 @@ from llm.objective.measured import (
     parts,
     shifted,
 )
+from llm.objective.notes import data_notes
 from llm.objective.scoring import answer_log_probs, candidate_scores, first_places
-from llm.objective.told import told
 
 __all__ = [
     "HELP",
@@ -34,10 +34,10 @@ __all__ = [
     "candidate_scores",
     "chance_accuracy",
     "choose",
+    "data_notes",
     "first_places",
     "measured",
     "one_minus",
     "parts",
     "shifted",
-    "told",
 ]

@@ -17,7 +17,7 @@ from llm.objective.scoring import answer_log_probs
 from llm.tasks import Example
 
 Losses = Callable[[Sequence[str], Sequence[Example]], Sequence[float] | Tensor]
-"""(answers, examples) -> the loss of each."""
+"""(answers, examples) -> the loss of each example."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class AnswerObjective(Objective):
 
 @dataclass(frozen=True, eq=False)
 class MetricObjective(Objective):
-    """loss = what a function says of the answers: 1 - accuracy, 1 - F1, 1 - exact match, or any other.
+    """loss = a function of the answers: 1 - accuracy, 1 - F1, 1 - exact match, or any other.
 
     Answers are the best candidates, exactly as the examples have them (`choices`, else `candidates`), or greedily
     generated texts, stripped. The loss is piecewise constant in the weights: only methods without gradients can lower

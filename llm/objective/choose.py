@@ -14,16 +14,16 @@ from zobench.spelling import own
 TASKS_OWN = "task"
 DIFFERENTIABLE: dict[str, type[Objective]] = {"classification": Objective, "language-model": AnswerObjective}
 NAMES = (TASKS_OWN, *DIFFERENTIABLE, *metrics.METRICS)
-MAX_TOKENS = "longest prompt in tokens, longer ones lose their beginning; without it what the model reads"
+MAX_TOKENS = "length limit of prompts in tokens; longer prompts lose their beginning; by default the limit of the model"
 HELP = f"{', '.join(NAMES)}, or package.module:function"
 
 
 def choose(name: str, task: Task) -> Callable[..., Objective]:
-    """Return what makes the objective of a language model: (language_model, max_tokens=..., bos=...) -> Objective.
+    """Return the function that makes the objective: (language_model, max_tokens=..., bos=...) -> Objective.
 
     Args:
-        name: "task" for what the task is trained with; "classification"; "language-model"; a metric, minimised as
-            1 - metric; or "package.module:function", minimised as it is: (answers, examples) -> the loss of each.
+        name: "task" for the task's own objective; "classification"; "language-model"; a metric, minimised as
+            1 - metric; or "package.module:function", minimised itself: (answers, examples) -> the loss of each.
         task: gives the candidates, its own objective and the metric that evaluations report.
 
     Raises:

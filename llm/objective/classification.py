@@ -18,8 +18,8 @@ from llm.tasks import Example
 
 
 class Judged(NamedTuple):
-    """A batch after evaluation: losses (examples,), or None where scores say them; scores (examples, candidates), or
-    None where answers are generated; the answers as texts, or None where scores say them.
+    """A batch after evaluation: losses (examples,), or None if they follow from the scores; scores (examples,
+    candidates), or None if answers are generated; the answers as texts, or None if they follow from the scores.
     """
 
     losses: Tensor | None
@@ -59,8 +59,8 @@ class Objective:
         Args:
             language_model: what is trained or measured.
             candidates: those of all examples, or None.
-            max_tokens: prompts are cut from the left to so many, the first special token kept; None: to what the model
-                reads, less what follows.
+            max_tokens: prompts are cut from the left to this many tokens and keep the first special token; None: to the
+                number that the model reads, less the tokens that follow.
             bos: id of the first token in place of the tokenizer's; 0 is MeZO's choice for OPT, whose own is 2.
             metric: a name in `llm.objective.metrics.METRICS`.
 
@@ -100,7 +100,7 @@ class Objective:
         return [row._replace(tokens=ids) for row, ids in zip(rows, cut, strict=True)]
 
     def room(self, row: Encoded) -> int | None:
-        """Return the most tokens that the prompt of an example may have, None where there is no bound.
+        """Return the largest number of tokens that the prompt of an example may have, None if there is no bound.
 
         Raises:
             ValueError: the model cannot read `max_tokens` and what follows.
@@ -141,7 +141,7 @@ class Objective:
         return functional.cross_entropy(self.scores(batch), labels, reduction="none")
 
     def judge(self, batch: Sequence[Encoded]) -> Judged:
-        """Return what an evaluation keeps of a batch."""
+        """Return losses, scores or answers of a batch, from which an evaluation is made."""
         return Judged(None, self.scores(batch), None)
 
     @torch.no_grad()
@@ -174,7 +174,9 @@ class Objective:
         limit, name = position_limit(self.language_model), self.language_model.name
         if self.max_tokens is None:
             if limit is not None and limit - beyond < 2:
-                raise ValueError(f"{beyond} tokens follow a prompt, but {name} reads {limit} in all: give shorter ones")
+                raise ValueError(
+                    f"{beyond} tokens follow a prompt, but {name} reads {limit} tokens in all: give shorter candidates"
+                )
             return None if limit is None else limit - beyond
         limit = limit or self.max_tokens + beyond
         if self.max_tokens < 2 or self.max_tokens + beyond > limit:

@@ -97,7 +97,9 @@ class Encoder:
             if not ids:
                 raise ValueError(f"candidate {text!r} tokenises to nothing: give a candidate with at least one token")
             if self.masked and len(ids) > 1:
-                raise ValueError(f"candidate {text!r} is {len(ids)} tokens, but a mask is one: give one-token words")
+                raise ValueError(
+                    f"candidate {text!r} is {len(ids)} tokens, but a mask stands for one token: give one-token words"
+                )
             found[text] = tuple(ids)
         return found
 
@@ -120,7 +122,7 @@ class Encoder:
         if self.masked and ids.count(self.tokenizer.mask_token_id) != 1:
             found = ids.count(self.tokenizer.mask_token_id)
             raise ValueError(
-                f"prompt {text[-60:]!r} has {found} masks in its last {len(ids)} tokens: give one, near its end"
+                f"prompt {text[-60:]!r} has {found} masks in its last {len(ids)} tokens: give one mask, near its end"
             )
 
 

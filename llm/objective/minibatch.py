@@ -8,7 +8,7 @@ from torch import Tensor
 from llm.objective import Encoded, Objective
 
 EVALUATED = 64
-"""Examples through the model at once in an evaluation, at most."""
+"""Largest number of examples in one forward pass of an evaluation."""
 
 
 def at_once(size: int | None) -> int:

@@ -21,7 +21,7 @@ class ModelOptions:
     model: str = option("tiny-opt", "tiny-opt, smollm2-135m-instruct, a hub id, a folder or a .gguf file")
     device: str = option("cpu", "cpu, cuda, cuda:1, ...")
     dtype: str = option("float32", "float32, bfloat16 or float16")
-    trust_remote_code: bool = option(False, "run the Python code that comes with a model", code=True)
+    trust_remote_code: bool = option(False, "allow the model to run Python code of its own", code=True)
 
 
 @dataclass(frozen=True)
@@ -29,39 +29,43 @@ class TaskOptions:
     """The task, and how its texts are read."""
 
     task: str = option("spam", tasks.HELP)
-    data: str | None = option(None, "folder of the task's files; without it: shipped, beside the task file, or the hub")
+    data: str | None = option(
+        None, "folder of the task's files; by default the shipped files, the folder of the task file, or the hub"
+    )
     objective: str = option("task", f"the loss: {objective.HELP}")
     max_tokens: int | None = option(None, MAX_TOKENS)
-    bos: int | None = option(None, "id of the first token instead of the tokenizer's; 0 as MeZO's runs of OPT had it")
+    bos: int | None = option(None, "id of the first token, in place of the tokenizer's own; MeZO's runs of OPT used 0")
 
 
 @dataclass(frozen=True)
 class SplitOptions(TaskOptions):
     """The task, how its texts are read, and how many."""
 
-    train: int | None = option(None, "training examples; without it the task's usual number")
-    dev: int | None = option(None, "development examples; without it the task's usual number")
-    test: int | None = option(None, "test examples; without it the task's usual number, or all there are")
+    train: int | None = option(None, "number of training examples; by default the task's usual number")
+    dev: int | None = option(None, "number of development examples; by default the task's usual number")
+    test: int | None = option(
+        None, "number of test examples; by default the task's usual number, or all test examples if there are fewer"
+    )
 
 
 @dataclass(frozen=True)
 class SeedOptions:
     """Random numbers."""
 
-    seed: int = option(0, "names the split, the minibatches and the directions")
+    seed: int = option(0, "seed of the split, the minibatches and the directions")
 
 
 @dataclass(frozen=True)
 class DifferenceOptions:
-    """What a difference of losses is measured with."""
+    """Perturbation scale and minibatch."""
 
-    epsilon: float | str = option(1e-3, "displacement of the zeroth-order methods, or auto")
-    batch: int = option(16, "examples a step")
+    epsilon: float | str = option(1e-3, "perturbation scale of the zeroth-order methods, or auto")
+    batch: int = option(16, "examples in the minibatch of a step")
 
 
 @dataclass(frozen=True)
 class SizeOptions(DifferenceOptions):
-    """Displacement, minibatch and learning rate."""
+    """Perturbation scale, minibatch and learning rate."""
 
     lr: float = option(1e-4, "learning rate")
 
@@ -71,49 +75,78 @@ class StepOptions:
     """How steps are taken."""
 
     method: str = option("mezo", "name:option=value...: mezo, forward-gradient, adamw, icl, ... (llm list)")
-    adapter: str | None = option(None, f"what is trained in place of the weights: {adapters.HELP}")
+    adapter: str | None = option(None, f"adapter to train in place of the weights: {adapters.HELP}")
     trained: tuple[str, ...] = option((), TRAINED)
-    steps: int = option(500, "optimisation steps")
+    steps: int = option(500, "number of optimisation steps")
     rates: tuple[str, ...] = option((), RATES)
-    schedule: str = option("constant", "constant, linear or cosine")
+    schedule: str = option("constant", "schedule of the learning rate: constant, linear or cosine")
     warmup: int = option(0, "steps of linear warm-up")
-    rule: str = option("sgd", "what is done with the estimate: sgd, momentum:beta=0.9, adam:beta1=0.9,window=10, ...")
-    weight_decay: float = option(0.0, "decoupled weight decay, not on biases and norms")
-    gradient_checkpointing: bool = option(False, "of sgd and adamw: layers are read again, not kept")
+    rule: str = option(
+        "sgd",
+        "update rule, which turns the gradient estimate into a step: sgd, momentum:beta=0.9, "
+        "adam:beta1=0.9,window=10, ...",
+    )
+    weight_decay: float = option(0.0, "decoupled weight decay; biases and norms have none")
+    gradient_checkpointing: bool = option(
+        False, "with sgd and adamw: recompute activations in the backward pass instead of storing them"
+    )
     clip: float | None = option(None, "bound on the projected gradient of each direction of a zeroth-order step")
-    micro_batch: int | None = option(None, "examples through the model at once, which bounds memory; without it all")
-    engine: str = option("auto", "plain, in-forward, paired (in-forward, both points at once), or auto by size")
-    rows: str = option("all", "embedding rows with directions: all, or touched: those that the minibatch reads")
-    rounding: str = option("nearest", "of steps in 16 bits: nearest, stochastic, or master (weights kept in float32)")
+    micro_batch: int | None = option(
+        None, "largest number of examples in one forward pass, which bounds memory; by default the whole minibatch"
+    )
+    engine: str = option(
+        "auto",
+        "engine that perturbs the weights: plain, in-forward, paired (in-forward, both points at "
+        "once), or auto (by size)",
+    )
+    rows: str = option("all", "embedding rows that are perturbed: all, or touched (the rows that the minibatch reads)")
+    rounding: str = option(
+        "nearest", "rounding of steps in 16 bits: nearest, stochastic, or master (weights are kept in float32)"
+    )
 
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """Which weights count."""
+    """Which weights are tested and saved."""
 
-    select: str = option("best", "weights tested and saved: best (lowest dev loss, as MeZO) or last", before="last")
+    select: str = option(
+        "best",
+        "weights that are tested and saved: best (those of the lowest dev loss, as in MeZO) or last",
+        before="last",
+    )
 
 
 @dataclass(frozen=True)
 class LoopOptions(SelectionOptions):
-    """What is evaluated, which weights count, and when training stops."""
+    """What is evaluated, which weights are tested and saved, and when training stops."""
 
-    eval_every: int = option(50, "steps between evaluations on dev")
-    baselines: bool = option(True, "measure the untouched model on all splits first")
-    also: tuple[str, ...] = option((), "further sets measured at every evaluation: TASK or TASK@FOLDER, with commas")
-    also_examples: int = option(200, "test examples of each of these at most")
-    patience: int | None = option(None, "evaluations without a better dev loss after which to stop; without it never")
-    max_skipped: int = option(10, "steps in a row whose losses are not finite, after which training stops")
-    diverged_at: float = option(5.0, "mean loss over the window, in start losses, from which a run counts as diverged")
-    diverged_window: int = option(50, "steps of that window")
+    eval_every: int = option(50, "number of steps between evaluations on dev")
+    baselines: bool = option(True, "measure the untrained model on all splits first")
+    also: tuple[str, ...] = option(
+        (), "extra evaluation sets, measured at every evaluation: TASK or TASK@FOLDER, separated by commas"
+    )
+    also_examples: int = option(200, "largest number of test examples of each extra evaluation set")
+    patience: int | None = option(
+        None,
+        "number of evaluations without a better dev loss after which training stops; by default no limit",
+    )
+    max_skipped: int = option(
+        10, "stop after this number of skipped steps in a row (steps whose losses are not finite)"
+    )
+    diverged_at: float = option(
+        5.0, "a run has diverged when its mean loss over the window is this many times the start loss"
+    )
+    diverged_window: int = option(50, "number of steps in the window of --diverged-at")
 
 
 @dataclass(frozen=True)
 class ResultOptions:
     """Where the results go."""
 
-    provenance: str = option("live", "a word about where the rows come from, shown in reports")
-    out: str = option("runs/train", "folder of the results; an interrupted run continues there, a finished one stays")
+    provenance: str = option("live", "a word about the origin of the rows, shown in reports")
+    out: str = option(
+        "runs/train", "folder of the results; an interrupted run resumes there, a finished run stays as it is"
+    )
 
 
 @dataclass(frozen=True)
@@ -121,14 +154,20 @@ class FolderOptions(ResultOptions):
     """Where the results go, and what is kept there."""
 
     save: bool = option(True, "write the tuned weights to <out>/model")
-    journal: bool = option(True, "keep what each step did, so that an interrupted run continues where it was")
-    checkpoint_every: int = option(1000, "steps between checkpoints, the last two of which are kept; 0: none")
-    resume: bool = option(True, "continue what --out holds; --no-resume refuses a folder that holds something")
+    journal: bool = option(True, "record each step in a journal, so that an interrupted run resumes at the same step")
+    checkpoint_every: int = option(
+        1000, "number of steps between checkpoints; the last two checkpoints are kept; 0: no checkpoints"
+    )
+    resume: bool = option(True, "resume the run in --out; --no-resume refuses a folder that holds a run")
 
 
 @dataclass(frozen=True)
 class CallOptions:
     """How this call is made."""
 
-    preset: str | None = option(None, "recommended values of the other options, as `list` shows them", presets.values)
-    dry_run: bool = option(False, "tell what would be trained, its memory, passes and time; train and write nothing")
+    preset: str | None = option(
+        None, "name of a preset: recommended values of the other options, which `list` shows", presets.values
+    )
+    dry_run: bool = option(
+        False, "print what would be trained, with memory, passes and time; train nothing and write nothing"
+    )

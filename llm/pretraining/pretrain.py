@@ -70,7 +70,7 @@ def pretrain(config: PretrainConfig) -> dict[str, object]:
     """
     out = Path(config.out)
     if out.exists():
-        raise FileExistsError(f"{out} already exists: pretraining never overwrites; name another folder")
+        raise FileExistsError(f"{out} already exists: pretraining never overwrites a folder; give another --out")
     began = time.perf_counter()
     tokenizer = train_tokenizer(corpus.pretraining_texts(config.data), config.vocabulary, config.positions)
     threads = torch.get_num_threads()

@@ -42,8 +42,8 @@ def _check_loop(options: TrainOptions) -> None:
     if options.also_examples < 1:
         raise ValueError(f"also_examples is {options.also_examples}: give 1 or more")
     if options.micro_batch is not None and options.micro_batch < 1:
-        raise ValueError(f"micro_batch is {options.micro_batch}: give 1 or more examples, or leave it away")
+        raise ValueError(f"micro_batch is {options.micro_batch}: give 1 or more examples, or leave it out")
     if options.clip is not None and not 0 < options.clip < math.inf:
-        raise ValueError(f"clip is {options.clip}: give a positive number, or leave it away")
+        raise ValueError(f"clip is {options.clip}: give a positive number, or leave it out")
     if options.patience is not None and options.patience < 1:
-        raise ValueError(f"patience is {options.patience}: give 1 or more evaluations, or leave it away")
+        raise ValueError(f"patience is {options.patience}: give 1 or more evaluations, or leave it out")

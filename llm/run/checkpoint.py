@@ -43,7 +43,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mappi
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"step-{step:08d}.safetensors"
     write(file, step, tensors, metadata)
-    for old in found(folder)[KEPT:]:
+    for old in files(folder)[KEPT:]:
         old.unlink()
     return file
 
@@ -84,7 +84,7 @@ def _write(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
         os.fsync(written.fileno())
 
 
-def found(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
     """Return the files of the checkpoints, the latest first."""
     return sorted(folder.glob("step-*.safetensors"), reverse=True)
 
@@ -95,16 +95,16 @@ def latest(folder: Path, most: int, metadata: Mapping[str, str]) -> Checkpoint |
     Raises:
         ValueError: a sound one is of another run: its metadata are others.
     """
-    for file in found(folder):
+    for file in files(folder):
         try:
             checkpoint = load(file)
         except ValueError as error:
-            warn(f"{error}: passed over")
+            warn(f"{error}: ignored")
             continue
         require_same_run(checkpoint, metadata)
         if checkpoint.step <= most:
             return checkpoint
-        warn(f"{file} is of step {checkpoint.step}, later than {most}: passed over")
+        warn(f"{file} is of step {checkpoint.step}, later than {most}: ignored")
     return None
 
 

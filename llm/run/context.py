@@ -127,9 +127,9 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
     tested = minimised.encode(split.test) if test else []
     data = Data(minimised.encode(split.train), minimised.encode(split.dev), tested)
     notes += [*split.notes, *(told for one in named_sets for told in one.notes)]
-    notes += [*objective.told(minimised, vars(data)), *(told for one in sets for told in one.notes)]
+    notes += [*objective.data_notes(minimised, vars(data)), *(told for one in sets for told in one.notes)]
     if options.adapter or options.trained:
-        notes.append(trainable.told(language_model.model))
+        notes.append(trainable.trained_note(language_model.model))
     context = RunContext(options, method, task, language_model, minimised, data, sets, tuple(filter(None, notes)))
     return _tried(context)
 

@@ -31,7 +31,7 @@ class EvaluationSet:
     @property
     def notes(self) -> list[str]:
         """What is to be told of the encoded examples."""
-        return [f"--also {self.name}: {note}" for note in objective.told(self.objective, {"test": self.examples})]
+        return [f"--also {self.name}: {note}" for note in objective.data_notes(self.objective, {"test": self.examples})]
 
 
 def read(options: TrainOptions) -> list[Named]:

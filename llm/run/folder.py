@@ -45,7 +45,7 @@ class RunFolder:
                 raise ValueError(f"{folder / 'rows.jsonl'}:{number}: {wrong[0]} is {row[wrong[0]]!r}: mend the line")
         return cls(folder, unnamed(TrainOptions) | known, (environment or [{}])[0], rows)
 
-    def found(self, kind: str) -> list[Row]:
+    def rows_of(self, kind: str) -> list[Row]:
         """Return the rows of a kind, in order."""
         return [row for row in self.rows if row.get("kind") == kind]
 

@@ -43,14 +43,18 @@ def main(argv: Sequence[str]) -> int:
         if name == "show":
             command.add_argument("--last", type=int, default=10, metavar="N", help="steps to show (default: 10)")
         if name == "replay":
-            command.add_argument("--out", help="folder for the weights; without it nothing is written")
-            command.add_argument("--steps", type=int, metavar="N", help="steps to repeat; without: to the selected one")
-            command.add_argument("--model", help="the base model, where it is not what the journal names")
-            command.add_argument("--method", help="package.module:function that makes the estimator, of one's own")
-            command.add_argument("--rule", help="the same of the update rule, of one's own")
-            command.add_argument("--device", help="where to repeat the steps, where not on that of the journal")
+            command.add_argument("--out", help="folder for the weights; by default nothing is written")
             command.add_argument(
-                "--trust-remote-code", action="store_true", help="run the code that comes with a model"
+                "--steps", type=int, metavar="N", help="number of steps to repeat; by default up to the selected step"
+            )
+            command.add_argument("--model", help="the base model, if it is not the one that the journal names")
+            command.add_argument("--method", help="package.module:function that makes your own estimator")
+            command.add_argument("--rule", help="package.module:function that makes your own update rule")
+            command.add_argument(
+                "--device", help="device on which the steps are repeated; by default the device of the journal"
+            )
+            command.add_argument(
+                "--trust-remote-code", action="store_true", help="allow the model to run Python code of its own"
             )
     arguments = parser.parse_args(argv)
     try:
@@ -123,7 +127,7 @@ def verify(arguments: argparse.Namespace) -> int:
     if contents.torn:
         print(f"then {contents.torn} bytes of a record that was not finished: a continued run cuts them off")
     sound = True
-    for checkpoint_file in checkpoint.found(file.parent / CHECKPOINTS):
+    for checkpoint_file in checkpoint.files(file.parent / CHECKPOINTS):
         try:
             kept = checkpoint.load(checkpoint_file)
         except ValueError as error:
@@ -170,8 +174,8 @@ def rebuild(
     Args:
         contents: the journal.
         steps: how many of its steps, all where not given.
-        model: the base model, where it is not what the journal names.
-        device: where to repeat the steps, where not on that of the journal.
+        model: the base model, if it is not the one that the journal names.
+        device: device on which the steps are repeated; by default the device of the journal.
         trust_remote_code: run the code that comes with the model.
         method: the spelling of the estimator, where it is not one of zobench's own parts.
         rule: the spelling of the update rule, likewise: a journal imports no module.
@@ -234,7 +238,7 @@ def _stepper(
         )
     if "layout" not in header:
         raise ValueError(
-            f"{header.get('rule')!r} steps along gradients, which losses cannot rebuild: see its checkpoints"
+            f"{header.get('rule')!r} takes gradient steps, which recorded losses cannot rebuild: see its checkpoints"
         )
     if header.get("stream") != streams.NAME:
         raise ValueError(

@@ -128,7 +128,7 @@ class RunLog:
         return max((row["step"] for row in self.measured("evaluation")), default=0)
 
     def tell(self, notes: Sequence[str]) -> None:
-        """Print what was not as usual, and keep it in rows."""
+        """Print notes, and keep them in rows."""
         for text in notes:
             note(text)
             if not self.record.find(kind="note", note=text):

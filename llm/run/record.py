@@ -16,13 +16,13 @@ NUMBERS = {
 }
 
 
-def open_record(options: TrainOptions, look: bool = False) -> Run:
+def open_record(options: TrainOptions, read_only: bool = False) -> Run:
     """Return the record of a run; where it is kept, when its checkpoints are written, which preset gave its values and
     that it is continued are no part of its identity. Options that the method does not read are left out. A run of
-    before there was a choice ended with its last weights. With `look` nothing is written.
+    before there was a choice ended with its last weights. With `read_only` nothing is written.
     """
     usual = config_of(TrainOptions(method=options.method, **before(TrainOptions)))
-    return Run(options.out, config_of(options), usual, FREE, look)
+    return Run(options.out, config_of(options), usual, FREE, read_only)
 
 
 def config_of(options: TrainOptions) -> Row:

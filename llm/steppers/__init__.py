@@ -1,1 +1,1 @@
-"""Steppers: what takes the steps of a named method, or stands in its place where no step is taken."""
+"""Steppers, which take the steps of a named method; baselines take no step."""

@@ -1,4 +1,4 @@
-"""Clipping of projected gradients, so that one outlier loss does not throw the weights away."""
+"""Clipping of projected gradients, so that one outlier loss does not destroy the weights."""
 
 from typing import NamedTuple
 

@@ -72,7 +72,9 @@ class FirstOrderStepper:
 
     def replay(self, record: Record) -> Taken:
         """Raise ValueError: losses do not rebuild a step along a gradient."""
-        raise ValueError(f"step {record.step}: {self.identity} steps along gradients, which losses cannot rebuild")
+        raise ValueError(
+            f"step {record.step}: {self.identity} takes gradient steps, which recorded losses cannot rebuild"
+        )
 
     def recall(self, record: Record) -> Taken:
         """Count a recorded step, and leave the weights and the optimiser as they are: for those before a checkpoint."""
@@ -100,16 +102,16 @@ class FirstOrderStepper:
         return nullcontext()
 
     def about(self) -> dict[str, Any]:
-        """Return what the header of a journal says of the stepper."""
+        """Return the entries of the stepper in the header of a journal."""
         return {"estimator": self.identity, "engine": "plain"}
 
     def _finite_gradient(self) -> bool:
         norms = [p.grad.norm() for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
         return bool(torch.stack(norms).isfinite().all())
 
-    def kept(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Return what a checkpoint keeps beside the weights: the optimiser's memory under names that do not depend on
-        the order of the steps, and the passes so far.
+    def checkpoint_state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the state that a checkpoint holds in addition to the weights: the optimiser's memory under names that
+        do not depend on the order of the steps, and the passes so far.
         """
         found = self.optimiser.state_dict()["state"]
         tensors = {
@@ -117,9 +119,9 @@ class FirstOrderStepper:
         }
         return tensors, {"passes": f"{self.forward_passes} {self.backward_passes}"}
 
-    def restore(self, tensors: Mapping[str, Tensor], said: Mapping[str, str], step: int) -> None:
-        """Go on at a step with what `kept` gave there."""
-        self.forward_passes, self.backward_passes = map(int, said["passes"].split())
+    def restore(self, tensors: Mapping[str, Tensor], texts: Mapping[str, str], step: int) -> None:
+        """Resume at a step, from the state that `checkpoint_state` returned there."""
+        self.forward_passes, self.backward_passes = map(int, texts["passes"].split())
         state: dict[int, dict[str, Tensor]] = {}
         for full, value in tensors.items():
             number, name = full.removeprefix("optimiser.").split(".")

@@ -1,4 +1,4 @@
-"""Methods by their spelling: zeroth-order ones, first-order ones, and baselines, which take no step."""
+"""Methods by name: zeroth-order methods, first-order methods, and baselines, which take no step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -27,8 +27,8 @@ Touched = Callable[[int], dict[str, list[int]]]
 
 @dataclass(frozen=True)
 class TrainingMethod(ABC):
-    """A method as it is spelled, `name:option=value:...`; `text` alone says of which kind it is, and no module of the
-    user's own is imported before `check`.
+    """A method as the user writes it, `name:option=value:...`. Its kind follows from `text`; a module of the user's own
+    is not imported before `check`.
     """
 
     text: str
@@ -58,7 +58,7 @@ class TrainingMethod(ABC):
 
     @property
     def baseline(self) -> Baseline | None:
-        """What is measured in place of steps, if the method takes none."""
+        """The baseline, if the method takes no step."""
         return None
 
     @property
@@ -68,7 +68,7 @@ class TrainingMethod(ABC):
 
     @abstractmethod
     def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
-        """Return what takes the steps on a model.
+        """Return the stepper of a model.
 
         Raises:
             ValueError: an option is out of range, or epsilon is below the resolution of the weights.
@@ -76,7 +76,7 @@ class TrainingMethod(ABC):
 
     @abstractmethod
     def identity(self, options: TrainOptions) -> str:
-        """Return what rows call the method: the repr of its estimator, or the like."""
+        """Return the name of the method in rows: the repr of its estimator, or the like."""
 
 
 class ZerothOrderMethod(TrainingMethod):
@@ -124,7 +124,7 @@ class FirstOrderMethod(TrainingMethod):
             )
         if options.clip is not None:
             raise ValueError(
-                f"clip is {options.clip}, but {self.text} has no projected gradients to clip: leave --clip away"
+                f"clip is {options.clip}, but {self.text} has no projected gradients to clip: leave --clip out"
             )
 
     def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:

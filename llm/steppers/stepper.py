@@ -1,4 +1,4 @@
-"""The contract of what takes the steps of a run."""
+"""The contract of a stepper, which takes the steps of a run."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -11,10 +11,10 @@ from zobench.run.journal import Record
 
 
 class Stepper(Protocol):
-    """Takes steps on a model, and counts them and what they cost.
+    """Takes steps on a model, and counts steps, forward passes and backward passes.
 
-    `identity` is what rows call it. `replays` says whether the losses of a step rebuild it; where they do not, an
-    interrupted run goes on from its latest checkpoint.
+    `identity` is its name in rows. `replays` is true if the losses of a step rebuild it; if not, an interrupted run
+    resumes from its latest checkpoint.
     """
 
     identity: str
@@ -24,12 +24,12 @@ class Stepper(Protocol):
     backward_passes: int
 
     def step(self, key: int, losses: Callable[[], Tensor], watched: bool = False) -> Taken:
-        """Take one step; a step that would put into the weights what is not finite is skipped, and its record says
-        why. A watched step says what rounding left of it.
+        """Take one step; a step that would make a weight infinite or NaN is skipped, and its record gives the reason.
+        A watched step is compared with the intended one.
         """
 
     def replay(self, record: Record) -> Taken:
-        """Repeat a recorded step without a forward pass, to the bit.
+        """Repeat a recorded step without a forward pass; the weights are bit-identical.
 
         Raises:
             ValueError: losses do not rebuild such steps, or the record is not one of this stepper.
@@ -39,16 +39,16 @@ class Stepper(Protocol):
         """Count a recorded step and leave the weights as they are: for the steps before a checkpoint."""
 
     def settle(self) -> None:
-        """Write the step that is pending, if one is: the weights are then those after `steps` steps."""
+        """Flush the pending step, if there is one: the weights are then those after `steps` steps."""
 
     def reading(self) -> AbstractContextManager[None]:
         """Return the context in which evaluations read the weights as steps do."""
 
-    def kept(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Return what a checkpoint keeps beside the weights: tensors by name, and texts."""
+    def checkpoint_state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the state that a checkpoint holds in addition to the weights: tensors by name, and texts."""
 
-    def restore(self, tensors: Mapping[str, Tensor], said: Mapping[str, str], step: int) -> None:
-        """Go on at a step with what `kept` gave there."""
+    def restore(self, tensors: Mapping[str, Tensor], texts: Mapping[str, str], step: int) -> None:
+        """Resume at a step, from the state that `checkpoint_state` returned there."""
 
     def about(self) -> dict[str, Any]:
-        """Return what the header of a journal says of the stepper."""
+        """Return the entries of the stepper in the header of a journal."""

@@ -1,4 +1,4 @@
-"""What is said of a step that was taken or repeated."""
+"""The outcome of a step that was taken or repeated."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,7 +12,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 class Taken(NamedTuple):
     """A step: its record, the mean loss of the points that were evaluated, how many projected gradients were clipped,
-    what its row says of the estimator's state, and, where it was watched, what rounding left of it.
+    the estimator's state for its row, and, if it was watched, the effect of rounding.
     """
 
     record: Record

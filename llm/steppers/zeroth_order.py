@@ -26,7 +26,7 @@ from zobench.space.motion import Motion
 STATE = "state."
 REASON = 300
 LARGE = 10_000_000
-"""Trainable weights from which a step costs less where they are perturbed as they are read."""
+"""Number of trainable weights from which `auto` takes the in-forward engine."""
 
 ENGINES: dict[str, Callable[..., ModuleSpace]] = {
     "plain": ModuleSpace,
@@ -156,7 +156,9 @@ class ZerothOrderStepper:
         recorded.require_all_told()
         self._require_same(taken.record, record)
         if taken.record.lr != record.lr:
-            raise ValueError(f"step {record.step} had the rate {record.lr!r}, and the rule says {taken.record.lr!r}")
+            raise ValueError(
+                f"step {record.step} had the learning rate {record.lr!r}, but the rule gives {taken.record.lr!r}"
+            )
         again = taken.record._replace(seconds=record.seconds, minibatch=record.minibatch)
         return taken._replace(record=again)
 
@@ -182,32 +184,32 @@ class ZerothOrderStepper:
             )
 
     def settle(self) -> None:
-        """Write the step that is pending, if one is."""
+        """Flush the pending step, if there is one."""
         self.space.settle_()
 
     def reading(self) -> AbstractContextManager[None]:
         """Return the context in which evaluations read the weights as steps do."""
         return self.space.reading()
 
-    def kept(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Return what a checkpoint keeps beside the weights: tensors by name, and texts."""
+    def checkpoint_state(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the state that a checkpoint holds in addition to the weights: tensors by name, and texts."""
         parts, tensors = state.split(state.plain((self.state, self.memory, self.space.snapshots)))
         passes = f"{self.forward_passes} {self.backward_passes}"
         return {STATE + name: value for name, value in tensors.items()}, {"state": json.dumps(parts), "passes": passes}
 
-    def restore(self, tensors: Mapping[str, Tensor], said: Mapping[str, str], step: int) -> None:
-        """Go on at a step with what `kept` gave there.
+    def restore(self, tensors: Mapping[str, Tensor], texts: Mapping[str, str], step: int) -> None:
+        """Resume at a step, from the state that `checkpoint_state` returned there.
 
         Raises:
             ValueError: it is not that of this estimator and rule.
         """
         found = {name.removeprefix(STATE): value for name, value in tensors.items()}
-        self.state, self.memory, self.space.snapshots = state.restored(state.joined(json.loads(said["state"]), found))
-        self.forward_passes, self.backward_passes = map(int, said["passes"].split())
+        self.state, self.memory, self.space.snapshots = state.restored(state.joined(json.loads(texts["state"]), found))
+        self.forward_passes, self.backward_passes = map(int, texts["passes"].split())
         self.steps = step
 
     def about(self) -> dict[str, Any]:
-        """Return what the header of a journal says of the stepper."""
+        """Return the entries of the stepper in the header of a journal."""
         multipliers = dict(self.rule.groups.multipliers)
         about = {"estimator": self.identity, "engine": self.engine, "layout": describe(self.space.layout)}
         return about | ({"multipliers": multipliers} if multipliers else {})

@@ -23,7 +23,7 @@ TUNING_SEED = -1
 class CompareOptions(ResultOptions):
     """Options of `python -m llm compare`."""
 
-    plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms: docs/smollm2.md says what is in it")
+    plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms; docs/smollm2.md describes it")
     data: str | None = option(None, "folder that holds the data folders of the plan")
     allow_code: bool = option(
         False, "run the Python code that the plan names (own methods, models' own code)", code=True

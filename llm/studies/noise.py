@@ -17,7 +17,7 @@ from torch import Tensor
 
 from llm import tasks
 from llm.model import loading
-from llm.objective import choose, told
+from llm.objective import choose, data_notes
 from llm.options.groups import ModelOptions, SeedOptions, TaskOptions
 from zobench import (
     AutoEpsilon,
@@ -41,9 +41,11 @@ from zobench.space import require_reproducible
 class NoiseOptions(SeedOptions, TaskOptions, ModelOptions):
     """Options of `python -m llm noise`."""
 
-    batch: int = option(16, "examples of the one minibatch")
-    lines: int = option(200, "lines along which truncation is measured")
-    epsilons: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "displacements")
+    batch: int = option(16, "examples in the minibatch on which everything is measured")
+    lines: int = option(200, "number of lines along which truncation is measured")
+    epsilons: tuple[float, ...] = option(
+        (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "perturbation scales at which truncation is measured"
+    )
     out: str = option("runs/noise", "folder of the results")
 
 
@@ -63,7 +65,7 @@ def run(options: NoiseOptions) -> None:
             f"objective {options.objective} has no gradient to compare with: give --objective classification"
         )
     batch = minimised.encode(train)
-    for text in told(minimised, {"train": batch}):
+    for text in data_notes(minimised, {"train": batch}):
         note(text)
     loss = lambda: minimised.losses(batch)  # noqa: E731
     require_reproducible(loss)

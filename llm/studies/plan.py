@@ -125,7 +125,9 @@ def _require_rates(plan: StudyPlan, name: str, file: str) -> None:
     arm = plan.arms[name]
     method = str({**plan.options, **arm.options}.get("method", TrainOptions.method))
     if not arm.rates and TrainingMethod.parse(method).takes_steps:
-        raise ValueError(f"arms.{name} in {file} has no rates: give those to choose from for {method}, or the one")
+        raise ValueError(
+            f"arms.{name} in {file} has no rates: give the learning rates to choose from for {method}, or one rate"
+        )
     if arm.rates and not TrainingMethod.parse(method).takes_steps:
         raise ValueError(f"arms.{name} in {file} has rates, but {method} takes no step: leave them out")
 

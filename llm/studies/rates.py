@@ -22,11 +22,14 @@ def chosen_rate(record: Run, method: str, rates: Sequence[float], loss_at: Calla
     losses = [loss_at(lr) for lr in rates]
     loss, lr = min(zip(losses, rates, strict=True))
     if not math.isfinite(loss):
-        raise ValueError(f"{method} diverged at every rate of {tuple(rates)}: give smaller ones")
+        raise ValueError(f"{method} diverged at every learning rate of {tuple(rates)}: give smaller learning rates")
     if not record.find(kind="chosen", method=method):
         record.append({"kind": "chosen", "method": method, "lr": lr, "rates": list(rates), "dev_losses": losses})
     if told := edge(lr, rates):
-        warn(f"{method}: {told}. The best rate may lie beyond, and reports do not compare this method: give more rates")
+        warn(
+            f"{method}: {told}. The best rate may lie beyond, and reports do not compare this method: "
+            "give more learning rates"
+        )
     return lr
 
 

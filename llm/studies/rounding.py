@@ -34,16 +34,16 @@ WAYS = {  # engine, rounding, dtype held
 class RoundingOptions(SeedOptions, DifferenceOptions, TaskOptions, ModelOptions):
     """Options of `python -m llm rounding`."""
 
-    dtype: str = option("bfloat16", "bfloat16; float16 knows no stochastic rounding")
+    dtype: str = option("bfloat16", "bfloat16; float16 has no stochastic rounding")
     batch: int = 4
-    ways: tuple[str, ...] = option(tuple(WAYS), "ways of rounding")
-    rates: tuple[float, ...] = option((1e-6, 1e-5, 1e-4), "learning rates")
-    steps: int = option(5, "steps of each")
+    ways: tuple[str, ...] = option(tuple(WAYS), "kinds of rounding")
+    rates: tuple[float, ...] = option((1e-6, 1e-5, 1e-4), "learning rates of the steps")
+    steps: int = option(5, "number of steps with each rounding and learning rate")
     out: str = option("runs/rounding", "folder of the results; every call appends rows")
 
 
 def run(options: RoundingOptions) -> None:
-    """Take MeZO steps in 16 bits and compare each with the step that was meant."""
+    """Take MeZO steps in 16 bits and compare each with the intended step."""
     if options.steps < 1 or options.batch < 1 or not options.rates or not options.ways:
         raise ValueError(f"{options}: give steps and batch of 1 or more, a rate and a way")
     require_known(options.dtype, DTYPES, "dtype")

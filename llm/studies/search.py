@@ -90,7 +90,7 @@ def library() -> Any:
     try:
         import optuna
     except ImportError:
-        raise ValueError("searching wants optuna: pip install 'optuna>=4'") from None
+        raise ValueError("the search needs optuna: pip install 'optuna>=4'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -19,20 +19,23 @@ class StudyOptions(ResultOptions, SelectionOptions, DifferenceOptions, SplitOpti
     """Options of `python -m llm study`: those that all its runs share, and what tells them apart."""
 
     methods: tuple[str, ...] = option(
-        ("mezo", "kerzoo", "forward", "richardson", "sgd", "adamw"), "each as --method of train"
+        ("mezo", "kerzoo", "forward", "richardson", "sgd", "adamw"),
+        "methods to compare, each written as for train --method",
     )
-    forward_passes: int = option(2000, "budget of a zeroth-order run")
-    backward_passes: int = option(200, "steps of a first-order run")
+    forward_passes: int = option(2000, "forward passes of a zeroth-order run")
+    backward_passes: int = option(200, "backward passes (one a step) of a first-order run")
     rates: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3), "learning rates tried by each zeroth-order method")
-    first_order_rates: tuple[float, ...] = option((1e-3, 1e-2, 3e-2, 1e-1), "... by each first-order method")
-    seeds: int = option(5, "runs of each method at its rate")
-    tuning_seeds: int = option(1, "other seeds, on whose dev sets the rate is chosen")
-    evaluations: int = option(10, "evaluations on dev in a run")
+    first_order_rates: tuple[float, ...] = option(
+        (1e-3, 1e-2, 3e-2, 1e-1), "learning rates tried by each first-order method"
+    )
+    seeds: int = option(5, "number of runs of each method at its chosen learning rate")
+    tuning_seeds: int = option(1, "number of further seeds, whose dev sets choose the learning rate")
+    evaluations: int = option(10, "number of evaluations on dev in a run")
     out: str = "runs/study"
 
 
 def run(options: StudyOptions) -> None:
-    """Tune every method on dev of other seeds, then run all seeds at the chosen rates; resumes from its own runs."""
+    """Tune every method's learning rate on dev of other seeds, then run all seeds; an interrupted study resumes."""
     _check(options)
     record = Run(options.out, {"command": "study", **asdict(options)}, defaults=unnamed(StudyOptions))
     for method in options.methods:
@@ -44,7 +47,7 @@ def run(options: StudyOptions) -> None:
 
 
 def _check(options: StudyOptions) -> None:
-    """Refuse before the first run what would only fail in the last."""
+    """Refuse, before the first run, options with which a later run would fail."""
     counts = ("seeds", "tuning_seeds", "evaluations", "backward_passes")
     for name in counts:
         if getattr(options, name) < 1:

@@ -43,15 +43,19 @@ class TuneOptions(CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOpti
     """Options of `python -m llm tune`: those of train, three of which are searched."""
 
     lr: float | str = option("1e-6:1e-3", f"learning rate: {RANGE}")
-    epsilon: float | str = option(1e-3, f"displacement of the zeroth-order methods: {RANGE}, or auto")
-    batch: int | str = option(16, f"examples a step: {RANGE.removeprefix('low:high (logarithmic), ')}")
-    trials: int = option(20, "runs; a search continues when more are asked for")
-    sampler: str = option("tpe", f"what proposes values: {', '.join(SAMPLERS)}")
+    epsilon: float | str = option(1e-3, f"perturbation scale of the zeroth-order methods: {RANGE}, or auto")
+    batch: int | str = option(
+        16, f"examples in the minibatch of a step: {RANGE.removeprefix('low:high (logarithmic), ')}"
+    )
+    trials: int = option(
+        20, "number of trials, each of which is a run; with a larger number a finished search continues"
+    )
+    sampler: str = option("tpe", f"sampler that proposes values: {', '.join(SAMPLERS)}")
     out: str = "runs/tune"
 
 
 def run(options: TuneOptions) -> None:
-    """Search learning rate, epsilon and batch on dev, never on test; each trial is a run, which can be continued."""
+    """Search learning rate, epsilon and batch on dev, never on test; each trial is a run, which can be resumed."""
     axes = _checked(options)
     if options.dry_run:
         print(f"one of {options.trials} trials:")
@@ -70,14 +74,14 @@ def run(options: TuneOptions) -> None:
         raise ValueError(f"all {options.trials} trials diverged or failed: search smaller values")
     _keep_best(options, record)
     if options.select == "best" and best["best_step"] == 0:
-        print("\nno trial went below the dev loss of before its steps: search other values, or give more --steps")
+        print("\nno trial has a lower dev loss than the untrained model: search other values, or give more --steps")
     print(f"\ntrial {best['number']} has the lowest dev loss; to train with its values:")
     code = code_arguments(TrainOptions, asdict(_train_options(options, {name: best[name] for name in axes})))
     print(f"  python -m llm train --config {Path(options.out) / BEST} --out {options.out}-best {code}".rstrip())
 
 
 def _checked(options: TuneOptions) -> dict[str, Axis]:
-    """The axes; refuses before the first trial what would only fail in a later one."""
+    """The axes; refuses, before the first trial, options with which a later trial would fail."""
     if options.trials < 1:
         raise ValueError(f"trials is {options.trials}: give 1 or more")
     require_known(options.sampler, SAMPLERS, "sampler")
@@ -91,7 +95,7 @@ def _checked(options: TuneOptions) -> dict[str, Axis]:
         raise ValueError(f"batch is {options.batch!r}: give whole numbers as choices a,b,c")
     method = TrainingMethod.parse(options.method)
     if not method.takes_steps:
-        raise ValueError(f"{options.method} takes no step and has nothing to tune")
+        raise ValueError(f"{options.method} takes no step, so there is nothing to tune")
     if "epsilon" in axes and (method.needs_gradient or "epsilon" in spelled(options.method).options):
         raise ValueError(f"epsilon is {options.epsilon!r}, but {options.method} does not read it: search --lr alone")
     for end in range(max(len(one.ends) for one in axes.values())):
@@ -128,7 +132,7 @@ def _tried(options: TuneOptions, axes: dict[str, Axis], record: Run, number: int
         raise
     except Exception as error:
         if not any(row["status"] == "ok" for row in before):
-            raise  # nothing has gone through yet: the fault is more likely in what all trials share
+            raise  # no trial has succeeded yet: the fault is more likely in the options that all trials share
         return {**values, "dev_loss": None, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     chosen = "best_" if options.select == "best" else ""
@@ -138,7 +142,7 @@ def _tried(options: TuneOptions, axes: dict[str, Axis], record: Run, number: int
 
 
 def _loss(row: Row) -> float:
-    """What is to be low: the dev loss, infinite where a trial diverged or failed."""
+    """The loss to minimise: the dev loss, infinite where a trial diverged or failed."""
     return math.inf if row["dev_loss"] is None or row["status"] != "ok" else float(row["dev_loss"])
 
 

@@ -1,4 +1,4 @@
-"""A look at examples before they are used: blanks at ends, words that run together, lines, labels."""
+"""Checks of examples before they are used: blanks at ends, words without a space between them, lines, labels."""
 
 import re
 from collections import Counter
@@ -12,14 +12,14 @@ MASKS = ("<mask>", "[MASK]")
 SPACED = ":;.,?!)"
 """After these a text goes on with a space."""
 FEW = 10
-"""Examples of which one label alone is no accident."""
+"""Number of examples from which a single label is no accident."""
 SHOWN = 3
 
 
 def settled(task: Task, pools: Pools) -> Pools:
     """Return the pools without blanks at the end of prompts whose candidates begin with one.
 
-    Tokenizers count a blank to the word that follows, and two of them are no way to write.
+    Tokenizers join a blank to the word that follows, and two blanks in a row do not occur in ordinary text.
 
     Raises:
         ValueError: a prompt ends in a space, but a candidate begins with none; or the metric compares the words of
@@ -41,14 +41,14 @@ def _settled(task: Task, item: Item) -> Item:
         return item._replace(example=example._replace(prompt=bare))
     if example.prompt.endswith(" "):
         raise ValueError(
-            f"task {task.name}: the prompt {example.prompt[-40:]!r} ends in a space, which tokenizers count to the "
+            f"task {task.name}: the prompt {example.prompt[-40:]!r} ends in a space, which tokenizers join to the "
             f"word that follows: put it in front of {example.candidates[0]!r} and the other continuations"
         )
     return item
 
 
 def notes(task: Task, pools: Pools, parts: Mapping[str, Sequence[Example]]) -> list[str]:
-    """Return what is misleading about the examples of all pools, and about the labels of the parts that are used."""
+    """Return notes on misleading examples of all pools, and on missing labels of the parts that are used."""
     examples = [item.example for item in (*pools.training, *pools.test)]
     told = [_joined(examples), _trailing(examples), _lines(examples), _blank(examples), *_labels(task, parts)]
     return [f"{task.name}: {text}" for text in told if text]

@@ -71,5 +71,5 @@ KINDS: tuple[tuple[Callable[[str], bool], str], ...] = (
         lambda text: CONTROL.search(text) is not None and not _misread(text),
         'has control characters, which are quotes and dashes in cp1252 (give encoding = "cp1252"),',
     ),
-    (lambda text: "\ufffd" in text, "has U+FFFD, which stands for a character that was lost,"),
+    (lambda text: "\ufffd" in text, "has U+FFFD, which replaces a lost character,"),
 )

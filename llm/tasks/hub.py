@@ -36,14 +36,15 @@ class HubSet:
             import datasets
         except ImportError as error:
             raise ValueError(
-                f'task {task} wants --data FOLDER ({files}), or the hub: pip install -e ".[hub]" ({error})'
+                f"task {task} needs --data FOLDER ({files}), or the library of the hub: pip install -e "
+                f'".[hub]" ({error})'
             ) from None
         try:
             sets = self._sets(datasets.load_dataset)
             return self._records(sets["train"], "train"), self._records(sets[self.test], self.test)
         except Exception as error:  # the hub, its cache and its formats have errors of their own
             raise ValueError(
-                f"task {task}: {self} could not be had from the hub ({type(error).__name__}: {error}); "
+                f"task {task}: {self} could not be loaded from the hub ({type(error).__name__}: {error}); "
                 f"give --data FOLDER ({files})"
             ) from error
 

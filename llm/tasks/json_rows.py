@@ -105,7 +105,7 @@ def _parsed(file: Path, line: int, parse: Callable[[], Any]) -> Any:
     except RecursionError:
         fault = "lists or objects are nested too deeply to be read"
     except KeyError as error:
-        fault = f"the name {error.args[0]!r} stands twice in one object"
+        fault = f"the name {error.args[0]!r} occurs twice in one object"
     except ValueError:
         fault = "a number has more digits than can be read"
     raise ValueError(f"{file}:{line}: {fault}: mend the line")

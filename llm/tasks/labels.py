@@ -86,4 +86,4 @@ def require_continuations(file: Path, labels: Mapping[str, Any]) -> None:
         if not (isinstance(continuation, str) and continuation.strip()):
             raise ValueError(f'{file}: label {name} is {continuation!r}: give its continuation, {name} = " word"')
     if len(labels) < 2:
-        raise ValueError(f'{file}: labels are {labels}: give two lines or more, value = " continuation"')
+        raise ValueError(f'{file}: labels are {labels}: give two or more lines of the form value = " continuation"')

@@ -43,7 +43,7 @@ def split(task: Task, data: str | None, train: int | None, dev: int | None, test
 
 
 def for_evaluation(task: Task, data: str | None, most: int) -> tuple[list[Example], tuple[str, ...]]:
-    """Return at most so many test examples, the first of those that `split` gives, and what is to be told of them.
+    """Return at most so many test examples, the first of those that `split` gives, and notes of them.
 
     Raises:
         ValueError: there are none, or a label has no candidate.

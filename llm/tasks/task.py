@@ -13,14 +13,14 @@ METRICS = ("accuracy", "macro-f1", *OF_TEXTS)
 
 
 class Item(NamedTuple):
-    """An example, and the text by which it is drawn and told from others."""
+    """An example, and the text that identifies it and decides its draw."""
 
     key: str
     example: Example
 
 
 class Pools(NamedTuple):
-    """Where training and development examples come from, where test examples come from, and what is to be told."""
+    """The pool of training and development examples, the pool of test examples, and notes on both."""
 
     training: list[Item]
     test: list[Item]
@@ -28,7 +28,7 @@ class Pools(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Sizes where none are asked for; of too small a file, dev takes no more than this share and training the rest."""
+    """Default sizes; if a file is too small, dev gets at most `dev_share` of it and training gets the rest."""
 
     train: int = 1000
     dev: int = 500
@@ -43,7 +43,7 @@ USUAL = Sizes()
 class Split:
     """Disjoint examples; test is the same for every seed. Unpacks to train, dev, test.
 
-    `notes` tell what was not as asked or as usual: smaller splits, rows left out.
+    `notes` report differences from the request: smaller splits, rows left out.
     """
 
     train: list[Example]
@@ -60,7 +60,7 @@ class Task:
     """Questions as a language model sees them.
 
     `pools` reads them from a folder, or from where they usually are (None). `candidates` are the continuations that all
-    examples share, None where each has its own. `objective` says what is trained: "classification" (the cross-entropy
+    examples share, None where each has its own. `objective` is the loss: "classification" (the cross-entropy
     of the candidates' scores) or "language-model" (the log-probability of the right continuation); `metric` what is
     reported: "accuracy" or "macro-f1" of labels, "f1" or "exact-match" of written answers. `balanced` splits have
     equally many examples of each label.

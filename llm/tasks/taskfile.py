@@ -26,12 +26,12 @@ Make = Callable[[DataRecord], Item]
 
 @dataclass(frozen=True)
 class TaskFile:
-    """What a task file may say; data files are beside it, or in --data.
+    """The keys of a task file; data files are in its folder, or in --data.
 
     `train` and `test` are .csv, .tsv, .jsonl or .json; without `test`, a quarter of `train` is held out (rows that
     share the column `group` stay together). `prompt` is a template over the columns. Then either `label`, a column,
     with the table `labels`: value = continuation (a template too); or `answer`, a column with the text to be written,
-    or a list of right ones. `encoding`, `separator` and `quoting` say how files are read where that is not as usual.
+    or a list of right answers. `encoding`, `separator` and `quoting` describe files of another format.
     With `task`, a published one, the files are in its format, and prompt and labels may be left to it.
     """
 
@@ -59,31 +59,31 @@ def load(file: Path) -> Task:
         UnknownNameError: a key, or the value of one, is unknown; the message names the nearest.
         ValueError: the file is missing, is not TOML, or does not say what a task needs.
     """
-    told = _told(file)
-    official = PUBLISHED[told.task] if told.task else None
-    left = official is not None and told.prompt is None and told.labels is None and told.answer is None
+    spec = _spec(file)
+    official = PUBLISHED[spec.task] if spec.task else None
+    left = official is not None and spec.prompt is None and spec.labels is None and spec.answer is None
     make: Make
     if official is not None and left:
         make, candidates, usual = official.item, official.candidates, (official.objective, official.metric)
         empty = official.content_free
     else:
-        make, candidates = _maker(file, told), _common(told)
-        usual = ("classification" if candidates else "language-model", "f1" if told.answer else "accuracy")
-        empty = _content_free(told, candidates)
+        make, candidates = _maker(file, spec), _common(spec)
+        usual = ("classification" if candidates else "language-model", "f1" if spec.answer else "accuracy")
+        empty = _content_free(spec, candidates)
     return Task(
-        told.name or file.stem,
-        _pools(file, told, official, make),
+        spec.name or file.stem,
+        _pools(file, spec, official, make),
         candidates,
-        told.objective or usual[0],
-        told.metric or usual[1],
-        told.balanced and candidates is not None,
+        spec.objective or usual[0],
+        spec.metric or usual[1],
+        spec.balanced and candidates is not None,
         SIZES,
-        source=f"{file.name}: {told.train}, {told.test or 'a quarter of it held out'}",
+        source=f"{file.name}: {spec.train}, {spec.test or 'a quarter of it held out'}",
         content_free=empty,
     )
 
 
-def _told(file: Path) -> TaskFile:
+def _spec(file: Path) -> TaskFile:
     text = lines(file)
     try:
         values = tomllib.loads("\n".join(text))
@@ -99,49 +99,49 @@ def _told(file: Path) -> TaskFile:
             require_known(str(value), CHOICES[key], f"{key} in {file}:")
     if "train" not in values:
         raise ValueError(f'{file}: no training file: give train = "my.csv" (or .tsv, .jsonl, .json)')
-    told = TaskFile(**values)
-    _check_format(file, told)
-    return told
+    spec = TaskFile(**values)
+    _check_format(file, spec)
+    return spec
 
 
-def _check_format(file: Path, told: TaskFile) -> None:
-    if told.separator is not None and (len(told.separator) != 1 or told.separator in '"\r\n'):
-        raise ValueError(f'{file}: separator is {told.separator!r}: give one character, such as ";" or "\\t"')
-    usual = TaskFile(told.train)
-    own = [key for key in ("encoding", "separator", "quoting") if getattr(told, key) != getattr(usual, key)]
-    if told.task and own:
+def _check_format(file: Path, spec: TaskFile) -> None:
+    if spec.separator is not None and (len(spec.separator) != 1 or spec.separator in '"\r\n'):
+        raise ValueError(f'{file}: separator is {spec.separator!r}: give one character, such as ";" or "\\t"')
+    usual = TaskFile(spec.train)
+    own = [key for key in ("encoding", "separator", "quoting") if getattr(spec, key) != getattr(usual, key)]
+    if spec.task and own:
         raise ValueError(f"{file}: {', '.join(own)}: the files of a published task have a format of their own")
 
 
-def _common(told: TaskFile) -> tuple[str, ...] | None:
+def _common(spec: TaskFile) -> tuple[str, ...] | None:
     """The candidates, where no column is filled in them."""
-    labels = told.labels or {}
+    labels = spec.labels or {}
     fixed = labels and not any(Template(text).columns for text in labels.values())
     return tuple(Template(text).fill(DataRecord("", {})) for text in labels.values()) if fixed else None
 
 
-def _content_free(told: TaskFile, candidates: tuple[str, ...] | None) -> Example | None:
+def _content_free(spec: TaskFile, candidates: tuple[str, ...] | None) -> Example | None:
     """The prompt with every column empty, where the candidates are common."""
-    prompt = Template(told.prompt or "")
+    prompt = Template(spec.prompt or "")
     return (
         Example(prompt.fill(DataRecord("", dict.fromkeys(prompt.columns, ""))), 0, candidates) if candidates else None
     )
 
 
-def _maker(file: Path, told: TaskFile) -> Make:
-    """What makes an example of a record by template."""
-    if told.prompt is None or (told.labels is None) == (told.answer is None):
-        raise ValueError(f"{file}: a task wants prompt, and either a table [labels] or answer = COLUMN")
-    if told.labels is not None and told.prompt.endswith(" "):
+def _maker(file: Path, spec: TaskFile) -> Make:
+    """The function that makes an example of a record, by template."""
+    if spec.prompt is None or (spec.labels is None) == (spec.answer is None):
+        raise ValueError(f"{file}: a task needs prompt, and either a table [labels] or answer = COLUMN")
+    if spec.labels is not None and spec.prompt.endswith(" "):
         raise ValueError(
-            f"{file}: prompt ends in a space, which tokenizers count to the word that follows: put it in front of the "
+            f"{file}: prompt ends in a space, which tokenizers join to the word that follows: put it in front of the "
             "continuations"
         )
-    if told.answer is not None:
-        return _written(Template(told.prompt.rstrip(" ")), told.answer)
-    labels = told.labels or {}
+    if spec.answer is not None:
+        return _written(Template(spec.prompt.rstrip(" ")), spec.answer)
+    labels = spec.labels or {}
     require_continuations(file, labels)
-    return _labelled(Template(told.prompt), told.label, {name: Template(text) for name, text in labels.items()})
+    return _labelled(Template(spec.prompt), spec.label, {name: Template(text) for name, text in labels.items()})
 
 
 def _labelled(prompt: Template, column: str, labels: dict[str, Template]) -> Make:
@@ -160,42 +160,42 @@ def _written(prompt: Template, column: str) -> Make:
         value = record.value(column)
         answers = record.texts(column) if isinstance(value, list) else (record.shown(column),)
         if not all(text.strip() for text in answers):
-            raise ValueError(f"{record.where}: {column} is {value!r}: give a text, or a list of right ones")
+            raise ValueError(f"{record.where}: {column} is {value!r}: give a text, or a list of right answers")
         made = generated(prompt.fill(record), answers)
         return Item(digest(made), made)
 
     return make
 
 
-def _pools(file: Path, told: TaskFile, official: Official | None, make: Make) -> Callable[[str | None], Pools]:
-    name, group = told.name or file.stem, told.group or (official.group if official else None)
+def _pools(file: Path, spec: TaskFile, official: Official | None, make: Make) -> Callable[[str | None], Pools]:
+    name, group = spec.name or file.stem, spec.group or (official.group if official else None)
 
     def pools(folder: str | None) -> Pools:
         place, notes = file.parent if folder is None else Path(folder), dict[str, None]()
-        training = [(make(record), record) for record in _rows(told, official, place / told.train, notes)]
+        training = [(make(record), record) for record in _rows(spec, official, place / spec.train, notes)]
         items = [item for item, _ in training]
-        if told.test is None:
+        if spec.test is None:
             texts = (record.shown(group) if group else item.example.prompt for item, record in training)
             made = held_out(name, zip(items, texts, strict=True))
         else:
-            made = Pools(items, [make(record) for record in _rows(told, official, place / told.test, notes)])
+            made = Pools(items, [make(record) for record in _rows(spec, official, place / spec.test, notes)])
         return made._replace(notes=(*(f"{name}: {note}" for note in notes), *made.notes))
 
     return pools
 
 
-def _rows(told: TaskFile, official: Official | None, file: Path, notes: dict[str, None]) -> list[DataRecord]:
-    """The rows that can be used; what is to be told of the others is added to the notes, once."""
-    records = official.read(file) if official else read(file, told.encoding, told.separator, told.quoting)
+def _rows(spec: TaskFile, official: Official | None, file: Path, notes: dict[str, None]) -> list[DataRecord]:
+    """The rows that can be used; what is to be spec of the others is added to the notes, once."""
+    records = official.read(file) if official else read(file, spec.encoding, spec.separator, spec.quoting)
     notes |= dict.fromkeys(notes_of(records))
     if official:
         answered = [record for record in records if has_answer(record)]
         if len(answered) < len(records):
             notes[f"{file}: questions without an answer are left out: {len(records) - len(answered)}"] = None
         records = answered
-    written = [Template(text) for text in (told.labels or {}).values()]
-    prompt = Template(told.prompt).columns if told.prompt is not None else (official.group,) if official else ()
-    others = (told.answer,) if told.answer else tuple(column for text in written for column in text.columns)
+    written = [Template(text) for text in (spec.labels or {}).values()]
+    prompt = Template(spec.prompt).columns if spec.prompt is not None else (official.group,) if official else ()
+    others = (spec.answer,) if spec.answer else tuple(column for text in written for column in text.columns)
     kept, doubts = without_empty(records, prompt, others)
     notes |= dict.fromkeys(doubts)
     return kept

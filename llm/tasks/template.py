@@ -21,10 +21,10 @@ class Template:
         try:
             parts = list(Formatter().parse(self.text))
         except ValueError as error:
-            raise ValueError(f"template {self.text!r}: {error}; a brace that is none is written twice") from None
+            raise ValueError(f"template {self.text!r}: {error}; write a literal brace twice") from None
         for _, name, spec, conversion in parts:
             if name == "" or spec or conversion:
-                raise ValueError(f"template {self.text!r}: between braces goes the name of a column and nothing else")
+                raise ValueError(f"template {self.text!r}: write only the name of a column between braces")
 
     @property
     def columns(self) -> tuple[str, ...]:

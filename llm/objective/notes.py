@@ -1,4 +1,4 @@
-"""What is to be told of examples before a model reads them: prompts that are cut, answers that are never written."""
+"""Notes on examples before a model reads them: prompts that are cut, answers that are never generated."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,7 +10,7 @@ Parts = Mapping[str, Sequence[Encoded]]
 """Encoded examples, such as those of train, dev and test."""
 
 
-def told(objective: Objective, parts: Parts) -> list[str]:
+def data_notes(objective: Objective, parts: Parts) -> list[str]:
     """Return the notes about examples as the objective encoded them."""
     return [note for note in (_cut(objective, parts), _endless(parts)) if note]
 
@@ -25,7 +25,9 @@ def _cut(objective: Objective, parts: Parts) -> str | None:
     longest, most = max(row.whole for row in cut), max(len(row.tokens) for row in cut)
     name = objective.language_model.name
     whole = (
-        f"without --max-tokens {name} reads them as far as it can" if objective.max_tokens else f"{name} reads no more"
+        f"without --max-tokens {name} reads as many tokens as it can"
+        if objective.max_tokens
+        else f"{name} sets the limit"
     )
     return (
         f"prompts cut from the left to {most} tokens: {len(cut)} of {len(rows)} ({each}); the longest has {longest} "
