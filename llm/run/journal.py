@@ -115,14 +115,12 @@ def _what(record: Record) -> str:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Check every file of a run or of an export: a line a file, ok, damaged, missing or not checked; nothing is changed."""
+    """Check every file of a run or of an export: a line a file, with what was found; nothing is changed."""
     place = Path(arguments.run)
     if not place.is_dir():
         found = [Journalled.of(_file(arguments.run)).finding]
     elif not any((place / name).exists() for name in (JOURNAL, CONFIG, ROWS, RECORD)):
-        raise ValueError(
-            f"{place} has no journal ({JOURNAL}) and no {CONFIG}: give the folder of a run or of an export"
-        )
+        raise ValueError(f"{place} has no {JOURNAL} and no {CONFIG}: give the folder of a run or of an export")
     else:
         found = list(findings(place))
     for one in found:
@@ -141,11 +139,8 @@ def _replayed(arguments: argparse.Namespace) -> int:
     contents = read(_file(str(record) if exported else arguments.run))
     where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method, arguments.rule
     base = rebuild(contents, selected_step(contents), *where)
-    return _compare(
-        base,
-        place if exported else journal_of(place).parent / MODEL,
-        arguments.device or _text(contents.header, "device"),
-    )
+    written = place if exported else journal_of(place).parent / MODEL
+    return _compare(base, written, arguments.device or _text(contents.header, "device"))
 
 
 def replay(arguments: argparse.Namespace) -> int:

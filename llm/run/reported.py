@@ -79,7 +79,7 @@ def _beyond(row: Row, contents: Contents) -> bool:
 
 
 def _fits(row: Row, records: Sequence[Record]) -> bool:
-    """Whether a row tells of a step what its record does; the mean loss of a round is between its least and greatest."""
+    """Whether a row tells of a step what its record does; the mean of losses is between the least and the greatest."""
     step = row.get("step")
     if type(step) is not int or not 0 <= step < len(records):
         return False
