@@ -111,8 +111,8 @@ Written = tuple[card.Exported, str | None]
 
 
 def _require_sound(record: RunFolder, source: str) -> None:
-    """Refuse to export from a journal or weights that are not what the run wrote; of rows, which the card shows, tell."""
-    takes_model = source == "model" or (source == "auto" and (record.folder / MODEL).is_dir())
+    """Refuse a journal or weights that are not what the run wrote, and tell of rows, which the card shows."""
+    takes_model = source in ("auto", "model") and (record.folder / MODEL).is_dir()
     for one in results(record.folder, record.rows, record.config["journal"], takes_model):
         if one.bad and one.file == ROWS:
             warn(f"{record.folder}: {one}: the card shows what they say")

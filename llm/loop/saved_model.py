@@ -10,7 +10,7 @@ from zobench.run.records import Row
 
 
 class SavedModel(Listener):
-    """Writes the selected weights and their checksums to the folder `model` of the run, and describes them at its end."""
+    """Writes the selected weights and their checksums to the folder `model` of the run, and describes them then."""
 
     def __init__(self, context: RunContext, folder: Path) -> None:
         self.language_model, self.folder = context.language_model, folder

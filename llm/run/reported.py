@@ -106,4 +106,4 @@ def _text(row: Row) -> str:
 def _name(row: Row) -> str:
     which = row.get("name", row.get("set", ""))
     at = f" of step {row['step']}" if "step" in row else ""
-    return f"{row.get('kind')}{f' {which}' if which else ''}{at}"
+    return f"{row.get('kind')}{f' {which!r:.40}' if which else ''}{at}"
