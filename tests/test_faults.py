@@ -461,7 +461,8 @@ def test_the_journal_commands(tmp_path, capsys):
     assert {p: p.read_bytes() for p in before} == before
     torn = read(tmp_path / "run/journal.bin").offsets[-1] + 9  # within the last step
     (tmp_path / "run/journal.bin").write_bytes(before[tmp_path / "run/journal.bin"][:torn])
-    assert main(["journal", "verify", folder]) == 0 and "not finished" in capsys.readouterr().out
+    assert main(["journal", "verify", folder]) == 1  # the rows tell of a step and of an end that are gone
+    assert "not finished" in (said := capsys.readouterr().out) and "damaged     rows.jsonl: line" in said
     assert main(["journal", "replay", folder]) == 1 and "differs from" in capsys.readouterr().out
     assert main(["journal", "show", str(tmp_path / "nowhere")]) == 2
 

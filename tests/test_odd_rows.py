@@ -98,4 +98,4 @@ def test_a_pipe_is_refused_and_not_waited_for(name, copy, tmp_path, capsys):
         refused(llm, ["export", str(copy), "--to", str(tmp_path / "out")], capsys, name)
         refused(analysis, ["tables", str(copy)], capsys, name)
     else:
-        assert llm(["journal", "verify", str(copy)]) == 2
+        assert llm(["journal", "verify", str(copy)]) == 1

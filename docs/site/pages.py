@@ -9,7 +9,18 @@ from docs.site import commands, notebook, reference
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 
-FIRST = ("tasks", "objectives", "training", "baselines", "presets", "export", "journal", "integrations", "speed")
+FIRST = (
+    "tasks",
+    "objectives",
+    "training",
+    "baselines",
+    "presets",
+    "export",
+    "journal",
+    "run-folder",
+    "integrations",
+    "speed",
+)
 """The order of the guide; other pages of docs/ follow by name."""
 THEORY = ("theory", "epsilon")
 FOUND = ("findings", "gallery")

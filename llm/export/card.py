@@ -19,6 +19,7 @@ from llm.options.train import TrainOptions
 from llm.run import checkpoint
 from llm.run.folder import RunFolder, selected_step
 from llm.run.header import JOURNAL
+from llm.run.verify import RECORD
 from llm.steppers.first_order import backpropagates
 from llm.tasks.published import PUBLISHED
 from zobench.run.options import code_arguments
@@ -26,8 +27,6 @@ from zobench.run.records import Row, write_atomically
 from zobench.spelling import names_code
 from zobench.version import VERSION
 
-RECORD = "zobench"
-"""Folder of an export with what makes its weights again: config.toml and journal.bin."""
 PLACES = ("out", "data", "command")
 """What a card leaves out of a configuration: where files were on the machine."""
 

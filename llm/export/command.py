@@ -15,11 +15,13 @@ from llm.export.tuned import BaseSource, Tuned
 from llm.model import loading
 from llm.model.adapted import is_adapted
 from llm.model.language_model import DTYPES
+from llm.run import saved
 from llm.run.folder import RunFolder, run_of
-from llm.run.header import JOURNAL
+from llm.run.header import JOURNAL, fingerprint
+from llm.run.verify import MODEL, RECORD, ROWS, results
 from zobench.naming import require_known
 from zobench.run.options import argument, option
-from zobench.run.progress import note
+from zobench.run.progress import note, warn
 
 MERGED = "with its adapter merged in"
 
@@ -65,11 +67,14 @@ def export(options: ExportOptions) -> Path:
     adapter = adapter_folder.find(place)
     if options.merge and adapter is None and not (record and record.config.get("adapter")):
         raise ValueError(f"{options.run} has no adapter to merge: leave --merge out")
+    if record is not None:
+        _require_sound(record, options.source)
     with _aside(goal) as aside:
         kept = adapter if record is None or options.source in ("auto", "model") else None
-        made = _adapter(options, kept, record, aside) if kept else _model(options, record, aside)
+        made, weights = _adapter(options, kept, record, aside) if kept else _model(options, record, aside)
         if record is not None:
-            _keep_record(record, aside / card.RECORD)
+            _keep_record(record, aside / RECORD)
+        saved.write_checksums(aside, None if options.merge or options.dtype else weights)
         (aside / "README.md").write_text(card.text(goal.resolve().name, made, record), encoding="utf-8")
     return goal
 
@@ -105,11 +110,29 @@ def _aside(goal: Path) -> Iterator[Path]:
         raise
 
 
-def _model(options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
+Written = tuple[card.Exported, str | None]
+"""What was written, and the fingerprint of its weights before they were merged or converted."""
+
+
+def _require_sound(record: RunFolder, source: str) -> None:
+    """Refuse a journal or weights that are not what the run wrote, and tell of rows, which the card shows."""
+    takes_model = source in ("auto", "model") and (record.folder / MODEL).is_dir()
+    for one in results(record.folder, record.rows, record.config["journal"], takes_model):
+        if one.bad and one.file == ROWS:
+            warn(f"{record.folder}: {one}: the card shows what they say")
+        elif one.bad:
+            other = "; --source journal rebuilds the weights" if one.file.startswith(MODEL) else ""
+            raise ValueError(f"{record.folder}: {one.file} is {one.state} ({one.why}): nothing was written{other}")
+
+
+def _model(options: ExportOptions, record: RunFolder | None, aside: Path) -> Written:
     """Write a whole model."""
     places = BaseSource(options.model, options.device, options.trust_remote_code)
     found = tuned.find(record, options.source, places) if record else _untrained(options)
-    return _write(found, options, record, aside)
+    weights = fingerprint(found.language_model.model)
+    if record is not None and found.step == tuned.last_step(record) and tuned.selected(record) not in (None, weights):
+        warn("the weights are not to the bit those that the run measured: they were made on another device or version")
+    return _write(found, options, record, aside), weights
 
 
 def _untrained(options: ExportOptions) -> Tuned:
@@ -119,7 +142,7 @@ def _untrained(options: ExportOptions) -> Tuned:
     return Tuned(loaded, 0, "as it was")
 
 
-def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, aside: Path) -> card.Exported:
+def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, aside: Path) -> Written:
     """Write an adapter, or the base model with it merged in."""
     named = options.model or adapter_folder.base_of(adapter)
     step, base = tuned.last_step(record) if record else 0, base_model(named)
@@ -128,12 +151,13 @@ def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, as
         merged = adapter_folder.merged(
             adapter, lambda _: loading.load(named, options.device or "cpu", held, options.trust_remote_code)
         )
-        return _write(Tuned(merged, step, MERGED), options, record, aside)
+        return _write(Tuned(merged, step, MERGED), options, record, aside), None
     tensors = adapter_folder.copy(adapter, aside, base.name if base.on_hub else loading.folder_of(named), options.dtype)
     _require_finite(tensors.items(), options.dtype)
-    return card.exported(
+    made = card.exported(
         "peft", adapter_folder.masked(adapter), tensors.values(), (step, "as peft keeps it"), base, record
     )
+    return made, tuned.selected(record) if record else None
 
 
 def _write(found: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:

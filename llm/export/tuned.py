@@ -64,7 +64,15 @@ def _written(run: RunFolder, places: BaseSource) -> Tuned:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: the run wrote no weights there; --source auto takes a checkpoint or the journal")
     loaded = loading.load(str(folder), places.device or "cpu", loading.dtype_of(str(folder)), places.trust_remote_code)
+    trainable.select(loaded.model, run.config["trained"])
     return Tuned(loaded, last_step(run), "as the run wrote it")
+
+
+def selected(run: RunFolder) -> str | None:
+    """Return the fingerprint of the weights that a run selected; None of one that has not ended or is of before."""
+    found = run.rows_of("final")
+    said = found[-1].get("fingerprint") if found else None
+    return said if isinstance(said, str) else None
 
 
 def last_step(run: RunFolder, contents: Contents | None = None) -> int:

@@ -10,6 +10,7 @@ from llm.loop.listener import Listener
 from llm.objective import Encoded, Measured
 from llm.objective.minibatch import at_once
 from llm.run.context import RunContext
+from llm.run.header import fingerprint
 from llm.run.log import RunLog
 from llm.steppers.stepper import Stepper
 from llm.steppers.taken import Taken
@@ -55,8 +56,8 @@ class Evaluations(Listener):
         self.status = f"dev loss {dev.loss:.3f} {dev.metric} {dev.accuracy:.1%}"
 
     def final(self, selected: int, best: Row, divergence: Divergence) -> Row:
-        """Measure test, if there are test examples, keep the final row and return it; the model has the weights of the
-        selected step.
+        """Measure test, if there are test examples, keep the final row with the fingerprint of the weights, and return
+        it; the model has the weights of the selected step.
         """
         context, test, losses = self.context, None, list[float | None]()
         if context.data.test:
@@ -71,6 +72,7 @@ class Evaluations(Listener):
             row |= test.named("test")
         row["status"] = divergence.status(context.options.steps, *losses, last["dev_loss"])
         row |= {"weights": context.language_model.weights, "skipped": divergence.skipped}
+        row["fingerprint"] = fingerprint(context.language_model.model)
         about = {"kind": "final", "step": self.stepper.steps, **context.names, **self.costs.row}
         return self.log.keep({**about, **row})
 

@@ -16,7 +16,7 @@ from llm.loop.signals import interruptible
 from llm.loop.step_rows import StepRows
 from llm.options.train import TrainOptions
 from llm.run.context import RunContext, prepare
-from llm.run.header import header, identity
+from llm.run.header import fingerprint, header, identity
 from llm.run.log import RunLog
 from llm.run.record import open_record, require_rows
 from llm.steppers.taken import Taken
@@ -153,10 +153,23 @@ class Loop:
         self._evaluate(self.stepper.steps)
         selected, best = self.selection.restore(), self.selection.best()
         assert best is not None  # the last step was evaluated
+        ended = self.log.measured("final")
+        if ended:
+            self._require_selected(ended[-1])
         for listener in self.listeners:
             listener.on_selected(selected)
-        final = self.evaluations.final(selected, best, self.divergence)
+        final = ended[-1] if ended else self.evaluations.final(selected, best, self.divergence)
         for listener in self.listeners:
             listener.on_ended(final)
         print(summary(self.context.options.method, final))
         return final
+
+    def _require_selected(self, final: Row) -> None:
+        """Raise ValueError unless the model has the weights whose final measurement the journal already holds."""
+        wanted, found = final.get("fingerprint"), fingerprint(self.context.language_model.model)
+        if wanted not in (None, found):
+            raise ValueError(
+                f"{self.log.file}: the weights of step {final.get('selected_step')} have the fingerprint {found} when "
+                f"they are rebuilt here, and had {wanted} when they were measured (another device, engine, number of "
+                "threads or version of torch?): nothing was written; give another --out"
+            )

@@ -4,19 +4,19 @@ from pathlib import Path
 
 from llm.export import card
 from llm.loop.listener import Listener
-from llm.model import loading
+from llm.run import saved
 from llm.run.context import RunContext
 from zobench.run.records import Row
 
 
 class SavedModel(Listener):
-    """Writes the selected weights to the folder `model` of the run, and describes them when the run has ended."""
+    """Writes the selected weights and their checksums to the folder `model` of the run, and describes them then."""
 
     def __init__(self, context: RunContext, folder: Path) -> None:
         self.language_model, self.folder = context.language_model, folder
 
     def on_selected(self, step: int) -> None:
-        loading.save(self.language_model, self.folder / "model")
+        saved.save(self.language_model, self.folder / "model")
 
     def on_ended(self, final: Row) -> None:
         card.describe(self.folder, self.language_model)

@@ -7,37 +7,87 @@ from llm.loop.loop import Loop
 from llm.loop.selection import discard
 from llm.options.train import TrainOptions
 from llm.run.context import RunContext, prepare, sized, split_of
+from llm.run.header import JOURNAL
 from llm.run.record import open_record, require_rows
+from llm.run.verify import MODEL, ROWS, results
+from llm.steppers.method import TrainingMethod
+from zobench.run.lock import lock
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 
 
 def train(options: TrainOptions, test: bool = True) -> Row:
-    """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated. Without `test`
-    nothing is measured on test.
+    """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated, but its files
+    are checked. Without `test` nothing is measured on test.
 
     Raises:
-        ValueError: the folder holds something that cannot be continued, or must not with --no-resume.
+        ValueError: the folder holds something that cannot be continued, or must not with --no-resume, or a finished run
+            whose files are damaged.
         FolderInUseError: another process writes there.
     """
-    if (Path(options.out) / "rows.jsonl").exists():
-        options = options if options.train and options.dev and options.test else sized(options, split_of(options))
-        record = open_record(options)
-        require_rows(record)
-        finished = record.find(kind="final")
-        if finished:
-            note(f"{options.out} holds a finished run")
-            discard(record.folder)
-            return _with_dev(record, finished[-1])
-        if record.rows and not options.resume:
-            raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")
-    return opened(prepare(options, test)).go()
+    found = _finished(options)
+    if found is not None:
+        return found
+    context = prepare(options, test)
+    Path(options.out).mkdir(parents=True, exist_ok=True)
+    held = lock(options.out)
+    try:  # once more: another process may have finished the run while this one loaded the model
+        found = _finished(context.options)
+        return opened(context).go() if found is None else found
+    finally:
+        held.release()
 
 
 def opened(context: RunContext) -> Loop | BaselineRun:
     """Return the run of a context, with its folder taken."""
     baseline = context.method.baseline
     return BaselineRun(context, baseline) if baseline else Loop(context)
+
+
+def _finished(options: TrainOptions) -> Row | None:
+    """The final row of a run that is finished and whole, None where there is something to do."""
+    if not (Path(options.out) / ROWS).exists():
+        return None
+    options = options if options.train and options.dev and options.test else sized(options, split_of(options))
+    record = open_record(options)
+    require_rows(record)
+    found = record.find(kind="final")
+    if found:
+        note(f"{options.out} holds a finished run")
+        _require_whole(record, options)
+        discard(record.folder)
+        return _with_dev(record, found[-1])
+    if record.rows and not options.resume:
+        raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")
+    return None
+
+
+def _require_whole(record: Run, options: TrainOptions) -> None:
+    """Raise ValueError with the way out, unless journal, rows and model of a finished run are what was written."""
+    method = TrainingMethod.parse(options.method)
+    writes = options.journal and method.takes_steps, options.save and method.takes_steps
+    if "fingerprint" not in record.find(kind="final")[-1] and method.takes_steps:
+        note(f"{record.folder}: of an earlier version, which wrote no checksums: its model/ was not checked")
+    bad = [one for one in results(record.folder, record.rows, *writes) if one.bad]
+    if not bad:
+        return
+    first, more = bad[0], f", and {len(bad) - 1} more" if bad[1:] else ""
+    raise ValueError(
+        f"{record.folder} holds a finished run, but {first.file} is {first.state} ({first.why}){more}: "
+        + _way_out(record.folder, first.file, writes[0] and not method.backpropagates and options.rows == "all")
+    )
+
+
+def _way_out(folder: Path, file: str, replays: bool) -> str:
+    if file == JOURNAL:
+        return "bring it back from a copy, or give another --out"
+    if file == ROWS:
+        return (
+            "remove it and give the same command again, which writes it again from the journal, or give another --out"
+        )
+    if replays:
+        return f"`python -m llm journal replay {folder} --out {folder / MODEL}` writes it again, or give another --out"
+    return f"remove {folder / ROWS} and give the same command again, which writes it again, or give another --out"
 
 
 def _with_dev(record: Run, final: Row) -> Row:

@@ -14,8 +14,9 @@ import torch
 from llm.model import loading, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
-from llm.run import checkpoint
-from llm.run.header import CHECKPOINTS, fingerprint, journal_of
+from llm.run import checkpoint, saved
+from llm.run.header import JOURNAL, fingerprint, journal_of
+from llm.run.verify import CONFIG, MODEL, RECORD, ROWS, Journalled, findings
 from llm.steppers.zeroth_order import ZerothOrderStepper, rounded
 from zobench import Estimator, methods
 from zobench import rule as rules
@@ -42,17 +43,18 @@ def main(argv: Sequence[str]) -> int:
             command.add_argument(place, help="folder of a run, or a journal file")
         if name == "show":
             command.add_argument("--last", type=int, default=10, metavar="N", help="steps to show (default: 10)")
+        if name == "verify":
+            command.add_argument("--replay", action="store_true", help="rebuild the weights too, and compare them")
         if name == "replay":
             command.add_argument("--out", help="folder for the weights; by default nothing is written")
             command.add_argument(
                 "--steps", type=int, metavar="N", help="number of steps to repeat; by default up to the selected step"
             )
-            command.add_argument("--model", help="the base model, if it is not the one that the journal names")
-            command.add_argument("--method", help="package.module:function that makes your own estimator")
-            command.add_argument("--rule", help="package.module:function that makes your own update rule")
-            command.add_argument(
-                "--device", help="device on which the steps are repeated; by default the device of the journal"
-            )
+        if name in ("verify", "replay"):
+            command.add_argument("--model", help="the base model, where it is not what the journal names")
+            command.add_argument("--method", help="package.module:function that makes an estimator of your own")
+            command.add_argument("--rule", help="package.module:function that makes an update rule of your own")
+            command.add_argument("--device", help="where to repeat the steps; by default on the device of the journal")
             command.add_argument(
                 "--trust-remote-code", action="store_true", help="allow the model to run Python code of its own"
             )
@@ -115,29 +117,32 @@ def _what(record: Record) -> str:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Check every checksum of a journal, and of the checkpoints beside it; nothing is changed."""
-    file = _file(arguments.run)
-    if version_of(file) == 1:
-        print(
-            f"{len(journal_version1.read(file).records)} records of version 1, each with its checksum and in its place"
-        )
-        return OK
-    contents = read(file)
-    print(f"{len(contents.records)} steps and {len(contents.events)} measurements, each with its checksum in its place")
-    if contents.torn:
-        print(f"then {contents.torn} bytes of a record that was not finished: a continued run cuts them off")
-    sound = True
-    for checkpoint_file in checkpoint.files(file.parent / CHECKPOINTS):
-        try:
-            kept = checkpoint.load(checkpoint_file)
-        except ValueError as error:
-            print(error)
-            sound = False
-            continue
-        fits = kept.step < len(contents.marks) and kept.metadata.get("chain") == f"{contents.marks[kept.step]:08x}"
-        print(f"{checkpoint_file.name}: sound, " + ("of this journal" if fits else "but not of this journal"))
-        sound = sound and fits
-    return OK if sound else DIFFERENT
+    """Check every file of a run or of an export: a line a file, with what was found; nothing is changed."""
+    place = Path(arguments.run)
+    if not place.is_dir():
+        found = [Journalled.of(_file(arguments.run)).finding]
+    elif not any((place / name).exists() for name in (JOURNAL, CONFIG, ROWS, RECORD)):
+        raise ValueError(f"{place} has no {JOURNAL} and no {CONFIG}: give the folder of a run or of an export")
+    else:
+        found = list(findings(place))
+    for one in found:
+        print(one)
+    sound = not any(one.bad for one in found)
+    if not arguments.replay:
+        return OK if sound else DIFFERENT
+    return _replayed(arguments) if sound else DIFFERENT
+
+
+def _replayed(arguments: argparse.Namespace) -> int:
+    """Compare what a run or an export wrote with what its journal rebuilds."""
+    place = Path(arguments.run)
+    record = place / RECORD
+    exported = not (place / CONFIG).exists() and record.is_dir()
+    contents = read(_file(str(record) if exported else arguments.run))
+    where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method, arguments.rule
+    base = rebuild(contents, selected_step(contents), *where)
+    written = place if exported else journal_of(place).parent / MODEL
+    return _compare(base, written, arguments.device or _text(contents.header, "device"))
 
 
 def replay(arguments: argparse.Namespace) -> int:
@@ -152,7 +157,7 @@ def replay(arguments: argparse.Namespace) -> int:
         f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {fingerprint(base.model)}"
     )
     if arguments.out:
-        loading.save(base, Path(arguments.out))
+        saved.save(base, Path(arguments.out))
         print(f"written to {arguments.out}")
     if arguments.steps is not None and arguments.steps != (taken if selected is None else selected):
         print(f"{folder / 'model'} has the weights of another step: not compared")

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from llm.run.header import JOURNAL
-from zobench.run.journal import Event, Journal, JournalError, Record
+from llm.run.reported import START, disagreements, lasting
+from zobench.run.journal import Contents, Event, Journal, JournalError, Record
 from zobench.run.progress import note
 from zobench.run.records import Row, Run, plain_row, within
-
-START = "start"
 
 
 class RunLog:
@@ -41,7 +40,16 @@ class RunLog:
         if journal.cut:
             steps = len(journal.records)
             note(f"{file}: {journal.cut} bytes of an unfinished record after {steps} steps were cut off")
+        self._require_rows(journal)
         return journal
+
+    def _require_rows(self, journal: Journal) -> None:
+        found = disagreements(self.record.rows, Contents(journal.header, journal.records, journal.events))
+        if found:
+            raise JournalError(
+                f"{self.folder / 'rows.jsonl'} is damaged ({found[0]}): remove it and give the same command again, "
+                "which writes the rows again from the journal"
+            )
 
     @property
     def file(self) -> Path:
@@ -88,7 +96,7 @@ class RunLog:
         if row.get("kind") == START:
             return
         alike = self.record.find(**{name: row[name] for name in ("kind", "step") if name in row})
-        if _lasting(row) not in map(_lasting, alike):
+        if lasting(row) not in map(lasting, alike):
             self.record.append(row)
 
     def start_loss(self, measured: float) -> float:
@@ -143,8 +151,3 @@ class RunLog:
         """Sync and close the journal."""
         if self.journal:
             self.journal.close()
-
-
-def _lasting(row: Row) -> Row:
-    """A row without what differs when it is measured again."""
-    return {name: value for name, value in row.items() if name not in ("seconds", "peak_mb")}
