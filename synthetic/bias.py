@@ -81,7 +81,7 @@ def run(options: BiasOptions) -> None:
 
 def _cells(options: BiasOptions) -> list[BiasCell]:
     if not options.methods or not options.epsilons or not options.problem:
-        raise ValueError("give at least one of --methods, --problem and --epsilons")
+        raise ValueError("--methods, --problem and --epsilons each need at least one entry")
     if options.samples < 1 or options.controlled_samples < 0:
         raise ValueError(
             f"samples is {options.samples}, controlled_samples {options.controlled_samples}: give 1, 0 or more"

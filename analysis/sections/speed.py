@@ -20,7 +20,7 @@ CAPTION = (
 )
 SCALING = (
     "Median seconds of a bare forward (dashed) and of a step (solid), on logarithmic axes, with quartiles of the "
-    "repetitions; of what else varies, the value with most points (over each panel)."
+    "repetitions; where other settings vary, each panel names and shows the value with most points."
 )
 ALT = (
     "Median seconds of a step as bars, for the published loop and for each engine, law and choice of rows, with a "
