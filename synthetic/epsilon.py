@@ -49,7 +49,7 @@ class EpsilonOptions:
     choices: int = option(9, "independent choices in each cell; the cell reports their median ratio")
     directions: int = option(1000, "lines over which the excess is measured")
     fixed: float = option(1e-3, "the fixed epsilon of the comparison")
-    seed: int = option(0, "names problems, points and draws")
+    seed: int = option(0, "seed of the problems, points and draws")
     out: str = option("runs/epsilon", "folder of the results; an interrupted run continues there")
 
 
