@@ -15,8 +15,8 @@ TITLE = "Time and memory of one step"
 CAPTION = (
     "Median seconds of one two-point step, with quartiles of the repetitions, for the published loop of four passes "
     "over the weights and for each engine, law of directions and choice of rows. Dashed, with its quartiles in grey: "
-    "two bare forwards of the same loss, below which a two-point step cannot be unless it runs them side by side. Numbers: the median over "
-    "that limit."
+    "two bare forwards of the same loss, below which a two-point step cannot be unless it runs them side by side. "
+    "Numbers: the median over that limit."
 )
 SCALING = (
     "Median seconds of a bare forward (dashed) and of a step (solid), on logarithmic axes, with quartiles of the "
