@@ -31,7 +31,7 @@ class MonteCarloBenchOptions:
     problem: str = option("quartic", f"quadratic, cubic, quartic, sextic, or {problems.catalogue.OWN}")
     dim: int = option(16, "number of variables")
     samples: int = option(10_000_000, "estimates a repetition")
-    repetitions: int = option(3, "alternating repetitions; the median counts")
+    repetitions: int = option(3, "alternating repetitions; their median is printed")
     predict_dim: int = option(1000, "number of variables of the problems that are predicted; 0 leaves predictions out")
     out: str = option("runs/bench", "folder of the results; every call appends rows")
 

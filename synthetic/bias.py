@@ -38,7 +38,7 @@ class BiasOptions:
     samples: int = option(1_000_000, "plain estimates a cell")
     controlled_samples: int = option(100_000, "estimates with the control variate a cell; 0 leaves them out")
     noise: float = option(0.0, "standard deviation of the noise of one evaluation (plain sampling only)")
-    seed: int = option(0, "names problem, point and draws")
+    seed: int = option(0, "seed of the problem, the point and the draws")
     out: str = option("runs/bias", "folder of the results; an interrupted run continues there")
 
 
@@ -81,7 +81,7 @@ def run(options: BiasOptions) -> None:
 
 def _cells(options: BiasOptions) -> list[BiasCell]:
     if not options.methods or not options.epsilons or not options.problem:
-        raise ValueError("give at least one of --methods, --problem and --epsilons")
+        raise ValueError("--methods, --problem and --epsilons each need at least one entry")
     if options.samples < 1 or options.controlled_samples < 0:
         raise ValueError(
             f"samples is {options.samples}, controlled_samples {options.controlled_samples}: give 1, 0 or more"

@@ -44,11 +44,11 @@ def run(options: ConvergeOptions) -> None:
     problem = problems.make(options.problem, options.dim, options.condition)
     if getattr(problem, "minimum", None) is None:
         raise ValueError(
-            f"problem {options.problem} has no minimum to converge to, or none that is known: take quadratic, quartic "
-            "or sextic, or declare .minimum on one of your own"
+            f"problem {options.problem} has no known minimum to converge to: take quadratic, quartic "
+            "or sextic, or declare .minimum on your own problem"
         )
     if min(options.seeds, options.tuning_seeds, options.points, len(options.rates), len(options.methods)) < 1:
-        raise ValueError("give at least one of --seeds, --tuning-seeds, --points, --rates and --methods")
+        raise ValueError("--seeds, --tuning-seeds, --points, --rates and --methods each need at least one entry")
     estimators = {name: methods.parse(name, epsilon=options.epsilon) for name in options.methods}
     for name, estimator in estimators.items():
         if evaluations_a_step(estimator) > options.evaluations:

@@ -1,4 +1,4 @@
-"""The design suite: kernels and stencils with nodes, moments and costs, and all roads to less bias side by side."""
+"""The design suite: kernels and stencils with nodes, moments and costs, and all ways to less bias side by side."""
 
 import math
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ class DesignOptions:
 
 
 def run(options: DesignOptions) -> None:
-    """Print kernels and stencils with nodes, moments and costs, and what each road to less bias costs at equal
+    """Print kernels and stencils with nodes, moments and costs, and the cost of each way to less bias at equal
     evaluations.
     """
     rows = [*kernel_rows(options), *interval_rows(options), *road_rows(options)]
@@ -78,7 +78,7 @@ def interval_rows(options: DesignOptions) -> Iterator[Row]:
 
 
 def road_rows(options: DesignOptions) -> Iterator[Row]:
-    """Yield for every road to less bias and every finite ratio what a central pair's worth of evaluations brings.
+    """Yield for every way to less bias and every finite ratio the cost at the evaluations of one central pair.
 
     `cost` is the second moment times evaluations / 2: that of as many directions as a budget allows, against r = K = 1
     at two evaluations, whose cost is 1 + t.

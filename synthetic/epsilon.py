@@ -41,15 +41,15 @@ class EpsilonOptions:
         ),
         f"names, or {problems.catalogue.OWN}",
     )
-    dim: int = option(20, "number of variables, where the problem lets one choose")
+    dim: int = option(20, "number of variables, for problems of any dimension")
     noises: tuple[float, ...] = option((0.0, 1e-5, 1e-3, 1e-1), "standard deviation of one evaluation over |f(x)|")
-    dtypes: tuple[str, ...] = option(("float32", "bfloat16"), "what values are rounded to")
+    dtypes: tuple[str, ...] = option(("float32", "bfloat16"), "dtypes to which losses are rounded")
     lines: int = option(5, "lines of a probe")
-    start: float = option(1e-3, "displacement the probe looks around first")
-    choices: int = option(9, "independent choices a cell; their median ratio counts")
+    start: float = option(1e-3, "displacement at which the probe starts")
+    choices: int = option(9, "independent choices in each cell; the cell reports their median ratio")
     directions: int = option(1000, "lines over which the excess is measured")
-    fixed: float = option(1e-3, "the fixed epsilon that is shown beside")
-    seed: int = option(0, "names problems, points and draws")
+    fixed: float = option(1e-3, "the fixed epsilon of the comparison")
+    seed: int = option(0, "seed of the problems, points and draws")
     out: str = option("runs/epsilon", "folder of the results; an interrupted run continues there")
 
 

@@ -22,7 +22,7 @@ class KernelOptions:
 
 
 def run(options: KernelOptions) -> None:
-    """Print the kernels with their moments and costs, KerZOO's misprint beside what was meant."""
+    """Print the kernels with their moments and costs, KerZOO's misprint beside the intended kernel."""
     listed = [(kernels.legendre(order), "") for order in options.orders]
     record = Run(options.out, {"command": "kernels", **asdict(options)})
     printed = (kernels.kerzoo5_as_printed(), "as printed in KerZOO: 195/64 where 105/64 gives E[rK] = 1")

@@ -35,14 +35,14 @@ class PhaseOptions:
         ("mezo", "kerzoo", "kerzoo:order=5", "optimal", "chebyshev", "forward", "central4", "telescoping"),
         "name[:option=value]...",
     )
-    measured: tuple[str, ...] = option(("mezo", "kerzoo"), "methods that are sampled beside the winners")
+    measured: tuple[str, ...] = option(("mezo", "kerzoo"), "methods that are sampled in addition to the winners")
     noises: tuple[float, ...] = option((1e-6, 1e-4, 1e-2, 1.0), "standard deviations of one evaluation")
     dims: tuple[int, ...] = option((8, 32, 256), "numbers of variables")
     bends: tuple[float, ...] = option((0.0, 0.25, 1.0, 4.0), "0 is a quadratic; 1/sqrt(bend) is the length scale")
     evaluations: tuple[int, ...] = option((4, 64, 1024), "loss evaluations of one step")
     epsilons: tuple[float, ...] = option((1e-3, 0.1, 0.5), "common displacements")
     entries: int = option(2_000_000, "numbers drawn for one measurement: samples = entries / (n d), from 20 to 20,000")
-    seed: int = option(0, "names problems, points and draws")
+    seed: int = option(0, "seed of the problems, points and draws")
     out: str = option("runs/phase", "folder of the results; an interrupted run continues there")
 
 

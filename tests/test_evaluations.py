@@ -121,7 +121,7 @@ def test_every_round_of_a_step_counts(name):
 
 @pytest.mark.parametrize("estimator", [prototypes.SVRG(), Backtracking()])
 def test_steps_that_cost_differently_are_refused_until_one_number_is_declared(estimator):
-    with pytest.raises(ValueError, match=r"takes \d+ to \d+ loss evaluations.*let its `evaluations` say"):
+    with pytest.raises(ValueError, match=r"takes \d+ to \d+ loss evaluations.*let its `evaluations` return"):
         evaluations_a_step(estimator)
     assert len({*queries(estimator, 6)}) > 1  # as it is
     assert evaluations_a_step(Told()) == 10

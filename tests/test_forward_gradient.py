@@ -157,8 +157,8 @@ class TestTheory:
         assert repr(made) == "ForwardGradient(law=Gaussian(), n=1)" and identity.restore(repr(made)) == made
         assert made.perturbed_by is None
         for call, message in (
-            (lambda: methods.make("forward-gradient", epsilon="auto"), "has none to choose"),
-            (lambda: methods.parse("forward-gradient", epsilon="auto"), "has none to choose"),
+            (lambda: methods.make("forward-gradient", epsilon="auto"), "has no epsilon to choose"),
+            (lambda: methods.parse("forward-gradient", epsilon="auto"), "has no epsilon to choose"),
             (lambda: methods.make("forward-gradient", epsilon=1e-3), "unknown option"),
             (lambda: methods.parse("forward-gradient:epsilon=1e-3"), "unknown option"),
             (lambda: AutoEpsilon(stencils=(SlopeStencil(),)), "no epsilon to choose"),

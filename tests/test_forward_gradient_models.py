@@ -226,7 +226,7 @@ class TestTraining:
     def test_what_cannot_be_is_refused_before_the_first_step(self, tmp_path):
         with pytest.raises(ValueError, match=r"objective accuracy has no gradient for forward-gradient"):
             Loop.of(self.options(tmp_path, objective="accuracy"))
-        with pytest.raises(ValueError, match="has none to choose"):
+        with pytest.raises(ValueError, match="has no epsilon to choose"):
             Loop.of(self.options(tmp_path, epsilon="auto"))
         assert not list(tmp_path.iterdir())
         Loop.of(self.options(tmp_path, method="mezo", objective="accuracy"))

@@ -216,7 +216,7 @@ def test_what_cannot_be_selected_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "forward-gradient", "epsilon": "auto"}, "has none to choose"),
+        ({"method": "forward-gradient", "epsilon": "auto"}, "has no epsilon to choose"),
         ({"epsilon": -1.0}, "give a positive displacement"),
         ({"schedule": "cosin"}, "Did you mean 'cosine'"),
         ({"warmup": 501}, "warmup 501"),

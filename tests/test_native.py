@@ -229,7 +229,7 @@ FIT, HALF = torch.zeros(40), torch.zeros(40, dtype=torch.bfloat16)
 )  # fmt: skip
 def test_a_tensor_that_c_would_misread_is_refused(stored, targets):
     assert native.readable(FIT) and native.readable(HALF)
-    with pytest.raises(ValueError, match="a native call wants"):
+    with pytest.raises(ValueError, match="a native call needs"):
         native.NativeSweep(stored, 40, 1.0, [], [], targets, None)
 
 

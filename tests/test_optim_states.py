@@ -193,7 +193,7 @@ class TestStatesOfEstimators:
         optimizer.load_state_dict(state)
         with pytest.raises(
             ValueError,
-            match=f"a kept state has a {name}, which is no frozen dataclass or named tuple of an imported module",
+            match=f"a saved state has a {name}, which is no frozen dataclass or named tuple of an imported module",
         ):
             optimizer.step(lambda: loss_of(model))
         assert "antigravity" not in sys.modules

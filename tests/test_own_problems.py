@@ -123,7 +123,7 @@ def test_suites_run_on_a_problem_of_ones_own(suite, tmp_path):
     [
         ("bias", "own_problems:Bare", "needs .*of Bare, which does not declare it"),
         ("descent", "own_problems:Bare", "no known minimum to descend to"),
-        ("converge", "own_problems:Bare", "no minimum to converge to, or none that is known"),
+        ("converge", "own_problems:Bare", "no known minimum to converge to"),
         ("converge", "nowhere_at_all:make", "cannot be imported.*PYTHONPATH"),
     ],
 )

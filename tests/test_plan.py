@@ -109,7 +109,7 @@ def test_points_along_a_combination_are_those_of_a_step(engine):
 def test_a_closure_is_asked_for_by_name(engine):
     case = Case(engine)
     case.require(plan_of([[0.5]], closure="twice"), [[case.start + 0.5 * u(case, 0)]], 2.0)
-    with pytest.raises(ValueError, match=r"asks for the loss 'thrice', and there are \['', 'twice'\]"):
+    with pytest.raises(ValueError, match=r"asks for the loss 'thrice', but f has the losses \['', 'twice'\]"):
         case.space.losses(case.losses, plan_of([[0.5]], closure="thrice"))
     with pytest.raises(ValueError, match="asks for the loss 'twice'"):
         case.space.losses(case.losses[""], plan_of([[0.5]], closure="twice"))
@@ -129,7 +129,7 @@ def test_a_snapshot_is_the_point_where_it_was_taken(engine):
     case.space.losses(case.losses, plan_of([[0.5]], base="anchor"))
     case.space.settle_()
     assert torch.equal(case.space.x if engine == "flat" else case.space.vector(), before)
-    with pytest.raises(ValueError, match=r"based on the snapshot 'other', and those kept are \['anchor'\]"):
+    with pytest.raises(ValueError, match=r"based on the snapshot 'other', but the snapshots kept are \['anchor'\]"):
         case.space.losses(case.losses, plan_of([[0.5]], base="other"))
 
 

@@ -95,7 +95,7 @@ def test_kernel_rows_show_the_misprint(tmp_path):
         (["bias", "--epsilons", "0.1,1e-20"], "below the resolution"),
         (["bias", "--samples", "0"], "samples is 0"),
         (["bias", "--samples", "inf"], "invalid whole value"),
-        (["converge", "--problem", "cubic"], "has no minimum"),
+        (["converge", "--problem", "cubic"], "has no known minimum"),
         (["converge", "--seeds", "0"], "--seeds"),
         (["kernels", "--orders", "2"], "give an odd order"),
         (["bench", "--repetitions", "0"], "repetitions is 0"),

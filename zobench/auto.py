@@ -43,11 +43,12 @@ class _Window(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What a probe found: epsilon = argmin of truncation(epsilon) / 2 + noise(epsilon), which stencil, and what it was
-    chosen by (nan where the loss was flat).
+    """The result of a probe: epsilon = argmin of truncation(epsilon) / 2 + noise(epsilon), the index of the stencil,
+    and the measurements behind the choice (nan where the loss was flat).
 
     `noise` is the standard deviation of one evaluation without rounding, `rounding` that of rounding; `slope` and
-    `third` are root mean squares of D_1 and D_3 along the lines; `rounds` are the reaches looked at, round by round.
+    `third` are root mean squares of D_1 and D_3 along the lines; `rounds` are the evaluated
+    reaches, round by round.
     """
 
     epsilon: float
@@ -79,14 +80,14 @@ class AutoState(NamedTuple):
 class AutoEpsilon(Estimator):
     """A LineEstimator whose epsilon, and stencil among `stencils`, are chosen by a probe every `every` steps.
 
-    A probe looks along `lines` lines at ± a few reaches, `start` the middle of the first three, and adds reaches until
+    A probe evaluates `lines` lines at ± a few reaches, `start` the middle of the first three, and adds reaches until
     truncation dominates at the largest and noise at the smallest that matters; LineModel says which epsilon has the
     least excess E[(coefficient - D_1)^2]. Among stencils it takes the least (q E[D_1^2] + excess) / n at equal
     evaluations: the first gets n directions, the others as many as the same evaluations pay. Cost: about 12 `lines`
     evaluations a probe (at most 28), counted in Estimate.queries, and those of the estimator each step. In a batch one
     choice is made from up to 64 of all its lines.
 
-    Probes look along independent directions of the law's kind. Reaches with losses that are not finite bound the
+    Probes use independent directions of the law's kind. Reaches with losses that are not finite bound the
     choice from above, and so do, with a RuntimeWarning, reaches at which differences have faded to a thousandth (a
     peak, or a well, that is narrower). A reach at which two lines have equal losses at ±, too equal for the
     rounding of losses (inputs or weights are rounded), bounds it from below by 16 times itself, with a RuntimeWarning.
@@ -108,7 +109,7 @@ class AutoEpsilon(Estimator):
     def __post_init__(self) -> None:
         for name in ("n", "every", "lines"):
             store(self, **{name: count(name, getattr(self, name))})
-        advice = "give the displacement the first probe looks around, such as 1e-3"
+        advice = "give the displacement at which the first probe starts, such as 1e-3"
         start = real("start", self.start, advice, lambda e: RATIO * LEAST < e < MOST / RATIO)
         store(self, start=start)
         if not self.stencils:
@@ -127,7 +128,7 @@ class AutoEpsilon(Estimator):
 
     @property
     def evaluations(self) -> int | None:
-        """Those of a step with the first stencil, to which the others' are fitted; probes come on top."""
+        """Loss evaluations of a step with the first stencil, to which the others are fitted; a probe adds its own."""
         return self.at(Choice(self.start, 0)).evaluations
 
     def at(self, choice: Choice) -> LineEstimator:
@@ -183,7 +184,7 @@ class AutoEpsilon(Estimator):
         return (_short(middle / RATIO), middle, _short(middle * RATIO))
 
     def _next(self, state: AutoState, window: _Window, model: LineModel | None) -> tuple[float, ...]:
-        """The reaches to look at next; none when those seen suffice."""
+        """The reaches to evaluate next; none when the evaluated ones suffice."""
         if not state.reaches:
             return (state.ceiling / RATIO,)
         if len(state.rounds) >= ROUNDS:
@@ -197,7 +198,7 @@ class AutoEpsilon(Estimator):
         return (low / ratio,) if low / ratio > max(window.floor, LEAST) else ()
 
     def _extended(self, state: AutoState, seen: Tensor) -> AutoState:
-        """The state with what was seen at the wanted reaches, ascending; those with a loss that is not finite are left
+        """The state with the losses at the wanted reaches, ascending; reaches with a loss that is not finite are left
         out and bound the others.
         """
         wanted, seen = state.wanted or self._first(state), seen[:POOLED_LINES]

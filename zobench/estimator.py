@@ -124,9 +124,11 @@ class LineEstimator(Estimator):
         n = count("n", self.n, "give the number of directions a step, 1 or more")
         store(self, epsilon=epsilon, n=n)
         if not isinstance(self.law, Law) or not isinstance(self.stencil, Stencil):
-            raise ValueError(f"a LineEstimator wants a Law and a Stencil, got {self.law!r} and {self.stencil!r}")
+            raise ValueError(f"a LineEstimator needs a Law and a Stencil, got {self.law!r} and {self.stencil!r}")
         if self.stencil.asks != LOSSES and self.epsilon != 1:
-            raise ValueError(f"epsilon is {self.epsilon!r}, but {self.stencil!r} has none: give a ForwardGradient")
+            raise ValueError(
+                f"epsilon is {self.epsilon!r}, but {self.stencil!r} has no epsilon: give a ForwardGradient"
+            )
 
     def ask(self, key: int, state: State, batch: Shape = ()) -> Plan:
         """Return n lines with the stencil's nodes; the random nodes have a stream of their own."""

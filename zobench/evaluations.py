@@ -27,7 +27,7 @@ def evaluations_a_step(estimator: Estimator) -> int:
     if len({*counts}) > 1:
         raise ValueError(
             f"a step of {estimator!r} takes {min(counts)} to {max(counts)} loss evaluations, by its losses or its "
-            "place, so that no budget says how many steps it pays: let its `evaluations` say what to count for a step"
+            "point, so that a budget fixes no number of steps: let its `evaluations` return the number to count"
         )
     return count("evaluations", counts[0], f"a step of {estimator!r} must evaluate the loss")
 

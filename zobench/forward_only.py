@@ -38,8 +38,8 @@ class ForwardOnly:
                 if self._need == 2:
                     raise ValueError(
                         f"the closure asks torch for a derivative that it does not have here ({error}): parameters are "
-                        "constants in a zeroth-order step; derivatives by inputs want inputs.requires_grad_() in the "
-                        "closure, those by parameters `with torch.enable_grad():` and torch.func"
+                        "constants in a zeroth-order step; derivatives by inputs need inputs.requires_grad_() in the "
+                        "closure, derivatives by parameters need `with torch.enable_grad():` and torch.func"
                     ) from error
                 self._need += 1
 

@@ -188,6 +188,9 @@ def make(name: str, **options: Any) -> Estimator:
     objects, names, or `package.module.function` of one's own. epsilon="auto" gives an AutoEpsilon with the method's
     law, stencil and n.
 
+    >>> make("kerzoo", epsilon=1e-2, order=5, n=3).evaluations
+    6
+
     Raises:
         UnknownNameError: no such method, option, law or kernel; the message names the nearest.
         ValueError: an option's value is out of range.
@@ -197,7 +200,7 @@ def make(name: str, **options: Any) -> Estimator:
     method = by_name[name]
     chooses = _is_auto(options.get("epsilon"))
     if chooses and "epsilon" not in method.options:
-        raise ValueError(f"epsilon is {AUTO!r}, but {name} has none to choose: leave it out")
+        raise ValueError(f"epsilon is {AUTO!r}, but {name} has no epsilon to choose: leave it out")
     for option in options:
         require_known(option, method.options, f"option of method {name!r}:")
     named = {option: _named(option, value) for option, value in options.items()}
@@ -227,6 +230,9 @@ def parse(text: str, **defaults: Any) -> Estimator:
     """Return the estimator of a command-line spelling, `"kerzoo:order=5:n=3"`, or of a function of one's own,
     `"package.module:function:n=2"`, whose module is imported; `defaults` fill what it leaves out, as
     far as the method has it.
+
+    >>> parse("mezo:n=3", epsilon=0.01) == make("mezo", epsilon=0.01, n=3)
+    True
 
     Raises:
         UnknownNameError: no such method or option.

@@ -71,7 +71,7 @@ class ZerothOrder(torch.optim.Optimizer):
         rounding: str = "nearest",
     ) -> None:
         if not isinstance(estimator, Estimator):
-            raise TypeError(f"estimator is {estimator!r}: give one, such as zobench.methods.make('mezo')")
+            raise TypeError(f"estimator is {estimator!r}: give an estimator, such as zobench.methods.make('mezo')")
         self.estimator = estimator
         self._start()
         super().__init__(params, {"lr": _number("lr", lr), "weight_decay": _number("weight_decay", weight_decay)})
@@ -205,7 +205,7 @@ class ZerothOrder(torch.optim.Optimizer):
         shared = _shared_of(state_dict)
         if shared["estimator"] != repr(self.estimator):
             raise ValueError(
-                f"the state is that of {shared['estimator']}, the optimizer has {self.estimator!r}: give it that one"
+                f"the state is that of {shared['estimator']}, the optimizer has {self.estimator!r}: give it the former"
             )
         self._match(state_dict["param_groups"], shared.get("parameters"))
         super().load_state_dict(state_dict)

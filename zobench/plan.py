@@ -59,11 +59,11 @@ class Plan:
         require_known(self.asks, (LOSSES, SLOPE), "question of a plan")
         if self.offsets.shape != self.weights.shape or self.offsets.ndim < 2:
             raise ValueError(
-                f"a plan wants offsets and weights of one shape (*batch, n, m), got {tuple(self.offsets.shape)} "
+                f"a plan needs offsets and weights of one shape (*batch, n, m), got {tuple(self.offsets.shape)} "
                 f"and {tuple(self.weights.shape)}"
             )
         if self.asks == SLOPE and (self.offsets.shape[-1] != 2 or bool(self.offsets.any())):
-            raise ValueError("a plan that asks for the slope wants two nodes a line, both at offset 0")
+            raise ValueError("a plan that asks for the slope needs two nodes a line, both at offset 0")
         for name, given in (("indices", self.indices), ("along", self.along)):
             if given is not None and len(given) != self.offsets.shape[-2]:
                 raise ValueError(f"{name} has {len(given)} entries, the plan {self.offsets.shape[-2]} lines")
@@ -94,8 +94,8 @@ class Plan:
         named = f if isinstance(f, Mapping) else {CURRENT: f}
         if self.closure not in named:
             raise ValueError(
-                f"the estimator asks for the loss {self.closure!r}, and there are {sorted(named)}: give f as a "
-                "dictionary of losses by name, '' that of the step's own minibatch"
+                f"the estimator asks for the loss {self.closure!r}, but f has the losses {sorted(named)}: give f as a "
+                "dictionary of losses by name, where '' names the loss of the step's own minibatch"
             )
         return named[self.closure]
 

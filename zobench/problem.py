@@ -39,7 +39,7 @@ class Problem(Protocol):
 
 
 class MissingDerivativeError(ValueError):
-    """A prediction needs something of the problem that it does not declare."""
+    """A prediction needs a derivative that the problem does not declare."""
 
 
 def demand(problem: Any, name: str, why: str) -> Any:

@@ -16,8 +16,9 @@ ROUNDS = 1000
 
 
 def query(space: Space, estimator: Estimator, f: Functions, key: int, state: State, batch: Shape = ()) -> Estimate:
-    """Return what the estimator makes of f around the space's point x: g = sum_i c_i u_i with coefficients c from the
-    losses f(x + a u_i) it asks for. Where it asks for several losses by name, f is a dictionary of them.
+    """Return the estimate that the estimator makes of f around the space's point x: g = sum_i c_i u_i with
+    coefficients c from the losses f(x + a u_i) it asks for. Where it asks for several losses by name, f is a dictionary
+    of them.
 
     Cost: plan.queries loss evaluations a round; `Estimate.queries` counts those of all rounds.
 
@@ -32,8 +33,8 @@ def query(space: Space, estimator: Estimator, f: Functions, key: int, state: Sta
 def converse(
     space: Space, estimator: Estimator, answer: Callable[[Plan], Tensor], key: int, state: State, batch: Shape = ()
 ) -> Estimate:
-    """Return what the estimator makes of `answer`, which gives the answers of a plan: the loop that training, replay,
-    optimizers and Monte Carlo share. Errors as for `query`, which answers by evaluating f.
+    """Return the estimate that the estimator makes from `answer`, which gives the answers of a plan: the loop
+    that training, replay, optimizers and Monte Carlo share. Errors as for `query`, which answers by evaluating f.
     """
     rounds: list[Round] = []
     try:
@@ -45,7 +46,9 @@ def converse(
                 return replace(told, rounds=tuple(rounds))
             state = told.state
     except BaseException:
-        with suppress(RuntimeError):  # of parameters that an interrupted sweep left torn; the cause is told
+        with suppress(
+            RuntimeError
+        ):  # parameters may be half perturbed after an interrupt; the first error matters more
             space.settle_()
         raise
     space.settle_()

@@ -66,7 +66,7 @@ def restored(value: Any) -> Any:
     cls = _class(kind)
     given = {name: restored(each) for name, each in value.items() if name != TYPE}
     if set(given) != set(_fields(cls) or ()):
-        raise ValueError(f"a kept state has a {kind} with the fields {sorted(given)}: it is of another version")
+        raise ValueError(f"a saved state has a {kind} with the fields {sorted(given)}: it is of another version")
     return cls(**given)
 
 
@@ -133,8 +133,8 @@ def _class(kind: Any) -> type:
     found = _found(f"zobench.auto:{kind}" if kind in OLD else str(kind))
     if not isinstance(found, type) or _fields(found) is None:
         raise ValueError(
-            f"a kept state has a {kind}, which is no frozen dataclass or named tuple of an imported module: import the "
-            "module of the estimator or rule first"
+            f"a saved state has a {kind}, which is no frozen dataclass or named tuple of an imported module: import "
+            "the module of the estimator or rule first"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""The report on kernels that cost least, and on all roads to less bias."""
+"""The report on kernels that cost least, and on all ways to less bias."""
 
 import math
 from typing import Any
@@ -28,7 +28,7 @@ INTERVAL = (
     "E[r³K] / E[rK]; the second moment at the same mean step."
 )
 ROADS = (
-    "Roads to less bias at equal loss evaluations: cost in units of the central difference's at the same t. 1 is the "
+    "Ways to less bias at equal loss evaluations: cost in units of the central difference's at the same t. 1 is the "
     f"plain central difference, whose bias falls with ε²; a bias of order 3 falls with ε⁴, of order 5 with ε⁶. {RATIO} "
     "An arrow has the least cost beyond the frame."
 )
@@ -37,7 +37,7 @@ ALT = (
     "against the noise-to-gradient ratio, beside Legendre kernels and the lower bound."
 )
 ALT_ROADS = (
-    "A line for each road to less bias, with a point for each noise-to-gradient ratio: its cost in units of the "
+    "A line for each way to less bias, with a point for each noise-to-gradient ratio: its cost in units of the "
     "central difference's."
 )
 ALT_INTERVAL = (
@@ -102,7 +102,7 @@ def _roads(roads: pd.DataFrame) -> list[str]:
             f"{row.name_} ({text.number(row.relative)}) at {designs.ratio_name(row.t)}" for row in _named(cheapest)
         ]
         found.append(
-            f"Cheapest road of order {order:g} within ε, in units of the central difference's cost: "
+            f"Cheapest way of order {order:g} within ε, in units of the central difference's cost: "
             f"{text.listed(parts)}."
         )
     return found

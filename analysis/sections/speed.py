@@ -13,14 +13,14 @@ from analysis.tables.speed import adapters_table, fits_table, memory_table, scal
 
 TITLE = "Time and memory of one step"
 CAPTION = (
-    "Median seconds of one two-point step, with quartiles of the repetitions, for the published four-walk loop and "
-    "for each engine, law of directions and choice of rows. Dashed, with its quartiles in grey: two bare forwards of "
-    "the same loss, below which a two-point step cannot be unless it runs them side by side. Numbers: the median over "
-    "that limit."
+    "Median seconds of one two-point step, with quartiles of the repetitions, for the published loop of four passes "
+    "over the weights and for each engine, law of directions and choice of rows. Dashed, with its quartiles in grey: "
+    "two bare forwards of the same loss, below which a two-point step cannot be unless it runs them side by side. "
+    "Numbers: the median over that limit."
 )
 SCALING = (
     "Median seconds of a bare forward (dashed) and of a step (solid), on logarithmic axes, with quartiles of the "
-    "repetitions; of what else varies, the value with most points (over each panel)."
+    "repetitions; where other settings vary, each panel names and shows the value with most points."
 )
 ALT = (
     "Median seconds of a step as bars, for the published loop and for each engine, law and choice of rows, with a "

@@ -24,7 +24,7 @@ def roads_table(frame: pd.DataFrame) -> Table:
         "directions as they pay; in brackets in units of the central difference's. m₃ and m₅ multiply the bias of "
         "order ε² and ε⁴. A telescoping road of depth k has the bias of the central difference at ε / 2ᵏ."
     )
-    return table(rows, "Roads to less bias at equal loss evaluations", note)
+    return table(rows, "Ways to less bias at equal loss evaluations", note)
 
 
 TITLES = {

@@ -55,7 +55,7 @@ def chosen(name: str, curvature: float, cubic: float, quartic: float, sextic: fl
     """
     require_known(name, DEGREES, "problem")
     if quartic < 0 or sextic < 0:
-        raise ValueError(f"quartic is {quartic}, sextic {sextic}: negative ones leave the problem without a minimum")
+        raise ValueError(f"quartic is {quartic}, sextic {sextic}: with negative values the problem has no minimum")
     given = {3: cubic, 4: quartic, 6: sextic}
     powers = {p: given[p] for p in DEGREES[name]}
     if 4 in powers:

@@ -83,7 +83,7 @@ def zeroth_order(
     _require_free(bounds, constraints)
     _warn_of_unused(unknown_options, (jac, hess, hessp))
     if not isinstance(estimator, Estimator):
-        raise TypeError(f"estimator is {estimator!r}: give one, such as zobench.methods.make('mezo')")
+        raise TypeError(f"estimator is {estimator!r}: give an estimator, such as zobench.methods.make('mezo')")
     budget = math.inf if maxfev is None else count("maxfev", maxfev)
     run = _Run(fun, x0, args, estimator, SGD(lr), count("key", key, least=None), budget)
     if maxiter is not None:
@@ -108,7 +108,9 @@ def _require_free(bounds: Any, constraints: Any) -> None:
     """Raise ValueError unless bounds and constraints leave everything open."""
     each = constraints if isinstance(constraints, list | tuple) else (constraints,)
     if _limits(bounds) or any(map(_limits, each)):
-        raise ValueError("zeroth_order minimises without bounds and constraints: put a penalty into fun, or leave them")
+        raise ValueError(
+            "zeroth_order minimises without bounds and constraints: put a penalty into fun, or leave them out"
+        )
 
 
 def _limits(limits: Any) -> bool:

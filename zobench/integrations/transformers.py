@@ -48,7 +48,7 @@ class ZerothOrderTrainer(Trainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, estimator: Estimator = MEZO, rounding: str = "nearest", **kwargs: Any) -> None:
         if not isinstance(estimator, Estimator):
-            raise TypeError(f"estimator is {estimator!r}: give one, such as zobench.methods.make('mezo')")
+            raise TypeError(f"estimator is {estimator!r}: give an estimator, such as zobench.methods.make('mezo')")
         super().__init__(*args, **kwargs)
         self.estimator, self.rounding = estimator, rounding
         self._microbatches: list[Microbatch] = []
@@ -167,8 +167,8 @@ def _require_supported(trainer: ZerothOrderTrainer) -> None:
         )
     if args.world_size > 1 or args.n_gpu > 1:
         raise ValueError(
-            f"{max(args.world_size, args.n_gpu)} devices are visible: each would take its own step; show one, as by "
-            "CUDA_VISIBLE_DEVICES=0"
+            f"{max(args.world_size, args.n_gpu)} devices are visible: each would take its own step; make one visible, "
+            "as by CUDA_VISIBLE_DEVICES=0"
         )
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-        raise ValueError("DeepSpeed and FSDP shard what one process has to move: leave them out")
+        raise ValueError("DeepSpeed and FSDP shard parameters that one process must hold: leave them out")

@@ -137,7 +137,7 @@ def shrunk(kernel: Kernel, scale: float) -> PolynomialKernel:
     """
     scale = require_scale(scale)
     if not isinstance(kernel, PolynomialKernel):
-        raise ValueError(f"kernel is {kernel!r}: only a polynomial kernel has values on another interval")
+        raise ValueError(f"kernel is {kernel!r}: only a polynomial kernel can be moved to another interval")
     if scale == 1.0:
         return kernel
     return replace(kernel, name=f"shrunk({kernel.name}, {scale!r})", reach=scale * kernel.reach, checked=False)

@@ -1,7 +1,7 @@
 """Keys: every random number is named, never counted.
 
 A key is a 63-bit integer derived from names (experiment, step, direction, parameter, block). Equal names give
-equal numbers whatever else was drawn before, so adding a method, a thread or a parameter changes nobody's draws.
+equal numbers whatever else was drawn before, so adding a method, a thread or a parameter changes no other draw.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +17,10 @@ KEY_BITS = 63
 def derive(*names: int | str) -> int:
     """Return the key of a path of names: 63 bits of BLAKE2b, so that it fits a JSON or a torch integer.
 
-    `derive("run", 3) != derive("run", "3")`: integers and strings are told apart; anything else is a TypeError.
+    `derive("run", 3) != derive("run", "3")`: integers and strings differ; anything else is a TypeError.
+
+    >>> derive("run", 3) == derive("run", 3), derive("run", 3) == derive("run", "3")
+    (True, False)
     """
     try:
         text = "\x1f".join(repr(name if isinstance(name, str) else index(name)) for name in names)

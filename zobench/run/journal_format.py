@@ -91,7 +91,7 @@ class DerivedKeys(NamedTuple):
         """
         found = header.get("keys")
         if not isinstance(found, dict) or not all(_is_path(found.get(name)) for name in cls._fields):
-            raise JournalError(f"the header's keys are {found!r}: wanted the names of key and minibatch")
+            raise JournalError(f"the header's keys are {found!r}: give the names of key and minibatch")
         return cls(tuple(found["key"]), tuple(found["minibatch"]))
 
 

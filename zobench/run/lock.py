@@ -46,7 +46,9 @@ class FolderLock:
                 f"{self.folder} is being written by another process ({owner}): wait for it, or give another --out"
             ) from None
         except OSError as error:  # a network file system without locks
-            warnings.warn(f"{self.folder} cannot be locked ({error}): see that nobody else writes there", stacklevel=4)
+            warnings.warn(
+                f"{self.folder} cannot be locked ({error}): make sure that no other process writes there", stacklevel=4
+            )
             return
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)

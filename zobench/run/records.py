@@ -110,7 +110,7 @@ class Run:
         try:
             kept = defaults | toml_table(file_bytes(file), str(file))
         except ValueError as error:
-            raise ValueError(f"{error}: bring it back from a copy, or give another --out") from None
+            raise ValueError(f"{error}: restore it from a copy, or give another --out") from None
         differing = sorted(k for k in (kept.keys() | config.keys()) - free if kept.get(k) != config.get(k))
         if differing:
             changes = ", ".join(f"{k}: {kept.get(k)!r} there, {config.get(k)!r} now" for k in differing)

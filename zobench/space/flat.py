@@ -33,7 +33,7 @@ class FlatSpace(Space):
 
     def __init__(self, x: Tensor, layout: Layout | None = None) -> None:
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 1 or x.shape[-1] < 1:
-            raise ValueError(f"a flat space wants a floating-point tensor (*batch, d) with d >= 1, got {_describe(x)}")
+            raise ValueError(f"a flat space needs a floating-point tensor (*batch, d) with d >= 1, got {_describe(x)}")
         super().__init__()
         self.x = x
         self.layout = layout or Layout.flat(x.shape[-1], torch.float64, x.device)

@@ -61,7 +61,7 @@ class Entry:
 class Meeting:
     """Where two threads that read the same things in the same order share the work of each.
 
-    The first to come begins at once, for both, and may be one read ahead: what it would wait it works.
+    The first to come begins at once, for both, and may be one read ahead: it works instead of waiting.
     """
 
     def __init__(self) -> None:
@@ -106,6 +106,7 @@ class Meeting:
         with self._changed:
             number = self._reads[index]
             if number == len(self._entries):
+                # at most one read ahead of the other thread: this bounds the targets in memory
                 self._changed.wait_for(lambda: self._reads[1 - index] >= number or self._left)
             if number == len(self._entries) and not self._left:
                 self._entries.append(Entry(read, make()))

@@ -13,20 +13,22 @@ from zobench.space.stored import Point, Stored
 
 class Paired(InForward):
     """Two points x + a u and x + b u at once on a CPU, each in a thread with half of torch's threads: f must be safe to
-    call from two threads. Changes no bit of losses or parameters. Holds two perturbed parameters, and the activations
+    call from two threads. Losses and parameters stay bit-identical. Holds two perturbed parameters, and the activations
     of two forwards.
 
     Raises:
         ValueError: when attached, as InForward; or the module has recurrent layers of torch.
     """
 
-    least_blocks = 2  # waiting for the other thread costs more than drawing a block
+    least_blocks = 2  # with fewer, waiting for the other thread costs more than drawing the block twice
 
     def attach(self, stored: Stored) -> None:
         """Find the modules that own parameters."""
         super().attach(stored)
         if any(isinstance(owner, nn.RNNBase) for owner in self.owners):
-            raise ValueError("paired is True, but torch's recurrent layers keep what they read: give paired=False")
+            raise ValueError(
+                "paired is True, but torch's recurrent layers keep the weights that they read: give paired=False"
+            )
         self._on_cpu = all(segment.device.type == "cpu" for segment in stored.layout.segments)
 
     def losses(self, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:

@@ -62,7 +62,9 @@ class Space(ABC):
         """
         if name not in self.snapshots:
             known = sorted(self.snapshots)
-            raise ValueError(f"a plan is based on the snapshot {name!r}, and those kept are {known}: keep it first")
+            raise ValueError(
+                f"a plan is based on the snapshot {name!r}, but the snapshots kept are {known}: keep it first"
+            )
         return self.snapshots[name]
 
     @abstractmethod

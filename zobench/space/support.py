@@ -70,7 +70,7 @@ class Support:
         places = torch.searchsorted(rows, wanted).clamp_(max=len(rows) - 1)
         if not torch.equal(rows[places], wanted):
             row = int(wanted[rows[places] != wanted][0])
-            raise ValueError(f"row {row} of {name!r} was looked up, but directions are restricted to others")
+            raise ValueError(f"row {row} of {name!r} was looked up, but directions are restricted to other rows")
         return places
 
     @torch.no_grad()

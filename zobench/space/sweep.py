@@ -1,4 +1,4 @@
-"""A sweep over one block: flush the pending step into the stored values, and write them perturbed to each point."""
+"""The work of a sweep on one block: flush the pending step into the stored values, write the block perturbed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

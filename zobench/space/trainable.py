@@ -26,7 +26,9 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
             ranges[memory] = name
             found[name] = p
     if not found:
-        raise ValueError("the module has no trainable parameter: set requires_grad=True on those to be tuned")
+        raise ValueError(
+            "the module has no trainable parameter: set requires_grad=True on the parameters to be trained"
+        )
     return found
 
 

@@ -95,7 +95,7 @@ def _require_second_order(one: Series, goal: Goal) -> None:
         )
     if not one.second_order:
         raise MissingDerivativeError(
-            f"the best epsilon of {one.stencil!r} needs E[D_2^2], and that .hessian or .ridges of {name}, which "
+            f"the best epsilon of {one.stencil!r} needs E[D_2^2], which needs .hessian or .ridges of {name}, which "
             "declares neither"
         )
 

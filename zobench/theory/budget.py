@@ -45,7 +45,7 @@ def spend(estimator: LineEstimator, evaluations: int, dim: int) -> LineEstimator
     one, two = (evaluations_a_step(replace(estimator, n=n)) for n in (1, 2))
     if two <= one:
         raise ValueError(
-            f"{estimator!r} costs {one} evaluations with one direction and {two} with two: no n spends a budget"
+            f"{estimator!r} costs {one} evaluations with one direction and {two} with two: no n uses up a budget"
         )
     n = 1 + (evaluations - one) // (two - one)
     if n < 1:

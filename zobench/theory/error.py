@@ -79,7 +79,7 @@ def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines |
     if not isinstance(estimator, LineEstimator) or not estimator.linear:
         raise TypeError(
             f"theory covers the coefficients of LineEstimator, weights times losses; {type(estimator).__name__} makes "
-            "its own: sample them with zobench.moments; or, if they are those, let its `linear` be True"
+            "its own: sample them with zobench.moments; or, if they are weights times losses, let its `linear` be True"
         )
     return Series(estimator.law, estimator.stencil, lines or Lines(problem, x))
 

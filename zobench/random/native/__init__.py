@@ -170,7 +170,7 @@ def _address(values: Tensor, count: int, dtype: torch.dtype) -> int:
     """Where the numbers of a tensor lie: every pointer to one that C is given comes from here."""
     if not readable(values) or values.dtype != dtype or values.numel() != count:
         raise ValueError(
-            f"a native call wants {count} contiguous numbers of one dtype (float32 or bfloat16) on the CPU, got "
+            f"a native call needs {count} contiguous numbers of one dtype (float32 or bfloat16) on the CPU, got "
             f"{values.dtype} {tuple(values.shape)} with strides {tuple(values.stride())} on {values.device}"
         )
     return values.data_ptr()
