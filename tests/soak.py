@@ -31,9 +31,10 @@ from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench.run.journal import read
 from zobench.run.records import Run
 
-RUN = {"method": "kerzoo:n=2", "steps": 14, "lr": 3e-3, "batch": 4, "train": 20, "dev": 10, "test": 10}
+RUN = {"steps": 14, "lr": 3e-3, "batch": 4, "train": 20, "dev": 10, "test": 10}
 RUN |= {"max_tokens": 24, "eval_every": 5, "checkpoint_every": 4, "weight_decay": 0.01, "schedule": "cosine"}
 RUN |= {"seed": 2}  # under which the dev loss is least at step 10
+METHODS = {"kerzoo:n=2": {}, "adamw": {"lr": 1e-3}, "sgd": {"lr": 1e-2}}
 Patch = Callable[[], None]
 PATIENCE = 120.0
 
@@ -46,7 +47,9 @@ def small_model(folder: Path) -> None:
     loading.save(LanguageModel("random", model, loading.load("tiny-opt").tokenizer, ""), folder)
 
 
-def start(work: Path, out: Path, patch: Patch) -> int:
+def start(
+    work: Path, out: Path, patch: Patch, method: str = "kerzoo:n=2", changed: Mapping[str, object] | None = None
+) -> int:
     """Train in a process of its own and return its number."""
     pid = os.fork()
     if pid:
@@ -56,7 +59,8 @@ def start(work: Path, out: Path, patch: Patch) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         patch()
-        train(TrainOptions(**RUN, model=str(work / "model"), out=str(out)))
+        options = RUN | {"method": method} | METHODS[method] | dict(changed or {})
+        train(TrainOptions(**options, model=str(work / "model"), out=str(out)))
         os._exit(0)
     except BaseException:
         os.write(2, traceback.format_exc().encode())
@@ -174,13 +178,14 @@ def forgetful() -> None:
 
 
 def what_counts(out: Path) -> tuple:
-    """Weights, records and evaluations of a finished run, without times."""
+    """Weights, records, rows and names of files of a finished run, without times."""
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     own = {"seconds", "peak_mb"}
     kept = [{k: v for k, v in row.items() if k not in own} for row in rows if row["kind"] in ("evaluation", "final")]
-    steps = [row["step"] for row in rows if row["kind"] == "step"]
+    steps = sorted((row["kind"], row.get("step", -1)) for row in rows)  # each row once
     records = [repr(record._replace(seconds=0.0)) for record in read(out / "journal.bin").records]
-    return (out / "model/model.safetensors").read_bytes(), records, kept, steps
+    files = sorted(str(path.relative_to(out)) for path in out.rglob("*"))  # nothing is left of a killed write
+    return (out / "model/model.safetensors").read_bytes(), records, kept, steps, files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
