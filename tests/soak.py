@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -205,43 +206,49 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def soak(work: Path, arguments: argparse.Namespace) -> int:
-    began = time.monotonic()
-    if finish(start(work, work / "whole", slowly)) != 0:
-        print((work / "log.txt").read_text())
-        return 1
-    wanted, length = what_counts(work / "whole"), time.monotonic() - began
-    drawn = random.Random(arguments.seed)
     chosen = arguments.instants or 0
-    trials = [*list(INSTANTS)[:chosen], *(None for _ in range(0 if chosen else arguments.kills))]
-    held = killed = torn = 0
+    names = list(METHODS)[: 1 if chosen else None]
+    wanted, lengths = {}, {}
+    for method in names:
+        began = time.monotonic()
+        if finish(start(work, work / "whole", slowly, method)) != 0:
+            print((work / "log.txt").read_text())
+            return 1
+        wanted[method], lengths[method] = what_counts(work / "whole"), time.monotonic() - began
+        shutil.rmtree(work / "whole")
+    drawn = random.Random(arguments.seed)
+    trials = list(INSTANTS)[:chosen] or [None] * arguments.kills
+    held, killed, torn = Counter(), 0, 0
     for number, trial in enumerate(trials):
+        method = names[number % len(names)]
         out, status = work / f"run-{number}", 0
         while status != -signal.SIGKILL:  # drawn again if the run ended before
             shutil.rmtree(out, ignore_errors=True)
-            instant = trial or drawn.uniform(0.0, length)
-            status = killed_at(work, out, instant)
+            instant = trial or drawn.uniform(0.0, lengths[method])
+            status = killed_at(work, out, instant, method)
             if not trial and status != -signal.SIGKILL:
-                length = min(length, instant)  # it takes less than that
+                lengths[method] = min(lengths[method], instant)  # it takes less than that
         killed += status == -signal.SIGKILL
         torn += (out / "journal.bin").exists() and read(out / "journal.bin").torn > 0
-        ended = finish(start(work, out, forgetful if arguments.planted else lambda: None))
-        good = ended == 0 and what_counts(out) == wanted
-        held += good
+        ended = finish(start(work, out, forgetful if arguments.planted else lambda: None, method))
+        good = ended == 0 and what_counts(out) == wanted[method]
+        held[method] += good
         if chosen or not good:
-            print(f"{trial}: {'held' if good else 'NOT HELD'} (ended with {status}, then {ended})")
+            print(f"{trial or method}: {'held' if good else 'NOT HELD'} (ended with {status}, then {ended})")
         if good:
             shutil.rmtree(out)
-    print(f"{held} of {len(trials)} held; {killed} were killed, {torn} within a record of the journal")
-    if held < len(trials) and not arguments.planted:
+    each = ", ".join(f"{number} of {method}" for method, number in held.items())
+    print(f"{held.total()} of {len(trials)} held ({each}); {killed} were killed, {torn} within a record of the journal")
+    if held.total() < len(trials) and not arguments.planted:
         print((work / "log.txt").read_text()[-3000:])
-    return 0 if held == len(trials) else 1
+    return 0 if held.total() == len(trials) else 1
 
 
-def killed_at(work: Path, out: Path, trial: str | float) -> int:
+def killed_at(work: Path, out: Path, trial: str | float, method: str) -> int:
     """Start a run and kill it at a named instant, or after so many seconds."""
     if isinstance(trial, str):
-        return finish(start(work, out, INSTANTS[trial]))
-    pid = start(work, out, slowly)
+        return finish(start(work, out, INSTANTS[trial], method))
+    pid = start(work, out, slowly, method)
     time.sleep(trial)
     os.kill(pid, signal.SIGKILL)
     return finish(pid)

@@ -348,7 +348,9 @@ def _text(header: dict[str, Any], name: str) -> str:
 def _file(place: str) -> Path:
     file = journal_of(place)
     if not file.is_file():
-        raise ValueError(f"{place} has no journal ({file.name}): baselines and --no-journal keep none")
+        raise ValueError(
+            f"{place} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it back from a copy"
+        )
     return file
 
 
