@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -183,9 +184,10 @@ def what_counts(out: Path) -> tuple:
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     own = {"seconds", "peak_mb"}
     kept = [{k: v for k, v in row.items() if k not in own} for row in rows if row["kind"] in ("evaluation", "final")]
-    steps = sorted((row["kind"], row.get("step", -1)) for row in rows)  # each row once
+    steps = sorted((row["kind"], row.get("step", -1)) for row in rows if row["kind"] != "environment")  # each row once
     records = [repr(record._replace(seconds=0.0)) for record in read(out / "journal.bin").records]
-    files = sorted(str(path.relative_to(out)) for path in out.rglob("*"))  # nothing is left of a killed write
+    # Nothing is left of a killed write; a continued run may keep the checkpoints of other steps.
+    files = sorted(re.sub(r"\d+", "", str(path.relative_to(out))) for path in out.rglob("*"))
     return (out / "model/model.safetensors").read_bytes(), records, kept, steps, files
 
 

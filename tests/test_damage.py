@@ -9,9 +9,11 @@ import kill_at
 import pytest
 from damage import Ended, judged
 
+from analysis.rows import read
 from llm.model import loading
 from llm.run import checkpoint
 from llm.run.folder import run_of
+from zobench.run.records import Run
 
 TESTS = Path(__file__).parent
 
@@ -96,6 +98,19 @@ def test_a_model_that_cannot_be_read_is_told_with_the_file_that_is_damaged(tmp_p
         with pytest.raises(ValueError, match=rf"model/{name}: not JSON .*bring the file back"):
             loading.load(str(tmp_path / "model"))
         (tmp_path / "model" / name).write_bytes(whole)
+
+
+def test_an_emptied_configuration_and_emptied_rows_are_told(tmp_path):
+    Run(tmp_path / "run", {"command": "train", "seed": 3}).append({"kind": "note", "note": "x"})
+    config = tmp_path / "run/config.toml"
+    whole = config.read_bytes()
+    config.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"config.toml: empty: bring it back"):
+        Run(tmp_path / "run", {"command": "train", "seed": 3})
+    config.write_bytes(whole)
+    assert not read([tmp_path / "run"]).warnings
+    (tmp_path / "run/rows.jsonl").write_bytes(b"")
+    assert [text for text in read([tmp_path / "run"]).warnings if "rows.jsonl has no rows" in text]
 
 
 def test_a_run_without_its_configuration_is_no_model(tmp_path):

@@ -71,7 +71,7 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
         code = _needs_code(error, trust_remote_code)
         code += DAMAGED if "deserializing header" in str(error) else ""
         said = files.damage(Path(source)) or " ".join(str(error).split())
-        near += f" (read: {read})" if Path(source).is_dir() else ""
+        near += f" ({read}: bring a damaged or missing file back)" if Path(source).is_dir() else ""
         raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {said}") from error
     if gguf:
         _forget_quantisation(model)

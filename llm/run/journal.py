@@ -121,7 +121,7 @@ def verify(arguments: argparse.Namespace) -> int:
     contents = read(file)
     print(f"{len(contents.records)} steps and {len(contents.events)} measurements, each with its checksum in its place")
     if contents.torn:
-        print(f"then {contents.torn} bytes of a record that was not finished: a continued run cuts them off")
+        print(f"{file.name} ends in {contents.torn} bytes of a record that was not finished: a continued run cuts them")
     sound = True
     for checkpoint_file in checkpoint.found(file.parent / CHECKPOINTS):
         try:
@@ -234,7 +234,8 @@ def _stepper(
         )
     if "layout" not in header:
         raise ValueError(
-            f"{header.get('rule')!r} steps along gradients, which losses cannot rebuild: see its checkpoints"
+            f"{header.get('rule')!r} steps along gradients, which losses cannot rebuild: give the command of the run "
+            "again to continue it, or export its latest checkpoint with --source checkpoint"
         )
     if header.get("stream") != streams.NAME:
         raise ValueError(
@@ -349,7 +350,8 @@ def _file(place: str) -> Path:
     file = journal_of(place)
     if not file.is_file():
         raise ValueError(
-            f"{place} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it back from a copy"
+            f"{place} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it "
+            "back from a copy"
         )
     return file
 
