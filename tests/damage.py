@@ -26,6 +26,7 @@ from kill_at import SHORT
 
 from analysis.__main__ import main as analysis
 from llm.__main__ import main as llm
+from zobench.run.exit_status import DIFFERENT
 
 METHODS = {"zeroth-order": "kerzoo:n=2", "first-order": "adamw"}
 COMMANDS = ("train", "verify", "replay", "export", "report")
@@ -149,7 +150,8 @@ def judged(name: str, file: str, sound: Ended, found: Ended) -> str:
     if found.status is None:
         return "traceback"
     if found.status != sound.status:
-        return "error" if named and (name == "verify" or WAY_OUT.search(found.words)) else "unclear error"
+        answered = found.status == DIFFERENT  # `verify` and `replay` say what does not hold
+        return "error" if named and (answered or WAY_OUT.search(found.words)) else "unclear error"
     if name == "verify" and found.words == sound.words and covered(file):
         return "silent"
     if found.result == sound.result:

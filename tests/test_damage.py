@@ -8,11 +8,14 @@ from pathlib import Path
 import kill_at
 import pytest
 from damage import Ended, judged
+from fuzz import HEADER, record
 
 from analysis.rows import read
 from llm.model import loading
 from llm.run import checkpoint
 from llm.run.folder import run_of
+from llm.run.journal import read_told
+from zobench.run.journal import Journal
 from zobench.run.records import Run
 
 TESTS = Path(__file__).parent
@@ -111,6 +114,17 @@ def test_an_emptied_configuration_and_emptied_rows_are_told(tmp_path):
     assert not read([tmp_path / "run"]).warnings
     (tmp_path / "run/rows.jsonl").write_bytes(b"")
     assert [text for text in read([tmp_path / "run"]).warnings if "rows.jsonl has no rows" in text]
+
+
+def test_what_a_torn_tail_leaves_out_is_told(tmp_path, capsys):
+    file = tmp_path / "journal.bin"
+    writer = Journal(file, HEADER)
+    writer.append(record(0))
+    writer.append(record(1))
+    writer.close()
+    assert len(read_told(file).records) == 2 and not capsys.readouterr().err
+    file.write_bytes(file.read_bytes()[:-3])
+    assert len(read_told(file).records) == 1 and "journal.bin: 38 bytes of an unf" in capsys.readouterr().err
 
 
 def test_a_run_without_its_configuration_is_no_model(tmp_path):

@@ -27,7 +27,7 @@ from zobench.run.exit_status import DIFFERENT, OK
 from zobench.run.journal import Contents, Record, describe, differing, read, version_of
 from zobench.run.journal_format import OLD
 from zobench.run.options import add_quiet, ended
-from zobench.run.progress import bar, quietly
+from zobench.run.progress import bar, quietly, warn
 from zobench.spelling import names_code
 
 
@@ -138,7 +138,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def replay(arguments: argparse.Namespace) -> int:
     """Rebuild the weights from the base model and the journal alone, and compare them with those the run wrote."""
-    contents = read(_file(arguments.run))
+    contents = read_told(_file(arguments.run))
     folder = journal_of(arguments.run).parent
     taken, selected = len(contents.records), selected_step(contents)
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
@@ -154,6 +154,18 @@ def replay(arguments: argparse.Namespace) -> int:
         print(f"{folder / 'model'} has the weights of another step: not compared")
         return OK
     return _compare(base, folder / "model", arguments.device or _text(contents.header, "device"))
+
+
+def read_told(file: Path) -> Contents:
+    """Return what a journal holds, and say what a torn tail leaves out.
+
+    Raises:
+        JournalError: as for `zobench.run.journal.read`.
+    """
+    contents = read(file)
+    if contents.torn:
+        warn(f"{file}: {contents.torn} bytes of an unfinished record after {len(contents.records)} steps are left out")
+    return contents
 
 
 def rebuild(
