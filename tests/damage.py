@@ -150,7 +150,7 @@ def judged(name: str, file: str, sound: Ended, found: Ended) -> str:
     if found.status is None:
         return "traceback"
     if found.status != sound.status:
-        answered = found.status == DIFFERENT  # `verify` and `replay` say what does not hold
+        answered = name == "verify" or found.status == DIFFERENT  # what does not hold is what was asked
         return "error" if named and (answered or WAY_OUT.search(found.words)) else "unclear error"
     if name == "verify" and found.words == sound.words and covered(file):
         return "silent"

@@ -109,7 +109,7 @@ class Run:
             return
         try:
             told = toml_table(file_bytes(file), str(file))
-            if not told:
+            if config and not told:
                 raise ValueError(f"{file}: empty")
         except ValueError as error:
             raise ValueError(f"{error}: bring it back from a copy, or give another --out") from None
