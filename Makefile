@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+KILLS ?= 300
+DAMAGES ?= 100
 WARN := -o filterwarnings=default
 # No command of this file waits for a hub.
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
@@ -13,7 +15,7 @@ AS_SHIPPED := --task spam --steps 500 --test 330 --max-tokens 64 --select last -
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test conformance browser docs all-extras oldest oldest-torch environments check soak fuzz sanitize install bench study \
+.PHONY: demo test conformance browser docs all-extras oldest oldest-torch environments check soak damage fuzz sanitize install bench study \
     smollm2 figures clean
 
 demo: $(READY)
@@ -65,9 +67,15 @@ check: $(READY)
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-# Real training processes killed at 50 random instants and continued: prints how many end with the same weights.
+# Real training processes killed at 51 random instants, then at I/O operations on their folder, and continued: prints how many end
+# as an uninterrupted run. Without --kills tests/kill_at.py takes every operation, some 1,000 kills in half an hour.
 soak: $(READY)
-	$(QUIET) $(RUN) tests/soak.py --kills 50
+	$(QUIET) $(RUN) tests/soak.py --kills 51
+	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/kill_at.py --kills $(KILLS)
+
+# Files of run folders damaged one at a time, each followed by five commands: an error that names the file, or the same result.
+damage: $(READY)
+	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/damage.py --damages $(DAMAGES)
 
 # Malformed configurations, data files, journals, checkpoints and run folders: some 1,700.
 fuzz: $(READY)

@@ -105,7 +105,10 @@ def _named(folders: list[Path]) -> Iterator[tuple[str, Path]]:
 def _read_run(name: str, folder: Path, warnings: list[str]) -> RunRows:
     config = _read_optional(folder / "config.toml", toml_table, warnings)
     environment = _read_optional(folder / "environment.json", json_object, warnings)
-    return RunRows(name, folder, config, environment, tuple(_read_rows(folder / "rows.jsonl", warnings)))
+    rows = tuple(_read_rows(folder / "rows.jsonl", warnings))
+    if not rows:
+        warnings.append(f"{folder / 'rows.jsonl'} has no rows: nothing was measured yet, or the file was emptied")
+    return RunRows(name, folder, config, environment, rows)
 
 
 def _read_optional(file: Path, parse: Callable[[bytes, str], Row], warnings: list[str]) -> Row:

@@ -8,12 +8,14 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -31,9 +33,10 @@ from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench.run.journal import read
 from zobench.run.records import Run
 
-RUN = {"method": "kerzoo:n=2", "steps": 14, "lr": 3e-3, "batch": 4, "train": 20, "dev": 10, "test": 10}
+RUN = {"steps": 14, "lr": 3e-3, "batch": 4, "train": 20, "dev": 10, "test": 10}
 RUN |= {"max_tokens": 24, "eval_every": 5, "checkpoint_every": 4, "weight_decay": 0.01, "schedule": "cosine"}
 RUN |= {"seed": 2}  # under which the dev loss is least at step 10
+METHODS = {"kerzoo:n=2": {}, "adamw": {"lr": 1e-3}, "sgd": {"lr": 1e-2}}
 Patch = Callable[[], None]
 PATIENCE = 120.0
 
@@ -46,7 +49,9 @@ def small_model(folder: Path) -> None:
     loading.save(LanguageModel("random", model, loading.load("tiny-opt").tokenizer, ""), folder)
 
 
-def start(work: Path, out: Path, patch: Patch) -> int:
+def start(
+    work: Path, out: Path, patch: Patch, method: str = "kerzoo:n=2", changed: Mapping[str, object] | None = None
+) -> int:
     """Train in a process of its own and return its number."""
     pid = os.fork()
     if pid:
@@ -56,7 +61,8 @@ def start(work: Path, out: Path, patch: Patch) -> int:
         os.dup2(log, 1)
         os.dup2(log, 2)
         patch()
-        train(TrainOptions(**RUN, model=str(work / "model"), out=str(out)))
+        options = RUN | {"method": method} | METHODS[method] | dict(changed or {})
+        train(TrainOptions(**options, model=str(work / "model"), out=str(out)))
         os._exit(0)
     except BaseException:
         os.write(2, traceback.format_exc().encode())
@@ -174,13 +180,16 @@ def forgetful() -> None:
 
 
 def what_counts(out: Path) -> tuple:
-    """Weights, records and evaluations of a finished run, without times."""
+    """Weights, records, rows and names of files of a finished run, without times."""
     rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     own = {"seconds", "peak_mb"}
     kept = [{k: v for k, v in row.items() if k not in own} for row in rows if row["kind"] in ("evaluation", "final")]
-    steps = [row["step"] for row in rows if row["kind"] == "step"]
+    steps = sorted((row["kind"], row.get("step", -1)) for row in rows if row["kind"] != "environment")  # each row once
     records = [repr(record._replace(seconds=0.0)) for record in read(out / "journal.bin").records]
-    return (out / "model/model.safetensors").read_bytes(), records, kept, steps
+    # Nothing is left of a killed write. Checkpoints may be of other steps; the card, written last, may be missing.
+    found = (re.sub(r"\d+", "", str(path.relative_to(out))) for path in out.rglob("*"))
+    files = sorted(name for name in found if name != "model/README.md")
+    return (out / "model/model.safetensors").read_bytes(), records, kept, steps, files
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -200,43 +209,49 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def soak(work: Path, arguments: argparse.Namespace) -> int:
-    began = time.monotonic()
-    if finish(start(work, work / "whole", slowly)) != 0:
-        print((work / "log.txt").read_text())
-        return 1
-    wanted, length = what_counts(work / "whole"), time.monotonic() - began
-    drawn = random.Random(arguments.seed)
     chosen = arguments.instants or 0
-    trials = [*list(INSTANTS)[:chosen], *(None for _ in range(0 if chosen else arguments.kills))]
-    held = killed = torn = 0
+    names = list(METHODS)[: 1 if chosen else None]
+    wanted, lengths = {}, {}
+    for method in names:
+        began = time.monotonic()
+        if finish(start(work, work / "whole", slowly, method)) != 0:
+            print((work / "log.txt").read_text())
+            return 1
+        wanted[method], lengths[method] = what_counts(work / "whole"), time.monotonic() - began
+        shutil.rmtree(work / "whole")
+    drawn = random.Random(arguments.seed)
+    trials = list(INSTANTS)[:chosen] or [None] * arguments.kills
+    held, killed, torn = Counter(), 0, 0
     for number, trial in enumerate(trials):
+        method = names[number % len(names)]
         out, status = work / f"run-{number}", 0
         while status != -signal.SIGKILL:  # drawn again if the run ended before
             shutil.rmtree(out, ignore_errors=True)
-            instant = trial or drawn.uniform(0.0, length)
-            status = killed_at(work, out, instant)
+            instant = trial or drawn.uniform(0.0, lengths[method])
+            status = killed_at(work, out, instant, method)
             if not trial and status != -signal.SIGKILL:
-                length = min(length, instant)  # it takes less than that
+                lengths[method] = min(lengths[method], instant)  # it takes less than that
         killed += status == -signal.SIGKILL
         torn += (out / "journal.bin").exists() and read(out / "journal.bin").torn > 0
-        ended = finish(start(work, out, forgetful if arguments.planted else lambda: None))
-        good = ended == 0 and what_counts(out) == wanted
-        held += good
+        ended = finish(start(work, out, forgetful if arguments.planted else lambda: None, method))
+        good = ended == 0 and what_counts(out) == wanted[method]
+        held[method] += good
         if chosen or not good:
-            print(f"{trial}: {'held' if good else 'NOT HELD'} (ended with {status}, then {ended})")
+            print(f"{trial or method}: {'held' if good else 'NOT HELD'} (ended with {status}, then {ended})")
         if good:
             shutil.rmtree(out)
-    print(f"{held} of {len(trials)} held; {killed} were killed, {torn} within a record of the journal")
-    if held < len(trials) and not arguments.planted:
+    each = ", ".join(f"{number} of {method}" for method, number in held.items())
+    print(f"{held.total()} of {len(trials)} held ({each}); {killed} were killed, {torn} within a record of the journal")
+    if held.total() < len(trials) and not arguments.planted:
         print((work / "log.txt").read_text()[-3000:])
-    return 0 if held == len(trials) else 1
+    return 0 if held.total() == len(trials) else 1
 
 
-def killed_at(work: Path, out: Path, trial: str | float) -> int:
+def killed_at(work: Path, out: Path, trial: str | float, method: str) -> int:
     """Start a run and kill it at a named instant, or after so many seconds."""
     if isinstance(trial, str):
-        return finish(start(work, out, INSTANTS[trial]))
-    pid = start(work, out, slowly)
+        return finish(start(work, out, INSTANTS[trial], method))
+    pid = start(work, out, slowly, method)
     time.sleep(trial)
     os.kill(pid, signal.SIGKILL)
     return finish(pid)

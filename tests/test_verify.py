@@ -65,7 +65,9 @@ def flip(file, at=-1000):
 def lasting(folder):
     """The bytes of the weights, and the rows without times and what is seen of a step only when it is taken."""
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
-    kept = [{k: v for k, v in row.items() if k not in ("seconds", "peak_mb", "moved", "cosine")} for row in rows]
+    kept = [
+        {k: v for k, v in row.items() if k not in ("seconds", "peak_mb", "moved", "cosine", "length")} for row in rows
+    ]
     return (folder / "model/model.safetensors").read_bytes(), sorted(map(json.dumps, kept))
 
 

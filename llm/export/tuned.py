@@ -9,7 +9,7 @@ from llm.run import checkpoint, journal
 from llm.run.folder import RunFolder, selected_step
 from llm.run.header import CHECKPOINTS, JOURNAL
 from zobench.naming import require_known
-from zobench.run.journal import Contents, read
+from zobench.run.journal import Contents
 
 SOURCES = ("auto", "model", "checkpoint", "journal")
 
@@ -102,4 +102,4 @@ def _restored(run: RunFolder, found: checkpoint.Checkpoint, places: BaseSource) 
 
 def _journal(run: RunFolder) -> Contents | None:
     file = run.folder / JOURNAL
-    return read(file) if file.is_file() else None
+    return journal.read_told(file) if file.is_file() else None

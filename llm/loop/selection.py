@@ -7,6 +7,7 @@ from llm.loop.listener import Listener
 from llm.objective import Measured
 from llm.run import checkpoint
 from llm.run.context import RunContext
+from llm.run.header import CHECKPOINTS
 from llm.run.log import RunLog
 from llm.steppers.stepper import Stepper
 from zobench.run.progress import warn
@@ -111,9 +112,10 @@ class Selection(Listener):
 
 
 def discard(folder: Path) -> None:
-    """Remove the file of a run that has its final row."""
-    for name in (FILE, checkpoint.aside(Path(FILE)).name):
-        within(folder, name).unlink(missing_ok=True)
+    """Remove the file of a run that has its final row, and what a killed process was writing."""
+    within(folder, FILE).unlink(missing_ok=True)
+    for place in (folder, within(folder, CHECKPOINTS)):
+        checkpoint.clear(place)
 
 
 def _loss(row: Row) -> float:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from zobench.run.reading import file_bytes, json_object
+from zobench.run.reading import file_bytes, json_object, json_value
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".h5", ".pkl", ".pickle")
 WEIGHTS = (".safetensors", ".gguf")
@@ -35,6 +35,16 @@ def require_safe(folder: Path, gguf: str | None = None) -> None:
     for file in files:
         if _is_index(file):
             _check_index(file)
+
+
+def damage(folder: Path) -> str:
+    """Return in words which file of a folder should be JSON and is not, "" where none: readers do not name theirs."""
+    for file in sorted(folder.glob("*.json")):
+        try:
+            json_value(file_bytes(file), str(file))
+        except (OSError, ValueError) as error:
+            return str(error)
+    return ""
 
 
 def require_plain(config: Any) -> None:

@@ -59,16 +59,19 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
     options = _reading(source, gguf, trust_remote_code)
     files.require_safe(Path(source), gguf)
     _refuse_two(Path(source))
+    read = "tokenizer.json, tokenizer_config.json"
     try:
         with files.pickles_refused():
             tokenizer = _tokenizer(source, options)
+            read = "config.json, *.safetensors"
             model, lost = _read(source, gguf, dtype, options)
     except Exception as error:  # each reader of weights has errors of its own
         near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
         near += "" if Path(source).exists() else "; no folder here has that name, so it was taken for a hub id"
         code = _needs_code(error, trust_remote_code)
         code += DAMAGED if "deserializing header" in str(error) else ""
-        said = " ".join(str(error).split())
+        said = files.damage(Path(source)) or " ".join(str(error).split())
+        near += f" ({read}: bring a damaged or missing file back)" if Path(source).is_dir() else ""
         raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {said}") from error
     if gguf:
         _forget_quantisation(model)

@@ -18,6 +18,8 @@ from zobench.run.progress import warn
 
 KEPT = 2
 FORMAT = "zobench checkpoint 1"
+UNFINISHED = ("*.safetensors.part", ".tmp??????")
+"""Names of files that are being written; the second is safetensors' own, of a file as large as the weights."""
 
 
 class Checkpoint(NamedTuple):
@@ -43,8 +45,7 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mappi
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"step-{step:08d}.safetensors"
     write(file, step, tensors, metadata)
-    for old in files(folder)[KEPT:]:
-        old.unlink()
+    clear(folder)
     return file
 
 
@@ -54,9 +55,8 @@ def write(file: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mappin
     Raises:
         OSError: no space, or the like; the file is what it was.
     """
-    partial = aside(file)
-    with suppress(FileNotFoundError):
-        partial.unlink()
+    clear(file.parent)
+    partial = _aside(file)
     own = {name: _alone(tensor) for name, tensor in tensors.items()}
     said = {**metadata, "format": FORMAT, "step": str(step), "checksum": _checksum(own)}
     try:
@@ -70,8 +70,14 @@ def write(file: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mappin
     sync_folder(file.parent)
 
 
-def aside(file: Path) -> Path:
-    """Return where a file is written before it is renamed."""
+def clear(folder: Path) -> None:
+    """Remove all but the last two checkpoints, and what a killed process was writing; nobody may be writing there."""
+    unfinished = [file for name in UNFINISHED for file in folder.glob(name) if file.is_file()]
+    for left in (*files(folder)[KEPT:], *unfinished):
+        left.unlink()
+
+
+def _aside(file: Path) -> Path:
     return file.with_name(file.name + ".part")
 
 

@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from llm.options.train import TrainOptions
+from llm.run.header import JOURNAL
 from zobench.run.options import checked, unnamed
 from zobench.run.reading import file_bytes, json_object, toml_table
 from zobench.run.records import Row
 
 MEASURED = ("dev_loss", "dev_accuracy", "test_loss", "test_accuracy")
+OWN = ("config.toml", JOURNAL)
+"""Files by which a folder is known as that of a run."""
 NUMBERS = ("step", "forward_passes", "backward_passes", "seconds", "selected_step", *MEASURED)
 
 
@@ -33,7 +36,9 @@ class RunFolder:
         try:
             config = toml_table(file_bytes(file), str(file))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{error}: give the folder of a training run") from None
+            raise ValueError(
+                f"{error}: bring the file back from a copy, or give the folder of a training run"
+            ) from None
         if config.get("command") != "train":
             raise ValueError(f"{file} is of the command {config.get('command')!r}: give the folder of a training run")
         names = [field.name for field in fields(TrainOptions)]
@@ -64,7 +69,7 @@ def selected_step(final: Row) -> int | None:
 def run_of(folder: Path) -> RunFolder | None:
     """Return the run that a folder is of, or that wrote its weights there, if any."""
     for place in (folder, folder.parent) if folder.name == "model" else (folder,):
-        if (place / "config.toml").is_file():
+        if any((place / name).is_file() for name in OWN):
             return RunFolder.read(place)
     return None
 

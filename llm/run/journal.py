@@ -28,7 +28,7 @@ from zobench.run.exit_status import DIFFERENT, OK
 from zobench.run.journal import Contents, Record, describe, differing, read, version_of
 from zobench.run.journal_format import OLD
 from zobench.run.options import add_quiet, ended
-from zobench.run.progress import bar, quietly
+from zobench.run.progress import bar, quietly, warn
 from zobench.spelling import names_code
 
 
@@ -147,7 +147,7 @@ def _replayed(arguments: argparse.Namespace) -> int:
 
 def replay(arguments: argparse.Namespace) -> int:
     """Rebuild the weights from the base model and the journal alone, and compare them with those the run wrote."""
-    contents = read(_file(arguments.run))
+    contents = read_told(_file(arguments.run))
     folder = journal_of(arguments.run).parent
     taken, selected = len(contents.records), selected_step(contents)
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
@@ -163,6 +163,18 @@ def replay(arguments: argparse.Namespace) -> int:
         print(f"{folder / 'model'} has the weights of another step: not compared")
         return OK
     return _compare(base, folder / "model", arguments.device or _text(contents.header, "device"))
+
+
+def read_told(file: Path) -> Contents:
+    """Return what a journal holds, and say what a torn tail leaves out.
+
+    Raises:
+        JournalError: as for `zobench.run.journal.read`.
+    """
+    contents = read(file)
+    if contents.torn:
+        warn(f"{file}: {contents.torn} bytes of an unfinished record after {len(contents.records)} steps are left out")
+    return contents
 
 
 def rebuild(
@@ -243,7 +255,8 @@ def _stepper(
         )
     if "layout" not in header:
         raise ValueError(
-            f"{header.get('rule')!r} takes gradient steps, which recorded losses cannot rebuild: see its checkpoints"
+            f"{header.get('rule')!r} takes gradient steps, which recorded losses cannot rebuild: give the command of "
+            "the run again to continue it, or export its latest checkpoint with --source checkpoint"
         )
     if header.get("stream") != streams.NAME:
         raise ValueError(
@@ -357,7 +370,10 @@ def _text(header: dict[str, Any], name: str) -> str:
 def _file(place: str) -> Path:
     file = journal_of(place)
     if not file.is_file():
-        raise ValueError(f"{place} has no journal ({file.name}): baselines and --no-journal keep none")
+        raise ValueError(
+            f"{place} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it "
+            "back from a copy"
+        )
     return file
 
 

@@ -108,13 +108,18 @@ class Run:
                 write_atomically(file, tomli_w.dumps(config))
             return
         try:
-            kept = defaults | toml_table(file_bytes(file), str(file))
+            told = toml_table(file_bytes(file), str(file))
+            if config and not told:
+                raise ValueError(f"{file}: empty")
         except ValueError as error:
             raise ValueError(f"{error}: restore it from a copy, or give another --out") from None
+        kept = defaults | told
         differing = sorted(k for k in (kept.keys() | config.keys()) - free if kept.get(k) != config.get(k))
         if differing:
             changes = ", ".join(f"{k}: {kept.get(k)!r} there, {config.get(k)!r} now" for k in differing)
-            raise ValueError(f"{self.folder} holds a run with another configuration ({changes}): give another --out")
+            raise ValueError(
+                f"{self.folder} holds a run with another configuration in {file.name} ({changes}): give another --out"
+            )
 
     def _keep_environment(self) -> None:
         file = self.folder / "environment.json"
