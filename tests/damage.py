@@ -33,12 +33,6 @@ COMMANDS = ("train", "verify", "replay", "export", "report")
 WAY_OUT = re.compile(r"\b(remove|give|bring|mend|restore|make room|move|fetch|written by)\b")
 UNREAD = {"README.md", ".lock", "generation_config.json"}
 """Files that no command takes a result from."""
-KNOWN = {
-    "train": ("model/", "journal.bin", "rows.jsonl"),
-    "verify": ("model/",),
-    "export": ("model/", "journal.bin"),
-}
-"""Command -> files of a finished run whose damage it does not tell yet."""
 LIMITS = {"report": ("rows.jsonl", "environment.json", "config.toml")}
 """Command -> files without a checksum: a digit that became another is not seen."""
 
@@ -213,8 +207,7 @@ GOOD = ("error", "identical", "told")
 
 
 def known(name: str, damage: Damage, outcome: str) -> bool:
-    files = (*(KNOWN.get(name, ()) if damage.state == "finished" else ()), *LIMITS.get(name, ()))
-    return outcome == "silent" and damage.file.startswith(files)
+    return outcome == "silent" and damage.file.startswith(LIMITS.get(name, ()))
 
 
 def table(counts: Counter[tuple[str, str, str]]) -> str:

@@ -186,9 +186,9 @@ def what_counts(out: Path) -> tuple:
     kept = [{k: v for k, v in row.items() if k not in own} for row in rows if row["kind"] in ("evaluation", "final")]
     steps = sorted((row["kind"], row.get("step", -1)) for row in rows if row["kind"] != "environment")  # each row once
     records = [repr(record._replace(seconds=0.0)) for record in read(out / "journal.bin").records]
-    # Nothing is left of a killed write. Checkpoints may be of other steps; the card, written last, may be missing.
+    # Nothing is left of a killed write. Checkpoints may be of other steps.
     found = (re.sub(r"\d+", "", str(path.relative_to(out))) for path in out.rglob("*"))
-    files = sorted(name for name in found if name != "model/README.md")
+    files = sorted(found)
     return (out / "model/model.safetensors").read_bytes(), records, kept, steps, files
 
 

@@ -19,6 +19,7 @@ from llm.run import saved
 from llm.run.folder import RunFolder, run_of
 from llm.run.header import JOURNAL, fingerprint
 from llm.run.verify import MODEL, RECORD, ROWS, results
+from llm.steppers.first_order import backpropagates
 from zobench.naming import require_known
 from zobench.run.options import argument, option
 from zobench.run.progress import note, warn
@@ -121,8 +122,19 @@ def _require_sound(record: RunFolder, source: str) -> None:
         if one.bad and one.file == ROWS:
             warn(f"{record.folder}: {one}: the card shows what they say")
         elif one.bad:
-            other = "; --source journal rebuilds the weights" if one.file.startswith(MODEL) else ""
-            raise ValueError(f"{record.folder}: {one.file} is {one.state} ({one.why}): nothing was written{other}")
+            raise ValueError(
+                f"{record.folder}: {one.file} is {one.state} ({one.why}): nothing was written; "
+                + _other_source(record, one.file)
+            )
+
+
+def _other_source(record: RunFolder, damaged: str) -> str:
+    """Where the weights of a run can come from, if not from a damaged file."""
+    if not damaged.startswith(MODEL):
+        return "bring it back from a copy, or give --source model"
+    if backpropagates(str(record.config["method"])):
+        return "give --source checkpoint, or train again with another --out"
+    return "give --source journal, which rebuilds the weights"
 
 
 def _model(options: ExportOptions, record: RunFolder | None, aside: Path) -> Written:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from llm.export import card
 from llm.loop.listener import Listener
+from llm.model import loading
 from llm.run import saved
 from llm.run.context import RunContext
 from zobench.run.records import Row
@@ -20,3 +21,14 @@ class SavedModel(Listener):
 
     def on_ended(self, final: Row) -> None:
         card.describe(self.folder, self.language_model)
+
+
+def complete(folder: Path) -> None:
+    """Write the card of a finished run that has a model and, because a kill came between them, no card of it.
+
+    Raises:
+        OSError: no space, or the like.
+    """
+    model = folder / "model"
+    if model.is_dir() and not (model / "README.md").is_file():
+        card.describe(folder, loading.load(str(model), dtype=loading.dtype_of(str(model))))

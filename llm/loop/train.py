@@ -4,6 +4,7 @@ from pathlib import Path
 
 from llm.loop.baseline_run import BaselineRun
 from llm.loop.loop import Loop
+from llm.loop.saved_model import complete
 from llm.loop.selection import discard
 from llm.options.train import TrainOptions
 from llm.run.context import RunContext, prepare, sized, split_of
@@ -55,6 +56,7 @@ def _finished(options: TrainOptions) -> Row | None:
     if found:
         note(f"{options.out} holds a finished run")
         _require_whole(record, options)
+        complete(record.folder)
         discard(record.folder)
         return _with_dev(record, found[-1])
     if record.rows and not options.resume:

@@ -45,7 +45,7 @@ def _unknown(rows: Sequence[Row], contents: Contents, whole: bool) -> Iterator[s
         elif not whole and kind != "final" and _beyond(row, contents):
             continue
         elif (kind in MEASURED and text not in measured) or (kind in STEPS and not _fits(row, contents.records)):
-            yield f"line {number}: {_name(row)} is not what the journal holds"
+            yield f"line {number}: {_name(row)} is not what journal.bin holds"
 
 
 def _missing(rows: Sequence[Row], contents: Contents, whole: bool) -> Iterator[str]:

@@ -257,7 +257,7 @@ def header_of(data: bytes, file: str | Path, version: int) -> tuple[dict[str, An
         JournalError: it is no journal, of another version, or its header is damaged.
     """
     if len(data) < HEAD.size or data[: len(MAGIC)] != MAGIC:
-        raise JournalError(f"{file}: not a journal: it does not start with {MAGIC!r}")
+        raise JournalError(f"{file}: not a journal: it does not start with {MAGIC!r}; bring it back from a copy")
     _, found, length = HEAD.unpack_from(data)
     end = HEAD.size + length
     if found != version:
