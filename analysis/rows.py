@@ -151,9 +151,8 @@ def _checked(row: Row, file: Path, number: int) -> Row:
         raise ReadError(f"{file}:{number}: kind is {row.get('kind')!r}, where a word belongs: mend or remove the line")
     missing = [column for column in kind.required if column not in row] if kind else []
     if missing:
-        raise ReadError(
-            f"{file}:{number}: a row of kind {row['kind']!r} lacks {', '.join(map(repr, missing))}: mend or remove the line"
-        )
+        lacking = ", ".join(map(repr, missing))
+        raise ReadError(f"{file}:{number}: a row of kind {row['kind']!r} lacks {lacking}: mend or remove the line")
     for column in {*IDENTITY, *(kind.text if kind else ())} - LISTS:
         if isinstance(row.get(column), list | dict):
             raise ReadError(f"{file}:{number}: {column} is {row[column]!r:.60}, where a word belongs: mend the line")
