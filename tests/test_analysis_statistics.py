@@ -91,3 +91,33 @@ def test_tests_over_examples_and_holm() -> None:
     assert adjusted[0] == pytest.approx(0.03)
     assert adjusted[2:] == pytest.approx([0.06, 0.06])
     assert math.isnan(adjusted[1])
+
+
+def test_newcombes_interval_in_closed_form() -> None:
+    """Method 10 of Newcombe 1998: the bounds of the two proportions are far from symmetric near 1."""
+    n, z = 25, float(stats.norm.ppf(0.975))
+
+    def score(p: float) -> tuple[float, float]:
+        centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+
+    first, second = 0.96, 0.6
+    (l1, u1), (l2, u2) = score(first), score(second)
+    found = two_proportions(first, second, n)
+    assert found.difference.estimate == pytest.approx(0.36)
+    assert found.difference.low == pytest.approx(0.36 - math.sqrt((first - l1) ** 2 + (u2 - second) ** 2), rel=1e-9)
+    assert found.difference.high == pytest.approx(0.36 + math.sqrt((u1 - first) ** 2 + (second - l2) ** 2), rel=1e-9)
+    pooled = math.sqrt(2 * 0.78 * 0.22 / n)
+    assert found.p == pytest.approx(2 * stats.norm.sf(0.36 / pooled), rel=1e-9)
+
+
+def test_repeats_of_a_point_sharpen_the_slope_by_the_square_root_of_their_number() -> None:
+    """Slope ± z sigma / sqrt(sum (x - mean)^2), sigma the relative error of the mean of 4 repeats."""
+    one = frame(2.0, 0.0).assign(bias_error=lambda rows: 0.02 * rows.bias)
+    x = np.log(EPSILONS)
+    for repeats in (1, 4):
+        law = power_law(pd.concat([one] * repeats))
+        assert law is not None and law.points == len(EPSILONS)
+        half = stats.norm.ppf(0.975) * 0.02 / math.sqrt(repeats) / math.sqrt(((x - x.mean()) ** 2).sum())
+        assert law.slope.high - law.slope.estimate == pytest.approx(half, rel=1e-9)
+        assert law.slope.estimate - law.slope.low == pytest.approx(half, rel=1e-9)

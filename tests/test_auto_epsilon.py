@@ -1,6 +1,7 @@
 """Epsilon that chooses itself: the model of lines, the probe's rounds, what it costs, and what it refuses."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from zobench import (
     methods,
 )
 from zobench import query as step
+from zobench.auto import AutoState, _beyond, _Window
 from zobench.kernels import legendre
 from zobench.line_model import LineModel, covariance, significand
 from zobench.noise import Additive, NoisySpace
@@ -247,3 +249,49 @@ def test_a_run_that_chose_its_epsilon_is_replayed_to_the_bit(dtype):
     probed = [loss + 0.1 * math.sin(k) for k, loss in enumerate(first.losses[:-4])]
     with pytest.raises(ValueError, match=r"asks for|does not ask for|makes other coefficients"):
         wrong.replay(first._replace(losses=(*probed, *first.losses[-4:])))
+
+
+def seen(high: float, best: float, truncation: float, low: float = 0.005, **changes):
+    """What a probe does after reaches from low to high, where the model's choice is `best`, noise variance 1."""
+    model = SimpleNamespace(
+        reaches=torch.tensor([low, high], dtype=torch.float64),
+        excess=lambda stencil, grid: (grid / best).log().abs(),
+        truncation=lambda stencil, top: torch.full_like(top, truncation),
+        noise_variance=lambda stencil, top: torch.ones_like(top),
+    )
+    window = _Window((low, high), torch.zeros(1, 2, 2), **{"floor": 0.0, "ceiling": 1e3, **changes})
+    return list(_beyond(CentralStencil(), model, window))
+
+
+def test_a_probe_looks_further_until_the_choice_is_well_inside():
+    """Truncation 100 times the noise at the largest reach, which is 3 times the choice; the least a 30th of it."""
+    far = pytest.approx([16.0])
+    assert seen(4.0, 0.2, truncation=95) == far and seen(4.0, 0.2, truncation=105) == []
+    assert (
+        seen(4.0, 4.0 / 2.5, truncation=1e6, low=0.03) == far and seen(4.0, 4.0 / 3.5, truncation=1e6, low=0.03) == []
+    )
+    assert seen(4.0, 10.0, truncation=1) == pytest.approx([20.0], rel=0.05)  # twice the choice, if that is more
+    assert seen(4.0, 1e3, truncation=1) == pytest.approx([64.0])  # at most 16 times
+    assert seen(4.0, 0.2, truncation=1, ceiling=10.0) == []
+    assert seen(4.0, 0.35, truncation=1e6, low=0.01) == []
+    assert seen(4.0, 0.25, truncation=1e6, low=0.01) == pytest.approx([0.0025])
+    assert seen(4.0, 0.25, truncation=1e6, low=0.01, floor=0.003) == []
+    assert seen(4.0, 3e-8, truncation=1e6, low=3e-8) == [] and len(seen(4.0, 5e-8, 1e6, low=5e-8)) == 1
+    assert seen(4.0, 0.2, truncation=1e6, floor=0.05) == [] and seen(4.0, 0.2, truncation=1e6, floor=0.07) == far
+
+
+def test_stencils_are_weighed_by_their_slopes_too():
+    """(q E[D_1^2] + excess) / n: (1 + 0.5) / 2 of two directions against (1 + 0.2) / 1 of one at four evaluations."""
+    excesses = {CentralStencil(): 0.5, RichardsonStencil(): 0.2}
+    model = SimpleNamespace(
+        excess=lambda stencil, epsilons: torch.full_like(epsilons, excesses[stencil]),
+        slope_square=1.0,
+        noise_square=1.0,
+        third_square=1.0,
+        rounding_at=lambda reach: reach,
+    )
+    window = _Window((0.01, 1.0), torch.zeros(1, 2, 2), 0.0, 1e3)
+    for slope, wanted in ((1.0, 0), (0.25, 0), (0.0, 1)):
+        model.slope_square = slope
+        estimator = AutoEpsilon(stencils=tuple(excesses), n=2)
+        assert estimator._choose(AutoState(rounds=((0.01, 1.0),)), window, model).stencil == wanted

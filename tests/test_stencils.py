@@ -209,3 +209,12 @@ def test_bad_input_gets_a_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
     assert TelescopingStencil(0.25, 26).moment(1) == 1.0
+
+
+def test_a_step_draws_stencils_and_directions_from_streams_of_their_own():
+    """Rows published under a key hold for ever: reaches come from derive(key, "stencil"), directions from the key."""
+    stencil = KernelStencil(legendre(3))
+    plan = zobench.LineEstimator(zobench.Gaussian(), stencil, 0.25, 3).ask(11, (), (5,))
+    nodes, weights = stencil.draw(zobench.derive(11, "stencil"), (5, 3))
+    assert torch.equal(plan.offsets, 0.25 * nodes) and torch.allclose(plan.weights, weights / (3 * 0.25), rtol=1e-14)
+    assert not torch.isclose(plan.offsets, 0.25 * stencil.draw(11, (5, 3))[0]).any()
