@@ -173,7 +173,7 @@ def test_a_tail_of_zeros_as_a_power_cut_leaves_it_is_torn_too(tmp_path):
     file.write_bytes(data + b"\0" * 4096)
     assert read(file).records == RECORDS and read(file).torn == 4096
     file.write_bytes(data[:-3] + b"\0" * 3)  # a torn page leaves more: these are damage
-    with pytest.raises(JournalError, match="record 4 at byte .* is damaged"):
+    with pytest.raises(JournalError, match=r"record 4 at byte .* is damaged"):
         read(file)
 
 
@@ -270,7 +270,7 @@ def version_1(steps):
 def test_steps_of_version_1_come_in_their_order_and_its_zeros_are_counted(tmp_path):
     file = tmp_path / "journal.bin"
     file.write_bytes(version_1([(0, 0, (0.5,)), (2, 0, (0.5,))]))
-    with pytest.raises(JournalError, match="record 1 at byte .* is damaged: it is of step 2"):
+    with pytest.raises(JournalError, match=r"record 1 at byte .* is damaged: it is of step 2"):
         journal_version1.read(file)
     data = version_1([(0, 0, (0.5,)), (1, 0, (0.5,))])
     for zeros in (3, 4):
@@ -278,7 +278,7 @@ def test_steps_of_version_1_come_in_their_order_and_its_zeros_are_counted(tmp_pa
         if zeros == 4:
             assert len(journal_version1.read(file).records) == 1
         else:
-            with pytest.raises(JournalError, match="record 1 at byte .* is damaged"):
+            with pytest.raises(JournalError, match=r"record 1 at byte .* is damaged"):
                 journal_version1.read(file)
 
 
@@ -466,3 +466,40 @@ def test_environment_of_a_run_that_is_damaged_is_told(tmp_path):
         Run(tmp_path, {"lr": 1}).append({"step": 2})
     assert json.loads((tmp_path / "rows.jsonl").read_text()) == {"step": 1}
     assert os.path.exists(tmp_path / ".lock")
+
+
+def test_the_bytes_of_a_record_are_spelled_out():
+    """Files are read for years: flags text 1, key 2, minibatch 4, skipped 8, event 16; checksums go on from the last."""
+    derived = journal_format.Derived(("k",), ("m",))
+    one = Record(3, 7, (0.5, 2.0), 0.25, 9, 1.5, 11, "no")
+    head = struct.pack("<BHH", 1 | 2 | 4 | 8, 2, 2)
+    whole = (
+        head + struct.pack("<H", crc_hqx(head, 0x5678)) + struct.pack("<dfIQQdd", 0.25, 1.5, 11, 7, 9, 0.5, 2.0)
+    whole += b"no"
+    )
+    assert journal_format.encode(one, 0x12345678, derived) == whole + struct.pack("<I", crc32(whole, 0x12345678))
+    plain = one._replace(key=derive("k", 3), minibatch=derive("m", 3), skipped="")
+    head = struct.pack("<BH", 0, 2)
+    whole = head + struct.pack("<H", crc_hqx(head, 0x5678)) + struct.pack("<dfIdd", 0.25, 1.5, 11, 0.5, 2.0)
+    assert journal_format.encode(plain, 0x12345678, derived) == whole + struct.pack("<I", crc32(whole, 0x12345678))
+    head = struct.pack("<BHH", 16 | 1, 0, 7)
+    whole = head + struct.pack("<H", crc_hqx(head, 0x5678)) + b'{"a":1}'
+    assert journal_format.encode_event({"a": 1}, 0x12345678) == whole + struct.pack("<I", crc32(whole, 0x12345678))
+    assert Record(1, 2) == Record(1, 2, (), 0.0, 0, 0.0, 0, "")
+
+
+def test_damage_counts_the_records_before_it(tmp_path):
+    journal = Journal(tmp_path / "j", HEADER)
+    for step in range(2):
+        journal.append(record(step))
+    journal.note(EVALUATION)
+    assert [event.step for event in journal.events] == [2] and journal.events[0].body == EVALUATION
+    journal.append(record(2))
+    journal.close()
+    data = bytearray((tmp_path / "j").read_bytes())
+    data[-5] ^= 1
+    (tmp_path / "j").write_bytes(bytes(data))
+    with pytest.raises(JournalError, match=r"record 3 at byte .*; the 3 records before it are sound, 2 of them steps"):
+        read(tmp_path / "j")
+    with pytest.raises(JournalError, match=r"long: None there, 'x{76}\.\.\. now"):
+        Journal(written(tmp_path), {**HEADER, "long": "x" * 200})

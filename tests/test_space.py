@@ -172,7 +172,7 @@ def test_two_hundred_steps_descend_and_planted_errors_do_not(method):
 
 def test_a_direction_that_a_combination_holds_twice_moves_by_the_sum():
     for law in LAWS.values():
-        module, space, flat = twins()
+        _, space, flat = twins()
         one = line_sum(law, 9, 1.5)
         wanted = space.vector() + 0.1 * 1.2 * space.dense(one)
         for each in (space, flat):

@@ -227,3 +227,9 @@ def test_balanced_draws_of_an_odd_size_are_one_apart():
     assert (len(chosen.train), len(chosen.dev), len(chosen.test)) == (4, 5, 3)
     assert [example.label for example in chosen.train + chosen.dev] == [0, 1, 0, 1, 0, 1, 0, 1, 0]
     assert [example.label for example in chosen.test] == [0, 1, 0]
+
+
+def test_one_example_a_split_is_enough():
+    for rows, asked in ((20, (1, 1, 1)), (2, (None, None, 1))):
+        chosen = tasks.split(made(rows, sizes=Sizes(dev_share=0.5)), None, *asked, 0)
+        assert (len(chosen.train), len(chosen.dev), len(chosen.test)) == (1, 1, 1)
