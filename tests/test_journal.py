@@ -469,14 +469,12 @@ def test_environment_of_a_run_that_is_damaged_is_told(tmp_path):
 
 
 def test_the_bytes_of_a_record_are_spelled_out():
-    """Files are read for years: flags text 1, key 2, minibatch 4, skipped 8, event 16; checksums go on from the last."""
+    """Flags are text 1, key 2, minibatch 4, skipped 8, event 16; a checksum goes on from the one before."""
     derived = journal_format.Derived(("k",), ("m",))
     one = Record(3, 7, (0.5, 2.0), 0.25, 9, 1.5, 11, "no")
     head = struct.pack("<BHH", 1 | 2 | 4 | 8, 2, 2)
-    whole = (
-        head + struct.pack("<H", crc_hqx(head, 0x5678)) + struct.pack("<dfIQQdd", 0.25, 1.5, 11, 7, 9, 0.5, 2.0)
-    whole += b"no"
-    )
+    whole = head + struct.pack("<H", crc_hqx(head, 0x5678))
+    whole += struct.pack("<dfIQQdd", 0.25, 1.5, 11, 7, 9, 0.5, 2.0) + b"no"
     assert journal_format.encode(one, 0x12345678, derived) == whole + struct.pack("<I", crc32(whole, 0x12345678))
     plain = one._replace(key=derive("k", 3), minibatch=derive("m", 3), skipped="")
     head = struct.pack("<BH", 0, 2)
