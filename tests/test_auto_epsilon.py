@@ -1,6 +1,7 @@
 """Epsilon that chooses itself: the model of lines, the probe's rounds, what it costs, and what it refuses."""
 
 import math
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -295,3 +296,41 @@ def test_stencils_are_weighed_by_their_slopes_too():
         model.slope_square = slope
         estimator = AutoEpsilon(stencils=tuple(excesses), n=2)
         assert estimator._choose(AutoState(rounds=((0.01, 1.0),)), window, model).stencil == wanted
+
+
+def rough(kind: str):
+    """A sextic, with what makes probes take each of their turns."""
+    f = problems.make("sextic", dim=6)
+    x = problems.start(f)
+    if kind == "jumps":
+        return (lambda points: f((points / 0.01).round() * 0.01)), x
+    if kind == "well":
+        return (lambda points: -1 / (1 + (points * 1e4 + 0.3).square().sum(-1))), torch.zeros(6, dtype=torch.float64)
+    if kind == "wall":
+        return (lambda points: torch.where((points - x).norm(dim=-1) < 3e-3, f(points), math.inf)), x
+    return (lambda points: f(points).float().double()) if kind == "float32" else f, x
+
+
+PINNED = {  # epsilon, stencil, noise, rounding, slope, third; how many reaches, the largest and the least
+    "smooth": [0.000445708, 0, 9.16696e-10, 3.20494e-17, 1.36518, 42.3134, 6, 0.004, 3.90625e-06],
+    "noisy": [0.0418436, 0, 0.000807925, 3.20494e-17, 1.45374, 46.6491, 6, 0.256, 0.00025],
+    "float32": [0.000863905, 0, 6.59543e-09, 1.72064e-08, 1.36521, 996.722, 5, 0.004, 1.5625e-05],
+    "jumps": [0.0925822, 0, 0.0265957, 3.65366e-17, 1.57059, 144.459, 7, 1.024, 0.00025],
+    "well": [3.08286e-08, 0, 2.14488e-10, 3.20494e-17, 7488.63, 2.95977e13, 9, 0.004, 1.25955e-08],
+    "wall": [0.000190523, 0, 8.54013e-10, 3.20494e-17, 1.36517, 53502.6, 6, 0.004, 3.90625e-06],
+}
+
+
+@pytest.mark.parametrize("kind", ["smooth", "noisy", "float32", "jumps", "well", "wall"])
+def test_the_choices_behind_journals_stay(kind):
+    """A journal holds losses, from which a replay chooses again: it must find the epsilon that the run had."""
+    f, x = rough(kind)
+    stencils = (CentralStencil(), RichardsonStencil(), KernelStencil(legendre(3)))
+    estimator = AutoEpsilon(stencils=stencils, n=2)
+    noise = {"smooth": 1e-9, "wall": 1e-9, "noisy": 1e-3}.get(kind, 0.0)
+    space = NoisySpace(x, Additive(noise))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        choice = step(space, estimator, f, 3, estimator.init()).state.choice
+    found = [*choice[:6], sum(map(len, choice.rounds)), max(map(max, choice.rounds)), min(map(min, choice.rounds))]
+    assert found == pytest.approx(PINNED[kind], rel=1e-3)
