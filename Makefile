@@ -73,7 +73,7 @@ soak: $(READY)
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/fuzz.py --examples 100
 
-# By hand: 300 small changes of the mathematics, of which the tests notice 95 % or more; it continues where it was interrupted.
+# By hand: a sample of 300 small changes of the mathematics; fails where tests notice less than 95 %, continues where it was interrupted.
 mutants: $(READY)
 	$(RUN) tests/mutants.py --sample 300 --seed 0
 

@@ -29,7 +29,7 @@ from zobench import (
     methods,
 )
 from zobench import query as step
-from zobench.auto import AutoState, _beyond, _Window
+from zobench.auto import AutoState, Choice, _beyond, _Window
 from zobench.kernels import legendre
 from zobench.line_model import LineModel, covariance, significand
 from zobench.noise import Additive, NoisySpace
@@ -334,3 +334,25 @@ def test_the_choices_behind_journals_stay(kind):
         choice = step(space, estimator, f, 3, estimator.init()).state.choice
     found = [*choice[:6], sum(map(len, choice.rounds)), max(map(max, choice.rounds)), min(map(min, choice.rounds))]
     assert found == pytest.approx(PINNED[kind], rel=1e-3)
+
+
+def test_a_probe_begins_around_the_choice_within_what_it_may_look_at():
+    first = lambda epsilon: AutoEpsilon()._first(AutoState(choice=Choice(epsilon, 0)))  # noqa: E731
+    assert AutoEpsilon()._first(AutoState()) == (0.00025, 0.001, 0.004)
+    assert first(0.5) == (0.125, 0.5, 2.0)
+    assert first(900.0) == (62.5, 250.0, 1000.0) and first(2e-8) == pytest.approx((1e-8, 4e-8, 1.6e-7))
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_a_wall_nearer_than_the_first_reaches_bounds_the_choice(slope):
+    """Where losses are equal within it, a quarter of the least reach that met it is all there is."""
+    x = torch.ones(4, dtype=torch.float64)
+    near = lambda p: torch.where((p - x).abs().amax(-1) < 1e-6, slope * p.sum(-1), math.inf)  # noqa: E731
+    estimator = AutoEpsilon()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        choice = step(FlatSpace(x), estimator, near, 1, estimator.init()).state.choice
+    assert choice.epsilon < 1e-6 and bool(told) == (slope == 0.0)
+    if not slope:
+        ceiling = choice.epsilon * 4
+        assert any(ceiling == pytest.approx(reach) for reaches in choice.rounds for reach in reaches) and ceiling < 2e-6

@@ -15,6 +15,7 @@ from zobench import (
     KernelStencil,
     OnePointStencil,
     RichardsonStencil,
+    SlopeStencil,
     SymmetricStencil,
     TelescopingStencil,
     least_noise,
@@ -218,3 +219,11 @@ def test_a_step_draws_stencils_and_directions_from_streams_of_their_own():
     nodes, weights = stencil.draw(zobench.derive(11, "stencil"), (5, 3))
     assert torch.equal(plan.offsets, 0.25 * nodes) and torch.allclose(plan.weights, weights / (3 * 0.25), rtol=1e-14)
     assert not torch.isclose(plan.offsets, 0.25 * stencil.draw(11, (5, 3))[0]).any()
+
+
+def test_the_slope_is_the_limit_of_the_central_difference():
+    stencil = SlopeStencil()
+    nodes, weights = stencil.draw(1, (2,))
+    assert nodes.tolist() == [[0.0, 0.0]] * 2 and weights.tolist() == [[0.0, 1.0]] * 2  # of the loss, of the slope
+    assert [stencil.moment(j) for j in range(4)] == [0.0, 1.0, 0.0, 0.0]
+    assert stencil.slope_second_moment() == 1.0 and stencil.noise_second_moment() == 0.0
