@@ -24,7 +24,6 @@ import signal
 import sys
 import time
 import tomllib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,10 +80,10 @@ def _mutants(file: str) -> Iterator[mutations.Mutant]:
 
 
 class _Fastest:
-    """Orders the tests by what they took, or notes it."""
+    """Orders the tests by the seconds of CPU that they took, or notes them: those of a clock grow with other work."""
 
     def __init__(self, seconds: dict[str, float]) -> None:
-        self.known, self.seconds = dict(seconds), Counter[str]()
+        self.known, self.seconds = seconds, dict[str, float]()
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -92,8 +91,12 @@ class _Fastest:
             items[:] = [item for item in items if self.known.get(item.nodeid, SLOW) < SLOW]
             items.sort(key=lambda item: self.known[item.nodeid])
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.seconds[report.nodeid] += report.duration
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        start = sum(os.times()[:4])
+        result = yield
+        self.seconds[item.nodeid] = sum(os.times()[:4]) - start
+        return result
 
 
 def in_child(work: Callable[[int], int], seconds: float) -> tuple[int, bytes]:
@@ -122,7 +125,7 @@ def _tested(tests: list[str], plugin: _Fastest) -> int:
 
 
 def baseline(tests: list[str]) -> dict[str, float]:
-    """Seconds of each test without a change; this process imports the third-party modules that they did."""
+    """CPU seconds of each test without a change; this process imports the third-party modules that they did."""
 
     def work(pipe: int) -> int:
         plugin = _Fastest({})
@@ -139,7 +142,7 @@ def baseline(tests: list[str]) -> dict[str, float]:
         with contextlib.suppress(Exception):
             importlib.import_module(name)
     assert not OURS & sys.modules.keys(), "a child would not import the changed module"
-    return dict(seconds)
+    return seconds
 
 
 def outcome(mutant: Mutant | None, tests: list[str], seconds: dict[str, float]) -> str:

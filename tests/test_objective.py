@@ -22,7 +22,7 @@ from llm.objective import (
     choose,
     metrics,
 )
-from llm.objective.measured import parts
+from llm.objective.measured import parts, right_answers
 from llm.options.train import TrainOptions
 from llm.tasks import Example
 from zobench.naming import UnknownNameError
@@ -279,3 +279,9 @@ def test_an_evaluation_batch_holds_what_its_packed_rows_have_in_tokens(opt, monk
         sizes.clear()
         objective.measure(batch)
         assert sizes == wanted
+
+
+def test_the_right_answer_is_what_the_right_candidate_stands_for():
+    assert right_answers(Example("a", 1, ("x", "y", "z"))) == ("y",) and right_answers(None) == ()
+    assert right_answers(Example("a", 2, ("x", "y", "z"))) == ("z",)
+    assert right_answers(Example("a", 0, ("x",), ("p", "q"))) == ("p", "q")
