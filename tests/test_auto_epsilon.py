@@ -29,7 +29,7 @@ from zobench import (
     methods,
 )
 from zobench import query as step
-from zobench.auto import AutoState, Choice, _beyond, _Window
+from zobench.auto import AutoState, Choice, _beyond, _Window, _window
 from zobench.kernels import legendre
 from zobench.line_model import LineModel, covariance, significand
 from zobench.noise import Additive, NoisySpace
@@ -356,3 +356,25 @@ def test_a_wall_nearer_than_the_first_reaches_bounds_the_choice(slope):
     if not slope:
         ceiling = choice.epsilon * 4
         assert any(ceiling == pytest.approx(reach) for reaches in choice.rounds for reach in reaches) and ceiling < 2e-6
+
+
+@pytest.mark.parametrize(("ulps", "floor"), [(11, 0.0), (13, 0.016), (200, 0.016)])
+def test_equal_losses_are_a_plateau_where_rounding_would_not_hide_the_slope(ulps, floor):
+    """Losses of 24 bits in [1, 2), equal at ± 0.001 on both lines, so many ulps apart at ± 0.004: in proportion a
+    quarter, which is more than 10 ulp / sqrt(12) from 11.6 ulps on. Up to 16 times that reach losses change by jumps.
+    """
+    ulp = 2.0**-23
+    values = torch.tensor([[[1 + ulp, 1 + ulp], [1 + ulp * ulps, 1.0]]] * 2, dtype=torch.float64)
+    found = _window(AutoState(reaches=(0.001, 0.004), values=values))
+    assert found.floor == pytest.approx(floor) and len(found.reaches) == (0 if floor else 2)
+    assert _window(AutoState(reaches=(0.001, 0.004), values=values[:1])).floor == pytest.approx(floor)  # one line
+    values[1, 0, 0] += ulp
+    assert _window(AutoState(reaches=(0.001, 0.004), values=values)).floor == 0.0  # one line of two may be by chance
+
+
+def test_reaches_at_which_differences_fade_bound_the_others():
+    sizes = torch.tensor([0.5, 1.0, 0.0011, 0.0009, 2.0], dtype=torch.float64)
+    values = torch.stack((sizes, torch.zeros(5).double()), -1)[None]
+    found = _window(AutoState(reaches=(1.0, 2.0, 3.0, 4.0, 5.0), values=values))
+    assert found.reaches == (1.0, 2.0, 3.0) and found.ceiling == 4.0 and found.floor == 0.0
+    assert torch.equal(found.values, values[:, :3])
