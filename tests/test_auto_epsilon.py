@@ -378,3 +378,11 @@ def test_reaches_at_which_differences_fade_bound_the_others():
     found = _window(AutoState(reaches=(1.0, 2.0, 3.0, 4.0, 5.0), values=values))
     assert found.reaches == (1.0, 2.0, 3.0) and found.ceiling == 4.0 and found.floor == 0.0
     assert torch.equal(found.values, values[:, :3])
+
+
+def test_a_model_of_lines_wants_two_reaches_and_finite_values():
+    for reaches, value in (([0.1], 1.0), ([0.1, 0.2], math.nan)):
+        with pytest.raises(
+            ValueError, match=f"{len(reaches)} reaches and values .*: give two or more, all values finite"
+        ):
+            LineModel.fit(torch.tensor(reaches).double(), torch.full((3, len(reaches), 2), value).double())

@@ -30,7 +30,7 @@ from zobench import (
 )
 from zobench.kernels import legendre, shrunk
 from zobench.law import LAWS
-from zobench.theory import Noise, Step, laws
+from zobench.theory import Noise, Step, laws, ridge_moments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -289,3 +289,34 @@ def test_the_curvature_between_distinct_coordinates_is_proven():
     truth = sum(float(g @ f.hessian(x) @ g) for g in steps) / len(steps)
     estimator = LineEstimator(Coordinate(replace=False), CentralStencil(), 0.1, 2)
     assert Step.of(estimator, f, x).curvature == pytest.approx(truth, rel=1e-9)
+
+
+@pytest.mark.parametrize("a", [2, 4, 6])
+def test_moments_of_signs_are_proven(a):
+    """Sums over ridges of even and odd powers, and with a quadratic form, over all 32 signs."""
+    draws = torch.Generator().manual_seed(4)
+    v, c = torch.randn(3, 5, generator=draws).double(), torch.randn(3, generator=draws).double()
+    w = torch.randn(5, 5, generator=draws).double()
+    weight = w + w.T - 2 * torch.diag(w.diagonal())
+    u = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=5)), dtype=torch.float64)
+    along = (u @ v.T) ** a @ c
+    assert ridge_moments.sign_mean((c, v), a) == pytest.approx(float(along.mean()), rel=1e-9)
+    forms = ((u @ weight) * u).sum(-1) * along
+    assert ridge_moments.sign_quadratic_mean(weight, (c, v), a) == pytest.approx(float(forms.mean()), rel=1e-9)
+    odd = ((u @ v.T) ** (a + 1) @ c)[:, None] * u
+    assert torch.allclose(ridge_moments.sign_odd_mean((c, v), a + 1), odd.mean(0), rtol=1e-9)
+
+
+class Doubled(Gaussian):
+    """A law that theory takes to have E[credit u^T] = 2 I."""
+
+    second_moment = 2.0
+
+
+def test_the_bias_of_a_law_counts_its_second_moment():
+    """E g = m_1 times the second moment times the gradient, here 2 m_1."""
+    f = problems.make("quadratic", dim=3)
+    x = problems.start(f)
+    for stencil in (CentralStencil(), WEAK):
+        found = theory.bias(LineEstimator(Doubled(), stencil, 0.1), f, x)
+        assert torch.allclose(found, (2 * stencil.moment(1) - 1) * f.gradient(x), rtol=1e-12)

@@ -275,3 +275,8 @@ def test_the_checksum_of_a_combination_is_spelled_out():
     assert one.checksum == zlib.crc32(struct.pack("<QQ", 5, 8), zlib.crc32(struct.pack("<QQ", 5, 3), zlib.crc32(text)))
     assert Combination().checksum == 0 and Combination().coefficients.shape == (0,) and Combination().finite
     assert (-one).coefficients.tolist() == [-0.5, 2.0] and (one - one).coefficients.tolist() == [0.5, -2.0, -0.5, 2.0]
+
+
+def test_coefficients_of_a_batch_stand_side_by_side():
+    terms = [Term(LAWS["gaussian"], key, torch.full((2, n), float(key)).double()) for key, n in ((1, 2), (3, 1))]
+    assert Combination(tuple(terms)).coefficients.tolist() == [[1.0, 1.0, 3.0]] * 2
