@@ -9,7 +9,16 @@ from fabricated import EPSILONS
 from scipy import stats
 
 from analysis.fits import power_law
-from analysis.statistics import against_chance, holm, paired, t_interval, two_proportions, wilson
+from analysis.statistics import (
+    against_chance,
+    holm,
+    paired,
+    ratio_of_means,
+    t_interval,
+    t_proportion,
+    two_proportions,
+    wilson,
+)
 
 pytestmark = pytest.mark.environment
 
@@ -91,3 +100,90 @@ def test_tests_over_examples_and_holm() -> None:
     assert adjusted[0] == pytest.approx(0.03)
     assert adjusted[2:] == pytest.approx([0.06, 0.06])
     assert math.isnan(adjusted[1])
+
+
+def test_newcombes_interval_in_closed_form() -> None:
+    """Method 10 of Newcombe 1998: the bounds of the two proportions are far from symmetric near 1."""
+    n, z = 25, float(stats.norm.ppf(0.975))
+
+    def score(p: float) -> tuple[float, float]:
+        centre, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+        return (centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)
+
+    first, second = 0.96, 0.6
+    (l1, u1), (l2, u2) = score(first), score(second)
+    found = two_proportions(first, second, n)
+    assert found.difference.estimate == pytest.approx(0.36)
+    assert found.difference.low == pytest.approx(0.36 - math.sqrt((first - l1) ** 2 + (u2 - second) ** 2), rel=1e-9)
+    assert found.difference.high == pytest.approx(0.36 + math.sqrt((u1 - first) ** 2 + (second - l2) ** 2), rel=1e-9)
+    pooled = math.sqrt(2 * 0.78 * 0.22 / n)
+    assert found.p == pytest.approx(2 * stats.norm.sf(0.36 / pooled), rel=1e-9)
+
+
+def test_repeats_of_a_point_sharpen_the_slope_by_the_square_root_of_their_number() -> None:
+    """Slope ± z sigma / sqrt(sum (x - mean)^2), sigma the relative error of the mean of 4 repeats."""
+    one = frame(2.0, 0.0).assign(bias_error=lambda rows: 0.02 * rows.bias)
+    x = np.log(EPSILONS)
+    for repeats in (1, 4):
+        law = power_law(pd.concat([one] * repeats))
+        assert law is not None and law.points == len(EPSILONS)
+        half = stats.norm.ppf(0.975) * 0.02 / math.sqrt(repeats) / math.sqrt(((x - x.mean()) ** 2).sum())
+        assert law.slope.high - law.slope.estimate == pytest.approx(half, rel=1e-9)
+        assert law.slope.estimate - law.slope.low == pytest.approx(half, rel=1e-9)
+
+
+def test_the_range_of_a_fit_is_that_of_its_points() -> None:
+    law = power_law(frame(2.0, 0.0))
+    assert law is not None and (law.low, law.high) == (min(EPSILONS), max(EPSILONS))
+    epsilon = np.geomspace(0.001, 1.0, 13)
+    bent = epsilon**2 + 30 * epsilon**4
+    law = power_law(frame(2.0, 0.0, tuple(epsilon)).assign(bias=bent, bias_error=1e-3 * bent, predicted_bias=bent))
+    assert law is not None and law.low == epsilon[0] and law.high == epsilon[law.used - 1]
+
+
+def test_a_bend_of_three_points_widens_the_interval_by_its_chi_square() -> None:
+    """Logs 0, 0 and 3 s at x = 0, 1, 2: slope 3 s / 2, residuals s / 2, -s, s / 2, chi-square 3 / 2 times (s / e)^2."""
+    s, error = 0.2, 0.04
+    bias = np.exp([0.0, 0.0, 3 * s])
+    law = power_law(
+        pd.DataFrame(
+            {"epsilon": np.exp([0.0, 1.0, 2.0]), "bias": bias, "bias_error": error * bias, "floor": 1e-9}
+        ).assign(predicted_bias=bias)
+    )
+    assert law is not None and not law.straight and law.used == 3
+    assert law.slope.estimate == pytest.approx(1.5 * s)
+    half = stats.norm.ppf(0.975) * error / math.sqrt(2) * math.sqrt(1.5 * (s / error) ** 2)
+    assert law.slope.high - law.slope.estimate == pytest.approx(half, rel=1e-9)
+
+
+def test_points_need_three_floors() -> None:
+    rows = frame(0.5, 0.0, (0.01, 0.02, 0.04)).assign(bias_error=1e-4)
+    assert power_law(rows.assign(floor=rows.bias / 3.01)) is not None
+    assert power_law(rows.assign(floor=rows.bias / 2.99)) is None
+
+
+def test_what_no_observation_says_is_nan() -> None:
+    assert all(map(math.isnan, t_interval([])))
+    assert paired([], []).pairs == 0 and math.isnan(paired([], []).p)
+    assert math.isnan(two_proportions(1.0, 1.0, 20).p) and two_proportions(1.0, 1.0, 20).difference.estimate == 0
+    assert t_proportion([0.9, 1.0]).high == 1.0 and t_proportion([0.0, 0.1]).low == 0.0
+    assert t_proportion([0.5]).estimate == 0.5 and math.isnan(t_proportion([0.5]).high)
+
+
+def test_chance_is_taken_from_the_estimate_and_its_interval() -> None:
+    found, plain = against_chance(0.6, 0.5, 100), wilson(0.6, 100)
+    assert found.difference == pytest.approx([bound - 0.5 for bound in plain]) and found.pairs == 1
+
+
+def test_a_ratio_of_means_has_the_interval_of_its_logarithm() -> None:
+    first, second = np.array([2.0, 3.0, 4.0]), np.array([1.0, 2.0, 1.5])
+    spread = (first / 3 - second / 1.5).std(ddof=1)
+    half = stats.t.ppf(0.975, 2) * spread / math.sqrt(3)
+    assert ratio_of_means(first, second) == pytest.approx([2.0, 2 * math.exp(-half), 2 * math.exp(half)], rel=1e-12)
+    for one, two in ([], []), ([0.0], [1.0]), ([1.0], [0.0]), ([1.0], [-1.0]):
+        assert all(map(math.isnan, ratio_of_means(one, two)))
+
+
+def test_holm_never_falls_nor_passes_one() -> None:
+    assert holm([0.5, 0.01, 0.9, 0.02]) == pytest.approx([1.0, 0.04, 1.0, 0.06])
+    assert holm([0.02, 0.02, 0.03]) == pytest.approx([0.06, 0.06, 0.06])

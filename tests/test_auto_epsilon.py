@@ -1,6 +1,8 @@
 """Epsilon that chooses itself: the model of lines, the probe's rounds, what it costs, and what it refuses."""
 
 import math
+import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from zobench import (
     methods,
 )
 from zobench import query as step
+from zobench.auto import AutoState, Choice, _beyond, _Window, _window
 from zobench.kernels import legendre
 from zobench.line_model import LineModel, covariance, significand
 from zobench.noise import Additive, NoisySpace
@@ -247,3 +250,139 @@ def test_a_run_that_chose_its_epsilon_is_replayed_to_the_bit(dtype):
     probed = [loss + 0.1 * math.sin(k) for k, loss in enumerate(first.losses[:-4])]
     with pytest.raises(ValueError, match=r"asks for|does not ask for|makes other coefficients"):
         wrong.replay(first._replace(losses=(*probed, *first.losses[-4:])))
+
+
+def seen(high: float, best: float, truncation: float, low: float = 0.005, **changes):
+    """What a probe does after reaches from low to high, where the model's choice is `best`, noise variance 1."""
+    model = SimpleNamespace(
+        reaches=torch.tensor([low, high], dtype=torch.float64),
+        excess=lambda stencil, grid: (grid / best).log().abs(),
+        truncation=lambda stencil, top: torch.full_like(top, truncation),
+        noise_variance=lambda stencil, top: torch.ones_like(top),
+    )
+    window = _Window((low, high), torch.zeros(1, 2, 2), **{"floor": 0.0, "ceiling": 1e3, **changes})
+    return list(_beyond(CentralStencil(), model, window))
+
+
+def test_a_probe_looks_further_until_the_choice_is_well_inside():
+    """Truncation 100 times the noise at the largest reach, which is 3 times the choice; the least a 30th of it."""
+    far = pytest.approx([16.0])
+    assert seen(4.0, 0.2, truncation=95) == far and seen(4.0, 0.2, truncation=105) == []
+    assert (
+        seen(4.0, 4.0 / 2.5, truncation=1e6, low=0.03) == far and seen(4.0, 4.0 / 3.5, truncation=1e6, low=0.03) == []
+    )
+    assert seen(4.0, 10.0, truncation=1) == pytest.approx([20.0], rel=0.05)  # twice the choice, if that is more
+    assert seen(4.0, 1e3, truncation=1) == pytest.approx([64.0])  # at most 16 times
+    assert seen(4.0, 0.2, truncation=1, ceiling=10.0) == []
+    assert seen(4.0, 0.35, truncation=1e6, low=0.01) == []
+    assert seen(4.0, 0.25, truncation=1e6, low=0.01) == pytest.approx([0.0025])
+    assert seen(4.0, 0.25, truncation=1e6, low=0.01, floor=0.003) == []
+    assert seen(4.0, 3e-8, truncation=1e6, low=3e-8) == [] and len(seen(4.0, 5e-8, 1e6, low=5e-8)) == 1
+    assert seen(4.0, 0.2, truncation=1e6, floor=0.05) == [] and seen(4.0, 0.2, truncation=1e6, floor=0.07) == far
+
+
+def test_stencils_are_weighed_by_their_slopes_too():
+    """(q E[D_1^2] + excess) / n: (1 + 0.5) / 2 of two directions against (1 + 0.2) / 1 of one at four evaluations."""
+    excesses = {CentralStencil(): 0.5, RichardsonStencil(): 0.2}
+    model = SimpleNamespace(
+        excess=lambda stencil, epsilons: torch.full_like(epsilons, excesses[stencil]),
+        slope_square=1.0,
+        noise_square=1.0,
+        third_square=1.0,
+        rounding_at=lambda reach: reach,
+    )
+    window = _Window((0.01, 1.0), torch.zeros(1, 2, 2), 0.0, 1e3)
+    for slope, wanted in ((1.0, 0), (0.25, 0), (0.0, 1)):
+        model.slope_square = slope
+        estimator = AutoEpsilon(stencils=tuple(excesses), n=2)
+        assert estimator._choose(AutoState(rounds=((0.01, 1.0),)), window, model).stencil == wanted
+
+
+def rough(kind: str):
+    """A sextic, with what makes probes take each of their turns."""
+    f = problems.make("sextic", dim=6)
+    x = problems.start(f)
+    if kind == "jumps":
+        return (lambda points: f((points / 0.01).round() * 0.01)), x
+    if kind == "well":
+        return (lambda points: -1 / (1 + (points * 1e4 + 0.3).square().sum(-1))), torch.zeros(6, dtype=torch.float64)
+    if kind == "wall":
+        return (lambda points: torch.where((points - x).norm(dim=-1) < 3e-3, f(points), math.inf)), x
+    return (lambda points: f(points).float().double()) if kind == "float32" else f, x
+
+
+PINNED = {  # epsilon, stencil, noise, rounding, slope, third; how many reaches, the largest and the least
+    "smooth": [0.000445708, 0, 9.16696e-10, 3.20494e-17, 1.36518, 42.3134, 6, 0.004, 3.90625e-06],
+    "noisy": [0.0418436, 0, 0.000807925, 3.20494e-17, 1.45374, 46.6491, 6, 0.256, 0.00025],
+    "float32": [0.000863905, 0, 6.59543e-09, 1.72064e-08, 1.36521, 996.722, 5, 0.004, 1.5625e-05],
+    "jumps": [0.0925822, 0, 0.0265957, 3.65366e-17, 1.57059, 144.459, 7, 1.024, 0.00025],
+    "well": [3.08286e-08, 0, 2.14488e-10, 3.20494e-17, 7488.63, 2.95977e13, 9, 0.004, 1.25955e-08],
+    "wall": [0.000190523, 0, 8.54013e-10, 3.20494e-17, 1.36517, 53502.6, 6, 0.004, 3.90625e-06],
+}
+
+
+@pytest.mark.parametrize("kind", ["smooth", "noisy", "float32", "jumps", "well", "wall"])
+def test_the_choices_behind_journals_stay(kind):
+    """A journal holds losses, from which a replay chooses again: it must find the epsilon that the run had."""
+    f, x = rough(kind)
+    stencils = (CentralStencil(), RichardsonStencil(), KernelStencil(legendre(3)))
+    estimator = AutoEpsilon(stencils=stencils, n=2)
+    noise = {"smooth": 1e-9, "wall": 1e-9, "noisy": 1e-3}.get(kind, 0.0)
+    space = NoisySpace(x, Additive(noise))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        choice = step(space, estimator, f, 3, estimator.init()).state.choice
+    found = [*choice[:6], sum(map(len, choice.rounds)), max(map(max, choice.rounds)), min(map(min, choice.rounds))]
+    assert found == pytest.approx(PINNED[kind], rel=1e-3)
+
+
+def test_a_probe_begins_around_the_choice_within_what_it_may_look_at():
+    first = lambda epsilon: AutoEpsilon()._first(AutoState(choice=Choice(epsilon, 0)))  # noqa: E731
+    assert AutoEpsilon()._first(AutoState()) == (0.00025, 0.001, 0.004)
+    assert first(0.5) == (0.125, 0.5, 2.0)
+    assert first(900.0) == (62.5, 250.0, 1000.0) and first(2e-8) == pytest.approx((1e-8, 4e-8, 1.6e-7))
+
+
+@pytest.mark.parametrize("slope", [0.0, 1.0])
+def test_a_wall_nearer_than_the_first_reaches_bounds_the_choice(slope):
+    """Where losses are equal within it, a quarter of the least reach that met it is all there is."""
+    x = torch.ones(4, dtype=torch.float64)
+    near = lambda p: torch.where((p - x).abs().amax(-1) < 1e-6, slope * p.sum(-1), math.inf)  # noqa: E731
+    estimator = AutoEpsilon()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        choice = step(FlatSpace(x), estimator, near, 1, estimator.init()).state.choice
+    assert choice.epsilon < 1e-6 and bool(told) == (slope == 0.0)
+    if not slope:
+        ceiling = choice.epsilon * 4
+        assert any(ceiling == pytest.approx(reach) for reaches in choice.rounds for reach in reaches) and ceiling < 2e-6
+
+
+@pytest.mark.parametrize(("ulps", "floor"), [(11, 0.0), (13, 0.016), (200, 0.016)])
+def test_equal_losses_are_a_plateau_where_rounding_would_not_hide_the_slope(ulps, floor):
+    """Losses of 24 bits in [1, 2), equal at ± 0.001 on both lines, so many ulps apart at ± 0.004: in proportion a
+    quarter, which is more than 10 ulp / sqrt(12) from 11.6 ulps on. Up to 16 times that reach losses change by jumps.
+    """
+    ulp = 2.0**-23
+    values = torch.tensor([[[1 + ulp, 1 + ulp], [1 + ulp * ulps, 1.0]]] * 2, dtype=torch.float64)
+    found = _window(AutoState(reaches=(0.001, 0.004), values=values))
+    assert found.floor == pytest.approx(floor) and len(found.reaches) == (0 if floor else 2)
+    assert _window(AutoState(reaches=(0.001, 0.004), values=values[:1])).floor == pytest.approx(floor)  # one line
+    values[1, 0, 0] += ulp
+    assert _window(AutoState(reaches=(0.001, 0.004), values=values)).floor == 0.0  # one line of two may be by chance
+
+
+def test_reaches_at_which_differences_fade_bound_the_others():
+    sizes = torch.tensor([0.5, 1.0, 0.0011, 0.0009, 2.0], dtype=torch.float64)
+    values = torch.stack((sizes, torch.zeros(5).double()), -1)[None]
+    found = _window(AutoState(reaches=(1.0, 2.0, 3.0, 4.0, 5.0), values=values))
+    assert found.reaches == (1.0, 2.0, 3.0) and found.ceiling == 4.0 and found.floor == 0.0
+    assert torch.equal(found.values, values[:, :3])
+
+
+def test_a_model_of_lines_wants_two_reaches_and_finite_values():
+    for reaches, value in (([0.1], 1.0), ([0.1, 0.2], math.nan)):
+        with pytest.raises(
+            ValueError, match=f"{len(reaches)} reaches and values .*: give two or more, all values finite"
+        ):
+            LineModel.fit(torch.tensor(reaches).double(), torch.full((3, len(reaches), 2), value).double())

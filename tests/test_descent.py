@@ -21,13 +21,16 @@ from zobench import (
     KernelStencil,
     LineEstimator,
     OnePointStencil,
+    Orthogonal,
     Rademacher,
     RichardsonStencil,
+    Sphere,
     methods,
     theory,
 )
-from zobench.kernels import legendre
-from zobench.theory import DescentStep, Noise, laws
+from zobench.kernels import legendre, shrunk
+from zobench.law import LAWS
+from zobench.theory import DescentStep, Noise, laws, ridge_moments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -219,3 +222,101 @@ def test_noise_is_checked():
     f = problems.make("quadratic", dim=2)
     with pytest.raises(ValueError, match="noise is nan"):
         theory.mse(methods.make("mezo"), f, problems.start(f), noise=math.nan)
+
+
+WEAK = KernelStencil(shrunk(legendre(3), 0.5))  # m_1 is not 1
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("law", ["gaussian", "sphere", "rademacher", "coordinate"])
+def test_minibatch_noise_in_closed_form(law, shared):
+    """On a linear function E|g|^2 = q c_d G / n + (1 - 1/n) m_1^2 G', G = |g|^2 + tr S, G' = G if shared, c_d = d + 2
+    for Gaussian directions and d for those of fixed length; on a quadratic, Gaussian directions and S = a a^T add
+    q (a.a tr H + 2 a.H a) / n + [shared] (1 - 1/n) m_1^2 a.H a to E[g^T H g].
+    """
+    dim, n, a = 4, 3, torch.tensor([0.3, -0.5, 0.2, 0.7], dtype=torch.float64)
+    q, m, square = WEAK.slope_second_moment(), WEAK.moment(1), float(a @ a)
+    assert abs(m - 1) > 0.1
+    f = problems.make("quadratic", dim=dim)
+    estimator, x = LineEstimator(LAWS[law], WEAK, 0.1, n), problems.start(f)
+    noise, gradient = Noise(minibatch=torch.outer(a, a), shared=shared), f.gradient(x)
+    c = dim + 2 if law == "gaussian" else dim
+    trace = theory.covariance_trace(estimator, f, x, noise) - theory.covariance_trace(estimator, f, x)
+    assert trace == pytest.approx((q * c / n + shared * (1 - 1 / n) * m**2) * square, rel=1e-9)
+    if law == "gaussian":
+        flat = RidgePolynomial("flat", 0 * f.curvature, f.ridge_directions, f.centre, {})
+        assert theory.mse(estimator, flat, x, noise) == pytest.approx(trace, rel=1e-9)
+        along = float(a @ f.hessian(x) @ a)
+        wanted = q * (square * float(f.hessian(x).trace()) + 2 * along) / n + shared * (1 - 1 / n) * m**2 * along
+        found = DescentStep.of(estimator, f, x, noise).curvature - DescentStep.of(estimator, f, x).curvature
+        assert found == pytest.approx(wanted, rel=1e-9)
+    assert float(gradient.norm()) > 0.1
+
+
+def frames(dim: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pairs of orthogonal directions of length sqrt(d) in d = 2 or 3, by quadrature: (N, d), (N, d), probabilities."""
+    u, p = CASES[f"sphere-{dim}"].directions
+    if dim == 2:
+        return u, torch.stack((-u[:, 1], u[:, 0]), -1), p
+    one = torch.linalg.cross(u, torch.tensor([0.6, -0.4, 0.9], dtype=torch.float64).expand_as(u))
+    one = one * math.sqrt(dim) / one.norm(dim=-1, keepdim=True)
+    other = torch.linalg.cross(u, one) / math.sqrt(dim)
+    around = [one * math.cos(k * math.pi / 4) + other * math.sin(k * math.pi / 4) for k in range(8)]
+    return u.repeat(8, 1), torch.cat(around), p.repeat(8) / 8
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+def test_the_curvature_between_orthogonal_directions_is_proven(dim):
+    f = problems.make("quadratic", dim=dim, seed=2)
+    x = problems.start(f)
+    u, v, p = frames(dim)
+    assert float((u * v).sum(-1).abs().max()) < 1e-12
+    estimator = LineEstimator(Orthogonal(), CentralStencil(), 0.1, 2)
+    gradient, hessian = f.gradient(x), f.hessian(x)
+    g = ((u @ gradient)[:, None] * u + (v @ gradient)[:, None] * v) / 2
+    truth = float(p @ ((g @ hessian) * g).sum(-1))
+    assert DescentStep.of(estimator, f, x).curvature == pytest.approx(truth, rel=PROVEN)
+    independent = LineEstimator(Sphere(), CentralStencil(), 0.1, 2)
+    assert abs(DescentStep.of(independent, f, x).curvature / truth - 1) > 1e-3  # planted
+
+
+def test_the_curvature_between_distinct_coordinates_is_proven():
+    f = problems.make("quadratic", dim=3, seed=2)
+    x = problems.start(f)
+    axes = torch.eye(3, dtype=torch.float64)
+    parts = [3 * float(f.gradient(x)[i]) * axes[i] for i in range(3)]
+    steps = [(parts[i] + parts[j]) / 2 for i in range(3) for j in range(3) if i != j]
+    truth = sum(float(g @ f.hessian(x) @ g) for g in steps) / len(steps)
+    estimator = LineEstimator(Coordinate(replace=False), CentralStencil(), 0.1, 2)
+    assert DescentStep.of(estimator, f, x).curvature == pytest.approx(truth, rel=1e-9)
+
+
+@pytest.mark.parametrize("a", [2, 4, 6])
+def test_moments_of_signs_are_proven(a):
+    """Sums over ridges of even and odd powers, and with a quadratic form, over all 32 signs."""
+    draws = torch.Generator().manual_seed(4)
+    v, c = torch.randn(3, 5, generator=draws).double(), torch.randn(3, generator=draws).double()
+    w = torch.randn(5, 5, generator=draws).double()
+    weight = w + w.T - 2 * torch.diag(w.diagonal())
+    u = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=5)), dtype=torch.float64)
+    along = (u @ v.T) ** a @ c
+    assert ridge_moments.sign_mean((c, v), a) == pytest.approx(float(along.mean()), rel=1e-9)
+    forms = ((u @ weight) * u).sum(-1) * along
+    assert ridge_moments.sign_quadratic_mean(weight, (c, v), a) == pytest.approx(float(forms.mean()), rel=1e-9)
+    odd = ((u @ v.T) ** (a + 1) @ c)[:, None] * u
+    assert torch.allclose(ridge_moments.sign_odd_mean((c, v), a + 1), odd.mean(0), rtol=1e-9)
+
+
+class Doubled(Gaussian):
+    """A law that theory takes to have E[credit u^T] = 2 I."""
+
+    second_moment = 2.0
+
+
+def test_the_bias_of_a_law_counts_its_second_moment():
+    """E g = m_1 times the second moment times the gradient, here 2 m_1."""
+    f = problems.make("quadratic", dim=3)
+    x = problems.start(f)
+    for stencil in (CentralStencil(), WEAK):
+        found = theory.bias(LineEstimator(Doubled(), stencil, 0.1), f, x)
+        assert torch.allclose(found, (2 * stencil.moment(1) - 1) * f.gradient(x), rtol=1e-12)

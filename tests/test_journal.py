@@ -172,6 +172,23 @@ def test_a_tail_of_zeros_as_a_power_cut_leaves_it_is_torn_too(tmp_path):
         assert read(file).records == RECORDS[:4]
     file.write_bytes(data + b"\0" * 4096)
     assert read(file).records == RECORDS and read(file).torn == 4096
+    file.write_bytes(data[:-3] + b"\0" * 3)  # a torn page leaves more: these are damage
+    with pytest.raises(JournalError, match=r"record 4 at byte .* is damaged"):
+        read(file)
+
+
+def test_appends_are_forced_to_disk_every_few_seconds(tmp_path, monkeypatch):
+    now, forced = [0.0], []
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    journal = Journal(tmp_path / "j", HEADER)
+    monkeypatch.setattr(os, "fsync", lambda _: forced.append(now[0]))
+    for step, at in enumerate([1.0, 4.9, 5.0, 5.1, 6.0, 10.1, 10.2]):
+        now[0] = at
+        journal.append(record(step))
+    assert forced == [5.1, 10.2]
+    journal.note({"kind": "evaluation"})
+    journal.close()
+    assert forced == [5.1, 10.2, 10.2, 10.2]
 
 
 def test_records_that_are_dropped_swapped_or_repeated_are_told(tmp_path):
@@ -236,19 +253,39 @@ def test_files_that_are_no_journals_are_told(tmp_path):
     assert not (tmp_path / "k").exists()
 
 
-def test_version_1_is_shown_and_verified_and_says_what_to_do_for_replay(tmp_path, capsys):
-    """A file as commit acd4561 wrote it: two steps of one direction, the second skipped."""
-    header = {**HEADER, "weight_decay": 0.1}
-    text = json.dumps(header, separators=(",", ":")).encode()
+def version_1(steps):
+    """A file as commit acd4561 wrote it, of steps (number, flags, coefficients)."""
+    text = json.dumps({**HEADER, "weight_decay": 0.1}, separators=(",", ":")).encode()
     data = journal_format.HEAD.pack(journal_format.MAGIC, 1, len(text)) + text
     data += journal_format.CHECK.pack(crc32(data))
-    for step, (flags, numbers) in enumerate([(0, (0.5,)), (16, ())]):
+    for step, flags, numbers in steps:
         chain = int.from_bytes(data[-4:], "little")
         prefix = struct.pack("<BHI", flags, len(numbers), step)
         whole = prefix + struct.pack("<H", crc_hqx(prefix, chain & 0xFFFF)) + struct.pack("<ddf", 1e-3, 0.7, 0.25)
         whole += struct.pack(f"<{len(numbers)}d", *numbers)
         data += whole + struct.pack("<I", crc32(whole, chain))
+    return data
+
+
+def test_steps_of_version_1_come_in_their_order_and_its_zeros_are_counted(tmp_path):
     file = tmp_path / "journal.bin"
+    file.write_bytes(version_1([(0, 0, (0.5,)), (2, 0, (0.5,))]))
+    with pytest.raises(JournalError, match=r"record 1 at byte .* is damaged: it is of step 2"):
+        journal_version1.read(file)
+    data = version_1([(0, 0, (0.5,)), (1, 0, (0.5,))])
+    for zeros in (3, 4):
+        file.write_bytes(data[:-zeros] + b"\0" * zeros)
+        if zeros == 4:
+            assert len(journal_version1.read(file).records) == 1
+        else:
+            with pytest.raises(JournalError, match=r"record 1 at byte .* is damaged"):
+                journal_version1.read(file)
+
+
+def test_version_1_is_shown_and_verified_and_says_what_to_do_for_replay(tmp_path, capsys):
+    """Two steps of one direction, the second skipped."""
+    file = tmp_path / "journal.bin"
+    data = version_1([(0, 0, (0.5,)), (1, 16, ())])
     file.write_bytes(data)
     assert version_of(file) == 1
     found = journal_version1.read(file).records
@@ -429,3 +466,38 @@ def test_environment_of_a_run_that_is_damaged_is_told(tmp_path):
         Run(tmp_path, {"lr": 1}).append({"step": 2})
     assert json.loads((tmp_path / "rows.jsonl").read_text()) == {"step": 1}
     assert os.path.exists(tmp_path / ".lock")
+
+
+def test_the_bytes_of_a_record_are_spelled_out():
+    """Flags are text 1, key 2, minibatch 4, skipped 8, event 16; a checksum goes on from the one before."""
+    derived = journal_format.DerivedKeys(("k",), ("m",))
+    one = Record(3, 7, (0.5, 2.0), 0.25, 9, 1.5, 11, "no")
+    head = struct.pack("<BHH", 1 | 2 | 4 | 8, 2, 2)
+    whole = head + struct.pack("<H", crc_hqx(head, 0x5678))
+    whole += struct.pack("<dfIQQdd", 0.25, 1.5, 11, 7, 9, 0.5, 2.0) + b"no"
+    assert journal_format.encode(one, 0x12345678, derived) == whole + struct.pack("<I", crc32(whole, 0x12345678))
+    plain = one._replace(key=derive("k", 3), minibatch=derive("m", 3), skipped="")
+    head = struct.pack("<BH", 0, 2)
+    whole = head + struct.pack("<H", crc_hqx(head, 0x5678)) + struct.pack("<dfIdd", 0.25, 1.5, 11, 0.5, 2.0)
+    assert journal_format.encode(plain, 0x12345678, derived) == whole + struct.pack("<I", crc32(whole, 0x12345678))
+    head = struct.pack("<BHH", 16 | 1, 0, 7)
+    whole = head + struct.pack("<H", crc_hqx(head, 0x5678)) + b'{"a":1}'
+    assert journal_format.encode_event({"a": 1}, 0x12345678) == whole + struct.pack("<I", crc32(whole, 0x12345678))
+    assert Record(1, 2) == Record(1, 2, (), 0.0, 0, 0.0, 0, "")
+
+
+def test_damage_counts_the_records_before_it(tmp_path):
+    journal = Journal(tmp_path / "j", HEADER)
+    for step in range(2):
+        journal.append(record(step))
+    journal.note(EVALUATION)
+    assert [event.step for event in journal.events] == [2] and journal.events[0].body == EVALUATION
+    journal.append(record(2))
+    journal.close()
+    data = bytearray((tmp_path / "j").read_bytes())
+    data[-5] ^= 1
+    (tmp_path / "j").write_bytes(bytes(data))
+    with pytest.raises(JournalError, match=r"record 3 at byte .*; the 3 records before it are sound, 2 of them steps"):
+        read(tmp_path / "j")
+    with pytest.raises(JournalError, match=r"long: None there, 'x{76}\.\.\. now"):
+        Journal(written(tmp_path), {**HEADER, "long": "x" * 200})

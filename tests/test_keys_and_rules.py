@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -264,3 +266,17 @@ def test_sgd_steps_against_the_gradient():
     SGD(0.25).apply_(space, GRADIENT, 0)
     assert torch.allclose(space.x, wanted, rtol=1e-14)
     assert not torch.allclose(space.x, -wanted)
+
+
+def test_the_checksum_of_a_combination_is_spelled_out():
+    """CRC-32 of the float64 coefficients, then of key and index of each, eight bytes little-endian."""
+    one = Combination((Term(LAWS["gaussian"], 5, torch.tensor([0.5, -2.0]).double(), (3, 8)),))
+    text = struct.pack("<dd", 0.5, -2.0)
+    assert one.checksum == zlib.crc32(struct.pack("<QQ", 5, 8), zlib.crc32(struct.pack("<QQ", 5, 3), zlib.crc32(text)))
+    assert Combination().checksum == 0 and Combination().coefficients.shape == (0,) and Combination().finite
+    assert (-one).coefficients.tolist() == [-0.5, 2.0] and (one - one).coefficients.tolist() == [0.5, -2.0, -0.5, 2.0]
+
+
+def test_coefficients_of_a_batch_stand_side_by_side():
+    terms = [Term(LAWS["gaussian"], key, torch.full((2, n), float(key)).double()) for key, n in ((1, 2), (3, 1))]
+    assert Combination(tuple(terms)).coefficients.tolist() == [[1.0, 1.0, 3.0]] * 2

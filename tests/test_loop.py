@@ -3,13 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from interrupted import gone
+from torch import nn
 
 from llm.__main__ import main
 from llm.loop.loop import Loop
+from llm.loop.selection import Selection
 from llm.loop.train import train
 from llm.model import loading
 from llm.options.train import TrainOptions
@@ -254,3 +257,65 @@ def test_a_study_of_before_finals_had_a_dev_loss_is_read(tmp_path, capsys):
     told = ["--provenance", "shipped", "--select", "last", "--max-tokens", "64", "--out", str(tmp_path), "--quiet"]
     assert main(["study", *given, *told]) == 0
     assert "mezo: lr 0.0003; test accuracies 92.7%" in capsys.readouterr().out
+
+
+def selection(folder, *losses, patience=None, select="best", steps=99):
+    """One of a run with these evaluations, at steps 0, 3, 6, ..."""
+    measured = [{"step": 3 * i, "dev_loss": loss} for i, loss in enumerate(losses)]
+    context = SimpleNamespace(
+        language_model=SimpleNamespace(model=nn.Linear(2, 1)), options=SimpleNamespace(select=select, patience=patience)
+    )
+    log = SimpleNamespace(folder=folder, measured=lambda kind: measured)
+    return Selection(context, SimpleNamespace(settle=lambda: None, steps=steps), log, {"run": "mine"})
+
+
+def kept(folder):
+    file = folder / "best.safetensors"
+    return checkpoint.load(file).step if file.exists() else None
+
+
+def test_the_first_of_equal_losses_is_kept(tmp_path):
+    for losses, loss, wanted in [
+        ((), 1.0, 0),
+        ((1.0,), 1.0, 0),
+        ((1.0,), 0.5, 3),
+        ((1.0, 0.5), 0.5, 3),
+        ((None,), 7.0, 3),
+    ]:
+        selection(tmp_path, *losses).on_evaluated(3 * len(losses), SimpleNamespace(loss=loss))
+        assert kept(tmp_path) == wanted
+    assert selection(tmp_path, 2.0, 1.0, 1.0).best()["step"] == 3
+    selection(tmp_path / "last", 2.0, select="last").on_evaluated(3, SimpleNamespace(loss=1.0))
+    assert kept(tmp_path / "last") is None
+
+
+@pytest.mark.parametrize(("there", "missing"), [(None, 3), (0, 3), (3, None), (6, None)])
+def test_weights_of_an_evaluation_before_the_best_one_are_made_again(there, missing, tmp_path):
+    """Those of a later one are of an evaluation whose row a kill prevented, and which comes again."""
+    one = selection(tmp_path, 2.0, 1.0, 1.5)
+    if there is not None:
+        one._keep(there)
+    one.look()
+    assert one.missing == missing
+    for step in (2, 3, 4):
+        one.again(step)
+    assert kept(tmp_path) == (3 if missing else there) and one.missing is None
+    if kept(tmp_path) == 3:
+        assert one.take() == 3
+    else:
+        with pytest.raises(ValueError, match="does not hold the weights of step 3, which the journal selects"):
+            one.take()
+    selection(tmp_path, 2.0, 1.0).on_ended({})
+    assert kept(tmp_path) is None
+
+
+def test_patience_counts_evaluations_since_the_first_of_the_lowest(tmp_path):
+    one = selection(tmp_path, 3.0, 1.0, 1.0, 2.0, None, patience=2)
+    assert [one.stops(step) for step in (0, 3, 6, 9, 12)] == [False, False, False, True, True]
+    assert not selection(tmp_path, 1.0, 2.0, 3.0).stops(6)
+
+
+def test_weights_of_the_last_step_are_taken_as_they_are(tmp_path):
+    assert selection(tmp_path, 2.0, 1.0, steps=3).take() == 3
+    assert selection(tmp_path, 1.0, 2.0, select="last", steps=3).take() == 3
+    assert selection(tmp_path, steps=3).take() == 3

@@ -83,3 +83,14 @@ def test_unknown_metrics_are_named():
     with pytest.raises(UnknownNameError, match="Did you mean 'exact-match'"):
         metrics.values("exact_match", ["a"], [("a",)])
     assert metrics.together("drop-f1") == ("drop-f1", "drop-exact-match")
+
+
+def test_one_of_several_right_numbers_lets_the_words_count():
+    assert metrics.drop_f1("3 yards", ["3 4 yards"]) == pytest.approx(2 * 2 / (2 + 3))
+    assert metrics.drop_f1("5 yards", ["3 4 yards"]) == 0.0
+
+
+def test_macro_f1_counts_classes_that_are_only_predicted_or_only_right():
+    never_right, never_predicted = torch.tensor([0, 1]), torch.tensor([0, 0])
+    assert metrics.macro_f1(never_right, never_predicted) == pytest.approx((2 / 3 + 0) / 2)
+    assert metrics.macro_f1(never_predicted, never_right) == pytest.approx((2 / 3 + 0) / 2)

@@ -22,7 +22,7 @@ from llm.objective import (
     choose,
     metrics,
 )
-from llm.objective.measured import parts
+from llm.objective.measured import parts, right_answers
 from llm.options.train import TrainOptions
 from llm.tasks import Example
 from zobench.naming import UnknownNameError
@@ -265,3 +265,23 @@ def test_a_batch_of_tokens_alone_still_has_losses(opt):
     objective = Objective(opt, ((5,), (9,)), 16)
     losses = objective.losses([Encoded([2, 17, 4], 0), Encoded([2, 33], 1)])
     assert losses.shape == (2,) and bool(losses.isfinite().all())
+
+
+def test_an_evaluation_batch_holds_what_its_packed_rows_have_in_tokens(opt, monkeypatch):
+    """A prompt and all tokens of its candidates but each one's last, which nothing reads."""
+    objective, sizes = made("classification", task(), opt), []
+    batch = objective.encode([CHOSEN[0]] * 4)
+    packed = len(batch[0].tokens) + sum(len(c) - 1 for c in objective.options(batch[0]))
+    judge = Objective.judge
+    monkeypatch.setattr(Objective, "judge", lambda self, rows: sizes.append(len(rows)) or judge(self, rows))
+    for room, wanted in ((2 * packed - 1, [1, 1, 1, 1]), (2 * packed, [2, 2]), (3 * packed, [3, 1])):
+        monkeypatch.setitem(parts.__globals__, "BATCH_TOKENS", room)
+        sizes.clear()
+        objective.measure(batch)
+        assert sizes == wanted
+
+
+def test_the_right_answer_is_what_the_right_candidate_stands_for():
+    assert right_answers(Example("a", 1, ("x", "y", "z"))) == ("y",) and right_answers(None) == ()
+    assert right_answers(Example("a", 2, ("x", "y", "z"))) == ("z",)
+    assert right_answers(Example("a", 0, ("x",), ("p", "q"))) == ("p", "q")

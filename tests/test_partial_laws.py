@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from engines import Net
@@ -158,3 +159,13 @@ def test_factors_are_drawn_once_a_matrix(monkeypatch):
 def test_what_cannot_be_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_quantile_of_a_tensor_of_65536_weights_is_exact():
+    size = 1 << 16
+    for entries, exact in ((size, True), (2 * size, False)):
+        weights = torch.randperm(entries, generator=torch.Generator().manual_seed(1)).double()
+        bound = SmallWeights(share=0.25).bind(Layout.of([entries]), lambda b, w=weights: w[b.start : b.stop])
+        kept = sum(int(np.unpackbits(mask.numpy()).sum()) for mask in bound.masks.values())
+        assert (kept == entries // 4) == exact and abs(kept / entries - 0.25) < 5 * math.sqrt(0.25 * 0.75 / size)
+    assert SmallWeights().share == 0.5

@@ -168,3 +168,15 @@ def test_two_hundred_steps_descend_and_planted_errors_do_not(method):
             assert not abs(share_left(wrong, method)) < 0.9, wrong
         except FloatingPointError:  # diverged to infinity: seen
             continue
+
+
+def test_a_direction_that_a_combination_holds_twice_moves_by_the_sum():
+    for law in LAWS.values():
+        _, space, flat = twins()
+        one = line_sum(law, 9, 1.5)
+        wanted = space.vector() + 0.1 * 1.2 * space.dense(one)
+        for each in (space, flat):
+            each.step_(one + 0.2 * one, 0.1)
+        assert torch.allclose(space.dense(one + 0.2 * one), 1.2 * space.dense(one), rtol=1e-12)
+        assert torch.allclose(space.vector(), wanted, rtol=1e-12, atol=1e-12)
+        assert torch.allclose(flat.x, wanted, rtol=1e-12, atol=1e-12)

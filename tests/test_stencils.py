@@ -15,6 +15,7 @@ from zobench import (
     KernelStencil,
     OnePointStencil,
     RichardsonStencil,
+    SlopeStencil,
     SymmetricStencil,
     TelescopingStencil,
     least_noise,
@@ -209,3 +210,20 @@ def test_bad_input_gets_a_sentence(call, message):
     with pytest.raises(ValueError, match=message):
         call()
     assert TelescopingStencil(0.25, 26).moment(1) == 1.0
+
+
+def test_a_step_draws_stencils_and_directions_from_streams_of_their_own():
+    """Rows published under a key hold for ever: reaches come from derive(key, "stencil"), directions from the key."""
+    stencil = KernelStencil(legendre(3))
+    plan = zobench.LineEstimator(zobench.Gaussian(), stencil, 0.25, 3).ask(11, (), (5,))
+    nodes, weights = stencil.draw(zobench.derive(11, "stencil"), (5, 3))
+    assert torch.equal(plan.offsets, 0.25 * nodes) and torch.allclose(plan.weights, weights / (3 * 0.25), rtol=1e-14)
+    assert not torch.isclose(plan.offsets, 0.25 * stencil.draw(11, (5, 3))[0]).any()
+
+
+def test_the_slope_is_the_limit_of_the_central_difference():
+    stencil = SlopeStencil()
+    nodes, weights = stencil.draw(1, (2,))
+    assert nodes.tolist() == [[0.0, 0.0]] * 2 and weights.tolist() == [[0.0, 1.0]] * 2  # of the loss, of the slope
+    assert [stencil.moment(j) for j in range(4)] == [0.0, 1.0, 0.0, 0.0]
+    assert stencil.slope_second_moment() == 1.0 and stencil.noise_second_moment() == 0.0

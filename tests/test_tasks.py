@@ -220,3 +220,16 @@ def test_one_official_file_is_cut_into_training_and_test_by_its_texts(name, fold
     paragraphs = [{item.example.prompt.partition("\nQuestion:")[0] for item in part} for part in pools[:2]]
     assert name != "multirc" or not paragraphs[0] & paragraphs[1]
     assert f"{len(pools.test)} of {rows} rows are held out" in pools.notes[0]
+
+
+def test_balanced_draws_of_an_odd_size_are_one_apart():
+    chosen = tasks.split(made(20, 8, balanced=True), None, 4, 5, 3, 0)
+    assert (len(chosen.train), len(chosen.dev), len(chosen.test)) == (4, 5, 3)
+    assert [example.label for example in chosen.train + chosen.dev] == [0, 1, 0, 1, 0, 1, 0, 1, 0]
+    assert [example.label for example in chosen.test] == [0, 1, 0]
+
+
+def test_one_example_a_split_is_enough():
+    for rows, asked in ((20, (1, 1, 1)), (2, (None, None, 1))):
+        chosen = tasks.split(made(rows, sizes=Sizes(dev_share=0.5)), None, *asked, 0)
+        assert (len(chosen.train), len(chosen.dev), len(chosen.test)) == (1, 1, 1)

@@ -116,3 +116,27 @@ def test_orthogonal_directions_save_what_the_docs_say():
             theory.covariance_trace(methods.make("mezo", law=law, n=n), f, x) for law in ("sphere", "orthogonal")
         )
         assert 1 - bound / free == pytest.approx((n - 1) / 6, rel=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+def test_a_covariance_may_be_asymmetric_by_rounding_alone(scale):
+    """In proportion to its largest entry, whatever that is."""
+    covariance = scale * (EYE + 0.5)
+    assert torch.equal(Noise(minibatch=covariance).covariance(3), covariance)
+    for change, message in ((1e-14, ""), (1e-3, "minibatch is not symmetric")):
+        moved = covariance.clone()
+        moved[0, 1] += change * scale
+        if message:
+            with pytest.raises(ValueError, match=message):
+                Noise(minibatch=moved)
+        else:
+            Noise(minibatch=moved)
+    with pytest.raises(ValueError, match="minibatch has an eigenvalue of -"):
+        Noise(minibatch=covariance - 1.5 * scale * EYE)
+
+
+def test_a_point_in_float32_is_that_point():
+    x = X.float()
+    for name, predict in PREDICTIONS.items():
+        found, wanted = (predict(MEZO, F, point) for point in (x, x.double()))
+        assert torch.equal(torch.as_tensor(found), torch.as_tensor(wanted)), name

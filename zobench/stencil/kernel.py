@@ -32,8 +32,8 @@ class KernelStencil(Stencil):
         return StencilRule(rule.probabilities, *self._mirror(rule.nodes, rule.values))
 
     def moment(self, j: int) -> float:
-        """Return E[r^j K] for odd j, 0 for even."""
-        return self.kernel.moment(j) if j % 2 else 0.0
+        """Return E[r^j K], which is 0 for even j."""
+        return self.kernel.moment(j)
 
     @staticmethod
     def _mirror(r: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,18 +54,6 @@ class Series:
         first, *others = self._offsets
         return sum((e**power * term for power, term in others), first[1])
 
-    def mean(self, e: float) -> Tensor:
-        """Return E g, (d,)."""
-        return self.lines.gradient + self.bias(e)
-
-    def second_moment(self, e: float) -> float:
-        """Return E|g|^2 without noise."""
-        return float(at(self.second_moments, e))
-
-    def curvature(self, e: float) -> float:
-        """Return E[g^T H g] without noise."""
-        return float(at(self.curvatures, e))
-
     @cached_property
     def second_moments(self) -> Powers:
         """E|g|^2 without noise."""
