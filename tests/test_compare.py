@@ -118,7 +118,7 @@ def test_an_arm_overrides_a_task_and_a_task_the_rest(plan):
             '[arms.c]\nmethod = "icl"\ntasks = ["span"]\n[arms.mezo]',
             "unknown task of arms.c in .*: 'span'",
         ),
-        ("rates = [1e-3]", "", "arms.adamw in .* has no rates: give those to choose from for adamw"),
+        ("rates = [1e-3]", "", "arms.adamw in .* has no rates: give the learning rates to choose from for adamw"),
         ("[arms.mezo]", '[arms.c]\nmethod = "icl"\nrates = [1.0]\n[arms.mezo]', "but icl takes no step"),
         ("batch = 4", 'preset = "mezo-tiny-opt-spam"', "preset in train in .*: a plan does not read it"),
         ("batch = 4", "dry_run = true", "dry_run in train in .*: a plan does not read it"),

@@ -82,7 +82,7 @@ def test_damaged_run_folders_end_in_words_or_in_the_same_result():
     ],
 )
 def test_outcomes_are_told_apart(name, file, found, outcome):
-    assert judged(name, file, Ended(0, "sound", "weights"), found) == outcome
+    assert judged(name, file, "cut", Ended(0, "sound", "weights"), found) == outcome
 
 
 def test_files_of_killed_writes_and_old_checkpoints_are_removed_and_others_are_kept(tmp_path):
@@ -108,7 +108,7 @@ def test_an_emptied_configuration_and_emptied_rows_are_told(tmp_path):
     config = tmp_path / "run/config.toml"
     whole = config.read_bytes()
     config.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"config.toml: empty: bring it back"):
+    with pytest.raises(ValueError, match=r"config.toml: empty: restore it"):
         Run(tmp_path / "run", {"command": "train", "seed": 3})
     config.write_bytes(whole)
     assert not read([tmp_path / "run"]).warnings

@@ -295,16 +295,16 @@ def test_weights_of_an_evaluation_before_the_best_one_are_made_again(there, miss
     one = selection(tmp_path, 2.0, 1.0, 1.5)
     if there is not None:
         one._keep(there)
-    one.look()
+    one.find_missing()
     assert one.missing == missing
     for step in (2, 3, 4):
-        one.again(step)
+        one.keep_missing(step)
     assert kept(tmp_path) == (3 if missing else there) and one.missing is None
     if kept(tmp_path) == 3:
-        assert one.take() == 3
+        assert one.restore() == 3
     else:
         with pytest.raises(ValueError, match="does not hold the weights of step 3, which the journal selects"):
-            one.take()
+            one.restore()
     selection(tmp_path, 2.0, 1.0).on_ended({})
     assert kept(tmp_path) is None
 
@@ -316,6 +316,6 @@ def test_patience_counts_evaluations_since_the_first_of_the_lowest(tmp_path):
 
 
 def test_weights_of_the_last_step_are_taken_as_they_are(tmp_path):
-    assert selection(tmp_path, 2.0, 1.0, steps=3).take() == 3
-    assert selection(tmp_path, 1.0, 2.0, select="last", steps=3).take() == 3
-    assert selection(tmp_path, steps=3).take() == 3
+    assert selection(tmp_path, 2.0, 1.0, steps=3).restore() == 3
+    assert selection(tmp_path, 1.0, 2.0, select="last", steps=3).restore() == 3
+    assert selection(tmp_path, steps=3).restore() == 3

@@ -134,7 +134,7 @@ class TestConventions:
             ({"weight_decay": True}, ValueError, "weight_decay is True"),
             ({"seed": 1.5}, ValueError, "seed is 1.5: give a whole number"),
             ({"seed": "1"}, ValueError, "seed is '1': give a whole number"),
-            ({"estimator": "mezo"}, TypeError, "estimator is 'mezo': give one"),
+            ({"estimator": "mezo"}, TypeError, "estimator is 'mezo': give an estimator"),
             ({"params": []}, ValueError, "empty parameter list"),
             ({"params": torch.ones(3)}, TypeError, "iterable of Tensors"),
             ({"params": [{"params": {nn.Parameter(torch.ones(3))}}]}, TypeError, "ordered collections"),

@@ -111,4 +111,4 @@ def test_bad_input_is_one_line_before_long_work(argv, message, tmp_path, capsys)
 def test_divergence_at_every_rate_is_told(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["converge", "--rates", "1e9", "--methods", "mezo", "--evaluations", "40", "--out", str(tmp_path)])
-    assert "diverged at every learning rate" in capsys.readouterr().err
+    assert "diverged at every rate" in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_patterns_select_within_an_adapter(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"trained": ("*q_prj*",)}, r"--trained '\*q_prj\*' fits none of the 68 trainable tensors; near: q_proj"),
+        ({"trained": ("*q_prj*",)}, r"--trained '\*q_prj\*' matches none of the 68 trainable tensors; near: q_proj"),
         ({"trained": ("*q_proj*",), "rates": ("*k_proj*=1e-3",)}, "matches none of the 8 trainable tensors"),
         ({"rates": ("*=1e-3", "*.bias=1e-4")}, "matches only tensors that earlier patterns match"),
         ({"rates": ("*.bias=1e-4",), "lr": 0.0}, "give a positive --lr"),
