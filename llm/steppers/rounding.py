@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zobench import Combination, ModuleSpace
 from zobench.groups import Groups
-from zobench.space.motion import Comparison, Motion
+from zobench.space.motion import Motion, StepComparison
 
 SAMPLE = 4096
 """Entries of each tensor that stand for all of it, at most."""
@@ -29,7 +29,7 @@ def measure(
 
     Cost: the direction of the first block of each tensor, drawn once more.
     """
-    after, compared = sample(space), Comparison(walked=True)
+    after, compared = sample(space), StepComparison(walked=True)
     blocks = [block for block in space.layout.blocks if block.index == 0]
     factors = {b.segment.name: groups.of(b.segment) for b in blocks}
     intended = {name: -shrink * factor.decay * before[name] for name, factor in factors.items()}

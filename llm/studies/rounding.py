@@ -20,7 +20,7 @@ from zobench.run.options import option, unnamed
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 from zobench.space import ModuleSpace
-from zobench.space.motion import Comparison
+from zobench.space.motion import StepComparison
 
 WAYS = {  # engine, rounding, dtype held
     "walk, nearest": ("plain", "nearest", None),
@@ -89,6 +89,6 @@ def compare(space: ModuleSpace, estimator: Estimator, loss: Callable[[], Tensor]
     told = query(space, estimator, loss, key, estimator.init())
     space.step_(told.gradient, -rate)
     space.settle_()
-    compared = Comparison(walked=True)
+    compared = StepComparison(walked=True)
     compared.add(space.dense(told.gradient) * -rate, space.vector() - before)
     return {"loss": float(told.losses.mean()), **compared.motion._asdict()}

@@ -31,7 +31,7 @@ class Motion(NamedTuple):
         return not self.cosine >= NOISE
 
 
-class Comparison:
+class StepComparison:
     """Adds up the realised steps of parts of the parameters against the intended ones.
 
     With `walked`, `moved` is the share of all entries: the walk to the points and back moves entries that no step was
@@ -65,7 +65,7 @@ class Comparison:
 @torch.no_grad()
 def motion(support: Support, changes: Mapping[str, Change]) -> Motion:
     """Return the motion of the changes of these parameters, without writing them."""
-    compared = Comparison()
+    compared = StepComparison()
     for name, change in changes.items():
         blocks = support.layout.blocks_of[name]
         before = support.entries(name, support.parameters[name].detach())
