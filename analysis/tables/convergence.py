@@ -15,7 +15,7 @@ from analysis.tables.table import Table, table
 
 REFERENCE = "mezo"
 CELL = ["problem", "dim"]
-FALLING = 0.9  # of the gap at half the evaluations: an end above it is a floor
+FALLING = 0.5  # of the gap after three quarters of the evaluations: an end above it is a floor
 
 
 def faults(frame: pd.DataFrame, tune: pd.DataFrame) -> dict[tuple[str, float], list[str]]:
@@ -68,10 +68,10 @@ def finals(frame: pd.DataFrame, tune: pd.DataFrame) -> pd.DataFrame:
 
 
 def _floor(curve: pd.DataFrame) -> bool:
-    """Whether the median over seeds is finite and falls no more in the second half of the evaluations."""
+    """Whether the median over seeds is finite and falls no more in the last quarter of the evaluations."""
     median = band(curve)[1]
-    half = median.loc[: median.index[-1] / 2].iloc[-1]
-    return bool(FALLING * half < median.iloc[-1] < math.inf)
+    before = median.loc[: 0.75 * median.index[-1]].iloc[-1]
+    return bool(FALLING * before < median.iloc[-1] < math.inf)
 
 
 def _ratio(end: pd.Series, reference: pd.Series | None) -> Comparison | None:
@@ -119,8 +119,8 @@ def finals_table(frame: pd.DataFrame, tune: pd.DataFrame) -> Table:
         "with a 95 % t-interval on its logarithm; seeds that diverged in either method, or whose gap is 0 or below, "
         "have none, and the number of the others is told. Holm's adjustment of p is over all ratios of the table. "
         "There is no ratio where a best learning rate lies at the edge of those tried. At the end: floor where "
-        f"the median gap is not below {FALLING:g} times that after half the evaluations: the bias of ε and the noise "
-        "of steps hold it there, and a ratio compares floors, not speeds."
+        f"the median gap is not below {FALLING:g} times that after three quarters of the evaluations: the bias of ε and "
+        "the noise of steps hold it there, and a ratio compares floors, not speeds."
     )
     return table(rows, "Gap at equal loss evaluations", note)
 
