@@ -119,8 +119,8 @@ def finals_table(frame: pd.DataFrame, tune: pd.DataFrame) -> Table:
         "with a 95 % t-interval on its logarithm; seeds that diverged in either method, or whose gap is 0 or below, "
         "have none, and the number of the others is told. Holm's adjustment of p is over all ratios of the table. "
         "There is no ratio where a best learning rate lies at the edge of those tried. At the end: floor where "
-        f"the median gap is not below {FALLING:g} times that after three quarters of the evaluations: the bias of ε and "
-        "the noise of steps hold it there, and a ratio compares floors, not speeds."
+        f"the median gap is not below {FALLING:g} times that after three quarters of the evaluations: the bias of ε "
+        "and the noise of steps hold it there, and a ratio compares floors, not speeds."
     )
     return table(rows, "Gap at equal loss evaluations", note)
 
