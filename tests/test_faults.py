@@ -480,4 +480,4 @@ def test_runs_killed_at_seven_instants_end_with_the_same_weights_and_a_replay_th
     )
     told = found.stdout + found.stderr
     assert found.returncode == 0 and "7 of 7 held" in found.stdout and "; 7 were killed" in found.stdout, told
-    assert "0 of 1 held; 1 were killed" in found.stdout, told
+    assert "0 of 1 held" in found.stdout, told
