@@ -1,6 +1,6 @@
 """The work of a sweep on one block: flush the pending step into the stored values, write the block perturbed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from zobench.groups import UNIFORM, Factors, Groups
-from zobench.law import Direction, NativeDirection
+from zobench.law import Direction
 from zobench.layout import Block, Segment
 from zobench.random import native, streams
 from zobench.random.keys import derive
+from zobench.random.native import NativeStream
 from zobench.space.threads import in_parallel
 
 Amounts = Sequence[float]
@@ -168,9 +169,10 @@ def _native_lines(blocks: Sequence[Block], lines: Sequence[Drawn]) -> list[nativ
 
 
 def _native_line(blocks: Sequence[Block], draw: Direction, amounts: Amounts) -> native.NativeLine | None:
-    if not isinstance(draw, NativeDirection):
+    told: Callable[[Block], NativeStream | None] | None = getattr(draw, "native", None)
+    if told is None:  # asking a runtime protocol costs some percent of a small step
         return None
-    streams = [stream for block in blocks if (stream := draw.native(block)) is not None]
+    streams = [stream for block in blocks if (stream := told(block)) is not None]
     return native.NativeLine.of(streams, amounts) if len(streams) == len(blocks) else None
 
 
