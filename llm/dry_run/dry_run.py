@@ -20,7 +20,7 @@ from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
 from llm.run.context import RunContext, prepare, sized, split_of
 from llm.run.header import JOURNAL, header
-from llm.run.record import open_record, require_rows
+from llm.run.record import open_record
 from llm.steppers.method import TrainingMethod, ZerothOrderMethod
 from llm.steppers.stepper import Stepper
 from zobench import AutoEpsilon
@@ -77,7 +77,6 @@ def _finished(options: TrainOptions) -> bool:
     if not (Path(options.out) / "rows.jsonl").exists():
         return False
     record = open_record(sized(options, split_of(options)), read_only=True)
-    require_rows(record)
     if record.find(kind="final"):
         print(f"{options.out} holds a finished run: there is nothing to do")
         return True

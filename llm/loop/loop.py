@@ -1,8 +1,6 @@
 """The training loop: steps, evaluations between them, and the events that they are."""
 
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from llm.loop.costs import Costs
@@ -18,10 +16,9 @@ from llm.options.train import TrainOptions
 from llm.run.context import RunContext, prepare
 from llm.run.header import fingerprint, header, identity
 from llm.run.log import RunLog
-from llm.run.record import open_record, require_rows
+from llm.run.record import take
 from llm.steppers.taken import Taken
 from zobench import derive
-from zobench.run.lock import lock
 from zobench.run.progress import bar, warn
 from zobench.run.records import Row
 
@@ -37,10 +34,7 @@ class Loop:
     def __init__(self, context: RunContext) -> None:
         self.context, options = context, context.options
         self.stepper = context.stepper()
-        Path(options.out).mkdir(parents=True, exist_ok=True)
-        self._lock = lock(options.out)
-        record = open_record(options)
-        require_rows(record)
+        self._lock, record = take(options)
         about = header(context, self.stepper) if options.journal or options.select == "best" else {}
         run = identity(about) if about else {}
         self.log = RunLog(record, about if options.journal else None)
@@ -131,7 +125,7 @@ class Loop:
             self.log.append(taken.record)
             self.checkpoints.save_if_due()
         except Exception as error:
-            self._fail(step, error)
+            self.log.fail(step, context.names, error)
             raise
         self.costs.speed.see(self.stepper.forward_passes - passes, seconds)
         self._hear(taken)
@@ -141,11 +135,6 @@ class Loop:
     def _hear(self, taken: Taken) -> None:
         for listener in self.listeners:
             listener.on_step(taken)
-
-    def _fail(self, step: int, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        with suppress(OSError):  # a full disk takes no row about itself
-            self.log.record.append({"kind": "failure", "step": step, **self.context.names, "reason": reason})
 
     def _finish(self) -> Row:
         if self.divergence.exhausted:

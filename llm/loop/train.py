@@ -9,7 +9,7 @@ from llm.loop.selection import discard
 from llm.options.train import TrainOptions
 from llm.run.context import RunContext, prepare, sized, split_of
 from llm.run.header import JOURNAL
-from llm.run.record import open_record, require_rows
+from llm.run.record import open_record
 from llm.run.verify import MODEL, ROWS, results
 from llm.steppers.method import TrainingMethod
 from zobench.run.lock import lock
@@ -51,7 +51,6 @@ def _finished(options: TrainOptions) -> Row | None:
         return None
     options = options if options.train and options.dev and options.test else sized(options, split_of(options))
     record = open_record(options)
-    require_rows(record)
     found = record.find(kind="final")
     if found:
         note(f"{options.out} holds a finished run")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from llm.model.language_model import LanguageModel
 from zobench import derive
 from zobench.naming import require_known
 from zobench.random import streams
-from zobench.spelling import spelled
+from zobench.spelling import construct, spelled
 
 HELP = (
     "lora:r=8:alpha=16:targets=q_proj+v_proj, prefix:tokens=5, prompt:tokens=10; by default "
@@ -125,12 +125,7 @@ def parse(text: str) -> Lora | Prefix | Prompt:
         UnknownNameError: no such adapter or option.
         ValueError: a part is not option=value, or a value is out of range.
     """
-    name, options = spelled(text, ADAPTERS)
-    require_known(name, ADAPTERS, "adapter")
-    known = [field.name for field in fields(ADAPTERS[name])]  # type: ignore[arg-type]
-    for option in options:
-        require_known(option, known, f"option of adapter {name}:")
-    return ADAPTERS[name](**options)
+    return construct(spelled(text, ADAPTERS), ADAPTERS, "adapter", "option of adapter {}:")
 
 
 def check(text: str | None, recomputed: bool = False) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from llm import objective, tasks
@@ -84,7 +85,7 @@ class RunContext:
         data, seed = self.data, self.options.seed
         return BaselineSetting(self.task, self.objective, data.train, data.dev, data.test, seed, tell)
 
-    @property
+    @cached_property
     def names(self) -> Row:
         """What every row says of the run."""
         options = self.options

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,12 @@ class RunLog:
 
     def _last_evaluation(self) -> int:
         return max((row["step"] for row in self.measured("evaluation")), default=0)
+
+    def fail(self, step: int, names: Row, error: Exception) -> None:
+        """Tell in rows that a run with these names ended with an error at a step."""
+        reason = f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # a full disk takes no row about itself
+            self.record.append({"kind": "failure", "step": step, **names, "reason": reason})
 
     def tell(self, notes: Sequence[str]) -> None:
         """Print notes, and keep them in rows."""
