@@ -20,7 +20,6 @@ from analysis.tables.table import Table, table
 
 BASELINES = ("chance", "zero-shot", "calibrated zero-shot")
 STATUSES = ("diverged", "interrupted", "failed", "unfinished")
-PAIRED = ("kerzoo", "mezo")
 PROPORTIONS = (ACCURACY, "exact-match", "drop-exact-match")
 """Metrics that are 0 or 1 of each example; others are means, whose spread over examples no row tells."""
 NO_COMPARISON = Comparison(Interval(math.nan, math.nan, math.nan), math.nan, 0)

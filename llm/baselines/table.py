@@ -15,11 +15,6 @@ BASELINES: dict[str, type[Baseline]] = {
 }
 
 
-def known(text: str) -> bool:
-    """Whether a command-line spelling is that of a baseline."""
-    return text.partition(":")[0] in BASELINES
-
-
 def parse(text: str) -> Baseline:
     """Return the baseline of a command-line spelling, `"icl:shots=16"`.
 
