@@ -15,8 +15,9 @@ from llm.model import loading, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.run import checkpoint, saved
-from llm.run.header import JOURNAL, fingerprint, journal_of
-from llm.run.verify import CONFIG, MODEL, RECORD, ROWS, Journalled, findings
+from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, journal_of
+from llm.run.header import fingerprint
+from llm.run.verify import Journalled, findings
 from llm.steppers.zeroth_order import ZerothOrderStepper, rounded
 from zobench import Estimator, methods
 from zobench import rule as rules
@@ -160,9 +161,9 @@ def replay(arguments: argparse.Namespace) -> int:
         saved.save(base, Path(arguments.out))
         print(f"written to {arguments.out}")
     if arguments.steps is not None and arguments.steps != (taken if selected is None else selected):
-        print(f"{folder / 'model'} has the weights of another step: not compared")
+        print(f"{folder / MODEL} has the weights of another step: not compared")
         return OK
-    return _compare(base, folder / "model", arguments.device or _text(contents.header, "device"))
+    return _compare(base, folder / MODEL, arguments.device or _text(contents.header, "device"))
 
 
 def read_told(file: Path) -> Contents:
