@@ -11,10 +11,12 @@ from analysis.kinds import IDENTITY, KINDS, UNREPORTED
 from zobench.run.reading import file_bytes, json_object, toml_table
 
 Row = dict[str, Any]
-LISTS = frozenset({"nodes", "probabilities", "values", "rates", "dev_losses", "rounds", "r", "moments"}) | {
-    "seconds",
-    "limit_seconds",
-}
+LISTS = frozenset(
+    {
+        *("nodes", "probabilities", "values", "rates", "dev_losses", "rounds", "r", "moments"),
+        *("seconds", "limit_seconds"),
+    }
+)
 """Columns that are no numbers and may hold several."""
 
 

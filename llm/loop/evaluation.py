@@ -20,7 +20,7 @@ from zobench.run.records import Row
 class Evaluations(Listener):
     """The measurements of a run and their rows; those that its log holds are not repeated.
 
-    `said` is a word about the last one for the progress bar.
+    `status` is a word about the last one for the progress bar.
     """
 
     def __init__(self, context: RunContext, stepper: Stepper, log: RunLog, costs: Costs) -> None:

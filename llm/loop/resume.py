@@ -112,9 +112,8 @@ class Resumption:
         kept = self.checkpoints.latest(steps if missing is None else min(steps, missing))
         if steps and kept is None:
             note(
-                f"{self.log.folder}: {self.stepper.identity} takes gradient steps, which recorded losses "
-                "cannot rebuild, and "
-                "there is no checkpoint (--checkpoint-every): the run starts again from step 0"
+                f"{self.log.folder}: {self.stepper.identity} takes gradient steps, which recorded losses cannot "
+                "rebuild, and there is no checkpoint (--checkpoint-every): the run starts again from step 0"
             )
         self.log.truncate(kept.step if kept else 0)
         return self._restored(kept)

@@ -90,7 +90,8 @@ class RunLog:
         if self.journal:
             self.journal.note(kept)
         self._measured.append(kept)
-        self.evaluated_to = self._last_evaluation() if kept["kind"] == "evaluation" else self.evaluated_to
+        if kept["kind"] == "evaluation":
+            self.evaluated_to = max(self.evaluated_to, kept["step"])
         self._report(kept)
         return kept
 
