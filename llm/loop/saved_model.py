@@ -17,8 +17,8 @@ class SavedModel(Listener):
     def __init__(self, context: RunContext, folder: Path) -> None:
         self.language_model, self.folder = context.language_model, folder
 
-    def on_selected(self, step: int) -> None:
-        saved.save(self.language_model, self.folder / MODEL)
+    def on_selected(self, step: int, weights: str) -> None:
+        saved.save(self.language_model, self.folder / MODEL, weights)
 
     def on_ended(self, final: Row) -> None:
         card.describe(self.folder, self.language_model)

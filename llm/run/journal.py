@@ -154,11 +154,10 @@ def replay(arguments: argparse.Namespace) -> int:
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
     where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method, arguments.rule
     base = rebuild(contents, steps, *where)
-    print(
-        f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {fingerprint(base.model)}"
-    )
+    weights = fingerprint(base.model)
+    print(f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {weights}")
     if arguments.out:
-        saved.save(base, Path(arguments.out))
+        saved.save(base, Path(arguments.out), weights)
         print(f"written to {arguments.out}")
     if arguments.steps is not None and arguments.steps != (taken if selected is None else selected):
         print(f"{folder / MODEL} has the weights of another step: not compared")
