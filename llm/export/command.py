@@ -21,6 +21,7 @@ from llm.run.header import fingerprint
 from llm.run.verify import results
 from llm.steppers.first_order import backpropagates
 from zobench.naming import require_known
+from zobench.run.files import sync, sync_all
 from zobench.run.options import argument, option
 from zobench.run.progress import note, warn
 
@@ -103,9 +104,11 @@ def _aside(goal: Path) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
+        sync_all(aside)
         with suppress(FileNotFoundError):
             goal.rmdir()  # it is empty
         aside.rename(goal)
+        sync(goal.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

@@ -27,6 +27,7 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 from llm.pretraining.bpe import BOS, PAD, train_tokenizer
 from llm.pretraining.perplexity import encode, perplexity, shuffled_words, token_losses
 from llm.tasks import corpus
+from zobench.run.files import sync, sync_all
 from zobench.run.options import option
 from zobench.run.progress import bar
 
@@ -220,7 +221,9 @@ def _write(out: Path, tokenizer: PreTrainedTokenizerFast, model: OPTForCausalLM,
         aside.chmod(0o755)
         for file in aside.iterdir():
             file.chmod(0o644)
+        sync_all(aside)
         os.rename(aside, out)
+        sync(out.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llm.model.trainable import distinct
-from zobench.run.files import sync_folder
+from zobench.run.files import sync
 from zobench.run.progress import warn
 
 KEPT = 2
@@ -67,7 +67,7 @@ def write(file: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mappin
         reason = f"{file}: {error}: what was kept before is there; make room and give the same command again"
         raise OSError(reason) from error
     os.replace(partial, file)
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
 def clear(folder: Path) -> None:
@@ -86,8 +86,7 @@ def _write(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
         save_file(dict(tensors), file, metadata)
     except Exception as error:  # safetensors has an error of its own for everything
         raise OSError(str(error)) from error
-    with file.open("rb") as written:
-        os.fsync(written.fileno())
+    sync(file)
 
 
 def files(folder: Path) -> list[Path]:
