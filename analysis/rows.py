@@ -14,10 +14,12 @@ from zobench.run.reading import file_bytes, json_object, toml_table
 
 Row = dict[str, Any]
 ROWS = "rows.jsonl"
-LISTS = frozenset({"nodes", "probabilities", "values", "rates", "dev_losses", "rounds", "r", "moments"}) | {
-    "seconds",
-    "limit_seconds",
-}
+LISTS = frozenset(
+    {
+        *("nodes", "probabilities", "values", "rates", "dev_losses", "rounds", "r", "moments"),
+        *("seconds", "limit_seconds"),
+    }
+)
 """Columns that are no numbers and may hold several."""
 
 

@@ -10,7 +10,6 @@ from llm.loop.listener import Listener
 from llm.objective import Encoded, Measured
 from llm.objective.minibatch import at_once
 from llm.run.context import RunContext
-from llm.run.header import fingerprint
 from llm.run.log import RunLog
 from llm.steppers.stepper import Stepper
 from llm.steppers.taken import Taken
@@ -20,7 +19,7 @@ from zobench.run.records import Row
 class Evaluations(Listener):
     """The measurements of a run and their rows; those that its log holds are not repeated.
 
-    `said` is a word about the last one for the progress bar.
+    `status` is a word about the last one for the progress bar.
     """
 
     def __init__(self, context: RunContext, stepper: Stepper, log: RunLog, costs: Costs) -> None:
@@ -55,9 +54,9 @@ class Evaluations(Listener):
         self.log.keep({"kind": "evaluation", "step": step, **self.context.names, **self.costs.row, **row})
         self.status = f"dev loss {dev.loss:.3f} {dev.metric} {dev.accuracy:.1%}"
 
-    def final(self, selected: int, best: Row, divergence: Divergence) -> Row:
-        """Measure test, if there are test examples, keep the final row with the fingerprint of the weights, and return
-        it; the model has the weights of the selected step.
+    def final(self, selected: int, weights: str, best: Row, divergence: Divergence) -> Row:
+        """Measure test, if there are test examples, keep the final row and return it; the model has the weights of the
+        selected step, whose fingerprint is `weights`.
         """
         context, test, losses = self.context, None, list[float | None]()
         if context.data.test:
@@ -72,7 +71,7 @@ class Evaluations(Listener):
             row |= test.named("test")
         row["status"] = divergence.status(context.options.steps, *losses, last["dev_loss"])
         row |= {"weights": context.language_model.weights, "skipped": divergence.skipped}
-        row["fingerprint"] = fingerprint(context.language_model.model)
+        row["fingerprint"] = weights
         about = {"kind": "final", "step": self.stepper.steps, **context.names, **self.costs.row}
         return self.log.keep({**about, **row})
 
@@ -102,7 +101,7 @@ class EvaluationSets(Listener):
             about = {"set": one.name, "when": "evaluation", "step": step, **self.context.names}
             self.log.keep({"kind": "also", **about, **row, "examples": len(one.examples), **others})
 
-    def on_selected(self, step: int) -> None:
+    def on_selected(self, step: int, weights: str) -> None:
         for one in self.context.sets:
             (row,) = self.log.measured("also", set=one.name, step=step, when="evaluation")
             if not self.log.measured("also", set=one.name, when="end"):

@@ -142,20 +142,21 @@ class Loop:
         self._evaluate(self.stepper.steps)
         selected, best = self.selection.restore(), self.selection.best()
         assert best is not None  # the last step was evaluated
+        weights = fingerprint(self.context.language_model.model)
         ended = self.log.measured("final")
         if ended:
-            self._require_selected(ended[-1])
+            self._require_selected(ended[-1], weights)
         for listener in self.listeners:
-            listener.on_selected(selected)
-        final = ended[-1] if ended else self.evaluations.final(selected, best, self.divergence)
+            listener.on_selected(selected, weights)
+        final = ended[-1] if ended else self.evaluations.final(selected, weights, best, self.divergence)
         for listener in self.listeners:
             listener.on_ended(final)
         print(summary(self.context.options.method, final))
         return final
 
-    def _require_selected(self, final: Row) -> None:
-        """Raise ValueError unless the model has the weights whose final measurement the journal already holds."""
-        wanted, found = final.get("fingerprint"), fingerprint(self.context.language_model.model)
+    def _require_selected(self, final: Row, found: str) -> None:
+        """Raise ValueError unless these are the weights whose final measurement the journal already holds."""
+        wanted = final.get("fingerprint")
         if wanted not in (None, found):
             raise ValueError(
                 f"{self.log.file}: the weights of step {final.get('selected_step')} have the fingerprint {found} when "

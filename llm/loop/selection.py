@@ -7,13 +7,11 @@ from llm.loop.listener import Listener
 from llm.objective import Measured
 from llm.run import checkpoint
 from llm.run.context import RunContext
-from llm.run.header import CHECKPOINTS
+from llm.run.folder import BEST, CHECKPOINTS
 from llm.run.log import RunLog
 from llm.steppers.stepper import Stepper
 from zobench.run.progress import warn
 from zobench.run.records import Row, within
-
-FILE = "best.safetensors"
 
 
 class Selection(Listener):
@@ -31,7 +29,7 @@ class Selection(Listener):
 
     @property
     def _file(self) -> Path:
-        return within(self.log.folder, FILE)
+        return within(self.log.folder, BEST)
 
     def best(self) -> Row | None:
         """Return the evaluation of the lowest dev loss, the first of equal ones; a loss that is no number is none."""
@@ -113,7 +111,7 @@ class Selection(Listener):
 
 def discard(folder: Path) -> None:
     """Remove the file of a run that has its final row, and what a killed process was writing."""
-    within(folder, FILE).unlink(missing_ok=True)
+    within(folder, BEST).unlink(missing_ok=True)
     for place in (folder, within(folder, CHECKPOINTS)):
         checkpoint.clear(place)
 

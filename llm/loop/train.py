@@ -8,9 +8,9 @@ from llm.loop.saved_model import complete
 from llm.loop.selection import discard
 from llm.options.train import TrainOptions
 from llm.run.context import RunContext, prepare, sized, split_of
-from llm.run.header import JOURNAL
+from llm.run.folder import JOURNAL, MODEL, ROWS
 from llm.run.record import open_record
-from llm.run.verify import MODEL, ROWS, results
+from llm.run.verify import results
 from llm.steppers.method import TrainingMethod
 from zobench.run.lock import lock
 from zobench.run.progress import note
@@ -68,7 +68,7 @@ def _require_whole(record: Run, options: TrainOptions) -> None:
     method = TrainingMethod.parse(options.method)
     writes = options.journal and method.takes_steps, options.save and method.takes_steps
     if "fingerprint" not in record.find(kind="final")[-1] and method.takes_steps:
-        note(f"{record.folder}: of an earlier version, which wrote no checksums: its model/ was not checked")
+        note(f"{record.folder}: of an earlier version, which wrote no checksums: its {MODEL}/ was not checked")
     bad = [one for one in results(record.folder, record.rows, *writes) if one.bad]
     if not bad:
         return

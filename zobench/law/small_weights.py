@@ -16,6 +16,7 @@ from zobench.layout import Block, Layout, Segment
 from zobench.numbers import real, store
 from zobench.random import streams
 from zobench.random.keys import derive
+from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
 
 SAMPLE = 1 << 16
@@ -108,6 +109,10 @@ class Masked(Derived):
         u = self.draw(block) * self.scale
         kept = _unpacked(self.masks[block.segment.name, block.index], block.size)
         return torch.where(kept, u, torch.zeros_like(u))
+
+    def native(self, block: Block) -> NativeStream | None:
+        """Return the masked stream, or None where several points have a mask each."""
+        return None if self.masks[block.segment.name, block.index].ndim > 1 else super().native(block)
 
     def declared(self, block: Block) -> Mapping[str, Any]:
         """Return the mask and the scale."""

@@ -12,13 +12,19 @@ def write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+def sync(place: Path) -> None:
+    """Force the bytes of a file, or the names in a folder, to disk."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_all(folder: Path) -> None:
+    """Force a folder and everything in it to disk, before it or its files get their final names."""
+    for place in (*folder.rglob("*"), folder):
+        sync(place)
 
 
 def create_synced(file: Path, data: bytes) -> None:
@@ -37,7 +43,7 @@ def create_synced(file: Path, data: bytes) -> None:
     finally:
         os.close(descriptor)
     os.replace(aside, file)
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
 @contextmanager
