@@ -197,8 +197,8 @@ class ZerothOrderStepper:
     def _require_same(self, found: Record, record: Record) -> None:
         if (found.checksum, bool(found.skipped)) != (record.checksum, bool(record.skipped)):
             raise ValueError(
-                f"{self.identity} makes other coefficients of the recorded losses of step {record.step} than it did: "
-                "the estimator was changed since; replay with the version of it that ran"
+                f"{self.identity} gives other coefficients for the recorded losses of step {record.step} than before: "
+                "the estimator has changed since; replay with the version that took the steps"
             )
 
     def settle(self) -> None:
