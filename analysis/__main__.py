@@ -146,7 +146,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 if it went well, 2 after an error that the user can mend."""
+    """Run the command line; 0 if it went well, 2 after an error that the user can correct."""
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)

@@ -1,4 +1,4 @@
-"""What the report leads with: at most three sentences and one figure that say what these runs show."""
+"""The lead of the report: at most three sentences and one figure that summarise the runs."""
 
 import math
 from collections.abc import Sequence
@@ -82,7 +82,7 @@ def _powers(rows: pd.DataFrame) -> str:
 
 
 def _gaps(frame: pd.DataFrame, tune: pd.DataFrame) -> str:
-    """How far from the minimum the methods end at equal loss evaluations, or why that says nothing."""
+    """The gaps of the methods to the minimum at equal loss evaluations, or the reason why they cannot be compared."""
     ends = convergence.finals(frame, tune)
     place, cell = next(iter(ends.groupby(convergence.CELL)))
     where = f"Minimising {panels.title(*place)}, {cell['budget'].iloc[0]:,.0f} loss evaluations each"
@@ -94,7 +94,7 @@ def _gaps(frame: pd.DataFrame, tune: pd.DataFrame) -> str:
 
 
 def _cell(scores: pd.DataFrame) -> pd.DataFrame:
-    """Of all models and tasks the one with most live runs, or else with most methods."""
+    """The model and task with most live runs, or else with most methods."""
     live = scores["provenance"].str.contains("live") * scores["runs"]
     order = scores.assign(live=live).groupby(CELL, sort=False).agg(live=("live", "sum"), methods=("label", "nunique"))
     model, task = order.sort_values(["live", "methods"], ascending=False, kind="stable").index[0]
@@ -131,7 +131,7 @@ def _accuracy(row: pd.Series, told: bool) -> str:
 
 
 def _unended(scores: pd.DataFrame, results: Results) -> str:
-    """How far runs came of which none has a test accuracy."""
+    """The progress of runs without a test accuracy."""
     model, task = scores[CELL].iloc[0]
     runs = text.count(int(scores["runs"].sum()), "run")
     rows = results.of("evaluation")

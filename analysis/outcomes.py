@@ -43,7 +43,7 @@ def outcomes(results: Results) -> pd.DataFrame:
 
 
 def metric_name(metrics: pd.Series) -> str:
-    """What columns named accuracy hold: the metric that all runs have, or `score`."""
+    """The metric in the columns named accuracy: the metric that all runs have, or `score`."""
     names = metrics.unique()
     return str(names[0]) if len(names) == 1 else "score"
 

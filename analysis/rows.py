@@ -39,7 +39,7 @@ class RunRows:
 
     @property
     def provenance(self) -> str:
-        """Where the results come from: "live", or what config.toml says instead."""
+        """The origin of the results: "live", or the value in config.toml."""
         return str(self.config.get("provenance", "live"))
 
     @property
@@ -205,14 +205,14 @@ def _last(line: bytes, file: Path, number: int, warnings: list[str], kind: str |
 def _checked(row: Row, file: Path, number: int) -> Row:
     kind = KINDS.get(row["kind"]) if isinstance(row.get("kind"), str) else None
     if not isinstance(row.get("kind"), str):
-        raise ReadError(f"{file}:{number}: kind is {row.get('kind')!r}, where a word belongs: mend or remove the line")
+        raise ReadError(f"{file}:{number}: kind is {row.get('kind')!r}, not a word: correct or remove the line")
     missing = [column for column in kind.required if column not in row] if kind else []
     if missing:
         lacking = ", ".join(map(repr, missing))
-        raise ReadError(f"{file}:{number}: a row of kind {row['kind']!r} lacks {lacking}: mend or remove the line")
+        raise ReadError(f"{file}:{number}: a row of kind {row['kind']!r} lacks {lacking}: correct or remove the line")
     for column in {*IDENTITY, *(kind.text if kind else ())} - LISTS:
         if isinstance(row.get(column), list | dict):
-            raise ReadError(f"{file}:{number}: {column} is {row[column]!r:.60}, where a word belongs: mend the line")
+            raise ReadError(f"{file}:{number}: {column} is {row[column]!r:.60}, not a word: correct the line")
     return row
 
 
@@ -239,5 +239,5 @@ def _numbers(frame: pd.DataFrame, kind: str, column: str) -> pd.Series:
     wrong = frame[numbers.isna() & frame[column].map(lambda value: isinstance(value, str | list | dict))]
     if len(wrong):
         where, value = wrong["run"].iloc[0], wrong[column].iloc[0]
-        raise ReadError(f"run {where!r}: a row of kind {kind!r} has {column!r} = {value!r}, where a number belongs")
+        raise ReadError(f"run {where!r}: a row of kind {kind!r} has {column!r} = {value!r}, not a number")
     return numbers

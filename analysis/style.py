@@ -72,7 +72,7 @@ FREE = "free"  # the mark of a cell of a grid without a panel
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn everywhere."""
+    """The colour, marker and line of one method, the same in all figures."""
 
     colour: str
     marker: str

@@ -248,7 +248,7 @@ def test_a_run_that_chose_its_epsilon_is_replayed_to_the_bit(dtype):
     wrong, _ = trainer_of()
     first = taken[0].record
     probed = [loss + 0.1 * math.sin(k) for k, loss in enumerate(first.losses[:-4])]
-    with pytest.raises(ValueError, match=r"asks for|does not ask for|makes other coefficients"):
+    with pytest.raises(ValueError, match=r"asks for|does not ask for|gives other coefficients"):
         wrong.replay(first._replace(losses=(*probed, *first.losses[-4:])))
 
 

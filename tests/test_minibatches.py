@@ -154,7 +154,7 @@ def test_a_clipped_step_is_the_one_written_out(name):
     unbounded = ZerothOrderStepper(
         case()[0], methods.parse(name), SGD(1e-5)
     )  # the checksum is that of the clipped step
-    with pytest.raises(ValueError, match="makes other coefficients of the recorded losses"):
+    with pytest.raises(ValueError, match="gives other coefficients for the recorded losses"):
         for step in taken:
             unbounded.replay(step.record)
 

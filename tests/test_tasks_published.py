@@ -131,7 +131,7 @@ def test_a_hub_out_of_reach_and_a_missing_package_say_what_to_do(monkeypatch):
         ("squad", "dev-v1.1.json", '{"data":\n [}', r"dev-v1\.1\.json:2: not JSON"),
         ("squad", "dev-v1.1.json", "{}", "data is missing, or is not a list"),
         ("drop", "drop_dataset_dev.json", '{"a": 1}', "a is not an object"),
-        ("winogrande", "dev.jsonl", FILES["winogrande"]["dev.jsonl"].replace("_", ""), "sentence wants one gap"),
+        ("winogrande", "dev.jsonl", FILES["winogrande"]["dev.jsonl"].replace("_", ""), "the sentence needs one gap"),
         ("winogrande", "dev.jsonl", FILES["winogrande"]["dev.jsonl"].replace('"1"', '""'), "neither 1 nor 2"),
         ("trec", "TREC_10.label", "LOC:city\n", r"TREC_10\.label:1: 'LOC:city' is not"),
         ("trec", "TREC_10.label", "PLACE:city Where ?\n", r"TREC_10\.label:1: coarse_label 'PLACE' is none of ABBR"),

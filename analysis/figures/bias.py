@@ -135,7 +135,7 @@ def _pale(colour: str) -> str:
 
 
 def _key(frame: pd.DataFrame) -> list[Line2D | Patch]:
-    """What points and grey mean; what this frame has none of is left out."""
+    """The meaning of points and grey; kinds that this frame lacks are left out."""
     point: dict[str, Any] = {"linestyle": "none", "marker": "o"}
     zero, plain = panels.zero(frame, "bias"), frame["sampling"] == "plain"
     known: list[tuple[bool, Line2D | Patch]] = [

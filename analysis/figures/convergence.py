@@ -37,7 +37,7 @@ def band(table: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
 
 
 def band_name(seeds: int) -> str:
-    """What the shaded band is, for captions."""
+    """The meaning of the shaded band, for captions."""
     return "interquartile range" if seeds >= QUARTILES_FROM else "range"
 
 

@@ -80,7 +80,7 @@ def _curves(model: str, rows: pd.DataFrame, baselines: pd.DataFrame) -> Illustra
 
 
 def sentences(scores: pd.DataFrame, compared: pd.DataFrame, faults: list[str]) -> list[str]:
-    """Accuracies, the paired comparison or why there is none, and how many runs came to nothing."""
+    """Accuracies, the paired comparison or the reason for its absence, and the number of runs that failed."""
     found = []
     for (model, task), cell in scores[scores["n"] > 0].groupby(CELL):
         named = (

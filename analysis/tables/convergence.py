@@ -1,4 +1,4 @@
-"""Where optimisation ends at equal loss evaluations, and how learning rates were chosen."""
+"""The gap to the minimum at equal loss evaluations, and the choice of learning rates."""
 
 import math
 from typing import Any

@@ -105,7 +105,7 @@ def accuracies_table(frame: pd.DataFrame) -> Table:
 
 
 def costs_table(frame: pd.DataFrame) -> Table:
-    """What the runs cost, what else was set, and where weights and rows come from."""
+    """The cost of the runs, their other options, and the origin of weights and rows."""
     rows = [
         _named(row)
         | {
@@ -158,7 +158,7 @@ def overview_table(frame: pd.DataFrame) -> Table:
 
 
 def margins_table(frame: pd.DataFrame) -> Table:
-    """How far each method is above chance and above the model as it was, in points."""
+    """The margin of each method over chance and over the untrained model, in points."""
     rows = [
         _named(row) | {"runs": str(row["n"])} | {f"over {name}": text.margin(row[name]) for name in BASELINES}
         for row in frame.to_dict("records")

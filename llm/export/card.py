@@ -26,7 +26,7 @@ from zobench.spelling import names_code
 from zobench.version import VERSION
 
 PLACES = ("out", "data", "command")
-"""What a card leaves out of a configuration: where files were on the machine."""
+"""Entries of a configuration that a card leaves out: paths on the machine."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _introduction(made: Exported, run: RunFolder | None) -> str:
 
 
 def _warnings(made: Exported, run: RunFolder) -> list[str]:
-    """What a reader has to know before the numbers are trusted."""
+    """Warnings that a reader needs before trusting the numbers."""
     lines, final = [], run.rows_of("final")
     if not final:
         lines.append(f"**The run is not finished: these are the weights after step {made.step} of {_steps(run)}.**")

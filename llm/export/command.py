@@ -115,7 +115,7 @@ def _aside(goal: Path) -> Iterator[Path]:
 
 
 Written = tuple[card.Exported, str | None]
-"""What was written, and the fingerprint of its weights before they were merged or converted."""
+"""The description of the export, and the fingerprint of its weights before they were merged or converted."""
 
 
 def _require_sound(record: RunFolder, source: str) -> None:
@@ -132,7 +132,7 @@ def _require_sound(record: RunFolder, source: str) -> None:
 
 
 def _other_source(record: RunFolder, damaged: str) -> str:
-    """Where the weights of a run can come from, if not from a damaged file."""
+    """The undamaged sources of the weights of a run."""
     if not damaged.startswith(MODEL):
         return "bring it back from a copy, or give --source model"
     if backpropagates(str(record.config["method"])):

@@ -22,7 +22,7 @@ class Tuned(NamedTuple):
 
 
 class BaseSource(NamedTuple):
-    """What a base model is loaded by, where that is not what the run says."""
+    """Options that load the base model, where they differ from those of the run."""
 
     model: str | None = None
     device: str | None = None

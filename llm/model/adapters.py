@@ -73,7 +73,9 @@ class VirtualTokens:
             ValueError: the model is masked, or what it keeps of tokens is not what peft wants.
         """
         if language_model.masked:
-            raise ValueError(f"{language_model.name} fills masks, and peft learns prefixes of causal models: give lora")
+            raise ValueError(
+                f"{language_model.name} fills masks, but peft learns prefixes only for causal models: give lora"
+            )
         begin = self.real(language_model, drawn(language_model, self.tokens, seed)) if self.init == "real" else None
         peft = peft_library()
         config = self.config(peft, language_model)(task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=self.tokens)
@@ -135,7 +137,9 @@ def check(text: str | None, recomputed: bool = False) -> None:
     if text is None:
         return
     if isinstance(parse(text), Prefix) and recomputed:
-        raise ValueError(f"{text}: recomputed layers would add to its keys again: leave --gradient-checkpointing out")
+        raise ValueError(
+            f"{text}: recomputed layers would append to its keys a second time: leave --gradient-checkpointing out"
+        )
     peft_library()
 
 
@@ -211,7 +215,7 @@ def _targets(model: Any, text: str) -> Any:
     if not text:
         if kind not in USUAL:
             raise ValueError(
-                f"peft has no usual targets for {kind}: give --adapter lora:targets=..., of {', '.join(kinds)}"
+                f"peft has no default targets for {kind}: give --adapter lora:targets=..., of {', '.join(kinds)}"
             )
         return USUAL[kind]
     for target in text.split("+"):

@@ -54,7 +54,7 @@ class TrainingMethod(ABC):
 
     @abstractmethod
     def check(self, options: TrainOptions) -> None:
-        """Raise ValueError, before anything is loaded, where the method lacks an option or a value is out of range."""
+        """Raise ValueError, before anything is loaded, if the method has no such option or a value is out of range."""
 
     @property
     def baseline(self) -> Baseline | None:
@@ -99,6 +99,7 @@ class ZerothOrderMethod(TrainingMethod):
         return isinstance(methods.parse(self.text), ForwardGradient)
 
     def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
+        # The plain engine can only round to nearest: auto must not choose it for a small model.
         engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
         rate, groups = _rates(options, language_model)
         rule = rules.parse(options.rule, lr=rate, weight_decay=options.weight_decay, groups=groups)

@@ -1,4 +1,4 @@
-"""Writing so that a crash or a full disk leaves what was there before, or what was meant, and nothing between."""
+"""Writing files so that a crash or a full disk leaves the old content or the new content, never a part of it."""
 
 import os
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def sync_all(folder: Path) -> None:
 
 
 def create_synced(file: Path, data: bytes) -> None:
-    """Make a file with these bytes, or leave none: written aside, forced to disk, renamed."""
+    """Make a file with these bytes, or leave the old one: written under another name, forced to disk, renamed."""
     aside = file.with_name(file.name + ".part")
     with suppress(FileNotFoundError):
         aside.unlink()
@@ -42,13 +42,13 @@ def create_synced(file: Path, data: bytes) -> None:
         raise
     finally:
         os.close(descriptor)
-    os.replace(aside, file)
+    os.replace(aside, file)  # after fsync: else a power cut could leave the new name with an empty file
     sync(file.parent)
 
 
 @contextmanager
 def truncate_back(descriptor: int, size: int, file: Path) -> Iterator[None]:
-    """Cut the file to its size before, if what is written within fails.
+    """Cut the file back to `size` bytes if a write within the context fails.
 
     Raises:
         OSError: with the file and the way out in its message.
