@@ -190,8 +190,8 @@ KINDS: dict[str, Kind] = {
     "evaluation": Kind(
         _TRAIN,
         (*_TRAINING, "step", "forward_passes"),
-        ("backward_passes", "seconds", "peak_mb", "train_loss", "dev_loss", "dev_accuracy"),
-        _TRAINING[:4],
+        ("backward_passes", "seconds", "peak_mb", "train_loss", "dev_loss", "dev_accuracy", "metric"),
+        (*_TRAINING[:4], "metric"),
     ),
     "baseline": Kind(
         _TRAIN,

@@ -55,7 +55,7 @@ def _illustration(bias: pd.DataFrame, scores: pd.DataFrame, baselines: pd.DataFr
     place = ", ".join(scores[CELL].iloc[0]) if len(scores) else ""
     metric = metric_name(scores["metric"]) if len(scores) else ""
     parts = [BIAS.format(problem=problem)] * bool(problem) + [DOTS.format(place=place, metric=metric)] * bool(place)
-    alt = " and ".join(["bias of estimates against epsilon"] * bool(problem) + ["test accuracies"] * bool(place))
+    alt = " and ".join(["bias of estimates against epsilon"] * bool(problem) + [f"test {metric}"] * bool(place))
     wide, narrow = (lead_figure(bias, scores, baselines, columns) for columns in (2, 1))
     return Illustration("lead", wide, " ".join(parts), alt.capitalize(), narrow if len(parts) > 1 else None)
 
@@ -131,13 +131,12 @@ def _accuracy(row: pd.Series, told: bool) -> str:
 
 
 def _unended(scores: pd.DataFrame, results: Results) -> str:
-    """The progress of runs without a test accuracy."""
+    """The progress of runs without a test metric."""
     model, task = scores[CELL].iloc[0]
     runs = text.count(int(scores["runs"].sum()), "run")
     rows = results.of("evaluation")
     rows = rows[(rows["model"] == model) & (rows["task"] == task) & (rows["seed"] >= 0)]
     last = rows.sort_values("step", kind="stable")["dev_accuracy"].dropna()
-    dev = f"; the last dev accuracy is {text.percent(Interval(last.iloc[-1], math.nan, math.nan))}" if len(last) else ""
-    return (
-        f"Fine-tuning {model} on {task}: {runs}, none with a test accuracy yet{dev}. The same command continues a run."
-    )
+    name = metric_name(scores["metric"])
+    dev = f"; the last dev {name} is {text.percent(Interval(last.iloc[-1], math.nan, math.nan))}" if len(last) else ""
+    return f"Fine-tuning {model} on {task}: {runs}, none with a test {name} yet{dev}. The same command continues a run."
