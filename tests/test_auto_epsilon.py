@@ -178,6 +178,11 @@ def test_the_stencil_is_chosen_at_equal_evaluations():
     assert estimator.at(quiet.state.choice._replace(stencil=1)).n == 6
 
 
+def test_a_step_costs_what_the_first_stencil_does():
+    for stencils, cost in (((CentralStencil(), RichardsonStencil()), 2), ((RichardsonStencil(),), 4)):
+        assert [AutoEpsilon(stencils=stencils, n=n).evaluations for n in (1, 3)] == [cost, 3 * cost]
+
+
 def test_make_takes_auto():
     assert methods.make("mezo", epsilon="auto", n=2) == AutoEpsilon(n=2)
     assert methods.parse("kerzoo:epsilon=auto").stencils == (KernelStencil(legendre(3)),)
