@@ -26,13 +26,13 @@ SCHEDULE = ((32, 0xBB67AE85), (0, 0x9E3779B9))
 PIECE = 1 << 16
 """Words that are made at once: their temporaries take some MiB."""
 
-# float32: -2 ln(1 + x) = x^2 (1 + x p(x)) - 2 x, to 2e-8; cos = 1 + z p(z), sin = x + x z p(z), z = x^2, to 4e-8
+# float32, the constant first: -2 ln(1 + x) = z p(x) - 2 x, to 2e-8; cos = p(z), sin = x p(z), to 4e-8; z = x^2
 LOG = (
-    -0.173444554, 0.287579477, -0.299559206, 0.331288576, -0.399097592, 0.500033975, -0.666683316, 1.0
+    1.0, -0.666683316, 0.500033975, -0.399097592, 0.331288576, -0.299559206, 0.287579477, -0.173444554
 )  # fmt: skip
-COSINE = (-0.0013597823, 0.041656293, -0.499998957, 1.0)
-SINE = (-0.000194956359, 0.0083319787, -0.166666508, 1.0)
-# float64: those of Cephes, ln(1 + x) = x - x^2 / 2 + x^3 p(x) / q(x)
+COSINE = (1.0, -0.499998957, 0.041656293, -0.0013597823)
+SINE = (1.0, -0.166666508, 0.0083319787, -0.000194956359)
+# float64, the constant last: those of Cephes, ln(1 + x) = x - x^2 / 2 + x^3 p(x) / q(x)
 LOG_P = (
     1.01875663804580931796e-4, 4.97494994976747001425e-1, 4.70579119878881725854, 1.44989225341610930846e1,
     1.79368678507819816313e1, 7.70838733755885391666,
@@ -107,8 +107,12 @@ def _pairs(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     shifted = (first.to(torch.float32) + 0.5).view(torch.int32) - 0x4F3504F3  # the bits of 2^32 sqrt(1/2)
     e = (shifted >> 23).to(torch.float32)
     x = ((shifted & 0x7FFFFF) + 0x3F3504F3).view(torch.float32) - 1.0
-    radius = _root(_horner(LOG, x) * (x * x) - (x + x) + e * -1.38629436)
-    return _turned(radius, second, COSINE, SINE)
+    z = x * x
+    p = _cubic(LOG[:4], x, z) + _cubic(LOG[4:], x, z) * (z * z)
+    radius = _root((e * -1.38629436 - (x + x)) + p * z)
+    quarter, x = _turned(second, torch.float32)
+    z = x * x
+    return _times(radius, quarter, _cubic(COSINE, z, z * z), _cubic(SINE, z, z * z) * x)
 
 
 def _pairs64(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,21 +123,27 @@ def _pairs64(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     z = x * x
     y = x + (x * (z * _horner(LOG_P, x) / _horner(LOG_Q, x)) - z * 0.5)
     radius = _root((y + e * 6.93147180559945309417e-1) * -2.0)
-    return _turned(radius, second, COSINE64, SINE64)
-
-
-def _turned(radius: Tensor, second: Tensor, cosine: Sequence[float], sine: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """A radius times cosine and sine of the turn of a word: quarter turns in its highest two bits once 2^29 is added,
-    and a rest.
-    """
-    shifted = second + 0x20000000
-    quarter, rest = (shifted >> 30) & 3, (shifted & 0x3FFFFFFF) - 0x20000000
-    x = rest.to(radius.dtype) * RADIANS
+    quarter, x = _turned(second, torch.float64)
     z = x * x
-    c, s = _horner(cosine, z), _horner(sine, z) * x
+    return _times(radius, quarter, _horner(COSINE64, z), _horner(SINE64, z) * x)
+
+
+def _turned(word: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The turn of a word: quarter turns, in its highest two bits once 2^29 is added, and the rest in radians."""
+    shifted = word + 0x20000000
+    return (shifted >> 30) & 3, ((shifted & 0x3FFFFFFF) - 0x20000000).to(dtype) * RADIANS
+
+
+def _times(radius: Tensor, quarter: Tensor, c: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    """A radius times cosine and sine of a turn, c and s those of its rest."""
     odd = (quarter & 1).bool()
     even = torch.where(odd, s, c) * torch.where((quarter == 1) | (quarter == 2), -radius, radius)
     return even, torch.where(odd, c, s) * torch.where(quarter >= 2, -radius, radius)
+
+
+def _cubic(p: Sequence[float], x: Tensor, square: Tensor) -> Tensor:
+    """The sum of p[k] x^k, in the order of its roundings."""
+    return (x * p[1] + p[0]) + (x * p[3] + p[2]) * square
 
 
 def _horner(coefficients: Sequence[float], x: Tensor) -> Tensor:

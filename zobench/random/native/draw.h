@@ -26,9 +26,7 @@
 #define GROUPS 4           /* vectors of counters that are scrambled together: one alone waits for its products */
 #define PACKED (2 * LANES) /* 32-bit lanes of a vector */
 #define CHUNK 2048         /* entries drawn at once; a multiple of 128, the signs of a counter */
-#define ROOM (CHUNK / 4)   /* their counters */
 #define STRIDE (GROUPS * LANES)
-#define UP(count) (((count) + STRIDE - 1) / STRIDE * STRIDE)
 
 typedef uint64_t Lanes __attribute__((vector_size(8 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(8 * LANES)));
@@ -76,26 +74,23 @@ static inline __attribute__((always_inline)) void scramble(Lanes c[GROUPS][4], u
 /* Which of PACKED counters lane 4 b + r of a packed vector holds: such that `interleave` never crosses 128 bits. */
 static inline uint64_t counter_of(int lane) { return (uint64_t)(PACKED / 4 * (lane % 4) + lane / 4); }
 
-/* The outputs of `count` counters and more, up to a multiple of STRIDE; lanes are those of `counter_of`. */
-static void scrambled(uint64_t key, Counter first, uint32_t outputs[4][ROOM], long count) {
-    Lanes step[2];
+/* The outputs of STRIDE counters, those of one vector in the lanes of `counter_of`. */
+static inline __attribute__((always_inline)) void scrambled(uint64_t key, Counter first, uint32_t outputs[4][STRIDE]) {
+    Lanes c[GROUPS][4], step[2];
     for (int i = 0; i < LANES; i++) step[0][i] = counter_of(2 * i), step[1][i] = counter_of(2 * i + 1);
-    for (long at = 0; at < count; at += STRIDE) {
-        Lanes c[GROUPS][4];
 #pragma GCC unroll 4
-        for (int g = 0; g < GROUPS; g++) {
-            Lanes low = step[g % 2] + (first.low + (uint64_t)(at + g / 2 * PACKED));
-            Lanes high = first.high - (Lanes)(low < first.low); /* a comparison that holds is -1 */
-            c[g][0] = low, c[g][1] = low >> 32, c[g][2] = high, c[g][3] = high >> 32;
-        }
-        scramble(c, key);
-#pragma GCC unroll 4
-        for (int g = 0; g < GROUPS; g += 2)
-            for (int k = 0; k < 4; k++) {
-                Lanes both = (c[g][k] & 0xffffffffu) | c[g + 1][k] << 32;
-                memcpy(outputs[k] + at + g / 2 * PACKED, &both, sizeof both);
-            }
+    for (int g = 0; g < GROUPS; g++) {
+        Lanes low = step[g % 2] + (first.low + (uint64_t)(g / 2 * PACKED));
+        Lanes high = first.high - (Lanes)(low < first.low); /* a comparison that holds is -1 */
+        c[g][0] = low, c[g][1] = low >> 32, c[g][2] = high, c[g][3] = high >> 32;
     }
+    scramble(c, key);
+#pragma GCC unroll 4
+    for (int g = 0; g < GROUPS; g += 2)
+        for (int k = 0; k < 4; k++) {
+            Lanes both = (c[g][k] & 0xffffffffu) | c[g + 1][k] << 32;
+            memcpy(outputs[k] + g / 2 * PACKED, &both, sizeof both);
+        }
 }
 
 /* to[4 i + k] = outputs[k][lane of counter i]: pairs of 32 bits, then pairs of 64. */
@@ -121,8 +116,8 @@ static void scrambled(uint64_t key, Counter first, uint32_t outputs[4][ROOM], lo
 #define HIGH64(a, b) SHUFFLED(a, b, 1, 3)
 #endif
 
-static void interleave(uint32_t outputs[4][ROOM], uint32_t *restrict to, long count) {
-    for (long at = 0; at < count; at += PACKED) {
+static inline void interleave(uint32_t outputs[4][STRIDE], uint32_t *restrict to) {
+    for (long at = 0; at < STRIDE; at += PACKED) {
         Words out[4];
         for (int k = 0; k < 4; k++) memcpy(&out[k], outputs[k] + at, sizeof out[k]);
         Lanes even[2] = {(Lanes)LOW32(out[0], out[1]), (Lanes)HIGH32(out[0], out[1])};
@@ -152,22 +147,15 @@ static inline float radius(uint32_t word) {
     uint32_t shifted = as_bits((float)word + 0.5f) - 0x4f3504f3u; /* the bits of 2^32 sqrt(1/2) */
     float e = (float)((int32_t)shifted >> 23);
     float x = as_float((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.0f, z = x * x;
-    float y = -0.173444554f;
-    y = y * x + 0.287579477f;
-    y = y * x + -0.299559206f;
-    y = y * x + 0.331288576f;
-    y = y * x + -0.399097592f;
-    y = y * x + 0.500033975f;
-    y = y * x + -0.666683316f;
-    y = y * x + 1.0f;
-    y = y * z - (x + x);
-    return sqrtf(y + e * -1.38629436f);
+    float low = (-0.666683316f * x + 1.0f) + (-0.399097592f * x + 0.500033975f) * z;
+    float high = (-0.299559206f * x + 0.331288576f) + (-0.173444554f * x + 0.287579477f) * z;
+    return sqrtf((e * -1.38629436f - (x + x)) + (low + high * (z * z)) * z);
 }
 
 /* Words are whole turns / 2^32: a quarter in the two highest bits of word + 2^29, and a rest within an eighth of a turn. */
 #define QUARTERS(word) ((word) + 0x20000000u)
 #define REST(quarters) ((int32_t)((quarters) & 0x3fffffffu) - 0x20000000)
-#define ODD(quarters) ((quarters) & 0x40000000u)
+#define ODD(quarters) ((int32_t)((quarters) << 1) < 0)
 #define COSINE_SIGN(quarters) (((quarters) ^ (quarters) << 1) & 0x80000000u)
 #define SINE_SIGN(quarters) ((quarters) & 0x80000000u)
 #define RADIANS 1.46291807926715968105e-9 /* pi / 2^31, a rest's unit */
@@ -175,15 +163,8 @@ static inline float radius(uint32_t word) {
 static inline void pair(uint32_t first, uint32_t second, uint32_t *even, uint32_t *odd) {
     uint32_t quarters = QUARTERS(second);
     float r = radius(first), x = (float)REST(quarters) * (float)RADIANS, z = x * x;
-    float c = -0.0013597823f;
-    c = c * z + 0.041656293f;
-    c = c * z + -0.499998957f;
-    c = c * z + 1.0f;
-    float s = -0.000194956359f;
-    s = s * z + 0.00833197869f;
-    s = s * z + -0.166666508f;
-    s = s * z + 1.0f;
-    s = s * x;
+    float c = (-0.499998957f * z + 1.0f) + (-0.0013597823f * z + 0.041656293f) * (z * z);
+    float s = ((-0.166666508f * z + 1.0f) + (-0.000194956359f * z + 0.0083319787f) * (z * z)) * x;
     uint32_t cosine = as_bits(ODD(quarters) ? s : c) ^ COSINE_SIGN(quarters);
     uint32_t sine = as_bits(ODD(quarters) ? c : s) ^ SINE_SIGN(quarters);
     *even = as_bits(as_float(cosine) * r);
@@ -239,35 +220,38 @@ static inline void pair64(uint32_t first, uint32_t second, double *even, double 
     *odd = (SINE_SIGN(quarters) ? -sine : sine) * r;
 }
 
-/* Entries 0 to `count`, of CHUNK or fewer, of what begins at a counter; `to` has room for CHUNK. */
-static void draw_words(uint64_t key, Counter first, uint32_t *restrict to, long count) {
-    uint32_t w[4][ROOM];
-    scrambled(key, first, w, (count + 3) / 4);
-    interleave(w, to, UP((count + 3) / 4));
+/* Entries 0 to `count`, of CHUNK or fewer, of what begins at a counter; `to` has room for a multiple of 4 STRIDE. */
+static void draw_words(uint64_t key, Counter at, uint32_t *restrict to, long count) {
+    uint32_t w[4][STRIDE];
+    for (long done = 0; done < count; done += 4 * STRIDE, at = later(at, STRIDE)) {
+        scrambled(key, at, w);
+        interleave(w, to + done);
+    }
 }
 
-static void draw_normals(uint64_t key, Counter first, float *restrict to, long count) {
-    uint32_t w[4][ROOM], u[4][ROOM];
-    long n = UP((count + 3) / 4);
-    scrambled(key, first, w, n);
-    for (int k = 0; k < 4; k += 2)
-        for (long i = 0; i < n; i++) pair(w[k][i], w[k + 1][i], &u[k][i], &u[k + 1][i]);
-    interleave(u, (uint32_t *)to, n);
+static void draw_normals(uint64_t key, Counter at, float *restrict to, long count) {
+    uint32_t w[4][STRIDE], u[4][STRIDE];
+    for (long done = 0; done < count; done += 4 * STRIDE, at = later(at, STRIDE)) {
+        scrambled(key, at, w);
+        for (long i = 0; i < STRIDE; i++) pair(w[0][i], w[1][i], &u[0][i], &u[1][i]);
+        for (long i = 0; i < STRIDE; i++) pair(w[2][i], w[3][i], &u[2][i], &u[3][i]);
+        interleave(u, (uint32_t *)to + done);
+    }
 }
 
-static void draw_normals64(uint64_t key, Counter first, double *restrict to, long count) {
+static void draw_normals64(uint64_t key, Counter at, double *restrict to, long count) {
     uint32_t w[CHUNK];
     double u[2][CHUNK / 2];
-    draw_words(key, first, w, count);
+    draw_words(key, at, w, count);
     long n = (count + 1) / 2;
     for (long i = 0; i < n; i++) pair64(w[2 * i], w[2 * i + 1], &u[0][i], &u[1][i]);
     for (long i = 0; i < n; i++) to[2 * i] = u[0][i], to[2 * i + 1] = u[1][i];
 }
 
-static void draw_signs(uint64_t key, Counter first, float *restrict to, long count) {
-    uint32_t words[4 * UP(CHUNK / 128)];
+static void draw_signs(uint64_t key, Counter at, float *restrict to, long count) {
+    uint32_t words[CHUNK / 32 + 4 * STRIDE];
     long n = (count + 31) / 32;
-    draw_words(key, first, words, n);
+    draw_words(key, at, words, n);
     for (long k = 0; k < n; k++)
         for (int j = 0; j < 32; j++) to[32 * k + j] = as_float((~words[k] >> j) << 31 | 0x3f800000u);
 }

@@ -209,6 +209,13 @@ static void perturb(const Sweep *s, const float *x, float *restrict u, float *ou
     }
 }
 
+/* Ask memory for the next chunk while this one is drawn. */
+static void fetch(const Sweep *s, int64_t at, int64_t stop) {
+    int64_t each = s->type == FLOAT32 ? 4 : 2, end = stop - at < CHUNK ? stop : at + CHUNK;
+    for (const char *line = (const char *)s->stored + each * at; line < (const char *)s->stored + each * end; line += 64)
+        __builtin_prefetch(line, 0, 2);
+}
+
 /* Sweep the pieces that nobody has taken yet; `taken` is shared by all who sweep. */
 int sweep(const Sweep *s, int64_t *taken) {
     if (!fits(s)) return REFUSED;
@@ -220,6 +227,7 @@ int sweep(const Sweep *s, int64_t *taken) {
         for (int64_t at = start; at < stop; at += CHUNK) {
             long n = stop - at < CHUNK ? stop - at : CHUNK;
             load(x, s->stored, at, n, s->type);
+            fetch(s, at + CHUNK, stop);
             if (s->pending_count || s->keep != 1.0f) pay(s, x, u, at, n);
             perturb(s, x, u, out, at, n);
         }
