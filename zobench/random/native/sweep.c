@@ -106,7 +106,8 @@ static void draw_line(const Line *line, float *restrict u, int64_t at, long coun
 int draw(int kind, int type, uint64_t key, uint64_t low, uint64_t high, int64_t skip, void *to, int64_t count, int64_t bytes) {
     int64_t each = type == FLOAT32 ? 4 : 8, of_counter = kind == SIGNS ? 128 : 4;
     if (kind == WORDS ? type != INT64 : (kind != NORMALS && kind != SIGNS) || (type != FLOAT32 && type != FLOAT64)) return REFUSED;
-    if (!to || count < 0 || bytes != count * each || skip < 0 || skip >= of_counter) return REFUSED;
+    if (count < 0 || bytes != count * each || skip < 0 || skip >= of_counter || (count && !to)) return REFUSED;
+    if (!count) return DONE;
     union {
         uint32_t words[CHUNK];
         float f[CHUNK];
