@@ -45,11 +45,11 @@ class EstimatorSubject(Subject):
 
     def with_directions(self, n: int) -> "EstimatorSubject | None":
         """Return the subject with the field n of the estimator replaced."""
-        one: Any = self._made
-        if not is_dataclass(one) or "n" not in {field.name for field in fields(one) if field.init}:
+        many = self._made
+        if not is_dataclass(many) or "n" not in {field.name for field in fields(many) if field.init}:
             return None
-        make: Make = lambda: replace(one, n=n)  # noqa: E731
-        return EstimatorSubject(make, self.epsilon or EPSILON, self.given)
+        made: Any = replace(many, n=n)
+        return EstimatorSubject(lambda: made, self.epsilon or EPSILON, self.given)
 
     @cached_property
     def least_dim(self) -> int:  # type: ignore[override]

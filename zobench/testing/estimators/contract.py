@@ -145,21 +145,21 @@ def restorable(subject: Subject, level: Level) -> Finding:
         raise NotApplicableError("a plain function has no repr that makes it")
     estimator = subject.estimator
     try:
-        again = _again(estimator)
+        made = again(estimator)
     except Exception as error:
         return Finding(f"{estimator!r} makes nothing: {type(error).__name__}: {error}", False)
-    if repr(again) != repr(estimator):
-        return Finding(f"{estimator!r} makes {again!r}", False)
+    if repr(made) != repr(estimator):
+        return Finding(f"{estimator!r} makes {made!r}", False)
     example = examples.smooth(max(2, subject.least_dim))
     one = subject.estimate(example.f, example.x, 5)
-    make_again = type(subject)(lambda: again, promises=subject.promises)  # type: ignore[call-arg]
-    if not torch.equal(one, make_again.estimate(example.f, example.x, 5)):
+    copied = type(subject)(lambda: made, promises=subject.promises)  # type: ignore[call-arg]
+    if not torch.equal(one, copied.estimate(example.f, example.x, 5)):
         return Finding(f"what {estimator!r} makes has other estimates", False, str(example), "key = 5")
     return Finding("its repr makes it again", True)
 
 
-def _again(estimator: Estimator) -> Any:
-    """The estimator of a repr; one of your own with the names of its module."""
+def again(estimator: Estimator) -> Any:
+    """Return the estimator that a repr makes; one of your own with the names of its module."""
     try:
         return restore(repr(estimator))
     except ValueError:
@@ -175,13 +175,11 @@ def kept(subject: Subject, level: Level) -> Finding:
     example, state = examples.smooth(max(2, subject.least_dim)), subject.estimator.init()
     for step in range(STEPS):
         try:
-            again = restored(plain(state))
+            back = restored(plain(state))
         except (TypeError, ValueError) as error:
             return Finding(f"the state {state!r:.200}: {error}", False, str(example), f"step {step}")
-        if not same(again, state):
-            return Finding(
-                f"the state {state!r:.200} comes back as {again!r:.200}", False, str(example), f"step {step}"
-            )
+        if not same(back, state):
+            return Finding(f"the state {state!r:.200} comes back as {back!r:.200}", False, str(example), f"step {step}")
         state = subject.told(example.f, example.x, step, (), state).state  # type: ignore[attr-defined]
     return Finding("states of files are those of the run", True)
 

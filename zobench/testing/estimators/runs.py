@@ -11,7 +11,7 @@ from zobench.space import FlatSpace, ModuleSpace
 from zobench.state import plain, restored, same
 from zobench.testing import examples
 from zobench.testing.check import Check, Level
-from zobench.testing.estimators.contract import _again
+from zobench.testing.estimators.contract import again
 from zobench.testing.report import Finding, NotApplicableError
 from zobench.testing.subject import Everywhere, Subject
 
@@ -45,7 +45,7 @@ def module(subject: Subject, level: Level) -> Finding:
     for step in range(STEPS // 2):
         key = derive("zobench.testing", "module", step)
         one = query(flat, estimator, Everywhere(example.f), key, state)
-        two = query(space, estimator, Everywhere(lambda *_: example.f(held.point())), key, other)  # type: ignore[arg-type]
+        two = query(space, estimator, Everywhere(lambda *_: example.f(held.point())), key, other)
         state, other = one.state, two.state
         for each, told in ((flat, one), (space, two)):
             scale = max(float(told.gradient.coefficients.abs().max()), 1.0)
@@ -61,14 +61,16 @@ def interrupted(subject: Subject, level: Level) -> Finding:
     """A run, and one that stops, is put into plain data, and goes on with an estimator that is made again."""
     if subject.estimator is None:
         raise NotApplicableError("a plain function has no state")
-    x, state = _run(subject.estimator, subject, examples.smooth(max(2, subject.least_dim)).x, None, range(STEPS))
-    y, stopped = _run(subject.estimator, subject, examples.smooth(max(2, subject.least_dim)).x, None, range(STOP))
-    again = _again(subject.estimator)
-    y, resumed = _run(again, subject, y, [restored(plain(stopped))], range(STOP, STEPS))
+    estimator, start = subject.estimator, examples.smooth(max(2, subject.least_dim)).x
+    x, state = _run(estimator, subject, start, None, range(STEPS))
+    y, stopped = _run(estimator, subject, start, None, range(STOP))
+    told = plain(stopped)
+    _run(estimator, subject, start, None, range(1))  # another run meets nothing of this one
+    y, resumed = _run(again(estimator), subject, y, [restored(told)], range(STOP, STEPS))
     holds = torch.equal(x, y) and same(state, resumed)
     example = str(examples.smooth(max(2, subject.least_dim)))
-    told = f"x = {x.tolist()} uninterrupted, {y.tolist()} interrupted after {STOP} of {STEPS} steps"
-    return Finding("equal to the bit" if holds else told, holds, example, f"states {state!r:.80} and {resumed!r:.80}")
+    differ = f"x = {x.tolist()} uninterrupted, {y.tolist()} interrupted after {STOP} of {STEPS} steps"
+    return Finding("equal to the bit" if holds else differ, holds, example, f"states {state!r:.80} and {resumed!r:.80}")
 
 
 def _run(estimator: Any, subject: Subject, x: Tensor, state: list[Any] | None, steps: range) -> tuple[Tensor, Any]:
