@@ -1,6 +1,7 @@
 """The order of the bias in epsilon, fitted."""
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from zobench.random.keys import derive
@@ -29,7 +30,7 @@ def bias_order(subject: Subject, level: Level) -> Finding:
     if subject.epsilon is None:
         return _without_epsilon(subject)
     example, promised = examples.smooth(max(2, subject.least_dim)), subject.promises.order
-    found = [(e, _bias(subject, example, e, level)) for e in EPSILONS]
+    found = list(zip(EPSILONS, _biases(subject, example, level), strict=True))
     seen = [(e, b) for e, b in found if b.size > 4 * LARGEST * b.error]
     told = ", ".join(f"{b.size:.2g} at {e:g}" for e, b in found)
     if len(seen) < 2:
@@ -40,18 +41,23 @@ def bias_order(subject: Subject, level: Level) -> Finding:
     return Finding(fit, holds, str(example), "" if promised is None else f"order {promised:g} is declared")
 
 
-def _bias(subject: Subject, example: Example, epsilon: float, level: Level) -> _Bias:
-    """The bias at an epsilon: enumerated, or sampled as the mean of differences to a small epsilon under one key."""
-    one = subject.at(epsilon)
-    exact = enumeration.mean(one, example.f, example.x)
-    if exact is not None:
-        m = 1.0 if subject.promises.mean is None else subject.promises.mean
-        off = exact.value - m * example.gradient
-        return _Bias(float(off.norm()), float(exact.rounding.norm()))
-    key, count = derive("zobench.testing", "bias"), subject.count(level)
-    rows = [s.samples(example.f, example.x, key, count) for s in (one, subject.at(LEAST))]
-    difference = sampled(rows[0] - rows[1], key)
-    return _Bias(float(difference.value.norm()), float(difference.error.norm()))
+def _biases(subject: Subject, example: Example, level: Level) -> Iterator[_Bias]:
+    """Yield the bias at each epsilon: enumerated, or sampled as the mean of differences to a small epsilon under one
+    key.
+    """
+    key, count, near = derive("zobench.testing", "bias"), subject.count(level), None
+    m = 1.0 if subject.promises.mean is None else subject.promises.mean
+    for epsilon in EPSILONS:
+        one = subject.at(epsilon)
+        exact = enumeration.mean(one, example.f, example.x)
+        if exact is not None:
+            off = exact.value - m * example.gradient
+            yield _Bias(float(off.norm()), float(exact.rounding.norm()))
+            continue
+        if near is None:
+            near = subject.at(LEAST).samples(example.f, example.x, key, count)
+        difference = sampled(one.samples(example.f, example.x, key, count) - near, key)
+        yield _Bias(float(difference.value.norm()), float(difference.error.norm()))
 
 
 def _fitted(seen: list[tuple[float, _Bias]]) -> tuple[float, float, float]:
