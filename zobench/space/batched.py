@@ -26,8 +26,8 @@ WAY_OUT = "take the in-forward engine"
 
 class Batched(InForward):
     """Directions u = L R of low rank, all points of a plan at once, or `points` of them: f runs once, under `torch.vmap`
-    over the points, and a layer that reads a matrix W computes x (W + a u)^T as x W^T + (a x R^T) L^T. W is read once,
-    and no perturbed copy of it exists. Vectors are perturbed for each point. Losses are those of InForward up to
+    over the points, and a layer that reads a matrix W computes y = x W^T + a (x R^T) L^T. W is read once, and no
+    perturbed copy of it exists. Vectors are perturbed for each point. Losses are those of InForward up to
     rounding; steps are the same.
 
     Holds the factors of all points, and the activations of `points` forwards. f must be safe under vmap: it returns a
@@ -39,9 +39,7 @@ class Batched(InForward):
             vmap cannot, or uses a matrix otherwise than in a product, by rows or in an embedding.
     """
 
-    def __init__(
-        self, points: int | None = None, rounding: str = "nearest", reads: torch.dtype | None = None
-    ) -> None:
+    def __init__(self, points: int | None = None, rounding: str = "nearest", reads: torch.dtype | None = None) -> None:
         super().__init__(False, rounding, reads)
         self.points = None if points is None else count("points", points, "give a number of points a forward, from 1")
 
@@ -79,8 +77,8 @@ class Batched(InForward):
         at = _Points.of(list(lines), points)
         stacks = {s.name: self._stack(s, list(lines), at) for s in self.stored.layout.segments}
 
-        def at_point(stacks: Mapping[str, Stack]) -> Any:
-            return self.seen_by(_PointView(self, stacks), loss.value)
+        def at_point(stacks: Mapping[str, Stack]) -> Tensor:
+            return _tensor(self.seen_by(_PointView(self, stacks), loss.value))
 
         torch.clear_autocast_cache()  # as in `evaluate`
         with torch.no_grad(), self.looking({}), Folding(), _vmap_told():
@@ -156,6 +154,18 @@ def _require_factored(lines: Mapping[Line, None]) -> None:
             )
 
 
+def _tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    raise ValueError(f"the loss is {value!r}, the same number at several points at once: {_RETURN}, or {WAY_OUT}")
+
+
+_RETURN = (
+    "let it return a tensor, and take no number out of one that depends on the parameters (float, item, tolist, numpy, "
+    "if)"
+)
+
+
 @contextmanager
 def _vmap_told() -> Iterator[None]:
     """Say what to do where vmap fails."""
@@ -166,6 +176,5 @@ def _vmap_told() -> Iterator[None]:
         if "vmap" not in reason and "storage" not in reason:
             raise
         raise ValueError(
-            f"the loss cannot be evaluated at several points at once ({reason}): let it return a tensor, and take no "
-            f"number out of one that depends on the parameters (float, item, tolist, numpy, if), or {WAY_OUT}"
+            f"the loss cannot be evaluated at several points at once ({reason}): {_RETURN}, or {WAY_OUT}"
         ) from error

@@ -113,6 +113,14 @@ class Factored:
         return found
 
 
+def _refused(name: str) -> Callable[..., NoReturn]:
+    return lambda matrix, *_: matrix.refuse(name)
+
+
+for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "matmul", "pow", "neg", "abs"):
+    setattr(Factored, f"__{_name}__", _refused(_name))  # Python looks operators up in the class alone
+
+
 def _linear(input: Any, weight: Any, bias: Any = None) -> Any:
     return weight.t().times(input, bias) if _alone(weight, input, bias) else NotImplemented
 
@@ -126,9 +134,7 @@ def _addmm(input: Any, mat1: Any, mat2: Any, *, beta: float = 1, alpha: float = 
     return mat2.times(mat1, input) if is_plain and _alone(mat2, mat1, input) else NotImplemented
 
 
-def _embedding(
-    input: Any, weight: Any, padding_idx: Any = None, max_norm: Any = None, *_: Any, **__: Any
-) -> Any:
+def _embedding(input: Any, weight: Any, padding_idx: Any = None, max_norm: Any = None, *_: Any, **__: Any) -> Any:
     return weight.lookup(input) if max_norm is None and _alone(weight, input) else NotImplemented
 
 

@@ -65,9 +65,7 @@ class _Attention(torch.autograd.Function):
     """torch's attention, of which one implementation has no rule for vmap."""
 
     @staticmethod
-    def forward(
-        query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict[str, Any]
-    ) -> Tensor:
+    def forward(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:
         return functional.scaled_dot_product_attention(query, key, value, mask, **options)
 
     @staticmethod
@@ -102,9 +100,7 @@ class _LayerNorm(torch.autograd.Function):
         """Nothing is kept: losses have no backward pass."""
 
     @staticmethod
-    def vmap(
-        info: Any, dims: Dims, x: Tensor, weight: Tensor, bias: Tensor, eps: float
-    ) -> tuple[Tensor, int]:
+    def vmap(info: Any, dims: Dims, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, int]:
         x, weight, bias = (_leading(t, dim, info.batch_size) for t, dim in zip((x, weight, bias), dims, strict=False))
         found = functional.layer_norm(x, weight.shape[1:], eps=eps).contiguous()
         middle = (len(x), *[1] * (x.ndim - weight.ndim), *weight.shape[1:])
