@@ -20,7 +20,7 @@ from zobench.naming import require_known
 from zobench.query import converse
 from zobench.rule import SGD, UpdateRule
 from zobench.run.journal import Record, describe
-from zobench.space import require_resolved
+from zobench.space import Batched, require_resolved
 from zobench.space.motion import Motion
 
 STATE = "state."
@@ -28,10 +28,19 @@ REASON = 300
 LARGE = 10_000_000
 """Number of trainable weights from which `auto` takes the in-forward engine."""
 
+
+def batched_space(
+    model: nn.Module, points: int | None = None, rounding: str = "nearest", reads: torch.dtype | None = None
+) -> ModuleSpace:
+    """Return the space of the batched engine, with so many points in one forward, None for all of a plan."""
+    return ModuleSpace(model, Batched(points, rounding, reads))
+
+
 ENGINES: dict[str, Callable[..., ModuleSpace]] = {
     "plain": ModuleSpace,
     "in-forward": partial(InForwardSpace, deferred=True),
     "paired": partial(InForwardSpace, deferred=True, paired=True),
+    "batched": batched_space,
 }
 
 
@@ -69,22 +78,46 @@ def make_space(
     engine: str,
     rounding: str,
     reads: torch.dtype | None,
+    points: int | None = None,
 ) -> ModuleSpace:
     """Return a space with the engine.
 
     Args:
         model: the module whose trainable parameters the space perturbs.
-        engine: "plain", "in-forward" or "paired".
+        engine: "plain", "in-forward", "paired" or "batched".
         rounding: "nearest" or "stochastic", for steps of bfloat16 parameters.
         reads: the dtype in which layers read the parameters; None for the parameters' own dtype.
+        points: the most points in one forward of the batched engine; None for all.
 
     Raises:
         ValueError: the plain engine is combined with stochastic rounding or with `reads`.
     """
+    if engine == "batched":
+        return batched_space(model, points, rounding, reads)
     if engine != "plain":
         return ENGINES[engine](model, rounding=rounding, reads=reads)
     require_rounding(engine, rounding != "nearest" or reads is not None)
     return ModuleSpace(model)
+
+
+def require_batched(engine: str, points: int | None, estimator: Estimator) -> None:
+    """Raise ValueError if points are to share a forward and cannot: another engine, or a first plan whose law is of no
+    low rank.
+    """
+    if engine != "batched":
+        if points is not None:
+            raise ValueError(
+                f"points is {points}, but engine {engine} evaluates one after the other: leave --points out"
+            )
+        return
+    if points is not None and points < 1:
+        raise ValueError(f"points is {points}: give 1 or more points a forward, or leave it out")
+    law = estimator.ask(0, estimator.init()).law
+    if not law.factored:
+        raise ValueError(
+            f"the batched engine needs directions of low rank, but the law is {law!r}: give a method law=low-rank, as "
+            "--method mezo:law=low-rank:n=8, or --engine in-forward"
+        )
 
 
 class Told(NamedTuple):
@@ -137,9 +170,10 @@ class ZerothOrderStepper:
         reads: torch.dtype | None = None,
         touched: Callable[[int], Mapping[str, Sequence[int]]] | None = None,
         most: float | None = None,
+        points: int | None = None,
     ) -> None:
         self.engine = chosen_engine(engine, model)
-        self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads)
+        self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads, points)
         self.touched, self.most, self.rule = touched, most, rule
         rule.groups.require_known([segment.name for segment in self.space.layout.segments])
         self._fastest = max((1.0, *rule.groups.multipliers.values()))
