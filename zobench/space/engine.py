@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import nn
 
+from zobench.space.closure import Value
 from zobench.space.slope import dual
 from zobench.space.stored import Point, Step, Stored
 from zobench.space.sweep import Drawn
@@ -40,9 +41,9 @@ class Engine(ABC):
         self.stored = stored
 
     @abstractmethod
-    def losses(self, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:
+    def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Return the losses at points of one line, in their order: loss() is called once at each. Pending steps are in
-        what it reads.
+        what it reads. A loss may be a tensor that the device still computes; the space reads those of a plan at once.
         """
 
     def walk_(self, points: Sequence[Point]) -> None:
