@@ -92,11 +92,11 @@ class LowRankDirection:
         start = block.start - first * shape[1]
         return total.flatten(-2)[..., start : start + block.size]
 
-    def native(self, block: Block) -> NativeStream | None:
-        """Return the factors of the block's matrix, or what the plain normals of its segment are."""
-        if not _is_matrix(block.segment):
-            return self.plain.native(block)
-        return None if self.plain.batch else NativeStream(factors=self._factors_of(block.segment))
+    def native(self, segment: Segment) -> NativeStream | None:
+        """Return the factors of a matrix, or what the plain normals of another segment are."""
+        if not _is_matrix(segment):
+            return self.plain.native(segment)
+        return None if self.plain.batch else NativeStream(factors=self._factors_of(segment))
 
     def _factors_of(self, segment: Segment) -> Factors:
         """U / sqrt(rank) (*batch, rows, rank) and V^T (*batch, rank, columns), drawn once a segment."""

@@ -21,7 +21,7 @@ from zobench.random.streams import Shape
 SAMPLE = 1 << 16
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 Weights = Callable[[Block], Tensor]
-Masks = Mapping[tuple[str, int], Tensor]
+Masks = Mapping[str, Tensor]
 GAUSSIAN = Gaussian()
 
 
@@ -71,12 +71,13 @@ class SmallWeights(Law):
         return 1
 
     def bind(self, layout: Layout, weights: Weights) -> "SmallWeights":
-        """Return the law with the masks of these weights, packed eight to an octet, block by block."""
-        masks: dict[tuple[str, int], Tensor] = {}
+        """Return the law with the masks of these weights, packed eight to an octet, one a segment."""
+        masks: dict[str, Tensor] = {}
         for segment in layout.segments:
             blocks = layout.blocks_of[segment.name]
             threshold = self._threshold(_sample(segment, blocks, weights).abs())
-            masks |= {(segment.name, b.index): _packed(_within(weights(b), threshold)) for b in blocks}
+            packed = [_packed(_within(weights(b), threshold)) for b in blocks]  # whole octets: BLOCK_SIZE is some of 8
+            masks[segment.name] = packed[0] if len(packed) == 1 else torch.cat(packed, -1)
         return replace(self, masks=masks)
 
     def _threshold(self, sizes: Tensor) -> Tensor:
@@ -98,7 +99,9 @@ class SmallWeights(Law):
 
 @dataclass(frozen=True, eq=False)
 class Masked(Derived):
-    """The entries of a block: scale times those of `draw` where the block's mask has a bit, 0 elsewhere."""
+    """The entries of a block, which begins at a multiple of 8: scale times those of `draw` where the segment's mask has
+    a bit, 0 elsewhere.
+    """
 
     masks: Masks
     scale: float
@@ -106,12 +109,13 @@ class Masked(Derived):
     def __call__(self, block: Block) -> Tensor:
         """Return the entries of a block."""
         u = self.draw(block) * self.scale
-        kept = _unpacked(self.masks[block.segment.name, block.index], block.size)
+        octets = self.masks[block.segment.name][..., block.start // 8 : -(-block.stop // 8)]
+        kept = _unpacked(octets, block.size)
         return torch.where(kept, u, torch.zeros_like(u))
 
-    def declared(self, block: Block) -> Mapping[str, Any]:
+    def declared(self, segment: Segment) -> Mapping[str, Any]:
         """Return the mask and the scale."""
-        return {"mask": self.masks[block.segment.name, block.index], "scale": self.scale}
+        return {"mask": self.masks[segment.name], "scale": self.scale}
 
 
 def _sample(segment: Segment, blocks: Sequence[Block], weights: Weights) -> Tensor:

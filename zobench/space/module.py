@@ -241,11 +241,7 @@ class ModuleSpace(Space):
 
     def drawn(self, combination: Combination) -> list[tuple[Direction, float]]:
         """Return the directions of a combination with their amounts, laws that read weights bound as in its plan."""
-        return list(self._drawn(combination))
-
-    def _drawn(self, combination: Combination) -> Iterator[tuple[Direction, float]]:
-        for line, amount in self._amounts(combination).items():
-            yield self.stored.direction(line), amount
+        return [(self.stored.direction(line), amount) for line, amount in self._amounts(combination).items()]
 
     def step_of(self, combination: Combination, scale: float, shrink: float, groups: Groups) -> Step:
         """Return the step that step_ with these arguments asks of the engine; errors as step_."""
@@ -274,7 +270,7 @@ class ModuleSpace(Space):
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
         total = torch.zeros(self.layout.dim, dtype=torch.float64, device=CPU)
-        for draw, amount in self._drawn(combination):
+        for draw, amount in self.drawn(combination):
             for block in self.layout.blocks:
                 u = draw(block)
                 if u is not None:
@@ -284,7 +280,7 @@ class ModuleSpace(Space):
     def dot(self, combination: Combination) -> float:
         """Return the inner product of the combination with the parameters' .grad, block by block, in float64."""
         total = 0.0
-        for draw, amount in self._drawn(combination):
+        for draw, amount in self.drawn(combination):
             for block in self.layout.blocks:
                 name, u = block.segment.name, draw(block)
                 gradient = self.stored.parameters[name].grad
