@@ -12,8 +12,8 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class PeakMemory:
     """The highest memory within the `with` blocks of one meter, in MiB.
 
-    On CUDA what torch had allocated on the device (`torch.cuda.max_memory_allocated`), and in `reserved_mb` what it kept
-    for that (`torch.cuda.max_memory_reserved`). On a CPU the resident set of the process: Linux's VmHWM, reset where a
+    On CUDA what torch had allocated on the device (`torch.cuda.max_memory_allocated`), and in `reserved_mb` what it
+    kept for that (`torch.cuda.max_memory_reserved`). On a CPU the resident set: Linux's VmHWM, reset where a
     block begins, so that loading, evaluations and runs before it in the same process do not count. `ru_maxrss` stands
     in where there is no VmHWM (macOS): it cannot be reset, and is then the peak of the whole process. (On Linux
     `ru_maxrss` would start at the size of the process that started this one.)
