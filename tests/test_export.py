@@ -21,6 +21,7 @@ from llm.model import loading
 from llm.model.language_model import DTYPES
 from llm.options.train import TrainOptions
 from llm.run import checkpoint
+from zobench.run import toml
 
 pytestmark = [
     pytest.mark.environment,
@@ -33,7 +34,6 @@ PROMPT = "Win a prize, call now! This message is"
 PLAIN = """
 import sys, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from zobench.run import toml
 file, prompt, *folders = sys.argv[1:]
 found = []
 for folder in folders:

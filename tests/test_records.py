@@ -175,8 +175,8 @@ def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(name, tmp_path):
 
 def test_toml_reads_back_as_it_was_written():
     values = {
-        "text": 'a "b" \\ \n\t\x00\x7f é 😀', "tiny": 1e-300, "large": 1e22, "endless": float("inf"), "minus": -0.0, "whole": 2**40,
-        "yes": True, "list": ["a", "b"], "empty": [], "nested": {"a b": {"c": [1, 2.5]}}, "": "no name",
+        "text": 'a "b" \\ \n\t\x00\x7f é 😀', "tiny": 1e-300, "large": 1e22, "endless": float("inf"), "minus": -0.0,
+        "whole": 2**40, "yes": True, "list": ["a", "b"], "empty": [], "nested": {"a b": {"c": [1, 2.5]}}, "": "no name",
     }  # fmt: skip
     assert tomllib.loads(toml.dumps(values)) == values
     with pytest.raises(TypeError, match="no value for None"):
