@@ -10,7 +10,10 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parent / "zobench" / "random" / "native"
-FLAGS = ("-O1", "-g", "-pthread", "-ffp-contract=fast", "-fno-strict-aliasing", "-fno-omit-frame-pointer", "-Wall")
+FLAGS = (
+    "-O1", "-g", "-march=native", "-pthread", "-ffp-contract=off", "-fno-strict-aliasing", "-fno-omit-frame-pointer",
+    "-Wall",
+)  # fmt: skip
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
@@ -30,8 +33,8 @@ def run(source: Path, calls: int, seed: int) -> subprocess.CompletedProcess[str]
     """Build the driver with the sweep.c of this folder, and make so many random calls."""
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "sanitize"
-        build = [compiler() or "cc", *FLAGS, *SANITIZERS, f"-I{source}", str(HERE / "sanitize.c"), "-o", str(program)]
-        subprocess.run([*build, "-lm"], check=True)
+        build = [compiler() or "cc", *FLAGS, *SANITIZERS, f"-I{source}", f"-I{SOURCE}", str(HERE / "sanitize.c")]
+        subprocess.run([*build, "-o", str(program), "-lm"], check=True)
         return subprocess.run([str(program), str(calls), str(seed)], capture_output=True, text=True)
 
 

@@ -6,14 +6,14 @@ from sanitize import SOURCE, compiler, run
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler here has the sanitizers")
 
 PLANTED = {
-    "memory": ("+ 2) * (CHUNK + GROUP) * sizeof *room", "+ 2) * CHUNK * sizeof *room"),
+    "memory": ("(size_t)s->points + 2) * CHUNK", "(size_t)s->points + 1) * CHUNK"),
     "a type": ("bytes == count * (type == FLOAT32 ? 4 : 2)", "bytes >= 0"),
-    "seeds": ("line->seed_count != (line->kind == LOW_RANK ? 0 : blocks) || ", ""),
-    "a mask": ("line->mask_bytes[b] != (size + 7) / 8", "line->mask_bytes[b] < 0"),
-    "octets": ("(at - start) / 8", "at / 8"),
+    "a mask": ("line->mask_bytes != (count + 7) / 8", "line->mask_bytes < 0"),
+    "octets": ("line->mask + at / 8", "line->mask + at / 7"),
     "factors": ("line->left_count / line->rank != count / line->columns", "0"),
-    "a small block": ("s->block < GROUP", "s->block < 1"),
-    "threads": ("__atomic_fetch_add(taken, 1, __ATOMIC_RELAXED)) < blocks", "*taken) < 1 && ++*taken"),
+    "a part": ("memcpy((char *)to + each * (done + begin)", "memcpy((char *)to + each * done"),
+    "a counter": ("at = later(at, CHUNK / of_counter)", "at.low += CHUNK / of_counter"),
+    "threads": ("__atomic_fetch_add(taken, PIECE, __ATOMIC_RELAXED)) < s->count", "*taken) < 1 && ++*taken"),
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from zobench.numbers import count
 
 CPU = torch.device("cpu")
 HOW_TO_GIVE = "give the shapes of the tensors in it, such as layout={'weight': (3, 2), 'bias': (3,)}"
-BLOCK_SIZE = 1 << 18  # 1 MiB of float32: a block is drawn and applied while it is in cache; whole octets of a mask
+BLOCK_SIZE = 1 << 18  # 1 MiB of float32: a block is drawn and applied while it is in cache
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ INTERNAL = (
     "numbers",
     "optim_watch",
     "random",
+    "random.eager",
     "run",
     "run.files",
     "run.journal_format",

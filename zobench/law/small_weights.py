@@ -1,12 +1,13 @@
 """Directions in the smaller weights of each tensor."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -76,8 +77,7 @@ class SmallWeights(Law):
         for segment in layout.segments:
             blocks = layout.blocks_of[segment.name]
             threshold = self._threshold(_sample(segment, blocks, weights).abs())
-            packed = [_packed(_within(weights(b), threshold)) for b in blocks]  # whole octets: BLOCK_SIZE is some of 8
-            masks[segment.name] = packed[0] if len(packed) == 1 else torch.cat(packed, -1)
+            masks[segment.name] = _packed(_within(weights(b), threshold) for b in blocks)
         return replace(self, masks=masks)
 
     def _threshold(self, sizes: Tensor) -> Tensor:
@@ -99,9 +99,7 @@ class SmallWeights(Law):
 
 @dataclass(frozen=True, eq=False)
 class Masked(Derived):
-    """The entries of a block, which begins at a multiple of 8: scale times those of `draw` where the segment's mask has
-    a bit, 0 elsewhere.
-    """
+    """The entries of a block: scale times those of `draw` where the segment's mask has a bit, 0 elsewhere."""
 
     masks: Masks
     scale: float
@@ -109,8 +107,7 @@ class Masked(Derived):
     def __call__(self, block: Block) -> Tensor:
         """Return the entries of a block."""
         u = self.draw(block) * self.scale
-        octets = self.masks[block.segment.name][..., block.start // 8 : -(-block.stop // 8)]
-        kept = _unpacked(octets, block.size)
+        kept = _unpacked(self.masks[block.segment.name], block)
         return torch.where(kept, u, torch.zeros_like(u))
 
     def declared(self, segment: Segment) -> Mapping[str, Any]:
@@ -137,12 +134,23 @@ def _within(weights: Tensor, threshold: Tensor) -> Tensor:
     return torch.from_numpy((bits & np.iinfo(bits.dtype).max) <= bound)
 
 
-def _packed(flags: Tensor) -> Tensor:
-    """Booleans (*batch, size) as octets (*batch, (size + 7) // 8), bit j % 8 of octet j // 8, the lowest first."""
-    octets = np.packbits(flags.cpu().numpy(), axis=-1, bitorder="little")
-    return torch.from_numpy(octets).to(flags.device)
+def _packed(parts: Iterable[Tensor]) -> Tensor:
+    """Booleans (*batch, size), part by part, as octets (*batch, (size + 7) // 8), bit j % 8 of octet j // 8, the lowest
+    first.
+    """
+    octets: list[npt.NDArray[np.uint8]] = []
+    flags: npt.NDArray[np.bool_] = np.empty(0, bool)
+    for part in parts:
+        device, seen = part.device, part.cpu().numpy()
+        flags = np.concatenate((flags, seen), -1) if flags.size else seen
+        whole = flags.shape[-1] // 8 * 8
+        octets.append(np.packbits(flags[..., :whole], axis=-1, bitorder="little"))
+        flags = flags[..., whole:]
+    octets.append(np.packbits(flags, axis=-1, bitorder="little"))
+    return torch.from_numpy(np.concatenate(octets, -1)).to(device)
 
 
-def _unpacked(octets: Tensor, size: int) -> Tensor:
-    flags = np.unpackbits(octets.cpu().numpy(), axis=-1, count=size, bitorder="little")
+def _unpacked(octets: Tensor, block: Block) -> Tensor:
+    met = octets[..., block.start // 8 : -(-block.stop // 8)].cpu().numpy()
+    flags = np.unpackbits(met, axis=-1, bitorder="little")[..., block.start % 8 :][..., : block.size]
     return torch.from_numpy(flags).view(torch.bool).to(octets.device)

@@ -65,7 +65,7 @@ def normals(key: int, start: int, stop: int, dtype: torch.dtype = torch.float32,
     return _backend(device).normals(*_range(key, start, stop, WORDS), wide, device).to(dtype)
 
 
-class Backend(Protocol):
+class _Backend(Protocol):
     """What draws a valid range of a stream on a device; normals and signs in float32 or float64."""
 
     def words(self, key: int, start: int, stop: int, device: torch.device) -> Tensor:
@@ -78,7 +78,7 @@ class Backend(Protocol):
         """Return normals start to stop - 1."""
 
 
-def _backend(device: torch.device) -> Backend:
+def _backend(device: torch.device) -> _Backend:
     return native if device.type == "cpu" and native.available() else eager
 
 
@@ -96,7 +96,7 @@ def _range(key: int, start: int, stop: int, most: int) -> tuple[int, int, int]:
 
 
 def normal(key: int, shape: Shape, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the first normals of a stream in a shape."""
+    """Return independent z ~ N(0, 1) in a shape, the first normals of a stream."""
     return normals(key, 0, math.prod(shape), dtype, device).view(shape)
 
 
