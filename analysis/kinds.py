@@ -28,7 +28,7 @@ IDENTITY = _TRAINING
 UNREPORTED = frozenset(
     {
         *("environment", "measurement", "bench", "skipped", "divergence", "rounding", "note", "bench-slope"),
-        "trial",
+        *("trial", "bench-first-order", "gpu-check", "gpu-claim", "gpu-job", "gpu-smollm2", "gpu-waits"),
     }
 )
 _BIAS = "python -m synthetic bias"
@@ -145,17 +145,20 @@ KINDS: dict[str, Kind] = {
     "bench-step": Kind(
         _BENCH,
         ("size", "dtype", "batch", "tokens", "job", "seconds"),
-        ("threads", *_ENGINE, "of_limit", "speedup", "bar", "bar_speedup"),
-        ("size", "dtype", "job", "seconds", *_ENGINE),
+        ("threads", "device", *_ENGINE, "of_limit", "speedup", "bar", "bar_speedup"),
+        ("size", "dtype", "job", "seconds", "device", *_ENGINE),
     ),
     "bench-memory": Kind(
         _BENCH,
         ("size", "dtype", "job", "peak_mb"),
-        ("model_mb", "largest_mb", "of_inference", "limit_mb", "held"),
-        ("size", "dtype", "job"),
+        ("model_mb", "largest_mb", "reserved_mb", "of_inference", "limit_mb", "held", "device"),
+        ("size", "dtype", "job", "device"),
     ),
     "bench-sweep": Kind(
-        _BENCH, ("law", "path", "numbers_per_second"), ("copied_per_second", "of_copy"), ("law", "path")
+        _BENCH,
+        ("law", "path", "numbers_per_second"),
+        ("copied_per_second", "of_copy", "device", "dtype"),
+        ("law", "path", "device", "dtype"),
     ),
     "bench-adapter": Kind(
         _BENCH,

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.machines import HERE, placed, pooled
 from analysis.rows import Results
 
-PLACE = [*HERE, "size", "dtype", "batch", "tokens", "threads"]
+PLACE = [*HERE, "size", "dtype", "batch", "tokens", "threads", "device"]
 PUBLISHED, LIMIT = "published", "limit"
 FORWARD, STEP = "forward", "step"
 FULL = "float32"
@@ -67,7 +67,7 @@ def memory(results: Results) -> pd.DataFrame:
 def sweeps(results: Results) -> pd.DataFrame:
     """Laws and paths of "bench-sweep"."""
     values = ["numbers_per_second", "copied_per_second", "of_copy"]
-    return pooled(placed("bench-sweep", results), ["law", "path"], values)
+    return pooled(placed("bench-sweep", results), ["law", "path", "device", "dtype"], values)
 
 
 def adapters(results: Results) -> pd.DataFrame:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 from huggingface_hub import EvalResult, ModelCardData
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from llm.run import checkpoint
 from llm.run.folder import JOURNAL, MODEL, RECORD, RunFolder, selected_step
 from llm.steppers.first_order import backpropagates
 from llm.tasks.published import PUBLISHED
+from zobench.run import toml
 from zobench.run.options import code_arguments
 from zobench.run.records import Row, write_atomically
 from zobench.spelling import names_code
@@ -267,7 +267,7 @@ def _cost(made: Exported, run: RunFolder) -> str:
 
 
 def _configuration(run: RunFolder) -> str:
-    return f"## Configuration\n\n```toml\n{tomli_w.dumps(shown_config(run)).strip()}\n```"
+    return f"## Configuration\n\n```toml\n{toml.dumps(shown_config(run)).strip()}\n```"
 
 
 def shown_config(run: RunFolder) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import tomli_w
 from torch import Tensor
 
 from llm.export import adapter_folder, card, tuned
@@ -21,6 +20,7 @@ from llm.run.header import fingerprint
 from llm.run.verify import results
 from llm.steppers.first_order import backpropagates
 from zobench.naming import require_known
+from zobench.run import toml
 from zobench.run.files import sync, sync_all
 from zobench.run.options import argument, option
 from zobench.run.progress import note, warn
@@ -203,7 +203,7 @@ def _keep_record(record: RunFolder, folder: Path) -> None:
     """Write what makes the weights again."""
     folder.mkdir()
     config = {"command": "train", **card.shown_config(record)}
-    (folder / CONFIG).write_text(tomli_w.dumps(config), encoding="utf-8")
+    (folder / CONFIG).write_text(toml.dumps(config), encoding="utf-8")
     journal = card.journal_of(record)
     if journal is not None:
         shutil.copyfile(journal, folder / JOURNAL)

@@ -53,7 +53,7 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
             texts nor fills masks; the message says what was tried.
     """
     require_known(dtype, DTYPES, "dtype")
-    place = _device(device)
+    place = require_device(device)
     if adapted.is_adapter(name):
         return adapted.load(name, lambda base: load(base, device, dtype, trust_remote_code))
     source, gguf, origin = _locate(name)
@@ -199,12 +199,18 @@ def _name_tokenizer(file: Path) -> None:
         file.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _device(device: str) -> torch.device:
+def require_device(device: str) -> torch.device:
+    """Return the device of a name.
+
+    Raises:
+        ValueError: it is not there, or cannot hold weights.
+    """
     try:
         place = torch.device(device)
         torch.empty(0, dtype=torch.uint8, device=place)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} is not available here ({error}); use --device cpu") from None
+        said = str(error).partition(". ")[0].partition("\n")[0]
+        raise ValueError(f"device {device!r} is not available here ({said}); use --device cpu") from None
     if place.type == "meta":
         raise ValueError(f"device {device!r} cannot hold weights; use --device cpu")
     return place

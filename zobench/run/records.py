@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 import torch
 
+from zobench.run import toml
 from zobench.run.files import create_synced, truncate_back, write_all
 from zobench.run.lock import FolderLock, lock
 from zobench.run.reading import file_bytes, json_object, toml_table
@@ -106,7 +106,7 @@ class Run:
         if not file.exists() or not self.rows:  # without rows nothing depends on an older configuration
             if not self._look:
                 self.own()
-                write_atomically(file, tomli_w.dumps(config))
+                write_atomically(file, toml.dumps(config))
             return
         try:
             told = toml_table(file_bytes(file), str(file))

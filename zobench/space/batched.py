@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from zobench.combination import Line
 from zobench.layout import CPU, Segment
 from zobench.numbers import count
-from zobench.space.closure import Loss
+from zobench.space.closure import Value
 from zobench.space.factored import Factored
 from zobench.space.folded import Folding
 from zobench.space.in_forward import InForward
@@ -54,12 +54,12 @@ class Batched(InForward):
                         f"{tuple(p.shape)} of {type(owner).__name__} is none: {WAY_OUT}, or freeze the parameter"
                     )
 
-    def losses(self, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:
+    def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Evaluate at all points at once."""
-        (found,) = self.losses_of_lines(loss if isinstance(loss, Loss) else Loss(loss), [points])
+        (found,) = self.losses_of_lines(loss, [points])
         return found
 
-    def losses_of_lines(self, loss: Loss, lines: Sequence[Sequence[Point]]) -> list[list[float]]:
+    def losses_of_lines(self, loss: Callable[[], Value], lines: Sequence[Sequence[Point]]) -> list[list[Value]]:
         """Evaluate at all points of all lines at once, or at `points` at a time."""
         points = [point for line in lines for point in line]
         size = self.points or len(points)
@@ -67,7 +67,7 @@ class Batched(InForward):
         found = iter([value for part in parts for value in part])
         return [[next(found) for _ in line] for line in lines]
 
-    def _together(self, loss: Loss, points: Sequence[Point]) -> list[float]:
+    def _together(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """The losses at these points, of one forward."""
         lines = dict.fromkeys(line for point in points for line in point)
         if not lines:
@@ -78,12 +78,11 @@ class Batched(InForward):
         stacks = {s.name: self._stack(s, list(lines), at) for s in self.stored.layout.segments}
 
         def at_point(stacks: Mapping[str, Stack]) -> Tensor:
-            return _tensor(self.seen_by(_PointView(self, stacks), loss.value))
+            return _tensor(self.seen_by(_PointView(self, stacks), loss))
 
-        torch.clear_autocast_cache()  # as in `evaluate`
         with torch.no_grad(), self.looking({}), Folding(), _vmap_told():
             values = torch.vmap(at_point, randomness="same")(stacks)
-        return values.double().tolist()
+        return list(values.double())
 
     @torch.no_grad()
     def _stack(self, segment: Segment, lines: Sequence[Line], points: "_Points") -> Stack:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.layout import Block
+from zobench.space.closure import Value
 from zobench.space.engine import Engine
 from zobench.space.lazy_rows import LazyRows, RowSweep
 from zobench.space.meeting import Job
@@ -66,7 +67,7 @@ class InForward(Engine):
         tables = [m.weight for m in module.modules() if isinstance(m, nn.Embedding) and m.max_norm is None]
         self.tables = {self._segments[id(p)] for p in tables if id(p) in self._segments}
 
-    def losses(self, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:
+    def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Evaluate at one point after the other."""
         found = []
         for point in points:
@@ -136,7 +137,7 @@ class InForward(Engine):
         finally:
             self.stored.torn = self.stored.torn or bool(self.tearing)
 
-    def seen_by(self, view: "View", loss: Callable[[], float]) -> float:
+    def seen_by(self, view: "View", loss: Callable[[], Value]) -> Value:
         """Return the loss of what this thread reads through a view."""
         self._views.latest = view
         try:
