@@ -1,4 +1,4 @@
-"""Many probes in one forward: the points of low-rank directions on the batched engine, against as many bare forwards."""
+"""Many probes in one forward: all points of low-rank directions on the batched engine, against bare forwards."""
 
 import statistics
 from collections.abc import Callable, Sequence
