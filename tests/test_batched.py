@@ -97,7 +97,7 @@ def test_no_matrix_of_a_point_exists(monkeypatch):
     plan = methods.make("mezo", epsilon=0.05, law=LowRank(1), n=3).ask(1, ())
     with Shapes() as ours:
         batched(module).losses(loss_of(module), plan)
-    monkeypatch.setattr(factored, "product", lambda x, w, left, right, bias=0: x @ (w + left @ right) + bias)
+    monkeypatch.setattr(factored, "product", lambda x, w, left, right, _: x @ (w + left @ right))
     with Shapes() as formed:
         batched(module).losses(loss_of(module), plan)
     shapes = {tuple(p.shape) for p in module.parameters() if p.ndim == 2 and p.shape[0] != p.shape[1]}
@@ -232,7 +232,7 @@ def test_a_loss_that_takes_numbers_out_of_tensors_is_refused(take):
 def test_a_number_of_points_below_one_is_refused():
     with pytest.raises(ValueError, match="points is 0"):
         Batched(0)
-    with pytest.raises(ValueError, match="points is 1.5"):
+    with pytest.raises(ValueError, match=r"points is 1.5"):
         Batched(1.5)
 
 
