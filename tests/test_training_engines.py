@@ -71,7 +71,7 @@ def test_the_batched_engine_trains_as_the_in_forward_one(tmp_path):
     for way in ("low rank", "batched", "low rank, plain"):
         train(options(tmp_path / way, **WAYS[way]))
         found[way] = weights(tmp_path / way)
-    assert torch.allclose(found["batched"], found["low rank"], atol=1e-6)
+    assert torch.allclose(found["batched"], found["low rank"], atol=1e-5)
     assert not torch.allclose(found["batched"], found["low rank, plain"], atol=1e-5)  # planted: another n
 
 
@@ -115,7 +115,7 @@ def test_what_cannot_be_is_refused(tmp_path):
         Loop.of(options(tmp_path / "b", rounding="stochastic", dtype="float16"))
     with pytest.raises(ValueError, match="touched rows"):
         Loop.of(options(tmp_path / "c", rows="touched", objective="language-model"))
-    with pytest.raises(ValueError, match="low rank, but the law is Gaussian.*law=low-rank"):
+    with pytest.raises(ValueError, match=r"low rank, but the law is Gaussian.*law=low-rank"):
         Loop.of(options(tmp_path / "e", engine="batched"))
     low = {"engine": "batched", "method": "mezo:law=low-rank"}
     with pytest.raises(ValueError, match="points is 0"):

@@ -61,8 +61,8 @@ def directions(here: Here) -> Iterator[Row]:
         yield _check(f"{stream.__name__} of both devices", worst <= most, units_in_the_last_place=worst)
     for name, law in LAWS.items():
         one, other = (_direction(law, torch.device(place)) for place in ("cpu", here.device))
-        worst = float((one - other).norm() / one.norm())
-        yield _check(f"a direction of {name}", worst <= 1e-6, relative=worst)
+        relative = float((one - other).norm() / one.norm())
+        yield _check(f"a direction of {name}", relative <= 1e-6, relative=relative)
 
 
 def _direction(law: Any, device: torch.device) -> Tensor:

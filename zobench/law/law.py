@@ -65,8 +65,8 @@ class Law(ABC):
 
     @property
     def factored(self) -> bool:
-        """Whether a direction has a method `factors`: segment of a matrix (rows, columns) -> L (rows, rank) and R (rank,
-        columns), whose product its entries are. A space may then evaluate points without forming that product.
+        """Whether a direction has a method `factors`: segment of a matrix (rows, columns) -> L (rows, rank) and R
+        (rank, columns), whose product L R its entries are. A space may then evaluate points without forming L R.
         """
         return False
 

@@ -25,18 +25,20 @@ WAY_OUT = "take the in-forward engine"
 
 
 class Batched(InForward):
-    """Directions u = L R of low rank, all points of a plan at once, or `points` of them: f runs once, under `torch.vmap`
-    over the points, and a layer that reads a matrix W computes y = x W^T + a (x R^T) L^T. W is read once, and no
-    perturbed copy of it exists. Vectors are perturbed for each point. Losses are those of InForward up to
-    rounding; steps are the same.
+    """Directions u = L R of low rank; all points of a plan at once, or `points` of them.
 
-    Holds the factors of all points, and the activations of `points` forwards. f must be safe under vmap: it returns a
-    tensor, and takes no number out of one that depends on the parameters (float, item, tolist, numpy, if).
+    f runs once, under `torch.vmap` over the points, and a layer that reads a matrix W computes y = x (W + a u)^T as
+    x W^T + a (x R^T) L^T: W is read once, and no perturbed copy of it exists. Vectors are perturbed for each point.
+    Losses are those of InForward up to rounding; steps are the same to the bit.
+
+    Holds the factors and the vectors of all points, and the activations of `points` forwards. f must be safe under
+    vmap: it returns a tensor, and takes no number out of one that depends on the parameters (float, item, tolist,
+    numpy, if).
 
     Raises:
-        ValueError: `points` is no whole number from 1. When attached, as InForward, or a parameter has three dimensions
-            or more, or belongs to a recurrent layer of torch. For a plan: its law is of no low rank, or f does what
-            vmap cannot, or uses a matrix otherwise than in a product, by rows or in an embedding.
+        ValueError: `points` is no whole number from 1. When attached, as InForward, or a parameter has three
+            dimensions or more, or belongs to a recurrent layer of torch. For a plan: its law is of no low rank, or f
+            does what vmap cannot, or uses a matrix otherwise than in a product, by rows or in an embedding.
     """
 
     def __init__(self, points: int | None = None, rounding: str = "nearest", reads: torch.dtype | None = None) -> None:
@@ -90,7 +92,8 @@ class Batched(InForward):
         stored = self.stored.parameters[segment.name].detach()
         dtype, amounts = self.reads or stored.dtype, points.amounts.to(segment.device, segment.dtype)
         if len(segment.shape) == 2:
-            factors = (self.stored.direction(line).factors(segment) for line in lines)
+            directions: list[Any] = [self.stored.direction(line) for line in lines]  # of laws that are `factored`
+            factors = [direction.factors(segment) for direction in directions]
             lefts, rights = (torch.stack(side)[points.lines] for side in zip(*factors, strict=True))
             left = lefts.transpose(1, 2).flatten(2)  # the terms of a point make one factor of a higher rank
             right = (rights * amounts[:, :, None, None]).flatten(1, 2)
@@ -138,18 +141,18 @@ class _PointView:
         stack = self.stacks[name]
         if len(stack) == 1:
             return stack[0]
-        support = self.engine.stored.support
+        (left, right), support = stack, self.engine.stored.support
         weight = parameter.to(self.engine.reads or parameter.dtype)
         places = partial(support.places, name) if name in support.rows else None
-        return Factored(repr(name), weight, *stack, places, partial(support.require_whole, name))
+        return Factored(repr(name), weight, left, right, places, partial(support.require_whole, name))
 
 
 def _require_factored(lines: Mapping[Line, None]) -> None:
     for law, _, _ in lines:
         if not law.factored:
             raise ValueError(
-                f"the batched engine needs directions of low rank, but the law is {law!r}: give LowRank (law=low-rank), "
-                f"or {WAY_OUT}"
+                f"the batched engine needs directions of low rank, but the law is {law!r}: give LowRank "
+                f"(law=low-rank), or {WAY_OUT}"
             )
 
 

@@ -96,8 +96,9 @@ class Factored:
     def refuse(self, use: str) -> NoReturn:
         """Raise UnknownUseError: the matrix is used otherwise."""
         raise UnknownUseError(
-            f"the parameter {self.name} is used by {use}, but the batched engine knows of a matrix only products with "
-            "it (linear, matmul, addmm), chosen rows and embeddings: take the in-forward engine, or freeze the parameter"
+            f"the parameter {self.name} is used by {use}, but the batched engine knows of a matrix only products "
+            "with it (linear, matmul, addmm), chosen rows and embeddings: take the in-forward engine, or freeze the "
+            "parameter"
         )
 
     @classmethod

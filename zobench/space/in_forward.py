@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update
 from zobench.space.tangents import Tangents
 from zobench.space.threads import in_parallel
 from zobench.space.trainable import require_alike
+
+Result = TypeVar("Result")
 
 
 class Pending(NamedTuple):
@@ -137,7 +139,7 @@ class InForward(Engine):
         finally:
             self.stored.torn = self.stored.torn or bool(self.tearing)
 
-    def seen_by(self, view: "View", loss: Callable[[], Value]) -> Value:
+    def seen_by(self, view: object, loss: Callable[[], Result]) -> Result:
         """Return the loss of what this thread reads through a view."""
         self._views.latest = view
         try:
