@@ -197,7 +197,8 @@ def kept(subject: Subject, level: Level) -> Finding:
 
 
 CHECKS = (
-    Check("evaluations", "evaluations of f are the declared ones", evaluations, "evaluations"),
+    Check("evaluations", "evaluations of f are the declared ones", evaluations, "evaluations",
+          lambda s: s.estimator is not None or s.promises.evaluations is not None),
     Check("asked-is-told", "the step is along directions that f was evaluated along", asked_is_told,
           "an Estimator, or linear", lambda s: s.estimator is not None or s.promises.linear),
     Check("unchanged", "ask and tell change neither the estimator, the state, the losses nor x", unchanged),
