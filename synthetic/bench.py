@@ -1,5 +1,5 @@
-"""The speed of Monte Carlo, against the random-number bound: what drawing the directions alone would take; and that of
-predictions in a large dimension.
+"""The speed of streams; that of Monte Carlo, against the random-number bound: what drawing the directions alone would
+take; and that of predictions in a large dimension.
 """
 
 import itertools
@@ -7,19 +7,26 @@ import resource
 import statistics
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 
-import numpy as np
 import torch
 
 from synthetic import predictable, problems
 from zobench import methods, moments, theory
-from zobench.montecarlo import chunk_rows
+from zobench.montecarlo import CHUNK_ENTRIES, chunk_rows
+from zobench.random import native, streams
 from zobench.run.options import option
 from zobench.run.records import Run
 from zobench.run.timing import alternating
 
+STREAMS: dict[str, Callable[[int, int, int], object]] = {
+    "words": streams.words,
+    "signs": streams.signs,
+    "normals": streams.normals,
+    "float64 normals": partial(streams.normals, dtype=torch.float64),
+}
 LAWS_TIMED = ("gaussian", "sphere", "rademacher", "coordinate")
 
 
@@ -33,17 +40,44 @@ class MonteCarloBenchOptions:
     samples: int = option(10_000_000, "estimates a repetition")
     repetitions: int = option(3, "alternating repetitions; their median is printed")
     predict_dim: int = option(1000, "number of variables of the problems that are predicted; 0 leaves predictions out")
+    draws: int = option(20_000_000, "numbers of a stream that are drawn on one thread; 0 leaves streams out")
     out: str = option("runs/bench", "folder of the results; every call appends rows")
 
 
 def run(options: MonteCarloBenchOptions) -> None:
     """Time `moments` and print estimates per second and the share of the random-number bound."""
-    if options.repetitions < 1 or options.samples < 1:
-        raise ValueError(f"repetitions is {options.repetitions}, samples {options.samples}: give 1 or more")
+    if options.repetitions < 1 or options.samples < 1 or options.draws < 0:
+        raise ValueError(
+            f"repetitions is {options.repetitions}, samples {options.samples}, draws {options.draws}: give 1 or more "
+            "repetitions and samples, and draws from 0"
+        )
     record = Run(options.out, {"command": "bench", **asdict(options)})
+    if options.draws:
+        _drawing(record, options)
     _sampling(record, options)
     if options.predict_dim:
         _predictions(record, options)
+
+
+def _drawing(record: Run, options: MonteCarloBenchOptions) -> None:
+    """Time each stream, natively and eagerly, as many numbers at once as Monte Carlo draws."""
+    jobs: dict[str, Callable[[], object]] = {
+        f"{name}|{path}": partial(_stream, draw, options.draws, path)
+        for name, draw in STREAMS.items()
+        for path in (("native", "eager") if native.available() else ("eager",))
+    }
+    print(f"{'stream, on one thread':32}{'million/s':>11}")
+    for name, times in alternating(jobs, options.repetitions).items():
+        speed = options.draws / statistics.median(times)
+        print(f"{name.replace('|', ', '):32}{speed / 1e6:11.0f}")
+        stream, path = name.split("|")
+        record.append({"kind": "bench", "stream": stream, "path": path, "numbers_per_second": speed, "seconds": times})
+
+
+def _stream(draw: Callable[[int, int, int], object], count: int, path: str) -> None:
+    with nullcontext() if path == "native" else native.turned_off():
+        for start in range(0, count, CHUNK_ENTRIES):
+            draw(0, start, min(start + CHUNK_ENTRIES, count))
 
 
 def _sampling(record: Run, options: MonteCarloBenchOptions) -> None:
@@ -68,7 +102,7 @@ def _sampling(record: Run, options: MonteCarloBenchOptions) -> None:
 
 def _predictions(record: Run, options: MonteCarloBenchOptions) -> None:
     """Time the exact error, and the expected descent, of two estimators under each law, problem by problem."""
-    print(f"predictions in d = {options.predict_dim}, each from nothing")
+    print(f"predictions in d = {options.predict_dim}, each without cached results")
     print(f"{'problem':22}{'law':14}{'method':10}{'seconds':>9}")
     for name, degree in (("separable", "sextic"), ("quartic", "ridge sum"), ("sextic", "ridge sum")):
         problem = problems.make(name, options.predict_dim)
@@ -91,7 +125,7 @@ def draw_only(samples: int, dim: int) -> None:
     rows = chunk_rows(dim)
 
     def draw(chunk: int) -> None:
-        np.random.Generator(np.random.SFC64(chunk)).standard_normal((min(rows, samples - chunk * rows), dim))
+        streams.normals(chunk, 0, min(rows, samples - chunk * rows) * dim, torch.float64)
 
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         for _ in pool.map(draw, range(-(-samples // rows))):

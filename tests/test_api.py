@@ -56,14 +56,13 @@ WITHOUT = {
     ),
     "names, sizes and ranges": ("zobench.layout.Segment", "zobench.layout.Block", "zobench.layout.Layout"),
     "the law is its name": ("zobench.random.streams.uniform", "zobench.random.streams.integers"),
-    "torch's own numbers": ("zobench.random.native.normals", "zobench.random.native.NativeLine"),
+    "the streams, in C": tuple(f"zobench.random.native.{name}" for name in ("words", "signs", "normals")),
     "two factors, and a yes or no": ("zobench.groups.Factors", "zobench.groups.decays"),
     "a switch or a word": (
         "zobench.random.native.status",
         "zobench.random.native.available",
         "zobench.random.native.turned_off",
     ),
-    "a condition": ("zobench.random.native.readable",),
     "what a probe holds on its way": ("zobench.auto.AutoState",),
     "a number as a model": ("zobench.noise.as_model",),
 }

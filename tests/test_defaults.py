@@ -33,7 +33,7 @@ from zobench import (
 )
 from zobench.integrations.scipy import zeroth_order
 from zobench.law import LAWS
-from zobench.random import native
+from zobench.random import native, streams
 
 ROOT = Path(zobench.__file__).parent.parent
 FACTORIES = {
@@ -170,7 +170,7 @@ MADE = {
 }
 BY_TENSOR = ("per tensor", *(set(LAWS) - set(ISOTROPIC)))
 WORK = {
-    "normals": lambda: [native.normals(7, 1001)] if native.available() else [],
+    "normals": lambda: [streams.normals(7, 3, 1001, dtype) for dtype in (torch.float32, torch.float64)],
     **{f"module {name}": partial(of_module, ModuleSpace, e) for name, e in MADE.items()},
     **{f"in-forward {name}": partial(of_module, InForwardSpace, e) for name, e in MADE.items()},
     **{f"optimizer {name}": partial(of_optimizer, e) for name, e in MADE.items()},

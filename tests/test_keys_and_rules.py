@@ -67,7 +67,7 @@ def test_keyed_names_each_step_and_is_lazy():
 
 DRAWS = {
     "normal": lambda key, rows: streams.normal(key, (rows, 3), torch.float64, CPU),
-    "signs": lambda key, rows: streams.signs(key, (rows, 3), torch.float64, CPU),
+    "signs": lambda key, rows: streams.signs(key, 0, 3 * rows, torch.float64).view(rows, 3),
     "uniform": lambda key, rows: streams.uniform(key, (rows, 3)),
     "integers": lambda key, rows: streams.integers(key, (rows, 3), 1000),
 }
@@ -84,7 +84,7 @@ def test_a_shorter_draw_is_a_prefix_and_keys_differ(draw, key, rows, more):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_streams_have_the_moments_of_their_laws(dtype):
     count = 1_000_000
-    normal, signs = (draw(11, (count,), dtype, CPU).double() for draw in (streams.normal, streams.signs))
+    normal, signs = (draw(11, 0, count, dtype).double() for draw in (streams.normals, streams.signs))
     root = math.sqrt(count)
     assert abs(float(normal.mean())) * root < 5
     assert abs(float(normal.square().mean()) - 1) * root / math.sqrt(2) < 5

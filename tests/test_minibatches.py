@@ -10,7 +10,7 @@ from interrupted import gone
 from llm.loop.loop import Loop
 from llm.model import loading
 from llm.objective import Objective
-from llm.objective.minibatch import Minibatch
+from llm.objective.minibatch import Minibatch, shares
 from llm.options.train import TrainOptions
 from llm.run import checkpoint
 from llm.run.journal import main as journal
@@ -154,7 +154,7 @@ def test_a_clipped_step_is_the_one_written_out(name):
     unbounded = ZerothOrderStepper(
         case()[0], methods.parse(name), SGD(1e-5)
     )  # the checksum is that of the clipped step
-    with pytest.raises(ValueError, match="makes other coefficients of the recorded losses"):
+    with pytest.raises(ValueError, match="gives other coefficients for the recorded losses"):
         for step in taken:
             unbounded.replay(step.record)
 
@@ -289,3 +289,8 @@ def test_first_order_steps_decay_as_the_others(method):
         decay = 0.5 if p.ndim >= 2 else 0.0
         wanted = (1 - 1e-2 * decay) * before[name] - 1e-2 * d
         assert torch.allclose(p, wanted, rtol=0, atol=1e-9), name
+
+
+def test_losses_that_are_no_minibatch_are_one_part():
+    ((share, mean),) = shares(lambda: torch.tensor([1.0, 2.0, 6.0]))
+    assert (share, mean.tolist()) == (1.0, 3.0)

@@ -30,7 +30,7 @@ def test_the_wheel_holds_zobench_only(tmp_path):
     tops = {name.split("/")[0] for name in names}
     assert tops == {"zobench", f"zobench-{zobench.__version__}.dist-info"}
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "zobench").rglob("*.py")}
-    assert sources | {"zobench/py.typed", "zobench/random/native/sweep.c"} == {
+    assert sources | {"zobench/py.typed", *(f"zobench/random/native/{name}" for name in ("sweep.c", "draw.h"))} == {
         name for name in names if name.startswith("zobench/")
     }
 

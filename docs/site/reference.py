@@ -37,6 +37,7 @@ INTERNAL = (
     "numbers",
     "optim_watch",
     "random",
+    "random.eager",
     "run",
     "run.files",
     "run.journal_format",

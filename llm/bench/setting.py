@@ -1,4 +1,4 @@
-"""What is timed: OPT models of published sizes with random weights, random prompts, candidates of one token."""
+"""The timed setting: OPT models of published sizes with random weights, random prompts, candidates of one token."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ class BenchSetting:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What rows say about it."""
+        """The columns of rows that describe the setting."""
         threads = torch.get_num_threads()
         return {
             "size": self.size, "dtype": self.dtype, "batch": len(self.batch), "tokens": self.tokens, "threads": threads

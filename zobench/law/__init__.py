@@ -1,8 +1,8 @@
 """Laws of directions: what u is in g = sum_i c_i u_i.
 
 Every law of the class Isotropic has mean zero, u ~ -u and E[u u^T] = I, so that c u with c = u . grad f is an unbiased
-estimate of grad f. A law never holds a direction: it regenerates one block by block from (key, direction, parameter,
-block), in any order.
+estimate of grad f. A law never holds a direction: it draws one anew, block by block in any order, from (key, direction,
+parameter, entry).
 """
 
 from zobench.law.coordinate import Coordinate

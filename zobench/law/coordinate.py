@@ -47,7 +47,8 @@ class Coordinate(Isotropic):
             ValueError: `index` is not below d, without `replace`.
         """
         axis = self._axis(key, index, batch, layout.dim)
-        entry = streams.signs(derive(key, index, "sign"), batch, torch.float64, CPU) * math.sqrt(layout.dim)
+        entry = streams.signs(derive(key, index, "sign"), 0, math.prod(batch), torch.float64).view(batch)
+        entry.mul_(math.sqrt(layout.dim))
 
         def draw(block: Block) -> Tensor | None:
             if not batch and not block.offset <= int(axis) < block.offset + block.size:

@@ -1,26 +1,30 @@
 """Laws with independent entries."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zobench.law.law import Isotropic
-from zobench.layout import Block, Layout
+from zobench.layout import Block, Layout, Segment
 from zobench.random import streams
 from zobench.random.keys import derive
 from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
 
-STREAMS = {streams.normal: False, streams.signs: True}
+STREAMS = {streams.normals: False, streams.signs: True}
 """The streams that the native sweep draws, and whether they are of signs."""
 
 
 @dataclass(frozen=True)
 class Independent:
-    """A direction whose entries are independent, so that p(u) = prod_j p(u_j): each block is a stream of its own."""
+    """A direction whose entries are independent, so that p(u) = prod_j p(u_j): entry j of a segment is entry j of the
+    segment's stream, and entry j of member r of a batch is entry r size + j.
+    """
 
     stream: streams.Stream
     key: int
@@ -29,17 +33,23 @@ class Independent:
 
     def __call__(self, block: Block) -> Tensor:
         """Return the entries of a block."""
-        return self.stream(self.seed(block), (*self.batch, block.size), block.segment.dtype, block.segment.device)
+        segment, key = block.segment, self.stream_key(block.segment)
+        size, count = segment.size, math.prod(self.batch)
+        if block.size == size:
+            return self.stream(key, 0, count * size, segment.dtype, segment.device).view(*self.batch, size)
+        starts = range(block.start, count * size, size)
+        rows = [self.stream(key, at, at + block.size, segment.dtype, segment.device) for at in starts]
+        return torch.cat(rows).view(*self.batch, block.size) if self.batch else rows[0]
 
-    def seed(self, block: Block) -> int:
-        """Return the key of the block's stream."""
-        return derive(self.key, self.index, block.segment.name, block.index)
+    def stream_key(self, segment: Segment) -> int:
+        """Return the key of a segment's stream."""
+        return derive(self.key, self.index, segment.name)
 
-    def native(self, block: Block) -> NativeStream | None:
-        """Return the block's normals or signs."""
+    def native(self, segment: Segment) -> NativeStream | None:
+        """Return the segment's normals or signs."""
         if self.batch or self.stream not in STREAMS:
             return None
-        return NativeStream(self.seed(block), STREAMS[self.stream])
+        return NativeStream(self.stream_key(segment), STREAMS[self.stream])
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,13 +63,13 @@ class Derived(ABC):
         """Return the entries of a block."""
 
     @abstractmethod
-    def declared(self, block: Block) -> Mapping[str, Any]:
+    def declared(self, segment: Segment) -> Mapping[str, Any]:
         """Return what is made of the stream: fields of a NativeStream."""
 
-    def native(self, block: Block) -> NativeStream | None:
-        """Return the block's stream, with what is made of it."""
-        stream = self.draw.native(block)
-        return None if stream is None else stream._replace(**self.declared(block))
+    def native(self, segment: Segment) -> NativeStream | None:
+        """Return the segment's stream, with what is made of it."""
+        stream = self.draw.native(segment)
+        return None if stream is None else stream._replace(**self.declared(segment))
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Gaussian(Isotropic):
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Independent:
         """Return a direction of independent standard normals."""
-        return Independent(streams.normal, key, index, batch)
+        return Independent(streams.normals, key, index, batch)
 
     def fourth_moment(self, dim: int) -> float:
         """Return d + 2."""

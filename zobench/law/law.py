@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from zobench.layout import Block, Layout
+from zobench.layout import Block, Layout, Segment
 from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
 
@@ -26,8 +26,8 @@ class NativeDirection(Protocol):
     def __call__(self, block: Block) -> Tensor | None:
         """Return the block's entries, to the bit those of `native`."""
 
-    def native(self, block: Block) -> NativeStream | None:
-        """Return what the block is, None where it must be called; asked of blocks of 16 float32 entries or more."""
+    def native(self, segment: Segment) -> NativeStream | None:
+        """Return what the segment's entries are, None where it must be called; asked of float32 segments."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,13 @@ class Law(ABC):
     def by_tensor(self) -> bool:
         """Whether a direction depends on how the parameters are cut into tensors (one random number a tensor, low
         rank), so that a vector alone does not say how to draw it.
+        """
+        return False
+
+    @property
+    def factored(self) -> bool:
+        """Whether a direction has a method `factors`: segment of a matrix (rows, columns) -> L (rows, rank) and R (rank,
+        columns), whose product its entries are. A space may then evaluate points without forming that product.
         """
         return False
 

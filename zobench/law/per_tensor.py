@@ -1,6 +1,6 @@
 """One random reach for each parameter tensor: what a port of KerZOO's code does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -8,8 +8,9 @@ from torch import Tensor
 from zobench.kernels import Kernel
 from zobench.law.independent import Gaussian, Rademacher
 from zobench.law.law import Direction, Law
-from zobench.layout import Block, Layout
+from zobench.layout import Block, Layout, Segment
 from zobench.random.keys import derive
+from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
 
 GAUSSIAN = Gaussian()
@@ -79,14 +80,8 @@ class PerTensor(Law):
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return r_l v_l, with r_l from a stream named (key, index, segment)."""
-        draw = self.law.direction(key, index, layout, batch)
-        factors = {s.name: self._factor(key, index, s.name, batch).unsqueeze(-1) for s in layout.segments}
-
-        def scaled(block: Block) -> Tensor | None:
-            v = draw(block)
-            return v if v is None else v * factors[block.segment.name].to(v)
-
-        return scaled
+        factors = {s.name: self._factor(key, index, s.name, batch) for s in layout.segments}
+        return Scaled(self.law.direction(key, index, layout, batch), factors)
 
     def _factor(self, key: int, index: int, name: str, batch: Shape) -> Tensor:
         return self.kernel.draw(derive(key, index, "reach", name), batch)[0]
@@ -108,6 +103,27 @@ class PerTensor(Law):
     def unit(self, dim: int) -> float:
         """Return that of `law`."""
         return self.law.unit(dim)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """The entries of `draw`, times the factor (*batch) of their segment."""
+
+    draw: Direction
+    factors: Mapping[str, Tensor]
+
+    def __call__(self, block: Block) -> Tensor | None:
+        """Return the entries of a block."""
+        v = self.draw(block)
+        return v if v is None else v * self.factors[block.segment.name].unsqueeze(-1).to(v)
+
+    def native(self, segment: Segment) -> NativeStream | None:
+        """Return the segment's stream with the factor as its scale, where it has none of its own."""
+        told = getattr(self.draw, "native", None)
+        stream: NativeStream | None = told(segment) if told else None
+        if stream is None or stream.scale != 1.0:
+            return None
+        return stream._replace(scale=float(self.factors[segment.name]))
 
 
 @dataclass(frozen=True)

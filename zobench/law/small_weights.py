@@ -1,12 +1,13 @@
 """Directions in the smaller weights of each tensor."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,12 +17,13 @@ from zobench.layout import Block, Layout, Segment
 from zobench.numbers import real, store
 from zobench.random import streams
 from zobench.random.keys import derive
+from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
 
 SAMPLE = 1 << 16
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 Weights = Callable[[Block], Tensor]
-Masks = Mapping[tuple[str, int], Tensor]
+Masks = Mapping[str, Tensor]
 GAUSSIAN = Gaussian()
 
 
@@ -71,12 +73,12 @@ class SmallWeights(Law):
         return 1
 
     def bind(self, layout: Layout, weights: Weights) -> "SmallWeights":
-        """Return the law with the masks of these weights, packed eight to an octet, block by block."""
-        masks: dict[tuple[str, int], Tensor] = {}
+        """Return the law with the masks of these weights, packed eight to an octet, one a segment."""
+        masks: dict[str, Tensor] = {}
         for segment in layout.segments:
             blocks = layout.blocks_of[segment.name]
             threshold = self._threshold(_sample(segment, blocks, weights).abs())
-            masks |= {(segment.name, b.index): _packed(_within(weights(b), threshold)) for b in blocks}
+            masks[segment.name] = _packed(_within(weights(b), threshold) for b in blocks)
         return replace(self, masks=masks)
 
     def _threshold(self, sizes: Tensor) -> Tensor:
@@ -98,7 +100,7 @@ class SmallWeights(Law):
 
 @dataclass(frozen=True, eq=False)
 class Masked(Derived):
-    """The entries of a block: scale times those of `draw` where the block's mask has a bit, 0 elsewhere."""
+    """The entries of a block: scale times those of `draw` where the segment's mask has a bit, 0 elsewhere."""
 
     masks: Masks
     scale: float
@@ -106,12 +108,16 @@ class Masked(Derived):
     def __call__(self, block: Block) -> Tensor:
         """Return the entries of a block."""
         u = self.draw(block) * self.scale
-        kept = _unpacked(self.masks[block.segment.name, block.index], block.size)
+        kept = _unpacked(self.masks[block.segment.name], block)
         return torch.where(kept, u, torch.zeros_like(u))
 
-    def declared(self, block: Block) -> Mapping[str, Any]:
+    def native(self, segment: Segment) -> NativeStream | None:
+        """Return the masked stream, or None where several points have a mask each."""
+        return None if self.masks[segment.name].ndim > 1 else super().native(segment)
+
+    def declared(self, segment: Segment) -> Mapping[str, Any]:
         """Return the mask and the scale."""
-        return {"mask": self.masks[block.segment.name, block.index], "scale": self.scale}
+        return {"mask": self.masks[segment.name], "scale": self.scale}
 
 
 def _sample(segment: Segment, blocks: Sequence[Block], weights: Weights) -> Tensor:
@@ -133,12 +139,23 @@ def _within(weights: Tensor, threshold: Tensor) -> Tensor:
     return torch.from_numpy((bits & np.iinfo(bits.dtype).max) <= bound)
 
 
-def _packed(flags: Tensor) -> Tensor:
-    """Booleans (*batch, size) as octets (*batch, (size + 7) // 8), bit j % 8 of octet j // 8, the lowest first."""
-    octets = np.packbits(flags.cpu().numpy(), axis=-1, bitorder="little")
-    return torch.from_numpy(octets).to(flags.device)
+def _packed(parts: Iterable[Tensor]) -> Tensor:
+    """Booleans (*batch, size), part by part, as octets (*batch, (size + 7) // 8), bit j % 8 of octet j // 8, the lowest
+    first.
+    """
+    octets: list[npt.NDArray[np.uint8]] = []
+    flags: npt.NDArray[np.bool_] = np.empty(0, bool)
+    for part in parts:
+        device, seen = part.device, part.cpu().numpy()
+        flags = np.concatenate((flags, seen), -1) if flags.size else seen
+        whole = flags.shape[-1] // 8 * 8
+        octets.append(np.packbits(flags[..., :whole], axis=-1, bitorder="little"))
+        flags = flags[..., whole:]
+    octets.append(np.packbits(flags, axis=-1, bitorder="little"))
+    return torch.from_numpy(np.concatenate(octets, -1)).to(device)
 
 
-def _unpacked(octets: Tensor, size: int) -> Tensor:
-    flags = np.unpackbits(octets.cpu().numpy(), axis=-1, count=size, bitorder="little")
+def _unpacked(octets: Tensor, block: Block) -> Tensor:
+    met = octets[..., block.start // 8 : -(-block.stop // 8)].cpu().numpy()
+    flags = np.unpackbits(met, axis=-1, bitorder="little")[..., block.start % 8 :][..., : block.size]
     return torch.from_numpy(flags).view(torch.bool).to(octets.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zobench.law.independent import Derived, Gaussian
 from zobench.law.law import DenseDirection, Direction, Isotropic, require_room
-from zobench.layout import CPU, Block, Layout
+from zobench.layout import CPU, Block, Layout, Segment
 from zobench.random.streams import Shape
 
 
@@ -44,7 +44,7 @@ class OnSphere(Derived):
         """Return the entries of a block."""
         return _scaled(self.draw(block), self.norm, self.dim)
 
-    def declared(self, block: Block) -> Mapping[str, Any]:
+    def declared(self, segment: Segment) -> Mapping[str, Any]:
         """Return the scale."""
         return {"scale": math.sqrt(self.dim) / float(self.norm)}
 

@@ -1,1 +1,5 @@
-"""Random numbers by name: keys, the streams that they name, and the native code that draws them."""
+"""Random numbers by name: keys, the counter-based streams that they name, and the backends that draw them."""
+
+from zobench.random.streams import normals, signs, words
+
+__all__ = ["normals", "signs", "words"]

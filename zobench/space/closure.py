@@ -1,6 +1,7 @@
 """What a loss function returns, as a number; and whether it returns the same again."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Complex, Real
 from typing import Any
 
@@ -9,6 +10,20 @@ import torch
 from torch import Tensor
 
 from zobench.space.slope import value_and_slope
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss function. Called, it gives its number, as `evaluate` does."""
+
+    f: Callable[[], Any]
+
+    def __call__(self) -> float:
+        return evaluate(self.f)
+
+    def value(self) -> Any:
+        """Return the number as f gives it: a tensor without dimensions, where f returned a tensor or an array."""
+        return _mean(self.f())
 
 
 def evaluate(f: Callable[[], Any]) -> float:

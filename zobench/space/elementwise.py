@@ -11,7 +11,7 @@ from zobench.law import Direction
 from zobench.layout import Block
 from zobench.space import space
 from zobench.space.support import Support
-from zobench.space.sweep import rounding_seed, store_at_random
+from zobench.space.sweep import rounding_key, store_at_random
 from zobench.space.threads import in_parallel
 
 
@@ -34,11 +34,11 @@ class Elementwise(NamedTuple):
         step = self.direction(block, x, [_dense(block, gradient) for gradient in self.gradients])
         total = x * (1.0 - factors.decay * self.shrink)
         total.add_(step, alpha=factors.rate * self.scale)
-        seed = rounding_seed(self.rounding, block, stored.dtype)
-        if seed is None:
+        key = rounding_key(self.rounding, block.segment, stored.dtype)
+        if key is None:
             stored.copy_(total)
         else:
-            store_at_random(stored, total, seed)
+            store_at_random(block, stored, total, key)
 
 
 def _dense(block: Block, gradient: Sequence[tuple[Direction, float]]) -> Tensor:

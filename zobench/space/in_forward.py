@@ -103,7 +103,7 @@ class InForward(Engine):
         """What is pending for a parameter, and what to do when it is written while the parameter is read."""
         if name in self.tables or name not in self.pending:
             return NOTHING, lambda: None
-        self.tearing.add(name)
+        self.tearing.add(name)  # until `finish`: an error meanwhile leaves the parameter half written
 
         def finish() -> None:
             self._written(name)
@@ -172,6 +172,7 @@ class InForward(Engine):
         stored = [(owner, owner._parameters) for owner in self.owners]
         try:
             for owner, parameters in stored:
+                # Module.__getattr__ looks parameters up in this dictionary: so no layer's code has to change.
                 owner.__dict__["_parameters"] = _Reading(parameters, self._read)
             yield
         finally:
@@ -185,11 +186,11 @@ class InForward(Engine):
     def _read(self, parameter: Any) -> Any:
         name = self._segments.get(id(parameter))
         view: View | Tangents | None = getattr(self._views, "latest", None)
-        if view is None:
+        if view is None:  # a thread that evaluates no loss, such as a data loader's
             return parameter
         if name is None:
             return parameter.to(self.reads) if self._is_read(parameter) else parameter
-        if name in self.tables or name in self.stored.support.rows:
+        if name in self.tables or name in self.stored.support.rows:  # perturbing all of a vocabulary would be waste
             dtype = self.reads or parameter.dtype
             return LazyRows(parameter, dtype, partial(view.rows, name), partial(view.whole, name))
         return view.whole(name)

@@ -16,7 +16,7 @@ from zobench.naming import require_known
 from zobench.numbers import real
 from zobench.plan import CURRENT, SLOPE, Plan
 from zobench.random.keys import derive
-from zobench.space.closure import evaluate, loss_and_slope, require_reproducible
+from zobench.space.closure import Loss, loss_and_slope, require_reproducible
 from zobench.space.elementwise import Elementwise, update
 from zobench.space.engine import Engine
 from zobench.space.in_forward import InForward
@@ -33,6 +33,7 @@ from zobench.space.threads import survive_forks
 
 ROUNDING = ("nearest", "stochastic")
 SAMPLE = 4096
+BASE: Point = {}
 Result = TypeVar("Result")
 
 
@@ -107,7 +108,7 @@ class ModuleSpace(Space):
 
         def evaluated() -> Tensor:
             self._require_trusted(loss)
-            return self._slopes(loss, plan) if plan.asks == SLOPE else self._losses(partial(evaluate, loss), plan)
+            return self._slopes(loss, plan) if plan.asks == SLOPE else self._losses(Loss(loss), plan)
 
         return self._at_base(plan, evaluated)
 
@@ -161,12 +162,15 @@ class ModuleSpace(Space):
         for p, value in zip(self.stored.parameters.values(), values, strict=True):
             p.copy_(value)
 
-    def _losses(self, loss: Callable[[], float], plan: Plan) -> Tensor:
+    def _losses(self, loss: Loss, plan: Plan) -> Tensor:
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
-        if any(map(any, plan.is_base)):
-            (losses[:],) = self.engine.losses(loss, [{}])
-        for i, apart, points in _lines(plan, self.layout.dim):
-            losses[i, apart] = torch.tensor(self.engine.losses(loss, points), dtype=torch.float64, device=CPU)
+        lines = list(_lines(plan, self.layout.dim))
+        base = [[BASE]] if any(map(any, plan.is_base)) else []
+        found = self.engine.losses_of_lines(loss, base + [points for _, _, points in lines])
+        if base:
+            (losses[:],) = found.pop(0)
+        for (i, apart, _), line in zip(lines, found, strict=True):
+            losses[i, apart] = torch.tensor(line, dtype=torch.float64, device=CPU)
         return losses
 
     def _walk(self, plan: Plan) -> None:
@@ -234,11 +238,7 @@ class ModuleSpace(Space):
 
     def drawn(self, combination: Combination) -> list[tuple[Direction, float]]:
         """Return the directions of a combination with their amounts, laws that read weights bound as in its plan."""
-        return list(self._drawn(combination))
-
-    def _drawn(self, combination: Combination) -> Iterator[tuple[Direction, float]]:
-        for line, amount in self._amounts(combination).items():
-            yield self.stored.direction(line), amount
+        return [(self.stored.direction(line), amount) for line, amount in self._amounts(combination).items()]
 
     def step_of(self, combination: Combination, scale: float, shrink: float, groups: Groups) -> Step:
         """Return the step that step_ with these arguments asks of the engine; errors as step_."""
@@ -267,7 +267,7 @@ class ModuleSpace(Space):
     def dense(self, combination: Combination) -> Tensor:
         """Return the combination as one float64 vector, segments in the layout's order."""
         total = torch.zeros(self.layout.dim, dtype=torch.float64, device=CPU)
-        for draw, amount in self._drawn(combination):
+        for draw, amount in self.drawn(combination):
             for block in self.layout.blocks:
                 u = draw(block)
                 if u is not None:
@@ -277,7 +277,7 @@ class ModuleSpace(Space):
     def dot(self, combination: Combination) -> float:
         """Return the inner product of the combination with the parameters' .grad, block by block, in float64."""
         total = 0.0
-        for draw, amount in self._drawn(combination):
+        for draw, amount in self.drawn(combination):
             for block in self.layout.blocks:
                 name, u = block.segment.name, draw(block)
                 gradient = self.stored.parameters[name].grad

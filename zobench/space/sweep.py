@@ -77,8 +77,8 @@ class Sweep:
     """One pass over a parameter: its stored values are updated, and each target is filled with them perturbed along the
     lines. Threads that share a sweep share its blocks; who ends last has waited for nobody.
 
-    `stored` and the targets are vectors of the segment that `blocks` cut. The numbers drawn for a block depend on its
-    key alone, so that order and number of threads do not change the result.
+    `stored` and the targets are vectors of the segment that `blocks` cut. The number drawn for an entry depends on keys
+    and its place alone, so that blocks, their order and the number of threads do not change the result.
     """
 
     def __init__(
@@ -91,11 +91,8 @@ class Sweep:
     ) -> None:
         self.blocks, self.stored, self.update, self.lines, self.targets = blocks, stored, update, lines, targets
         self._waiting = iter(blocks)  # a list's iterator gives each block to one thread
+        self._rounding = rounding_key(update.rounding, blocks[0].segment, stored.dtype) if blocks else None
         self._native = _native(self)
-
-    def seed(self, block: Block) -> int | None:
-        """Return the key of a block's random rounding; None if it is rounded to the nearest."""
-        return rounding_seed(self.update.rounding, block, self.stored.dtype)
 
     @torch.no_grad()
     def take(self) -> None:
@@ -108,7 +105,7 @@ class Sweep:
 
     def _sweep(self, block: Block) -> None:
         part = slice(block.start, block.stop)
-        _pay(block, self.stored[part], self.update, self.seed(block))
+        _pay(block, self.stored[part], self.update, self._rounding)
         drawn = [(u, amounts) for draw, amounts in self.lines if (u := draw(block)) is not None]
         for index, target in enumerate(self.targets):
             x = self.stored[part]
@@ -118,29 +115,29 @@ class Sweep:
                 target[part].copy_(x)
 
 
-def _pay(block: Block, stored: Tensor, update: Update, seed: int | None) -> None:
+def _pay(block: Block, stored: Tensor, update: Update, rounding: int | None) -> None:
     if update.keep == 1.0 and not update.lines:
         return
-    total = stored if seed is None else stored.float()
+    total = stored if rounding is None else stored.float()
     if update.keep != 1.0:
         total.mul_(update.keep)
     for draw, amounts in update.lines:
         _add(total, draw(block), amounts[0])
-    if seed is not None:
-        store_at_random(stored, total, seed)
+    if rounding is not None:
+        store_at_random(block, stored, total, rounding)
 
 
-def store_at_random(stored: Tensor, total: Tensor, seed: int) -> None:
-    """Store float32 numbers, which are overwritten, as bfloat16, rounded at random without bias."""
-    bits = total.view(torch.int32).add_(streams.words16(seed, len(total)).to(total.device))
+def store_at_random(block: Block, stored: Tensor, total: Tensor, key: int) -> None:
+    """Store float32 numbers of a block, which are overwritten, as bfloat16, rounded at random without bias: entry j of
+    the segment by 16 bits that are a function of the key and j.
+    """
+    bits = total.view(torch.int32).add_(streams.words16(key, block.start, block.stop, total.device))
     stored.copy_(bits.bitwise_and_(-0x10000).view(torch.float32))
 
 
-def rounding_seed(key: int | None, block: Block, dtype: torch.dtype) -> int | None:
-    """Return the key of a block's random rounding; None if it is rounded to the nearest."""
-    if key is None or dtype != torch.bfloat16:
-        return None
-    return derive(key, "rounding", block.segment.name, block.index)
+def rounding_key(key: int | None, segment: Segment, dtype: torch.dtype) -> int | None:
+    """Return the key of a segment's random rounding; None if it is rounded to the nearest."""
+    return None if key is None or dtype != torch.bfloat16 else derive(key, "rounding", segment.name)
 
 
 def _add(total: Tensor, u: Tensor | None, amount: float) -> None:
@@ -150,30 +147,27 @@ def _add(total: Tensor, u: Tensor | None, amount: float) -> None:
 
 def _native(job: Sweep) -> native.NativeSweep | None:
     """The sweep in C, if it can do this one."""
-    here = all(map(native.readable, (job.stored, *job.targets)))
-    drawable = all(block.size >= native.GROUP and block.segment.dtype == torch.float32 for block in job.blocks)
-    if not (here and drawable and job.blocks and native.available()):
+    if not (job.blocks and job.blocks[0].segment.dtype == torch.float32 and native.available()):
         return None
-    pending, lines = _native_lines(job.blocks, job.update.lines), _native_lines(job.blocks, job.lines)
+    segment = job.blocks[0].segment
+    pending, lines = _native_lines(segment, job.update.lines), _native_lines(segment, job.lines)
     if pending is None or lines is None:
         return None
-    seeds = [job.seed(block) for block in job.blocks]
-    rounding = [seed for seed in seeds if seed is not None] or None
-    return native.NativeSweep(job.stored, job.blocks[0].size, job.update.keep, pending, lines, job.targets, rounding)
-
-
-def _native_lines(blocks: Sequence[Block], lines: Sequence[Drawn]) -> list[native.NativeLine] | None:
-    found = [_native_line(blocks, draw, amounts) for draw, amounts in lines]
-    whole = [line for line in found if line is not None]
-    return whole if len(whole) == len(found) else None
-
-
-def _native_line(blocks: Sequence[Block], draw: Direction, amounts: Amounts) -> native.NativeLine | None:
-    told: Callable[[Block], NativeStream | None] | None = getattr(draw, "native", None)
-    if told is None:  # asking a runtime protocol costs some percent of a small step
+    try:
+        return native.NativeSweep(job.stored, job.update.keep, pending, lines, job.targets, job._rounding)
+    except native.UnreadableError:
         return None
-    streams = [stream for block in blocks if (stream := told(block)) is not None]
-    return native.NativeLine.of(streams, amounts) if len(streams) == len(blocks) else None
+
+
+def _native_lines(segment: Segment, lines: Sequence[Drawn]) -> list[native.NativeLine] | None:
+    found = []
+    for draw, amounts in lines:
+        told: Callable[[Segment], NativeStream | None] | None = getattr(draw, "native", None)
+        stream = told(segment) if told else None  # asking a runtime protocol costs some percent of a small step
+        if stream is None:
+            return None
+        found.append((stream, amounts))
+    return found
 
 
 def run(jobs: Sequence[Sweep]) -> None:

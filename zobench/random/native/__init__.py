@@ -1,8 +1,8 @@
-"""The sweep over a parameter in C: drawn and applied in one pass, with the numbers of the eager path.
+"""The streams and the sweep over a parameter in C: drawn and applied in one pass, with the numbers of the eager path.
 
-Compiled once by the machine's C compiler and kept in the user's cache folder. It is used only where it gives torch's
-own numbers to the bit, which is tried when it is loaded; without a compiler, or with ZOBENCH_NATIVE=0, torch does the
-same in more passes.
+Compiled once by the machine's C compiler and kept in the user's cache folder. It is used only where it gives the
+numbers of `eager` and the sums of torch to the bit, which is tried when it is loaded; without a compiler, or with
+ZOBENCH_NATIVE=0, torch does the same in more passes.
 """
 
 import ctypes
@@ -15,76 +15,53 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from operator import index
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).parent / "sweep.c"
+from zobench.random import eager
+
+SOURCES = tuple(Path(__file__).parent / name for name in ("sweep.c", "draw.h"))
 FLAGS = (
-    "-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing",
+    "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing",
     "-shared", "-fPIC", *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()),
 )  # fmt: skip
 _turned_off = False
-LOW_RANK = 2
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
+DRAWN_TYPES = {torch.float32: 0, torch.float64: 2, torch.int64: 3}
+NORMALS, SIGNS, LOW_RANK, WORDS = range(4)
 NO_MEMORY = 1
-GROUP = 16
-"""Fewer numbers than this torch draws in another way."""
 
 
 class NativeStream(NamedTuple):
-    """What a direction is in one block: scale times the normals, or the signs, that torch draws from `seed`.
+    """What a direction is in one segment: scale times the normals, or the signs, of the stream of `key`.
 
-    Instead of drawn numbers, `factors` (left (rows, rank), right (rank, columns), float32) are those of the block's
-    matrix: entry (i, j) is sum_k left[i, k] right[k, j], each product and each sum rounded. `mask` keeps entries: bit j
-    (of octet j // 8, the lowest first; uint8 (size + 7) // 8) is whether entry j of the block is kept; the others are
-    0. The blocks of a segment have one kind, one scale, one pair of factors, and all of them or none a mask.
+    Instead of drawn numbers, `factors` (left (rows, rank), right (rank, columns), float32) are those of a matrix: entry
+    (i, j) is sum_k left[i, k] right[k, j], each product and each sum rounded. `mask` keeps entries: bit j (of octet
+    j // 8, the lowest first; uint8 (size + 7) // 8) is whether entry j is kept; the others are 0.
     """
 
-    seed: int = 0
+    key: int = 0
     signs: bool = False
     factors: tuple[Tensor, Tensor] | None = None
     mask: Tensor | None = None
     scale: float = 1.0
 
 
-class NativeLine(NamedTuple):
-    """A direction's streams, one seed and mask a block, as NativeStream; and its amounts, one for the stored values or
-    one for each point.
-    """
-
-    signs: bool
-    seeds: Sequence[int]
-    amounts: Sequence[float]
-    factors: tuple[Tensor, Tensor] | None = None
-    masks: Sequence[Tensor] | None = None
-    scale: float = 1.0
-
-    @classmethod
-    def of(cls, streams: Sequence[NativeStream], amounts: Sequence[float]) -> "NativeLine | None":
-        """Return the line of the streams of all blocks of a segment; None where they are not of one kind."""
-        first, masks = streams[0], [each.mask for each in streams if each.mask is not None]
-        if any((x.signs, x.scale) != (first.signs, first.scale) or x.factors is not first.factors for x in streams):
-            return None
-        if masks and len(masks) < len(streams):
-            return None
-        seeds = [] if first.factors else [each.seed for each in streams]
-        return cls(first.signs, seeds, amounts, first.factors, masks or None, first.scale)
+NativeLine = tuple[NativeStream, Sequence[float]]
+"""A direction's stream, and its amounts: one for the stored values or one for each point."""
 
 
 class _Line(ctypes.Structure):
     _fields_ = (
-        ("seeds", ctypes.POINTER(ctypes.c_uint32)),
+        ("key", ctypes.c_uint64),
         ("amounts", ctypes.POINTER(ctypes.c_float)),
-        ("masks", ctypes.POINTER(ctypes.c_void_p)),
-        ("mask_bytes", ctypes.POINTER(ctypes.c_int64)),
+        ("mask", ctypes.c_void_p),
         ("left", ctypes.c_void_p),
         ("right", ctypes.c_void_p),
-        ("seed_count", ctypes.c_int64),
-        ("mask_count", ctypes.c_int64),
+        ("mask_bytes", ctypes.c_int64),
         ("left_count", ctypes.c_int64),
         ("right_count", ctypes.c_int64),
         ("columns", ctypes.c_int64),
@@ -101,43 +78,44 @@ class _Sweep(ctypes.Structure):
         ("targets", ctypes.POINTER(ctypes.c_void_p)),
         ("pending", ctypes.POINTER(_Line)),
         ("lines", ctypes.POINTER(_Line)),
-        ("rounding", ctypes.POINTER(ctypes.c_uint32)),
+        ("rounding", ctypes.c_uint64),
         ("count", ctypes.c_int64),
-        ("block", ctypes.c_int64),
         ("stored_bytes", ctypes.c_int64),
         ("target_bytes", ctypes.c_int64),
-        ("rounding_count", ctypes.c_int64),
         ("pending_count", ctypes.c_int32),
         ("line_count", ctypes.c_int32),
         ("points", ctypes.c_int32),
         ("type", ctypes.c_int32),
         ("target_type", ctypes.c_int32),
+        ("round_at_random", ctypes.c_int32),
         ("keep", ctypes.c_float),
     )
+
+
+class UnreadableError(ValueError):
+    """Memory that C would misread."""
 
 
 class NativeSweep:
     """stored <- keep * stored + sum of amount * u over `pending`; targets[p] <- that + sum of amounts[p] * u over
     `lines`.
 
-    All are vectors of one length that `readable` is true of; the targets have one dtype. A line has a seed for each
-    block of `block` entries, 16 or more of them. With `rounding` (bfloat16; a seed for each block) the stored values
-    are rounded once and at random.
+    All are vectors of one length, float32 or bfloat16 without gaps on the CPU; the targets have one dtype. With a
+    `rounding` key (bfloat16) the stored values are rounded once and at random.
 
     Raises:
-        ValueError: a tensor is not such a vector, or a mask or factor is of another type; when swept, the number of
-            seeds or amounts, or the size of a mask or factor, does not fit.
+        UnreadableError: a tensor is not such a vector, or a mask or factor is of another type.
+        ValueError: when swept, the number of amounts, or the size of a mask or factor, does not fit.
     """
 
     def __init__(
         self,
         stored: Tensor,
-        block: int,
         keep: float,
         pending: Sequence[NativeLine],
         lines: Sequence[NativeLine],
         targets: Sequence[Tensor],
-        rounding: Sequence[int] | None,
+        rounding: int | None,
     ) -> None:
         self._held = (stored, targets, pending, lines)  # and with them the memory that the pointers name
         self._taken = ctypes.c_int64(0)
@@ -145,59 +123,54 @@ class NativeSweep:
         places = [_address(each, count, target) for each in targets]
         self._sweep = _Sweep(
             _address(stored, count, stored.dtype), (ctypes.c_void_p * len(places))(*places), _lines(pending),
-            _lines(lines), None if rounding is None else _seeds(rounding), count, block, stored.nbytes,
-            targets[0].nbytes if targets else 0, 0 if rounding is None else len(rounding), len(pending), len(lines),
-            len(targets), TYPES[stored.dtype], TYPES[target], keep,
+            _lines(lines), rounding or 0, count, stored.nbytes, targets[0].nbytes if targets else 0, len(pending),
+            len(lines), len(targets), TYPES[stored.dtype], TYPES[target], rounding is not None, keep,
         )  # fmt: skip
 
     def take(self) -> None:
-        """Sweep the blocks that no other caller has taken; the interpreter goes on meanwhile.
+        """Sweep the pieces that no other caller has taken; the interpreter goes on meanwhile.
 
         Raises:
             MemoryError: no memory for a few chunks.
-            ValueError: a number of seeds or amounts, a mask or a factor does not fit the blocks or the targets.
+            ValueError: a number of amounts, a mask or a factor does not fit the vectors or the targets.
         """
         _require_done(_library().sweep(ctypes.byref(self._sweep), ctypes.byref(self._taken)))
 
 
-def readable(values: Tensor) -> bool:
-    """Whether C can work on a tensor's memory: float32 or bfloat16 without gaps on the CPU."""
-    here = values.device.type == "cpu" and values.layout == torch.strided and values.dtype in TYPES
-    return here and values.is_contiguous() and values.data_ptr() % values.itemsize == 0
-
-
 def _address(values: Tensor, count: int, dtype: torch.dtype) -> int:
     """Where the numbers of a tensor lie: every pointer to one that C is given comes from here."""
-    if not readable(values) or values.dtype != dtype or values.numel() != count:
-        raise ValueError(
-            f"a native call needs {count} contiguous numbers of one dtype (float32 or bfloat16) on the CPU, got "
-            f"{values.dtype} {tuple(values.shape)} with strides {tuple(values.stride())} on {values.device}"
-        )
-    return values.data_ptr()
+    if values.device.type == "cpu" and values.layout == torch.strided and values.dtype == dtype and dtype in TYPES:
+        place = values.data_ptr()
+        if values.is_contiguous() and values.numel() == count and place % values.itemsize == 0:
+            return place
+    raise UnreadableError(
+        f"a native call needs {count} contiguous numbers of one dtype (float32 or bfloat16) on the CPU, got "
+        f"{values.dtype} {tuple(values.shape)} on {values.device}, {values.layout}"
+    )
 
 
 def _require_done(code: int) -> None:
     if code == NO_MEMORY:
         raise MemoryError("the native sweep found no memory for its chunks")
     if code:
-        raise ValueError("the native code refused a call: a length is not that of its buffer, or below 16")
+        raise ValueError("the native code refused a call: a length is not that of its buffer")
 
 
 def _lines(lines: Sequence[NativeLine]) -> Any:
-    return (_Line * len(lines))(*map(_line, lines))
+    return (_Line * len(lines))(*(_line(stream, amounts) for stream, amounts in lines))
 
 
-def _line(line: NativeLine) -> _Line:
-    found = _Line(_seeds(line.seeds), _floats(line.amounts), scale=line.scale, kind=int(line.signs))
-    found.seed_count, found.amount_count = len(line.seeds), len(line.amounts)
-    if line.masks is not None:
-        found.masks = (ctypes.c_void_p * len(line.masks))(*map(_octets, line.masks))
-        found.mask_bytes = (ctypes.c_int64 * len(line.masks))(*(mask.nbytes for mask in line.masks))
-        found.mask_count = len(line.masks)
-    if line.factors is not None:
-        left, right = line.factors
+def _line(stream: NativeStream, amounts: Sequence[float]) -> _Line:
+    count = len(amounts)
+    found = _Line(stream.key, (ctypes.c_float * count)(*amounts), amount_count=count, scale=stream.scale)
+    if stream.signs:
+        found.kind = SIGNS
+    if stream.mask is not None:
+        found.mask, found.mask_bytes = _octets(stream.mask), stream.mask.nbytes
+    if stream.factors is not None:
+        left, right = stream.factors
         found.kind, found.rank, found.columns = LOW_RANK, right.shape[0], right.shape[-1]
-        found.left, found.right = (_address(part, part.numel(), torch.float32) for part in line.factors)
+        found.left, found.right = (_address(part, part.numel(), torch.float32) for part in stream.factors)
         found.left_count, found.right_count = left.numel(), right.numel()
     return found
 
@@ -205,16 +178,8 @@ def _line(line: NativeLine) -> _Line:
 def _octets(mask: Tensor) -> int:
     """Where the octets of a mask lie."""
     if mask.device.type != "cpu" or mask.dtype != torch.uint8 or not mask.is_contiguous():
-        raise ValueError(f"a mask wants contiguous octets (uint8) on the CPU, got {mask.dtype} on {mask.device}")
+        raise UnreadableError(f"a mask wants contiguous octets (uint8) on the CPU, got {mask.dtype} on {mask.device}")
     return mask.data_ptr()
-
-
-def _floats(values: Sequence[float]) -> Any:
-    return (ctypes.c_float * len(values))(*values)
-
-
-def _seeds(keys: Sequence[int]) -> Any:
-    return (ctypes.c_uint32 * len(keys))(*(key & 0xFFFFFFFF for key in keys))
 
 
 def status() -> str:
@@ -238,18 +203,27 @@ def turned_off() -> Iterator[None]:
         _turned_off = before
 
 
-def normals(seed: int, count: int) -> Tensor:
-    """Return float32 (count,) with the numbers of torch.randn under a CPU generator of this seed; 16 or more.
-
-    Raises:
-        ValueError: count is below 16.
-    """
-    return _normals(_library(), index(seed), index(count))
+def words(key: int, start: int, stop: int, device: torch.device) -> Tensor:
+    """Return words start to stop - 1 of a stream, int64."""
+    return _drawn(_library(), WORDS, key, start, stop, torch.int64)
 
 
-def _normals(library: Any, seed: int, count: int) -> Tensor:
-    out = torch.empty(count, dtype=torch.float32, device="cpu")
-    _require_done(library.normals(seed & 0xFFFFFFFF, _address(out, count, torch.float32), count, out.nbytes))
+def signs(key: int, start: int, stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return signs start to stop - 1 of a stream, float32 or float64."""
+    return _drawn(_library(), SIGNS, key, start, stop, dtype)
+
+
+def normals(key: int, start: int, stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return normals start to stop - 1 of a stream, float32 or float64."""
+    return _drawn(_library(), NORMALS, key, start, stop, dtype)
+
+
+def _drawn(library: Any, kind: int, key: int, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+    out = torch.empty(stop - start, dtype=dtype, device="cpu")
+    counter, skip = divmod(start, 128 if kind == SIGNS else 4)
+    low, high = counter & 0xFFFFFFFFFFFFFFFF, counter >> 64
+    code = library.draw(kind, DRAWN_TYPES[dtype], key, low, high, skip, out.data_ptr(), stop - start, out.nbytes)
+    _require_done(code)
     return out
 
 
@@ -276,15 +250,16 @@ def _loaded() -> tuple[Any, str]:
 
 def _declared(library: Any) -> Any:
     """The library with the types of its arguments, so that ctypes refuses others."""
-    library.normals.argtypes = (ctypes.c_uint32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-    library.sweep.argtypes = (ctypes.POINTER(_Sweep), ctypes.POINTER(ctypes.c_int64))
-    library.normals.restype = library.sweep.restype = ctypes.c_int
+    u64, i64 = ctypes.c_uint64, ctypes.c_int64
+    library.draw.argtypes = (ctypes.c_int, ctypes.c_int, u64, u64, u64, i64, ctypes.c_void_p, i64, i64)
+    library.sweep.argtypes = (ctypes.POINTER(_Sweep), ctypes.POINTER(i64))
+    library.draw.restype = library.sweep.restype = ctypes.c_int
     return library
 
 
 def _built(compiler: str) -> Path:
     """The compiled library, built if it is not there; its name tells source, flags, compiler and processor."""
-    told = "\n".join((SOURCE.read_text(), *FLAGS, compiler, _processor()))
+    told = "\n".join((*(source.read_text() for source in SOURCES), *FLAGS, compiler, _processor()))
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     file = cache_home / "zobench" / f"sweep-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
     if not file.exists():
@@ -292,7 +267,7 @@ def _built(compiler: str) -> Path:
         with tempfile.TemporaryDirectory(dir=file.parent) as aside:
             out = Path(aside) / file.name
             subprocess.run(
-                [compiler, *FLAGS, str(SOURCE), "-o", str(out), "-lm"], check=True, capture_output=True, timeout=120
+                [compiler, *FLAGS, str(SOURCES[0]), "-o", str(out), "-lm"], check=True, capture_output=True, timeout=120
             )
             out.replace(file)  # whole or not at all, also where two processes build it
     return file
@@ -308,21 +283,20 @@ def _processor() -> str:
 
 
 def _agrees(library: Any) -> bool:
-    seeds, count = (0, 5, 2**32 - 1), 10_007
-    if not all(torch.equal(_normals(library, seed, count), _of_torch(seed, count)) for seed in seeds):
+    place, device = (0x123456789ABCDEF0, 5, 5005), torch.device("cpu")
+    if not torch.equal(_drawn(library, WORDS, *place, torch.int64), eager.words(*place, device)):
         return False
+    for kind, draw in ((SIGNS, eager.signs), (NORMALS, eager.normals)):
+        for dtype in (torch.float32, torch.float64):
+            if not torch.equal(_drawn(library, kind, *place, dtype), draw(*place, dtype, device)):
+                return False
     return all(_sums_alike(library, dtype) for dtype in TYPES)
-
-
-def _of_torch(seed: int, count: int) -> Tensor:
-    generator = torch.Generator("cpu").manual_seed(seed)
-    return torch.randn(count, dtype=torch.float32, device="cpu", generator=generator)
 
 
 def _sums_alike(library: Any, dtype: torch.dtype) -> bool:
     """Whether sums are rounded as torch does here: once where the processor multiplies and adds in one."""
-    x, u = (_of_torch(seed, 10_007) for seed in (1, 2))
+    x, u = (eager.normals(key, 0, 10_007, torch.float32, torch.device("cpu")) for key in (1, 2))
     ours, theirs = x.to(dtype), x.to(dtype).mul_(0.9).add_(u, alpha=0.3)
-    job = NativeSweep(ours, len(x), 0.9, [NativeLine(False, [2], [0.3])], [], [], None)
+    job = NativeSweep(ours, 0.9, [(NativeStream(2), [0.3])], [], [], None)
     _require_done(library.sweep(ctypes.byref(job._sweep), ctypes.byref(job._taken)))
     return torch.equal(ours, theirs)
