@@ -12,6 +12,7 @@ from zobench import (
     Combination,
     Coordinate,
     Estimate,
+    Estimator,
     ForwardStencil,
     Gaussian,
     Isotropic,
@@ -229,6 +230,18 @@ class Extending(Mezo):
     def tell(self, plan, losses, state):
         state[0] += 1.0
         return super().tell(plan, losses, state)
+
+
+@planted("fields that can be set", "frozen")
+@dataclass(unsafe_hash=True)
+class Thawed(Estimator):
+    epsilon: float = 1e-2
+
+    def ask(self, key, state, batch=()):
+        return Mezo(epsilon=self.epsilon).ask(key, state, batch)
+
+    def tell(self, plan, losses, state):
+        return Mezo(epsilon=self.epsilon).tell(plan, losses, state)
 
 
 @planted("its repr leaves out what it multiplies with", "restorable")
