@@ -85,7 +85,7 @@ fuzz: $(READY)
 
 # Wrong estimators against the checks of zobench.testing: a table, mistake by check.
 planted: $(READY)
-	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m tests.planted
+	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/planted.py
 
 # By hand: a sample of 300 small changes of the mathematics; fails where tests notice less than 95 %, continues where it was interrupted.
 mutants: $(READY)

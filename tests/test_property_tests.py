@@ -23,6 +23,7 @@ def names() -> dict[str, Any]:
 
 
 def test_the_page_finds_the_factor_and_the_order(names):
+    assert f"1 of {len(CHECKS)} checks failed" in PAGE
     shown = PAGE.partition("found E[g] = ")[2].partition("n = 500")[0]
     assert " ".join(shown.split()) in names["message"]
     assert names["report"].failed == ["first-order"]

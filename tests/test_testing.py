@@ -201,6 +201,38 @@ def test_functions_of_torch_and_without_a_seed():
     assert (before[2] == np.random.get_state()[1]).all()
 
 
+def test_promises_of_the_call_take_the_place_of_those_of_the_function():
+    given = from_function(sphere)
+    assert "bias-order" in planted_report(sphere, Promises(order=4)).failed
+    assert given.promises == Promises(mean=1.0)
+
+
+def test_a_function_that_is_not_random_is_no_user_of_global_state():
+    def differences(f, x):
+        return np.array([(f(x + 1e-4 * e) - f(x - 1e-4 * e)) / 2e-4 for e in np.eye(len(x))])
+
+    report = check_estimator(from_function(differences))
+    rows = {row.check: row for row in report.rows}
+    assert not report.with_status("warned") and "each estimate is the gradient" in rows["keys"].found
+    assert {rows[name].status for name in ("evaluations", "second-moment", "shift")} == {"measured"}
+
+
+class Unwritten(zobench.Estimator):
+    """No dataclass: a repr that makes nothing, and nothing else that is wrong."""
+
+    def ask(self, key, state, batch=()):
+        return methods.make("mezo", epsilon=1e-2).ask(key, state, batch)
+
+    def tell(self, plan, losses, state):
+        return methods.make("mezo", epsilon=1e-2).tell(plan, losses, state)
+
+
+def test_an_estimator_without_a_repr_fails_that_check_alone():
+    with pytest.raises(CheckFailedError) as caught:
+        check_estimator(Unwritten)
+    assert caught.value.report.failed == ["restorable"]
+
+
 def test_a_function_with_the_wrong_shape_is_told():
     report = planted_report(lambda f, x, seed: x[:0])
     assert all("returned the shape (0,) at x of the shape" in r.found for r in report.rows if r.check == "determinism")
@@ -208,9 +240,9 @@ def test_a_function_with_the_wrong_shape_is_told():
         from_function(sphere, "jax")
 
 
-def planted_report(function):
+def planted_report(function, promises=None):
     with pytest.raises(CheckFailedError) as caught:
-        check_estimator(from_function(function))
+        check_estimator(from_function(function), promises=promises)
     return caught.value.report
 
 

@@ -1,6 +1,7 @@
 """check_estimator: every check on one estimator, in a loop or as a test each."""
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from typing import Any
 
 from zobench.estimator import Estimator
@@ -29,7 +30,8 @@ def check_estimator(
         make: make(epsilon=1e-2) -> Estimator; or an Estimator, a method as `methods.parse` spells it, or what
             `from_function` makes of a plain function.
         level: "quick", about a second, or "full", ten times the samples and four times the keys.
-        promises: what the estimator is held to; by default what it declares, `Promises.of`.
+        promises: what it is held to; by default what an Estimator declares, `Promises.of`, and what `from_function` was
+            told.
         expected_failures: names of checks that may fail, with the reason, which the report tells.
 
     Raises:
@@ -44,7 +46,13 @@ def check_estimator(
 
 def subject_of(make: Target, promises: Promises | None = None) -> Subject:
     """Return what checks are made on."""
-    return make if isinstance(make, Subject) else _Made(as_make(make), EPSILON, promises)
+    if not isinstance(make, Subject):
+        return _Made(as_make(make), EPSILON, promises)
+    if promises is None:
+        return make
+    promising = copy(make)
+    promising.promises = promises
+    return promising
 
 
 def parametrize_with_checks(targets: Iterable[Target], level: str = "quick") -> Callable[..., Any]:

@@ -56,17 +56,17 @@ class FunctionSubject(Subject):
         Raises:
             ValueError: it is not a vector of the size of x.
         """
-        seed = key % 2**SEED_BITS
-        options = taken(self.function, {"epsilon": self.given})
-        return self._called(f, x, seed, options)[0]
+        return self._called(f, x, key)[0]
 
     def leaves(self, f: Function, x: Tensor, key: int) -> Tensor:
         """Return what is in x after a call."""
-        return self._called(f, x, key % 2**SEED_BITS, taken(self.function, {"epsilon": self.given}))[1]
+        return self._called(f, x, key)[1]
 
-    def _called(self, f: Function, x: Tensor, seed: int, options: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def _called(self, f: Function, x: Tensor, key: int) -> tuple[Tensor, Tensor]:
+        """The estimate, and what is in x afterwards."""
         given: Any = x.detach().clone()
-        options = taken(self.function, {"seed": seed}) | options
+        seed = key % 2**SEED_BITS
+        options = taken(self.function, {"seed": seed, "epsilon": self.given})
         with nullcontext() if self.takes_seed else globally_seeded(seed):
             found = self.function(self._scalar(f), given.numpy() if self.array == "numpy" else given, **options)
         told = torch.as_tensor(np.asarray(found) if self.array == "numpy" else found).detach()

@@ -3,6 +3,7 @@
 import copy
 import math
 import sys
+from dataclasses import FrozenInstanceError, fields, is_dataclass
 from typing import Any, cast
 
 import torch
@@ -148,6 +149,25 @@ def _alike(one: Any, other: Any) -> bool:
         return repr(one) == repr(other)
 
 
+def frozen(subject: Subject, level: Level) -> Finding:
+    """Set a field to what it is; compare with a copy."""
+    estimator = subject.estimator
+    if estimator is None or not is_dataclass(estimator):
+        raise NotApplicableError("it is no dataclass")
+    for field in fields(estimator)[:1]:
+        try:
+            setattr(estimator, field.name, getattr(estimator, field.name))
+        except FrozenInstanceError:
+            continue
+        return Finding(f"{field.name} can be set", False, repr(estimator))
+    twin = copy.deepcopy(estimator)
+    try:
+        alike = estimator == twin and hash(estimator) == hash(twin)
+    except TypeError as error:
+        return Finding(f"it has no hash: {error}", False, repr(estimator))
+    return Finding("fields cannot be set; it is equal to its copy" if alike else "it differs from its copy", alike)
+
+
 def restorable(subject: Subject, level: Level) -> Finding:
     """Make the estimator again of its repr."""
     if subject.estimator is None:
@@ -197,10 +217,12 @@ def kept(subject: Subject, level: Level) -> Finding:
 
 
 CHECKS = (
-    Check("evaluations", "evaluations of f are the declared ones", evaluations, "evaluations"),
+    Check("evaluations", "evaluations of f are the declared ones", evaluations, "evaluations",
+          lambda s: s.estimator is not None or s.promises.evaluations is not None),
     Check("asked-is-told", "the step is along directions that f was evaluated along", asked_is_told,
           "an Estimator, or linear", lambda s: s.estimator is not None or s.promises.linear),
     Check("unchanged", "ask and tell change neither the estimator, the state, the losses nor x", unchanged),
+    Check("frozen", "fields cannot be set; equality and hash are by value", frozen),
     Check("restorable", "eval(repr(estimator)) is the estimator", restorable),
     Check("state", "every state can be kept in a file", kept),
 )  # fmt: skip

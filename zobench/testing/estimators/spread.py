@@ -132,7 +132,8 @@ def directions(subject: Subject, level: Level) -> Finding:
 CHECKS = (
     Check("stencil", "drawn nodes and weights have the moments m_j, E[(sum w r)^2] and E[sum w^2] declared", stencil),
     Check("second-moment", "E|g|^2 is the declared one: theory's covariance, or second_moment(d) |grad f|^2",
-          second_moment, "second_moment, or a LineEstimator along a law with a fourth moment"),
+          second_moment, "second_moment, or a LineEstimator along a law with a fourth moment",
+          lambda s: s.promises.second_moment is not None or _has_theory(s)),
     Check("directions", "n directions have 1 / n of the covariance; orthogonal ones less by (1 - 1/n) |E g|^2",
           directions, "directions: a field n", lambda s: s.promises.directions),
 )  # fmt: skip
