@@ -15,7 +15,7 @@ AS_SHIPPED := --task spam --steps 500 --test 330 --max-tokens 64 --select last -
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test conformance browser docs all-extras oldest oldest-torch environments check soak damage fuzz mutants sanitize install bench study \
+.PHONY: demo test conformance browser docs all-extras oldest oldest-torch environments check soak damage fuzz mutants sanitize battery install bench study \
     smollm2 figures clean
 
 demo: $(READY)
@@ -88,6 +88,11 @@ mutants: $(READY)
 # The C code under AddressSanitizer and UndefinedBehaviorSanitizer, in random calls; skipped where no compiler has them.
 sanitize: $(READY)
 	$(RUN) tests/sanitize.py --calls 5000
+
+# By hand: dieharder (Debian's package) on the words of the random streams, with the rows in results/random: an hour or two, and it
+# continues where it was interrupted.
+battery: $(READY)
+	OMP_NUM_THREADS=1 $(RUN) tests/battery.py --out results/random
 
 bench: $(READY)
 	$(RUN) -m synthetic bench

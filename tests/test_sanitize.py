@@ -13,7 +13,10 @@ PLANTED = {
     "factors": ("line->left_count / line->rank != count / line->columns", "0"),
     "a part": ("memcpy((char *)to + each * (done + begin)", "memcpy((char *)to + each * done"),
     "a counter": ("at = later(at, CHUNK / of_counter)", "at.low += CHUNK / of_counter"),
-    "threads": ("__atomic_fetch_add(taken, PIECE, __ATOMIC_RELAXED)) < s->count", "*taken) < 1 && ++*taken"),
+    "threads": (
+        "int64_t start; (start = __atomic_fetch_add(taken, PIECE, __ATOMIC_RELAXED)) < s->count;",
+        "int64_t start = 0; start < s->count; start += PIECE",
+    ),
 }  # fmt: skip
 
 
