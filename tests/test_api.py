@@ -55,7 +55,6 @@ WITHOUT = {
         "zobench.law.NativeDirection",
     ),
     "names, sizes and ranges": ("zobench.layout.Segment", "zobench.layout.Block", "zobench.layout.Layout"),
-    "the law is its name": ("zobench.random.streams.uniform", "zobench.random.streams.integers"),
     "the streams, in C": tuple(f"zobench.random.native.{name}" for name in ("words", "signs", "normals")),
     "two factors, and a yes or no": ("zobench.groups.Factors", "zobench.groups.decays"),
     "a switch or a word": (

@@ -24,7 +24,7 @@ def excess(f, gradient, x, epsilon) -> float:
     return float((coefficients - u @ gradient).square().mean())
 
 
-IN_A_PLANE = pytest.mark.xfail(strict=True, reason="in a plane the choice is often too large: 13 of 24 problems and keys")
+IN_A_PLANE = pytest.mark.xfail(strict=True, reason="in a plane the choice is often too large: 13 of 24 times")
 
 
 @pytest.mark.parametrize("dim", [pytest.param(2, marks=IN_A_PLANE), 20])
