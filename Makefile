@@ -17,7 +17,7 @@ AS_SHIPPED := --task spam --steps 500 --test 330 --max-tokens 64 --select last -
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test conformance browser docs all-extras oldest oldest-torch environments check soak damage fuzz mutants planted hunt sanitize \
+.PHONY: demo test conformance browser docs all-extras oldest oldest-torch environments check soak damage fuzz mutants planted hunt sanitize battery \
     install bench paired-bench study smollm2 figures clean
 
 demo: $(READY)
@@ -99,6 +99,11 @@ hunt: $(READY)
 # has them (the last: clang).
 sanitize: $(READY)
 	$(RUN) tests/sanitize.py --calls 5000
+
+# By hand: dieharder (Debian's package) on the words of the random streams, with the rows in results/random: an hour or two, and it
+# continues where it was interrupted.
+battery: $(READY)
+	OMP_NUM_THREADS=1 $(RUN) tests/battery.py --out results/random
 
 bench: $(READY)
 	$(RUN) -m synthetic bench
