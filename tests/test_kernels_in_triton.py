@@ -11,8 +11,9 @@ pytest.importorskip("triton", reason="Triton comes with torch for CUDA; `make tr
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("TRITON_INTERPRET=1 is not set: `make triton` sets it", allow_module_level=True)
 
-from engines import Net, bits
-from test_host_reads import narrow_loss, reads_of
+from engines import bits
+from test_host_reads import reads_of
+from torch import nn
 
 from zobench import InForwardSpace, ModuleSpace, derive, methods, query
 from zobench.law import LAWS
@@ -23,6 +24,25 @@ from zobench.space.sweep import Drawn, Sweep, Update
 
 KEYS = (0, 1, 16, derive("triton"), (1 << 64) - 1, 1 << 63)
 FLOAT, NARROW = torch.float32, torch.bfloat16
+
+
+class Small(nn.Module):
+    """A table whose rows kernels draw, and a layer."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.table, self.layer = nn.Embedding(9, 128), nn.Linear(128, 5)
+        self.to(dtype).eval()
+
+    def forward(self, ids):
+        return self.layer(torch.tanh(self.table(ids)))
+
+
+def loss_of(module):
+    ids = torch.tensor([[3, 5, 5, 0], [8, 1, 3, 7]])
+    return lambda: module(ids).float().square().mean((1, 2))
 
 
 @pytest.fixture
@@ -72,7 +92,7 @@ def swept(way, law, dtype, target, keep, rounding, points, count, lines=2):
 ])  # fmt: skip
 @pytest.mark.parametrize(("keep", "points"), [(1.0, 2), (0.5, 0), (0.75, 1)])
 def test_a_sweep_is_the_eager_one_to_the_bit(law, dtype, target, rounding, keep, points):
-    for count in (1, 1000, 5000):
+    for count in (1, 1100):
         one, other = (swept(way, law, dtype, target, keep, rounding, points, count) for way in ("kernel", "eager"))
         exact = all(torch.equal(bits(a), bits(b)) for a, b in zip(one, other, strict=True))
         close = all(torch.allclose(a.float(), b.float(), rtol=3e-7, atol=1e-7) for a, b in zip(one, other, strict=True))
@@ -80,7 +100,7 @@ def test_a_sweep_is_the_eager_one_to_the_bit(law, dtype, target, rounding, keep,
 
 
 def test_a_sweep_of_many_blocks_is_one():
-    count = BLOCK_SIZE + 70
+    count = BLOCK_SIZE + 70  # of which the kernel knows nothing
     one, other = (swept(way, "rademacher", FLOAT, FLOAT, 1.0, None, 1, count, 1) for way in ("kernel", "eager"))
     assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -111,13 +131,12 @@ def test_what_a_kernel_cannot_do_is_refused():
             fused.FusedSweep(stored, 1.0, (), lines, targets, None)
 
 
-@pytest.mark.parametrize("law", sorted(set(LAWS) - {"distinct-coordinate"}))
-@pytest.mark.parametrize("dtype", [FLOAT, NARROW])
+@pytest.mark.parametrize(("law", "dtype"), [("gaussian", FLOAT), ("rademacher", NARROW), ("sphere", FLOAT)])
 def test_engines_step_as_without_kernels(fused_here, dtype, law):
     def stepped():
-        module = Net(dtype=dtype, width=128)
+        module = Small(dtype)
         space, estimator = InForwardSpace(module, deferred=True), methods.make("mezo", law=law)
-        told = query(space, estimator, narrow_loss(module), derive("step"), ())
+        told = query(space, estimator, loss_of(module), derive("step"), ())
         space.step_(told.gradient, -1e-3, 1e-3)
         return told.losses, space.vector()
 
@@ -134,8 +153,8 @@ def _eager(work):
 
 @pytest.mark.parametrize("space_of", [ModuleSpace, InForwardSpace])
 def test_with_kernels_the_host_waits_once_a_step(fused_here, space_of):
-    module = Net(dtype=FLOAT, width=128)
-    space, estimator, f = space_of(module), methods.make("mezo"), narrow_loss(module)
+    module = Small(FLOAT)
+    space, estimator, f = space_of(module), methods.make("mezo"), loss_of(module)
 
     def step():
         told = query(space, estimator, f, derive("step"), estimator.init())
