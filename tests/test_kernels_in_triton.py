@@ -49,6 +49,10 @@ def loss_of(module):
 def fused_here(monkeypatch):
     """Kernels where they would be used on a GPU."""
     monkeypatch.setattr(fused, "available", lambda device: not native.is_turned_off())
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # the interpreter knows one thread
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -91,6 +91,16 @@ def _line(table, start, KIND: tl.constexpr, BLOCK: tl.constexpr):
     return _drawn(start, k0, k1, KIND, BLOCK) * tl.load(table + 2).to(tl.float32, bitcast=True)
 
 
+@triton.jit
+def _nearest(x, NARROW: tl.constexpr):
+    """x, with NARROW as the nearest bfloat16: what it is cast to is then the same whichever way a cast rounds."""
+    if NARROW:
+        bits = x.to(tl.int32, bitcast=True)
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & -0x10000
+        x = bits.to(tl.float32, bitcast=True)
+    return x
+
+
 @triton.jit(do_not_specialize=["k0", "k1", "first", "count"])
 def draw(out, k0, k1, first, count, KIND: tl.constexpr, BLOCK: tl.constexpr):
     """out[j] = number first + j of a stream; first is a multiple of 128."""
@@ -112,34 +122,35 @@ def sweep(
     start = tl.program_id(0).to(tl.int64) * BLOCK
     offsets = start + tl.arange(0, BLOCK)
     inside = offsets < count
-    narrow = stored.dtype.element_ty
+    NARROW: tl.constexpr = stored.dtype.element_ty == tl.bfloat16
+    NARROWED: tl.constexpr = target0.dtype.element_ty == tl.bfloat16
     x = tl.load(stored + offsets, mask=inside, other=0.0).to(tl.float32)
     if DECAYS:
         x = x * keep
         if not AT_RANDOM:
-            x = x.to(narrow).to(tl.float32)
+            x = _nearest(x, NARROW)
     for line in range(PENDING):
         row = table + line * COLUMNS
         amount = tl.load(row + 3).to(tl.float32, bitcast=True)
         x = tl.fma(_line(row, start, KIND, BLOCK), amount, x)
         if not AT_RANDOM:
-            x = x.to(narrow).to(tl.float32)
+            x = _nearest(x, NARROW)
     if AT_RANDOM:
         halves = _drawn(start, r0.to(tl.uint32), r1.to(tl.uint32), 2, BLOCK).to(tl.int32)
         bits = (x.to(tl.int32, bitcast=True) + halves) & -0x10000
         x = bits.to(tl.float32, bitcast=True)
     if DECAYS or PENDING > 0:
-        tl.store(stored + offsets, x.to(narrow), mask=inside)
+        tl.store(stored + offsets, x.to(stored.dtype.element_ty), mask=inside)
     if POINTS > 0:
         y0, y1 = x, x
         for line in range(LINES):
             row = table + (PENDING + line) * COLUMNS
             u = _line(row, start, KIND, BLOCK)
             y0 = tl.fma(u, tl.load(row + 3).to(tl.float32, bitcast=True), y0)
-            y0 = y0.to(target0.dtype.element_ty).to(tl.float32)
+            y0 = _nearest(y0, NARROWED)
             if POINTS > 1:
                 y1 = tl.fma(u, tl.load(row + 4).to(tl.float32, bitcast=True), y1)
-                y1 = y1.to(target1.dtype.element_ty).to(tl.float32)
+                y1 = _nearest(y1, NARROWED)
         tl.store(target0 + offsets, y0.to(target0.dtype.element_ty), mask=inside)
         if POINTS > 1:
             tl.store(target1 + offsets, y1.to(target1.dtype.element_ty), mask=inside)
@@ -161,5 +172,5 @@ def rows(
     for line in range(LINES):
         row = table + line * COLUMNS
         x = tl.fma(_line(row, start, KIND, BLOCK), tl.load(row + 3).to(tl.float32, bitcast=True), x)
-        x = x.to(target.dtype.element_ty).to(tl.float32)
+        x = _nearest(x, target.dtype.element_ty == tl.bfloat16)
     tl.store(place, x.to(target.dtype.element_ty), mask=offsets < width)
