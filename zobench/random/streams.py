@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from zobench.layout import CPU
-from zobench.random import eager, native
+from zobench.random import eager, fused, native
 
 NAME = "Philox4x32-10 1"
 """The stream of random numbers, in headers of journals and states of optimizers: those of another one are refused."""
@@ -79,6 +79,8 @@ class _Backend(Protocol):
 
 
 def _backend(device: torch.device) -> _Backend:
+    if fused.available(device):
+        return fused
     return native if device.type == "cpu" and native.available() else eager
 
 

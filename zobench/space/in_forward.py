@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from zobench.layout import Block
+from zobench.random import fused
+from zobench.random.native import NativeLine
 from zobench.space.closure import Value
 from zobench.space.engine import Engine
 from zobench.space.lazy_rows import LazyRows, RowSweep
@@ -17,7 +19,7 @@ from zobench.space.meeting import Job
 from zobench.space.scratch import Scratch
 from zobench.space.stored import Point, Step, Stored
 from zobench.space.support import Support
-from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update
+from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update, native_lines
 from zobench.space.tangents import Tangents
 from zobench.space.threads import in_parallel
 from zobench.space.trainable import require_alike
@@ -195,7 +197,8 @@ class InForward(Engine):
             return parameter.to(self.reads) if self._is_read(parameter) else parameter
         if name in self.tables or name in self.stored.support.rows:  # perturbing all of a vocabulary would be waste
             dtype = self.reads or parameter.dtype
-            return LazyRows(parameter, dtype, partial(view.rows, name), partial(view.whole, name))
+            repeating = isinstance(view, View) and view.is_fused(name)
+            return LazyRows(parameter, dtype, partial(view.rows, name), partial(view.whole, name), repeating)
         return view.whole(name)
 
 
@@ -230,10 +233,25 @@ class View:
         if not self.draws:
             return parameter[wanted].to(dtype)
 
+        if self.is_fused(name):
+            found = parameter[wanted].to(wide)
+            fused.add_rows(found, wanted, self._native_lines(name) or ())
+            return found.to(dtype)
+
         def fresh(_: Scratch) -> Tensor:
             return parameter[wanted].to(wide)
 
         return self.fill(name, fresh, partial(RowSweep, self.blocks(name), wanted), wanted).to(dtype)
+
+    def is_fused(self, name: str) -> bool:
+        """Whether a kernel perturbs rows of a table, in any order."""
+        segment = self.blocks(name)[0].segment
+        able = fused.available(segment.device) and fused.draws_rows(segment.shape[-1], segment.dtype)
+        return able and name not in self.stored.support.rows and self._native_lines(name) is not None
+
+    def _native_lines(self, name: str) -> Sequence[NativeLine] | None:
+        lines = native_lines(self.blocks(name)[0].segment, self.lines((self.index,)))
+        return lines if lines is not None and fused.fits(lines) else None
 
     def _chosen_rows(self, name: str, parameter: Tensor, dtype: torch.dtype, wanted: Tensor) -> Tensor:
         places = self.stored.support.places(name, wanted)

@@ -15,19 +15,28 @@ Rows = Callable[[Tensor], Tensor]
 
 class LazyRows:
     """Stands for a matrix (rows, width): an embedding lookup and an index by rows ask `rows` for those alone; any other
-    use asks `whole` for all of it.
+    use asks `whole` for all of it. `rows` is given each row once, in ascending order, which a device makes the host
+    wait for; with `repeating` it is given rows as they are asked for.
     """
 
-    def __init__(self, parameter: Tensor, dtype: torch.dtype, rows: Rows, whole: Callable[[], Tensor]) -> None:
+    def __init__(
+        self, parameter: Tensor, dtype: torch.dtype, rows: Rows, whole: Callable[[], Tensor], repeating: bool = False
+    ) -> None:
         self.shape, self.dtype, self.device, self.ndim = parameter.shape, dtype, parameter.device, 2
-        self.rows, self.whole = rows, whole
+        self.rows, self.whole, self.repeating = rows, whole, repeating
+
+    def chosen(self, rows: Tensor) -> Tensor:
+        """Return these rows, of any shape, (*rows.shape, width)."""
+        if self.repeating:
+            return self.rows(rows.flatten()).view(*rows.shape, self.shape[1])
+        wanted, place = torch.unique(rows, return_inverse=True)
+        return functional.embedding(place, self.rows(wanted))
 
     def __getitem__(self, index: Any) -> Tensor:
         chosen = _row_numbers(index, len(self), self.device)
         if chosen is None:
             return self.whole()[index]
-        wanted, place = torch.unique(chosen, return_inverse=True)
-        return self.rows(wanted)[place]
+        return self.chosen(chosen)
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -43,8 +52,7 @@ class LazyRows:
         if func is functional.embedding and kwargs.get("max_norm") is None:
             ids, table = (*args, *(kwargs[name] for name in ("input", "weight") if name in kwargs))[:2]
             if isinstance(table, LazyRows):
-                wanted, place = torch.unique(ids.long(), return_inverse=True)
-                return functional.embedding(place, table.rows(wanted))
+                return table.chosen(ids.long())
         return func(*_whole(args), **_whole(kwargs))
 
 

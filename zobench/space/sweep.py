@@ -10,7 +10,7 @@ from torch import Tensor
 from zobench.groups import UNIFORM, Factors, Groups
 from zobench.law import Direction
 from zobench.layout import Block, Segment
-from zobench.random import native, streams
+from zobench.random import fused, native, streams
 from zobench.random.keys import derive
 from zobench.random.native import NativeStream
 from zobench.space.threads import in_parallel
@@ -145,21 +145,26 @@ def _add(total: Tensor, u: Tensor | None, amount: float) -> None:
         total.add_(u, alpha=amount)
 
 
-def _native(job: Sweep) -> native.NativeSweep | None:
-    """The sweep in C, if it can do this one."""
-    if not (job.blocks and job.blocks[0].segment.dtype == torch.float32 and native.available()):
+def _native(job: Sweep) -> native.NativeSweep | fused.FusedSweep | None:
+    """The sweep in C, or on CUDA in Triton, if it can do this one."""
+    segment = job.blocks[0].segment if job.blocks else None
+    if segment is None or segment.dtype != torch.float32:
         return None
-    segment = job.blocks[0].segment
-    pending, lines = _native_lines(segment, job.update.lines), _native_lines(segment, job.lines)
+    on_device = fused.available(segment.device)
+    if not (on_device or native.available()):
+        return None
+    pending, lines = native_lines(segment, job.update.lines), native_lines(segment, job.lines)
     if pending is None or lines is None:
         return None
     try:
-        return native.NativeSweep(job.stored, job.update.keep, pending, lines, job.targets, job._rounding)
+        sweep = fused.FusedSweep if on_device else native.NativeSweep
+        return sweep(job.stored, job.update.keep, pending, lines, job.targets, job._rounding)
     except native.UnreadableError:
         return None
 
 
-def _native_lines(segment: Segment, lines: Sequence[Drawn]) -> list[native.NativeLine] | None:
+def native_lines(segment: Segment, lines: Sequence[Drawn]) -> list[native.NativeLine] | None:
+    """Return what these directions are in a segment; None where one must be called."""
     found = []
     for draw, amounts in lines:
         told: Callable[[Segment], NativeStream | None] | None = getattr(draw, "native", None)

@@ -192,6 +192,11 @@ def available() -> bool:
     return not _turned_off and _loaded()[0] is not None
 
 
+def is_turned_off() -> bool:
+    """Whether torch is to do it for now, on every device."""
+    return _turned_off
+
+
 @contextmanager
 def turned_off() -> Iterator[None]:
     """Let torch do what the native sweep does, in the whole process: to compare them."""
