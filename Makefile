@@ -15,7 +15,7 @@ AS_SHIPPED := --task spam --steps 500 --test 330 --max-tokens 64 --select last -
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test conformance browser docs all-extras oldest oldest-torch environments check soak damage fuzz mutants sanitize install bench study \
+.PHONY: demo test conformance browser docs all-extras oldest oldest-torch environments check soak damage fuzz mutants planted sanitize install bench study \
     smollm2 figures clean
 
 demo: $(READY)
@@ -80,6 +80,10 @@ damage: $(READY)
 # Malformed configurations, data files, journals, checkpoints and run folders: some 1,700.
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/fuzz.py --examples 100
+
+# Wrong estimators against the checks of zobench.testing: a table, mistake by check.
+planted: $(READY)
+	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m tests.planted
 
 # By hand: a sample of 300 small changes of the mathematics; fails where tests notice less than 95 %, continues where it was interrupted.
 mutants: $(READY)

@@ -15,7 +15,7 @@ from zobench.problem import Ridges
 
 Term = tuple[float, tuple[int, ...]]
 """A coefficient and the power of each variable."""
-TERM = re.compile(r"([+-]?)([0-9.]+(?:e[+-]?[0-9]+)?)?((?:x[0-9]+(?:\^[0-9]+)?)*)", re.IGNORECASE)
+TERM = re.compile(r"\s*([+-]?)\s*([0-9.]+(?:e[+-]?[0-9]+)?)?((?:\s*\*?\s*x[0-9]+(?:\^[0-9]+)?)*)\s*", re.IGNORECASE)
 FACTOR = re.compile(r"x([0-9]+)(?:\^([0-9]+))?")
 
 
@@ -138,9 +138,8 @@ def polynomial(text: str, dim: int | None = None) -> Polynomial:
     Raises:
         ValueError: it is no such text, or names more variables than `dim`.
     """
-    parts = re.sub(r"[\s*]", "", text)
     found, end = [], 0
-    for match in TERM.finditer(parts):
+    for match in TERM.finditer(text):
         if match.start() == end < match.end() and (match[2] or match[3]) and (match[1] or not end):
             size = float(match[2] or 1.0)
             powers = [(int(name), int(power or 1)) for name, power in FACTOR.findall(match[3])]
@@ -148,7 +147,7 @@ def polynomial(text: str, dim: int | None = None) -> Polynomial:
             end = match.end()
     named = 1 + max((name for _, powers in found for name, _ in powers), default=0)
     dim = named if dim is None else count("dim", dim)
-    if end != len(parts) or not parts or named > dim:
+    if end != len(text) or not found or named > dim:
         raise ValueError(f"{text!r} is no polynomial in {dim} variables: write one like '0.5 x0^2 + 3 x0 x1 - x2'")
     rows = [(c, tuple(sum(p for name, p in powers if name == i) for i in range(dim))) for c, powers in found]
     return Polynomial(dim, tuple(rows))

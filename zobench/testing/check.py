@@ -20,7 +20,7 @@ class Level:
     keys: int
 
 
-LEVELS = {"quick": Level(20_000, 1_000, 2), "full": Level(200_000, 10_000, 8)}
+LEVELS = {"quick": Level(20_000, 500, 2), "full": Level(200_000, 10_000, 8)}
 """The levels by name."""
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zobench import methods
 from zobench.estimator import Estimate, Estimator
-from zobench.layout import Layout
+from zobench.layout import CPU, Layout
 from zobench.montecarlo import estimate
 from zobench.query import query
 from zobench.random.streams import Shape
@@ -66,15 +66,18 @@ class EstimatorSubject(Subject):
         """Return the tensors that a vector stands for, where the law asks."""
         return matrices(dim) if self.by_tensor else None
 
-    def told(self, f: Function, x: Tensor, key: int, batch: Shape = (), state: Any = None) -> Estimate:
+    def space(self, x: Tensor) -> FlatSpace:
+        """Return a space at x."""
+        return FlatSpace(x.clone(), self.layout(x.shape[-1]))
+
+    def told(self, f: Function, space: FlatSpace, key: int, batch: Shape = (), state: Any = None) -> Estimate:
         """Return what `query` returns, from the first state or another."""
-        space = FlatSpace(x.clone(), self.layout(x.shape[-1]))
         return query(space, self._made, Everywhere(f), key, self._made.init() if state is None else state, batch)
 
     def estimate(self, f: Function, x: Tensor, key: int) -> Tensor:
         """Return the estimate of one query, dense."""
-        space = FlatSpace(x.clone(), self.layout(x.shape[-1]))
-        return space.dense(query(space, self._made, Everywhere(f), key, self._made.init()).gradient)
+        space = self.space(x)
+        return space.dense(self.told(f, space, key).gradient)
 
     @cached_property
     def batches(self) -> bool:  # type: ignore[override]
@@ -85,7 +88,7 @@ class EstimatorSubject(Subject):
     def answers_batches(self) -> bool:
         """Whether the plan of a batch has the batch's shape."""
         try:
-            told = self.told(_sum, torch.linspace(0.5, 1.0, max(2, self.least_dim), dtype=torch.float64), 0, (3,))
+            told = self.told(_sum, self.space(_somewhere(self.least_dim)), 0, (3,))
         except (ValueError, RuntimeError, TypeError, IndexError):
             return False
         return all(plan.batch == (3,) for plan, _ in told.rounds) and all(
@@ -95,15 +98,16 @@ class EstimatorSubject(Subject):
     @cached_property
     def is_coupled(self) -> bool:
         """Whether the losses of one element of a batch change the estimate of another."""
-        x = torch.linspace(0.5, 1.0, max(2, self.least_dim), dtype=torch.float64)
-        plain, other = (self.told(f, x, 0, (3,)).gradient.coefficients for f in (_sum, _middle_changed))
+        x = _somewhere(self.least_dim)
+        plain, other = (self.told(f, self.space(x), 0, (3,)).gradient.coefficients for f in (_sum, _middle_changed))
         return not torch.equal(plain[[0, 2]], other[[0, 2]])
 
     def samples(self, f: Function, x: Tensor, key: int, count: int) -> Tensor:
         """Return what `zobench.estimate` samples, where the estimator batches."""
         if not self.batches:
             return super().samples(f, x, key, count)
-        return estimate(self._made, f, x, key, count, layout=self.layout(x.shape[-1]))
+        everywhere: Any = Everywhere(f)  # of which a plan takes the loss that it names
+        return estimate(self._made, everywhere, x, key, count, layout=self.layout(x.shape[-1]))
 
 
 def matrices(dim: int) -> Layout:
@@ -142,11 +146,15 @@ def as_make(target: "Make | Estimator | str") -> Make:
     return target
 
 
+def _somewhere(least: int) -> Tensor:
+    return torch.linspace(0.5, 1.0, max(2, least), dtype=torch.float64, device=CPU)
+
+
 def _sum(x: Tensor) -> Tensor:
     return x.double().sin().sum(-1)
 
 
 def _middle_changed(x: Tensor) -> Tensor:
-    changes = torch.zeros(len(x), dtype=torch.float64)
+    changes = torch.zeros(len(x), dtype=torch.float64, device=CPU)
     changes[1] = 0.7
     return _sum(x) + changes * x.double().square().sum(-1) if x.ndim > 1 else _sum(x)

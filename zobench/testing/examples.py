@@ -52,9 +52,9 @@ def smooth(dim: int) -> Example:
     return Example(RidgeSum("exp", (first, second), (1.0, 0.5), (0.0, 0.1)), point(dim))
 
 
-def sizes(least: int) -> tuple[int, ...]:
+def sizes(least: int, dims: tuple[int, ...] = (1, 2, 4)) -> tuple[int, ...]:
     """Return dimensions to try, from the smallest that a subject works in."""
-    return tuple(dict.fromkeys(max(dim, least) for dim in (1, 2, 4)))
+    return tuple(dict.fromkeys(max(dim, least) for dim in dims))
 
 
 def all_of(least: int) -> Iterator[Example]:

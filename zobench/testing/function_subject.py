@@ -113,7 +113,7 @@ def globally_seeded(seed: int) -> Iterator[None]:
     back.
     """
     before = torch.random.get_rng_state(), np.random.get_state(), random.getstate()
-    torch.random.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
     try:

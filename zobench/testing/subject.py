@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
 from zobench.random.keys import derive
 from zobench.testing.check import Level
 from zobench.testing.promises import Promises
@@ -76,8 +78,19 @@ class Subject(ABC):
         return torch.stack([self.estimate(f, x, derive(key, i)) for i in range(count)])
 
     def count(self, level: Level) -> int:
-        """Return how many samples a check takes."""
-        return level.samples if self.batches else level.single
+        """Return how many samples a check takes: of estimates that come one by one fewer where a mean is not promised,
+        and fewer where each has many evaluations.
+        """
+        if self.batches:
+            return level.samples
+        measured = 1 if self.promises.mean is not None else 4
+        return max(level.single // (measured * self.weight), level.single // 10)
+
+    @cached_property
+    def weight(self) -> int:
+        """The evaluations of an estimate, in dozens."""
+        x = torch.linspace(0.5, 1.0, max(2, self.least_dim), dtype=torch.float64, device=CPU)
+        return -(-len(self.points(lambda y: y.double().sin().sum(-1), x, 0)) // 12) or 1
 
     def points(self, f: Function, x: Tensor, key: int) -> list[Tensor]:
         """Return the points at which one estimate evaluates f."""

@@ -1,13 +1,16 @@
 """The order of the bias in epsilon, fitted."""
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
+
+from torch import Tensor
 
 from zobench.random.keys import derive
 from zobench.testing import enumeration, examples
 from zobench.testing.check import Check, Level
 from zobench.testing.examples import Example
-from zobench.testing.mean import LARGEST, sampled
+from zobench.testing.mean import LARGEST, scalar_z
 from zobench.testing.report import Finding, NotApplicableError
 from zobench.testing.subject import Subject
 
@@ -18,10 +21,11 @@ TOLERATED = 0.35
 
 
 class _Bias(NamedTuple):
-    """|E g - m grad f| and its error."""
+    """|E g - m grad f| and its error; where it was sampled, the samples of its part along one vector (n,)."""
 
     size: float
     error: float
+    samples: Tensor | None = None
 
 
 def bias_order(subject: Subject, level: Level) -> Finding:
@@ -29,8 +33,8 @@ def bias_order(subject: Subject, level: Level) -> Finding:
     if subject.epsilon is None:
         return _without_epsilon(subject)
     example, promised = examples.smooth(max(2, subject.least_dim)), subject.promises.order
-    found = [(e, _bias(subject, example, e, level)) for e in EPSILONS]
-    seen = [(e, b) for e, b in found if b.size > 4 * LARGEST * b.error]
+    found = list(zip(EPSILONS, _biases(subject, example, level), strict=True))
+    seen = [(e, b) for e, b in found if b.size > LARGEST * b.error]
     told = ", ".join(f"{b.size:.2g} at {e:g}" for e, b in found)
     if len(seen) < 2:
         return Finding(f"no bias is seen beyond its error: {told}", promised is None or promised >= 2, str(example))
@@ -40,18 +44,28 @@ def bias_order(subject: Subject, level: Level) -> Finding:
     return Finding(fit, holds, str(example), "" if promised is None else f"order {promised:g} is declared")
 
 
-def _bias(subject: Subject, example: Example, epsilon: float, level: Level) -> _Bias:
-    """The bias at an epsilon: enumerated, or sampled as the mean of differences to a small epsilon under one key."""
-    one = subject.at(epsilon)
-    exact = enumeration.mean(one, example.f, example.x)
-    if exact is not None:
-        m = 1.0 if subject.promises.mean is None else subject.promises.mean
-        off = exact.value - m * example.gradient
-        return _Bias(float(off.norm()), float(exact.rounding.norm()))
+def _biases(subject: Subject, example: Example, level: Level) -> Iterator[_Bias]:
+    """Yield the bias at each epsilon: enumerated, or sampled as the mean of differences to a small epsilon under one
+    key, along the vector that it is at the largest.
+    """
+    m = 1.0 if subject.promises.mean is None else subject.promises.mean
     key, count = derive("zobench.testing", "bias"), subject.count(level)
-    rows = [s.samples(example.f, example.x, key, count) for s in (one, subject.at(LEAST))]
-    difference = sampled(rows[0] - rows[1], key)
-    return _Bias(float(difference.value.norm()), float(difference.error.norm()))
+    near, along = None, example.gradient
+    for epsilon in EPSILONS:
+        one = subject.at(epsilon)
+        exact = enumeration.mean(one, example.f, example.x)
+        if exact is not None:
+            off = exact.value - m * example.gradient
+            yield _Bias(float(off.norm()), float(exact.rounding.norm()))
+            continue
+        rows = one.samples(example.f, example.x, key, count)
+        if near is None:
+            near = subject.at(LEAST).samples(example.f, example.x, key, count)
+            along = (rows - near).mean(0)
+            along = along / along.norm().clamp(min=1e-300)
+        samples = (rows - near) @ along
+        mean, error, _ = scalar_z(samples, 0.0)
+        yield _Bias(abs(mean), error, samples)
 
 
 def _fitted(seen: list[tuple[float, _Bias]]) -> tuple[float, float, float]:
@@ -59,8 +73,16 @@ def _fitted(seen: list[tuple[float, _Bias]]) -> tuple[float, float, float]:
     (far, one), (near, two) = seen[-2:]
     width = math.log(far / near)
     slope = math.log(one.size / two.size) / width
-    error = LARGEST * math.hypot(one.error / one.size, two.error / two.size) / width + TOLERATED
+    error = LARGEST * _error(one, two) / width + TOLERATED
     return slope, slope - error, slope + error
+
+
+def _error(one: _Bias, two: _Bias) -> float:
+    """The standard error of log(one / two): of samples under one key by the spread of a / E a - b / E b."""
+    if one.samples is None or two.samples is None:
+        return math.hypot(one.error / one.size, two.error / two.size)
+    apart = one.samples / one.samples.mean() - two.samples / two.samples.mean()
+    return float(apart.std()) / math.sqrt(len(apart))
 
 
 def _without_epsilon(subject: Subject) -> Finding:

@@ -25,7 +25,7 @@ def quadratic(subject: Subject, level: Level) -> Finding:
 
 def _on(subject: Subject, level: Level, problem: Callable[[int], Example]) -> Finding:
     m = 1.0 if subject.promises.mean is None else subject.promises.mean
-    for dim in examples.sizes(subject.least_dim):
+    for dim in examples.sizes(subject.least_dim, (1, 3)):
         example = problem(dim)
         found, wanted = mean_of(subject, example, level), m * example.gradient
         if not found.z(wanted) < LARGEST:
