@@ -28,7 +28,7 @@ IDENTITY = _TRAINING
 UNREPORTED = frozenset(
     {
         *("environment", "measurement", "bench", "skipped", "divergence", "rounding", "note", "bench-slope"),
-        "trial",
+        *("trial", "audit", "audit-check"),
     }
 )
 _BIAS = "python -m synthetic bias"
