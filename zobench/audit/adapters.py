@@ -27,7 +27,7 @@ def of_optimizer(kind: Callable[..., torch.optim.Optimizer], **options: Any) -> 
         optimizer.step(lambda backward=False: f(parameter))
         return (x - parameter.detach()) / rate
 
-    return _with_signature(g, kind, options)
+    return _with_signature(g, kind, options, places=1)
 
 
 def of_ask_tell(kind: Callable[..., Any], gradient: str = "gradient", **options: Any) -> Callable[..., Any]:
@@ -46,7 +46,7 @@ def of_ask_tell(kind: Callable[..., Any], gradient: str = "gradient", **options:
             raise ValueError(f"{type(one).__name__}.tell returns nothing, and there is no .{gradient}: name another")
         return getattr(one, gradient) if found is None else found
 
-    return _with_signature(g, kind, options)
+    return _with_signature(g, kind, options, places=1)
 
 
 def with_options(function: Callable[..., Any], options: dict[str, Any]) -> Callable[..., Any]:
@@ -55,31 +55,35 @@ def with_options(function: Callable[..., Any], options: dict[str, Any]) -> Calla
     def g(f: Any, x: Any, **also: Any) -> Any:
         return function(f, x, **{**options, **also})
 
-    return _with_signature(g, function, options)
+    return _with_signature(g, function, options, places=2)
 
 
 def renamed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """Return a plain function whose displacement, an option of this name, is called epsilon."""
+    """Return a plain function whose displacement, an option of this name, is called epsilon.
+
+    Raises:
+        ValueError: it has no such option, or that is given.
+    """
 
     def g(f: Any, x: Any, **also: Any) -> Any:
         return function(f, x, **{name if key == "epsilon" else key: value for key, value in also.items()})
 
-    others = [name if key == "epsilon" else key for key in ("seed", "n", "epsilon")]
-    g.__signature__ = _signature(  # type: ignore[attr-defined]
-        {"epsilon" if key == name else key for key in inspect.signature(function).parameters if key in (*others, name)}
-    )
+    names = set(inspect.signature(function).parameters) - {"epsilon"}
+    if name not in names:
+        raise ValueError(f"--vary {name}: the target has no such option that is left to choose")
+    g.__signature__ = _signature({"epsilon" if key == name else key for key in names - {"f", "x"}})  # type: ignore[attr-defined]
     return g
 
 
-def _with_signature(g: Callable[..., Any], kind: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any]:
-    """g with those parameters of `kind` that are not given: the checks fill seed, epsilon and n."""
-    names = {
-        name
-        for name, p in inspect.signature(kind).parameters.items()
-        if name not in given and p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
-    }
-    first = set(list(inspect.signature(kind).parameters)[:2])
-    g.__signature__ = _signature(names - ({"f", "x", "lr"} | (first - {"seed", "epsilon", "n"})))  # type: ignore[attr-defined]
+def _with_signature(
+    g: Callable[..., Any], kind: Callable[..., Any], given: dict[str, Any], places: int
+) -> Callable[..., Any]:
+    """g with those parameters of `kind` behind the first places that are not given: checks fill seed, epsilon and n."""
+    parameters = list(inspect.signature(kind).parameters.items())[places:]
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    g.__signature__ = _signature(  # type: ignore[attr-defined]
+        {name for name, one in parameters if one.kind in named and name not in {*given, "f", "x", "lr"}}
+    )
     g.__name__ = g.__qualname__ = getattr(kind, "__qualname__", type(kind).__name__)
     return g
 

@@ -8,7 +8,7 @@ from typing import Any
 from zobench.audit import matching, measuring
 from zobench.audit.probing import Probe, probe
 from zobench.testing import CHECKS, Report, Subject, examples
-from zobench.testing.check import LEVELS
+from zobench.testing.check import Level
 from zobench.testing.examples import Example
 from zobench.testing.mean import LARGEST
 from zobench.testing.report import Row
@@ -43,8 +43,9 @@ def audit(
         "match": None if match is None else repr(match.estimator),
         "match_n": None if match is None else match.estimator.n,
     }  # fmt: skip
+    level = Level(10 * samples, samples // 2, keys=2)
     for check in CHECKS:
-        result = check.run(subject, LEVELS["quick"])
+        result = check.run(subject, level)
         yield {"kind": "audit-check", "target": subject.name, **result._asdict()}
 
 
