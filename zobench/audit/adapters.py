@@ -78,7 +78,7 @@ def renamed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
 def _with_signature(
     g: Callable[..., Any], kind: Callable[..., Any], given: dict[str, Any], places: int
 ) -> Callable[..., Any]:
-    """g with those parameters of `kind` behind the first places that are not given: checks fill seed, epsilon and n."""
+    """G with those parameters of `kind` behind the first places that are not given: checks fill seed, epsilon and n."""
     parameters = list(inspect.signature(kind).parameters.items())[places:]
     named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     g.__signature__ = _signature(  # type: ignore[attr-defined]

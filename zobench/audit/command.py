@@ -10,6 +10,7 @@ import select
 import shlex
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,11 @@ class Program:
     def close(self) -> None:
         """End the program."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with suppress(BrokenPipeError):  # what it did not read is lost with it
+                pipe.close()
 
     def _write(self, line: dict[str, Any]) -> None:
         assert self._process.stdin is not None

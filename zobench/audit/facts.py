@@ -13,6 +13,11 @@ from zobench.testing.examples import Example
 from zobench.testing.mean import LARGEST
 from zobench.testing.report import Row
 
+HEAD = (
+    f"  {'problem':10} {'epsilon':>9} {'|bias|/|grad f|':>18} {'predicted':>10} {'MSE':>10} {'predicted':>10}"
+    f" {'cosine':>7} {'predicted':>9}"
+)
+COSINES = {"cosine": 7, "predicted_cosine": 9}
 PROBLEMS = {"linear": examples.linear, "quadratic": examples.quadratic, "smooth": examples.smooth}
 
 
@@ -77,8 +82,7 @@ def text(rows: list[dict[str, Any]]) -> str:
     (facts,) = (row for row in rows if row["kind"] == "audit")
     checks = [Row(*(row[name] for name in Row._fields)) for row in rows if row["kind"] == "audit-check"]
     lines = [facts["target"], *(f"  {name:22} {told}" for name, told in _told(facts))]
-    lines.append(f"  {'problem':10} {'epsilon':>9} {'|bias|/|grad f|':>18} {'predicted':>10} {'MSE':>10} {'predicted':>10}"
-                 f" {'cosine':>7} {'predicted':>9}")  # fmt: skip
+    lines.append(HEAD)
     lines += [_measured(row, rows) for row in rows if row["kind"] == "bias" and row["sampling"] == "plain"]
     return "\n".join([*lines, str(Report("checks", tuple(checks)))])
 
@@ -93,9 +97,7 @@ def _measured(row: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     numbers = (controlled.get("predicted_bias"), row["mse"], row.get("predicted_mse"))
     scaled = (None if n is None else n / size**p for n, p in zip(numbers, (1, 2, 2), strict=True))
     shown = " ".join(f"{'-' if n is None else format(n, '.3g'):>10}" for n in scaled)
-    cosine = " ".join(
-        f"{'-' if row.get(k) is None else format(row[k], '.3f'):>{w}}" for k, w in (("cosine", 7), ("predicted_cosine", 9))
-    )
+    cosine = " ".join(f"{'-' if row.get(k) is None else format(row[k], '.3f'):>{w}}" for k, w in COSINES.items())
     epsilon = "-" if row["epsilon"] is None else format(row["epsilon"], "g")
     return f"  {row['problem']:10} {epsilon:>9} {bias:>18} {shown} {cosine}"
 
@@ -108,9 +110,8 @@ def _told(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield from _points(facts, dim)
     named = f", which {facts['factor']}" if facts["factor"] else ""
     yield "scale", f"E[g] = {ratio:.4g} grad f (± {facts['ratio_error']:.1g}) on linear f{named}"
-    yield "second moment", (
-        f"E|g|^2 = {facts['second_moment']:.4g} |grad f|^2 (± {facts['second_moment_error']:.2g}) on linear f, d = {dim}"
-    )
+    second, error = facts["second_moment"], facts["second_moment_error"]
+    yield "second moment", f"E|g|^2 = {second:.4g} |grad f|^2 (± {error:.2g}) on linear f, d = {dim}"
     yield "alignment", _aligned(facts)
     order = facts["bias_order"]
     yield "bias", "not seen at two epsilons" if order is None else f"grows as epsilon^{order:.2f} on the last problem"

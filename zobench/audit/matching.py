@@ -13,8 +13,8 @@ from zobench.testing.mean import LARGEST
 
 @dataclass(frozen=True)
 class Match:
-    """`estimator` with E g = m grad f to first order where the target has E g = `ratio` m grad f; `reach` is its epsilon
-    in units of the target's.
+    """`estimator` has E g = m grad f to first order where the target has `ratio` m grad f; `reach` is its epsilon in
+    units of the target's.
     """
 
     estimator: LineEstimator
@@ -63,7 +63,7 @@ def candidate(subject: Subject, found: Probe | None, ratio: float) -> Match | No
 
 
 def confirmed(match: Match | None, example: Example, second_moment: float, error: float) -> Match | None:
-    """Return the match if E|g|^2 / |grad f|^2 on a linear function is the one that theory predicts, within five errors."""
+    """Return the match if E|g|^2 / |grad f|^2 on a linear function is as theory predicts, within five errors."""
     if match is None:
         return None
     try:

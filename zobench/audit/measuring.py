@@ -13,7 +13,7 @@ from zobench.testing import Ratio, Subject, examples, name_factor
 from zobench.testing.examples import Example
 from zobench.testing.mean import LARGEST
 
-DIMS = 3, 6
+DIMS = 3, 8
 APART = 8
 
 
@@ -43,12 +43,26 @@ def scale(subject: Subject, samples: int) -> Scale:
 
 
 def _ratio(subject: Subject, dim: int, samples: int) -> Ratio:
-    example = examples.linear(dim)
-    gradient, key = example.gradient, derive("zobench.audit", "scale", dim)
-    along = subject.samples(example.f, example.x, key, samples) @ gradient / (gradient @ gradient)
-    error = max(float(along.std()) / math.sqrt(samples), 1e-6 * float(along.abs().max()))
+    """The mean over axes i of g_i on f(x) = x_i - a_i under one key: of differences |u|^2 / d, which varies less than
+    (u . v)^2 for one v.
+    """
+    a, key = examples.point(dim), derive("zobench.audit", "scale", dim)
+    number = max(samples // 4, 25)
+    columns = [subject.samples(_Axis(i, float(a[i])), a, key, number)[:, i] for i in range(dim)]
+    along = torch.stack(columns).mean(0)
+    error = max(float(along.std()) / math.sqrt(number), 1e-6 * float(along.abs().max()))
     n = getattr(subject.estimator, "n", None)
     return Ratio(float(along.mean()), error, dim, subject.epsilon, n if isinstance(n, int) else None)
+
+
+class _Axis:
+    """x_i - a_i."""
+
+    def __init__(self, i: int, a: float) -> None:
+        self.i, self.a = i, a
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x[..., self.i].double() - self.a
 
 
 def moments(subject: Subject, example: Example, samples: int) -> Moments:

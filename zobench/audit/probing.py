@@ -47,7 +47,7 @@ class Probe(NamedTuple):
     @property
     def length(self) -> float:
         """e, where displacements are e u with E|u|^2 = d."""
-        return float(self.directions.square().sum(-1).mean() / self.directions.shape[-1]) ** 0.5
+        return math.sqrt(float(self.directions.square().sum(-1).mean()) / self.directions.shape[-1])
 
     @property
     def effective_dimension(self) -> float:

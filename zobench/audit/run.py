@@ -1,11 +1,13 @@
 """`zobench audit`: options, the run folder, and the exit status."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from zobench import methods
 from zobench.audit import target
+from zobench.audit.command import Program
 from zobench.audit.facts import PROBLEMS, audit, text, version
 from zobench.naming import require_known
 from zobench.numbers import count, real
@@ -13,9 +15,9 @@ from zobench.run import exit_status
 from zobench.run.options import argument, option
 from zobench.run.progress import note
 from zobench.run.records import Run
+from zobench.spelling import made, spelled
 from zobench.testing import Subject
 from zobench.testing.examples import Example, point
-from zobench.spelling import made, spelled
 from zobench.testing.report import FAILED
 
 LEAST_SAMPLES = 100
@@ -42,8 +44,12 @@ class AuditOptions:
 
 def run(options: AuditOptions) -> int:
     """Audit an estimator from outside: what it does, which composition of ours it is, and the verdict of each check."""
-    subject = _subject(options)
-    problems = {name: _problem(name, options.dim) for name in options.problem}
+    problems = _checked(options)
+    with _subject(options) as subject:
+        return _run(options, subject, problems)
+
+
+def _run(options: AuditOptions, subject: Subject, problems: dict[str, Example]) -> int:
     record = Run(options.out, {"command": "audit", **asdict(options)}, free=("out",))
     if not record.find(kind="audit-check"):
         about = {"target": subject.name, "version": version(options.target)}
@@ -54,8 +60,8 @@ def run(options: AuditOptions) -> int:
     return exit_status.DIFFERENT if record.find(kind="audit-check", status=FAILED) else exit_status.OK
 
 
-def _subject(options: AuditOptions) -> Subject:
-    """The target; every option is looked at before any work."""
+def _checked(options: AuditOptions) -> dict[str, Example]:
+    """The problems; every option is looked at before any work."""
     if bool(options.target) == bool(options.program):
         raise ValueError("give a TARGET, as package.module:object, or --command, and not both")
     count("--samples", options.samples, least=LEAST_SAMPLES)
@@ -66,9 +72,18 @@ def _subject(options: AuditOptions) -> Subject:
         if not real("an epsilon", epsilon) > 0:
             raise ValueError(f"--epsilons holds {epsilon:g}: give displacements above 0")
     require_known(options.array, ("numpy", "torch"), "kind of array")
-    if options.program:
-        return target.program(options.program, options.epsilons[0])
-    return target.subject(options.target, options.array, options.epsilons[0], options.vary)
+    return {name: _problem(name, options.dim) for name in options.problem}
+
+
+@contextmanager
+def _subject(options: AuditOptions) -> Iterator[Subject]:
+    """The target; a program is ended with the audit."""
+    if options.target:
+        yield target.subject(options.target, options.array, options.epsilons[0], options.vary)
+        return
+    program = Program(options.program)
+    with closing(program):
+        yield target.program(program, options.epsilons[0])
 
 
 def _problem(name: str, dim: int) -> Example:

@@ -46,10 +46,10 @@ def subject(text: str, array: str = "numpy", epsilon: float = 1e-2, varied: str 
     return subject_of(_maker(found, name, options))
 
 
-def program(command: str, epsilon: float = 1e-2) -> Subject:
-    """Return the subject of a command line that speaks the protocol of `zobench.audit.command`."""
-    one = from_function(Program(command), "numpy", PROMISED, epsilon)
-    one.name = command
+def program(running: Program, epsilon: float = 1e-2) -> Subject:
+    """Return the subject of a program that speaks the protocol of `zobench.audit.command`."""
+    one = from_function(running, "numpy", PROMISED, epsilon)
+    one.name = running.command
     return one
 
 

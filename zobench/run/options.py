@@ -81,7 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
     for field in dataclasses.fields(cls):
         about = _about(cls, field.name)
         if about.get("place"):
-            many = {} if field.default is dataclasses.MISSING else {"nargs": "?", "default": argparse.SUPPRESS}
+            many: dict[str, Any] = (
+                {} if field.default is dataclasses.MISSING else {"nargs": "?", "default": argparse.SUPPRESS}
+            )
             parser.add_argument(field.name, metavar=field.name.upper(), help=about["help"], **many)
             continue
         add = groups.get(field.name, parser).add_argument

@@ -1,6 +1,9 @@
 """`python -m docs.examples.audit.everything`: the audits of docs/audit.md, one run folder each under results/audit."""
 
+import importlib.metadata
+import json
 import sys
+from pathlib import Path
 
 from zobench.__main__ import main
 
@@ -27,7 +30,22 @@ TARGETS = {
 """The folder of each audit, and its words on the command line."""
 COMMON = ("--problem", "smooth", "--epsilons", "0.1,0.2,0.4", "--samples", "500")
 
+PACKAGES = (
+    "torchzero",
+    "nevergrad",
+    "scipy",
+    "numdifftools",
+    "evotorch",
+    "gaussianzeroorder",
+    "zeroth-learn",
+    "cma",
+    "cbx",
+)
+
 if __name__ == "__main__":
+    Path("results/audit").mkdir(parents=True, exist_ok=True)
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    Path("results/audit/versions.json").write_text(json.dumps(versions, indent=2) + "\n")
     for name in sys.argv[1:] or TARGETS:
         target, *words = TARGETS[name]
         print(f"\n## {name}\n", flush=True)

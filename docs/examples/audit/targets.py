@@ -4,7 +4,7 @@ import numpy as np
 
 
 def torchzero(params, formula="central", distribution="rademacher", n_samples=1, h=0.05, lr=1.0):
-    """torchzero's RandomizedFDM with a step of -lr g. It draws from torch's global generator."""
+    """Torchzero's RandomizedFDM with a step of -lr g. It draws from torch's global generator."""
     import torchzero as tz
 
     module = tz.m.RandomizedFDM(h=h, n_samples=n_samples, formula=formula, distribution=distribution)
@@ -12,14 +12,14 @@ def torchzero(params, formula="central", distribution="rademacher", n_samples=1,
 
 
 def torchzero_spsa1(params, h=0.05, lr=1.0):
-    """torchzero's SPSA1, of one measurement."""
+    """Torchzero's SPSA1, of one measurement."""
     import torchzero as tz
 
     return tz.Optimizer(params, tz.m.SPSA1(h=h), tz.m.LR(lr))
 
 
 def torchzero_fdm(params, formula="central", h=0.05, lr=1.0):
-    """torchzero's FDM, a difference along each coordinate."""
+    """Torchzero's FDM, a difference along each coordinate."""
     import torchzero as tz
 
     return tz.Optimizer(params, tz.m.FDM(h=h, formula=formula), tz.m.LR(lr))
@@ -58,7 +58,7 @@ def numdifftools_extrapolated(f, x):
 
 
 def nevergrad_spsa(f, x, seed, epsilon, pairs=1):
-    """nevergrad's SPSA: the estimate is read off an update, t -= a_k g, the first unless `pairs` is more."""
+    """Nevergrad's SPSA: the estimate is read off an update, t -= a_k g, the first unless `pairs` is more."""
     import nevergrad as ng
 
     one = ng.optimizers.SPSA(ng.p.Array(init=np.zeros(len(x))), budget=100)
@@ -73,7 +73,7 @@ def nevergrad_spsa(f, x, seed, epsilon, pairs=1):
 
 
 def evotorch_gradient(f, x, seed, epsilon, n=1, symmetric=True):
-    """evotorch's distributions of PGPE: compute_gradients of the centre, over epsilon^2."""
+    """Evotorch's distributions of PGPE: compute_gradients of the centre, over epsilon^2."""
     import torch
     from evotorch.distributions import SeparableGaussian, SymmetricSeparableGaussian
 
@@ -97,7 +97,7 @@ def cma_mean(f, x, seed, epsilon):
 
 
 def gaussianzeroorder_step(f, x, seed, epsilon):
-    """gaussianzeroorder's first step over 4 / (mu T0): its rate has |u|^2 / d in the denominator."""
+    """Gaussianzeroorder's first step over 4 / (mu T0): its rate has |u|^2 / d in the denominator."""
     from types import SimpleNamespace
 
     from gaussianzeroorder.optimizer.core import TwoPointGaussianOptimizer
@@ -123,7 +123,7 @@ def zeroth_learn(f, x, epsilon, n=1):
 
 
 def cbx_drift(f, x, seed, epsilon, particles=100, alpha=1.0):
-    """cbx's consensus drift of particles around x: (x - consensus) / epsilon^2 = alpha grad f + O(epsilon)."""
+    """Cbx's consensus drift of particles around x: (x - consensus) / epsilon^2 = alpha grad f + O(epsilon)."""
     from cbx.dynamics import CBO
 
     start = x + epsilon * np.random.default_rng(seed).standard_normal((1, particles, len(x)))
