@@ -17,7 +17,7 @@ AS_SHIPPED := --task spam --steps 500 --test 330 --max-tokens 64 --select last -
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test conformance browser docs gpu gpu-files gpu-trial triton all-extras oldest oldest-torch environments check soak damage fuzz mutants planted hunt sanitize battery \
+.PHONY: demo test conformance browser docs gpu gpu-files gpu-trial triton all-extras oldest oldest-torch environments audit check soak damage fuzz mutants planted hunt sanitize battery \
     install bench paired-bench study smollm2 figures clean
 
 demo: $(READY)
@@ -62,6 +62,11 @@ oldest-torch: .venv-oldest-torch/.ready
 	OMP_NUM_THREADS=1 $(QUIET) .venv-oldest-torch/bin/python -m pytest -n 2 -m environment $(WARN)
 
 environments: all-extras oldest
+
+# By hand: the audits of docs/audit.md, of estimators of other packages, into results/audit.
+audit: .venv-audit/.ready
+	rm -rf results/audit
+	OMP_NUM_THREADS=1 .venv-audit/bin/python -W ignore -m docs.examples.audit.everything
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
@@ -194,6 +199,12 @@ endef
 	$(PYTHON) -m venv --clear $(@D)
 	cp constraints.txt $(@D)
 	$(ENVIRONMENT)
+
+.venv-audit/.ready: pyproject.toml docs/examples/audit/requirements.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --editable . torch==2.13.0 ray tqdm
+	$(@D)/bin/python -m pip install --quiet --no-deps --requirement docs/examples/audit/requirements.txt
+	touch $@
 
 .venv-oldest/.ready: pyproject.toml constraints.txt .ci/lowest.py
 	$(PYTHON) -m venv --clear $(@D)

@@ -28,7 +28,17 @@ IDENTITY = _TRAINING
 UNREPORTED = frozenset(
     {
         *("environment", "measurement", "bench", "skipped", "divergence", "rounding", "note", "bench-slope"),
-        *("trial", "bench-first-order", "gpu-check", "gpu-claim", "gpu-job", "gpu-smollm2", "gpu-waits"),
+        *(
+            "trial",
+            "audit",
+            "audit-check",
+            "bench-first-order",
+            "gpu-check",
+            "gpu-claim",
+            "gpu-job",
+            "gpu-smollm2",
+            "gpu-waits",
+        ),
     }
 )
 _BIAS = "python -m synthetic bias"

@@ -31,7 +31,8 @@ def mse_figure(frame: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Figur
 def cosine_figure(frame: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Figure:
     """Root mean square of the cosine of g and grad f, for rows of kind "bias" that carry a `cosine`.
 
-    It is sqrt(n / (n + d + 1)) for n Gaussian directions on a linear f. Arguments and errors as of `bias`.
+    It is sqrt(n / (n + d - 1)) for differences along n Gaussian directions on a linear f. Arguments and errors as of
+    `bias`.
     """
     figure, places = _figure(_labelled(frame), "cosine", axes)
     for panel in places:

@@ -22,7 +22,7 @@ PAGES = {
     "sampling": ("Sampling", "montecarlo problem noise"),
     "problems": ("Problems of the suites", "synthetic.problems"),
     "theory": ("Theory", "theory"),
-    "testing": ("Property tests", "testing testing.strategies problems"),
+    "testing": ("Property tests", "testing testing.strategies problems audit.adapters audit.command audit.target"),
     "methods": ("Methods", "methods"),
     "optimizers": ("Where people work", "optim integrations.transformers integrations.scipy"),
     "records": (
@@ -33,6 +33,13 @@ PAGES = {
 """Page -> title and modules, those of zobench without its name."""
 
 INTERNAL = (
+    "__main__",
+    "audit",
+    "audit.facts",
+    "audit.matching",
+    "audit.measuring",
+    "audit.probing",
+    "audit.run",
     "forward_only",
     "numbers",
     "optim_watch",

@@ -23,13 +23,20 @@ WRITTEN = ("out", "to")
 """Options that name folders to write."""
 
 
-def option(default: Any, help: str, presets: Presets | None = None, before: Any = None, code: bool = False) -> Any:
+def option(
+    default: Any,
+    help: str,
+    presets: Presets | None = None,
+    before: Any = None,
+    code: bool = False,
+    also: tuple[str, ...] = (),
+) -> Any:
     """Return a dataclass field with a default and a help text; with `presets` the field names one of these, which are
     values of other fields by name, and are looked up only where one is named. `before` is what it means that the
     configuration of a run does not name the field, where that is not the default: there was no such option. `code`
-    says that a value which is true lets code run that others wrote.
+    says that a value which is true lets code run that others wrote; `also` are further flags of the option.
     """
-    about = {"help": help, "presets": presets, "before": before, "code": code}
+    about = {"help": help, "presets": presets, "before": before, "code": code, "also": also}
     return dataclasses.field(default=default, metadata=about)
 
 
@@ -59,9 +66,9 @@ def _about(cls: type[Any], name: str) -> dict[str, Any]:
     return {key: value for field in declared if field is not None for key, value in field.metadata.items()}
 
 
-def argument(help: str) -> Any:
-    """Return a dataclass field without a default, given by its place on the command line."""
-    return dataclasses.field(metadata={"help": help, "place": True})
+def argument(help: str, default: Any = dataclasses.MISSING) -> Any:
+    """Return a dataclass field given by its place on the command line, which may be left out if it has a default."""
+    return dataclasses.field(default=default, metadata={"help": help, "place": True})
 
 
 def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
@@ -74,7 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
     for field in dataclasses.fields(cls):
         about = _about(cls, field.name)
         if about.get("place"):
-            parser.add_argument(field.name, metavar=field.name.upper(), help=about["help"])
+            many: dict[str, Any] = (
+                {} if field.default is dataclasses.MISSING else {"nargs": "?", "default": argparse.SUPPRESS}
+            )
+            parser.add_argument(field.name, metavar=field.name.upper(), help=about["help"], **many)
             continue
         add = groups.get(field.name, parser).add_argument
         flag = "--" + field.name.replace("_", "-")
@@ -83,7 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
             add(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         else:
             convert = _converter(types_of[field.name])
-            add(flag, type=convert, default=argparse.SUPPRESS, help=text, metavar=_metavar(convert))
+            flags = (flag, *about.get("also", ()))
+            add(*flags, type=convert, default=argparse.SUPPRESS, help=text, metavar=_metavar(convert), dest=field.name)
 
 
 def _help_groups(parser: argparse.ArgumentParser, cls: type[Any]) -> dict[str, Any]:

@@ -103,6 +103,8 @@ class ProgressLines:
 
 
 def _write(text: str, stream: Any) -> None:
-    from tqdm import tqdm
-
-    tqdm.write(text, file=stream)
+    bars = sys.modules.get("tqdm")  # without it there is no bar to write above
+    if bars is None:
+        print(text, file=stream)
+    else:
+        bars.tqdm.write(text, file=stream)

@@ -7,6 +7,7 @@ best; `budget` estimators side by side. `laws` holds what a law of directions br
 
 from zobench.theory.best_epsilon import best_epsilon
 from zobench.theory.budget import Forecast, equal_budget, spend
+from zobench.theory.cosine import cosine
 from zobench.theory.descent import DescentStep, best_lr, descent
 from zobench.theory.error import bias, covariance_trace, coverage, mse, second_moment
 from zobench.theory.laws import curved, odd_mean, product, quartic
@@ -23,6 +24,7 @@ __all__ = [
     "best_epsilon",
     "best_lr",
     "bias",
+    "cosine",
     "covariance_trace",
     "coverage",
     "curved",

@@ -1,0 +1,1 @@
+"""The audit of estimators that install from the package index."""

@@ -1,0 +1,131 @@
+"""The audit: what is found of right targets and of planted mistakes, for each kind of target."""
+
+import json
+import shlex
+import sys
+from contextlib import closing
+
+import pytest
+from audited import PROGRAM
+
+from zobench.__main__ import main
+from zobench.audit import measuring, probing, target
+from zobench.audit.command import Program
+from zobench.testing import examples
+
+SAMPLES = 400
+
+
+def subject(text, **options):
+    return target.subject(f"audited:{text}", **options)
+
+
+def program(tmp_path, text):
+    file = tmp_path / "program.py"
+    file.write_text(text)
+    return f"{shlex.quote(sys.executable)} {shlex.quote(str(file))}"
+
+
+@pytest.mark.parametrize(
+    "text, evaluations",
+    [("ESTIMATOR", 4), ("make", 2), ("make:n=3", 6), ("right", 2), ("Optimizer", 2), ("Population", 2)],
+)
+def test_each_kind_of_target_is_counted_from_outside_and_has_the_scale_of_the_gradient(text, evaluations):
+    one = subject(text, epsilon=0.1)
+    found = probing.probe(one, 6, keys=40)
+    assert found.evaluations == (evaluations, evaluations)
+    assert found.nodes == (-1.0, 1.0) and found.at_x == 0 and not found.still and found.asymmetry == 0
+    scale = measuring.scale(one, SAMPLES)
+    assert scale.named == "" and abs(scale.ratio - 1) < 5 * scale.error
+
+
+@pytest.mark.parametrize(
+    "text, named",
+    [
+        ("short", "is 1/d: a factor d is missing"),
+        ("Optimizer:gain=-1", "is -1: the sign is wrong"),
+        ("Optimizer:gain=0.5", "is 1/2: a factor 2 is missing"),
+        ("Population:gain=3", "is 3: a factor 1/3 is missing"),
+    ],
+)
+def test_a_hidden_factor_is_named(text, named):
+    assert measuring.scale(subject(text, epsilon=0.1), 3 * SAMPLES).named == named
+
+
+@pytest.mark.parametrize("gain, named", [(1.0, ""), (0.5, "is 1/2: a factor 2 is missing")])
+def test_a_program_is_a_target(tmp_path, gain, named):
+    with closing(Program(program(tmp_path, PROGRAM.replace("GAIN", str(gain))))) as running:
+        one = target.program(running, 0.1)
+        found = probing.probe(one, 4, keys=20)
+        assert found.evaluations == (2, 2) and repr(found.law) == "Rademacher()"
+        assert measuring.scale(one, SAMPLES).named == named
+
+
+def test_tied_noise_and_coordinates_that_never_move_are_seen():
+    tied, lame, right = (probing.probe(subject(name), 6) for name in ("tied", "lame", "right"))
+    assert abs(tied.effective_dimension - 3) < 0.5 and abs(right.effective_dimension - 6) < 0.6
+    assert lame.still == [5] and right.still == []
+
+
+def test_the_bias_beyond_the_first_order_grows_as_the_square_of_epsilon():
+    rows = list(measuring.bias_rows(subject("Optimizer"), examples.smooth(4), (0.2, 0.4), SAMPLES, None))
+    order = measuring.order([{"problem": "smooth", **row} for row in rows])
+    assert order is not None and abs(order - 2) < 0.5
+
+
+def test_an_audit_is_a_run_folder_with_a_verdict(tmp_path, capsys):
+    words = ["audit", "audited:right", "--samples", "200", "--epsilons", "0.2,0.4", "--problem", "smooth", "--dim", "4"]
+    status = main([*words, "--out", str(tmp_path / "right")])
+    rows = [json.loads(line) for line in (tmp_path / "right/rows.jsonl").read_text().splitlines()]
+    facts = next(row for row in rows if row["kind"] == "audit")
+    assert facts["match"].startswith("LineEstimator(law=Gaussian(), stencil=CentralStencil()")
+    plain = [row for row in rows if row["kind"] == "bias" and row["sampling"] == "plain"]
+    assert len(plain) == 2 and all(abs(r["cosine"] - r["predicted_cosine"]) < 6 * r["cosine_error"] for r in plain)
+    failed = [row["check"] for row in rows if row["kind"] == "audit-check" and row["status"] == "failed"]
+    assert failed == [] and status == 0
+    assert "E[g] =" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        ([], "give a TARGET"),
+        (["audited:right", "--command", "true"], "not both"),
+        (["audited:nothing"], "has no function 'nothing'"),
+        (["nowhere:right"], "cannot be imported"),
+        (["audited:SOMETHING"], "has no function 'SOMETHING'"),
+        (["audited:Population:gradient=missing"], "there is no .missing"),
+        (["audited:right", "--vary", "sigma"], "--vary sigma"),
+        (["audited:right", "--epsilons", "-1"], "displacements above 0"),
+        (["audited:right", "--problem", "smoth"], "Did you mean 'smooth'?"),
+        (["audited:right", "--array", "jax"], "unknown kind of array"),
+        (["audited:right", "--samples", "3"], "--samples"),
+        (["audited:deaf"], "returned the shape (1,)"),
+        (["--command", "no-such-program"], "cannot be started"),
+        (["--command", "true"], "ended with status 0"),
+        (["--command", "echo hello"], "ended with status|wrote b'hello'"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit) as ended:
+        main(["audit", *words, "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and told.count("\n") == 1
+    assert any(part in told for part in message.split("|")), told
+
+
+def test_the_version_and_the_methods(capsys):
+    assert main(["--version"]) == 0 and main(["methods"]) == 0
+    assert "richardson" in capsys.readouterr().out
+
+
+def test_the_cosine_of_several_gaussian_directions_has_a_closed_form():
+    from zobench import CentralStencil, Gaussian, LineEstimator, estimate, theory
+
+    one, line = LineEstimator(Gaussian(), CentralStencil(), 0.1, 4), examples.linear(6)
+    rows = estimate(one, line.f, line.x, 1, 20_000)
+    square = (rows @ line.gradient).square() / (rows.square().sum(-1) * line.gradient.square().sum())
+    predicted = theory.cosine(one, 6)
+    z = abs(float(square.mean()) - predicted**2) / (float(square.std()) / len(rows) ** 0.5)
+    planted = abs(float(square.mean()) - 4 / 11) / (float(square.std()) / len(rows) ** 0.5)
+    assert z < 5 < planted

@@ -1,0 +1,110 @@
+"""`zobench audit`: options, the run folder, and the exit status."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from zobench import methods
+from zobench.audit import target
+from zobench.audit.command import Program
+from zobench.audit.facts import PROBLEMS, audit, text, version
+from zobench.naming import require_known
+from zobench.numbers import count, real
+from zobench.run import exit_status
+from zobench.run.options import argument, option
+from zobench.run.progress import note
+from zobench.run.records import Run
+from zobench.spelling import made, spelled
+from zobench.testing import Subject
+from zobench.testing.examples import Example, point
+from zobench.testing.report import FAILED
+
+LEAST_SAMPLES = 100
+
+
+@dataclass(frozen=True)
+class AuditOptions:
+    """Options of `zobench audit`."""
+
+    target: str = argument("package.module:object[:option=value...], or a method's name", default="")
+    program: str = option(
+        "", "a program in any language in place of TARGET (docs/audit.md)", code=True, also=("--command",)
+    )
+    array: str = option("numpy", "what a plain function is given: numpy or torch")
+    vary: str = option("epsilon", "option of the target that is the displacement")
+    problem: tuple[str, ...] = option(
+        ("quadratic", "smooth"), "linear, quadratic, smooth, or package.module:function of a problem with a gradient"
+    )
+    dim: int = option(6, "number of variables")
+    epsilons: tuple[float, ...] = option((0.05, 0.1, 0.2, 0.4), "displacements, where the target takes one")
+    samples: int = option(2000, "estimates for each number")
+    out: str = option("runs/audit", "folder of the results")
+
+
+def run(options: AuditOptions) -> int:
+    """Audit an estimator from outside: what it does, which composition of ours it is, and the verdict of each check."""
+    problems = _checked(options)
+    with _subject(options) as subject:
+        return _run(options, subject, problems)
+
+
+def _run(options: AuditOptions, subject: Subject, problems: dict[str, Example]) -> int:
+    record = Run(options.out, {"command": "audit", **asdict(options)}, free=("out",))
+    if not record.find(kind="audit-check"):
+        about = {"target": subject.name, "version": version(options.target)}
+        for row in audit(subject, problems, options.epsilons, options.samples):
+            record.append({**row, **(about if row["kind"] == "audit" else {})}, sync=False)
+    print(text(record.rows))
+    note(f"rows: {record.folder / 'rows.jsonl'}")
+    return exit_status.DIFFERENT if record.find(kind="audit-check", status=FAILED) else exit_status.OK
+
+
+def _checked(options: AuditOptions) -> dict[str, Example]:
+    """The problems; every option is looked at before any work."""
+    if bool(options.target) == bool(options.program):
+        raise ValueError("give a TARGET, as package.module:object, or --command, and not both")
+    count("--samples", options.samples, least=LEAST_SAMPLES)
+    count("--dim", options.dim, least=2)
+    if not options.epsilons or not options.problem:
+        raise ValueError("--epsilons and --problem each need at least one entry")
+    for epsilon in options.epsilons:
+        if not real("an epsilon", epsilon) > 0:
+            raise ValueError(f"--epsilons holds {epsilon:g}: give displacements above 0")
+    require_known(options.array, ("numpy", "torch"), "kind of array")
+    return {name: _problem(name, options.dim) for name in options.problem}
+
+
+@contextmanager
+def _subject(options: AuditOptions) -> Iterator[Subject]:
+    """The target; a program is ended with the audit."""
+    if options.target:
+        yield target.subject(options.target, options.array, options.epsilons[0], options.vary)
+        return
+    program = Program(options.program)
+    with closing(program):
+        yield target.program(program, options.epsilons[0])
+
+
+def _problem(name: str, dim: int) -> Example:
+    told = spelled(name, PROBLEMS)
+    if not told.is_own:
+        require_known(told.name, PROBLEMS, "problem")
+        make: Callable[[int], Example] = PROBLEMS[told.name]
+        return make(dim)
+    found: Any = made(told.name, told.options)
+    if not callable(found) or not hasattr(found, "gradient") or not hasattr(found, "dim"):
+        raise ValueError(f"{name!r} makes {found!r:.80}, which is no zobench.problem.Problem: dim, gradient and a call")
+    return Example(found, point(found.dim))
+
+
+@dataclass(frozen=True)
+class MethodsOptions:
+    """Options of `zobench methods`."""
+
+
+def list_methods(options: MethodsOptions) -> None:
+    """List the methods of zobench: name, evaluations a step, formula, options."""
+    for method in methods.table():
+        named = ", ".join(f"{name}={value!r}" for name, value in method.options.items())
+        print(f"{method.name:17}{method.evaluations:7}{method.formula}\n{'':24}{named}")

@@ -1,0 +1,31 @@
+"""The cosine of one estimate with the gradient."""
+
+import math
+
+from zobench.estimator import LineEstimator
+from zobench.law import Gaussian, Isotropic, Orthogonal
+from zobench.stencil.fixed import FixedStencil
+
+
+def cosine(estimator: LineEstimator, dim: int) -> float | None:
+    """Return sqrt(E cos^2) of the angle between g and grad f for linear f; None where no closed form is known.
+
+    One direction: cos^2 = (u . grad f)^2 / (|u|^2 |grad f|^2), 1/d on average. n Gaussian directions with fixed nodes:
+    with a = U grad f / |grad f| the rest of g is |a| z, z ~ N(0, I_(d-1)), so that cos^2 = |a|^2 / (|a|^2 + |z|^2) and
+    E cos^2 = n / (n + d - 1). Orthogonal directions: n / d. The ratio (E g . grad f)^2 / (E|g|^2 |grad f|^2), which is
+    n / (n + d + 1), is less, since long estimates have a larger part in it. Differences only: the value of f at x must
+    drop out.
+    """
+    law, n = estimator.law, estimator.n
+    if not estimator.linear or not isinstance(law, Isotropic) or law.by_tensor or _based(estimator):
+        return None
+    if law.orthogonal:
+        return math.sqrt(n / dim) if isinstance(law, Orthogonal) else None
+    if n == 1:
+        return math.sqrt(1 / dim)
+    exact = isinstance(law, Gaussian) and isinstance(estimator.stencil, FixedStencil)
+    return math.sqrt(n / (n + dim - 1)) if exact else None
+
+
+def _based(estimator: LineEstimator) -> bool:
+    return float(estimator.stencil.quadrature(0).power_sums(0).abs().max()) > 1e-12
