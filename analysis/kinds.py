@@ -28,7 +28,7 @@ IDENTITY = _TRAINING
 UNREPORTED = frozenset(
     {
         *("environment", "measurement", "bench", "skipped", "divergence", "rounding", "note", "bench-slope"),
-        "trial",
+        *("trial", "bench-first-order", "gpu-check", "gpu-claim", "gpu-job", "gpu-smollm2", "gpu-waits"),
     }
 )
 _BIAS = "python -m synthetic bias"
@@ -47,7 +47,7 @@ _BIAS_OPTIONAL = (
         "bias_deviation",
     ),
     *("covariance_trace", "covariance_trace_error", "predicted_covariance_trace", "mse", "mse_error"),
-    *("predicted_mse", "prediction_terms", "seconds"),
+    *("predicted_mse", "cosine", "cosine_error", "predicted_cosine", "prediction_terms", "seconds"),
 )
 _FINAL_OPTIONAL = (
     *("step", "forward_passes", "backward_passes", "seconds", "peak_mb", "test_loss", "test_accuracy"),
@@ -145,17 +145,20 @@ KINDS: dict[str, Kind] = {
     "bench-step": Kind(
         _BENCH,
         ("size", "dtype", "batch", "tokens", "job", "seconds"),
-        ("threads", *_ENGINE, "of_limit", "speedup", "bar", "bar_speedup"),
-        ("size", "dtype", "job", "seconds", *_ENGINE),
+        ("threads", "device", *_ENGINE, "of_limit", "speedup", "bar", "bar_speedup"),
+        ("size", "dtype", "job", "seconds", "device", *_ENGINE),
     ),
     "bench-memory": Kind(
         _BENCH,
         ("size", "dtype", "job", "peak_mb"),
-        ("model_mb", "largest_mb", "of_inference", "limit_mb", "held"),
-        ("size", "dtype", "job"),
+        ("model_mb", "largest_mb", "reserved_mb", "of_inference", "limit_mb", "held", "device"),
+        ("size", "dtype", "job", "device"),
     ),
     "bench-sweep": Kind(
-        _BENCH, ("law", "path", "numbers_per_second"), ("copied_per_second", "of_copy"), ("law", "path")
+        _BENCH,
+        ("law", "path", "numbers_per_second"),
+        ("copied_per_second", "of_copy", "device", "dtype"),
+        ("law", "path", "device", "dtype"),
     ),
     "bench-adapter": Kind(
         _BENCH,
@@ -190,8 +193,8 @@ KINDS: dict[str, Kind] = {
     "evaluation": Kind(
         _TRAIN,
         (*_TRAINING, "step", "forward_passes"),
-        ("backward_passes", "seconds", "peak_mb", "train_loss", "dev_loss", "dev_accuracy"),
-        _TRAINING[:4],
+        ("backward_passes", "seconds", "peak_mb", "train_loss", "dev_loss", "dev_accuracy", "metric"),
+        (*_TRAINING[:4], "metric"),
     ),
     "baseline": Kind(
         _TRAIN,

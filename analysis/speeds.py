@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.machines import HERE, placed, pooled
 from analysis.rows import Results
 
-PLACE = [*HERE, "size", "dtype", "batch", "tokens", "threads"]
+PLACE = [*HERE, "size", "dtype", "batch", "tokens", "threads", "device"]
 PUBLISHED, LIMIT = "published", "limit"
 FORWARD, STEP = "forward", "step"
 FULL = "float32"
@@ -67,7 +67,7 @@ def memory(results: Results) -> pd.DataFrame:
 def sweeps(results: Results) -> pd.DataFrame:
     """Laws and paths of "bench-sweep"."""
     values = ["numbers_per_second", "copied_per_second", "of_copy"]
-    return pooled(placed("bench-sweep", results), ["law", "path"], values)
+    return pooled(placed("bench-sweep", results), ["law", "path", "device", "dtype"], values)
 
 
 def adapters(results: Results) -> pd.DataFrame:
@@ -150,7 +150,7 @@ def _engine_name(row: Any) -> str:
 
 
 def _of_full(row: pd.Series, jobs: pd.DataFrame) -> float:
-    """How many times faster than the published loop in float32, all else equal."""
+    """The speed-up over the published loop in float32, all else equal."""
     if row["dtype"] == FULL:
         return math.nan
     same = (jobs["dtype"] == FULL) & (jobs["job"] == PUBLISHED)

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from llm import bench, evaluate, export, listing, train
+from llm import bench, evaluate, export, gpu, listing, train
 from llm.bench import profile
 from llm.options.train import TrainOptions
 from llm.pretraining import pretrain
@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int | None]]] = {
     "study": (study.StudyOptions, study.run),
     "noise": (noise.NoiseOptions, noise.run),
     "bench": (bench.StepBenchOptions, bench.run),
+    "gpu": (gpu.GpuOptions, gpu.run),
     "profile": (profile.ProfileOptions, profile.run),
     "rounding": (rounding.RoundingOptions, rounding.run),
     "pretrain": (pretrain.PretrainConfig, pretrain.run),

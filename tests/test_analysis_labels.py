@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-import tomli_w
 
 from analysis import labels
 from analysis.labels import LONGEST, label, meaning, method_name
 from analysis.outcomes import outcomes
 from analysis.rows import read
 from llm.options.train import TrainOptions
+from zobench.run import toml
 from zobench.run.options import before
 
 OLD: dict[str, Any] = {"command": "train", "method": "mezo", "lr": 3e-4, "steps": 500, "schedule": "constant"}
@@ -27,7 +27,7 @@ def run(root: Path, config: dict[str, Any], seed: int = 0, task: str = "spam") -
     about = {"model": "m", "task": task, "method": config["method"], "estimator": "e", "seed": seed}
     final = {"kind": "final", **about, "status": "ok", "test_accuracy": 0.8, "test_examples": 100}
     (path / "rows.jsonl").write_text(json.dumps(final) + "\n")
-    (path / "config.toml").write_text(tomli_w.dumps({**config, "seed": seed}))
+    (path / "config.toml").write_text(toml.dumps({**config, "seed": seed}))
 
 
 def found(root: Path, *configs: dict[str, Any]) -> list[str]:

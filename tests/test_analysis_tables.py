@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
-import tomli_w
 
 from analysis.__main__ import main
 from analysis.outcomes import outcomes
 from analysis.rows import read
 from analysis.tables.table import markdown, table
+from zobench.run import toml
 
 pytestmark = pytest.mark.environment
 
@@ -26,7 +26,7 @@ def runs(tmp_path: Path) -> Path:
             final = {"kind": "final", **about, "status": "ok", "step": 5, "forward_passes": 10, "backward_passes": 0}
             final |= {"test_accuracy": accuracy, "test_examples": 100, "seconds": 1.0, "lr": 0.1}
             (folder / "rows.jsonl").write_text(json.dumps(final) + "\n")
-            (folder / "config.toml").write_text(tomli_w.dumps({"command": "train", "method": method, "lr": 0.1}))
+            (folder / "config.toml").write_text(toml.dumps({"command": "train", "method": method, "lr": 0.1}))
             (folder / "environment.json").write_text("{}")
     return tmp_path
 
@@ -48,13 +48,13 @@ def test_the_overview_has_a_row_a_method_and_a_column_a_task(runs: Path, capsys:
 def test_a_preset_and_measured_baselines_split_no_method(runs: Path) -> None:
     for seed, more in enumerate(({}, {"preset": "mezo-m-sst2", "baselines": False})):
         config = {"command": "train", "method": "mezo", "lr": 0.1, **more}
-        (runs / f"sst2-mezo-{seed}/config.toml").write_text(tomli_w.dumps(config))
+        (runs / f"sst2-mezo-{seed}/config.toml").write_text(toml.dumps(config))
     assert set(outcomes(read([runs]))["label"]) == {"mezo", "adamw"}
 
 
 def test_an_option_that_was_not_given_is_not_in_the_label(runs: Path) -> None:
     config = {"command": "train", "method": "mezo", "lr": 0.1, "adapter": "lora", "select": "best"}
-    (runs / "sst2-mezo-1/config.toml").write_text(tomli_w.dumps(config))
+    (runs / "sst2-mezo-1/config.toml").write_text(toml.dumps(config))
     assert set(outcomes(read([runs]))["label"]) == {"mezo", "mezo adapter=lora", "adamw"}
 
 

@@ -9,7 +9,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import tomli_w
 import torch
 import yaml
 
@@ -22,6 +21,7 @@ from llm.model import loading
 from llm.model.language_model import DTYPES
 from llm.options.train import TrainOptions
 from llm.run import checkpoint
+from zobench.run import toml
 
 pytestmark = [
     pytest.mark.environment,
@@ -395,7 +395,7 @@ def test_a_run_that_came_from_elsewhere_brings_no_markup_and_calls_no_function(t
     evil = " ".join(EVIL)
     config = tomllib.loads((run / "config.toml").read_text())
     config |= {"task": "os:getcwd", "method": f"mezo {evil}", "provenance": evil, "also": [f"spam@{tmp_path}"]}
-    (run / "config.toml").write_text(tomli_w.dumps(config))
+    (run / "config.toml").write_text(toml.dumps(config))
     rows = [json.loads(line) for line in (run / "rows.jsonl").read_text().splitlines()]
     rows = [row | {"name": evil, "metric": evil, "status": evil} for row in rows]
     (run / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

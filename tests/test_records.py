@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from zobench.naming import UnknownNameError
+from zobench.run import toml
 from zobench.run.options import add_arguments, build, option, run_command
 from zobench.run.reading import file_bytes, json_object, toml_table
 from zobench.run.records import Run
@@ -150,7 +151,7 @@ ODD = ("7", "[]", '"x"', "{", DEEP, '{"a": NaN}', '{"a": Infinity}', '{"a": ' + 
 @pytest.mark.parametrize("text", ODD)
 def test_json_of_a_file_is_an_object_or_an_error_that_names_file_and_line(text):
     for data in (text, text.encode("latin-1")):
-        with pytest.raises(ValueError, match=r"^a\.jsonl:3: .*: mend or remove the line$"):
+        with pytest.raises(ValueError, match=r"^a\.jsonl:3: .*: correct or remove the line$"):
             json_object(data, "a.jsonl:3")
         with pytest.raises(ValueError, match=r"^a\.json: .*: bring the file back"):
             json_object(data, "a.json")
@@ -170,3 +171,13 @@ def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(name, tmp_path):
         Run(tmp_path, {"command": "t"})
     with pytest.raises(ValueError, match="not a regular file"):
         file_bytes(tmp_path / name)
+
+
+def test_toml_reads_back_as_it_was_written():
+    values = {
+        "text": 'a "b" \\ \n\t\x00\x7f é 😀', "tiny": 1e-300, "large": 1e22, "endless": float("inf"), "minus": -0.0,
+        "whole": 2**40, "yes": True, "list": ["a", "b"], "empty": [], "nested": {"a b": {"c": [1, 2.5]}}, "": "no name",
+    }  # fmt: skip
+    assert tomllib.loads(toml.dumps(values)) == values
+    with pytest.raises(TypeError, match="no value for None"):
+        toml.dumps({"a": None})

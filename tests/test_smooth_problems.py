@@ -219,7 +219,7 @@ def test_gradients_of_iterated_laplacians(name, order):
 def test_ridges_are_the_directional_derivatives(name, order):
     f, x, u = near(name, 5, 6)
     if order > 2 and isinstance(f, Ackley | MLP):
-        with pytest.raises(MissingDerivativeError, match=f"{f.name} knows D.{order} f along lines"):
+        with pytest.raises(MissingDerivativeError, match=f"{f.name} has D.{order} f along lines"):
             f.ridges(x, order)
         return
     coefficients, directions = f.ridges(x, order)

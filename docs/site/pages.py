@@ -19,6 +19,7 @@ FIRST = (
     "journal",
     "run-folder",
     "integrations",
+    "figures",
     "speed",
 )
 """The order of the guide; other pages of docs/ follow by name."""

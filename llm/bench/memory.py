@@ -1,7 +1,7 @@
 """Peak memory of a step and of inference, each in a process of its own."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,12 +26,16 @@ def measure(size: str, dtype: str, batch: int, tokens: int) -> list[Row]:
     """
     jobs = ["inference", "published", *ENGINES]
     peaks = {job: in_a_process(size, dtype, batch, tokens, job) for job in jobs}
-    rows = []
+    return rows_of({"size": size, "dtype": dtype, "batch": batch, "tokens": tokens}, peaks)
+
+
+def rows_of(about: Row, peaks: Mapping[str, Row]) -> list[Row]:
+    """Return the row of each job of which `peak_mb` and `largest_mb` are known; "inference" is one of them."""
+    rows, inference = [], peaks["inference"]["peak_mb"]
     for job, found in peaks.items():
-        limit = SHARE * peaks["inference"]["peak_mb"] + found["largest_mb"]
-        ratio = found["peak_mb"] / peaks["inference"]["peak_mb"]
-        row = {"kind": "bench-memory", "size": size, "dtype": dtype, "batch": batch, "tokens": tokens, "job": job}
-        rows.append({**row, **found, "of_inference": ratio, "limit_mb": limit, "held": found["peak_mb"] <= limit})
+        limit, ratio = SHARE * inference + found["largest_mb"], found["peak_mb"] / inference
+        row = {"kind": "bench-memory", **about, "job": job, **found}
+        rows.append({**row, "of_inference": ratio, "limit_mb": limit, "held": found["peak_mb"] <= limit})
     return rows
 
 
@@ -93,7 +97,7 @@ def _resident() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status tells no VmRSS: memory is measured on Linux only")
+    raise RuntimeError("/proc/self/status has no VmRSS: memory is measured on Linux only")
 
 
 def table(rows: Sequence[Row]) -> str:

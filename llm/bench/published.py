@@ -16,8 +16,8 @@ class Published:
         self.model, self.parameters = here.model, list(here.model.parameters())
         candidates = here.objective.candidates or ()
         rows = [row.tokens + list(c) for row in here.batch for c in candidates]
-        self.ids = torch.tensor(rows)
-        self.labels = torch.tensor([row.label for row in here.batch])
+        self.ids = torch.tensor(rows, device=here.device)
+        self.labels = torch.tensor([row.label for row in here.batch], device=here.device)
         self.count, self.seed = len(candidates), 0
 
     def step(self, epsilon: float = 1e-3, lr: float = 1e-7) -> None:

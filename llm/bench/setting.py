@@ -1,4 +1,4 @@
-"""What is timed: OPT models of published sizes with random weights, random prompts, candidates of one token."""
+"""The timed setting: OPT models of published sizes with random weights, random prompts, candidates of one token."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,12 @@ SIZES = {  # hidden, layers, heads, vocabulary
     "opt-10m": (256, 6, 4, 16384),
     "opt-125m": (768, 12, 12, 50272),
     "opt-350m": (1024, 24, 16, 50272),
+    "opt-1.3b": (2048, 24, 32, 50272),
+    "opt-6.7b": (4096, 32, 32, 50272),
+    "opt-13b": (5120, 40, 40, 50272),
+    "opt-30b": (7168, 48, 56, 50272),
 }
+POSITIONS = 2048
 ENGINES: dict[str, Callable[[Any], ModuleSpace]] = {  # those of training, under the names that rows have
     "plain": zeroth_order.ENGINES["plain"],
     "in-forward": zeroth_order.ENGINES["in-forward"],
@@ -53,17 +58,32 @@ class BenchSetting:
         self.loss(), self.loss()
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.objective.language_model.device
+
+    @property
     def about(self) -> dict[str, Any]:
-        """What rows say about it."""
-        threads = torch.get_num_threads()
-        return {
-            "size": self.size, "dtype": self.dtype, "batch": len(self.batch), "tokens": self.tokens, "threads": threads
-        }  # fmt: skip
+        """The columns of rows that describe the setting: a CPU by its threads, another device by its name."""
+        cpu = self.device.type == "cpu"
+        where = {"threads": torch.get_num_threads()} if cpu else {"device": str(self.device)}
+        return {"size": self.size, "dtype": self.dtype, "batch": len(self.batch), "tokens": self.tokens, **where}
 
 
-def setting(size: str, dtype: str, batch: int, tokens: int, candidates: int = 2) -> BenchSetting:
+def waited(device: torch.device, job: Callable[[], object]) -> Callable[[], None]:
+    """Return the job, ended when its device has done all of it."""
+
+    def whole() -> None:
+        job()
+        if device.type != "cpu":
+            getattr(torch, device.type).synchronize()
+
+    return whole
+
+
+def setting(size: str, dtype: str, batch: int, tokens: int, candidates: int = 2, device: str = "cpu") -> BenchSetting:
     """Return the setting of a named size: weights, prompts and labels are the same in every process."""
-    model = random_opt(size, dtype)
+    model = random_opt(size, dtype, device, max(POSITIONS, tokens + 1))
     ids = streams.integers(derive("bench", "tokens"), (batch, tokens), model.config.vocab_size - 4) + 4
     labels = streams.integers(derive("bench", "labels"), (batch,), candidates).tolist()
     language_model = LanguageModel(size, model, _NoTokenizer(), "random")
@@ -72,8 +92,10 @@ def setting(size: str, dtype: str, batch: int, tokens: int, candidates: int = 2)
     return BenchSetting(size, dtype, tokens, model, objective, rows)
 
 
-def random_opt(size: str, dtype: str) -> Any:
-    """Return an OPT of a named size with random weights, in evaluation mode."""
+def random_opt(size: str, dtype: str, device: str = "cpu", positions: int = POSITIONS) -> Any:
+    """Return an OPT of a named size with random weights, made on its device, in evaluation mode; of a device "meta"
+    without weights.
+    """
     from transformers import OPTConfig, OPTForCausalLM
 
     hidden, layers, heads, vocabulary = SIZES[size]
@@ -84,12 +106,12 @@ def random_opt(size: str, dtype: str) -> Any:
         num_hidden_layers=layers,
         num_attention_heads=heads,
         ffn_dim=4 * hidden,
-        max_position_embeddings=2048,
+        max_position_embeddings=positions,
     )
     before = torch.get_default_dtype()
     torch.set_default_dtype(DTYPES[dtype])  # never held in two dtypes at once
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), torch.device(device):
             torch.manual_seed(0)
             return OPTForCausalLM(config).eval()
     finally:

@@ -1,12 +1,12 @@
 """The time of one step: the published loop, each engine, and the limit of two bare forwards."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from llm.bench.published import Published
-from llm.bench.setting import ENGINES, BenchSetting, stepper
+from llm.bench.setting import ENGINES, BenchSetting, stepper, waited
 from zobench import ModuleSpace, derive, methods
 from zobench.run.records import Row
 from zobench.run.timing import alternating
@@ -20,29 +20,47 @@ BARS: dict[tuple[str | None, bool | None], tuple[float | None, float | None]] = 
 """(law, touched rows) -> at most this multiple of the limit, at least this much faster than the published loop."""
 
 
-def measure(here: BenchSetting, laws: Sequence[str], repetitions: int) -> list[Row]:
+Labels = tuple[str | None, str | None, bool | None]
+"""Engine, law, and whether only touched rows are perturbed; nothing of the published loop and of the limit."""
+
+
+def measure(
+    here: BenchSetting, laws: Sequence[str], repetitions: int, engines: Sequence[str] = tuple(ENGINES)
+) -> list[Row]:
     """Return a row a job; the jobs take turns.
 
     Raises:
         RuntimeError: the engines and the published loop do not compute the same loss.
     """
+    labels, jobs = jobs_of(here, laws, engines)
+    here.limit()  # what the first call does once is not counted
+    return rows_of(here, labels, alternating(jobs, repetitions))
+
+
+def jobs_of(
+    here: BenchSetting, laws: Sequence[str], engines: Sequence[str], touched: Sequence[bool] = (False, True)
+) -> tuple[dict[str, Labels], dict[str, Callable[[], None]]]:
+    """Return the labels and the work of each job by name; errors as `measure`. Work ends when the device has done it.
+
+    The plain engine perturbs all rows: it walks over all of them anyway.
+    """
     published = Published(here)
     require_equal_losses(here, published)
-    names = {
-        (engine, law, touched): f"{engine}, {law}" + ", touched rows" * touched
-        for law in laws
-        for engine in ENGINES
-        for touched in ((False,) if engine == "plain" else (False, True))
-    }
+    labels: dict[str, Labels] = {"published": (None, None, None), "limit": (None, None, None)}
     jobs: dict[str, Callable[[], object]] = {"published": published.step, "limit": here.limit}
-    jobs |= {name: stepper(here, *job) for job, name in names.items()}
-    here.limit()  # what the first call does once is not counted
-    seconds = alternating(jobs, repetitions)
-    middle = {name: statistics.median(times) for name, times in seconds.items()}
-    known = {name: job for job, name in names.items()}
-    rows = []
+    for law in laws:
+        for engine in engines:
+            for restricted in (False,) if engine == "plain" else touched:
+                name = f"{engine}, {law}" + ", touched rows" * restricted
+                labels[name], jobs[name] = (engine, law, restricted), stepper(here, engine, law, restricted)
+    return labels, {name: waited(here.device, job) for name, job in jobs.items()}
+
+
+def rows_of(here: BenchSetting, labels: Mapping[str, Labels], seconds: Mapping[str, list[float]]) -> list[Row]:
+    """Return the row of each job that was timed."""
+    middle, rows = {name: statistics.median(times) for name, times in seconds.items()}, []
     for name, times in seconds.items():
-        engine, law, touched = known.get(name, (None, None, None))
+        engine, law, touched = labels[name]
         bars = BARS.get((law, touched), (None, None)) if engine == FASTEST else (None, None)
         rows.append({
             "kind": "bench-step", **here.about, "job": name, "law": law, "engine": engine,

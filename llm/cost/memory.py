@@ -12,10 +12,11 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class PeakMemory:
     """The highest memory within the `with` blocks of one meter, in MiB.
 
-    On CUDA what torch had allocated on the device (`torch.cuda.max_memory_allocated`). On a CPU the resident set of the
-    process: Linux's VmHWM, reset where a block begins, so that loading, evaluations and runs before it in the same
-    process do not count. `ru_maxrss` stands in where there is no VmHWM (macOS): it cannot be reset, and is then the
-    peak of the whole process. (On Linux `ru_maxrss` would start at the size of the process that started this one.)
+    On CUDA what torch had allocated on the device (`torch.cuda.max_memory_allocated`), and in `reserved_mb` what it
+    kept for that (`torch.cuda.max_memory_reserved`). On a CPU the resident set: Linux's VmHWM, reset where a
+    block begins, so that loading, evaluations and runs before it in the same process do not count. `ru_maxrss` stands
+    in where there is no VmHWM (macOS): it cannot be reset, and is then the peak of the whole process. (On Linux
+    `ru_maxrss` would start at the size of the process that started this one.)
 
     On CUDA a block ends when the device has done what it was given, so that times taken around it are whole. Cost of a
     block: about 0.1 ms.
@@ -23,6 +24,7 @@ class PeakMemory:
 
     def __init__(self, device: torch.device, mb: float | None = None) -> None:
         self.device, self.mb = device, mb
+        self.reserved_mb: float | None = None
 
     def __enter__(self) -> "PeakMemory":
         if self.device.type == "cuda":
@@ -36,6 +38,8 @@ class PeakMemory:
             torch.cuda.synchronize(self.device)
         now = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else resident_peak()
         self.mb = max(self.mb or 0.0, now / MIB)
+        if self.device.type == "cuda":
+            self.reserved_mb = max(self.reserved_mb or 0.0, torch.cuda.max_memory_reserved(self.device) / MIB)
 
 
 def _reset() -> None:

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from llm.dry_run import dry_run
 from llm.loop.train import train
 from llm.options.groups import (
@@ -21,11 +19,12 @@ from llm.options.groups import (
 )
 from llm.options.train import TrainOptions
 from llm.run.check import check
-from llm.run.header import CHECKPOINTS
+from llm.run.folder import CHECKPOINTS
 from llm.run.record import config_of
 from llm.steppers.method import TrainingMethod
 from llm.studies.search import SAMPLERS, Axis, Tried, Value, axis, library, propose
 from zobench.naming import require_known
+from zobench.run import toml
 from zobench.run.lock import FolderInUseError
 from zobench.run.options import code_arguments, from_groups, option
 from zobench.run.progress import note
@@ -158,7 +157,7 @@ def _keep_best(options: TuneOptions, record: Run) -> None:
         return
     chosen = _train_options(options, {name: best[name] for name in SEARCHED if name in best})
     config = {name: value for name, value in config_of(chosen).items() if value is not None and name != "out"}
-    write_atomically(record.folder / BEST, tomli_w.dumps(config))
+    write_atomically(record.folder / BEST, toml.dumps(config))
 
 
 def table(rows: list[Row], names: tuple[str, ...]) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tomli_w
 import torch
 
+from zobench.run import toml
 from zobench.run.files import create_synced, truncate_back, write_all
 from zobench.run.lock import FolderLock, lock
 from zobench.run.reading import file_bytes, json_object, toml_table
@@ -75,6 +75,7 @@ class Run:
         self.own()
         plain = plain_row(row)
         data = (json.dumps(plain, allow_nan=False) + "\n").encode()
+        # Opened anew for each row: a run that is only read, or that has ended, holds no descriptor.
         descriptor = os.open(self._rows_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             with truncate_back(descriptor, os.fstat(descriptor).st_size, self._rows_file):
@@ -102,10 +103,10 @@ class Run:
 
     def _keep_config(self, config: Row, defaults: Row, free: frozenset[str]) -> None:
         file = self.folder / "config.toml"
-        if not file.exists() or not self.rows:
+        if not file.exists() or not self.rows:  # without rows nothing depends on an older configuration
             if not self._look:
                 self.own()
-                write_atomically(file, tomli_w.dumps(config))
+                write_atomically(file, toml.dumps(config))
             return
         try:
             told = toml_table(file_bytes(file), str(file))
@@ -143,7 +144,7 @@ class Run:
         data = file_bytes(self._rows_file)
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data) and not self._look:
-            self.own()
+            self.own()  # before the cut: the "torn" line may be one that another process is writing
             os.truncate(self._rows_file, len(whole))
         lines = enumerate(whole.removesuffix(b"\n").split(b"\n"), 1) if whole else ()
         return [json_object(line, f"{self._rows_file}:{number}") for number, line in lines]

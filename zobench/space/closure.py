@@ -1,6 +1,6 @@
 """What a loss function returns, as a number; and whether it returns the same again."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Complex, Real
 from typing import Any
 
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from zobench.space.slope import value_and_slope
 
+Value = float | Tensor
+"""A loss: a number, or a tensor of one number that nobody has read yet."""
+
 
 def evaluate(f: Callable[[], Any]) -> float:
     """Return f() as a number: per-example losses, a tensor or an array, are averaged in float32 or better.
@@ -17,15 +20,28 @@ def evaluate(f: Callable[[], Any]) -> float:
     Raises:
         TypeError: f returned no real number or numbers (None, a tuple, a model's output), or none at all.
     """
+    return float(queue(f))
+
+
+def queue(f: Callable[[], Any]) -> Value:
+    """Return what `evaluate` does; a tensor as one that is not read, so that a device may still be computing it."""
     torch.clear_autocast_cache()  # under autocast f would go on reading weights as they were cast before they moved
     with torch.no_grad():
-        return float(_mean(f()))
+        value = _mean(f())
+        return value if isinstance(value, Tensor) else float(value)
+
+
+def read(values: Sequence[Value]) -> list[float]:
+    """Return losses as numbers. All tensors are read at once: the host waits for a device one time, not once a loss."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    numbers = iter(torch.stack([t.to(tensors[0].device) for t in tensors]).tolist() if tensors else ())
+    return [next(numbers) if isinstance(value, Tensor) else float(value) for value in values]
 
 
 def loss_and_slope(f: Callable[[], Any]) -> list[float]:
     """Return f() and its tangent as numbers, a tensor averaged in float32 or better; call it under `dual_numbers`."""
     torch.clear_autocast_cache()
-    return [float(part) for part in value_and_slope(lambda: _mean(f()))]
+    return read(value_and_slope(lambda: _mean(f())))
 
 
 def require_reproducible(f: Callable[[], Any]) -> float:

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import nn
 
+from zobench.space.closure import Value
 from zobench.space.slope import dual
 from zobench.space.stored import Point, Step, Stored
 from zobench.space.sweep import Drawn
@@ -40,10 +41,16 @@ class Engine(ABC):
         self.stored = stored
 
     @abstractmethod
-    def losses(self, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:
+    def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Return the losses at points of one line, in their order: loss() is called once at each. Pending steps are in
-        what it reads.
+        what it reads. A loss may be a tensor that the device still computes; the space reads those of a plan at once.
         """
+
+    def losses_of_lines(self, loss: Callable[[], Value], lines: Sequence[Sequence[Point]]) -> list[list[Value]]:
+        """Return the losses at the points of all lines of a plan, the base point as a line of its own before them: here
+        those of one line after the other.
+        """
+        return [self.losses(loss, points) for points in lines]
 
     def walk_(self, points: Sequence[Point]) -> None:
         """Leave the stored parameters as `losses` does, to the bit, after the next flush_ at the latest."""

@@ -4,12 +4,13 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from zobench.layout import Block
+from zobench.space.closure import Value
 from zobench.space.engine import Engine
 from zobench.space.lazy_rows import LazyRows, RowSweep
 from zobench.space.meeting import Job
@@ -20,6 +21,8 @@ from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update
 from zobench.space.tangents import Tangents
 from zobench.space.threads import in_parallel
 from zobench.space.trainable import require_alike
+
+Result = TypeVar("Result")
 
 
 class Pending(NamedTuple):
@@ -66,7 +69,7 @@ class InForward(Engine):
         tables = [m.weight for m in module.modules() if isinstance(m, nn.Embedding) and m.max_norm is None]
         self.tables = {self._segments[id(p)] for p in tables if id(p) in self._segments}
 
-    def losses(self, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:
+    def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Evaluate at one point after the other."""
         found = []
         for point in points:
@@ -103,7 +106,7 @@ class InForward(Engine):
         """What is pending for a parameter, and what to do when it is written while the parameter is read."""
         if name in self.tables or name not in self.pending:
             return NOTHING, lambda: None
-        self.tearing.add(name)
+        self.tearing.add(name)  # until `finish`: an error meanwhile leaves the parameter half written
 
         def finish() -> None:
             self._written(name)
@@ -136,7 +139,7 @@ class InForward(Engine):
         finally:
             self.stored.torn = self.stored.torn or bool(self.tearing)
 
-    def seen_by(self, view: "View", loss: Callable[[], float]) -> float:
+    def seen_by(self, view: object, loss: Callable[[], Result]) -> Result:
         """Return the loss of what this thread reads through a view."""
         self._views.latest = view
         try:
@@ -172,6 +175,7 @@ class InForward(Engine):
         stored = [(owner, owner._parameters) for owner in self.owners]
         try:
             for owner, parameters in stored:
+                # Module.__getattr__ looks parameters up in this dictionary: so no layer's code has to change.
                 owner.__dict__["_parameters"] = _Reading(parameters, self._read)
             yield
         finally:
@@ -185,11 +189,11 @@ class InForward(Engine):
     def _read(self, parameter: Any) -> Any:
         name = self._segments.get(id(parameter))
         view: View | Tangents | None = getattr(self._views, "latest", None)
-        if view is None:
+        if view is None:  # a thread that evaluates no loss, such as a data loader's
             return parameter
         if name is None:
             return parameter.to(self.reads) if self._is_read(parameter) else parameter
-        if name in self.tables or name in self.stored.support.rows:
+        if name in self.tables or name in self.stored.support.rows:  # perturbing all of a vocabulary would be waste
             dtype = self.reads or parameter.dtype
             return LazyRows(parameter, dtype, partial(view.rows, name), partial(view.whole, name))
         return view.whole(name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from zobench.space.closure import Value
 from zobench.space.engine import Engine
 from zobench.space.stored import STAY, Point, Step
 
@@ -18,7 +19,7 @@ class InPlace(Engine):
     def __init__(self) -> None:
         self.point: Point = {}
 
-    def losses(self, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:
+    def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Move to one point after the other."""
         found = []
         for point in points:
@@ -51,7 +52,7 @@ class InPlace(Engine):
         self.stored.sweeps += 1
         with self.stored.writing():
             self.stored.write_(change)
-            self.point = point
+            self.point = point  # within: an interrupt between the two lines must leave the parameters torn
 
     @property
     def way_back(self) -> Point:

@@ -16,7 +16,7 @@ from zobench.naming import require_known
 from zobench.numbers import real
 from zobench.plan import CURRENT, SLOPE, Plan
 from zobench.random.keys import derive
-from zobench.space.closure import evaluate, loss_and_slope, require_reproducible
+from zobench.space.closure import Value, loss_and_slope, queue, read, require_reproducible
 from zobench.space.elementwise import Elementwise, update
 from zobench.space.engine import Engine
 from zobench.space.in_forward import InForward
@@ -33,6 +33,7 @@ from zobench.space.threads import survive_forks
 
 ROUNDING = ("nearest", "stochastic")
 SAMPLE = 4096
+BASE: Point = {}
 Result = TypeVar("Result")
 
 
@@ -107,7 +108,7 @@ class ModuleSpace(Space):
 
         def evaluated() -> Tensor:
             self._require_trusted(loss)
-            return self._slopes(loss, plan) if plan.asks == SLOPE else self._losses(partial(evaluate, loss), plan)
+            return self._slopes(loss, plan) if plan.asks == SLOPE else self._losses(partial(queue, loss), plan)
 
         return self._at_base(plan, evaluated)
 
@@ -161,12 +162,17 @@ class ModuleSpace(Space):
         for p, value in zip(self.stored.parameters.values(), values, strict=True):
             p.copy_(value)
 
-    def _losses(self, loss: Callable[[], float], plan: Plan) -> Tensor:
+    def _losses(self, loss: Callable[[], Value], plan: Plan) -> Tensor:
+        lines = list(_lines(plan, self.layout.dim))
+        base = [[BASE]] if any(map(any, plan.is_base)) else []
+        found = self.engine.losses_of_lines(loss, base + [points for _, _, points in lines])
+        numbers = read([value for line in found for value in line])
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
-        if any(map(any, plan.is_base)):
-            (losses[:],) = self.engine.losses(loss, [{}])
-        for i, apart, points in _lines(plan, self.layout.dim):
-            losses[i, apart] = torch.tensor(self.engine.losses(loss, points), dtype=torch.float64, device=CPU)
+        if base:
+            losses[:] = numbers.pop(0)
+        places = [(i, k) for i, apart, _ in lines for k in apart]
+        for place, number in zip(places, numbers, strict=True):
+            losses[place] = number
         return losses
 
     def _walk(self, plan: Plan) -> None:
@@ -297,7 +303,7 @@ class ModuleSpace(Space):
         self.stored.require_untorn()
         if not self.engine.in_place:
             self.settle_()
-        return torch.cat([p.detach().flatten().double().cpu() for p in self.stored.parameters.values()])
+        return torch.cat([p.detach().flatten().cpu().double() for p in self.stored.parameters.values()])
 
     def unresolved_share(self, displacement: float) -> float:
         """Return the share of entries that a displacement leaves unmoved in the dtype that f reads, from a sample of

@@ -5,6 +5,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from zobench.space.closure import Value
 from zobench.space.in_forward import InForward, View
 from zobench.space.meeting import Job, Meeting, Read, Work, in_two_threads
 from zobench.space.scratch import Scratch
@@ -31,20 +32,21 @@ class Paired(InForward):
             )
         self._on_cpu = all(segment.device.type == "cpu" for segment in stored.layout.segments)
 
-    def losses(self, loss: Callable[[], float], points: Sequence[Point]) -> list[float]:
+    def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Evaluate at two points at a time; at an odd one, and on other devices, as InForward."""
+        # On a GPU two forwards queue on one stream: a second thread would add memory and gain no time.
         together = len(points) // 2 * 2 if self._on_cpu else 0
         pairs = [self._together(loss, points[k : k + 2]) for k in range(0, together, 2)]
         return [found for pair in pairs for found in pair] + super().losses(loss, points[together:])
 
-    def _together(self, loss: Callable[[], float], pair: Sequence[Point]) -> list[float]:
+    def _together(self, loss: Callable[[], Value], pair: Sequence[Point]) -> list[Value]:
         meeting, targets = Meeting(), Scratch()
 
-        def look(index: int) -> float:
+        def look(index: int) -> Value:
             try:
                 return self.seen_by(_SharedView(self, pair, index, meeting, targets), loss)
             finally:
-                meeting.leave(index)
+                meeting.leave(index)  # also after an error: the other thread must not wait for this one
 
         with self.looking(pair[0]):
             return in_two_threads(look, partial(meeting.leave, 0))
@@ -73,6 +75,7 @@ class _SharedView(View):
             mine = self.meeting.over(self.index, Read(name, wanted), both, partial(self.take, name))
             if mine is not None:
                 return mine
+            # The other thread may still write the pending step of this parameter: read it only afterwards.
             self.meeting.wait_for(self.index, name)
             with self.engine.flushing:  # the other thread reads something else, or nothing any more
                 self.engine.write_pending([name])

@@ -1,0 +1,81 @@
+"""One command for whoever has a GPU: everything that one must show, most important first, within some minutes."""
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from llm.gpu import beside
+from llm.gpu.job import Here, Job, SkippedError
+from llm.gpu.parts import PARTS, jobs
+from llm.gpu.worker import FailedError, Worker
+from llm.model.loading import require_device
+from zobench.naming import require_known
+from zobench.run import exit_status
+from zobench.run.options import option
+from zobench.run.progress import note
+from zobench.run.records import Row, Run
+
+LEAST = 30.0
+"""Seconds that a job may take whatever its share, where so many are left."""
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """Options of `python -m llm gpu`."""
+
+    minutes: float = option(8.0, "minutes that the command may take")
+    device: str = option("cuda", "cuda, cuda:1, ...; cpu tries every part at a small size")
+    parts: tuple[str, ...] = option(tuple(PARTS), "parts of the command")
+    beside: str = option("build/gpu", "folder of the files of SmolLM2 and SST-2, which docs/gpu.md says how to make")
+    prepare: str | None = option(None, "only make the folder --beside, of SST-2 in this folder's sst2")
+    out: str = option("runs/gpu", "folder of the results; every call appends rows")
+
+
+def run(options: GpuOptions) -> int:
+    """Show that a device draws the directions of a CPU and trains as it does, and measure memory and time there."""
+    for name in options.parts:
+        require_known(name, PARTS, "part")
+    if options.minutes <= 0:
+        raise ValueError(f"minutes is {options.minutes}: give a positive number")
+    if options.prepare is not None:
+        beside.prepare(Path(options.prepare), Path(options.beside))
+        note(f"{options.beside}: {', '.join(beside.FOLDERS)}")
+        return exit_status.OK
+    require_device(options.device)
+    record = Run(options.out, {"command": "gpu", **asdict(options)}, free=("minutes", "parts", "beside"))
+    worker = Worker(Here(options.device, record.folder, Path(options.beside)))
+    until, outcomes = time.monotonic() + 60 * options.minutes, []
+    try:
+        for job in jobs(options.parts, worker.here.small):
+            outcomes.append(_do(worker, job, record, 60 * options.minutes, until))
+            record.append(outcomes[-1])
+            print(_line(outcomes[-1]), flush=True)
+    finally:
+        worker.stop()
+    note(f"rows: {record.folder / 'rows.jsonl'}")
+    return exit_status.DIFFERENT if any(row["status"] in ("failed", "wrong") for row in outcomes) else exit_status.OK
+
+
+def _do(worker: Worker, job: Job, record: Run, whole: float, until: float) -> Row:
+    """Do a job, append its rows as they come, and return the row of its outcome."""
+    left, began = until - time.monotonic(), time.monotonic()
+    row: Row = {"kind": "gpu-job", "part": job.part, "job": job.name, "device": worker.here.device}
+    if left <= 0:
+        return {**row, "status": "skipped", "reason": "no time is left: give more --minutes"}
+    status, reason, wrong = "ok", "", []
+    try:
+        for found in worker.rows(job, min(left, max(LEAST, PARTS[job.part].share * whole))):
+            record.append(found)
+            wrong += [found.get("check", "")] if found.get("held") is False and "check" in found else []
+        if wrong:
+            status, reason = "wrong", "; ".join(wrong)
+    except SkippedError as error:
+        status, reason = "skipped", str(error)
+    except FailedError as error:
+        status, reason = "failed", str(error)
+    return {**row, "status": status, "reason": reason, "seconds": time.monotonic() - began}
+
+
+def _line(row: Row) -> str:
+    reason = f": {row['reason']}" if row["reason"] else ""
+    return f"{row['part']:12}{row['job']:28}{row['status']:8}{row.get('seconds', 0.0):7.1f} s{reason}"
