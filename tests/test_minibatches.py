@@ -251,8 +251,8 @@ RATES = {
 @pytest.mark.parametrize("schedule", RATES)
 @torch.no_grad()
 def test_a_run_is_the_loop_of_mezo_written_out(schedule, tmp_path):
-    """x <- x - lr_t (g z + wd x), both losses from whole vectors; biases and norms do not decay. Losses are float32, and
-    steps so short that their rounding does not grow.
+    """x <- x - lr_t (g z + wd x), both losses from whole vectors; biases and norms do not decay. Losses are float32,
+    and steps so short that their rounding does not grow.
     """
     changes = {"schedule": schedule, "warmup": 2, "weight_decay": 5.0, "dtype": "float64", "lr": 1e-4}
     session = run(tmp_path / "run", **changes)
