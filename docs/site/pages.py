@@ -20,6 +20,7 @@ FIRST = (
     "run-folder",
     "integrations",
     "speed",
+    "gpu",
 )
 """The order of the guide; other pages of docs/ follow by name."""
 THEORY = ("theory", "epsilon")
