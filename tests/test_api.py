@@ -61,6 +61,7 @@ WITHOUT = {
         "zobench.random.native.status",
         "zobench.random.native.available",
         "zobench.random.native.turned_off",
+        "zobench.random.native.is_turned_off",
     ),
     "what a probe holds on its way": ("zobench.auto.AutoState",),
     "a number as a model": ("zobench.noise.as_model",),

@@ -21,6 +21,7 @@ FIRST = (
     "integrations",
     "figures",
     "speed",
+    "gpu",
 )
 """The order of the guide; other pages of docs/ follow by name."""
 THEORY = ("theory", "epsilon")

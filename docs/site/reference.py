@@ -45,12 +45,15 @@ INTERNAL = (
     "optim_watch",
     "random",
     "random.eager",
+    "random.fused",
+    "random.kernels",
     "run",
     "run.files",
     "run.journal_format",
     "run.journal_version1",
     "run.reading",
     "run.timing",
+    "run.toml",
     "version",
 )
 """Modules that the others are made of."""
