@@ -21,8 +21,11 @@ from statistics import mean, median, stdev
 from typing import Any
 
 HERE = Path(__file__).parents[1]
-LAWS, SIZES, CLOCKS = ("gaussian", "rademacher"), ("tiny-opt", "opt-10m"), ("wall", "processor")
+LAWS, SIZES, CLOCKS = ("gaussian", "rademacher"), ("sweep", "tiny-opt", "opt-10m"), ("wall", "processor")
+SWEPT = (4000, 5000)
 Row = dict[str, Any]
+Job = tuple[Row, Callable[[], object], Callable[[], object]]
+"""What is timed, a step of it, and what no step can do without."""
 
 
 def timed(job: Callable[[], object]) -> tuple[float, float]:
@@ -36,22 +39,54 @@ def measured(checkout: Path, size: str, repetitions: int) -> list[Row]:
     """Rows of this process, of the packages of a checkout; each step is followed by the two forwards."""
     sys.path.insert(0, str(checkout))
     import zobench
-    from llm.bench.setting import ENGINES, setting, stepper
-    from zobench.run.records import environment
+
+    try:
+        from zobench.run.records import environment
+    except ImportError:
+        from zobench.records import environment  # type: ignore[import-not-found, no-redef]  # of older commits
 
     if checkout.resolve() not in Path(zobench.__file__).resolve().parents:
         raise RuntimeError(f"zobench is imported from {zobench.__file__}, not from {checkout}")
-    ready, rows, about = setting(size, "float32", 16, 48), [], environment()  # of the commit of that checkout
+    rows, about = [], environment()  # of the commit of that checkout
+    for told, step, limit in _sweeps() if size == "sweep" else _steps(size):
+        step(), limit()
+        pairs = [(timed(step), timed(limit)) for _ in range(repetitions)]
+        row: Row = {"kind": "paired-bench", **told}
+        for number, clock in enumerate(CLOCKS):
+            row[clock] = [[of_step[number], of_limit[number]] for of_step, of_limit in pairs]
+        rows.append(row | {"environment": about})
+    return rows
+
+
+def _steps(size: str) -> Iterator[Job]:
+    """A step of each engine and law, and two bare forwards."""
+    from llm.bench.setting import ENGINES, setting, stepper
+
+    ready = setting(size, "float32", 16, 48)
     for law in LAWS:
         for engine in ENGINES:
-            step = stepper(ready, engine, law)
-            step(), ready.limit()
-            pairs = [(timed(step), timed(ready.limit)) for _ in range(repetitions)]
-            row: Row = {"kind": "paired-bench", **ready.about, "engine": engine, "law": law}
-            for number, clock in enumerate(CLOCKS):
-                row[clock] = [[of_step[number], of_limit[number]] for of_step, of_limit in pairs]
-            rows.append(row | {"environment": about})
-    return rows
+            yield {**ready.about, "engine": engine, "law": law}, stepper(ready, engine, law), ready.limit
+
+
+def _sweeps() -> Iterator[Job]:
+    """A step along one direction of each law, and two copies."""
+    import torch
+
+    from zobench import Combination, ModuleSpace, Term
+    from zobench.law import LAWS as laws
+
+    module = torch.nn.Linear(SWEPT[1], SWEPT[0], bias=False).requires_grad_(True)
+    space, copy = ModuleSpace(module), torch.zeros(SWEPT)
+    keys = iter(range(10**9))
+    for law in LAWS:
+
+        def step(law: str = law) -> None:
+            space.step_(Combination((Term(laws[law], next(keys), torch.ones(1, dtype=torch.float64)),)), 1e-9)
+
+        def limit() -> None:
+            copy.copy_(module.weight.detach()), copy.copy_(module.weight.detach())
+
+        yield {"size": "sweep", "engine": "step", "law": law, "threads": torch.get_num_threads()}, step, limit
 
 
 def ratio(row: Row, clock: str) -> float:
@@ -73,7 +108,9 @@ def table(rows: Sequence[Row]) -> str:
     """The commits; then of each clock the medians of the ratio in both checkouts, and the quotient."""
     commits = {row["side"]: row["environment"]["commit"] for row in rows}
     lines = [f"{side}: {commits[side]}" for side in ("old", "new")]
-    lines.append(f"{'step over two forwards':42}{'clock':>11}{'old':>7}{'new':>7}{'new/old':>9}   95 % interval")
+    lines.append(
+        f"{'step over two forwards (copies)':42}{'clock':>11}{'old':>7}{'new':>7}{'new/old':>9}   95 % interval"
+    )
     for job in dict.fromkeys((row["size"], row["engine"], row["law"]) for row in rows):
         mine = [row for row in rows if (row["size"], row["engine"], row["law"]) == job]
         for clock in CLOCKS:
