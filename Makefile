@@ -5,6 +5,8 @@ RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
 KILLS ?= 300
 DAMAGES ?= 100
+HUNTED ?= 10000
+OLD ?= HEAD~1
 WARN := -o filterwarnings=default
 # No command of this file waits for a hub.
 QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
@@ -15,8 +17,8 @@ AS_SHIPPED := --task spam --steps 500 --test 330 --max-tokens 64 --select last -
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
-.PHONY: demo test conformance browser docs gpu gpu-files gpu-trial triton all-extras oldest oldest-torch environments check soak damage fuzz mutants sanitize install bench study \
-    smollm2 figures clean
+.PHONY: demo test conformance browser docs gpu gpu-files gpu-trial triton all-extras oldest oldest-torch environments check soak damage fuzz mutants planted hunt sanitize battery \
+    install bench paired-bench study smollm2 figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -81,13 +83,27 @@ damage: $(READY)
 fuzz: $(READY)
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/fuzz.py --examples 100
 
+# Wrong estimators against the checks of zobench.testing: a table, mistake by check.
+planted: $(READY)
+	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/planted.py
+
 # By hand: a sample of 300 small changes of the mathematics; fails where tests notice less than 95 %, continues where it was interrupted.
 mutants: $(READY)
 	$(RUN) tests/mutants.py --sample 300 --seed 0
 
-# The C code under AddressSanitizer and UndefinedBehaviorSanitizer, in random calls; skipped where no compiler has them.
+# By hand: steps in bfloat16 in poisoned memory, until so many are taken; fails where a number is not finite or differs. It adds to its rows.
+hunt: $(READY)
+	OMP_NUM_THREADS=2 $(QUIET) $(RUN) tests/nan_hunt.py --steps $(HUNTED)
+
+# The C code in random calls, under AddressSanitizer with UndefinedBehaviorSanitizer and under MemorySanitizer; skipped where no compiler
+# has them (the last: clang).
 sanitize: $(READY)
 	$(RUN) tests/sanitize.py --calls 5000
+
+# By hand: dieharder (Debian's package) on the words of the random streams, with the rows in results/random: an hour or two, and it
+# continues where it was interrupted.
+battery: $(READY)
+	OMP_NUM_THREADS=1 $(RUN) tests/battery.py --out results/random
 
 bench: $(READY)
 	$(RUN) -m synthetic bench
@@ -114,6 +130,10 @@ gpu-files: $(READY)
 # The Triton kernels in Triton's interpreter, on the CPU.
 triton: .venv-triton/.ready
 	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 .venv-triton/bin/python -m pytest tests/test_kernels_in_triton.py $(WARN)
+
+# By hand: a step of each engine here and in the commit OLD, in processes that take turns, and the quotient of both.
+paired-bench: $(READY)
+	OMP_NUM_THREADS=1 $(QUIET) $(RUN) tests/paired_bench.py $(OLD) --out runs/paired
 
 # The rows under results/, made again under runs/: about an hour and a half on 2 cores, and it continues where it was interrupted.
 study: $(READY)

@@ -1,12 +1,16 @@
-"""Command line: `python -m analysis report | tables RUN_FOLDER...`."""
+"""Command line: `python -m analysis report | tables RUN_FOLDER...`, `python -m analysis figure KIND ROWS...`."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from analysis import drawings
+from analysis.drawings import DRAWINGS, FORMATS
 from analysis.report import SECTIONS, write
 from analysis.rows import ReadError, Results, read
+from analysis.sheet import Sheet, settings_of, style_of, width
 from analysis.tables.table import markdown
 
 EPILOG = """examples:
@@ -48,14 +52,78 @@ def parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--title", default="zobench report", help="heading of the page (default: %(default)s)")
     report.set_defaults(run=_report)
+    _add_figure(commands)
     return top
 
 
-def _read(arguments: argparse.Namespace) -> Results:
-    results = read(arguments.folders)
+FIGURES = """examples:
+  python -m analysis figure bias runs/bias --out bias.pdf --columns one --only problem=sextic
+  python -m analysis figure convergence rows.csv --out convergence.svg --order mezo,mine --label mine="This paper"
+"""
+
+
+def _add_figure(commands: Any) -> None:
+    shown = "\n".join(f"  {name:12} {drawing.shows}" for name, drawing in DRAWINGS.items())
+    figure = commands.add_parser(
+        "figure",
+        help="one figure for a paper, as PDF, SVG, PNG or PGF",
+        description=f"Draw one kind of figure from rows. Kinds:\n{shown}",
+        epilog=FIGURES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = figure.add_argument
+    add("kind", choices=DRAWINGS, metavar="KIND", help="one of the kinds above")
+    add("rows", nargs="+", type=Path, metavar="ROWS", help="run folders, or .csv and .jsonl files of rows")
+    add("--out", type=Path, required=True, help=f"the file to write: {', '.join('.' + name for name in FORMATS)}")
+    add("--columns", help="width: one column (3.4 inches), two (7.2), or a number of inches (default: two)")
+    add("--only", action="append", default=[], metavar="COLUMN=VALUE[,VALUE]", help="leave out all other rows")
+    add("--order", metavar="LABEL[,LABEL]", help="order of methods or labels in the legend; the others follow")
+    add("--label", action="append", default=[], metavar="LABEL=WORDS", help="words for a label of the legend")
+    add("--colour", action="append", default=[], metavar="LABEL=COLOUR", help="colour of a method or label")
+    add("--style", type=Path, metavar="FILE", help="a Matplotlib style file (.mplstyle), which comes before ours")
+    add("--settings", type=Path, metavar="FILE", help="a TOML file of these options; the command line comes first")
+    figure.set_defaults(run=_figure)
+
+
+def _figure(arguments: argparse.Namespace) -> None:
+    drawings.require_format(arguments.out)
+    told = settings_of(arguments.settings) if arguments.settings else {}
+    order = arguments.order.split(",") if arguments.order else told.get("order", [])
+    style = arguments.style or told.get("style")
+    paper = Sheet(
+        width=width(arguments.columns or told.get("columns", "two")),
+        names=told.get("labels", {}) | dict(_pairs("--label", arguments.label)),
+        order=list(map(str, order)),
+        colours=told.get("colours", {}) | dict(_pairs("--colour", arguments.colour)),
+        rc=style_of(Path(style)) if style else {},
+    )
+    subset = told.get("only", {}) | {name: value.split(",") for name, value in _pairs("--only", arguments.only)}
+    results = _warned(read(arguments.rows, DRAWINGS[arguments.kind].rows[0]))
+    results = drawings.only(results, arguments.kind, {name: _texts(values) for name, values in subset.items()})
+    for file in drawings.draw(arguments.kind, results, arguments.out, paper):
+        print(file)
+
+
+def _texts(values: Any) -> list[str]:
+    return list(map(str, values)) if isinstance(values, list) else [str(values)]
+
+
+def _pairs(option: str, told: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for each in told:
+        name, equals, value = each.partition("=")
+        if not (name and equals and value):
+            raise ReadError(f"{option} {each!r}: give NAME=VALUE")
+        yield name, value
+
+
+def _warned(results: Results) -> Results:
     for warning in results.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return results
+
+
+def _read(arguments: argparse.Namespace) -> Results:
+    return _warned(read(arguments.folders))
 
 
 def _tables(arguments: argparse.Namespace) -> None:
@@ -78,11 +146,11 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 if it went well, 2 after an error that the user can mend."""
+    """Run the command line; 0 if it went well, 2 after an error that the user can correct."""
     arguments = parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except ReadError as error:
+    except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

@@ -47,7 +47,7 @@ _BIAS_OPTIONAL = (
         "bias_deviation",
     ),
     *("covariance_trace", "covariance_trace_error", "predicted_covariance_trace", "mse", "mse_error"),
-    *("predicted_mse", "prediction_terms", "seconds"),
+    *("predicted_mse", "cosine", "cosine_error", "predicted_cosine", "prediction_terms", "seconds"),
 )
 _FINAL_OPTIONAL = (
     *("step", "forward_passes", "backward_passes", "seconds", "peak_mb", "test_loss", "test_accuracy"),
@@ -193,8 +193,8 @@ KINDS: dict[str, Kind] = {
     "evaluation": Kind(
         _TRAIN,
         (*_TRAINING, "step", "forward_passes"),
-        ("backward_passes", "seconds", "peak_mb", "train_loss", "dev_loss", "dev_accuracy"),
-        _TRAINING[:4],
+        ("backward_passes", "seconds", "peak_mb", "train_loss", "dev_loss", "dev_accuracy", "metric"),
+        (*_TRAINING[:4], "metric"),
     ),
     "baseline": Kind(
         _TRAIN,

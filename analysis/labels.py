@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import text
-from analysis.rows import Results
+from analysis.rows import Results, tidy
 
 LONGEST = 40  # characters of a label; column `setting` has what a label has no room for
 _ELLIPSIS = " …"
@@ -25,7 +25,7 @@ _INCIDENTAL = frozenset(
         *("seed", "seeds", "out", "name", "run", "runs", "folder", "provenance", "device", "threads"),
         *("workers", "resume", "journal", "preset", "baselines", "overwrite", "quiet", "verbose", "progress"),
         *("also", "also_examples", "max_skipped", "diverged_at", "diverged_window", "trust_remote_code", "dry_run"),
-        *("micro_batch",),
+        *("micro_batch", "points"),
     }
 )
 _WATCHING = ("eval", "log", "checkpoint", "save")
@@ -79,6 +79,11 @@ def label(frame: pd.DataFrame, within: Sequence[str], settings: Sequence[str]) -
     found = [names[tuple(row)] for row in rows.itertuples(index=False)]
     columns = {name: [each[place] for each in found] for place, name in enumerate(("label", "setting"))}
     return frame.assign(**{name: pd.Series(told, frame.index, dtype=object) for name, told in columns.items()})
+
+
+def labelled(frame: pd.DataFrame, kind: str, within: Sequence[str], settings: Sequence[str] = ()) -> pd.DataFrame:
+    """Rows of a kind with labels: as they are if they have them, else completed by `tidy` and labelled by `label`."""
+    return frame if "label" in frame.columns else label(tidy(frame, kind), within, settings)
 
 
 def _cell(cell: pd.DataFrame, rows: pd.DataFrame, keys: list[str], everywhere: set[str]) -> dict[Any, tuple[str, str]]:

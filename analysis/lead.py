@@ -1,4 +1,4 @@
-"""What the report leads with: at most three sentences and one figure that say what these runs show."""
+"""The lead of the report: at most three sentences and one figure that summarise the runs."""
 
 import math
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def _illustration(bias: pd.DataFrame, scores: pd.DataFrame, baselines: pd.DataFr
     place = ", ".join(scores[CELL].iloc[0]) if len(scores) else ""
     metric = metric_name(scores["metric"]) if len(scores) else ""
     parts = [BIAS.format(problem=problem)] * bool(problem) + [DOTS.format(place=place, metric=metric)] * bool(place)
-    alt = " and ".join(["bias of estimates against epsilon"] * bool(problem) + ["test accuracies"] * bool(place))
+    alt = " and ".join(["bias of estimates against epsilon"] * bool(problem) + [f"test {metric}"] * bool(place))
     wide, narrow = (lead_figure(bias, scores, baselines, columns) for columns in (2, 1))
     return Illustration("lead", wide, " ".join(parts), alt.capitalize(), narrow if len(parts) > 1 else None)
 
@@ -82,7 +82,7 @@ def _powers(rows: pd.DataFrame) -> str:
 
 
 def _gaps(frame: pd.DataFrame, tune: pd.DataFrame) -> str:
-    """How far from the minimum the methods end at equal loss evaluations, or why that says nothing."""
+    """The gaps of the methods to the minimum at equal loss evaluations, or the reason why they cannot be compared."""
     ends = convergence.finals(frame, tune)
     place, cell = next(iter(ends.groupby(convergence.CELL)))
     where = f"Minimising {panels.title(*place)}, {cell['budget'].iloc[0]:,.0f} loss evaluations each"
@@ -94,7 +94,7 @@ def _gaps(frame: pd.DataFrame, tune: pd.DataFrame) -> str:
 
 
 def _cell(scores: pd.DataFrame) -> pd.DataFrame:
-    """Of all models and tasks the one with most live runs, or else with most methods."""
+    """The model and task with most live runs, or else with most methods."""
     live = scores["provenance"].str.contains("live") * scores["runs"]
     order = scores.assign(live=live).groupby(CELL, sort=False).agg(live=("live", "sum"), methods=("label", "nunique"))
     model, task = order.sort_values(["live", "methods"], ascending=False, kind="stable").index[0]
@@ -131,13 +131,12 @@ def _accuracy(row: pd.Series, told: bool) -> str:
 
 
 def _unended(scores: pd.DataFrame, results: Results) -> str:
-    """How far runs came of which none has a test accuracy."""
+    """The progress of runs without a test metric."""
     model, task = scores[CELL].iloc[0]
     runs = text.count(int(scores["runs"].sum()), "run")
     rows = results.of("evaluation")
     rows = rows[(rows["model"] == model) & (rows["task"] == task) & (rows["seed"] >= 0)]
     last = rows.sort_values("step", kind="stable")["dev_accuracy"].dropna()
-    dev = f"; the last dev accuracy is {text.percent(Interval(last.iloc[-1], math.nan, math.nan))}" if len(last) else ""
-    return (
-        f"Fine-tuning {model} on {task}: {runs}, none with a test accuracy yet{dev}. The same command continues a run."
-    )
+    name = metric_name(scores["metric"])
+    dev = f"; the last dev {name} is {text.percent(Interval(last.iloc[-1], math.nan, math.nan))}" if len(last) else ""
+    return f"Fine-tuning {model} on {task}: {runs}, none with a test {name} yet{dev}. The same command continues a run."

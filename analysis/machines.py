@@ -1,4 +1,4 @@
-"""Where rows were measured, and which of them may be pooled: those of one machine and one configuration."""
+"""The machines on which rows were measured; rows of one machine and one configuration may be pooled."""
 
 from collections.abc import Iterator, Sequence
 from string import ascii_uppercase
@@ -100,7 +100,7 @@ def where(row: Any) -> str:
 
 
 def calls(row: Any) -> str:
-    """How many rows were pooled, and of how many commits if of several."""
+    """The number of pooled rows, and the number of commits if there are several."""
     return str(row["calls"]) + (f" of {row['commits']} commits" if row["commits"] > 1 else "")
 
 
@@ -144,6 +144,6 @@ def _numbers(run: str, name: str, cell: Any) -> np.ndarray[Any, np.dtype[np.floa
     try:
         sample = np.atleast_1d(np.asarray(cell, dtype=float))
     except (TypeError, ValueError):
-        raise ReadError(f"run {run!r}: a row has {name!r} = {cell!r}, where a list of numbers belongs") from None
+        raise ReadError(f"run {run!r}: a row has {name!r} = {cell!r}, not a list of numbers") from None
     finite: np.ndarray[Any, np.dtype[np.float64]] = sample[np.isfinite(sample)]
     return finite

@@ -47,5 +47,5 @@ def nearest(rows: pd.DataFrame, epsilon: float = COMMON) -> pd.Series:
 
 
 def last(frame: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """Of rows written twice the last."""
+    """The rows, without earlier copies of rows that were written twice."""
     return frame.drop_duplicates(keys, keep="last")

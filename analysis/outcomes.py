@@ -27,12 +27,12 @@ def outcomes(results: Results) -> pd.DataFrame:
     columns = [*IDENTITY, "provenance"]
     seen = pd.concat([results.of(kind)[columns] for kind in ("final", "evaluation", "failure", "step")])
     seen = seen[seen["seed"] >= 0].drop_duplicates(IDENTITY).reset_index(drop=True)
-    final = results.of("final").drop_duplicates(IDENTITY, keep="last").drop(columns="provenance")
+    final = results.of("final").drop_duplicates(IDENTITY, keep="last").drop(columns=["provenance", "metric"])
     failure = results.of("failure").drop_duplicates(IDENTITY, keep="last")[[*IDENTITY, "reason"]]
     ends = seen.merge(final, on=IDENTITY, how="left").merge(failure, on=IDENTITY, how="left")
     without = np.where(ends["reason"].notna(), "failed", "unfinished")
     ends["status"] = ends["status"].where(ends["status"].notna(), pd.Series(without, index=ends.index))
-    ends["metric"] = ends["metric"].fillna(ACCURACY)
+    ends["metric"] = _metrics(ends, results)
     ends["arm"] = [arm(method, results.config_of(run)) for method, run in zip(ends["method"], ends["run"], strict=True)]
     ends, settings = with_settings(ends, results)
     ends = label(ends, CELL, settings)
@@ -42,8 +42,16 @@ def outcomes(results: Results) -> pd.DataFrame:
     return ends
 
 
+def _metrics(ends: pd.DataFrame, results: Results) -> pd.Series:
+    """The metric of each run by its last measurement, or that of the other runs on its task where it has none."""
+    rows = pd.concat([results.of(kind)[[*IDENTITY, "metric"]] for kind in ("evaluation", "final")])
+    rows = rows.fillna({"metric": ACCURACY}).drop_duplicates(IDENTITY, keep="last")
+    said = ends.merge(rows, on=IDENTITY, how="left")["metric"].set_axis(ends.index)
+    return said.fillna(said.groupby([ends[name] for name in CELL]).transform("first")).fillna(ACCURACY)
+
+
 def metric_name(metrics: pd.Series) -> str:
-    """What columns named accuracy hold: the metric that all runs have, or `score`."""
+    """The metric in the columns named accuracy: the metric that all runs have, or `score`."""
     names = metrics.unique()
     return str(names[0]) if len(names) == 1 else "score"
 
@@ -61,6 +69,6 @@ def counted(ends: pd.DataFrame) -> pd.DataFrame:
 
 def trajectories(results: Results, ends: pd.DataFrame) -> pd.DataFrame:
     """Evaluation rows with label, status and metric of their run; of steps written twice (a resumed run) the last."""
-    evaluations = results.of("evaluation").drop_duplicates([*IDENTITY, "step"], keep="last")
+    evaluations = results.of("evaluation").drop(columns="metric").drop_duplicates([*IDENTITY, "step"], keep="last")
     joined = evaluations.merge(ends.loc[~ends["repeat"], [*IDENTITY, "label", "status", "metric"]], on=IDENTITY)
     return joined.sort_values([*IDENTITY, "step"], ignore_index=True)

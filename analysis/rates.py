@@ -31,7 +31,7 @@ class Grid:
 
     @property
     def fault(self) -> str:
-        """What keeps the method out of a comparison, in words; empty where nothing does."""
+        """The reason why the method cannot be compared; empty if it can."""
         if self.inside:
             return ""
         if math.isnan(self.best):
@@ -49,7 +49,7 @@ def grid(method: str, rates: Iterable[float], losses: Iterable[float]) -> Grid:
 
 
 def faults(grids: Iterable[Grid]) -> list[str]:
-    """What keeps these methods from being compared."""
+    """The reasons why these methods cannot be compared."""
     return [one.fault for one in grids if one.fault]
 
 

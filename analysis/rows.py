@@ -1,5 +1,7 @@
 """Run folders -> one tidy frame for each kind of row, with the run's name and provenance beside each row."""
 
+import csv
+import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +13,13 @@ from analysis.kinds import IDENTITY, KINDS, UNREPORTED
 from zobench.run.reading import file_bytes, json_object, toml_table
 
 Row = dict[str, Any]
-LISTS = frozenset({"nodes", "probabilities", "values", "rates", "dev_losses", "rounds", "r", "moments"}) | {
-    "seconds",
-    "limit_seconds",
-}
+ROWS = "rows.jsonl"
+LISTS = frozenset(
+    {
+        *("nodes", "probabilities", "values", "rates", "dev_losses", "rounds", "r", "moments"),
+        *("seconds", "limit_seconds"),
+    }
+)
 """Columns that are no numbers and may hold several."""
 
 
@@ -34,7 +39,7 @@ class RunRows:
 
     @property
     def provenance(self) -> str:
-        """Where the results come from: "live", or what config.toml says instead."""
+        """The origin of the results: "live", or the value in config.toml."""
         return str(self.config.get("provenance", "live"))
 
     @property
@@ -61,17 +66,42 @@ class Results:
         return next(one.config for one in self.runs if one.name == run)
 
 
-def read(paths: Iterable[Path]) -> Results:
-    """Read run folders, or parents of run folders.
+def read(paths: Iterable[Path], kind: str | None = None) -> Results:
+    """Read run folders, or parents of run folders; also files of rows: CSV with a line of column names, or JSON lines.
+
+    `kind` is that of rows in files without a column `kind`.
 
     Raises:
         ReadError: nothing to read, a broken line other than the last, or a row without a needed column.
     """
     warnings: list[str] = []
-    folders = find_runs(paths)
-    runs = tuple(_read_run(name, folder, warnings) for name, folder in _named(folders))
+    paths = list(paths)
+    files = [path for path in paths if path.is_file() and path.name != ROWS]
+    folders = find_runs(path.parent if path.is_file() else path for path in paths if path not in files)
+    runs = (
+        *(_read_run(name, folder, warnings) for name, folder in _named(folders)),
+        *(RunRows(file.stem, file.parent, {}, {}, tuple(_rows_of(file, kind, warnings))) for file in files),
+    )
     warnings += _unknown_kinds(runs)
     return Results(runs, {kind: _frame(kind, runs) for kind in KINDS}, tuple(warnings))
+
+
+def tidy(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Rows of one kind, from anywhere, with all columns of their kind: a missing one is empty, numbers are float64.
+
+    Raises:
+        ReadError: the frame lacks a needed column, or has a word where a number belongs.
+    """
+    known = KINDS[kind]
+    if missing := [column for column in known.required if column not in frame.columns]:
+        raise ReadError(f"rows of kind {kind!r} need the columns {', '.join(known.required)}: {missing} are missing")
+    extra = [column for column in frame.columns if column not in (*known.columns, "run", "provenance")]
+    defaults = {"run": "", "provenance": "live"}
+    frame = frame.assign(**{name: value for name, value in defaults.items() if name not in frame.columns})
+    frame = frame.reindex(columns=["run", "provenance", *known.columns, *extra]).astype(object)
+    for column in known.numbers:
+        frame[column] = _numbers(frame, kind, column)
+    return frame
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
@@ -84,7 +114,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise ReadError(f"no folder {str(path)!r}: give a run folder (it holds rows.jsonl) or a parent of some")
-        below = sorted(file.parent for file in path.rglob("rows.jsonl"))
+        below = sorted(file.parent for file in path.rglob(ROWS))
         if not below:
             raise ReadError(
                 f"no rows.jsonl in {str(path)!r} or below it: run folders are written by "
@@ -105,10 +135,33 @@ def _named(folders: list[Path]) -> Iterator[tuple[str, Path]]:
 def _read_run(name: str, folder: Path, warnings: list[str]) -> RunRows:
     config = _read_optional(folder / "config.toml", toml_table, warnings)
     environment = _read_optional(folder / "environment.json", json_object, warnings)
-    rows = tuple(_read_rows(folder / "rows.jsonl", warnings))
+    rows = tuple(_read_rows(folder / ROWS, warnings))
     if not rows:
-        warnings.append(f"{folder / 'rows.jsonl'} has no rows: nothing was measured yet, or the file was emptied")
+        warnings.append(f"{folder / ROWS} has no rows: nothing was measured yet, or the file was emptied")
     return RunRows(name, folder, config, environment, rows)
+
+
+def _rows_of(file: Path, kind: str | None, warnings: list[str]) -> Iterator[Row]:
+    """The rows of a file of another program."""
+    if file.suffix.lower() in (".jsonl", ".json"):
+        yield from _read_rows(file, warnings, kind)
+        return
+    if file.suffix.lower() != ".csv":
+        raise ReadError(f"{str(file)!r}: give a run folder, a .csv file with column names, or a .jsonl file")
+    try:
+        lines = csv.DictReader(io.StringIO(file_bytes(file).decode("utf-8-sig"), newline=""))
+        for line in lines:
+            row = {column: _cell(value) for column, value in line.items() if column and value not in ("", None)}
+            yield _checked(_of_kind(row, kind), file, lines.line_num)
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ReadError(f"{file}: no CSV of rows ({error})") from error
+
+
+def _cell(value: str | Any) -> Any:
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _read_optional(file: Path, parse: Callable[[bytes, str], Row], warnings: list[str]) -> Row:
@@ -121,41 +174,45 @@ def _read_optional(file: Path, parse: Callable[[bytes, str], Row], warnings: lis
         raise ReadError(f"{error}; restore it, or move that run folder elsewhere") from error
 
 
-def _read_rows(file: Path, warnings: list[str]) -> Iterator[Row]:
+def _read_rows(file: Path, warnings: list[str], kind: str | None = None) -> Iterator[Row]:
     try:
         *lines, torn = file_bytes(file).split(b"\n")
         for number, line in enumerate(lines, start=1):
             if line.strip():
-                yield _checked(json_object(line, f"{file}:{number}"), file, number)
+                yield _checked(_of_kind(json_object(line, f"{file}:{number}"), kind), file, number)
         if torn.strip():
-            yield from _last(torn, file, len(lines) + 1, warnings)
+            yield from _last(torn, file, len(lines) + 1, warnings, kind)
     except ReadError:
         raise
     except ValueError as error:
         raise ReadError(str(error)) from error
 
 
-def _last(line: bytes, file: Path, number: int, warnings: list[str]) -> Iterator[Row]:
+def _of_kind(row: Row, kind: str | None) -> Row:
+    return row if kind is None else {"kind": kind, **row}
+
+
+def _last(line: bytes, file: Path, number: int, warnings: list[str], kind: str | None = None) -> Iterator[Row]:
     """The row of a last line that does not end."""
     try:
         row = json_object(line, f"{file}:{number}")
     except ValueError:
         warnings.append(f"{file}:{number}: dropped the last line, which is torn (a crash while writing?)")
         return
-    yield _checked(row, file, number)
+    yield _checked(_of_kind(row, kind), file, number)
 
 
 def _checked(row: Row, file: Path, number: int) -> Row:
     kind = KINDS.get(row["kind"]) if isinstance(row.get("kind"), str) else None
     if not isinstance(row.get("kind"), str):
-        raise ReadError(f"{file}:{number}: kind is {row.get('kind')!r}, where a word belongs: mend or remove the line")
+        raise ReadError(f"{file}:{number}: kind is {row.get('kind')!r}, not a word: correct or remove the line")
     missing = [column for column in kind.required if column not in row] if kind else []
     if missing:
         lacking = ", ".join(map(repr, missing))
-        raise ReadError(f"{file}:{number}: a row of kind {row['kind']!r} lacks {lacking}: mend or remove the line")
+        raise ReadError(f"{file}:{number}: a row of kind {row['kind']!r} lacks {lacking}: correct or remove the line")
     for column in {*IDENTITY, *(kind.text if kind else ())} - LISTS:
         if isinstance(row.get(column), list | dict):
-            raise ReadError(f"{file}:{number}: {column} is {row[column]!r:.60}, where a word belongs: mend the line")
+            raise ReadError(f"{file}:{number}: {column} is {row[column]!r:.60}, not a word: correct the line")
     return row
 
 
@@ -173,12 +230,8 @@ def _frame(kind: str, runs: Iterable[RunRows]) -> pd.DataFrame:
         for row in run.rows
         if row["kind"] == kind
     ]
-    known = KINDS[kind]
-    frame = pd.DataFrame(rows, dtype=object)
-    frame = frame.reindex(columns=["run", "provenance", *known.columns]).astype(object)
-    for column in known.numbers:
-        frame[column] = _numbers(frame, kind, column)
-    return frame
+    columns = ["run", "provenance", *KINDS[kind].columns]
+    return tidy(pd.DataFrame(rows, dtype=object).reindex(columns=columns), kind)
 
 
 def _numbers(frame: pd.DataFrame, kind: str, column: str) -> pd.Series:
@@ -186,5 +239,5 @@ def _numbers(frame: pd.DataFrame, kind: str, column: str) -> pd.Series:
     wrong = frame[numbers.isna() & frame[column].map(lambda value: isinstance(value, str | list | dict))]
     if len(wrong):
         where, value = wrong["run"].iloc[0], wrong[column].iloc[0]
-        raise ReadError(f"run {where!r}: a row of kind {kind!r} has {column!r} = {value!r}, where a number belongs")
+        raise ReadError(f"run {where!r}: a row of kind {kind!r} has {column!r} = {value!r}, not a number")
     return numbers

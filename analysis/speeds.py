@@ -150,7 +150,7 @@ def _engine_name(row: Any) -> str:
 
 
 def _of_full(row: pd.Series, jobs: pd.DataFrame) -> float:
-    """How many times faster than the published loop in float32, all else equal."""
+    """The speed-up over the published loop in float32, all else equal."""
     if row["dtype"] == FULL:
         return math.nan
     same = (jobs["dtype"] == FULL) & (jobs["job"] == PUBLISHED)

@@ -2,24 +2,30 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from itertools import chain, cycle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.typing import LineStyleType
 
+from analysis import sheet
+
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType  # matplotlib 3.10 does not have it
 
-WIDTH = 7.2  # inches of every figure: one scale, so that text is as large in each on the same page
+Arguments = ParamSpec("Arguments")
+Drawn = TypeVar("Drawn")
+
 DPI = 150
 RC: "dict[RcKeyType, Any]" = {
     "axes.axisbelow": True,
@@ -44,7 +50,19 @@ RC: "dict[RcKeyType, Any]" = {
     "savefig.dpi": DPI,
     "svg.hashsalt": "zobench",
 }
-styled = matplotlib.rc_context(RC)
+
+
+def styled(draw: Callable[Arguments, Drawn]) -> Callable[Arguments, Drawn]:
+    """Draw in this style, and in that of the sheet over it."""
+
+    @wraps(draw)
+    def drawn(*arguments: Arguments.args, **named: Arguments.kwargs) -> Drawn:
+        settings: dict[Any, Any] = {**RC, **sheet.current().rc}
+        with matplotlib.rc_context(settings):
+            return draw(*arguments, **named)
+
+    return drawn
+
 
 GREY = "#6e6e6e"
 SMALL = 8
@@ -54,7 +72,7 @@ FREE = "free"  # the mark of a cell of a grid without a panel
 
 @dataclass(frozen=True)
 class Look:
-    """How one method is drawn everywhere."""
+    """The colour, marker and line of one method, the same in all figures."""
 
     colour: str
     marker: str
@@ -113,7 +131,13 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
             chosen[label] = replace(look, dash=dash) if look in chosen.values() else look
         else:
             chosen[label] = look if look and look not in chosen.values() else next(spare)
-    return {label: chosen[label] for label in in_order(chosen)}
+    return {label: _coloured(label, chosen[label]) for label in in_order(chosen)}
+
+
+def _coloured(label: str, look: Look) -> Look:
+    colours = sheet.current().colours
+    colour = colours.get(label, colours.get(_base(label)))
+    return look if colour is None else replace(look, colour=to_hex(colour))
 
 
 def sequence(names: Iterable[str]) -> dict[str, Look]:
@@ -128,9 +152,13 @@ def shade(place: int, count: int) -> dict[str, Any]:
 
 
 def in_order(labels: Iterable[str]) -> list[str]:
-    """Labels with the known methods first, in the order of KNOWN, each followed by its variants."""
-    places = {name: place for place, name in enumerate(KNOWN)}
-    return sorted(set(labels), key=lambda label: (places.get(_base(label), len(KNOWN)), label))
+    """Labels in the order of the sheet, then the known methods in that of KNOWN, each followed by its variants."""
+    places = {name: place for place, name in enumerate(dict.fromkeys((*sheet.current().order, *KNOWN)))}
+
+    def place(label: str) -> tuple[int, str]:
+        return places.get(label, places.get(_base(label), len(places))), label
+
+    return sorted(set(labels), key=place)
 
 
 def _base(label: str) -> str:
@@ -138,8 +166,8 @@ def _base(label: str) -> str:
 
 
 def named(label: str) -> str:
-    """A label in words: `kerzoo, order 5` for kerzoo:order=5 or kerzoo order=5."""
-    return re.sub(r"[: ](\w+)=", r", \1 ", label)
+    """A label in words: those of the sheet, or `kerzoo, order 5` for kerzoo:order=5 or kerzoo order=5."""
+    return sheet.current().words(label) or re.sub(r"[: ](\w+)=", r", \1 ", label)
 
 
 def wrapped(label: str, width: int = 24) -> str:
@@ -152,8 +180,15 @@ def title(axes: Axes, words: str) -> None:
     axes.set_title(textwrap.fill(words, max(16, int(9 * _width(axes)) - 3), break_long_words=False))
 
 
-def legend(figure: Figure, handles: Sequence[Artist], heading: str | None = None) -> None:
-    """One legend for all panels: in the free cell of the grid if it has room, else under them, in columns that fit."""
+def legend(
+    figure: Figure, handles: Sequence[Artist], heading: str | None = None, axes: Sequence[Axes] | None = None
+) -> None:
+    """One legend for all panels: in the free cell of the grid if it has room, else under them, in columns that fit; in
+    the last of a caller's `axes`.
+    """
+    if axes is not None:
+        axes[-1].legend(handles, [wrapped(str(handle.get_label())) for handle in handles], title=heading)
+        return
     labels = [str(handle.get_label()) for handle in handles]
     look: dict[str, Any] = {"title": heading, "alignment": "left", "columnspacing": 1.4}
     free = next((axes for axes in figure.axes if axes.get_gid() == FREE), None)
@@ -188,16 +223,29 @@ def _rows(axes: Axes) -> int:
 
 def _width(axes: Axes) -> float:
     figure, grid = axes.get_figure(root=True), axes.get_gridspec()
-    return figure.get_figwidth() / grid.ncols if figure and grid else WIDTH
+    return figure.get_figwidth() / grid.ncols if figure and grid else sheet.current().width
 
 
 def panels(
-    count: int, columns: int, height: float | Sequence[float], share_y: bool = False, width: float = WIDTH
+    count: int,
+    columns: int,
+    height: float | Sequence[float],
+    share_y: bool = False,
+    width: float | None = None,
+    axes: Sequence[Axes] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of the common `width`: `count` panels in rows of up to `columns`, as high as told, labels included.
+    """A figure as wide as the sheet: `count` panels in rows of up to `columns`, as high as told, labels included.
 
-    A legend that `legend` puts under them adds its own height.
+    A legend that `legend` puts under them adds its own height. Where a caller gives `axes`, these are the panels.
+
+    Raises:
+        ValueError: not as many `axes` as panels.
     """
+    if axes is not None:
+        return _of_caller(axes, count)
+    if width is None:
+        width = sheet.current().width
+        columns = max(1, int(columns * width / sheet.WIDTH + 1e-9))
     columns = min(count, columns)
     rows = -(-count // columns)
     heights = [height] * rows if isinstance(height, int | float) else list(height)
@@ -205,11 +253,18 @@ def panels(
     figure = Figure(figsize=(width, sum(heights)), layout=room)
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False, sharey="row" if share_y else False, height_ratios=heights)
-    axes: Sequence[Axes] = list(chain.from_iterable(grid))
-    for spare in axes[count:]:
+    every: Sequence[Axes] = list(chain.from_iterable(grid))
+    for spare in every[count:]:
         spare.set_axis_off()
         spare.set_gid(FREE)
-    return figure, list(axes[:count])
+    return figure, list(every[:count])
+
+
+def _of_caller(axes: Sequence[Axes], count: int) -> tuple[Figure, list[Axes]]:
+    figure = axes[0].get_figure(root=True) if len(axes) else None
+    if len(axes) != count or figure is None:
+        raise ValueError(f"{len(axes)} axes for {count} panels: give as many, or none")
+    return figure, list(axes)
 
 
 @styled

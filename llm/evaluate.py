@@ -51,7 +51,8 @@ def run(options: EvaluateOptions) -> None:
         **test.named("test"),
         **found.cost,
     }
-    for name, value in row.items():
+    for key, value in row.items():
+        name = key.replace("accuracy", test.metric)
         print(f"{name:26}{value:.4f}" if isinstance(value, float) else f"{name:26}{value}")
     if options.out:
         record = Run(options.out, {"command": "evaluate", **asdict(options)})

@@ -102,7 +102,7 @@ def _sampling(record: Run, options: MonteCarloBenchOptions) -> None:
 
 def _predictions(record: Run, options: MonteCarloBenchOptions) -> None:
     """Time the exact error, and the expected descent, of two estimators under each law, problem by problem."""
-    print(f"predictions in d = {options.predict_dim}, each from nothing")
+    print(f"predictions in d = {options.predict_dim}, each without cached results")
     print(f"{'problem':22}{'law':14}{'method':10}{'seconds':>9}")
     for name, degree in (("separable", "sextic"), ("quartic", "ridge sum"), ("sextic", "ridge sum")):
         problem = problems.make(name, options.predict_dim)

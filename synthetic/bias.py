@@ -55,7 +55,7 @@ class BiasCell:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells this cell's row from the others."""
+        """The columns that distinguish this cell's row from the others."""
         return {
             "method": self.method,
             "problem": self.name,
@@ -144,7 +144,7 @@ def _bias(cell: BiasCell, found: Moments) -> dict[str, float]:
 
 
 def _rounding(cell: BiasCell) -> float:
-    """What float64 differences cannot see: rounding of f(x), over epsilon, and of the slopes themselves."""
+    """The resolution of float64 differences: rounding of f(x), over epsilon, and of the slopes themselves."""
     value, slope = cell.problem(cell.x).abs(), cell.problem.gradient(cell.x).norm()
     return torch.finfo(torch.float64).eps * float(value / cell.estimator.epsilon + slope * cell.problem.dim**0.5)
 

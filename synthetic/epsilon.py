@@ -82,7 +82,7 @@ class EpsilonCell:
 
     @property
     def identity(self) -> Row:
-        """What tells this cell's row from the others."""
+        """The columns that distinguish this cell's row from the others."""
         return {"problem": self.name, "dtype": self.dtype, "noise": self.noise}
 
     def excess(self, epsilon: float) -> float:

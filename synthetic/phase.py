@@ -59,7 +59,7 @@ class PhaseCell:
 
     @property
     def identity(self) -> Row:
-        """What tells this cell's rows from others."""
+        """The columns that distinguish this cell's rows from others."""
         return asdict(self)
 
 

@@ -27,11 +27,10 @@ def fail_at(loop, step):
     """Let the minibatch of a step raise ZeroDivisionError."""
     losses = loop.context.losses
 
-    class Failing(type(loop.context)):
-        def losses(self, number):
-            return 1 / 0 if number == step else losses(number)
+    def failing(number):
+        return 1 / 0 if number == step else losses(number)
 
-    loop.context = Failing(**vars(loop.context))
+    object.__setattr__(loop.context, "losses", failing)  # the dataclass is frozen
 
 
 def with_objective(loop, objective):

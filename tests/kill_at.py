@@ -3,12 +3,14 @@ uninterrupted run: the same weights to the bit, the same records, each row once.
 
 python tests/kill_at.py                every operation, before, in the middle of (writes) and after it (`make soak`)
 python tests/kill_at.py --kills 40     so many of them, each class among them
+python tests/kill_at.py --out FOLDER   a row for each kill in FOLDER/rows.jsonl; kills that have one are not repeated
 """
 
 import argparse
 import ctypes
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -22,9 +24,12 @@ from typing import NamedTuple
 import soak
 import torch
 
+from zobench.run.records import Run
+
 SOURCE = Path(__file__).with_suffix(".c")
 LIBRARY = "KILL_AT_LIBRARY"
 MOMENTS = ("before", "within", "after")
+TEMPORARY = re.compile(r"(?<=\.tmp)\w{6}")  # the random part of a name
 SHORT = {"steps": 7, "eval_every": 3, "checkpoint_every": 2, "train": 16, "dev": 6, "test": 6}
 
 
@@ -101,14 +106,23 @@ def held(work: Path, kill: Kill, wanted: tuple) -> bool:
     return good
 
 
-def tried(work: Path, methods: Sequence[str], most: int | None, seed: int) -> Counter[tuple[str, str, str, bool]]:
+def tried(
+    work: Path, methods: Sequence[str], most: int | None, seed: int, run: Run | None = None
+) -> Counter[tuple[str, str, str, bool]]:
     """Kill runs of these methods and return how many of each class were held, and how many not."""
     whole = {method: counted(work, method) for method in methods}
     kills = [kill for _, found in whole.values() for kill in found]
-    chosen = sample(kills, most, seed)
     for method, (_, found) in whole.items():
-        print(f"{method}: {max(kill.number for kill in found)} operations, {len(found)} places for a kill")
-    return Counter((*kill.kind, held(work, kill, whole[kill.method][0])) for kill in chosen)
+        print(f"{method}: {max(kill.number for kill in found)} operations, {len(found)} places for a kill", flush=True)
+    counts: Counter[tuple[str, str, str, bool]] = Counter()
+    for kill in sample(kills, most, seed):
+        row = {**kill._asdict(), "file": TEMPORARY.sub("", kill.file)}
+        known = run.find(**row) if run else []
+        good = known[-1]["held"] if known else held(work, kill, whole[kill.method][0])
+        if run and not known:
+            run.append({**row, "held": good}, sync=False)
+        counts[(*kill.kind, good)] += 1
+    return counts
 
 
 def told(counts: Counter[tuple[str, str, str, bool]], methods: Sequence[str]) -> str:
@@ -126,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, help="so many; without: every one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", default=list(soak.METHODS), choices=soak.METHODS)
+    parser.add_argument("--out", type=Path, help="folder of the rows, in which an interrupted run continues")
     arguments = parser.parse_args(argv)
     work = Path(tempfile.mkdtemp(prefix="kill-at-"))
     try:
@@ -133,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return preloaded(work, sys.argv[1:] if argv is None else argv)
         torch.set_num_threads(1)
         soak.small_model(work / "model")
-        counts = tried(work, arguments.methods, arguments.kills, arguments.seed)
+        run = Run(arguments.out, {"methods": arguments.methods, "seed": arguments.seed}) if arguments.out else None
+        counts = tried(work, arguments.methods, arguments.kills, arguments.seed, run)
         good = sum(number for (*_, kept), number in counts.items() if kept)
         print(told(counts, arguments.methods))
         print(f"{good} of {counts.total()} kills at single I/O operations held")

@@ -15,6 +15,7 @@ from analysis.lead import lead
 from analysis.outcomes import levels, outcomes, trajectories
 from analysis.rows import read
 from analysis.sections import convergence, finetuning
+from analysis.sections.section import Section
 from analysis.statistics import holm, t_interval
 from analysis.tables.convergence import finals, finals_table
 from analysis.tables.finetuning import accuracies, accuracies_table
@@ -32,7 +33,8 @@ def changed(path: Path, kind: str, **values: object) -> None:
 
 def with_metric(path: Path, metric: str) -> Path:
     """The run, its accuracies said to be another metric."""
-    changed(path, "final", metric=metric)
+    for kind in ("evaluation", "final"):
+        changed(path, kind, metric=metric)
     return path
 
 
@@ -46,7 +48,38 @@ def test_one_run_of_a_mean_has_no_binomial_interval(tmp_path: Path, metric: str,
     assert row["chance"].difference.estimate == pytest.approx(0.2)
     assert table.caption == f"Final test {metric}" and f"test {metric} [95 %]" in table.frame
     assert f"tiny, sst2: test {metric}: mezo 70.0" in finetuning.section(results).sentences[0]
-    assert metric in lead(results, ()).sentences[0] and "accuracy" not in lead(results, ()).sentences[0]
+    shown = (finetuning.section(results), lead(results, ()))
+    assert all("accuracy" not in words for section in shown for words in read_by_people(section))
+    assert metric in shown[1].sentences[0]
+
+
+def read_by_people(section: Section) -> list[str]:
+    """Its sentences, captions, descriptions of figures, titles of axes, and tables with their notes."""
+    axes = [panel for shown in section.illustrations for panel in shown.figure.axes]
+    return [
+        *section.sentences,
+        *(words for shown in section.illustrations for words in (shown.caption, shown.alt)),
+        *(words for panel in axes for words in (panel.get_title(), panel.get_xlabel(), panel.get_ylabel())),
+        *(f"{table.caption} {table.note} {table.frame.to_string()}" for table in section.tables),
+    ]
+
+
+def test_the_metric_of_a_run_that_has_not_ended_is_that_of_its_evaluations(tmp_path: Path) -> None:
+    """One that was measured nowhere takes that of its task; accuracy is named by no row."""
+    with_metric(training(tmp_path, "mezo", 0, 0.7, status="unfinished"), "f1")
+    assert "none with a test f1 yet; the last dev f1 is 70.0" in lead(read([tmp_path]), ()).sentences[0]
+    with_metric(training(tmp_path, "mezo", 1, 0.7), "f1")
+    failed = with_metric(training(tmp_path, "mezo", 2, 0.7, status="failed"), "f1")
+    rows = [json.loads(line) for line in (failed / "rows.jsonl").read_text().splitlines()]
+    kept = [row for row in rows if row["kind"] not in ("evaluation", "final")]
+    (failed / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    results = read([tmp_path])
+    ends = outcomes(results)
+    assert len(ends) == 3 and set(ends["metric"]) == {"f1"}
+    assert set(trajectories(results, ends)["metric"]) == {"f1"}
+    training(tmp_path, "kerzoo", 0, 0.7)
+    ended = outcomes(read([tmp_path])).query("status == 'ok'").set_index("method")
+    assert ended["metric"].to_dict() == {"mezo": "f1", "kerzoo": "accuracy"}
 
 
 def test_several_runs_of_a_mean_are_compared_over_seeds(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_a_torn_last_line_is_dropped_with_a_warning(tmp_path: Path) -> None:
 def test_a_broken_line_in_the_middle_is_an_error_with_file_and_line(tmp_path: Path, broken: str) -> None:
     rows = bias_rows("mezo", 2)
     path = folder(tmp_path / "broken", rows[:1], broken + "\n" + json.dumps(rows[1]) + "\n")
-    with pytest.raises(ReadError, match=r"broken/rows\.jsonl:2: .* mend or remove the line"):
+    with pytest.raises(ReadError, match=r"broken/rows\.jsonl:2: .* correct or remove the line"):
         read([path])
 
 

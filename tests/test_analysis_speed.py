@@ -217,7 +217,7 @@ def test_bfloat16_is_held_against_the_published_loop_in_float32_too(tmp_path: Pa
 
 def test_seconds_that_are_no_numbers_are_named(tmp_path: Path) -> None:
     rows = [step_rows()[0] | {"seconds": ["quick"]}]
-    with pytest.raises(ReadError, match=r"run 'run': a row has 'seconds' = \['quick'\], where a list of numbers"):
+    with pytest.raises(ReadError, match=r"run 'run': a row has 'seconds' = \['quick'\], not a list of numbers"):
         speeds.steps(results(tmp_path, rows))
 
 

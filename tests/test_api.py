@@ -25,8 +25,8 @@ NAMES = {name.path: name for module in reference.modules() for name in reference
 FORMULA = re.compile(r" (=|<-|~|<=) |\bsum_|\bE(\[| ?\||  ?g\b)|\^|[+-] .*/|\bP\(|\bx \+ ")
 """An equation, an expectation, a sum, a power a difference quotient or a point."""
 
-HOUSEKEEPING = {"records", "optimizers"}
-"""Pages of files, folders, options and other libraries: what is there has a contract, not a formula."""
+HOUSEKEEPING = {"records", "optimizers", "testing"}
+"""Pages of files, folders, options, other libraries and checks: what is there has a contract, not a formula."""
 
 WITHOUT = {
     "a check": ("zobench.space.require_resolved", "zobench.problem.demand"),
@@ -55,7 +55,6 @@ WITHOUT = {
         "zobench.law.NativeDirection",
     ),
     "names, sizes and ranges": ("zobench.layout.Segment", "zobench.layout.Block", "zobench.layout.Layout"),
-    "the law is its name": ("zobench.random.streams.uniform", "zobench.random.streams.integers"),
     "the streams, in C": tuple(f"zobench.random.native.{name}" for name in ("words", "signs", "normals")),
     "two factors, and a yes or no": ("zobench.groups.Factors", "zobench.groups.decays"),
     "a switch or a word": (

@@ -25,14 +25,16 @@ from zobench import (
     ForwardStencil,
     KernelStencil,
     RichardsonStencil,
+    SymmetricStencil,
     derive,
     methods,
 )
 from zobench import query as step
 from zobench.auto import AutoState, Choice, _beyond, _Window, _window
-from zobench.kernels import legendre
+from zobench.kernels import chebyshev, legendre
 from zobench.line_model import LineModel, covariance, significand
 from zobench.noise import Additive, NoisySpace
+from zobench.theory import second_moment
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,12 +70,13 @@ def test_noise_and_derivatives_are_found():
 
 
 def test_truncation_and_noise_of_any_symmetric_stencil():
-    """On cubics: central e^2 D_3 / 6, the others 0 or spread by M_1; noise E[sum w^2] s^2 / e^2."""
+    """On cubics T is e^2 D_3 / 6 times 1, 0, and r^3 K(r) with K = (75 r - 105 r^3) / 4; noise E[sum w^2] s^2 / e^2."""
     model, e = LineModel.fit(*cubic_lines(1e-4)), torch.tensor([0.05], dtype=torch.float64)
     assert float(model.truncation(CentralStencil(), e)) == pytest.approx(9 * 0.05**4 / 36, rel=0.3)
     assert float(model.truncation(RichardsonStencil(), e)) < 0.1 * float(model.truncation(CentralStencil(), e))
+    square = (75**2 / 9 - 2 * 75 * 105 / 11 + 105**2 / 13) / 16  # E[r^6 K^2], as E r^2j = 1 / (2 j + 1)
     kernel = float(model.truncation(KernelStencil(legendre(3)), e))
-    assert kernel == pytest.approx(5.25 * model.slope_square, rel=0.01)  # (M_1 - 1)^2 D_1^2
+    assert kernel == pytest.approx(square * 9 * 0.05**4 / 36, rel=0.3)  # without (q - 1) D_1^2 = 5.25 D_1^2
     for stencil in (CentralStencil(), RichardsonStencil(), KernelStencil(legendre(3))):
         wanted = stencil.noise_second_moment() * 1e-8 / 0.05**2
         assert float(model.noise_variance(stencil, e)) == pytest.approx(wanted, rel=0.25)
@@ -175,6 +178,11 @@ def test_the_stencil_is_chosen_at_equal_evaluations():
     assert estimator.at(quiet.state.choice._replace(stencil=1)).n == 6
 
 
+def test_a_step_costs_what_the_first_stencil_does():
+    for stencils, cost in (((CentralStencil(), RichardsonStencil()), 2), ((RichardsonStencil(),), 4)):
+        assert [AutoEpsilon(stencils=stencils, n=n).evaluations for n in (1, 3)] == [cost, 3 * cost]
+
+
 def test_make_takes_auto():
     assert methods.make("mezo", epsilon="auto", n=2) == AutoEpsilon(n=2)
     assert methods.parse("kerzoo:epsilon=auto").stencils == (KernelStencil(legendre(3)),)
@@ -248,7 +256,7 @@ def test_a_run_that_chose_its_epsilon_is_replayed_to_the_bit(dtype):
     wrong, _ = trainer_of()
     first = taken[0].record
     probed = [loss + 0.1 * math.sin(k) for k, loss in enumerate(first.losses[:-4])]
-    with pytest.raises(ValueError, match=r"asks for|does not ask for|makes other coefficients"):
+    with pytest.raises(ValueError, match=r"asks for|does not ask for|gives other coefficients"):
         wrong.replay(first._replace(losses=(*probed, *first.losses[-4:])))
 
 
@@ -298,6 +306,22 @@ def test_stencils_are_weighed_by_their_slopes_too():
         assert estimator._choose(AutoState(rounds=((0.01, 1.0),)), window, model).stencil == wanted
 
 
+@pytest.mark.parametrize("order", [5, 7])
+def test_a_kernel_is_chosen_by_the_second_moment_of_its_estimate(order):
+    """Of a kernel with 2 evaluations and q = order, and `order` + 1 nodes with 2 (order + 1) and q = 1, the kernel has
+    the lesser second moment; at 2 (order - 1) evaluations the nodes have. Counting (q - 1) D_1^2 once more, even its
+    half, would take the nodes both times.
+    """
+    f = problems.make("cubic", dim=8)
+    x, kernel = problems.start(f), KernelStencil(chebyshev(order))
+    for pairs, wanted in ((order + 1, 0), (order - 1, 1)):
+        nodes = SymmetricStencil(tuple((k + 1) / pairs for k in range(pairs)))
+        estimator = AutoEpsilon(stencils=(kernel, nodes), n=12 * pairs)
+        told = step(FlatSpace(x), estimator, f, 1, estimator.init())
+        moments = [second_moment(estimator.at(told.state.choice._replace(stencil=k)), f, x) for k in (0, 1)]
+        assert moments[wanted] < moments[1 - wanted] and told.state.choice.stencil == wanted
+
+
 def rough(kind: str):
     """A sextic, with what makes probes take each of their turns."""
     f = problems.make("sextic", dim=6)
@@ -312,12 +336,12 @@ def rough(kind: str):
 
 
 PINNED = {  # epsilon, stencil, noise, rounding, slope, third; how many reaches, the largest and the least
-    "smooth": [0.000445708, 0, 9.16696e-10, 3.20494e-17, 1.36518, 42.3134, 6, 0.004, 3.90625e-06],
-    "noisy": [0.0418436, 0, 0.000807925, 3.20494e-17, 1.45374, 46.6491, 6, 0.256, 0.00025],
-    "float32": [0.000863905, 0, 6.59543e-09, 1.72064e-08, 1.36521, 996.722, 5, 0.004, 1.5625e-05],
-    "jumps": [0.0925822, 0, 0.0265957, 3.65366e-17, 1.57059, 144.459, 7, 1.024, 0.00025],
-    "well": [3.08286e-08, 0, 2.14488e-10, 3.20494e-17, 7488.63, 2.95977e13, 9, 0.004, 1.25955e-08],
-    "wall": [0.000190523, 0, 8.54013e-10, 3.20494e-17, 1.36517, 53502.6, 6, 0.004, 3.90625e-06],
+    "smooth": [0.000508784, 0, 1.29647e-09, 3.20494e-17, 1.62169, 43.5355, 5, 0.004, 1.5625e-05],
+    "noisy": [0.0464526, 0, 0.0011748, 3.20494e-17, 1.63548, 48.9635, 6, 0.256, 0.00025],
+    "float32": [0.00107964, 0, 1.36949e-08, 1.72064e-08, 1.62174, 1280.17, 5, 0.004, 1.5625e-05],
+    "jumps": [0.0985727, 0, 0.0152019, 4.29327e-17, 1.93439, 67.3096, 6, 1.024, 0.00025],
+    "well": [1.3155e-08, 0, 4.82504e-11, 3.20494e-17, 8818.6, 8.7212e13, 9, 0.004, 1.07478e-08],
+    "wall": [0.000198656, 0, 1.31437e-09, 3.20494e-17, 1.62172, 73755.4, 6, 0.004, 3.90625e-06],
 }
 
 

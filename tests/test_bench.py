@@ -12,6 +12,7 @@ from llm.bench.published import Published
 from llm.bench.setting import ENGINES, setting
 
 SMALL = ["--size", "opt-1m", "--batch", "2", "--tokens", "8", "--repetitions", "1", "--entries", "100000"]
+PROBES = ["--probe-cells", "1x4,2x8", "--probe-directions", "2"]
 SCALING = ["--scaling-sizes", "opt-1m,opt-10m", "--scaling-batches", "1,2", "--scaling-lengths", "4,8"]
 
 
@@ -21,7 +22,7 @@ def rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "PROCESSES", imported())
-        assert main(["bench", *SMALL, *SCALING, "--scaling-repetitions", "1", "--out", str(folder)]) == 0
+        assert main(["bench", *SMALL, *SCALING, *PROBES, "--scaling-repetitions", "1", "--out", str(folder)]) == 0
     return _rows(folder)
 
 
@@ -114,3 +115,18 @@ def test_slopes_are_set_beside_a_forward(rows):
     for engine in ("plain", "in-forward"):
         row = found[f"slope, {engine}"]
         assert 2.9 < row["flops_of_forward"] < 3.6 and row["peak_mb"] > found["forward"]["peak_mb"] > 0
+
+
+def test_probes_are_set_beside_as_many_bare_forwards(rows):
+    found = of(rows, "bench-probes")
+    assert [(row["batch"], row["tokens"], row["job"]) for row in found[:4]] == [
+        (1, 4, job) for job in ("bare", "repeated", "points", "step")
+    ]
+    assert len(found) == 8 and all(row["points"] == 4 and row["of_bare"] > 0 for row in found)
+    assert all(row["of_bare"] == 1 for row in found if row["job"] == "bare")
+
+
+@pytest.mark.parametrize("cell", ["4", "4x", "0x16", "4x1", "axb", "1x2x3"])
+def test_a_cell_that_is_no_minibatch_is_refused(cell, tmp_path, capsys):
+    assert main(["bench", "--parts", "probes", "--probe-cells", cell, "--out", str(tmp_path)]) == 2
+    assert "is no minibatch: give examples x tokens" in capsys.readouterr().err

@@ -187,7 +187,7 @@ def test_what_a_replay_forgets_is_seen(planted):
     again = Run(prototypes.MovingBaseline(), RULES["adam"])
     stepper = again.stepper
     if planted == "losses":
-        with pytest.raises(ValueError, match="other coefficients of the recorded losses of step 0"):
+        with pytest.raises(ValueError, match="other coefficients for the recorded losses of step 0"):
             stepper.replay(whole.records[0]._replace(losses=(0.0,)))
         return
     stepper.replay(whole.records[0])
@@ -209,7 +209,7 @@ def test_a_changed_estimator_is_noticed_and_not_followed():
     whole = Run(MEZO, RULES["sgd"]).go()
     for other, message in (
         (replace(MEZO, epsilon=0.06), "other coefficients"),
-        (replace(MEZO, n=3), "asks for 6 losses more, and the record has 4 left"),
+        (replace(MEZO, n=3), "asks for 6 more losses, but the record has 4 left"),
         (replace(MEZO, n=1), "has 2 losses that the estimator does not ask for"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -31,6 +31,7 @@ from zobench import (
 from zobench.kernels import legendre, shrunk
 from zobench.law import LAWS
 from zobench.theory import DescentStep, Noise, laws, ridge_moments
+from zobench.theory.lines import Lines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -305,6 +306,29 @@ def test_moments_of_signs_are_proven(a):
     assert ridge_moments.sign_quadratic_mean(weight, (c, v), a) == pytest.approx(float(forms.mean()), rel=1e-9)
     odd = ((u @ v.T) ** (a + 1) @ c)[:, None] * u
     assert torch.allclose(ridge_moments.sign_odd_mean((c, v), a + 1), odd.mean(0), rtol=1e-9)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0, 2), (1, 1), (1, 3), (2, 2)])
+@pytest.mark.parametrize("case", CASES)
+def test_derivatives_times_a_quadratic_form_are_proven(case, a, b):
+    """E[D_a D_b u^T W u] of any symmetric W."""
+    case, f, x = setting(case, "sextic")
+    u, p = case.directions
+    w = torch.randn(case.dim, case.dim, generator=torch.Generator().manual_seed(6)).double()
+    lines = Lines(f, x)
+    product = torch.ones_like(p)
+    for order in (a, b):
+        coefficients, directions = lines.ridges(order, "")
+        product = product * ((u @ directions.T) ** order @ coefficients)
+    truth = float(p @ (product * ((u @ (w + w.T)) * u).sum(-1)))
+    assert laws.curved(case.law, lines, w + w.T, a, b) == pytest.approx(truth, rel=1e-9)
+
+
+def test_the_best_gain_is_that_of_the_parabola():
+    """max over lr >= 0 of lr slope - lr^2 curvature / 2: no gain uphill, no bound where the parabola opens upwards."""
+    gains = {(2.0, 4.0): 0.5, (-2.0, 4.0): 0.0, (2.0, 0.0): math.inf, (2.0, -4.0): math.inf}
+    for step, wanted in gains.items():
+        assert DescentStep(*step).best_decrease == wanted
 
 
 class Doubled(Gaussian):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from enumeration import CASES, Case, enumerated, setting
+from enumeration import CASES, Case, enumerate_estimates, enumerated, gauss_hermite, outcomes, setting, signed_axes
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -26,7 +26,8 @@ from zobench import (
     theory,
 )
 from zobench.kernels import kerzoo5_as_printed, legendre
-from zobench.problem import MissingDerivativeError
+from zobench.problem import MissingDerivativeError, Ridges
+from zobench.theory import laws
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -307,3 +308,38 @@ def test_the_best_epsilon_is_a_minimum(method, noise):
 def test_the_best_epsilon_stays_within_its_bounds():
     f = problems.make("quadratic", dim=4)
     assert 1e-8 <= theory.best_epsilon(methods.make("mezo"), f, problems.start(f), 0.1) <= 1e2
+
+
+@pytest.mark.parametrize("order", [0, 2, 4, 6])
+def test_a_quadratic_form_and_ridges_of_any_length(order):
+    """E[u^T W u sum_k c_k (w_k . u)^b] for normal u, against Gauss and Hermite's rule, which is exact here."""
+    draws = torch.Generator().manual_seed(3)
+    c, w, m = (torch.randn(*shape, generator=draws).double() for shape in ((2,), (2, 3), (3, 3)))
+    u, p = gauss_hermite(3)
+    weight = m + m.T
+    wanted = float(p @ (((u @ weight) * u).sum(-1) * ((u @ w.T) ** order @ c)))
+    assert laws._quadratic_and_powers(weight, Ridges(c, w), order) == pytest.approx(wanted, rel=1e-10)
+
+
+class ValueGradientHessian:
+    """sum_i (i + 1) (x_i^2 / 2 + x_i), which declares neither ridges nor derivatives along lines."""
+
+    dim, degree = 3, 2
+    scales = torch.tensor([1.0, 2.0, 3.0]).double()
+
+    def __call__(self, x):
+        return (x * x / 2 + x) @ self.scales
+
+    def gradient(self, x):
+        return self.scales * (x + 1)
+
+    def hessian(self, x):
+        return torch.diag(self.scales)
+
+
+def test_a_hessian_is_enough_for_a_quadratic_under_axes():
+    f, x = ValueGradientHessian(), torch.tensor([0.2, -0.4, 1.0]).double()
+    truth = enumerate_estimates(f, x, 0.3 / math.sqrt(3), *signed_axes(3), outcomes("forward"))  # 0.3 along an axis
+    found = theory.mse(LineEstimator(Coordinate(), ForwardStencil(), 0.3), f, x)
+    wanted = truth.covariance_trace + float((truth.mean - f.gradient(x)).square().sum())
+    assert found == pytest.approx(wanted, rel=PROVEN)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from analysis import phases, style, ticks
+from analysis import phases, sheet, style, ticks
 from analysis.figures.agreement import agreement_figure
 from analysis.figures.kernels import worded
 from analysis.report import SECTIONS
@@ -118,7 +118,7 @@ def test_the_report_has_these_figures_and_no_other(drawn: dict[str, Illustration
 @pytest.mark.parametrize("name", shown())
 def test_a_figure_is_legible_on_a_page_and_nothing_in_it_is_cut(drawn: dict[str, Illustration], name: str) -> None:
     figure = drawn[name].figure
-    assert figure.get_figwidth() == style.WIDTH  # one scale: text is as large in every figure
+    assert figure.get_figwidth() == sheet.WIDTH  # one scale: text is as large in every figure
     pixels = {text.get_text(): text.get_fontsize() * PAGE / (72 * figure.get_figwidth()) for text in texts(figure)}
     assert {words: size for words, size in pixels.items() if size < LEAST_PX} == {}
     assert figure.get_figheight() <= MOST_HIGH * figure.get_figwidth()

@@ -294,7 +294,7 @@ def test_a_step_of_zero_learning_rate_restores_float32_weights(method, tiny):
         ({"epsilon": 0.0}, "epsilon is 0"),
         ({"epsilon": 1e-6, "dtype": "bfloat16"}, "below the resolution"),
         ({"train": 4000}, "training and development rows of each label, but"),
-        ({"test": 0}, "each split wants at least one example"),
+        ({"test": 0}, "each split needs at least one example"),
         ({"batch": 41}, "batch is 41"),
         ({"steps": 0}, "steps 0"),
         ({"max_tokens": 400}, "tokens in all"),

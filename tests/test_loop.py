@@ -256,7 +256,7 @@ def test_a_study_of_before_finals_had_a_dev_loss_is_read(tmp_path, capsys):
     given = ["--methods", "mezo", "--forward-passes", "1000", "--rates", "3e-5,1e-4,3e-4,1e-3", *sizes]
     told = ["--provenance", "shipped", "--select", "last", "--max-tokens", "64", "--out", str(tmp_path), "--quiet"]
     assert main(["study", *given, *told]) == 0
-    assert "mezo: lr 0.0003; test accuracies 92.7%" in capsys.readouterr().out
+    assert "mezo: lr 0.0003; test accuracy 92.7%" in capsys.readouterr().out
 
 
 def selection(folder, *losses, patience=None, select="best", steps=99):

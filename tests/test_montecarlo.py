@@ -411,3 +411,11 @@ def test_a_batch_that_is_not_that_of_x_is_told():
         with pytest.raises(ValueError, match="ask with the batch of x"):
             query(FlatSpace(torch.zeros(5, 3).double()), methods.make(method), f, 0, ())
         assert query(FlatSpace(torch.zeros(5, 3).double()), methods.make(method), f, 0, (), (5,)).gradient is not None
+
+
+def test_samples_of_one_length_have_an_error_of_zero_whatever_is_rounded():
+    """Of two samples each is as far from the mean: |y|^2 has no variance, which rounding may turn negative."""
+    f = problems.make("quartic", dim=5)
+    for key in range(50):
+        two = moments(methods.make("mezo"), f, problems.start(f), key=key, samples=2)
+        assert 0 <= two.covariance_trace_error < 1e-6 * two.covariance_trace

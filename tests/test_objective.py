@@ -12,17 +12,21 @@ from llm import tasks
 from llm.__main__ import main
 from llm.loop.loop import Loop
 from llm.model.generation import greedy
+from llm.model.logits import padding
 from llm.objective import (
     AnswerObjective,
     Encoded,
+    Measured,
     MetricObjective,
     Objective,
     calibrated_accuracy,
+    candidate_scores,
     chance_accuracy,
     choose,
     metrics,
 )
 from llm.objective.measured import parts, right_answers
+from llm.objective.touched import touched_rows
 from llm.options.train import TrainOptions
 from llm.tasks import Example
 from zobench.naming import UnknownNameError
@@ -100,6 +104,23 @@ def test_classification_with_candidates_of_each_example(opt):
     assert measured.accuracy == pytest.approx(sum(right) / 4) and measured.scores.shape == (4, 4)
     assert chance_accuracy(measured, measured) == pytest.approx((1 / 3 + 1 / 2 + 1 / 4 + 1 / 2) / 4)
     assert math.isnan(calibrated_accuracy(measured, measured))  # no column means the same thing twice
+
+
+def test_candidates_of_two_tokens_have_the_mean_of_both(opt):
+    batch = made("classification", task(), opt).encode(
+        [Example("Was it", 0, ("qz", "zq")), Example("x", 0, ("xq", "qx"))]
+    )
+    assert {len(candidate) for row in batch for candidate in row.candidates} == {2}
+    found = candidate_scores(opt, [row.tokens for row in batch], [row.candidates for row in batch])
+    assert torch.allclose(found.double(), torch.stack(reference_scores(opt, batch)), atol=1e-5)
+
+
+def test_scores_without_common_labels_are_not_calibrated():
+    """Two candidates each, of their own; and common ones that stand for answers, which f1 judges."""
+    scores, labels = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 0])
+    assert calibrated_accuracy(*[Measured(0.0, 1.0, scores, labels)] * 2) == 1.0
+    for judged in (Measured(0.0, 1.0, scores, labels, common=False), Measured(0.0, 1.0, scores, labels, "f1")):
+        assert math.isnan(calibrated_accuracy(judged, judged))
 
 
 def test_gradients_flow_through_uneven_candidates(opt):
@@ -285,3 +306,21 @@ def test_the_right_answer_is_what_the_right_candidate_stands_for():
     assert right_answers(Example("a", 1, ("x", "y", "z"))) == ("y",) and right_answers(None) == ()
     assert right_answers(Example("a", 2, ("x", "y", "z"))) == ("z",)
     assert right_answers(Example("a", 0, ("x",), ("p", "q"))) == ("p", "q")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_rows_that_a_minibatch_touches_are_those_with_a_gradient(tied):
+    """And the row of padding, which is looked up and left out of the loss."""
+    mine = language_model("llama", tie_word_embeddings=tied)
+    objective = made("classification", task(("y", "n")), mine)
+    batch = objective.encode([Example("the quick brown", 0), Example("Was it spam?", 1)])
+    objective.losses(batch).sum().backward()
+    inputs, head = (get().weight for get in (mine.model.get_input_embeddings, mine.model.get_output_embeddings))
+    pad = {padding(mine)}
+    wanted = {id(head): _rows_with_gradient(head)} | {id(inputs): sorted(pad | set(_rows_with_gradient(inputs)))}
+    names = {name: wanted[id(p)] for name, p in mine.model.named_parameters() if id(p) in wanted}
+    assert len(names) == 2 - tied and touched_rows(objective, batch) == names
+
+
+def _rows_with_gradient(weight):
+    return weight.grad.abs().sum(1).nonzero()[:, 0].tolist()

@@ -42,6 +42,13 @@ def test_the_library_is_importable_without_the_suites():
     assert found.stdout.strip() == "[]"
 
 
+def test_estimators_are_checked_without_pytest_and_hypothesis():
+    code = "import sys; sys.modules['pytest'] = sys.modules['hypothesis'] = None; from zobench.testing import check_law"
+    code += "; import zobench; print(check_law(zobench.Gaussian()).failed)"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/findings.md"])
 def test_what_the_pages_link_to_is_committed(page):
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)

@@ -134,6 +134,15 @@ def test_shares_of_small_tensors_are_exact():
         assert [int((draw(block) != 0).sum()) for block in cut.blocks] == wanted
 
 
+def test_masks_of_several_points_are_no_native_stream():
+    cut = Layout.of([30])
+    (block,), x = cut.blocks, torch.arange(60.0).view(2, 30)
+    for weights, native in ((x, False), (x[0], True)):
+        draw = SmallWeights().bind(cut, lambda block, weights=weights: weights).direction(1, 0, cut, ())
+        assert (draw.native(block.segment) is not None) is native
+        assert draw(block).shape == weights.shape
+
+
 def test_factors_are_drawn_once_a_matrix(monkeypatch):
     monkeypatch.setattr(layout, "BLOCK_SIZE", 50)
     drawn, draw = [], LowRankDirection._draw

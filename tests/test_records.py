@@ -151,7 +151,7 @@ ODD = ("7", "[]", '"x"', "{", DEEP, '{"a": NaN}', '{"a": Infinity}', '{"a": ' + 
 @pytest.mark.parametrize("text", ODD)
 def test_json_of_a_file_is_an_object_or_an_error_that_names_file_and_line(text):
     for data in (text, text.encode("latin-1")):
-        with pytest.raises(ValueError, match=r"^a\.jsonl:3: .*: mend or remove the line$"):
+        with pytest.raises(ValueError, match=r"^a\.jsonl:3: .*: correct or remove the line$"):
             json_object(data, "a.jsonl:3")
         with pytest.raises(ValueError, match=r"^a\.json: .*: bring the file back"):
             json_object(data, "a.json")

@@ -1,9 +1,14 @@
 """The driver of the sanitizers finds nothing in the C code, and finds an error that is planted."""
 
 import pytest
-from sanitize import SOURCE, compiler, run
+from sanitize import SANITIZERS, SOURCE, compiler, run
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler here has the sanitizers")
+ADDRESS, MEMORY = SANITIZERS
+
+
+def needs(names):
+    return pytest.mark.skipif(compiler(names) is None, reason=f"no C compiler here has -fsanitize={names}")
+
 
 PLANTED = {
     "memory": ("(size_t)s->points + 2) * CHUNK", "(size_t)s->points + 1) * CHUNK"),
@@ -13,19 +18,35 @@ PLANTED = {
     "factors": ("line->left_count / line->rank != count / line->columns", "0"),
     "a part": ("memcpy((char *)to + each * (done + begin)", "memcpy((char *)to + each * done"),
     "a counter": ("at = later(at, CHUNK / of_counter)", "at.low += CHUNK / of_counter"),
-    "threads": ("__atomic_fetch_add(taken, PIECE, __ATOMIC_RELAXED)) < s->count", "*taken) < 1 && ++*taken"),
+    "threads": (
+        "for (int64_t start; (start = __atomic_fetch_add(taken, PIECE, __ATOMIC_RELAXED)) < s->count;)",
+        "for (int64_t start = *taken; start < s->count; start += PIECE)",
+    ),
 }  # fmt: skip
+UNWRITTEN = ("store(s->targets[p], at, y, n, s->target_type)", "store(s->targets[p], at, y, n - 1, s->target_type)")
+"""An entry of a target keeps what was there before: no address is wrong."""
 
 
-def test_random_calls_are_sound():
-    found = run(SOURCE, 40, 3)
+def planted(folder, right, wrong):
+    text = (SOURCE / "sweep.c").read_text()
+    assert text.count(right) == 1
+    (folder / "sweep.c").write_text(text.replace(right, wrong))
+    return folder
+
+
+@pytest.mark.parametrize("names", [pytest.param(names, marks=needs(names)) for names in SANITIZERS])
+def test_random_calls_are_sound(names):
+    found = run(SOURCE, 40, 3, names)
     assert found.returncode == 0, found.stderr
     assert found.stdout.startswith("40 random sweeps")
 
 
+@needs(ADDRESS)
 @pytest.mark.parametrize(("right", "wrong"), PLANTED.values(), ids=PLANTED)
 def test_a_planted_error_is_found(right, wrong, tmp_path):
-    text = (SOURCE / "sweep.c").read_text()
-    assert text.count(right) == 1
-    (tmp_path / "sweep.c").write_text(text.replace(right, wrong))
-    assert run(tmp_path, 100, 3).returncode != 0
+    assert run(planted(tmp_path, right, wrong), 100, 3).returncode != 0
+
+
+@needs(MEMORY)
+def test_a_planted_entry_that_is_not_written_is_found(tmp_path):
+    assert "uninitialized" in run(planted(tmp_path, *UNWRITTEN), 100, 3, MEMORY).stderr

@@ -227,3 +227,13 @@ def test_the_slope_is_the_limit_of_the_central_difference():
     assert nodes.tolist() == [[0.0, 0.0]] * 2 and weights.tolist() == [[0.0, 1.0]] * 2  # of the loss, of the slope
     assert [stencil.moment(j) for j in range(4)] == [0.0, 1.0, 0.0, 0.0]
     assert stencil.slope_second_moment() == 1.0 and stencil.noise_second_moment() == 0.0
+
+
+def test_a_slope_is_the_whole_coefficient_and_no_loss():
+    """Of f(x) = a . x + 3: g = (a . u) u, and the one loss of a line is f(x)."""
+    a, x = torch.tensor([1.0, -2.0, 0.5]).double(), torch.tensor([0.3, 0.1, 2.0]).double()
+    space, law = zobench.FlatSpace(x), zobench.Gaussian()
+    told = zobench.query(space, zobench.ForwardGradient(law), lambda p: p @ a + 3, 5, ())
+    (u,) = space.dense(zobench.Combination((zobench.Term(law, 5, torch.ones(1).double()),))).reshape(1, 3)
+    assert torch.allclose(space.dense(told.gradient), (a @ u) * u, rtol=1e-12)
+    assert told.losses.tolist() == [[pytest.approx(float(x @ a) + 3)]]

@@ -103,11 +103,11 @@ def test_sizes_that_are_not_asked_for_give_way_and_say_so(rows, sizes, asked, wa
 @pytest.mark.parametrize(
     ("rows", "asked", "message"),
     [
-        (30, (20, 20, 4), "30 training and development rows, but 40 are asked for"),
-        (30, (20, 10, 5), "4 test rows, but 5 are asked for"),
+        (30, (20, 20, 4), "30 training and development rows, but 40 are requested"),
+        (30, (20, 10, 5), "4 test rows, but 5 are requested"),
         (30, (None, None, None), "leave nothing for one of them: give --train and --dev"),
         (30, (30, None, None), "leave nothing for one of them"),
-        (30, (20, 0, 4), "dev is 0: each split wants at least one example"),
+        (30, (20, 0, 4), "dev is 0: each split needs at least one example"),
         (0, (1, 1, 1), "0 training and development rows, but 2"),
     ],
 )

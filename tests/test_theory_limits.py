@@ -140,3 +140,22 @@ def test_a_point_in_float32_is_that_point():
     for name, predict in PREDICTIONS.items():
         found, wanted = (predict(MEZO, F, point) for point in (x, x.double()))
         assert torch.equal(torch.as_tensor(found), torch.as_tensor(wanted)), name
+    third = Cubes()
+    for name in ("bias", "mse"):
+        found, wanted = (PREDICTIONS[name](methods.make("coordinate"), third, point) for point in (x, x.double()))
+        assert torch.equal(torch.as_tensor(found), torch.as_tensor(wanted)), name
+
+
+class Cubes:
+    """sum_i x_i^3, computed in the precision of x."""
+
+    dim, degree = 3, 3
+
+    def __call__(self, x):
+        return (x**3).sum(-1)
+
+    def gradient(self, x):
+        return 3 * x**2
+
+    def derivative(self, x, u, order):
+        return (u**order @ {1: 3 * x**2, 2: 6 * x, 3: torch.full_like(x, 6.0)}[order].to(u.dtype)).to(x.dtype)

@@ -37,6 +37,8 @@ WAYS = {
     "small weights, plain": {"engine": "plain", "method": "mezo:law=small-weights"},
     "small weights": {"engine": "in-forward", "method": "mezo:law=small-weights"},
     "low rank, plain": {"engine": "plain", "method": "mezo:law=low-rank"},
+    "low rank": {"engine": "in-forward", "method": "mezo:law=low-rank:n=2"},
+    "batched": {"engine": "batched", "method": "mezo:law=low-rank:n=2", "points": 3},
 }
 
 
@@ -64,8 +66,25 @@ def test_engines_train_alike_and_touched_rows_do_not(tmp_path):
     assert not torch.allclose(found["touched"], found["paired"], atol=1e-5)
 
 
+def test_the_batched_engine_trains_as_the_in_forward_one(tmp_path):
+    found = {}
+    for way in ("low rank", "batched", "low rank, plain"):
+        train(options(tmp_path / way, **WAYS[way]))
+        found[way] = weights(tmp_path / way)
+    assert torch.allclose(found["batched"], found["low rank"], atol=1e-5)
+    assert not torch.allclose(found["batched"], found["low rank, plain"], atol=1e-5)  # planted: another n
+
+
+def test_a_dry_run_of_the_batched_engine_counts_the_activations_of_all_points(tmp_path, capsys):
+    given = ["--train", "8", "--dev", "4", "--test", "4", "--batch", "2", "--max-tokens", "16", "--dry-run"]
+    method = ["--method", "mezo:law=low-rank:n=4", "--engine", "batched", "--out", str(tmp_path / "none")]
+    assert main(["train", *given, *method]) == 0
+    assert "memory" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
-    "way", ["in-forward", "stochastic", "master", "small weights, plain", "small weights", "low rank, plain"]
+    "way",
+    ["in-forward", "stochastic", "master", "small weights, plain", "small weights", "low rank, plain", "batched"],
 )
 def test_a_journal_alone_rebuilds_the_weights(way, tmp_path, capsys):
     train(options(tmp_path / "run", **WAYS[way]))
@@ -96,6 +115,15 @@ def test_what_cannot_be_is_refused(tmp_path):
         Loop.of(options(tmp_path / "b", rounding="stochastic", dtype="float16"))
     with pytest.raises(ValueError, match="touched rows"):
         Loop.of(options(tmp_path / "c", rows="touched", objective="language-model"))
+    with pytest.raises(ValueError, match=r"low rank, but the law is Gaussian.*law=low-rank"):
+        Loop.of(options(tmp_path / "e", engine="batched"))
+    low = {"engine": "batched", "method": "mezo:law=low-rank"}
+    with pytest.raises(ValueError, match="points is 0"):
+        Loop.of(options(tmp_path / "f", **low, points=0))
+    with pytest.raises(ValueError, match="points is 4, but engine plain"):
+        Loop.of(options(tmp_path / "g", engine="plain", points=4))
+    with pytest.raises(ValueError, match="objective accuracy takes numbers out of tensors"):
+        Loop.of(options(tmp_path / "h", **low, objective="accuracy"))
     with pytest.raises(ValueError, match="Did you mean"):
         Loop.of(options(tmp_path / "d", engine="inforward"))
 

@@ -237,7 +237,7 @@ def test_a_run_of_before_there_were_fingerprints_is_read_and_says_that_nothing_i
     lines[-1].pop("fingerprint")
     (copy / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     assert train(options(copy))["kind"] == "final"
-    assert "its model/ was not checked" in capsys.readouterr().out
+    assert "model/ was not checked" in capsys.readouterr().out
     status, found = verified(copy, capsys)
     assert status == 0 and found["model"] == "not checked"
 

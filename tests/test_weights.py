@@ -1,6 +1,8 @@
 """Models whose files of weights lack something, have too much, or belong to another model."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 import tiny_models
@@ -16,6 +18,7 @@ from transformers import (
 )
 
 from llm.__main__ import main
+from llm.export.command import _aside
 from llm.model import loading
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -163,3 +166,25 @@ def test_a_folder_with_a_model_and_an_adapter_is_refused(tmp_path):
     (tmp_path / "m/adapter_config.json").write_text("{}")
     with pytest.raises(ValueError, match="give each a folder of its own"):
         loading.load(folder)
+
+
+def test_what_is_saved_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    synced, named, fsync = set(), {}, os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (synced.add(os.fstat(descriptor).st_ino), fsync(descriptor)))
+
+    def watched(move):
+        def moved(place, goal):
+            inside = [*place.rglob("*"), place] if place.is_dir() else [place]
+            named.update({each.name: each.stat().st_ino in synced for each in inside})
+            return move(place, goal)
+
+        return moved
+
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(Path, name, watched(getattr(Path, name)))
+    loading.save(loading.load("tiny-opt"), tmp_path / "m")
+    with _aside(tmp_path / "e") as aside:
+        (aside / "zobench").mkdir()
+        (aside / "zobench" / "config.toml").touch()
+    assert {FILE, "config.json", "tokenizer.json", "config.toml", "e.part"} <= named.keys() and all(named.values())
+    assert {(tmp_path / "m").stat().st_ino, tmp_path.stat().st_ino} <= synced

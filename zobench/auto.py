@@ -82,10 +82,10 @@ class AutoEpsilon(Estimator):
 
     A probe evaluates `lines` lines at ± a few reaches, `start` the middle of the first three, and adds reaches until
     truncation dominates at the largest and noise at the smallest that matters; LineModel says which epsilon has the
-    least excess E[(coefficient - D_1)^2]. Among stencils it takes the least (q E[D_1^2] + excess) / n at equal
-    evaluations: the first gets n directions, the others as many as the same evaluations pay. Cost: about 12 `lines`
-    evaluations a probe (at most 28), counted in Estimate.queries, and those of the estimator each step. In a batch one
-    choice is made from up to 64 of all its lines.
+    least excess E[(coefficient - S D_1)^2], S = sum_k w_k r_k. Among stencils it takes the least (q E[D_1^2] + excess)
+    / n, q = E S^2, at equal evaluations: the first gets n directions, the others as many as the same evaluations pay.
+    Cost: about 12 `lines` evaluations a probe (at most 28), counted in Estimate.queries, and those of the estimator
+    each step. In a batch one choice is made from up to 64 of all its lines.
 
     Probes use independent directions of the law's kind. Reaches with losses that are not finite bound the
     choice from above, and so do, with a RuntimeWarning, reaches at which differences have faded to a thousandth (a

@@ -73,15 +73,16 @@ class LineModel:
         return cls(reaches, slopes, seen.rounding, chosen / chosen.sum(), lengths, noises, amplitudes)
 
     def truncation(self, stencil: Stencil, epsilons: Tensor) -> Tensor:
-        """Return the posterior mean of E[(E coefficient - D_1)^2] of a symmetric stencil on one line, (E,)."""
+        """Return the posterior mean of E T^2, T = sum_k w_k r_k t(epsilon |r_k|) of a symmetric stencil, (E,): without
+        noise, the coefficient of one line is S D_1 + T with S = sum_k w_k r_k.
+        """
         lengths, place = torch.unique(self.lengths, return_inverse=True)
         amplitudes = torch.zeros_like(lengths).index_add_(0, place, self.weights * self.amplitudes)
         rule = stencil.quadrature(12)
         reach, mass = rule.nodes.abs(), rule.weights * rule.nodes
         scaled = (epsilons[:, None, None] * reach)[None] / lengths[:, None, None, None]  # (l, E, Q, k)
         pairs = covariance(scaled[..., :, None], scaled[..., None, :])
-        off = rule.mean((mass.sum(-1) - 1).square()) * self.slope_square
-        return off + torch.einsum("l,q,qi,qj,leqij->e", amplitudes, rule.probabilities, mass, mass, pairs)
+        return torch.einsum("l,q,qi,qj,leqij->e", amplitudes, rule.probabilities, mass, mass, pairs)
 
     def noise_variance(self, stencil: Stencil, epsilons: Tensor) -> Tensor:
         """Return the posterior mean of the variance that noise and rounding give the coefficient of one line, (E,)."""
@@ -91,7 +92,8 @@ class LineModel:
         return (weight * noise).sum((1, 2)) / epsilons.square()
 
     def excess(self, stencil: Stencil, epsilons: Tensor) -> Tensor:
-        """Return what epsilon is chosen by: truncation / 2 + noise, (E,).
+        """Return what epsilon is chosen by: truncation / 2 + noise, (E,). S D_1 of a random S, as a kernel's, has a
+        spread of its own, which epsilon does not change.
 
         Half, because a posterior mean from a handful of lines is above the typical truncation by about that factor.
         """

@@ -5,9 +5,14 @@
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+from zobench.naming import require_known
+
+T = TypeVar("T")
 
 
 class Spelled(NamedTuple):
@@ -44,6 +49,29 @@ def spelled(text: str, known: Collection[str] = ()) -> Spelled:
             raise ValueError(f"{option} is given twice in {text!r}: give it once")
         options[option] = _literal(value)
     return Spelled(name, options)
+
+
+def construct(
+    told: Spelled,
+    table: Mapping[str, Callable[..., T]],
+    kind: str,
+    option: str = "option of {}",
+    shared: Collection[str] = (),
+    **given: Any,
+) -> T:
+    """Return the dataclass of the table that was told, with its options and the `given` ones; `shared` fields are no
+    options. `kind` and `option`, with the name in it, say in messages what kind of name is unknown.
+
+    Raises:
+        UnknownNameError: the table has no such name, or the dataclass no such option.
+        ValueError: a value is out of range.
+    """
+    name, options = told
+    require_known(name, table, kind)
+    known = [field.name for field in fields(table[name]) if field.name not in shared]  # type: ignore[arg-type]
+    for each in options:
+        require_known(each, known, option.format(name))
+    return table[name](**given, **options)
 
 
 def names_code(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""How many times better than MeZO KerZOO is: every cell of every map as one point."""
+"""The factor by which KerZOO is better than MeZO: every cell of every map as one point."""
 
 from typing import Any
 

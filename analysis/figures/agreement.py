@@ -1,4 +1,4 @@
-"""What was predicted of the cells of a map against what sampling found."""
+"""Predictions for the cells of a map against sampled values."""
 
 from typing import Any
 

@@ -1,5 +1,6 @@
 """Bias against epsilon: what was measured over what theory predicts, one panel for each problem."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from matplotlib.patches import Patch
 from analysis import style, ticks
 from analysis.figures import panels
 from analysis.fits import RESOLVED
+from analysis.labels import labelled
 from analysis.style import GREY, Look
 
 FLOOR = "#ececec"
@@ -22,18 +24,28 @@ ZERO: dict[str, Any] = {"markersize": 4.5, "markerfacecolor": "none"}
 
 
 @style.styled
-def bias_figure(frame: pd.DataFrame) -> Figure:
-    """Norm of the bias over that of the gradient on logarithmic axes, for rows of kind "bias" with labels.
+def bias_figure(frame: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Figure:
+    """Norm of the bias over that of the gradient on logarithmic axes, a panel for each problem.
 
     Filled points were measured with a control variate, hollow ones by plain sampling, which sees nothing
     below its floor (grey); lines are predictions.
+
+    Args:
+        frame: rows of kind "bias" (docs/figures.md has the columns); a column `label` names the lines, else the
+            methods do.
+        axes: one for each problem, to draw in; None makes a figure.
+
+    Raises:
+        ReadError: a column is missing.
+        ValueError: another number of axes.
     """
+    frame = labelled(frame, "bias", [*panels.PANEL, "sampling"])
     groups = panels.split(panels.relative(frame, [*COLUMNS, "predicted_bias", "floor"]).assign(gradient_norm=1.0))
     looks = style.looks(frame["label"].unique())
-    figure, axes = style.panels(len(groups), 2, 3.3)
-    for panel, (title, rows) in zip(axes, groups, strict=True):
+    figure, places = style.panels(len(groups), 2, 3.3, axes=axes)
+    for panel, (title, rows) in zip(places, groups, strict=True):
         _panel(panel, title, rows, looks)
-    style.legend(figure, [*(panels.line_handle(look, name) for name, look in looks.items()), *_key(frame)])
+    style.legend(figure, [*(panels.line_handle(look, name) for name, look in looks.items()), *_key(frame)], axes=axes)
     return figure
 
 
@@ -123,7 +135,7 @@ def _pale(colour: str) -> str:
 
 
 def _key(frame: pd.DataFrame) -> list[Line2D | Patch]:
-    """What points and grey mean; what this frame has none of is left out."""
+    """The meaning of points and grey; kinds that this frame lacks are left out."""
     point: dict[str, Any] = {"linestyle": "none", "marker": "o"}
     zero, plain = panels.zero(frame, "bias"), frame["sampling"] == "plain"
     known: list[tuple[bool, Line2D | Patch]] = [

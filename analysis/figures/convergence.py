@@ -1,5 +1,6 @@
 """Optimisation on synthetic problems: loss gap against loss evaluations."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from analysis import style, text, ticks
+from analysis import sheet, style, text, ticks
 from analysis.figures import panels
+from analysis.labels import labelled
 from analysis.style import Look
 
 QUARTILES_FROM = 8  # seeds; quartiles of fewer say less than their range
@@ -35,7 +37,7 @@ def band(table: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
 
 
 def band_name(seeds: int) -> str:
-    """What the shaded band is, for captions."""
+    """The meaning of the shaded band, for captions."""
     return "interquartile range" if seeds >= QUARTILES_FROM else "range"
 
 
@@ -45,12 +47,23 @@ def measure(rows: pd.DataFrame) -> str:
 
 
 @style.styled
-def convergence_figure(frame: pd.DataFrame) -> Figure:
-    """Median over seeds with a band, one panel for each problem, for rows of kind "converge" with labels."""
+def convergence_figure(frame: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Figure:
+    """Median over seeds with a band against loss evaluations, one panel for each problem.
+
+    Args:
+        frame: rows of kind "converge" (docs/figures.md has the columns); a column `label` names the lines, else method,
+            rate and epsilon do as far as they differ.
+        axes: one for each problem, to draw in; None makes a figure.
+
+    Raises:
+        ReadError: a column is missing.
+        ValueError: another number of axes.
+    """
+    frame = labelled(frame, "converge", ["problem", "dim"], ["lr", "epsilon"])
     groups = panels.split(frame.assign(noise=frame.get("noise", 0.0)))
     looks = style.looks(frame["label"].unique())
-    figure, axes = style.panels(len(groups), 1, 3.6)
-    for panel, (title, rows) in zip(axes, groups, strict=True):
+    figure, places = style.panels(len(groups), 1, 3.6, axes=axes)
+    for panel, (title, rows) in zip(places, groups, strict=True):
         _panel(panel, title, rows, looks)
     return figure
 
@@ -69,8 +82,12 @@ def _panel(axes: Axes, title: str, rows: pd.DataFrame, looks: dict[str, Look]) -
         _method(axes, rows[rows["label"] == label], value, looks[label], place)
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     handles, names = axes.get_legend_handles_labels()
+    words = list(map(style.wrapped, names))
+    if sheet.current().narrow:
+        axes.legend(handles, words, loc="upper left", bbox_to_anchor=(0.0, -0.2), borderaxespad=0)
+        return
     beside: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0}
-    axes.legend(handles, list(map(style.wrapped, names)), **beside)
+    axes.legend(handles, words, **beside)
 
 
 def _method(axes: Axes, rows: pd.DataFrame, value: str, look: Look, place: int) -> None:

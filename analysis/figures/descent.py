@@ -1,4 +1,4 @@
-"""How much slower than MeZO SGD is along each estimate: predictions before a run, along it, and what was measured."""
+"""The slowness of SGD along each estimate against MeZO: predicted before a run and along it, and measured."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def descent_figure(frame: pd.DataFrame) -> Figure:
 
 
 def rate_name(rate: str) -> str:
-    """What learning rate the methods of a panel had."""
+    """The learning rate of the methods of a panel."""
     return {"own best": "each at its own best rate", "equal": "all at one small rate"}.get(rate, f"rate {rate}")
 
 

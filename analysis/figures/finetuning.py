@@ -1,5 +1,6 @@
 """Fine-tuning a language model: dev loss and accuracy against forward passes, and where the runs ended."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from analysis import style
 from analysis.figures import panels
+from analysis.labels import labelled
 from analysis.outcomes import metric_name
+from analysis.rows import tidy
 from analysis.statistics import t_interval
 from analysis.style import FIRST_ORDER, GREY, Look
 
@@ -24,17 +27,31 @@ LINES = {"chance": (GREY, (0, (5, 2, 1, 2))), "calibrated zero-shot": ("#000000"
 
 
 @style.styled
-def curves_figure(evaluations: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
-    """Mean over seeds with its 95 % t-interval, a row of two panels for each task of one model.
+def curves_figure(
+    evaluations: pd.DataFrame, baselines: pd.DataFrame | None = None, axes: Sequence[Axes] | None = None
+) -> Figure:
+    """Dev loss and accuracy against forward passes: mean over seeds with its 95 % t-interval.
 
-    `evaluations` are rows of that kind with the label and status of their run, `baselines` rows of that kind.
+    Args:
+        evaluations: rows of kind "evaluation" of one model (docs/figures.md has the columns); a column `label` names
+            the lines, else the methods do; `status` is "diverged" where the run did, `metric` that of dev_accuracy.
+        baselines: rows of kind "baseline", whose levels are drawn.
+        axes: two for each task, loss and accuracy, to draw in; None makes a figure.
+
+    Raises:
+        ReadError: a column is missing.
+        ValueError: another number of axes.
     """
+    evaluations = labelled(evaluations, "evaluation", ["model", "task"])
+    for column, usual in (("status", "ok"), ("metric", "accuracy")):
+        evaluations = evaluations if column in evaluations else evaluations.assign(**{column: usual})
+    levels = tidy(pd.DataFrame(columns=["model", "task", "name"]) if baselines is None else baselines, "baseline")
     tasks = sorted(evaluations["task"].unique())
     looks = style.looks(evaluations["label"].unique())
-    figure, axes = style.panels(2 * len(tasks), 2, 2.9)
+    figure, panes = style.panels(2 * len(tasks), 2, 2.9, axes=axes)
     for place, task in enumerate(tasks):
         rows = evaluations[evaluations["task"] == task]
-        loss, accuracy = axes[2 * place : 2 * place + 2]
+        loss, accuracy = panes[2 * place : 2 * place + 2]
         _curves(loss, rows, "dev_loss", looks)
         _curves(accuracy, rows, "dev_accuracy", looks)
         loss.set_ylabel("dev loss, nats per example")
@@ -44,8 +61,8 @@ def curves_figure(evaluations: pd.DataFrame, baselines: pd.DataFrame) -> Figure:
         model = rows["model"].iloc[0]
         style.title(loss, f"{model}, {task}: loss")
         style.title(accuracy, f"{model}, {task}: {metric}")
-        _baselines(accuracy, baselines[baselines["task"] == task])
-    style.legend(figure, _key(evaluations, looks, axes))
+        _baselines(accuracy, levels[levels["task"] == task])
+    style.legend(figure, _key(evaluations, looks, panes), axes=axes)
     return figure
 
 

@@ -1,4 +1,4 @@
-"""What the panels over epsilon share: one panel for each problem, measured points, predicted lines."""
+"""The common parts of figures over epsilon: one panel for each problem, measured points, predicted lines."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def relative(rows: pd.DataFrame, columns: list[str], power: int = 1) -> pd.DataF
 
 
 def zero(rows: pd.DataFrame, column: str) -> pd.Series:
-    """Where a bias is zero up to rounding, so that logarithmic axes cannot show it."""
+    """A mask of the biases that are zero up to rounding, which logarithmic axes cannot show."""
     scale = rows["gradient_norm"].where(rows["gradient_norm"] > 0, 1.0)
     return rows[column] <= ROUNDING * scale
 
@@ -76,7 +76,7 @@ def measured(
 
 
 def line_handle(look: Look, name: str = "", hollow: bool = False) -> Line2D:
-    """What stands for one method in a legend: its line with its marker, and its name."""
+    """The entry of one method in a legend: its line with its marker, and its name."""
     shown: dict[str, Any] = {
         "linestyle": look.dash,
         "marker": look.marker,

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 
-from analysis import style, text
+from analysis import sheet, style, text
 from analysis.phases import GOALS
 from analysis.style import Look
 
@@ -28,12 +28,17 @@ def phase_figure(cells: pd.DataFrame) -> Figure:
     """One block for each goal among `contests` of one map, or of those with epsilons of their own.
 
     A cell has the colour and letters of its winner, and how many times better than MeZO KerZOO is there.
+
+    Raises:
+        ValueError: the sheet is narrower than two columns.
     """
+    if sheet.current().narrow:
+        raise ValueError(f"a map of {sheet.current().width:g} inches would not be legible: give it two columns")
     goals = [goal for goal in GOALS if goal in set(cells["goal"])]
     axes = {name: sorted(cells[name].unique()) for name in ("bend", "evaluations", "noise", "dim")}
     height = 0.8 + len(axes["evaluations"]) * (ROW * len(axes["dim"]) + 0.12)
     room = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.05)
-    figure = Figure(figsize=(style.WIDTH, len(goals) * height), layout=room)
+    figure = Figure(figsize=(sheet.current().width, len(goals) * height), layout=room)
     FigureCanvasAgg(figure)
     looks = style.looks(cells["winner"].dropna().unique())
     letters = initials(list(looks))

@@ -1,4 +1,4 @@
-"""Where the time of a step goes: a stacked bar for each configuration."""
+"""The time of a step by its parts: a stacked bar for each configuration."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What rounding leaves of a step: the share of weights that move, and the direction in which they do."""
+"""The effect of rounding on a step: the share of weights that move, and the direction of the realised step."""
 
 import textwrap
 from typing import Any

@@ -1,4 +1,4 @@
-"""How time grows with tokens, batch and parameters: a step beside a bare forward."""
+"""The growth of time with tokens, batch and parameters: a step beside a bare forward."""
 
 from collections.abc import Sequence
 from typing import Any

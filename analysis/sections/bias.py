@@ -38,7 +38,7 @@ def section(results: Results) -> Section:
 
 
 def sentences(frame: pd.DataFrame) -> list[str]:
-    """What the rows say about powers, nulls and agreement, in that order."""
+    """Sentences on fitted powers, null controls and agreement, in that order."""
     found = [sentence for title, rows in panels.split(frame) for sentence in _powers(title, rows)]
     return [*found, *_agreement(frame)]
 

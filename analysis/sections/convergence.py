@@ -42,7 +42,7 @@ def section(results: Results) -> Section:
 
 
 def sentences(frame: pd.DataFrame, tune: pd.DataFrame) -> list[str]:
-    """Gaps at equal evaluations relative to MeZO or why there is no comparison, then a count of what diverged."""
+    """Gaps at equal evaluations relative to MeZO, or the reason for no comparison; then the number of diverged runs."""
     ends, wrong = finals(frame, tune), faults(frame, tune)
     found = []
     for (problem, dim), cell in ends.groupby(CELL):

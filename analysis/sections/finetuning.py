@@ -31,15 +31,15 @@ CURVES = (
     "runs: thin lines up to a cross, where they end or leave the frame."
 )
 DOTS = (
-    "Mean test accuracy, or another test metric, with its 95 % interval (t over seeds; Wilson's over test examples "
+    "Mean test {metric} with its 95 % interval (t over seeds; Wilson's over test examples "
     "where there is one seed and the metric is a share of right answers); "
     "ticks: single seeds. Vertical lines: baselines."
 )
 ALT = (
-    "Dev loss and accuracy of {model} against forward passes, a line with a band for each method, beside the levels "
+    "Dev loss and {metric} of {model} against forward passes, a line with a band for each method, beside the levels "
     "of chance and of the calibrated zero-shot answer."
 )
-ALT_DOTS = "Mean test accuracy of each method with its 95 % interval, its seeds, and the levels of the baselines."
+ALT_DOTS = "Mean test {metric} of each method with its 95 % interval, its seeds, and the levels of the baselines."
 
 
 def section(results: Results) -> Section:
@@ -55,7 +55,8 @@ def section(results: Results) -> Section:
     scored = scores[scores["n"] > 0]
     if len(scored):
         figure = accuracies_figure(scored, counted(ends), baselines)
-        shown.append(Illustration("finetuning-accuracy", figure, DOTS, ALT_DOTS))
+        caption, alt = (words.format(metric=metric_name(scored["metric"])) for words in (DOTS, ALT_DOTS))
+        shown.append(Illustration("finetuning-accuracy", figure, caption, alt))
     tables = [overview_table(scores)] if scores["task"].nunique() > 1 else []
     if len(scored):
         margins = margins_table(scored)
@@ -76,11 +77,11 @@ def section(results: Results) -> Section:
 def _curves(model: str, rows: pd.DataFrame, baselines: pd.DataFrame) -> Illustration:
     stem = "finetuning-" + re.sub(r"[^A-Za-z0-9]+", "-", model).strip("-").lower()
     figure = curves_figure(rows, baselines[baselines["model"] == model])
-    return Illustration(stem, figure, f"{model}. {CURVES}", ALT.format(model=model))
+    return Illustration(stem, figure, f"{model}. {CURVES}", ALT.format(model=model, metric=metric_name(rows["metric"])))
 
 
 def sentences(scores: pd.DataFrame, compared: pd.DataFrame, faults: list[str]) -> list[str]:
-    """Accuracies, the paired comparison or why there is none, and how many runs came to nothing."""
+    """Test metrics, the paired comparison or the reason for its absence, and the number of runs that failed."""
     found = []
     for (model, task), cell in scores[scores["n"] > 0].groupby(CELL):
         named = (

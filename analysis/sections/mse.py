@@ -4,7 +4,7 @@ import pandas as pd
 
 from analysis import style, text
 from analysis.figures import panels
-from analysis.figures.mse import mse_figure
+from analysis.figures.estimate import mse_figure
 from analysis.labels import label
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing

@@ -40,7 +40,7 @@ def section(results: Results) -> Section:
 
 
 def sentences(reports: pd.DataFrame, levels: pd.DataFrame) -> list[str]:
-    """For each model: how much bias there is at the usual epsilon, then noise and what is recommended."""
+    """For each model: the bound on the bias at the usual epsilon, then the noise and the recommended epsilon."""
     found = []
     for place, rows in reports.groupby(noises.PLACE, sort=False):
         level = levels[(levels[noises.PLACE] == list(place)).all(axis=1)]
@@ -73,7 +73,7 @@ def _bias(name: str, row: pd.Series, level: pd.DataFrame) -> str:
 
 
 def _least(name: str, rows: pd.DataFrame, level: pd.DataFrame) -> list[str]:
-    """Which epsilon has the least error of those measured, against the recommended one."""
+    """The measured epsilon of least error, against the recommended epsilon."""
     own = rows[rows["epsilon"] == level["epsilon"].iloc[0]] if len(level) else rows.iloc[:0]
     if own.empty:
         return []

@@ -87,7 +87,7 @@ def illustrations(cells: pd.DataFrame, measured: pd.DataFrame, suffix: str = "")
 
 
 def sentences(cells: pd.DataFrame, measured: pd.DataFrame) -> list[str]:
-    """Where KerZOO beats MeZO and where it loses, by what factor; who wins; how predictions fared."""
+    """The cells in which KerZOO beats MeZO or loses, with factors; the winners; the errors of predictions."""
     maps = phases.split(cells, ["map", "common_epsilon", "goal"])
     found = [] if cells["advantage"].isna().all() else [_overall(cells)]
     found += [

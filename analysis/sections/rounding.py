@@ -8,7 +8,7 @@ from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.tables.rounding import rounding_table
 
-TITLE = "What rounding leaves of a step"
+TITLE = "Rounding of steps in 16 bits"
 CAPTION = (
     "By how updates are rounded to the stored weights: the share of weights that a step changes, and the cosine of "
     "the step that was intended and the one that the stored weights made (1: nothing lost). Pale: each step; full: "
@@ -30,7 +30,7 @@ def section(results: Results) -> Section:
 
 
 def sentences(motion: pd.DataFrame, results: Results) -> list[str]:
-    """The machine, then for each place what every rounding leaves."""
+    """The machine, then for each setting the share of a step that remains after each kind of rounding."""
     found = [machines.sentence([motion], results)]
     for rows in speeds.places(motion):
         parts = [

@@ -1,4 +1,4 @@
-"""What a section of the page is made of: sentences that the rows back, figures and tables."""
+"""The parts of a section of the page: sentences that the rows support, figures and tables."""
 
 from dataclasses import dataclass, field
 

@@ -83,7 +83,7 @@ def _job(row: pd.Series) -> str:
 
 
 def _bars(frame: pd.DataFrame, what: str) -> list[str]:
-    """How many of the bars hold, and by what each other one is missed."""
+    """The number of bars that hold, and the margin by which each other bar is missed."""
     found = speeds.verdicts(frame)
     if not found:
         return []

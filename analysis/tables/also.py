@@ -1,4 +1,4 @@
-"""What fine-tuning does to other tasks: further evaluation sets before the first step and at the end."""
+"""The effect of fine-tuning on other tasks: extra evaluation sets before the first step and at the end."""
 
 import pandas as pd
 

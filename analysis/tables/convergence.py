@@ -1,4 +1,4 @@
-"""Where optimisation ends at equal loss evaluations, and how learning rates were chosen."""
+"""The gap to the minimum at equal loss evaluations, and the choice of learning rates."""
 
 import math
 from typing import Any
@@ -33,8 +33,8 @@ def finals(frame: pd.DataFrame, tune: pd.DataFrame) -> pd.DataFrame:
 
     `ratio` compares log gaps with those of MeZO, paired over seeds, `adjusted` is its p by Holm over all of them; a
     seed that diverged in either, or whose gap is not above 0, has no ratio, nor has a problem on which a best rate of
-    `tune` lies at the edge of its grid. `floor`: whether the median gap is no longer below FALLING times that of half
-    the evaluations: epsilon's bias and the noise of steps hold it there, and it says nothing of speed.
+    `tune` lies at the edge of its grid. `floor`: whether the median gap is no longer below FALLING times that of three
+    quarters of the evaluations: epsilon's bias and the noise of steps hold it there, and it says nothing of speed.
     """
     rows: list[dict[str, Any]] = []
     wrong = faults(frame, tune)

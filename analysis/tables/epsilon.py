@@ -8,8 +8,6 @@ from analysis import text
 from analysis.figures.epsilon import WITHIN
 from analysis.tables.table import Table, table
 
-RATIOS = ["ratio", "worst_ratio", "fixed_ratio"]
-
 
 def cells(frame: pd.DataFrame) -> pd.DataFrame:
     """One row for each cell, the last written; a null ratio, an excess that was not finite, counts as infinite."""

@@ -20,7 +20,6 @@ from analysis.tables.table import Table, table
 
 BASELINES = ("chance", "zero-shot", "calibrated zero-shot")
 STATUSES = ("diverged", "interrupted", "failed", "unfinished")
-PAIRED = ("kerzoo", "mezo")
 PROPORTIONS = (ACCURACY, "exact-match", "drop-exact-match")
 """Metrics that are 0 or 1 of each example; others are means, whose spread over examples no row tells."""
 NO_COMPARISON = Comparison(Interval(math.nan, math.nan, math.nan), math.nan, 0)
@@ -98,7 +97,7 @@ def accuracies_table(frame: pd.DataFrame) -> Table:
         for row in frame.to_dict("records")
     ]
     note = (
-        "Runs: those with a test accuracy, diverged ones included, of all. Intervals are 95 %: Student's t over seeds, "
+        f"Runs: those with a test {name}, diverged ones included, of all. Intervals are 95 %: Student's t over seeds, "
         "cut at 0 and 100 %, or, where there is one seed, Wilson's over test examples; one seed of a metric that is no "
         "share of right answers, as F1, has none."
     )
@@ -106,7 +105,7 @@ def accuracies_table(frame: pd.DataFrame) -> Table:
 
 
 def costs_table(frame: pd.DataFrame) -> Table:
-    """What the runs cost, what else was set, and where weights and rows come from."""
+    """The cost of the runs, their other options, and the origin of weights and rows."""
     rows = [
         _named(row)
         | {
@@ -121,8 +120,9 @@ def costs_table(frame: pd.DataFrame) -> Table:
         for row in frame.to_dict("records")
     ]
     note = (
-        "Passes and seconds are means over the runs with a test accuracy, memory is the highest of any: on CUDA what "
-        "was allocated, on a CPU the resident set of the process. Setting: all in which the runs of a method differ."
+        f"Passes and seconds are means over the runs with a test {metric_name(frame['metric'])}, memory is the highest "
+        "of any: on CUDA what was allocated, on a CPU the resident set of the process. Setting: all in "
+        "which the runs of a method differ."
     )
     return table(rows, "Cost and settings of these runs", note, long=True)
 
@@ -159,15 +159,15 @@ def overview_table(frame: pd.DataFrame) -> Table:
 
 
 def margins_table(frame: pd.DataFrame) -> Table:
-    """How far each method is above chance and above the model as it was, in points."""
+    """The margin of each method over chance and over the untrained model, in points."""
     rows = [
         _named(row) | {"runs": str(row["n"])} | {f"over {name}": text.margin(row[name]) for name in BASELINES}
         for row in frame.to_dict("records")
     ]
     note = (
-        "Points with 95 % intervals: t over seeds, with the baseline's own accuracy on the same test examples taken as "
-        "given; for one seed an exact binomial test (chance) or, as its pairing by example is unknown, a comparison of "
-        "two proportions. p two-sided, not adjusted for the number of rows."
+        f"Points with 95 % intervals: t over seeds, with the baseline's own {metric_name(frame['metric'])} on the same "
+        "test examples taken as given; for one seed an exact binomial test (chance) or, as its pairing by example is "
+        "unknown, a comparison of two proportions. p two-sided, not adjusted for the number of rows."
     )
     return table(rows, "Margins over baselines", note)
 

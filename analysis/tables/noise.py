@@ -7,7 +7,7 @@ from analysis.tables.table import Table, table
 
 
 def levels_table(levels: pd.DataFrame) -> Table:
-    """What the probe found on each model, and the epsilon it recommends."""
+    """The probe's measurements on each model, and the epsilon that it recommends."""
     rows = [
         {
             **_place(row),

@@ -1,4 +1,4 @@
-"""Who wins where, KerZOO against MeZO cell by cell, and how predictions fared."""
+"""The winner of each cell, KerZOO against MeZO cell by cell, and the errors of predictions."""
 
 import pandas as pd
 
@@ -56,7 +56,7 @@ def _place(name: str, epsilon: float, goal: str) -> dict[str, str]:
 
 
 def agreement_table(frame: pd.DataFrame) -> Table:
-    """How far measurements lie from predictions, for rows that `phases.sampled` returned."""
+    """The distance of measurements from predictions, for rows that `phases.sampled` returned."""
     rows = []
     for (name, epsilon, goal), mine in phases.split(frame, ["map", "common_epsilon", "goal"]):
         z = mine["z"].abs()

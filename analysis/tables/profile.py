@@ -1,4 +1,4 @@
-"""Where the time of a step goes, in numbers."""
+"""The time of a step by its parts, in numbers."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""What rounding leaves of a step, in numbers."""
+"""The share of a step that remains after rounding, in numbers."""
 
 import pandas as pd
 

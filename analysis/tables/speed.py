@@ -50,7 +50,7 @@ def memory_table(memory: pd.DataFrame) -> Table:
 
 
 def sweeps_table(sweeps: pd.DataFrame) -> Table:
-    """How fast each law's numbers are drawn and applied, against a copy of memory."""
+    """The speed of drawing and applying each law's directions, against a copy of memory."""
     rows = [
         _place(row)
         | {"law": row["law"], "path": row["path"], "drawn and applied, 10⁹/s": _billions(row["numbers_per_second"])}
@@ -105,7 +105,7 @@ def scaling_table(points: pd.DataFrame) -> Table:
 
 
 def _place(row: pd.Series) -> dict[str, str]:
-    """What tells one place from another, as far as rows of this kind have it."""
+    """The columns that distinguish settings, as far as rows of this kind have them."""
     names = ("machine", "setting", "size", "dtype")
     place = {name: str(row[name]) for name in names if name in row}
     if "dtype" in row and "batch" in row:

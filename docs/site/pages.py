@@ -19,6 +19,7 @@ FIRST = (
     "journal",
     "run-folder",
     "integrations",
+    "figures",
     "speed",
     "gpu",
 )

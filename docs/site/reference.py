@@ -22,6 +22,7 @@ PAGES = {
     "sampling": ("Sampling", "montecarlo problem noise"),
     "problems": ("Problems of the suites", "synthetic.problems"),
     "theory": ("Theory", "theory"),
+    "testing": ("Property tests", "testing testing.strategies problems"),
     "methods": ("Methods", "methods"),
     "optimizers": ("Where people work", "optim integrations.transformers integrations.scipy"),
     "records": (

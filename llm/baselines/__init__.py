@@ -1,7 +1,7 @@
 """Baselines: what a model can do without a step of training."""
 
 from llm.baselines.baseline import Baseline, BaselineSetting, Outcome
-from llm.baselines.table import BASELINES, known, parse
+from llm.baselines.table import BASELINES, parse
 from llm.baselines.untouched import StartMeasurements, untouched
 
-__all__ = ["BASELINES", "Baseline", "BaselineSetting", "Outcome", "StartMeasurements", "known", "parse", "untouched"]
+__all__ = ["BASELINES", "Baseline", "BaselineSetting", "Outcome", "StartMeasurements", "parse", "untouched"]

@@ -26,7 +26,7 @@ class BaselineSetting:
 
 
 class Outcome(NamedTuple):
-    """What was measured on dev and test, and further columns of the row."""
+    """The measurements on dev and test, and further columns of the row."""
 
     dev: Measured
     test: Measured

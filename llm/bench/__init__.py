@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from llm.bench import adapters, memory, scaling, slopes, steps, sweeps
+from llm.bench import adapters, memory, probes, scaling, slopes, steps, sweeps
 from llm.bench.setting import SIZES, setting
 from llm.model.language_model import DTYPES
 from zobench.law import LAWS
@@ -15,7 +15,7 @@ from zobench.run.options import option
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 
-PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes")
+PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes")
 SCALED = tuple(size for size in SIZES if size.startswith("opt-"))
 
 
@@ -39,6 +39,10 @@ class StepBenchOptions:
         (32, 128, 512), "lengths of the scaling table; the first is timed with all batches"
     )
     scaling_repetitions: int = option(3, "repetitions of the scaling table")
+    probe_cells: tuple[str, ...] = option(
+        ("1x16", "4x32", "16x48"), "minibatches of the probes table, examples x tokens"
+    )
+    probe_directions: int = option(8, "directions of rank 1 of the probes table, with two points each")
     out: str = option("runs/llm-bench", "folder of the results; every call appends rows")
 
 
@@ -75,14 +79,25 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
             lambda: scaling.measure(options.scaling_sizes, batches, lengths, options.scaling_repetitions),
             scaling.table,
         ),
+        "probes": (
+            lambda: probes.measure(size, dtype, probes.cells(options.probe_cells), options.probe_directions, count),
+            probes.table,
+        ),
         "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
     }
 
 
 def _check(options: StepBenchOptions) -> None:
-    numbers = (options.repetitions, options.scaling_repetitions, options.batch, options.entries)
+    numbers = (
+        options.repetitions,
+        options.scaling_repetitions,
+        options.batch,
+        options.entries,
+        options.probe_directions,
+    )
     if min(*numbers, *options.scaling_batches) < 1 or min(options.tokens, *options.scaling_lengths) < 2:
         raise ValueError(f"{options}: give repetitions, batches and entries of 1 or more, and tokens of 2 or more")
+    probes.cells(options.probe_cells)
     for names, known, what in (
         (options.parts, PARTS, "part"),
         ((options.size, *options.scaling_sizes), SIZES, "size"),

@@ -97,7 +97,7 @@ def _resident() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status tells no VmRSS: memory is measured on Linux only")
+    raise RuntimeError("/proc/self/status has no VmRSS: memory is measured on Linux only")
 
 
 def table(rows: Sequence[Row]) -> str:

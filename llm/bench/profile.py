@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""The time of a step by its parts."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""How the cost of a step and of a forward grows with parameters, examples and tokens."""
+"""The growth of the cost of a step and of a forward with parameters, examples and tokens."""
 
 import statistics
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What is timed: OPT models of published sizes with random weights, random prompts, candidates of one token."""
+"""The timed setting: OPT models of published sizes with random weights, random prompts, candidates of one token."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class BenchSetting:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What rows say about it; a CPU by its threads, another device by its name."""
+        """The columns of rows that describe the setting: a CPU by its threads, another device by its name."""
         cpu = self.device.type == "cpu"
         where = {"threads": torch.get_num_threads()} if cpu else {"device": str(self.device)}
         return {"size": self.size, "dtype": self.dtype, "batch": len(self.batch), "tokens": self.tokens, **where}

@@ -1,4 +1,4 @@
-"""How fast directions are drawn and applied, against a copy of as much memory."""
+"""The speed of drawing and applying directions, against a copy of as much memory."""
 
 import math
 import statistics

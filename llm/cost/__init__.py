@@ -1,1 +1,1 @@
-"""What a run costs: memory, time, passes, and the dry run that tells them before."""
+"""The cost of a run: memory, time and forward and backward passes."""

@@ -1,4 +1,4 @@
-"""What a stretch of work costs."""
+"""The cost of a piece of work."""
 
 import time
 from typing import Any

@@ -19,8 +19,9 @@ from llm.options.train import TrainOptions
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
 from llm.run.context import RunContext, prepare, sized, split_of
-from llm.run.header import JOURNAL, header
-from llm.run.record import open_record, require_rows
+from llm.run.folder import JOURNAL, ROWS
+from llm.run.header import header
+from llm.run.record import open_record
 from llm.steppers.method import TrainingMethod, ZerothOrderMethod
 from llm.steppers.stepper import Stepper
 from zobench import AutoEpsilon
@@ -74,10 +75,9 @@ def _tell(name: str, lines: Sequence[str]) -> None:
 
 def _finished(options: TrainOptions) -> bool:
     """Whether the run is finished; refuses a folder that a run would refuse."""
-    if not (Path(options.out) / "rows.jsonl").exists():
+    if not (Path(options.out) / ROWS).exists():
         return False
     record = open_record(sized(options, split_of(options)), read_only=True)
-    require_rows(record)
     if record.find(kind="final"):
         print(f"{options.out} holds a finished run: there is nothing to do")
         return True

@@ -13,6 +13,7 @@ from llm.model import adapted
 from llm.model.adapted import CONFIG, WEIGHTS, configuration
 from llm.model.files import require_safe
 from llm.model.language_model import DTYPES, LanguageModel
+from llm.run.folder import MODEL
 
 COPIED = (".json", ".jinja", ".model", ".safetensors", ".txt")
 """Endings of what is copied: no pickles and no code."""
@@ -20,7 +21,7 @@ COPIED = (".json", ".jinja", ".model", ".safetensors", ".txt")
 
 def find(place: Path) -> Path | None:
     """Return the folder of an adapter: the place itself, or what a run wrote in it."""
-    return next((folder for folder in (place, place / "model") if (folder / CONFIG).is_file()), None)
+    return next((folder for folder in (place, place / MODEL) if (folder / CONFIG).is_file()), None)
 
 
 def base_of(adapter: Path) -> str:

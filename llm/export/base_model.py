@@ -1,4 +1,4 @@
-"""What is known of a base model without loading it: its name, its licence, and what its weights are."""
+"""Facts about a base model without loading it: its name, its licence, and the origin of its weights."""
 
 import re
 from dataclasses import dataclass, replace

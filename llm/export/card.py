@@ -16,9 +16,7 @@ from llm.model.adapted import is_adapted
 from llm.model.language_model import LanguageModel
 from llm.options.train import TrainOptions
 from llm.run import checkpoint
-from llm.run.folder import RunFolder, selected_step
-from llm.run.header import JOURNAL
-from llm.run.verify import RECORD
+from llm.run.folder import JOURNAL, MODEL, RECORD, RunFolder, selected_step
 from llm.steppers.first_order import backpropagates
 from llm.tasks.published import PUBLISHED
 from zobench.run import toml
@@ -28,7 +26,7 @@ from zobench.spelling import names_code
 from zobench.version import VERSION
 
 PLACES = ("out", "data", "command")
-"""What a card leaves out of a configuration: where files were on the machine."""
+"""Entries of a configuration that a card leaves out: paths on the machine."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def describe(folder: Path, language_model: LanguageModel) -> None:
     made = of_model(
         language_model, (selected_step(final) or 0, "as the run wrote it"), base_model(str(run.config["model"])), run
     )
-    write_atomically(folder / "model/README.md", text(folder.resolve().name, replace(made, record=".."), run))
+    write_atomically(folder / MODEL / "README.md", text(folder.resolve().name, replace(made, record=".."), run))
 
 
 def text(name: str, made: Exported, run: RunFolder | None) -> str:
@@ -159,7 +157,7 @@ def _introduction(made: Exported, run: RunFolder | None) -> str:
 
 
 def _warnings(made: Exported, run: RunFolder) -> list[str]:
-    """What a reader has to know before the numbers are trusted."""
+    """Warnings that a reader needs before trusting the numbers."""
     lines, final = [], run.rows_of("final")
     if not final:
         lines.append(f"**The run is not finished: these are the weights after step {made.step} of {_steps(run)}.**")
@@ -303,7 +301,7 @@ def _again(made: Exported, run: RunFolder) -> str:
             "",
             "or, without data and without a forward pass, from the base model and the journal:",
             "",
-            f"    python -m llm journal replay {made.record}/journal.bin --steps {made.step} --out rebuilt",
+            f"    python -m llm journal replay {made.record}/{JOURNAL} --steps {made.step} --out rebuilt",
         ]
     versions = ", ".join(
         f"{name} {plain(run.environment[name])}" for name in ("python", "torch") if name in run.environment

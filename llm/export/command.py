@@ -15,12 +15,13 @@ from llm.model import loading
 from llm.model.adapted import is_adapted
 from llm.model.language_model import DTYPES
 from llm.run import saved
-from llm.run.folder import RunFolder, run_of
-from llm.run.header import JOURNAL, fingerprint
-from llm.run.verify import MODEL, RECORD, ROWS, results
+from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, RunFolder, run_of
+from llm.run.header import fingerprint
+from llm.run.verify import results
 from llm.steppers.first_order import backpropagates
 from zobench.naming import require_known
 from zobench.run import toml
+from zobench.run.files import sync, sync_all
 from zobench.run.options import argument, option
 from zobench.run.progress import note, warn
 
@@ -103,16 +104,18 @@ def _aside(goal: Path) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
+        sync_all(aside)
         with suppress(FileNotFoundError):
             goal.rmdir()  # it is empty
         aside.rename(goal)
+        sync(goal.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
 
 
 Written = tuple[card.Exported, str | None]
-"""What was written, and the fingerprint of its weights before they were merged or converted."""
+"""The description of the export, and the fingerprint of its weights before they were merged or converted."""
 
 
 def _require_sound(record: RunFolder, source: str) -> None:
@@ -129,7 +132,7 @@ def _require_sound(record: RunFolder, source: str) -> None:
 
 
 def _other_source(record: RunFolder, damaged: str) -> str:
-    """Where the weights of a run can come from, if not from a damaged file."""
+    """The undamaged sources of the weights of a run."""
     if not damaged.startswith(MODEL):
         return "bring it back from a copy, or give --source model"
     if backpropagates(str(record.config["method"])):
@@ -200,7 +203,7 @@ def _keep_record(record: RunFolder, folder: Path) -> None:
     """Write what makes the weights again."""
     folder.mkdir()
     config = {"command": "train", **card.shown_config(record)}
-    (folder / "config.toml").write_text(toml.dumps(config), encoding="utf-8")
+    (folder / CONFIG).write_text(toml.dumps(config), encoding="utf-8")
     journal = card.journal_of(record)
     if journal is not None:
         shutil.copyfile(journal, folder / JOURNAL)

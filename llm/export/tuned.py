@@ -6,8 +6,7 @@ from llm.model import loading, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import LanguageModel
 from llm.run import checkpoint, journal
-from llm.run.folder import RunFolder, selected_step
-from llm.run.header import CHECKPOINTS, JOURNAL
+from llm.run.folder import CHECKPOINTS, JOURNAL, MODEL, RunFolder, selected_step
 from zobench.naming import require_known
 from zobench.run.journal import Contents
 
@@ -23,7 +22,7 @@ class Tuned(NamedTuple):
 
 
 class BaseSource(NamedTuple):
-    """What a base model is loaded by, where that is not what the run says."""
+    """Options that load the base model, where they differ from those of the run."""
 
     model: str | None = None
     device: str | None = None
@@ -41,13 +40,13 @@ def find(run: RunFolder, source: str = "auto", places: BaseSource = BaseSource()
         ValueError: the run has no such weights, or what it has is damaged.
     """
     require_known(source, SOURCES, "source of weights")
-    if source == "model" or (source == "auto" and (run.folder / "model/config.json").is_file()):
+    if source == "model" or (source == "auto" and (run.folder / MODEL / "config.json").is_file()):
         return _written(run, places)
     contents = _journal(run)
     step = len(contents.records) if contents else int(run.config["steps"])
     step = min(step, last_step(run, contents))
     if source != "journal":
-        found = _latest(run, contents, step)
+        found = checkpoint.latest(run.folder / CHECKPOINTS, step, {}, contents.marks if contents else None)
         if found is not None and (source == "checkpoint" or contents is None or found.step == step):
             return _restored(run, found, places)
     if contents is None or source == "checkpoint":
@@ -60,7 +59,7 @@ def find(run: RunFolder, source: str = "auto", places: BaseSource = BaseSource()
 
 
 def _written(run: RunFolder, places: BaseSource) -> Tuned:
-    folder = run.folder / "model"
+    folder = run.folder / MODEL
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: the run wrote no weights there; --source auto takes a checkpoint or the journal")
     loaded = loading.load(str(folder), places.device or "cpu", loading.dtype_of(str(folder)), places.trust_remote_code)
@@ -82,13 +81,6 @@ def last_step(run: RunFolder, contents: Contents | None = None) -> int:
     final = run.rows_of("final")
     step = journal.selected_step(contents) if contents else selected_step(final[-1]) if final else None
     return int(run.config["steps"] if step is None else step)
-
-
-def _latest(run: RunFolder, contents: Contents | None, step: int) -> checkpoint.Checkpoint | None:
-    found = checkpoint.latest(run.folder / CHECKPOINTS, step, {})
-    if found and contents and found.metadata.get("chain") != f"{contents.marks[found.step]:08x}":
-        raise ValueError(f"{found.file} does not belong to the journal beside it: remove it")
-    return found
 
 
 def _restored(run: RunFolder, found: checkpoint.Checkpoint, places: BaseSource) -> Tuned:

@@ -1,15 +1,12 @@
 """A run without steps: a baseline is measured, and its row is that of any other run."""
 
 import math
-from contextlib import suppress
-from pathlib import Path
 
 from llm.baselines import Baseline
 from llm.cost.meter import Meter
 from llm.run.context import RunContext
 from llm.run.log import RunLog
-from llm.run.record import open_record, require_rows
-from zobench.run.lock import lock
+from llm.run.record import take
 from zobench.run.records import Row
 
 
@@ -22,11 +19,8 @@ class BaselineRun:
     """
 
     def __init__(self, context: RunContext, baseline: Baseline) -> None:
-        self.context, self.baseline, out = context, baseline, context.options.out
-        Path(out).mkdir(parents=True, exist_ok=True)
-        self._lock = lock(out)
-        record = open_record(context.options)
-        require_rows(record)
+        self.context, self.baseline = context, baseline
+        self._lock, record = take(context.options)
         self.log = RunLog(record, None)
         self.log.tell(context.notes)
 
@@ -35,9 +29,7 @@ class BaselineRun:
         try:
             return self._measured()
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            with suppress(OSError):  # a full disk takes no row about itself
-                self.log.record.append({"kind": "failure", "step": 0, **self.context.names, "reason": reason})
+            self.log.fail(0, self.context.names, error)
             raise
         finally:
             self._lock.release()

@@ -1,4 +1,4 @@
-"""What the steps of a run cost."""
+"""The cost of the steps of a run."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

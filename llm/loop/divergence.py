@@ -10,15 +10,24 @@ from llm.steppers.taken import Taken
 from zobench.run.progress import warn
 from zobench.run.records import Row
 
-LEAST_START = 0.1
+LEAST_START = 0.1  # nats; on a solved task (0.001) five times the start loss is ordinary noise
 
 
 @dataclass
 class Divergence(Listener):
-    """What the steps say about the run's health.
+    """Detects divergence from the losses of the steps.
 
-    `exhausted` after `most` steps in a row were skipped. `diverged` while the mean loss of the last `window` steps that
-    were not skipped is above `factor` times the start loss (at least 0.1 nats, so that a solved task is no trap).
+    `exhausted` is true after `most` skipped steps in a row. `diverged` is true while the mean loss of the last `window`
+    steps that were not skipped is above `factor` times the start loss (counted as at least 0.1 nats).
+
+    Args:
+        start_loss: mean loss before the first step, in nats.
+        most: number of skipped steps in a row after which training stops.
+        factor: ratio to the start loss above which the run has diverged.
+        window: number of steps in the mean.
+        skipped: number of skipped steps so far.
+        in_a_row: number of skipped steps at the end.
+        losses: losses of the last steps, at most `window`.
     """
 
     start_loss: float
@@ -50,7 +59,7 @@ class Divergence(Listener):
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss is far above that of the start."""
+        """Whether the mean loss is above the limit."""
         return self.mean > self.limit
 
     @property
@@ -59,20 +68,20 @@ class Divergence(Listener):
         return self.in_a_row >= self.most
 
     def status(self, steps: int, *losses: float | None) -> str:
-        """Return "diverged" or "ok", by the steps and losses at the end of them."""
+        """Return "diverged" or "ok", from the number of steps and the losses at the end."""
         finite = all(loss is not None and math.isfinite(loss) for loss in losses)
         bad = self.exhausted or self.diverged or not finite
         return "diverged" if bad or self.skipped == steps else "ok"
 
     def warning(self) -> str:
-        """Return what is told of a divergence."""
+        """Return the warning of a divergence."""
         return (
             f"the mean loss of the last {self.window} steps is {self.mean:.3g}, above {self.limit:.3g}, "
             f"{self.factor:g} times that of the start: the run has diverged; lower --lr or --epsilon"
         )
 
     def advice(self) -> str:
-        """Return what to do about skipped steps."""
+        """Return the advice after too many skipped steps."""
         return (
             f"{self.in_a_row} steps in a row were skipped, so training stops; the weights are those of the last good "
             "step: lower --lr or --epsilon, or use a wider --dtype"

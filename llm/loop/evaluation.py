@@ -1,4 +1,4 @@
-"""What is measured of the model on its way: before, between and after the steps."""
+"""The measurements of a run: before, between and after the steps."""
 
 import math
 
@@ -10,7 +10,6 @@ from llm.loop.listener import Listener
 from llm.objective import Encoded, Measured
 from llm.objective.minibatch import at_once
 from llm.run.context import RunContext
-from llm.run.header import fingerprint
 from llm.run.log import RunLog
 from llm.steppers.stepper import Stepper
 from llm.steppers.taken import Taken
@@ -18,9 +17,9 @@ from zobench.run.records import Row
 
 
 class Evaluations(Listener):
-    """The measurements of a run and their rows; those that its log holds are not repeated.
+    """The measurements of a run and their rows; a measurement that the log holds is not repeated.
 
-    `said` is a word about the last one for the progress bar.
+    `status` describes the last evaluation for the progress bar.
     """
 
     def __init__(self, context: RunContext, stepper: Stepper, log: RunLog, costs: Costs) -> None:
@@ -29,35 +28,36 @@ class Evaluations(Listener):
         self._losses: list[float] = []
 
     def baselines(self) -> None:
-        """Measure what the model can do before the first step."""
+        """Measure chance, zero-shot and calibrated zero-shot before the first step."""
         missing = [name for name in NAMES if not self.log.measured("baseline", name=name)]
         if not missing:
             return
         data, names = self.context.data, self.context.names
-        found = untouched(self.context.objective, data.train, data.dev, data.test).rows()
+        measured = untouched(self.context.objective, data.train, data.dev, data.test).rows()
         for name in missing:
-            row = {"name": name, **names, **found[name], "test_examples": len(data.test)}
+            row = {"name": name, **names, **measured[name], "test_examples": len(data.test)}
             self.log.keep({"kind": "baseline", **row})
 
     def on_step(self, taken: Taken) -> None:
+        # Steps before the last evaluation, which a resumed run replays, are in an earlier row's mean already.
         if taken.record.step >= self.log.evaluated_to and not taken.record.skipped:
             self._losses.append(taken.loss)
 
     def dev(self) -> Measured:
-        """Measure dev as steps read the weights."""
+        """Measure dev, with the weights in the dtype in which steps read them."""
         return self._measure(self.context.data.dev)
 
     def keep(self, step: int, dev: Measured) -> None:
-        """Keep what `dev` measured before a step."""
+        """Keep the measurement of dev before a step as a row."""
         train_loss = sum(self._losses) / len(self._losses) if self._losses else None
         self._losses.clear()
         row = {"train_loss": train_loss, "dev_loss": dev.loss, "dev_accuracy": dev.accuracy, **dev.named("dev")}
         self.log.keep({"kind": "evaluation", "step": step, **self.context.names, **self.costs.row, **row})
         self.status = f"dev loss {dev.loss:.3f} {dev.metric} {dev.accuracy:.1%}"
 
-    def final(self, selected: int, best: Row, divergence: Divergence) -> Row:
-        """Measure test, if there are test examples, keep the final row with the fingerprint of the weights, and return
-        it; the model has the weights of the selected step.
+    def final(self, selected: int, weights: str, best: Row, divergence: Divergence) -> Row:
+        """Measure test, if there are test examples, keep the final row and return it; the model has the weights of the
+        selected step, whose fingerprint is `weights`.
         """
         context, test, losses = self.context, None, list[float | None]()
         if context.data.test:
@@ -72,7 +72,7 @@ class Evaluations(Listener):
             row |= test.named("test")
         row["status"] = divergence.status(context.options.steps, *losses, last["dev_loss"])
         row |= {"weights": context.language_model.weights, "skipped": divergence.skipped}
-        row["fingerprint"] = fingerprint(context.language_model.model)
+        row["fingerprint"] = weights
         about = {"kind": "final", "step": self.stepper.steps, **context.names, **self.costs.row}
         return self.log.keep({**about, **row})
 
@@ -85,27 +85,27 @@ class EvaluationSets(Listener):
     """Measures the extra evaluation sets at every evaluation, each by its own task's objective and metric; a row a set
     and a step.
 
-    Rows of the end repeat those of the step whose weights were selected. Measured ones are not measured again.
+    Rows of the end repeat those of the step whose weights were selected. A set that has its row is not measured again.
     """
 
     def __init__(self, context: RunContext, stepper: Stepper, log: RunLog) -> None:
         self.context, self.stepper, self.log = context, stepper, log
 
     def on_evaluated(self, step: int, dev: Measured) -> None:
-        for one in self.context.sets:
-            if self.log.measured("also", set=one.name, step=step, when="evaluation"):
+        for extra in self.context.sets:
+            if self.log.measured("also", set=extra.name, step=step, when="evaluation"):
                 continue
             with self.stepper.reading():
-                found = one.objective.measure(one.examples, at_once(self.context.options.micro_batch))
-            row = {"loss": found.loss, "accuracy": found.accuracy, "metric": found.metric}
-            others = {key.replace("-", "_"): value for key, value in found.others.items()}
-            about = {"set": one.name, "when": "evaluation", "step": step, **self.context.names}
-            self.log.keep({"kind": "also", **about, **row, "examples": len(one.examples), **others})
+                measured = extra.objective.measure(extra.examples, at_once(self.context.options.micro_batch))
+            row = {"loss": measured.loss, "accuracy": measured.accuracy, "metric": measured.metric}
+            others = {key.replace("-", "_"): value for key, value in measured.others.items()}
+            about = {"set": extra.name, "when": "evaluation", "step": step, **self.context.names}
+            self.log.keep({"kind": "also", **about, **row, "examples": len(extra.examples), **others})
 
-    def on_selected(self, step: int) -> None:
-        for one in self.context.sets:
-            (row,) = self.log.measured("also", set=one.name, step=step, when="evaluation")
-            if not self.log.measured("also", set=one.name, when="end"):
+    def on_selected(self, step: int, weights: str) -> None:
+        for extra in self.context.sets:
+            (row,) = self.log.measured("also", set=extra.name, step=step, when="evaluation")
+            if not self.log.measured("also", set=extra.name, when="end"):
                 self.log.keep({**row, "when": "end"})
 
 

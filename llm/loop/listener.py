@@ -16,8 +16,10 @@ class Listener:
         here.
         """
 
-    def on_selected(self, step: int) -> None:
-        """The model has the weights that the run ends with, those before this step; test is about to be measured."""
+    def on_selected(self, step: int, weights: str) -> None:
+        """The model has the weights that the run ends with, those before this step, with this fingerprint; test is
+        about to be measured.
+        """
 
     def on_ended(self, final: Row) -> None:
         """The final row is on disk."""

@@ -1,8 +1,6 @@
-"""The training loop: steps, evaluations between them, and the events that they are."""
+"""The training loop: it takes steps, evaluates between them, and sends both as events to listeners."""
 
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from llm.loop.costs import Costs
@@ -18,29 +16,25 @@ from llm.options.train import TrainOptions
 from llm.run.context import RunContext, prepare
 from llm.run.header import fingerprint, header, identity
 from llm.run.log import RunLog
-from llm.run.record import open_record, require_rows
+from llm.run.record import take
 from llm.steppers.taken import Taken
 from zobench import derive
-from zobench.run.lock import lock
 from zobench.run.progress import bar, warn
 from zobench.run.records import Row
 
 
 class Loop:
-    """A run with steps: its context, its stepper, its log, and what listens to its events.
+    """A run with steps: its context, its stepper, its log, and the listeners to its events.
 
     Raises:
-        ValueError: the context does not suit its stepper, or the folder holds something that cannot be continued.
+        ValueError: the context does not suit its stepper, or the folder holds a run that cannot be resumed.
         FolderInUseError: another process writes there.
     """
 
     def __init__(self, context: RunContext) -> None:
         self.context, options = context, context.options
         self.stepper = context.stepper()
-        Path(options.out).mkdir(parents=True, exist_ok=True)
-        self._lock = lock(options.out)
-        record = open_record(options)
-        require_rows(record)
+        self._lock, record = take(options)
         about = header(context, self.stepper) if options.journal or options.select == "best" else {}
         run = identity(about) if about else {}
         self.log = RunLog(record, about if options.journal else None)
@@ -52,6 +46,8 @@ class Loop:
         self.selection = Selection(context, self.stepper, self.log, run)
         model = context.language_model.model
         self.checkpoints = Checkpoints(self.log, self.stepper, model, run, options.checkpoint_every)
+        # The order matters: StepRows reads the costs, DivergenceReport the divergence, and Selection comes last,
+        # because the file of the best weights may go only when model/ is written.
         self.listeners: list[Listener] = [
             self.costs,
             self.divergence,
@@ -69,11 +65,10 @@ class Loop:
         return cls(prepare(options, test))
 
     def go(self) -> Row:
-        """Run, or continue, to the final row and return it. An interruption keeps what was measured and can be
-        continued.
+        """Start or resume the run, end it and return its final row. After an interruption the run can be resumed.
 
         Raises:
-            OSError: no space, or the folder cannot be written: what was reached is kept.
+            OSError: no space, or the folder cannot be written; the steps and rows so far are kept.
         """
         options = self.context.options
         try:
@@ -85,7 +80,7 @@ class Loop:
                     if self.divergence.exhausted or self._evaluated(step):
                         break
                     self._step(step, shown)
-                    if interrupted():
+                    if interrupted():  # between steps, where weights, journal and rows agree
                         self.checkpoints.save()
                         raise KeyboardInterrupt
             return self._finish()
@@ -113,10 +108,10 @@ class Loop:
             self.selection.keep_missing(step)
             return
         dev = self.evaluations.dev()
-        self.log.sync()
+        self.log.sync()  # the steps must be on disk before a file or a row that depends on them
         for listener in self.listeners:
             listener.on_evaluated(step, dev)
-        self.evaluations.keep(step, dev)
+        self.evaluations.keep(step, dev)  # last: the row selects weights that are on disk by now
 
     def _step(self, step: int, shown: Any) -> None:
         context, passes = self.context, self.stepper.forward_passes
@@ -129,23 +124,18 @@ class Loop:
             minibatch = derive(*context.keys["minibatch"], step)
             taken = taken._replace(record=taken.record._replace(minibatch=minibatch, seconds=seconds))
             self.log.append(taken.record)
-            self.checkpoints.save_if_due()
+            self.checkpoints.save_if_due()  # after the record: a checkpoint names the journal's checksum at its step
         except Exception as error:
-            self._fail(step, error)
+            self.log.fail(step, context.names, error)
             raise
         self.costs.speed.see(self.stepper.forward_passes - passes, seconds)
         self._hear(taken)
-        said = f"train loss {taken.loss:.3f}, {self.costs.speed} {self.evaluations.status}"
-        shown.set_postfix_str(said, refresh=False)
+        progress = f"train loss {taken.loss:.3f}, {self.costs.speed} {self.evaluations.status}"
+        shown.set_postfix_str(progress, refresh=False)
 
     def _hear(self, taken: Taken) -> None:
         for listener in self.listeners:
             listener.on_step(taken)
-
-    def _fail(self, step: int, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}"
-        with suppress(OSError):  # a full disk takes no row about itself
-            self.log.record.append({"kind": "failure", "step": step, **self.context.names, "reason": reason})
 
     def _finish(self) -> Row:
         if self.divergence.exhausted:
@@ -153,20 +143,21 @@ class Loop:
         self._evaluate(self.stepper.steps)
         selected, best = self.selection.restore(), self.selection.best()
         assert best is not None  # the last step was evaluated
+        weights = fingerprint(self.context.language_model.model)
         ended = self.log.measured("final")
         if ended:
-            self._require_selected(ended[-1])
+            self._require_selected(ended[-1], weights)
         for listener in self.listeners:
-            listener.on_selected(selected)
-        final = ended[-1] if ended else self.evaluations.final(selected, best, self.divergence)
+            listener.on_selected(selected, weights)  # writes model/ before the final row says that the run has ended
+        final = ended[-1] if ended else self.evaluations.final(selected, weights, best, self.divergence)
         for listener in self.listeners:
             listener.on_ended(final)
         print(summary(self.context.options.method, final))
         return final
 
-    def _require_selected(self, final: Row) -> None:
-        """Raise ValueError unless the model has the weights whose final measurement the journal already holds."""
-        wanted, found = final.get("fingerprint"), fingerprint(self.context.language_model.model)
+    def _require_selected(self, final: Row, found: str) -> None:
+        """Raise ValueError unless these are the weights whose final measurement the journal already holds."""
+        wanted = final.get("fingerprint")
         if wanted not in (None, found):
             raise ValueError(
                 f"{self.log.file}: the weights of step {final.get('selected_step')} have the fingerprint {found} when "

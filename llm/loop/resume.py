@@ -9,7 +9,7 @@ from torch import nn
 from llm.loop.selection import Selection
 from llm.run import checkpoint
 from llm.run.checkpoint import Checkpoint
-from llm.run.header import CHECKPOINTS
+from llm.run.folder import CHECKPOINTS
 from llm.run.log import RunLog
 from llm.steppers.stepper import Stepper
 from llm.steppers.taken import Taken
@@ -50,7 +50,7 @@ class Checkpoints:
         self.stepper.settle()
         tensors, said = self.stepper.checkpoint_state()
         tensors = checkpoint.weights(self.model) | tensors
-        said = said | self.identity | {"chain": self.log.mark(self.stepper.steps)}
+        said = said | self.identity | checkpoint.chained(self.log.marks, self.stepper.steps)
         checkpoint.save(self._folder, self.stepper.steps, tensors, said)
 
     def latest(self, most: int) -> Checkpoint | None:
@@ -59,10 +59,7 @@ class Checkpoints:
         Raises:
             ValueError: a checkpoint is of another run, or does not belong to the journal.
         """
-        kept = checkpoint.latest(self.log.folder / CHECKPOINTS, most, self.identity)
-        if kept and kept.metadata.get("chain") != self.log.mark(kept.step):
-            raise ValueError(f"{kept.file} does not belong to the journal beside it: remove it")
-        return kept
+        return checkpoint.latest(self.log.folder / CHECKPOINTS, most, self.identity, self.log.marks)
 
     def restore(self, kept: Checkpoint) -> None:
         """Put a checkpoint into the model and the stepper."""
@@ -115,9 +112,8 @@ class Resumption:
         kept = self.checkpoints.latest(steps if missing is None else min(steps, missing))
         if steps and kept is None:
             note(
-                f"{self.log.folder}: {self.stepper.identity} takes gradient steps, which recorded losses "
-                "cannot rebuild, and "
-                "there is no checkpoint (--checkpoint-every): the run starts again from step 0"
+                f"{self.log.folder}: {self.stepper.identity} takes gradient steps, which recorded losses cannot "
+                "rebuild, and there is no checkpoint (--checkpoint-every): the run starts again from step 0"
             )
         self.log.truncate(kept.step if kept else 0)
         return self._restored(kept)

@@ -7,6 +7,7 @@ from llm.loop.listener import Listener
 from llm.model import loading
 from llm.run import saved
 from llm.run.context import RunContext
+from llm.run.folder import MODEL
 from zobench.run.records import Row
 
 
@@ -16,8 +17,8 @@ class SavedModel(Listener):
     def __init__(self, context: RunContext, folder: Path) -> None:
         self.language_model, self.folder = context.language_model, folder
 
-    def on_selected(self, step: int) -> None:
-        saved.save(self.language_model, self.folder / "model")
+    def on_selected(self, step: int, weights: str) -> None:
+        saved.save(self.language_model, self.folder / MODEL, weights)
 
     def on_ended(self, final: Row) -> None:
         card.describe(self.folder, self.language_model)
@@ -29,6 +30,6 @@ def complete(folder: Path) -> None:
     Raises:
         OSError: no space, or the like.
     """
-    model = folder / "model"
+    model = folder / MODEL
     if model.is_dir() and not (model / "README.md").is_file():
         card.describe(folder, loading.load(str(model), dtype=loading.dtype_of(str(model))))

@@ -7,21 +7,19 @@ from llm.loop.listener import Listener
 from llm.objective import Measured
 from llm.run import checkpoint
 from llm.run.context import RunContext
-from llm.run.header import CHECKPOINTS
+from llm.run.folder import BEST, CHECKPOINTS
 from llm.run.log import RunLog
 from llm.steppers.stepper import Stepper
 from zobench.run.progress import warn
 from zobench.run.records import Row, within
 
-FILE = "best.safetensors"
-
 
 class Selection(Listener):
     """Keeps the weights of the lowest dev loss so far (the first of equal losses), and decides when patience runs out.
 
-    The file is on disk before the evaluation that selects it is in the journal, so that a kill at any instant leaves
-    what the journal names, or what the continued run is about to name. Nothing is written with --select last.
-    `identity` is what the file says of its run.
+    The file is on disk before the evaluation that selects it is in the journal. So after a kill at any instant the file
+    holds the weights that the journal selects, or those that the resumed run is about to select. With --select last no
+    file is written. `identity` names the run in the file.
     """
 
     def __init__(self, context: RunContext, stepper: Stepper, log: RunLog, identity: dict[str, str]) -> None:
@@ -31,24 +29,24 @@ class Selection(Listener):
 
     @property
     def _file(self) -> Path:
-        return within(self.log.folder, FILE)
+        return within(self.log.folder, BEST)
 
     def best(self) -> Row | None:
-        """Return the evaluation of the lowest dev loss, the first of equal ones; a loss that is no number is none."""
+        """Return the evaluation of the lowest dev loss, the first of equal losses; NaN counts as infinite."""
         return min(self.log.measured("evaluation"), key=_loss, default=None)
 
     def on_evaluated(self, step: int, dev: Measured) -> None:
         """Keep the weights of an evaluation whose row is about to be written, if they are the best so far.
 
         Raises:
-            OSError: no space, or the like; what was kept before is there.
+            OSError: no space, or the like; the file still holds the previous weights.
         """
         best = self.best()
         if self.keeps and (best is None or dev.loss < _loss(best)):
             self._keep(step)
 
     def _keep(self, step: int) -> None:
-        self.stepper.settle()
+        self.stepper.settle()  # a pending step belongs to these weights
         checkpoint.write(self._file, step, checkpoint.weights(self.model), self.identity)
 
     def find_missing(self) -> None:
@@ -80,7 +78,7 @@ class Selection(Listener):
         """Put the selected weights into the model, which takes no more steps, and return their step.
 
         Raises:
-            ValueError: the file does not hold them any more.
+            ValueError: the file does not hold the selected weights.
         """
         best = self.best()
         self.stepper.settle()
@@ -112,8 +110,8 @@ class Selection(Listener):
 
 
 def discard(folder: Path) -> None:
-    """Remove the file of a run that has its final row, and what a killed process was writing."""
-    within(folder, FILE).unlink(missing_ok=True)
+    """Remove the file of a run that has its final row, and files that a killed process left half written."""
+    within(folder, BEST).unlink(missing_ok=True)
     for place in (folder, within(folder, CHECKPOINTS)):
         checkpoint.clear(place)
 

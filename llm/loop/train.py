@@ -8,9 +8,9 @@ from llm.loop.saved_model import complete
 from llm.loop.selection import discard
 from llm.options.train import TrainOptions
 from llm.run.context import RunContext, prepare, sized, split_of
-from llm.run.header import JOURNAL
-from llm.run.record import open_record, require_rows
-from llm.run.verify import MODEL, ROWS, results
+from llm.run.folder import JOURNAL, MODEL, ROWS
+from llm.run.record import open_record
+from llm.run.verify import results
 from llm.steppers.method import TrainingMethod
 from zobench.run.lock import lock
 from zobench.run.progress import note
@@ -18,12 +18,16 @@ from zobench.run.records import Row, Run
 
 
 def train(options: TrainOptions, test: bool = True) -> Row:
-    """Run, or continue, to the final row and return it; a finished run is neither loaded nor repeated, but its files
-    are checked. Without `test` nothing is measured on test.
+    """Start or resume a run, end it and return its final row. A finished run is neither loaded nor repeated, but its
+    files are checked.
+
+    Args:
+        options: the options of the run.
+        test: whether the selected weights are measured on test.
 
     Raises:
-        ValueError: the folder holds something that cannot be continued, or must not with --no-resume, or a finished run
-            whose files are damaged.
+        ValueError: the folder holds a run that cannot be resumed, any run with --no-resume, or a finished run whose
+            files are damaged.
         FolderInUseError: another process writes there.
     """
     found = _finished(options)
@@ -46,12 +50,11 @@ def opened(context: RunContext) -> Loop | BaselineRun:
 
 
 def _finished(options: TrainOptions) -> Row | None:
-    """The final row of a run that is finished and whole, None where there is something to do."""
+    """The final row of a finished, undamaged run; None if the run is not finished."""
     if not (Path(options.out) / ROWS).exists():
         return None
     options = options if options.train and options.dev and options.test else sized(options, split_of(options))
     record = open_record(options)
-    require_rows(record)
     found = record.find(kind="final")
     if found:
         note(f"{options.out} holds a finished run")
@@ -65,11 +68,11 @@ def _finished(options: TrainOptions) -> Row | None:
 
 
 def _require_whole(record: Run, options: TrainOptions) -> None:
-    """Raise ValueError with the way out, unless journal, rows and model of a finished run are what was written."""
+    """Raise ValueError with the way out if journal, rows or model of a finished run are damaged."""
     method = TrainingMethod.parse(options.method)
     writes = options.journal and method.takes_steps, options.save and method.takes_steps
     if "fingerprint" not in record.find(kind="final")[-1] and method.takes_steps:
-        note(f"{record.folder}: of an earlier version, which wrote no checksums: its model/ was not checked")
+        note(f"{record.folder}: an earlier version wrote this run without checksums, so {MODEL}/ was not checked")
     bad = [one for one in results(record.folder, record.rows, *writes) if one.bad]
     if not bad:
         return

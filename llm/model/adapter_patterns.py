@@ -21,7 +21,7 @@ def require_quick(config: Mapping[str, Any], file: object) -> None:
     for key, text in _expressions(config):
         if text != "all-linear" and ways(text) > MOST:
             raise ValueError(
-                f"{file}: {key} is {text!r:.100}, an expression that could be matched for ever: give a list of names "
+                f"{file}: {key} is {text!r:.100}, an expression whose matching may not end: give a list of names "
                 "of layers, or an expression without repeated groups"
             )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from llm.model.language_model import LanguageModel
 from zobench import derive
 from zobench.naming import require_known
 from zobench.random import streams
-from zobench.spelling import spelled
+from zobench.spelling import construct, spelled
 
 HELP = (
     "lora:r=8:alpha=16:targets=q_proj+v_proj, prefix:tokens=5, prompt:tokens=10; by default "
@@ -73,7 +73,9 @@ class VirtualTokens:
             ValueError: the model is masked, or what it keeps of tokens is not what peft wants.
         """
         if language_model.masked:
-            raise ValueError(f"{language_model.name} fills masks, and peft learns prefixes of causal models: give lora")
+            raise ValueError(
+                f"{language_model.name} fills masks, but peft learns prefixes only for causal models: give lora"
+            )
         begin = self.real(language_model, drawn(language_model, self.tokens, seed)) if self.init == "real" else None
         peft = peft_library()
         config = self.config(peft, language_model)(task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=self.tokens)
@@ -125,12 +127,7 @@ def parse(text: str) -> Lora | Prefix | Prompt:
         UnknownNameError: no such adapter or option.
         ValueError: a part is not option=value, or a value is out of range.
     """
-    name, options = spelled(text, ADAPTERS)
-    require_known(name, ADAPTERS, "adapter")
-    known = [field.name for field in fields(ADAPTERS[name])]  # type: ignore[arg-type]
-    for option in options:
-        require_known(option, known, f"option of adapter {name}:")
-    return ADAPTERS[name](**options)
+    return construct(spelled(text, ADAPTERS), ADAPTERS, "adapter", "option of adapter {}:")
 
 
 def check(text: str | None, recomputed: bool = False) -> None:
@@ -140,7 +137,9 @@ def check(text: str | None, recomputed: bool = False) -> None:
     if text is None:
         return
     if isinstance(parse(text), Prefix) and recomputed:
-        raise ValueError(f"{text}: recomputed layers would add to its keys again: leave --gradient-checkpointing out")
+        raise ValueError(
+            f"{text}: recomputed layers would append to its keys a second time: leave --gradient-checkpointing out"
+        )
     peft_library()
 
 
@@ -216,7 +215,7 @@ def _targets(model: Any, text: str) -> Any:
     if not text:
         if kind not in USUAL:
             raise ValueError(
-                f"peft has no usual targets for {kind}: give --adapter lora:targets=..., of {', '.join(kinds)}"
+                f"peft has no default targets for {kind}: give --adapter lora:targets=..., of {', '.join(kinds)}"
             )
         return USUAL[kind]
     for target in text.split("+"):

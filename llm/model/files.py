@@ -1,4 +1,4 @@
-"""What of a model's files may be read: safetensors and GGUF that lie in its folder, never pickles, and no code."""
+"""The files of a model that may be read: safetensors and GGUF in its folder, never pickles and never code."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,8 +61,8 @@ def require_plain(config: Any) -> None:
             kernel = getattr(part, name, None)
             if isinstance(kernel, str) and "/" in kernel:
                 raise ValueError(
-                    f"{name.removeprefix('_')} of config.json is {kernel!r}, code from the hub, which no file may ask "
-                    "for: take it out"
+                    f"{name.removeprefix('_')} of config.json is {kernel!r}, code from the hub, which a file may not "
+                    "ask for: remove it"
                 )
 
 
@@ -95,7 +95,7 @@ def _require_here(file: Path, folder: Path) -> None:
         raise ValueError(f"{file} is neither a file nor a folder: remove it")
     if file.suffix not in WEIGHTS and leads_out(file, folder):
         raise ValueError(
-            f"{file} is a link that leads out of the folder, and could bring a file of yours into what is written: "
+            f"{file} is a link that leads out of the folder, and could copy a file of yours into the output: "
             "put a copy there, or remove it"
         )
 

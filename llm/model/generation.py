@@ -1,6 +1,6 @@
 """Greedy generation: the most probable token, again and again, until a line ends."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,6 @@ from llm.model.language_model import LanguageModel
 from llm.model.logits import inner, learns_a_prompt, logits_at, padded, padding, takes
 
 MAX_NEW_TOKENS = 50
-
-Advance = Callable[[Tensor, list[int]], Tensor]
-"""(latest tokens of the running rows, which of them still run) -> logits of their next token, (running, vocabulary)."""
 
 
 @torch.no_grad()

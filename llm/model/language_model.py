@@ -19,7 +19,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs go."""
+        """The device of the inputs."""
         device: torch.device = next(self.model.parameters()).device
         return device
 

@@ -22,6 +22,7 @@ from transformers.utils import logging
 from llm.model import adapted, files, weights
 from llm.model.language_model import DTYPES, LanguageModel
 from zobench.naming import require_known
+from zobench.run.files import sync, sync_all
 from zobench.run.progress import warn
 from zobench.run.reading import file_bytes, json_object
 
@@ -160,7 +161,8 @@ def dtype_of(name: str) -> str:
 
 def save(language_model: LanguageModel, folder: Path) -> None:
     """Write weights (safetensors), configuration and tokenizer, so that `load(folder)` gives the model back, and says
-    of its weights where they came from; of an adapted model the adapter alone, with the name of its base.
+    of its weights where they came from; of an adapted model the adapter alone, with the name of its base. Each file is
+    on disk before it has its name.
 
     Raises:
         OSError: no space, or the like; what was in the folder before is kept.
@@ -175,6 +177,7 @@ def save(language_model: LanguageModel, folder: Path) -> None:
             language_model.model.save_pretrained(partial)
         language_model.tokenizer.save_pretrained(partial)
         _name_tokenizer(partial / "tokenizer_config.json")
+        sync_all(partial)
     except Exception as error:  # safetensors has an error of its own for everything
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(f"{folder}: the weights could not be written: {error}") from error
@@ -183,6 +186,8 @@ def save(language_model: LanguageModel, folder: Path) -> None:
         file.chmod(0o644)  # safetensors lets nobody else read what it writes
         file.replace(folder / file.name)
     partial.rmdir()
+    sync(folder)
+    sync(folder.parent)
 
 
 def _name_tokenizer(file: Path) -> None:

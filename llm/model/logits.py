@@ -139,7 +139,7 @@ def inner(language_model: LanguageModel) -> Any:
 
 
 def _head(model: Any) -> Any:
-    """What makes logits of a hidden state, where that is known of the architecture: a Linear without bias, or more."""
+    """The layers that turn hidden states into logits, for known architectures: a Linear without bias, or more."""
     kind, name = model.config.model_type, MASKED_HEADS.get(model.config.model_type, "")
     if type(model).__name__.endswith("ForMaskedLM"):
         return getattr(model, name, None)

@@ -80,7 +80,7 @@ class Objective:
 
     @property
     def encoder(self) -> Encoder:
-        """What makes tokens of texts."""
+        """The encoder, which turns texts into tokens."""
         return Encoder(self.language_model.tokenizer, self.max_tokens, self.bos, self.language_model.masked)
 
     def encode(self, examples: Sequence[Example]) -> list[Encoded]:

@@ -107,7 +107,7 @@ class Encoder:
         return [list(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     def _specials(self) -> tuple[int, int]:
-        """How many special tokens the tokenizer puts before and after a text."""
+        """The numbers of special tokens that the tokenizer puts before and after a text."""
         ids = self.tokenizer("")["input_ids"]
         begins, ends = (
             {getattr(self.tokenizer, f"{name}_token_id", None) for name in names}

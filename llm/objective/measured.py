@@ -1,4 +1,4 @@
-"""What an objective measures on a set of examples, and accuracies derived from scores alone."""
+"""The measurement of an objective on a set of examples, and accuracies derived from scores alone."""
 
 import math
 import re

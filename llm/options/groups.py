@@ -97,7 +97,11 @@ class StepOptions:
     engine: str = option(
         "auto",
         "engine that perturbs the weights: plain, in-forward, paired (in-forward, both points at "
-        "once), or auto (by size)",
+        "once), batched (all points of low-rank directions in one forward), or auto (by size)",
+    )
+    points: int | None = option(
+        None,
+        "with --engine batched: largest number of points in one forward, which bounds memory; by default all of a step",
     )
     rows: str = option("all", "embedding rows that are perturbed: all, or touched (the rows that the minibatch reads)")
     rounding: str = option(

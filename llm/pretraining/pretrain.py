@@ -27,33 +27,31 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 from llm.pretraining.bpe import BOS, PAD, train_tokenizer
 from llm.pretraining.perplexity import encode, perplexity, shuffled_words, token_losses
 from llm.tasks import corpus
+from zobench.run.files import sync, sync_all
+from zobench.run.options import option
 from zobench.run.progress import bar
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """What determines a pretrained model. The defaults are the recipe of the committed `llm/tiny_opt`.
+    """What determines a pretrained model. The defaults are the recipe of the committed `llm/tiny_opt`."""
 
-    `length` is the longest text trained on and `positions` the longest the model can read, in tokens;
-    `warmup` is in steps; `threads` is part of the recipe because float sums depend on it.
-    """
-
-    out: Path = Path("llm/tiny_opt")
-    data: Path = corpus.DATA
-    steps: int = 5000
-    batch: int = 16
-    length: int = 128
-    lr: float = 3e-3
-    warmup: int = 100
-    weight_decay: float = 0.1
-    dropout: float = 0.2
-    layers: int = 4
-    width: int = 128
-    heads: int = 4
-    vocabulary: int = 2000
-    positions: int = 256
-    seed: int = 0
-    threads: int = 2
+    out: Path = option(Path("llm/tiny_opt"), "folder to write: a new one")  # noqa: RUF009 a field
+    data: Path = option(corpus.DATA, "folder of the texts")  # noqa: RUF009 a field
+    steps: int = option(5000, "number of optimisation steps")
+    batch: int = option(16, "texts in the minibatch of a step")
+    length: int = option(128, "tokens of the longest text trained on")
+    lr: float = option(3e-3, "learning rate, the greatest of its schedule")
+    warmup: int = option(100, "steps over which the learning rate rises to it")
+    weight_decay: float = option(0.1, "decoupled weight decay")
+    dropout: float = option(0.2, "probability of dropout")
+    layers: int = option(4, "number of layers")
+    width: int = option(128, "numbers in the hidden state of a token")
+    heads: int = option(4, "attention heads of a layer")
+    vocabulary: int = option(2000, "number of tokens")
+    positions: int = option(256, "tokens of the longest text that the model can read")
+    seed: int = option(0, "seed of the weights and the order of the texts")
+    threads: int = option(2, "threads of the CPU: float sums depend on them")
 
 
 def pretrain(config: PretrainConfig) -> dict[str, object]:
@@ -223,7 +221,9 @@ def _write(out: Path, tokenizer: PreTrainedTokenizerFast, model: OPTForCausalLM,
         aside.chmod(0o755)
         for file in aside.iterdir():
             file.chmod(0o644)
+        sync_all(aside)
         os.rename(aside, out)
+        sync(out.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise

@@ -1,7 +1,7 @@
 """Materialised checkpoints: safetensors, written aside, forced to disk and renamed; the last two are kept."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llm.model.trainable import distinct
-from zobench.run.files import sync_folder
+from zobench.run.files import sync
 from zobench.run.progress import warn
 
 KEPT = 2
@@ -67,7 +67,7 @@ def write(file: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mappin
         reason = f"{file}: {error}: what was kept before is there; make room and give the same command again"
         raise OSError(reason) from error
     os.replace(partial, file)
-    sync_folder(file.parent)
+    sync(file.parent)
 
 
 def clear(folder: Path) -> None:
@@ -86,8 +86,7 @@ def _write(file: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) 
         save_file(dict(tensors), file, metadata)
     except Exception as error:  # safetensors has an error of its own for everything
         raise OSError(str(error)) from error
-    with file.open("rb") as written:
-        os.fsync(written.fileno())
+    sync(file)
 
 
 def files(folder: Path) -> list[Path]:
@@ -95,11 +94,24 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"), reverse=True)
 
 
-def latest(folder: Path, most: int, metadata: Mapping[str, str]) -> Checkpoint | None:
+def chained(marks: Sequence[int], step: int) -> dict[str, str]:
+    """Return what a checkpoint says of the journal before its step, by the checksums of a journal up to each step."""
+    return {"chain": f"{marks[step]:08x}"}
+
+
+def is_chained(checkpoint: Checkpoint, marks: Sequence[int]) -> bool:
+    """Return whether a checkpoint is of a journal with these checksums."""
+    return checkpoint.step < len(marks) and chained(marks, checkpoint.step).items() <= checkpoint.metadata.items()
+
+
+def latest(
+    folder: Path, most: int, metadata: Mapping[str, str], marks: Sequence[int] | None = None
+) -> Checkpoint | None:
     """Return the latest sound checkpoint of at most this step; one that is damaged is told on stderr and passed over.
+    `marks` are the checksums of the journal, where there is one.
 
     Raises:
-        ValueError: a sound one is of another run: its metadata are others.
+        ValueError: a sound one is of another run, whose metadata are others, or not of the journal.
     """
     for file in files(folder):
         try:
@@ -108,9 +120,12 @@ def latest(folder: Path, most: int, metadata: Mapping[str, str]) -> Checkpoint |
             warn(f"{error}: ignored")
             continue
         require_same_run(checkpoint, metadata)
-        if checkpoint.step <= most:
+        if checkpoint.step > most:
+            warn(f"{file} is of step {checkpoint.step}, later than {most}: ignored")
+        elif marks is None or is_chained(checkpoint, marks):
             return checkpoint
-        warn(f"{file} is of step {checkpoint.step}, later than {most}: ignored")
+        else:
+            raise ValueError(f"{file} does not belong to the journal beside it: remove it")
     return None
 
 

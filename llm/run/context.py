@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from llm import objective, tasks
@@ -84,7 +85,7 @@ class RunContext:
         data, seed = self.data, self.options.seed
         return BaselineSetting(self.task, self.objective, data.train, data.dev, data.test, seed, tell)
 
-    @property
+    @cached_property
     def names(self) -> Row:
         """What every row says of the run."""
         options = self.options
@@ -124,6 +125,11 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
     sets = evaluation_sets.encoded(named_sets, options, language_model)
     if method.needs_gradient and not minimised.differentiable:
         raise ValueError(f"objective {options.objective} has no gradient for {options.method}: give --method mezo")
+    if options.engine == "batched" and method.takes_steps and not minimised.differentiable:
+        raise ValueError(
+            f"objective {options.objective} takes numbers out of tensors, which the batched engine cannot follow at "
+            "several points at once: give --engine in-forward"
+        )
     tested = minimised.encode(split.test) if test else []
     data = Data(minimised.encode(split.train), minimised.encode(split.dev), tested)
     notes += [*split.notes, *(told for one in named_sets for told in one.notes)]

@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from llm.options.train import TrainOptions
-from llm.run.header import JOURNAL
 from zobench.run.options import checked, unnamed
 from zobench.run.reading import file_bytes, json_object, toml_table
 from zobench.run.records import Row
 
+CONFIG, ENVIRONMENT, ROWS = "config.toml", "environment.json", "rows.jsonl"
+JOURNAL, CHECKPOINTS, BEST, MODEL = "journal.bin", "checkpoints", "best.safetensors", "model"
+RECORD = "zobench"
+"""Folder of an export with what makes its weights again."""
 MEASURED = ("dev_loss", "dev_accuracy", "test_loss", "test_accuracy")
-OWN = ("config.toml", JOURNAL)
+OWN = (CONFIG, JOURNAL)
 """Files by which a folder is known as that of a run."""
 NUMBERS = ("step", "forward_passes", "backward_passes", "seconds", "selected_step", *MEASURED)
 
@@ -32,7 +35,7 @@ class RunFolder:
         Raises:
             ValueError: the folder is not that of a training run, or a file of it is damaged; the message names it.
         """
-        file = folder / "config.toml"
+        file = folder / CONFIG
         try:
             config = toml_table(file_bytes(file), str(file))
         except (OSError, ValueError) as error:
@@ -43,11 +46,11 @@ class RunFolder:
             raise ValueError(f"{file} is of the command {config.get('command')!r}: give the folder of a training run")
         names = [field.name for field in fields(TrainOptions)]
         known = checked(TrainOptions, {name: value for name, value in config.items() if name in names}, str(file))
-        environment, rows = _objects(folder / "environment.json"), _objects(folder / "rows.jsonl")
+        environment, rows = _objects(folder / ENVIRONMENT), _objects(folder / ROWS)
         for number, row in enumerate(rows, 1):
             wrong = [name for name in NUMBERS if type(row.get(name, 0)) not in (int, float, type(None))]
             if wrong:
-                raise ValueError(f"{folder / 'rows.jsonl'}:{number}: {wrong[0]} is {row[wrong[0]]!r}: mend the line")
+                raise ValueError(f"{folder / ROWS}:{number}: {wrong[0]} is {row[wrong[0]]!r}: mend the line")
         return cls(folder, unnamed(TrainOptions) | known, (environment or [{}])[0], rows)
 
     def rows_of(self, kind: str) -> list[Row]:
@@ -66,9 +69,15 @@ def selected_step(final: Row) -> int | None:
     return final.get("step") if step is None else step
 
 
+def journal_of(path: str | Path) -> Path:
+    """Return the journal of a run's folder, or the path itself if it is a file."""
+    place = Path(path)
+    return place / JOURNAL if place.is_dir() else place
+
+
 def run_of(folder: Path) -> RunFolder | None:
     """Return the run that a folder is of, or that wrote its weights there, if any."""
-    for place in (folder, folder.parent) if folder.name == "model" else (folder,):
+    for place in (folder, folder.parent) if folder.name == MODEL else (folder,):
         if any((place / name).is_file() for name in OWN):
             return RunFolder.read(place)
     return None

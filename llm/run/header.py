@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 from zlib import crc32
 
@@ -17,7 +16,6 @@ from zobench.random import streams
 from zobench.run.journal import FREE
 from zobench.run.records import environment
 
-JOURNAL, CHECKPOINTS = "journal.bin", "checkpoints"
 OPTIONAL = ("micro_batch", "clip")
 """Options that change the bits of steps, in headers only where given: those of before have neither."""
 ENVIRONMENT = ("zobench", "python", "torch", "commit", "cpu", "gpu")
@@ -32,7 +30,7 @@ def header(context: RunContext, stepper: Stepper) -> dict[str, Any]:
         "rule": options.rule if stepper.replays else options.method,
         "epsilon": options.epsilon,
         "weight_decay": float(options.weight_decay),
-        "schedule": f"{options.schedule} from {options.lr!r}, {options.steps} steps, {options.warmup} of warm-up",
+        "schedule": schedule(vars(options)),
         "rows": options.rows,
         "rounding": options.rounding,
         "model": options.model,
@@ -53,6 +51,11 @@ def header(context: RunContext, stepper: Stepper) -> dict[str, Any]:
         about["frozen"] = fingerprint(model, trained=False)
     about |= {name: value for name in OPTIONAL if (value := getattr(options, name)) is not None}
     return {**stepper.about(), **about}
+
+
+def schedule(config: Mapping[str, Any]) -> str:
+    """Return the schedule of the learning rate in words."""
+    return "{schedule} from {lr!r}, {steps} steps, {warmup} of warm-up".format_map(config)
 
 
 def identity(about: Mapping[str, Any]) -> dict[str, str]:
@@ -78,9 +81,3 @@ def data_fingerprint(context: RunContext) -> str:
     data = context.data
     text = repr((data.train, data.dev, data.test, context.objective.candidates, context.options.batch))
     return blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def journal_of(path: str | Path) -> Path:
-    """Return the journal of a run's folder, or the path itself if it is a file."""
-    place = Path(path)
-    return place / JOURNAL if place.is_dir() else place

@@ -15,8 +15,9 @@ from llm.model import loading, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.run import checkpoint, saved
-from llm.run.header import JOURNAL, fingerprint, journal_of
-from llm.run.verify import CONFIG, MODEL, RECORD, ROWS, Journalled, findings
+from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, journal_of
+from llm.run.header import fingerprint
+from llm.run.verify import Journalled, findings
 from llm.steppers.zeroth_order import ZerothOrderStepper, rounded
 from zobench import Estimator, methods
 from zobench import rule as rules
@@ -153,16 +154,15 @@ def replay(arguments: argparse.Namespace) -> int:
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
     where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method, arguments.rule
     base = rebuild(contents, steps, *where)
-    print(
-        f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {fingerprint(base.model)}"
-    )
+    weights = fingerprint(base.model)
+    print(f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {weights}")
     if arguments.out:
-        saved.save(base, Path(arguments.out))
+        saved.save(base, Path(arguments.out), weights)
         print(f"written to {arguments.out}")
     if arguments.steps is not None and arguments.steps != (taken if selected is None else selected):
-        print(f"{folder / 'model'} has the weights of another step: not compared")
+        print(f"{folder / MODEL} has the weights of another step: not compared")
         return OK
-    return _compare(base, folder / "model", arguments.device or _text(contents.header, "device"))
+    return _compare(base, folder / MODEL, arguments.device or _text(contents.header, "device"))
 
 
 def read_told(file: Path) -> Contents:

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from llm.run.header import JOURNAL
+from llm.run.folder import JOURNAL
 from llm.run.reported import START, disagreements, lasting
 from zobench.run.journal import Contents, Event, Journal, JournalError, Record
 from zobench.run.progress import note
@@ -66,9 +67,10 @@ class RunLog:
         """The measurements that the journal holds."""
         return self.journal.events if self.journal else ()
 
-    def mark(self, step: int) -> str:
-        """Return the checksum of the journal up to a step, which a checkpoint names; "" without a journal."""
-        return f"{self.journal.marks[step]:08x}" if self.journal else ""
+    @property
+    def marks(self) -> Sequence[int]:
+        """The checksums of the journal up to each step."""
+        return self.journal.marks if self.journal else ()
 
     def _step_rows(self) -> list[Row]:
         return [row for row in self.record.rows if row.get("kind") in ("step", "skipped")]
@@ -88,7 +90,8 @@ class RunLog:
         if self.journal:
             self.journal.note(kept)
         self._measured.append(kept)
-        self.evaluated_to = self._last_evaluation() if kept["kind"] == "evaluation" else self.evaluated_to
+        if kept["kind"] == "evaluation":
+            self.evaluated_to = max(self.evaluated_to, kept["step"])
         self._report(kept)
         return kept
 
@@ -134,6 +137,12 @@ class RunLog:
 
     def _last_evaluation(self) -> int:
         return max((row["step"] for row in self.measured("evaluation")), default=0)
+
+    def fail(self, step: int, names: Row, error: Exception) -> None:
+        """Tell in rows that a run with these names ended with an error at a step."""
+        reason = f"{type(error).__name__}: {error}"
+        with suppress(OSError):  # a full disk takes no row about itself
+            self.record.append({"kind": "failure", "step": step, **names, "reason": reason})
 
     def tell(self, notes: Sequence[str]) -> None:
         """Print notes, and keep them in rows."""

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 
+from llm.run.folder import JOURNAL
 from zobench.run.journal import Contents, Event, Record
 from zobench.run.records import Row, plain_row
 
@@ -45,7 +46,7 @@ def _unknown(rows: Sequence[Row], contents: Contents, whole: bool) -> Iterator[s
         elif not whole and kind != "final" and _beyond(row, contents):
             continue
         elif (kind in MEASURED and text not in measured) or (kind in STEPS and not _fits(row, contents.records)):
-            yield f"line {number}: {_name(row)} is not what journal.bin holds"
+            yield f"line {number}: {_name(row)} is not what {JOURNAL} holds"
 
 
 def _missing(rows: Sequence[Row], contents: Contents, whole: bool) -> Iterator[str]:

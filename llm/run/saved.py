@@ -9,7 +9,6 @@ from typing import Any
 from llm.model import loading
 from llm.model.language_model import LanguageModel
 from llm.run.finding import DAMAGED, MISSING, SOUND, UNCHECKED, Finding
-from llm.run.header import fingerprint
 from zobench.run.files import create_synced
 from zobench.run.reading import file_bytes, json_object
 
@@ -18,14 +17,14 @@ REPORTS = ("README.md",)
 """Files that decide about no weights, and may be written again."""
 
 
-def save(language_model: LanguageModel, folder: Path) -> None:
-    """Write a model, as `loading.save` does, and then its checksums.
+def save(language_model: LanguageModel, folder: Path, weights: str) -> None:
+    """Write a model, as `loading.save` does, and then its checksums; `weights` is its fingerprint.
 
     Raises:
         OSError: no space, or the like.
     """
     loading.save(language_model, folder)
-    write_checksums(folder, fingerprint(language_model.model))
+    write_checksums(folder, weights)
 
 
 def write_checksums(folder: Path, weights: str | None) -> None:

@@ -24,13 +24,14 @@ def unread(options: TrainOptions) -> list[str]:
 
 def without_unread(options: TrainOptions) -> TrainOptions:
     """Return the options with those that are not read at their defaults: no adapter, no weights in another dtype."""
-    usual: dict[str, Any] = {f.name: f.default for f in fields(options) if f.name in unread(options)}
+    unused = unread(options)
+    usual: dict[str, Any] = {f.name: f.default for f in fields(options) if f.name in unused}
     return replace(options, **usual)
 
 
 def ignored(options: TrainOptions) -> str:
     """Return what to tell of options that were given and are not read, or nothing."""
-    values = asdict(options)
-    given = [f for f in fields(options) if f.name in unread(options) and values[f.name] != f.default]
+    values, unused = asdict(options), unread(options)
+    given = [f for f in fields(options) if f.name in unused and values[f.name] != f.default]
     names = ", ".join("--" + f.name.replace("_", "-") for f in given if f.name not in UNTOLD)
     return f"{options.method} takes no step: {names} not used" if names else ""

@@ -8,20 +8,17 @@ from typing import Any
 
 from llm.run import checkpoint, saved
 from llm.run.finding import DAMAGED, MISSING, SOUND, UNCHECKED, Finding
-from llm.run.folder import RunFolder
-from llm.run.header import CHECKPOINTS, JOURNAL, identity
+from llm.run.folder import BEST, CHECKPOINTS, CONFIG, ENVIRONMENT, JOURNAL, MODEL, RECORD, ROWS, RunFolder
+from llm.run.header import identity, schedule
 from llm.run.reported import disagreements
 from zobench.run import journal_version1
 from zobench.run.journal import Contents, read, version_of
 from zobench.run.records import Row
 
-RECORD = "zobench"
-"""Folder of an export with what makes its weights again."""
-CONFIG, ENVIRONMENT, ROWS, BEST, MODEL = "config.toml", "environment.json", "rows.jsonl", "best.safetensors", "model"
 SAME = ("model", "dtype", "device", "epsilon", "weight_decay", "rows", "rounding", "micro_batch", "clip")
 """What config.toml and the header of the journal both say."""
-NAMED = ("method", "task", "seed", "lr", "provenance")
-"""What config.toml and every measurement say; of a task's file a measurement has the name."""
+NAMED = ("method", "seed", "lr", "provenance")
+"""What config.toml and every measurement say."""
 OLD = "an earlier version wrote no checksum of it"
 
 
@@ -67,8 +64,9 @@ def findings(folder: Path) -> Iterator[Finding]:
     if not (folder / CONFIG).exists() and (folder / RECORD).is_dir():
         yield from _exported(folder)
     elif not (folder / CONFIG).exists() and not (folder / ROWS).exists():
-        yield Journalled.of(folder / JOURNAL).finding
-        yield from _checkpoints(folder, Journalled.of(folder / JOURNAL).contents)
+        kept = Journalled.of(folder / JOURNAL)
+        yield kept.finding
+        yield from _checkpoints(folder, kept.contents)
     else:
         yield from _run(folder)
 
@@ -115,10 +113,9 @@ def _config(run: RunFolder, contents: Contents | None) -> Finding:
     said: dict[str, tuple[Any, Any]] = {name: (config[name], header.get(name)) for name in SAME}
     keys = header.get("keys") or {}
     said["seed"] = config["seed"], (keys.get("key") or [None])[-1]
-    rate = f"{config['schedule']} from {config['lr']!r}, {config['steps']} steps, {config['warmup']} of warm-up"
-    said["schedule"] = rate, header.get("schedule")
+    said["schedule"] = schedule(config), header.get("schedule")
     measured = next((event.body for event in contents.events if "method" in event.body), {})
-    said |= {name: (config[name], measured[name]) for name in NAMED if name in measured and name != "task"}
+    said |= {name: (config[name], measured[name]) for name in NAMED if name in measured}
     names = [f"{name}: {one!r} there, {other!r} in the journal" for name, (one, other) in said.items() if one != other]
     if names:
         return Finding(CONFIG, DAMAGED, "; ".join(names))
@@ -146,7 +143,7 @@ def _checkpoints(folder: Path, contents: Contents | None) -> Iterator[Finding]:
             continue
         if contents is None:
             yield Finding(name, SOUND, "it has its checksum; there is no journal to compare it with")
-        elif kept.step < len(contents.marks) and kept.metadata.get("chain") == f"{contents.marks[kept.step]:08x}":
+        elif checkpoint.is_chained(kept, contents.marks):
             yield Finding(name, SOUND, "it has its checksum and that of the journal")
         else:
             yield Finding(name, DAMAGED, "it is sound, but not of this journal")

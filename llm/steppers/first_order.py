@@ -23,10 +23,16 @@ def backpropagates(method: str) -> bool:
 
 
 class FirstOrderStepper:
-    """Takes backpropagated steps on a model; needs gradients, and for AdamW two moments, beside the weights.
+    """Takes backpropagated steps on a model; holds gradients, and for AdamW two moments, beside the weights.
 
-    `groups` name tensors whose rate is a multiple of that of the others. Losses do not rebuild such steps: an
-    interrupted run continues from materialised checkpoints alone.
+    Losses do not rebuild such steps: an interrupted run resumes from checkpoints alone.
+
+    Args:
+        model: the module whose trainable parameters are stepped.
+        name: "sgd" or "adamw".
+        rate: step -> learning rate.
+        weight_decay: decoupled for AdamW; biases and norms have none.
+        groups: learning-rate multipliers by the names of tensors.
     """
 
     replays = False
@@ -77,7 +83,7 @@ class FirstOrderStepper:
         )
 
     def recall(self, record: Record) -> Taken:
-        """Count a recorded step, and leave the weights and the optimiser as they are: for those before a checkpoint."""
+        """Count a recorded step before a checkpoint; the weights and the optimiser do not change."""
         (loss,) = record.losses
         self.forward_passes += 1
         self.backward_passes += math.isfinite(loss)
@@ -85,12 +91,12 @@ class FirstOrderStepper:
         return Taken(record, loss)
 
     def _backward(self, losses: Callable[[], Tensor]) -> float:
-        """The mean loss, whose gradient is added up a part of the minibatch at a time, until one is not finite."""
+        """The mean loss; the gradients of the micro-batches are added up until a loss is not finite."""
         total = 0.0
         for share, mean in shares(losses):
             total += share * mean.item()
             if not math.isfinite(total):
-                break
+                break  # the step is skipped: further backward passes would be wasted
             (share * mean).backward()
         return total
 
@@ -113,9 +119,9 @@ class FirstOrderStepper:
         """Return the state that a checkpoint holds in addition to the weights: the optimiser's memory under names that
         do not depend on the order of the steps, and the passes so far.
         """
-        found = self.optimiser.state_dict()["state"]
+        moments = self.optimiser.state_dict()["state"]
         tensors = {
-            f"optimiser.{i}.{name}": v for i, memory in found.items() for name, v in memory.items() if v is not None
+            f"optimiser.{i}.{name}": v for i, memory in moments.items() for name, v in memory.items() if v is not None
         }
         return tensors, {"passes": f"{self.forward_passes} {self.backward_passes}"}
 

@@ -13,7 +13,7 @@ from llm.model.recompute import recompute_layers
 from llm.options.train import TrainOptions
 from llm.steppers.first_order import FIRST_ORDER, FirstOrderStepper
 from llm.steppers.stepper import Stepper
-from llm.steppers.zeroth_order import ZerothOrderStepper, require_rounding, rounded
+from llm.steppers.zeroth_order import ZerothOrderStepper, require_batched, require_rounding, rounded
 from zobench import Estimator, ForwardGradient, methods, schedule
 from zobench import rule as rules
 from zobench.groups import Groups
@@ -54,7 +54,7 @@ class TrainingMethod(ABC):
 
     @abstractmethod
     def check(self, options: TrainOptions) -> None:
-        """Raise ValueError, before anything is loaded, where the method lacks an option or a value is out of range."""
+        """Raise ValueError, before anything is loaded, if the method has no such option or a value is out of range."""
 
     @property
     def baseline(self) -> Baseline | None:
@@ -84,7 +84,7 @@ class ZerothOrderMethod(TrainingMethod):
 
     def check(self, options: TrainOptions) -> None:
         schedule(options.schedule, options.lr, options.steps, options.warmup)
-        self.estimator(options)
+        require_batched(options.engine, options.points, self.estimator(options))
         rules.parse(options.rule, lr=options.lr, weight_decay=options.weight_decay)
         require_rounding(options.engine, options.rounding != "nearest")
         if options.gradient_checkpointing:
@@ -99,10 +99,11 @@ class ZerothOrderMethod(TrainingMethod):
         return isinstance(methods.parse(self.text), ForwardGradient)
 
     def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
+        # The plain engine can only round to nearest: auto must not choose it for a small model.
         engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
         rate, groups = _rates(options, language_model)
         rule = rules.parse(options.rule, lr=rate, weight_decay=options.weight_decay, groups=groups)
-        how = (*rounded(options.rounding, options.dtype), touched, options.clip)
+        how = (*rounded(options.rounding, options.dtype), touched, options.clip, options.points)
         return ZerothOrderStepper(language_model.model, self.estimator(options), rule, engine, *how)
 
     def identity(self, options: TrainOptions) -> str:

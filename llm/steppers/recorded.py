@@ -22,7 +22,7 @@ class Recorded:
         """Return the answers of a plan."""
         if len(self._left) < plan.distinct_count:
             raise ValueError(
-                f"the estimator asks for {plan.distinct_count} losses more, and the record has {len(self._left)} left: "
+                f"the estimator asks for {plan.distinct_count} more losses, but the record has {len(self._left)} left: "
                 "the journal is of another estimator"
             )
         if self.space is not None:

@@ -1,4 +1,4 @@
-"""What the plain engine's rounding leaves of a step, the walk to the points and back included, from a sample."""
+"""The share of a step that remains after the plain engine's rounding, that of perturbing included, from a sample."""
 
 from collections.abc import Mapping
 

@@ -20,7 +20,7 @@ from zobench.naming import require_known
 from zobench.query import converse
 from zobench.rule import SGD, UpdateRule
 from zobench.run.journal import Record, describe
-from zobench.space import require_resolved
+from zobench.space import Batched, require_resolved
 from zobench.space.motion import Motion
 
 STATE = "state."
@@ -28,10 +28,19 @@ REASON = 300
 LARGE = 10_000_000
 """Number of trainable weights from which `auto` takes the in-forward engine."""
 
+
+def batched_space(
+    model: nn.Module, points: int | None = None, rounding: str = "nearest", reads: torch.dtype | None = None
+) -> ModuleSpace:
+    """Return the space of the batched engine, with so many points in one forward, None for all of a plan."""
+    return ModuleSpace(model, Batched(points, rounding, reads))
+
+
 ENGINES: dict[str, Callable[..., ModuleSpace]] = {
     "plain": ModuleSpace,
     "in-forward": partial(InForwardSpace, deferred=True),
     "paired": partial(InForwardSpace, deferred=True, paired=True),
+    "batched": batched_space,
 }
 
 
@@ -57,9 +66,7 @@ def rounded(rounding: str, dtype: str) -> tuple[str, torch.dtype | None]:
 
 
 def require_rounding(engine: str, otherwise: bool) -> None:
-    """Raise ValueError if an engine is to round at random, or to hold the weights in another dtype than is read, and
-    cannot.
-    """
+    """Raise ValueError if the engine supports only rounding to nearest and `otherwise` asks for another rounding."""
     if engine == "plain" and otherwise:
         raise ValueError(
             "the plain engine perturbs the weights in place and rounds to the nearest: give --engine in-forward"
@@ -71,21 +78,51 @@ def make_space(
     engine: str,
     rounding: str,
     reads: torch.dtype | None,
+    points: int | None = None,
 ) -> ModuleSpace:
-    """Return the space of an engine.
+    """Return a space with the engine.
+
+    Args:
+        model: the module whose trainable parameters the space perturbs.
+        engine: "plain", "in-forward", "paired" or "batched".
+        rounding: "nearest" or "stochastic", for steps of bfloat16 parameters.
+        reads: the dtype in which layers read the parameters; None for the parameters' own dtype.
+        points: the most points in one forward of the batched engine; None for all.
 
     Raises:
-        ValueError: the plain engine is to round at random, or to hold the weights in another dtype than is read.
+        ValueError: the plain engine is combined with stochastic rounding or with `reads`.
     """
+    if engine == "batched":
+        return batched_space(model, points, rounding, reads)
     if engine != "plain":
         return ENGINES[engine](model, rounding=rounding, reads=reads)
     require_rounding(engine, rounding != "nearest" or reads is not None)
     return ModuleSpace(model)
 
 
+def require_batched(engine: str, points: int | None, estimator: Estimator) -> None:
+    """Raise ValueError if points are to share a forward and cannot: another engine, or a first plan whose law is of no
+    low rank.
+    """
+    if engine != "batched":
+        if points is not None:
+            raise ValueError(
+                f"points is {points}, but engine {engine} evaluates one after the other: leave --points out"
+            )
+        return
+    if points is not None and points < 1:
+        raise ValueError(f"points is {points}: give 1 or more points a forward, or leave it out")
+    law = estimator.ask(0, estimator.init()).law
+    if not law.factored:
+        raise ValueError(
+            f"the batched engine needs directions of low rank, but the law is {law!r}: give a method law=low-rank, as "
+            "--method mezo:law=low-rank:n=8, or --engine in-forward"
+        )
+
+
 class Told(NamedTuple):
-    """The gradient to step along, the mean loss of the last round, how many projected gradients were clipped, and why
-    the step is not to be taken; empty where it is.
+    """The gradient estimate, the mean loss of the last round, the number of clipped projected gradients, and the reason
+    to skip the step; the reason is empty if the step is taken.
     """
 
     gradient: Combination
@@ -95,7 +132,7 @@ class Told(NamedTuple):
 
     @property
     def checksum(self) -> int:
-        """The checksum of what the step does, 0 of a step that is not taken."""
+        """The checksum of the step's coefficients; 0 if the step is skipped."""
         return 0 if self.reason else self.gradient.checksum
 
 
@@ -103,9 +140,17 @@ class ZerothOrderStepper:
     """Takes steps on a model in place: ask, evaluate, tell, and let the rule step. `replay` is the same with recorded
     losses in place of forward passes.
 
-    `touched` gives the rows that the minibatch of
-    a step reads: directions then live on these alone. `most` bounds projected gradients, see `clip`. A step may be
-    pending: `settle` before the model is used elsewhere.
+    A step may be pending: call `settle` before other code uses the model.
+
+    Args:
+        model: the module whose trainable parameters are stepped.
+        estimator: asks for losses and turns them into a gradient estimate.
+        rule: the update rule, which has the learning rate.
+        engine: "auto", "plain", "in-forward" or "paired".
+        rounding: "nearest" or "stochastic".
+        reads: the dtype in which layers read the parameters; None for the parameters' own dtype.
+        touched: step -> the rows of the embeddings that the step's minibatch reads; directions are zero elsewhere.
+        most: bound on each projected gradient, see `clip`; None for no bound.
 
     Raises:
         UnknownNameError: no such engine or rounding.
@@ -125,23 +170,30 @@ class ZerothOrderStepper:
         reads: torch.dtype | None = None,
         touched: Callable[[int], Mapping[str, Sequence[int]]] | None = None,
         most: float | None = None,
+        points: int | None = None,
     ) -> None:
         self.engine = chosen_engine(engine, model)
-        self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads)
+        self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads, points)
         self.touched, self.most, self.rule = touched, most, rule
         rule.groups.require_known([segment.name for segment in self.space.layout.segments])
         self._fastest = max((1.0, *rule.groups.multipliers.values()))
         require_resolved(self.space, estimator.perturbed_by)
+        # A step is the largest coefficient times a direction: entries of a Gaussian direction stay below 16.
         self._room = min(torch.finfo(p.dtype).max for p in model.parameters() if p.requires_grad) / 16
         self.memory, self.state = rule.init(self.space), estimator.init()
         self.identity = repr(estimator)
         self.steps = self.forward_passes = self.backward_passes = 0
 
     def step(self, key: int, losses: Callable[[], Tensor], watched: bool = False) -> Taken:
-        """Take one step; where it is watched, find out what rounding leaves of it.
+        """Take one step. If it is `watched`, measure how much of it remains after rounding.
 
-        Where a loss or a coefficient is not finite, or the step would overflow the weights' dtype, the step is skipped:
-        the weights are those before it, up to the rounding of the walk to the points, and the record says why.
+        The step is skipped if a loss or a coefficient is not finite, or if it would overflow the weights' dtype. Then
+        the weights are those before the step, up to the rounding of perturbing in place, and the record has the reason.
+
+        Args:
+            key: the key of the step's directions.
+            losses: the closure; it returns the losses of the minibatch, (examples,).
+            watched: whether to measure the share of weights that move and the cosine with the intended step.
         """
         return self._take(key, partial(self.space.losses, losses), watched)
 
@@ -179,8 +231,8 @@ class ZerothOrderStepper:
     def _require_same(self, found: Record, record: Record) -> None:
         if (found.checksum, bool(found.skipped)) != (record.checksum, bool(record.skipped)):
             raise ValueError(
-                f"{self.identity} makes other coefficients of the recorded losses of step {record.step} than it did: "
-                "the estimator was changed since; replay with the version of it that ran"
+                f"{self.identity} gives other coefficients for the recorded losses of step {record.step} than before: "
+                "the estimator has changed since; replay with the version that took the steps"
             )
 
     def settle(self) -> None:
@@ -218,11 +270,12 @@ class ZerothOrderStepper:
         if self.touched is not None:
             self.space.restrict(self.touched(self.steps))
         lr, losses, before = self.rule.rate(self.memory), list[float](), self.state
-        walks = isinstance(self.rule, SGD) and self.space.engine.in_place  # and rounds on its way
+        # Perturbing in place rounds too: then entries are sampled before the losses, to measure the whole step.
+        walks = isinstance(self.rule, SGD) and self.space.engine.in_place
         sampled = sample(self.space) if watched and walks else None
         told, motion = self._told(key, answer, lr, losses), None
         if told.reason:
-            self.space.settle_()
+            self.space.settle_()  # no step follows that would restore the perturbed weights
             self.memory = self.rule.skip(self.memory)
         else:
             motion = self._apply(told.gradient, lr, watched, sampled)
@@ -231,7 +284,7 @@ class ZerothOrderStepper:
         return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state), motion)
 
     def _told(self, key: int, answer: Callable[[Plan], Tensor], lr: float, losses: list[float]) -> Told:
-        """What the estimator makes of the answers, which `losses` gets too."""
+        """The estimator's result from the answers; the answers are also appended to `losses`."""
 
         def answered(plan: Plan) -> Tensor:
             answers = answer(plan)
@@ -252,7 +305,7 @@ class ZerothOrderStepper:
     def _apply(
         self, gradient: Combination, lr: float, watched: bool, sampled: Mapping[str, Tensor] | None
     ) -> Motion | None:
-        """Let the rule step; while an SGD step is watched, find out what rounding leaves of it."""
+        """Apply the rule; if an SGD step is watched, measure how much of it remains after rounding."""
         shrink, motion = lr * self.rule.weight_decay, None
         if watched and sampled is None and isinstance(self.rule, SGD):
             motion = self.space.motion(gradient, -lr, shrink, self.rule.groups)
@@ -262,7 +315,7 @@ class ZerothOrderStepper:
         return motion
 
     def _unfit(self, losses: Sequence[float], gradient: Combination, lr: float) -> str:
-        """Why a step would put something into the weights that is no number; empty where it would not."""
+        """The reason why the step would make a weight infinite or NaN; empty if it would not."""
         if not all(map(math.isfinite, losses)):
             return f"losses {losses[:8]}: lower --lr or --epsilon"
         lr *= self._fastest

@@ -40,7 +40,7 @@ def run(options: CompareOptions) -> None:
     rates = {arm: study.rate(arm) for arm in plan.arms}
     for seed, task, arm in rounds(plan):
         row = study.train(arm, rates[arm], task, seed)
-        print(f"{task}, seed {seed}, {arm}: test {row['test_accuracy']:.1%}")
+        print(f"{task}, seed {seed}, {arm}: test {row.get('metric', 'accuracy')} {row['test_accuracy']:.1%}")
     note(f"rows: {options.out}")
 
 

@@ -80,7 +80,7 @@ def run(options: NoiseOptions) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What is measured of one loss; what the record holds is not measured again."""
+    """The measurements of one loss; a measurement that the record holds is not repeated."""
 
     record: Run
     space: InForwardSpace

@@ -166,7 +166,7 @@ def _arm(values: Values, where: str) -> Arm:
 
 
 def _apart(values: Values, cls: type[TaskPlan] | type[Arm], where: str) -> tuple[Values, Values]:
-    """What the plan itself reads of a table, and the options of train in it."""
+    """The entries of a table that the plan itself reads, and the options of train among the rest."""
     names = [name for name in cls.__dataclass_fields__ if name != "options"]
     own = {name: value for name, value in values.items() if name in names}
     return checked(cls, own, where), _run({k: v for k, v in values.items() if k not in own}, where)

@@ -1,4 +1,4 @@
-"""What rounding leaves of a step in 16 bits, by the way in which steps are rounded."""
+"""The share of a step in 16 bits that remains after rounding, for each kind of rounding."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

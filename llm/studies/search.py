@@ -22,7 +22,7 @@ class Tried(NamedTuple):
 
 @dataclass(frozen=True)
 class Axis:
-    """What is tried for one option: a range low:high, searched on a logarithmic scale, or a few choices."""
+    """The values tried for one option: a range low:high, searched on a logarithmic scale, or a few choices."""
 
     low: float = 0.0
     high: float = 0.0

@@ -42,8 +42,8 @@ def run(options: StudyOptions) -> None:
         rates = options.first_order_rates if TrainingMethod.parse(method).backpropagates else options.rates
         lr = chosen_rate(record, method, rates, partial(_tuning_loss, options, method))
         finals = [_train(options, method, lr, seed, "seeds") for seed in range(options.seeds)]
-        accuracies = ", ".join(f"{row['test_accuracy']:.1%}" for row in finals)
-        print(f"{method}: lr {lr:g}; test accuracies {accuracies}")
+        scores = ", ".join(f"{row['test_accuracy']:.1%}" for row in finals)
+        print(f"{method}: lr {lr:g}; test {finals[0].get('metric', 'accuracy')} {scores}")
 
 
 def _check(options: StudyOptions) -> None:

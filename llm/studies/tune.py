@@ -19,7 +19,7 @@ from llm.options.groups import (
 )
 from llm.options.train import TrainOptions
 from llm.run.check import check
-from llm.run.header import CHECKPOINTS
+from llm.run.folder import CHECKPOINTS
 from llm.run.record import config_of
 from llm.steppers.method import TrainingMethod
 from llm.studies.search import SAMPLERS, Axis, Tried, Value, axis, library, propose

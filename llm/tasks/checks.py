@@ -84,7 +84,7 @@ def _trailing(examples: Sequence[Example]) -> str | None:
     found = [text for example in examples for text in example.candidates if text.endswith((" ", "\t"))]
     if not found:
         return None
-    return f"continuations end in a blank, which is scored with them: {found[0]!r}; leave it out, unless it is meant"
+    return f"continuations end in a blank, which is scored with them: {found[0]!r}; leave it out, unless it is intended"
 
 
 def _lines(examples: Sequence[Example]) -> str | None:

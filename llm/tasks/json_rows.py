@@ -97,7 +97,7 @@ OBJECTS = json.JSONDecoder(object_pairs_hook=_fields)
 
 
 def _parsed(file: Path, line: int, parse: Callable[[], Any]) -> Any:
-    """What `parse` returns, with its errors in words; they are at `line` unless JSON knows a later one."""
+    """The result of `parse`; its errors become messages, with the line `line` or a later one that JSON names."""
     try:
         return parse()
     except json.JSONDecodeError as error:
@@ -108,7 +108,7 @@ def _parsed(file: Path, line: int, parse: Callable[[], Any]) -> Any:
         fault = f"the name {error.args[0]!r} occurs twice in one object"
     except ValueError:
         fault = "a number has more digits than can be read"
-    raise ValueError(f"{file}:{line}: {fault}: mend the line")
+    raise ValueError(f"{file}:{line}: {fault}: correct the line")
 
 
 def _object(file: Path, line: int, value: Any) -> dict[str, Any]:

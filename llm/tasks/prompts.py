@@ -86,7 +86,7 @@ def record(row: DataRecord) -> Example:
     entities, answers = row.texts("entities"), row.texts("answers")
     right = [i for i, entity in enumerate(entities) if entity in answers]
     if not right or "@placeholder" not in query:
-        raise ValueError(f"{row.where}: wants @placeholder in the query, and one of {answers} among the entities")
+        raise ValueError(f"{row.where}: the query needs @placeholder, and the entities need one of {answers}")
     label = entities.index(next(answer for answer in answers if answer in entities))
     filled = tuple(f" {query.replace('@placeholder', entity)}" for entity in entities)
     return Example(f"{passage}\n-", label, filled, answers, entities)
@@ -122,7 +122,7 @@ def winogrande(record: DataRecord) -> Example:
     """
     before, gap, rest = record.text("sentence").partition("_")
     if not gap or "_" in rest:
-        raise ValueError(f"{record.where}: sentence wants one gap, written _")
+        raise ValueError(f"{record.where}: the sentence needs one gap, written _")
     prompt = before.rstrip(" ")
     space = before[len(prompt) :]
     options = tuple(f"{space}{record.text(name)}{rest.rstrip(' ')}" for name in ("option1", "option2"))

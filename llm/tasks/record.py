@@ -27,7 +27,7 @@ class DataRecord(NamedTuple):
         value = self.fields[name]
         for item in value if isinstance(value, list | tuple) else (value,):
             if fault := _fault(item):
-                raise ValueError(f"{self.where}: {name} is {item!r:.200}, {fault}: mend the row, or leave it out")
+                raise ValueError(f"{self.where}: {name} is {item!r:.200}, {fault}: correct the row, or leave it out")
         return value
 
     def shown(self, name: str) -> str:

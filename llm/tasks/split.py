@@ -30,7 +30,7 @@ def split(task: Task, data: str | None, train: int | None, dev: int | None, test
     asked = _Asked(train, dev, test)
     for name, size in asked._asdict().items():
         if size is not None and size < 1:
-            raise ValueError(f"{name} is {size}: each split wants at least one example")
+            raise ValueError(f"{name} is {size}: each split needs at least one example")
     pools = _pools(task, data)
     kept, notes = _distinct(task, pools)
     train, dev, shrunk = _training_sizes(task, _usable(task, kept), asked)
@@ -140,7 +140,7 @@ def _draw(task: Task, items: Sequence[Item], count: int, key: int, what: str) ->
     if fewest < wanted:
         each = " of each label" if task.balanced else ""
         raise ValueError(
-            f"task {task.name} has {fewest} {what} rows{each}, but {wanted} are asked for: ask for fewer, or leave the "
+            f"task {task.name} has {fewest} {what} rows{each}, but {wanted} are requested: request fewer, or leave the "
             "sizes to the task"
         )
     return [group[i].example for i in range(wanted) for group in groups][:count]

@@ -57,7 +57,7 @@ ENTRIES = (
 NAMES = tuple(entry.name for entry in ENTRIES)
 """The names that `make` knows."""
 OWN = "package.module:function of your own"
-"""How a command line names a problem that is not of the table."""
+"""The spelling of a user's own problem on the command line."""
 SHARED = ("dim", "condition", "rotated", "seed")
 """Options that suites give to every problem that has them."""
 
@@ -94,7 +94,7 @@ def make(
 
 
 def _own(name: str, shared: dict[str, Any], named: dict[str, Any]) -> ExactProblem:
-    """What a function of the user's own makes, if that is a problem."""
+    """The problem that a user's own function returns."""
     suits = taken(own(name), shared) | {option: value for option, value in shared.items() if option not in SHARED}
     problem = made(name, {**suits, **named})
     lacking = [needed for needed in ("dim", "gradient") if not hasattr(problem, needed)]

@@ -89,7 +89,7 @@ class ExactProblem(ABC):
 
     def _high_ridges(self, x: Tensor, order: int) -> Ridges:
         raise MissingDerivativeError(
-            f"{self.name} knows D^{order} f along lines, not as a sum of powers: a prediction that needs .ridges of "
+            f"{self.name} has D^{order} f along lines, not as a sum of powers: a prediction that needs .ridges of "
             f"order {order} is for polynomials, separable functions and logistic regression"
         )
 

@@ -119,7 +119,7 @@ class PowerSeries:
 
 
 Point = TypeVar("Point", Tensor, PowerSeries)
-"""What a formula is written for: it makes a tensor of a tensor, and a series of a series."""
+"""The argument and result of a formula: it maps a tensor to a tensor, and a series to a series."""
 
 
 def softplus(x: Point) -> Point:

@@ -64,6 +64,13 @@ class Law(ABC):
         return False
 
     @property
+    def factored(self) -> bool:
+        """Whether a direction has a method `factors`: segment of a matrix (rows, columns) -> L (rows, rank) and R
+        (rank, columns), whose product L R its entries are. A space may then evaluate points without forming L R.
+        """
+        return False
+
+    @property
     def credit(self) -> "Law":
         """The law of the direction that a coefficient multiplies, drawn from the same key and index."""
         return self

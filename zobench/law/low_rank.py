@@ -50,6 +50,11 @@ class LowRank(Law):
         """True."""
         return True
 
+    @property
+    def factored(self) -> bool:
+        """True."""
+        return True
+
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return a direction that draws the factors of a matrix when its first block is asked for."""
         return LowRankDirection(self.rank, Gaussian().direction(key, index, layout, batch))
@@ -84,7 +89,7 @@ class LowRankDirection:
             return self.plain(block)
         shape = block.segment.shape
         first, last = block.start // shape[1], -(-block.stop // shape[1])
-        left, right = self._factors_of(block.segment)
+        left, right = self.factors(block.segment)
         left = left[..., first:last, :]
         total = left[..., :1] * right[..., :1, :]
         for k in range(1, self.rank):  # the order of the sums and their roundings are those of the native sweep
@@ -96,10 +101,12 @@ class LowRankDirection:
         """Return the factors of a matrix, or what the plain normals of another segment are."""
         if not _is_matrix(segment):
             return self.plain.native(segment)
-        return None if self.plain.batch else NativeStream(factors=self._factors_of(segment))
+        return None if self.plain.batch else NativeStream(factors=self.factors(segment))
 
-    def _factors_of(self, segment: Segment) -> Factors:
-        """U / sqrt(rank) (*batch, rows, rank) and V^T (*batch, rank, columns), drawn once a segment."""
+    def factors(self, segment: Segment) -> Factors:
+        """Return U / sqrt(rank) (*batch, rows, rank) and V^T (*batch, rank, columns) of a matrix, drawn once a segment;
+        its entries are those of their product.
+        """
         if segment.name not in self._factors:
             rows, columns = segment.shape
             left = self._draw(segment, "left", (rows, self.rank)).mul_(self.rank**-0.5)

@@ -17,6 +17,7 @@ from zobench.layout import Block, Layout, Segment
 from zobench.numbers import real, store
 from zobench.random import streams
 from zobench.random.keys import derive
+from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
 
 SAMPLE = 1 << 16
@@ -109,6 +110,10 @@ class Masked(Derived):
         u = self.draw(block) * self.scale
         kept = _unpacked(self.masks[block.segment.name], block)
         return torch.where(kept, u, torch.zeros_like(u))
+
+    def native(self, segment: Segment) -> NativeStream | None:
+        """Return the masked stream, or None where several points have a mask each."""
+        return None if self.masks[segment.name].ndim > 1 else super().native(segment)
 
     def declared(self, segment: Segment) -> Mapping[str, Any]:
         """Return the mask and the scale."""

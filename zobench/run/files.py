@@ -1,4 +1,4 @@
-"""Writing so that a crash or a full disk leaves what was there before, or what was meant, and nothing between."""
+"""Writing files so that a crash or a full disk leaves the old content or the new content, never a part of it."""
 
 import os
 from collections.abc import Iterator
@@ -12,17 +12,23 @@ def write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def sync_folder(folder: Path) -> None:
-    """Force the names in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+def sync(place: Path) -> None:
+    """Force the bytes of a file, or the names in a folder, to disk."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
+def sync_all(folder: Path) -> None:
+    """Force a folder and everything in it to disk, before it or its files get their final names."""
+    for place in (*folder.rglob("*"), folder):
+        sync(place)
+
+
 def create_synced(file: Path, data: bytes) -> None:
-    """Make a file with these bytes, or leave none: written aside, forced to disk, renamed."""
+    """Make a file with these bytes, or leave the old one: written under another name, forced to disk, renamed."""
     aside = file.with_name(file.name + ".part")
     with suppress(FileNotFoundError):
         aside.unlink()
@@ -36,13 +42,13 @@ def create_synced(file: Path, data: bytes) -> None:
         raise
     finally:
         os.close(descriptor)
-    os.replace(aside, file)
-    sync_folder(file.parent)
+    os.replace(aside, file)  # after fsync: else a power cut could leave the new name with an empty file
+    sync(file.parent)
 
 
 @contextmanager
 def truncate_back(descriptor: int, size: int, file: Path) -> Iterator[None]:
-    """Cut the file to its size before, if what is written within fails.
+    """Cut the file back to `size` bytes if a write within the context fails.
 
     Raises:
         OSError: with the file and the way out in its message.

@@ -27,7 +27,7 @@ __all__ = [
     "Contents", "Event", "Journal", "JournalError", "Record", "describe", "differing", "read", "version_of",
 ]  # fmt: skip
 
-SYNC_SECONDS = 5.0
+SYNC_SECONDS = 5.0  # an fsync takes milliseconds: at every step it would slow small models down
 FREE = ("environment",)
 """Keys of the header that may differ when a run is continued."""
 
@@ -49,14 +49,14 @@ class Journal:
         self.file = Path(file)
         if not self.file.exists():
             create_synced(self.file, head(header))
-        found = read(self.file)
-        require_same(found.header, json.loads(json.dumps(header)), self.file)
+        found = read(self.file)  # a new file too: one path for both, and a header that cannot be read fails at once
+        require_same(found.header, json.loads(json.dumps(header)), self.file)  # as JSON has it: tuples become lists
         self.header, self.records, self.events, self.cut = found.header, found.records, found.events, found.torn
         self._derived, self._chain, self.marks = DerivedKeys.of(found.header), found.chain, found.marks
         self._offsets = found.offsets
         self._descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._size = os.fstat(self._descriptor).st_size
-        if self.cut:
+        if self.cut:  # only after the header was compared: the journal of another run is not changed
             self._size -= self.cut
             os.ftruncate(self._descriptor, self._size)
         self._synced = time.monotonic()
@@ -117,6 +117,7 @@ class Journal:
     def close(self) -> None:
         """Sync and close; the second call does nothing."""
         if self._descriptor >= 0:
+            # First forget the number: after an error in fsync a second close must not close another file.
             descriptor, self._descriptor = self._descriptor, -1
             try:
                 os.fsync(descriptor)

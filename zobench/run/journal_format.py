@@ -17,8 +17,8 @@ derive(*names, step) with the names of the header. A step of two losses takes 41
 import json
 import struct
 from binascii import crc_hqx
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -140,11 +140,11 @@ def _framed(flags: int, count: int, body: bytes, text: bytes, chain: int) -> byt
     return whole + CHECK.pack(crc32(whole, chain))
 
 
-class _Torn(Exception):
+class Torn(Exception):
     """The data end within the record."""
 
 
-class _Damaged(Exception):
+class Damaged(Exception):
     """(reason, where the record would end)."""
 
 
@@ -156,27 +156,61 @@ class _Frame(NamedTuple):
     end: int
 
 
-def _frame(data: bytes, start: int, chain: int) -> _Frame:
-    """The record that starts there, its checksums proved."""
-    if start + SHORT.size + LENGTH.size > len(data):
-        raise _Torn
-    flags, count = SHORT.unpack_from(data, start)
-    at, length = start + SHORT.size, 0
-    if flags & TEXT:
+def prefix(data: bytes, start: int, short: struct.Struct, chain: int) -> tuple[tuple[int, ...], int, int]:
+    """Return the numbers that a record begins with, the length of its text, and where its body starts.
+
+    Raises:
+        Torn: the data end before.
+        Damaged: they do not have their checksum.
+    """
+    if start + short.size + LENGTH.size > len(data):
+        raise Torn
+    numbers, at, length = short.unpack_from(data, start), start + short.size, 0
+    if numbers[0] & TEXT:
         if at + 2 * LENGTH.size > len(data):
-            raise _Torn
+            raise Torn
         (length,), at = LENGTH.unpack_from(data, at), at + LENGTH.size
     (check,) = LENGTH.unpack_from(data, at)
     if check != crc_hqx(data[start:at], chain & 0xFFFF):
-        raise _Damaged("its first bytes do not have their checksum, or a record before it is missing", at + LENGTH.size)
-    at += LENGTH.size
+        raise Damaged("its first bytes do not have their checksum, or a record before it is missing", at + LENGTH.size)
+    return numbers, length, at + LENGTH.size
+
+
+def proved(data: bytes, start: int, end: int, chain: int) -> int:
+    """Return where a record ends whose checksum stands at `end`.
+
+    Raises:
+        Torn: the data end before.
+        Damaged: it does not have its checksum.
+    """
+    if end + CHECK.size > len(data):
+        raise Torn
+    if CHECK.unpack_from(data, end) != (crc32(data[start:end], chain),):
+        raise Damaged("it does not have its checksum", end + CHECK.size)
+    return end + CHECK.size
+
+
+def parsed(text: str | bytes, what: str, end: int) -> dict[str, Any]:
+    """Return the JSON object of a record that ends there.
+
+    Raises:
+        Damaged: it is none.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Damaged(f"its {what} is no JSON object", end)
+    return found
+
+
+def _frame(data: bytes, start: int, chain: int) -> _Frame:
+    """The record that starts there, its checksums proved."""
+    (flags, count), length, at = prefix(data, start, SHORT, chain)
     keys = sum(8 for flag in (KEY, MINIBATCH) if flags & flag)
     end = at + length + (0 if flags & EVENT else NUMBERS.size + keys + 8 * count)
-    if end + CHECK.size > len(data):
-        raise _Torn
-    if CHECK.unpack_from(data, end) != (crc32(data[start:end], chain),):
-        raise _Damaged("it does not have its checksum", end + CHECK.size)
-    return _Frame(flags, count, at, data[end - length : end], end + CHECK.size)
+    return _Frame(flags, count, at, data[end - length : end], proved(data, start, end, chain))
 
 
 def _step(data: bytes, frame: _Frame, step: int, derived: DerivedKeys) -> Record:
@@ -195,17 +229,7 @@ def _text(frame: _Frame) -> str:
     try:
         return frame.text.decode()
     except UnicodeDecodeError:
-        raise _Damaged("its text is not UTF-8", frame.end) from None
-
-
-def _event(frame: _Frame) -> dict[str, Any]:
-    try:
-        found = json.loads(_text(frame))
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise _Damaged("its text is no JSON object", frame.end)
-    return found
+        raise Damaged("its text is not UTF-8", frame.end) from None
 
 
 def read(file: str | Path) -> Contents:
@@ -222,32 +246,47 @@ def read(file: str | Path) -> Contents:
         derived = DerivedKeys.of(header)
     except JournalError as error:
         raise JournalError(f"{file}: {error}") from None
-    chain = CHECK.unpack_from(data, at - CHECK.size)[0]
-    found = Contents(header, marks=[chain])
-    written = len(data.rstrip(b"\0"))
+    found = Contents(header, marks=[CHECK.unpack_from(data, at - CHECK.size)[0]])
+
+    def take(start: int, chain: int) -> int:
+        frame = _frame(data, start, chain)
+        if frame.flags & EVENT:
+            found.events.append(Event(len(found.records), parsed(_text(frame), "text", frame.end)))
+        else:
+            found.records.append(_step(data, frame, len(found.records), derived))
+            found.marks.append(CHECK.unpack_from(data, frame.end - CHECK.size)[0])
+            found.offsets.append(start)
+        return frame.end
+
+    end, chain = walk(data, at, file, take, lambda: f", {len(found.records)} of them steps")
+    return replace(found, chain=chain, torn=len(data) - end)
+
+
+def walk(
+    data: bytes, at: int, file: str | Path, take: Callable[[int, int], int], told: Callable[[], str] = str
+) -> tuple[int, int]:
+    """Let `take` read record after record, each by its place and the checksum before it; it returns where the record
+    ends. Return where the torn tail begins, and the checksum before it. `told` is said of the sound records.
+
+    Raises:
+        JournalError: a record is damaged.
+    """
+    chain, number, written = CHECK.unpack_from(data, at - CHECK.size)[0], 0, len(data.rstrip(b"\0"))
     while at < len(data):
         try:
-            frame = _frame(data, at, chain)
-            chain = CHECK.unpack_from(data, frame.end - CHECK.size)[0]
-            if frame.flags & EVENT:
-                found.events.append(Event(len(found.records), _event(frame)))
-            else:
-                found.records.append(_step(data, frame, len(found.records), derived))
-                found.marks.append(chain)
-                found.offsets.append(at)
-        except _Torn:
+            at = take(at, chain)
+        except Torn:
             break
-        except _Damaged as damage:
+        except Damaged as damage:
             reason, end = damage.args
             if len(data) - written >= TORN_ZEROS and written < end:
                 break
-            number = len(found.records) + len(found.events)
             raise JournalError(
-                f"{file}: record {number} at byte {at} is damaged: {reason}; the {number} records before it are sound, "
-                f"{len(found.records)} of them steps. Bring the file back from a copy, or give another --out"
+                f"{file}: record {number} at byte {at} is damaged: {reason}; the {number} records before it are sound"
+                f"{told()}. Bring the file back from a copy, or give another --out"
             ) from None
-        at = frame.end
-    return Contents(header, found.records, found.events, found.offsets, found.marks, chain, len(data) - at)
+        chain, number = CHECK.unpack_from(data, at - CHECK.size)[0], number + 1
+    return at, chain
 
 
 def header_of(data: bytes, file: str | Path, version: int) -> tuple[dict[str, Any], int]:

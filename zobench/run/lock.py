@@ -13,7 +13,7 @@ class FolderInUseError(OSError):
 
 
 class FolderLock:
-    """Held until it is released or collected, or the process ends in whatever way: the kernel keeps it."""
+    """A lock that is held until it is released or collected, or until the process ends: the kernel holds it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -27,7 +27,7 @@ class FolderLock:
             raise
 
     def release(self) -> None:
-        """Let others write; the second call does nothing."""
+        """Release the lock, so that other processes may write; the second call does nothing."""
         self._finalizer()
 
     @property
@@ -50,10 +50,12 @@ class FolderLock:
                 f"{self.folder} cannot be locked ({error}): make sure that no other process writes there", stacklevel=4
             )
             return
+        # The number is for messages only. The file is never removed: a second process could lock a new file beside it.
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
 
 
+# flock belongs to a descriptor: a second one of the same process would be refused, so its holders share a lock.
 _held: WeakValueDictionary[Path, FolderLock] = WeakValueDictionary()
 
 

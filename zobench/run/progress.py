@@ -28,23 +28,23 @@ def quietly(quiet: bool = True) -> Iterator[None]:
 
 
 def note(text: str) -> None:
-    """Print on stdout what is no result, above a bar; nothing with --quiet."""
+    """Print a text that is not a result on stdout, above a bar; with --quiet print nothing."""
     if not _quiet:
         _write(text, sys.stdout)
 
 
 def warn(text: str) -> None:
-    """Print on stderr what the user should know, above a bar."""
+    """Print a warning on stderr, above a bar; --quiet does not suppress it."""
     _write(text, sys.stderr)
 
 
 def bar(items: Iterable[Any] | None = None, *, shown: bool = True, **about: Any) -> Any:
-    """Return a bar of tqdm over the items, or one that is updated by hand; `about` goes to tqdm.
+    """Return a progress bar of tqdm over the items, or without items a bar that the caller updates.
 
     Args:
-        items: what is iterated over.
-        shown: whether there is one at all, --quiet aside.
-        **about: total, initial, desc, unit.
+        items: the items to iterate over.
+        shown: whether the bar is shown; with --quiet it never is.
+        **about: options of tqdm: total, initial, desc, unit.
 
     Returns:
         the bar: iterable, a context manager, with update(n) and set_postfix_str(text).
@@ -63,16 +63,21 @@ def bar(items: Iterable[Any] | None = None, *, shown: bool = True, **about: Any)
 
 
 class Speed:
-    """Forward passes per second over the last steps, by the time of the steps alone.
+    """Forward passes per second over the last steps, without the time of evaluations and replays.
 
-    Both are averaged with weights that fall by `memory` a step, so that neither an evaluation nor a replay is in it.
+    Passes and seconds are summed with weights that fall by the factor `memory` at each step.
     """
 
     def __init__(self, memory: float = 0.9) -> None:
         self.memory, self.passes, self.seconds = memory, 0.0, 0.0
 
     def see(self, passes: int, seconds: float) -> None:
-        """Take note of a step."""
+        """Count a step.
+
+        Args:
+            passes: forward passes of the step.
+            seconds: wall time of the step.
+        """
         self.passes = self.memory * self.passes + passes
         self.seconds = self.memory * self.seconds + seconds
 
@@ -81,13 +86,13 @@ class Speed:
 
 
 class ProgressLines:
-    """A stream on which each state of a bar is a line."""
+    """A stream that writes each state of a bar on a line of its own."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
 
     def write(self, text: str) -> None:
-        """Write what is left of the text without carriage returns and moves of the cursor."""
+        """Write the text without carriage returns and cursor movements."""
         text = text.replace("\x1b[A", "").strip("\r\n ")
         if text:
             self.stream.write(text + "\n")

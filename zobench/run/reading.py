@@ -65,4 +65,4 @@ def _no_number(name: str) -> NoReturn:
 
 def _way_out(where: str) -> str:
     line = where.rpartition(":")[2].isdigit()
-    return "mend or remove the line" if line else "bring the file back from a copy, or remove it"
+    return "correct or remove the line" if line else "bring the file back from a copy, or remove it"

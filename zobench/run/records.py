@@ -75,6 +75,7 @@ class Run:
         self.own()
         plain = plain_row(row)
         data = (json.dumps(plain, allow_nan=False) + "\n").encode()
+        # Opened anew for each row: a run that is only read, or that has ended, holds no descriptor.
         descriptor = os.open(self._rows_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             with truncate_back(descriptor, os.fstat(descriptor).st_size, self._rows_file):
@@ -102,7 +103,7 @@ class Run:
 
     def _keep_config(self, config: Row, defaults: Row, free: frozenset[str]) -> None:
         file = self.folder / "config.toml"
-        if not file.exists() or not self.rows:
+        if not file.exists() or not self.rows:  # without rows nothing depends on an older configuration
             if not self._look:
                 self.own()
                 write_atomically(file, toml.dumps(config))
@@ -143,7 +144,7 @@ class Run:
         data = file_bytes(self._rows_file)
         whole = data[: data.rfind(b"\n") + 1]
         if len(whole) < len(data) and not self._look:
-            self.own()
+            self.own()  # before the cut: the "torn" line may be one that another process is writing
             os.truncate(self._rows_file, len(whole))
         lines = enumerate(whole.removesuffix(b"\n").split(b"\n"), 1) if whole else ()
         return [json_object(line, f"{self._rows_file}:{number}") for number, line in lines]

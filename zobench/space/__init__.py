@@ -1,5 +1,6 @@
 """Spaces own the parameters and are the only code that moves them."""
 
+from zobench.space.batched import Batched
 from zobench.space.closure import require_reproducible
 from zobench.space.engine import Engine
 from zobench.space.flat import FlatSpace
@@ -14,6 +15,6 @@ from zobench.space.space import Space, require_resolved
 from zobench.space.stored import Point, Step, Stored
 
 __all__ = [
-    "Engine", "FlatSpace", "InForward", "InForwardSpace", "InPlace", "ModuleSpace", "Motion", "Paired",
+    "Batched", "Engine", "FlatSpace", "InForward", "InForwardSpace", "InPlace", "ModuleSpace", "Motion", "Paired",
     "ParameterSpace", "Point", "Restoring", "Space", "Step", "Stored", "require_reproducible", "require_resolved",
 ]  # fmt: skip

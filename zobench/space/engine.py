@@ -46,6 +46,12 @@ class Engine(ABC):
         what it reads. A loss may be a tensor that the device still computes; the space reads those of a plan at once.
         """
 
+    def losses_of_lines(self, loss: Callable[[], Value], lines: Sequence[Sequence[Point]]) -> list[list[Value]]:
+        """Return the losses at the points of all lines of a plan, the base point as a line of its own before them: here
+        those of one line after the other.
+        """
+        return [self.losses(loss, points) for points in lines]
+
     def walk_(self, points: Sequence[Point]) -> None:
         """Leave the stored parameters as `losses` does, to the bit, after the next flush_ at the latest."""
         self.flush_()

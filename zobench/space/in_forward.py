@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,8 @@ from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update, native_li
 from zobench.space.tangents import Tangents
 from zobench.space.threads import in_parallel
 from zobench.space.trainable import require_alike
+
+Result = TypeVar("Result")
 
 
 class Pending(NamedTuple):
@@ -106,7 +108,7 @@ class InForward(Engine):
         """What is pending for a parameter, and what to do when it is written while the parameter is read."""
         if name in self.tables or name not in self.pending:
             return NOTHING, lambda: None
-        self.tearing.add(name)
+        self.tearing.add(name)  # until `finish`: an error meanwhile leaves the parameter half written
 
         def finish() -> None:
             self._written(name)
@@ -139,7 +141,7 @@ class InForward(Engine):
         finally:
             self.stored.torn = self.stored.torn or bool(self.tearing)
 
-    def seen_by(self, view: "View", loss: Callable[[], Value]) -> Value:
+    def seen_by(self, view: object, loss: Callable[[], Result]) -> Result:
         """Return the loss of what this thread reads through a view."""
         self._views.latest = view
         try:
@@ -175,6 +177,7 @@ class InForward(Engine):
         stored = [(owner, owner._parameters) for owner in self.owners]
         try:
             for owner, parameters in stored:
+                # Module.__getattr__ looks parameters up in this dictionary: so no layer's code has to change.
                 owner.__dict__["_parameters"] = _Reading(parameters, self._read)
             yield
         finally:
@@ -188,11 +191,11 @@ class InForward(Engine):
     def _read(self, parameter: Any) -> Any:
         name = self._segments.get(id(parameter))
         view: View | Tangents | None = getattr(self._views, "latest", None)
-        if view is None:
+        if view is None:  # a thread that evaluates no loss, such as a data loader's
             return parameter
         if name is None:
             return parameter.to(self.reads) if self._is_read(parameter) else parameter
-        if name in self.tables or name in self.stored.support.rows:
+        if name in self.tables or name in self.stored.support.rows:  # perturbing all of a vocabulary would be waste
             dtype = self.reads or parameter.dtype
             repeating = isinstance(view, View) and view.is_fused(name)
             return LazyRows(parameter, dtype, partial(view.rows, name), partial(view.whole, name), repeating)

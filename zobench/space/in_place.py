@@ -52,7 +52,7 @@ class InPlace(Engine):
         self.stored.sweeps += 1
         with self.stored.writing():
             self.stored.write_(change)
-            self.point = point
+            self.point = point  # within: an interrupt between the two lines must leave the parameters torn
 
     @property
     def way_back(self) -> Point:

@@ -83,7 +83,7 @@ class Meeting:
             return None
         work = entry.work
         try:
-            take(work.job)
+            take(work.job)  # outside the lock: both threads draw blocks of one job at the same time
         except BaseException:
             with self._changed:
                 entry.failed = self._left = True
@@ -92,10 +92,11 @@ class Meeting:
         with self._changed:
             entry.active -= 1
             self._changed.notify_all()
+            # A thread that is gone never decrements `active`: without the last condition this would wait for ever.
             self._changed.wait_for(lambda: not entry.active or entry.failed or self._gone[1 - index])
             if entry.failed or entry.active:
                 raise OtherPointError("the other point of the pair failed")
-            if not entry.finished:
+            if not entry.finished:  # under the lock: the pending step is marked as written once
                 work.finish()
                 entry.finished = True
             if entry.come == 2:

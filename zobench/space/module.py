@@ -33,6 +33,7 @@ from zobench.space.threads import survive_forks
 
 ROUNDING = ("nearest", "stochastic")
 SAMPLE = 4096
+BASE: Point = {}
 Result = TypeVar("Result")
 
 
@@ -162,17 +163,15 @@ class ModuleSpace(Space):
             p.copy_(value)
 
     def _losses(self, loss: Callable[[], Value], plan: Plan) -> Tensor:
-        has_base = any(map(any, plan.is_base))
-        values = list(self.engine.losses(loss, [{}])) if has_base else []
-        places = []
-        for i, apart, points in _lines(plan, self.layout.dim):
-            places += [(i, k) for k in apart]
-            values += self.engine.losses(loss, points)
-        numbers = read(values)
+        lines = list(_lines(plan, self.layout.dim))
+        base = [[BASE]] if any(map(any, plan.is_base)) else []
+        found = self.engine.losses_of_lines(loss, base + [points for _, _, points in lines])
+        numbers = read([value for line in found for value in line])
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
-        if has_base:
-            losses[:] = numbers[0]
-        for place, number in zip(places, numbers[has_base:], strict=True):
+        if base:
+            losses[:] = numbers.pop(0)
+        places = [(i, k) for i, apart, _ in lines for k in apart]
+        for place, number in zip(places, numbers, strict=True):
             losses[place] = number
         return losses
 

@@ -34,6 +34,7 @@ class Paired(InForward):
 
     def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Evaluate at two points at a time; at an odd one, and on other devices, as InForward."""
+        # On a GPU two forwards queue on one stream: a second thread would add memory and gain no time.
         together = len(points) // 2 * 2 if self._on_cpu else 0
         pairs = [self._together(loss, points[k : k + 2]) for k in range(0, together, 2)]
         return [found for pair in pairs for found in pair] + super().losses(loss, points[together:])
@@ -45,7 +46,7 @@ class Paired(InForward):
             try:
                 return self.seen_by(_SharedView(self, pair, index, meeting, targets), loss)
             finally:
-                meeting.leave(index)
+                meeting.leave(index)  # also after an error: the other thread must not wait for this one
 
         with self.looking(pair[0]):
             return in_two_threads(look, partial(meeting.leave, 0))
@@ -74,6 +75,7 @@ class _SharedView(View):
             mine = self.meeting.over(self.index, Read(name, wanted), both, partial(self.take, name))
             if mine is not None:
                 return mine
+            # The other thread may still write the pending step of this parameter: read it only afterwards.
             self.meeting.wait_for(self.index, name)
             with self.engine.flushing:  # the other thread reads something else, or nothing any more
                 self.engine.write_pending([name])

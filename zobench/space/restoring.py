@@ -60,14 +60,14 @@ class Restoring(InPlace):
         """Replace x by (1 - p d shrink) x + p sum of step u + sum of point u, 16-bit parameters from their copy."""
         if not (self.point or point or step.amounts or step.shrink):
             return
-        if point and not self.point:
+        if point and not self.point:  # the first point of a plan: the parameters are still exactly x
             self._drawn.clear()
             self._keep_origin()
         lines = {**self.point, **point, **step.amounts}
         at_random = step.rounding is not None and (step.amounts or step.shrink)
         sweep = self._sweep if at_random or not self._remembers(lines) else self._sweep_remembered
         with self.stored.writing():
-            self.put_back_narrow()
+            self.put_back_narrow()  # before the sweep, which then adds to x and needs no way back
             for names, back in ((self.narrow, {}), (self._wide, self.way_back)):
                 if names:
                     sweep(names, back, point, step)

@@ -77,7 +77,7 @@ class Stored:
         error or an interrupt leaves it.
         """
         before, self.torn = self.torn, True
-        yield
+        yield  # no try/finally: after an error the parameters stay torn
         self.torn = before
 
     def direction(self, line: Line) -> Direction:
@@ -94,7 +94,7 @@ class Stored:
         """Let laws that read the weights do so, after `flush`, unless they have for these keys; forget the others."""
         reading = [each for each in laws if each[0].reads_weights]
         if any(each not in self._bound for each in reading):
-            flush()
+            flush()  # a law that reads the weights must see x, neither a perturbed point nor a pending step
             known, stored = self._bound, self.support.stored
             self._bound = {each: known.get(each) or each[0].bind(self.layout, stored) for each in reading}
 
@@ -108,6 +108,7 @@ class Stored:
         sizes = {
             line: (back.get(line, 0.0), forth.get(line, 0.0), on.get(line, 0.0)) for line in {**back, **forth, **on}
         }
+        # back = -forth cancels, and the direction need not be drawn, unless shrinking scales `back` alone.
         lines = [line for line, amounts in sizes.items() if sum(amounts) or step.shrink or line in on]
         moved = [Moved(self.direction(line), *sizes[line]) for line in lines]
         return Change(step.shrink, moved, step.rounding, step.groups)
@@ -134,7 +135,7 @@ class Stored:
         if name not in support.rows:
             parameter.copy_(entries.view(parameter.shape))
             return
-        if update.keep != 1.0:
+        if update.keep != 1.0:  # weight decay acts on all rows, directions on the chosen rows only
             whole = parameter.flatten()
             run([Sweep(self._whole.layout.blocks_of[name], whole, update._replace(lines=()))])
             parameter.copy_(whole.view(parameter.shape))

@@ -1,4 +1,4 @@
-"""What theory knows of a problem along lines: D_a = D^a f(x)[u, ..., u] as a function of u."""
+"""Derivatives of a problem along lines: D_a = D^a f(x)[u, ..., u] as a function of u."""
 
 import math
 from collections.abc import Callable

@@ -145,24 +145,25 @@ static inline uint32_t as_bits(float value) {
 /* sqrt(-2 ln u), u = (word + 1/2) / 2^32 = 2^e m, m between sqrt(1/2) and sqrt(2), by a polynomial in m - 1. */
 static inline float radius(uint32_t word) {
     uint32_t shifted = as_bits((float)word + 0.5f) - 0x4f3504f3u; /* the bits of 2^32 sqrt(1/2) */
-    float e = (float)((int32_t)shifted >> 23);
+    float e = (float)(int32_t)(shifted & 0xff800000u); /* times 2^23 */
     float x = as_float((shifted & 0x007fffffu) + 0x3f3504f3u) - 1.0f, z = x * x;
-    float low = (-0.666683316f * x + 1.0f) + (-0.399097592f * x + 0.500033975f) * z;
-    float high = (-0.299559206f * x + 0.331288576f) + (-0.173444554f * x + 0.287579477f) * z;
-    return sqrtf((e * -1.38629436f - (x + x)) + (low + high * (z * z)) * z);
+    float low = (-0.666693807f * x + 1.0f) + (-0.398204774f * x + 0.499611497f) * z;
+    float high = (-0.322823435f * x + 0.343337923f) + 0.204484627f * z;
+    return sqrtf((e * (-1.38629436f * 0x1p-23f) - (x + x)) + (low + high * (z * z)) * z);
 }
 
-/* Words are whole turns / 2^32: a quarter in the two highest bits of word + 2^29, and a rest within an eighth of a turn. */
+/* Words are whole turns / 2^32: a quarter in the two highest bits of word + 2^29, and a rest within an eighth of a turn,
+ * of which these are four times as many units. */
 #define QUARTERS(word) ((word) + 0x20000000u)
-#define REST(quarters) ((int32_t)((quarters) & 0x3fffffffu) - 0x20000000)
+#define REST(word) ((int32_t)((word) << 2))
 #define ODD(quarters) ((int32_t)((quarters) << 1) < 0)
 #define COSINE_SIGN(quarters) (((quarters) ^ (quarters) << 1) & 0x80000000u)
 #define SINE_SIGN(quarters) ((quarters) & 0x80000000u)
-#define RADIANS 1.46291807926715968105e-9 /* pi / 2^31, a rest's unit */
+#define RADIANS (1.46291807926715968105e-9 / 4) /* pi / 2^33 */
 
 static inline void pair(uint32_t first, uint32_t second, uint32_t *even, uint32_t *odd) {
     uint32_t quarters = QUARTERS(second);
-    float r = radius(first), x = (float)REST(quarters) * (float)RADIANS, z = x * x;
+    float r = radius(first), x = (float)REST(second) * (float)RADIANS, z = x * x;
     float c = (-0.499998957f * z + 1.0f) + (-0.0013597823f * z + 0.041656293f) * (z * z);
     float s = ((-0.166666508f * z + 1.0f) + (-0.000194956359f * z + 0.0083319787f) * (z * z)) * x;
     uint32_t cosine = as_bits(ODD(quarters) ? s : c) ^ COSINE_SIGN(quarters);
@@ -198,7 +199,7 @@ static inline double radius64(uint32_t word) {
 
 static inline void pair64(uint32_t first, uint32_t second, double *even, double *odd) {
     uint32_t quarters = QUARTERS(second);
-    double r = radius64(first), x = (double)REST(quarters) * RADIANS, z = x * x;
+    double r = radius64(first), x = (double)REST(second) * RADIANS, z = x * x;
     double c = -1.13585365213876817300e-11;
     c = c * z + 2.08757008419747316778e-9;
     c = c * z + -2.75573141792967388112e-7;

@@ -1,0 +1,180 @@
+"""Figures on their own: `python -m analysis figure KIND rows... --out fig.pdf`."""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import figures, phases, sheet, style
+from analysis.kinds import KINDS
+from analysis.outcomes import counted, levels, outcomes, trajectories
+from analysis.rows import ReadError, Results
+from analysis.sheet import Sheet
+from analysis.tables.finetuning import accuracies
+
+Named = tuple[str, Figure]
+FORMATS: Mapping[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+    "pgf": {},
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One kind of figure: the kinds of rows it is made of, what it shows, and a function that draws it.
+
+    `draw` gives each figure with a name that tells it from the others of the same rows.
+    """
+
+    rows: tuple[str, ...]
+    shows: str
+    draw: Callable[[Results], Iterable[Named]]
+
+
+def _bias(results: Results) -> Iterator[Named]:
+    yield "", figures.bias(results.of("bias"))
+
+
+def _mse(results: Results) -> Iterator[Named]:
+    yield "", figures.mse(_with("mse", results.of("bias")))
+
+
+def _cosine(results: Results) -> Iterator[Named]:
+    yield "", figures.cosine(_with("cosine", results.of("bias")))
+
+
+def _with(column: str, rows: pd.DataFrame) -> pd.DataFrame:
+    if rows[column].isna().all():
+        raise ReadError(f"no row has a number in the column {column!r}, which this figure shows")
+    return rows
+
+
+def _convergence(results: Results) -> Iterator[Named]:
+    yield "", figures.convergence(results.of("converge"))
+
+
+def _kernels(results: Results) -> Iterator[Named]:
+    yield "", figures.kernels(results.of("kernel").drop_duplicates("name"))
+
+
+def _phase(results: Results) -> Iterator[Named]:
+    cells = phases.contests(phases.goals(results.of("phase")))
+    for (run, epsilon), mine in cells.groupby(["run", "common_epsilon"], dropna=False, sort=True):
+        name = "own-epsilon" if pd.isna(epsilon) else f"epsilon-{epsilon:g}"
+        yield f"{run}-{name}".replace("/", "-"), figures.phase(mine)
+
+
+def _finetuning(results: Results) -> Iterator[Named]:
+    baselines = levels(results)
+    for model, rows in trajectories(results, outcomes(results)).groupby("model"):
+        yield str(model).replace("/", "-"), figures.curves(rows, baselines[baselines["model"] == model])
+
+
+def _accuracy(results: Results) -> Iterator[Named]:
+    ends, baselines = outcomes(results), levels(results)
+    scores = accuracies(ends, baselines)
+    scored = scores[scores["n"] > 0]
+    if scored.empty:
+        raise ReadError("no run has ended with a test accuracy, which this figure shows")
+    yield "", figures.accuracies(scored, counted(ends), baselines)
+
+
+_RUNS = ("final", "evaluation")
+DRAWINGS: Mapping[str, Drawing] = {
+    "bias": Drawing(("bias",), "norm of the bias against epsilon, over its prediction", _bias),
+    "mse": Drawing(("bias",), "mean squared error of one estimate against epsilon", _mse),
+    "cosine": Drawing(("bias",), "cosine of one estimate with the gradient against epsilon", _cosine),
+    "convergence": Drawing(("converge",), "loss gap against loss evaluations", _convergence),
+    "phase": Drawing(("phase",), "maps of the best estimator over noise and dimension", _phase),
+    "kernels": Drawing(("kernel",), "kernels K(r), and steps r K(r)", _kernels),
+    "finetuning": Drawing(_RUNS, "dev loss and accuracy against forward passes", _finetuning),
+    "accuracy": Drawing(_RUNS, "test accuracies with intervals and seeds", _accuracy),
+}
+
+
+def only(results: Results, kind: str, subset: Mapping[str, Sequence[str]]) -> Results:
+    """The rows whose columns have one of the values named.
+
+    Raises:
+        ReadError: no row of this kind of figure has such a column, or none such a value.
+    """
+    for column, wanted in subset.items():
+        having = [name for name, frame in results.frames.items() if column in frame.columns]
+        mine = [name for name in DRAWINGS[kind].rows if name in having]
+        known = list(dict.fromkeys(str(value) for name in mine for value in results.of(name)[column]))
+        if not mine:
+            raise ReadError(f"--only {column}: rows of this figure have no such column: {_columns(kind)}")
+        if missing := [value for value in wanted if not any(map(_same(value), known))]:
+            raise ReadError(f"--only {column}: no row has {', '.join(missing)}; rows have {', '.join(known[:12])}")
+        kept = {name: _kept(results.of(name), column, wanted) for name in having}
+        results = replace(results, frames={**results.frames, **kept})
+    return results
+
+
+def _kept(frame: pd.DataFrame, column: str, wanted: Sequence[str]) -> pd.DataFrame:
+    return frame[[any(_same(value)(known) for value in wanted) for known in map(str, frame[column])]]
+
+
+def _same(value: str) -> Callable[[str], bool]:
+    """Whether a value of a row is the one asked for, as a number where both are."""
+
+    def same(known: str) -> bool:
+        try:
+            return known == value or float(known) == float(value)
+        except ValueError:
+            return False
+
+    return same
+
+
+def _columns(kind: str) -> str:
+    return ", ".join(dict.fromkeys(column for name in DRAWINGS[kind].rows for column in KINDS[name].columns))
+
+
+def draw(kind: str, results: Results, out: Path, paper: Sheet) -> list[Path]:
+    """Write the figures of a kind to `out`, its format by its suffix; several get their names before the suffix.
+
+    Raises:
+        ReadError: no rows for it, an unknown suffix, or PGF without LaTeX.
+    """
+    suffix = require_format(out)
+    if all(results.of(name).empty for name in DRAWINGS[kind].rows):
+        commands = " or ".join(dict.fromkeys(f"`{KINDS[name].command}`" for name in DRAWINGS[kind].rows))
+        raise ReadError(f"no rows of kind {' or '.join(DRAWINGS[kind].rows)}: {commands} writes them")
+    with sheet.printed_on(paper):
+        made = list(DRAWINGS[kind].draw(results))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        files = [out if len(made) == 1 else out.with_name(f"{out.stem}-{name}{out.suffix}") for name, _ in made]
+        for file, (_, figure) in zip(files, made, strict=True):
+            _save(figure, file, suffix)
+    return files
+
+
+@style.styled
+def _save(figure: Figure, file: Path, suffix: str) -> None:
+    told: dict[str, Any] = {"metadata": FORMATS[suffix]} if FORMATS[suffix] else {}  # PGF takes none
+    figure.savefig(file, format=suffix, **told)
+
+
+def require_format(out: Path) -> str:
+    """The format of a file by its suffix.
+
+    Raises:
+        ReadError: none of FORMATS, or PGF without LaTeX.
+    """
+    suffix = out.suffix.lower().lstrip(".")
+    if suffix not in FORMATS:
+        raise ReadError(f"--out {str(out)!r}: end it in one of {', '.join('.' + name for name in FORMATS)}")
+    latex = matplotlib.rcParams["pgf.texsystem"]
+    if suffix == "pgf" and not shutil.which(latex):
+        raise ReadError(
+            f"--out {str(out)!r}: a .pgf needs {latex} to measure its texts: install LaTeX, or write a .pdf"
+        )
+    return suffix

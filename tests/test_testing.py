@@ -1,0 +1,312 @@
+"""zobench.testing: what comes with zobench passes, and every planted mistake is caught by the check meant for it."""
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import planted
+import planted_parts
+import prototypes
+import pytest
+import torch
+from planted import PLANTED
+
+import zobench
+from zobench import (
+    SGD,
+    Adam,
+    AutoEpsilon,
+    InForwardSpace,
+    LineEstimator,
+    Momentum,
+    PerTensor,
+    kernels,
+    methods,
+)
+from zobench.law import LAWS
+from zobench.naming import UnknownNameError
+from zobench.space import InPlace, Restoring
+from zobench.testing import (
+    CHECKS,
+    CheckFailedError,
+    Promises,
+    Ratio,
+    check_engine,
+    check_estimator,
+    check_law,
+    check_rule,
+    check_space,
+    from_function,
+    name_factor,
+    parametrize_with_checks,
+)
+from zobench.testing.check import LEVELS
+from zobench.testing.check_estimator import subject_of
+from zobench.testing.engines import CHECKS as SPACES
+from zobench.testing.laws import CHECKS as OF_LAWS
+from zobench.testing.rules import CHECKS as OF_RULES
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+QUICK = LEVELS["quick"]
+
+
+def named(checks, name):
+    return next(check for check in checks if check.name == name)
+
+
+@pytest.mark.parametrize("method", [method.name for method in methods.table()])
+def test_every_method_passes(method):
+    report = check_estimator(method)
+    assert not report.failed and len(report.rows) == len(CHECKS)
+    if method not in ("kerzoo-code", "forward-gradient"):
+        assert "first-order" in {row.check for row in report.with_status("passed")}
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda epsilon: methods.make("mezo", law="rademacher", epsilon=epsilon, n=2),
+        lambda epsilon: methods.make("forward", law="sphere", epsilon=epsilon, n=3),
+        lambda epsilon: methods.make("mezo", law="small-weights", epsilon=epsilon),
+        lambda epsilon: methods.make("kerzoo", law="coordinate", epsilon=epsilon, constant=4.0),
+    ],
+)
+def test_other_compositions_pass(made):
+    assert not check_estimator(made).failed
+
+
+@pytest.mark.parametrize("made", [prototypes.TwoTerms, prototypes.RankLineSearch, prototypes.SVRG])
+def test_estimators_of_somebody_else_are_held_to_what_they_declare(made):
+    """No mean, no order: what they are is measured."""
+    report = check_estimator(made)
+    assert {"first-order", "shift", "linear"} <= {row.check for row in report.with_status("measured")}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_mistake_is_caught_by_the_check_meant_for_it(name):
+    mutant = PLANTED[name]
+    row = named(CHECKS, mutant.caught_by).run(subject_of(mutant.target(), mutant.promises), QUICK)
+    assert row.status == "failed", row
+    assert row.found
+
+
+def test_every_check_has_a_planted_mistake():
+    assert {check.name for check in CHECKS} == {mutant.caught_by for mutant in PLANTED.values()}
+    assert len(PLANTED) >= 25
+
+
+@pytest.mark.parametrize("law", [*LAWS.values(), PerTensor(kernels.legendre(3))], ids=repr)
+def test_every_law_passes(law):
+    assert not check_law(law).failed
+
+
+@pytest.mark.parametrize("name", [check.name for check in OF_LAWS])
+def test_a_wrong_law_is_caught(name):
+    assert named(OF_LAWS, name).run(planted_parts.LAWS[name], QUICK).status == "failed"
+
+
+RULES = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "adam": Adam,
+    "momentum-window": lambda lr, weight_decay=0.0: Momentum(lr, weight_decay, window=3),
+    "adam-window": lambda lr, weight_decay=0.0: Adam(lr, weight_decay, window=3),
+    "own": prototypes.Sign,
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_rule_passes(name):
+    assert not check_rule(RULES[name]).failed
+
+
+@pytest.mark.parametrize("name", [check.name for check in OF_RULES])
+def test_a_wrong_rule_is_caught(name):
+    assert named(OF_RULES, name).run(planted_parts.RULES[name], QUICK).status == "failed"
+
+
+@pytest.mark.parametrize("engine", [InPlace, Restoring, planted_parts.Copied])
+def test_every_engine_passes(engine):
+    assert not check_engine(engine).failed
+
+
+@pytest.mark.parametrize("options", [{}, {"paired": True}, {"deferred": True}], ids=str)
+def test_every_space_passes(options):
+    assert not check_space(lambda module: InForwardSpace(module, **options)).failed
+
+
+@pytest.mark.parametrize("name", [check.name for check in SPACES])
+def test_a_wrong_engine_is_caught(name):
+    assert named(SPACES, name).run(planted_parts.SPACES[name], QUICK).status == "failed"
+
+
+def sphere(f, x, seed, epsilon=1e-2):
+    u = np.random.default_rng(seed).standard_normal(len(x))
+    u /= np.linalg.norm(u)
+    return (f(x + epsilon * u) - f(x - epsilon * u)) / (2 * epsilon) * u
+
+
+def test_a_hidden_factor_is_named():
+    """And the message has what a reader needs: the formula, n, z and key, and the smallest example."""
+    with pytest.raises(AssertionError) as caught:
+        check_estimator(from_function(sphere))
+    told = str(caught.value)
+    assert "which is 1/d: a factor d is missing" in told
+    for part in (
+        "E[g] = m grad f on linear f",
+        "n = 500, z = ",
+        "key = ",
+        "smallest example: f = polynomial(",
+    ):
+        assert part in told, told
+    assert isinstance(caught.value, CheckFailedError) and "first-order" in caught.value.report.failed
+
+
+@pytest.mark.parametrize(
+    ("factor", "told"),
+    [
+        (lambda r: 1.0, ""),
+        (lambda r: 0.0, "does not see the gradient"),
+        (lambda r: -1.0, "the sign is wrong"),
+        (lambda r: r.dim, "is d: a factor 1/d is missing"),
+        (lambda r: 1 / r.dim, "is 1/d: a factor d is missing"),
+        (lambda r: r.epsilon, "is epsilon: a factor 1/epsilon is missing"),
+        (lambda r: 1 / r.epsilon, "is 1/epsilon: a factor epsilon is missing"),
+        (lambda r: -2.0, "is -2: a factor 1/2 is missing, and the sign is wrong"),
+        (lambda r: r.n, "is n: a factor 1/n is missing"),
+        (lambda r: r.dim / 3, "is d * 1/3: a factor 1/d * 3 is missing"),
+        (lambda r: 4.7, "is the constant 4.7 everywhere"),
+        (lambda r: 1 + r.dim**3.3, ""),
+    ],
+)
+def test_factors_by_name(factor, told):
+    where = [Ratio(0.0, 1e-3, dim, epsilon, 5) for dim in (3, 7) for epsilon in (1e-1, 1e-2)]
+    found = name_factor([r._replace(value=factor(r)) for r in where])
+    assert told in found and bool(told) == bool(found)
+
+
+def test_functions_of_torch_and_without_a_seed():
+    """A function that draws from global generators passes, and is told so; their states are as they were."""
+
+    def of_torch(f, x, epsilon=1e-2):
+        u = torch.randn(len(x), dtype=x.dtype)
+        return (f(x + epsilon * u) - f(x - epsilon * u)) / (2 * epsilon) * u
+
+    before = torch.random.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    report = check_estimator(from_function(of_torch, "torch", Promises(mean=1.0, linear=True, order=2, shift=True)))
+    (row,) = report.with_status("warned")
+    assert row.check == "global-state" and "parameter `seed`" in row.found
+    assert torch.equal(before[0], torch.random.get_rng_state()) and before[1] == random.getstate()
+    assert (before[2] == np.random.get_state()[1]).all()
+
+
+def test_promises_of_the_call_take_the_place_of_those_of_the_function():
+    given = from_function(sphere)
+    assert "bias-order" in planted_report(sphere, Promises(order=4)).failed
+    assert given.promises == Promises(mean=1.0)
+
+
+def test_a_function_that_is_not_random_is_no_user_of_global_state():
+    def differences(f, x):
+        return np.array([(f(x + 1e-4 * e) - f(x - 1e-4 * e)) / 2e-4 for e in np.eye(len(x))])
+
+    report = check_estimator(from_function(differences))
+    rows = {row.check: row for row in report.rows}
+    assert not report.with_status("warned") and "each estimate is the gradient" in rows["keys"].found
+    assert {rows[name].status for name in ("evaluations", "second-moment", "shift")} == {"measured"}
+
+
+class Unwritten(zobench.Estimator):
+    """No dataclass: a repr that makes nothing, and nothing else that is wrong."""
+
+    def ask(self, key, state, batch=()):
+        return methods.make("mezo", epsilon=1e-2).ask(key, state, batch)
+
+    def tell(self, plan, losses, state):
+        return methods.make("mezo", epsilon=1e-2).tell(plan, losses, state)
+
+
+def test_an_estimator_without_a_repr_fails_that_check_alone():
+    with pytest.raises(CheckFailedError) as caught:
+        check_estimator(Unwritten)
+    assert caught.value.report.failed == ["restorable"]
+
+
+def test_a_function_with_the_wrong_shape_is_told():
+    report = planted_report(lambda f, x, seed: x[:0])
+    assert all("returned the shape (0,) at x of the shape" in r.found for r in report.rows if r.check == "determinism")
+    with pytest.raises(UnknownNameError, match="kind of array"):
+        from_function(sphere, "jax")
+
+
+def planted_report(function, promises=None):
+    with pytest.raises(CheckFailedError) as caught:
+        check_estimator(from_function(function), promises=promises)
+    return caught.value.report
+
+
+def test_what_is_not_declared_is_measured():
+    """Signs of differences: no mean is promised, and what they do is told."""
+
+    @dataclass(frozen=True)
+    class Signs(LineEstimator):
+        def tell(self, plan, losses, state):
+            told = super().tell(plan, losses, state)
+            (term,) = told.gradient.terms
+            signed = zobench.Combination((term._replace(coefficients=term.coefficients.sign()),))
+            return zobench.Estimate(signed, state)
+
+    made = lambda epsilon: Signs(zobench.Gaussian(), zobench.CentralStencil(), epsilon)  # noqa: E731
+    report = check_estimator(made)
+    measured = {row.check: row.found for row in report.with_status("measured")}
+    assert measured["first-order"].startswith("E[g] = ") and "g = 0" in measured["constant"]
+    with pytest.raises(CheckFailedError) as caught:
+        check_estimator(made, promises=Promises(mean=1.0, linear=True))
+    assert {"linear", "first-order"} <= set(caught.value.report.failed)
+    excused = dict.fromkeys(caught.value.report.failed, "signs are not linear")
+    again = check_estimator(made, promises=Promises(mean=1.0, linear=True), expected_failures=excused)
+    assert any("(expected: signs are not linear)" in row.found for row in again.rows)
+
+
+def test_epsilon_that_is_chosen_is_checked_too():
+    """Its probes, which differ in cost from other steps: the checks of one estimate, and of a few steps."""
+    subject = subject_of(AutoEpsilon(zobench.Gaussian(), n=2))
+    for name in ("global-state", "evaluations", "asked-is-told", "unchanged", "restorable", "state", "interrupted"):
+        row = named(CHECKS, name).run(subject, QUICK)
+        assert row.status == "passed", row
+    assert "estimates of others" in named(CHECKS, "batch").run(subject, QUICK).found  # one choice for a batch
+
+
+def test_bad_input_gets_a_sentence():
+    with pytest.raises(UnknownNameError, match="level of checks"):
+        check_estimator("mezo", level="slow")
+    with pytest.raises(UnknownNameError, match="Did you mean 'shift'"):
+        check_estimator("mezo", expected_failures={"shft": "no"})
+    with pytest.raises(TypeError, match="makes no estimator: give make"):
+        check_estimator(3)
+    with pytest.raises(TypeError, match=r"which is no zobench\.Estimator: see from_function"):
+        check_estimator(lambda epsilon: 3)
+
+
+def test_a_report_is_a_table():
+    report = check_law(zobench.Gaussian())
+    lines = str(report).splitlines()
+    assert lines[0] == "Gaussian()" and lines[-1].strip().endswith("skipped")
+    assert len(lines) == len(report.rows) + 2
+
+
+@parametrize_with_checks(
+    [lambda epsilon: methods.make("mezo", law="rademacher", epsilon=epsilon), from_function(sphere)]
+)
+def test_checks_are_tests_of_pytest(check):
+    if check.subject.estimator is None and check.check.name == "first-order":
+        with pytest.raises(CheckFailedError):
+            check()
+    else:
+        check()
+
+
+def test_the_table_of_mutants_is_printed(capsys):
+    assert planted.main(["Ascent"]) == 0
+    assert "1 of 1 are caught by the check meant for them" in capsys.readouterr().out

@@ -1,0 +1,145 @@
+"""Operations of `torch.vmap` over points that fold the points into the rows of one product, which reads a weight once.
+
+A tensor "of points" is batched by vmap: the code sees one point, the rule all of them as (points, ...).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+Dims = Sequence[int | None]
+
+
+def product(x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x (W + F S) + bias as x W + (x F) S + bias, without W + F S.
+
+    Args:
+        x: (..., inputs), of points or not.
+        weight: W (inputs, outputs), the same at all points.
+        first: F (inputs, rank), of points.
+        second: S (rank, outputs), of points.
+        bias: (outputs,), of points or not.
+    """
+    found: Tensor = _Product.apply(x, weight, first, second, bias)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Product(torch.autograd.Function):
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
+        found = x @ weight + x @ first @ second
+        return found if bias is None else found + bias
+
+    @staticmethod
+    def setup_context(*_: Any) -> None:
+        """Nothing is kept: losses have no backward pass."""
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: Dims, x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, int]:
+        points = info.batch_size
+        if dims[2] is None:  # a vmap of the loss's own, within a point
+            return product(_leading(x, dims[0], points), weight, first, second, bias), 0
+        x = x if dims[0] is None else x.movedim(dims[0], 0)
+        shape = (*x.shape[:-1], weight.shape[1])
+        if dims[0] is None:
+            x, shape = x[None], (points, *shape)
+        rows = x.reshape(len(x), -1, x.shape[-1])
+        shared = bias if dims[4] is None else None
+        found = functional.linear(rows.flatten(0, 1), weight.t(), shared).view(len(x), -1, weight.shape[1])
+        inner = torch.matmul(rows, first).to(found.dtype)
+        if bias is not None and dims[4] is not None:  # one more rank is cheaper than one more pass over the output
+            inner = torch.cat([inner, torch.ones_like(inner[..., :1])], -1)
+            second = torch.cat([second, bias.movedim(dims[4], 0)[:, None]], 1)
+        second = second.to(found.dtype)
+        found = torch.baddbmm(found, inner, second) if dims[0] is None else found.baddbmm_(inner, second)
+        return found.view(shape), 0
+
+
+class _Attention(torch.autograd.Function):
+    """torch's attention, of which one implementation has no rule for vmap."""
+
+    @staticmethod
+    def forward(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:
+        return functional.scaled_dot_product_attention(query, key, value, mask, **options)
+
+    @staticmethod
+    def setup_context(*_: Any) -> None:
+        """Nothing is kept: losses have no backward pass."""
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: Dims, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict[str, Any]
+    ) -> tuple[Tensor, int]:
+        points = info.batch_size
+        heads = [_leading(x, dim, points) for x, dim in zip((query, key, value), dims, strict=False)]
+        most = heads[0].ndim
+        if mask is not None and (dims[3] is not None or (mask.ndim == most - 1 and mask.shape[0] != 1)):
+            mask = _leading(mask, dims[3], points)
+            mask = mask.view(points, *[1] * (most - mask.ndim), *mask.shape[1:])
+            mask = mask.expand(points, heads[0].shape[1], *mask.shape[2:]).flatten(0, 1)
+        folded = [x.flatten(0, 1) for x in heads]
+        found: Tensor = _Attention.apply(*folded, mask, options)  # type: ignore[no-untyped-call]
+        return found.unflatten(0, (points, -1)), 0
+
+
+class _LayerNorm(torch.autograd.Function):
+    """torch's layer norm with weights and biases of points, applied in one pass over the normalised rows."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        return functional.layer_norm(x, weight.shape, weight, bias, eps)
+
+    @staticmethod
+    def setup_context(*_: Any) -> None:
+        """Nothing is kept: losses have no backward pass."""
+
+    @staticmethod
+    def vmap(info: Any, dims: Dims, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, int]:
+        x, weight, bias = (_leading(t, dim, info.batch_size) for t, dim in zip((x, weight, bias), dims, strict=False))
+        found = functional.layer_norm(x, weight.shape[1:], eps=eps).contiguous()
+        middle = (len(x), *[1] * (x.ndim - weight.ndim), *weight.shape[1:])
+        return torch.addcmul(bias.reshape(middle), found, weight.reshape(middle), out=found), 0
+
+
+def _leading(x: Tensor, dim: int | None, points: int) -> Tensor:
+    """A tensor of points as (points, ...)."""
+    return x.expand(points, *x.shape) if dim is None else x.movedim(dim, 0)
+
+
+class Folding(TorchFunctionMode):
+    """The context in which attention folds points into its batch, and layer norms go over the rows of all points."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is functional.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        if func is functional.layer_norm:
+            return _layer_norm(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, **options: Any,
+) -> Any:  # fmt: skip
+    options |= {"dropout_p": dropout_p, "is_causal": is_causal}
+    if query.ndim < 3:
+        return functional.scaled_dot_product_attention(query, key, value, attn_mask, **options)
+    return _Attention.apply(query, key, value, attn_mask, options)  # type: ignore[no-untyped-call]
+
+
+def _layer_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Any:  # fmt: skip
+    if weight is None or bias is None:
+        return functional.layer_norm(input, normalized_shape, weight, bias, eps)
+    return _LayerNorm.apply(input, weight, bias, eps)  # type: ignore[no-untyped-call]

@@ -1,0 +1,1 @@
+"""The checks of estimators, a file for each concept."""

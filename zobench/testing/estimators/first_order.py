@@ -1,0 +1,68 @@
+"""E[g] on functions whose gradient differences find exactly."""
+
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
+
+from zobench.testing import examples
+from zobench.testing.check import Check, Level
+from zobench.testing.examples import Example
+from zobench.testing.factor import Ratio, name_factor
+from zobench.testing.mean import LARGEST, Mean, mean_of
+from zobench.testing.report import Finding
+from zobench.testing.subject import Subject
+
+
+def first_order(subject: Subject, level: Level) -> Finding:
+    """E[g] on linear functions."""
+    return _on(subject, level, examples.linear)
+
+
+def quadratic(subject: Subject, level: Level) -> Finding:
+    """E[g] on quadratic functions."""
+    return _on(subject, level, examples.quadratic)
+
+
+def _on(subject: Subject, level: Level, problem: Callable[[int], Example]) -> Finding:
+    m = 1.0 if subject.promises.mean is None else subject.promises.mean
+    for dim in examples.sizes(subject.least_dim, (1, 3)):
+        example = problem(dim)
+        found, wanted = mean_of(subject, example, level), m * example.gradient
+        if not found.z(wanted) < LARGEST:
+            return Finding(_told(subject, example, found, level), False, str(example), found.evidence(wanted))
+    return Finding(f"E[g] = {'' if m == 1 else f'{m:g} '}grad f, {found.evidence(wanted)}", True)
+
+
+def _told(subject: Subject, example: Example, found: Mean, level: Level) -> str:
+    """What E[g] is in place of the gradient: a multiple, whose factor is named, or a vector across."""
+    ratio, error = found.along(example.gradient)
+    across = Mean(found.value - ratio * example.gradient, found.error, found.samples, found.key)
+    zero: Tensor = 0.0 * example.gradient
+    if not across.z(zero) < LARGEST:
+        return f"E[g] = {found.value.tolist()}, not along grad f = {example.gradient.tolist()}"
+    named = name_factor(list(ratios(subject, level)))
+    return f"E[g] = {ratio:.3g} grad f (± {error:.2g})" + (f", which {named}" if named else "")
+
+
+def ratios(subject: Subject, level: Level) -> Iterator[Ratio]:
+    """Yield r in E[g] = r grad f on linear functions in several dimensions and at several epsilons, which tell factors
+    apart; relative to the mean that is promised.
+    """
+    m = subject.promises.mean or 1.0
+    plain = [subject] if subject.epsilon is None else [subject, subject.at(subject.epsilon / 8)]
+    n = getattr(subject.estimator, "n", None)
+    for dim in sorted({max(3, subject.least_dim), max(5, subject.least_dim)}):
+        for one in plain:
+            example = examples.linear(dim)
+            value, error = mean_of(one, example, level).along(example.gradient)
+            yield Ratio(value / m, error / abs(m), dim, one.epsilon, n if isinstance(n, int) else None)
+
+
+CHECKS = (
+    Check("first-order", "E[g] = m grad f on linear f, m = 1 unless declared: E[u u^T] = I, sum_k w_k r_k = 1",
+          first_order, "a mean: linear, by the law's and the stencil's first moments",
+          lambda s: s.promises.mean is not None),
+    Check("quadratic", "E[g] = m grad f on quadratic f, since u ~ -u", quadratic,
+          "a mean, and directions with u ~ -u",
+          lambda s: s.promises.mean is not None and s.promises.quadratic),
+)  # fmt: skip
