@@ -15,6 +15,8 @@ from zobench.testing.mean import LARGEST
 
 DIMS = 3, 8
 APART = 8
+PRECISE = 1e-3
+"""The relative error up to which a product of two factors is named."""
 
 
 class Scale(NamedTuple):
@@ -39,7 +41,9 @@ def scale(subject: Subject, samples: int) -> Scale:
     dims = sorted({max(dim, subject.least_dim) for dim in DIMS})
     ratios = [_ratio(one, dim, samples) for dim in dims for one in variants]
     middle = ratios[-len(variants)]
-    return Scale(middle.value, middle.error, name_factor(ratios))
+    named = name_factor(ratios)
+    loose = " * " in named and any(r.error > PRECISE * abs(r.value) for r in ratios)  # some product fits any number
+    return Scale(middle.value, middle.error, "" if loose else named)
 
 
 def _ratio(subject: Subject, dim: int, samples: int) -> Ratio:

@@ -34,8 +34,8 @@ def _pair(first, second):
     e = (shifted >> 23).to(tl.float32)
     x = ((shifted & 0x7FFFFF) + 0x3F3504F3).to(tl.float32, bitcast=True) - 1.0
     z = x * x
-    low = _cubic(1.0, -0.666683316, 0.500033975, -0.399097592, x, z)
-    p = low + _cubic(0.331288576, -0.299559206, 0.287579477, -0.173444554, x, z) * (z * z)
+    low = _cubic(1.0, -0.666693807, 0.499611497, -0.398204774, x, z)
+    p = low + ((x * -0.322823435 + 0.343337923) + z * 0.204484627) * (z * z)
     radius = tl.sqrt_rn((e * -1.38629436 - (x + x)) + p * z)
     turn = second + 0x20000000
     quarter = (turn >> 30).to(tl.int32)

@@ -16,7 +16,6 @@ TARGETS = {
     "torchzero-spsa1": ("torchzero_spsa1", "--vary", "h"),
     "torchzero-fdm": ("torchzero_fdm", "--vary", "h"),
     "nevergrad-spsa-first": ("nevergrad_spsa",),
-    "nevergrad-spsa-fifth": ("nevergrad_spsa:pairs=5",),
     "scipy-approx-fprime": ("scipy_forward",),
     "scipy-approx-derivative": ("scipy_derivative",),
     "numdifftools-central": ("numdifftools_gradient",),

@@ -47,14 +47,14 @@ def numdifftools_gradient(f, x, epsilon):
     """numdifftools.Gradient with one step, without extrapolation over several."""
     import numdifftools as nd
 
-    return nd.Gradient(f, step=epsilon, method="central", order=2)(x)
+    return np.atleast_1d(nd.Gradient(f, step=epsilon, method="central", order=2)(x))
 
 
 def numdifftools_extrapolated(f, x):
     """numdifftools.Gradient as it comes: adaptive steps and Richardson extrapolation."""
     import numdifftools as nd
 
-    return nd.Gradient(f)(x)
+    return np.atleast_1d(nd.Gradient(f)(x))
 
 
 def nevergrad_spsa(f, x, seed, epsilon, pairs=1):
@@ -62,7 +62,7 @@ def nevergrad_spsa(f, x, seed, epsilon, pairs=1):
     import nevergrad as ng
 
     one = ng.optimizers.SPSA(ng.p.Array(init=np.zeros(len(x))), budget=100)
-    one.parametrization.random_state.seed(seed % 2**32)
+    one.parametrization.random_state = np.random.RandomState(seed % 2**32)
     one.c, start = epsilon, one.t.copy()
     for _ in range(2 * pairs):
         candidate = one.ask()
@@ -72,13 +72,12 @@ def nevergrad_spsa(f, x, seed, epsilon, pairs=1):
     return (start - one.t) / one._ak(one.idx)
 
 
-def evotorch_gradient(f, x, seed, epsilon, n=1, symmetric=True):
+def evotorch_gradient(f, x, epsilon, n=1, symmetric=True):
     """Evotorch's distributions of PGPE: compute_gradients of the centre, over epsilon^2."""
     import torch
     from evotorch.distributions import SeparableGaussian, SymmetricSeparableGaussian
 
     kind = SymmetricSeparableGaussian if symmetric else SeparableGaussian
-    torch.manual_seed(seed)
     parameters = {"mu": torch.tensor(x), "sigma": torch.full((len(x),), epsilon, dtype=torch.float64)}
     one = kind({**parameters, "divide_mu_grad_by": "num_directions" if symmetric else "num_solutions"})
     points = one.sample(2 * n)
