@@ -23,8 +23,8 @@ MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 ROUNDS = 10
 SCHEDULE = ((32, 0xBB67AE85), (0, 0x9E3779B9))
 """For outputs 2 and 0: which half of the key is mixed in, and what is added to it each round."""
-PIECE = 1 << 16
-"""Words that are made at once: their temporaries take some MiB."""
+PIECE, LAUNCHED = 1 << 16, 1 << 22
+"""Words that are made at once: their temporaries take some MiB on a CPU; where operations are launched, some hundred."""
 
 # float32, the constant first: -2 ln(1 + x) = z p(x) - 2 x, to 2e-7; cos = p(z), sin = x p(z), to 4e-8; z = x^2
 LOG = (1.0, -0.666693807, 0.499611497, -0.398204774, 0.343337923, -0.322823435, 0.204484627)
@@ -54,9 +54,10 @@ RADIANS = 1.46291807926715968105e-9
 def words(key: int, start: int, stop: int, device: torch.device) -> Tensor:
     """Return words start to stop - 1, int64."""
     found = torch.empty(stop - start, dtype=torch.int64, device=device)
-    for at in range(start - start % 4, stop, PIECE):
-        piece = _outputs(key, at // 4, (min(stop - at, PIECE) + 3) // 4, device)
-        begin, end = max(start, at), min(stop, at + PIECE)
+    size = _piece(device)
+    for at in range(start - start % 4, stop, size):
+        piece = _outputs(key, at // 4, (min(stop - at, size) + 3) // 4, device)
+        begin, end = max(start, at), min(stop, at + size)
         found[begin - start : end - start] = piece[begin - at : end - at]
     return found
 
@@ -72,12 +73,17 @@ def signs(key: int, start: int, stop: int, dtype: torch.dtype, device: torch.dev
 def normals(key: int, start: int, stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return normals start to stop - 1, float32 or float64."""
     found = torch.empty(stop - start, dtype=dtype, device=device)
-    for at in range(start - start % 2, stop, PIECE):
-        drawn = words(key, at, min(at + PIECE, stop + stop % 2), device).view(-1, 2)
+    size = _piece(device)
+    for at in range(start - start % 2, stop, size):
+        drawn = words(key, at, min(at + size, stop + stop % 2), device).view(-1, 2)
         pairs = _pairs64(*drawn.unbind(-1)) if dtype == torch.float64 else _pairs(*drawn.unbind(-1))
-        begin, end = max(start, at), min(stop, at + PIECE)
+        begin, end = max(start, at), min(stop, at + size)
         found[begin - start : end - start] = torch.stack(pairs, -1).flatten()[begin - at : end - at]
     return found
+
+
+def _piece(device: torch.device) -> int:
+    return PIECE if device.type == "cpu" else LAUNCHED
 
 
 def _outputs(key: int, counter: int, count: int, device: torch.device) -> Tensor:
