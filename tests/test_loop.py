@@ -89,7 +89,7 @@ METHODS = [
     {},
     {"method": "adamw", "checkpoint_every": 2},
     {"journal": False},
-    {"method": "sgd", "lr": 0.03, "steps": 15},
+    {"method": "sgd", "lr": 0.05, "steps": 15},
 ]
 
 
