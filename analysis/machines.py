@@ -94,7 +94,7 @@ def where(row: Any) -> str:
         words.append(f"batch {row['batch']:g} × {row['tokens']:g} tokens")
     if not pd.isna(row.get("threads", np.nan)):
         words.append(text.count(int(row["threads"]), "thread"))
-    words += [row["device"]] if isinstance(row.get("device"), str) else []
+    words += [row["device"]] if isinstance(row.get("device"), str) and row["device"] else []
     words += [str(row["setting"])] if row["setting"] else []
     return ", ".join([*words, *([f"machine {row['machine']}"] if row["machine"] else [])])
 

@@ -128,5 +128,6 @@ def test_probes_are_set_beside_as_many_bare_forwards(rows):
 
 @pytest.mark.parametrize("cell", ["4", "4x", "0x16", "4x1", "axb", "1x2x3"])
 def test_a_cell_that_is_no_minibatch_is_refused(cell, tmp_path, capsys):
-    assert main(["bench", "--parts", "probes", "--probe-cells", cell, "--out", str(tmp_path)]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "--parts", "probes", "--probe-cells", cell, "--out", str(tmp_path)])
     assert "is no minibatch: give examples x tokens" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from zobench import (
     Adam,
     Combination,
     Estimate,
+    LowRank,
     ModuleSpace,
     Momentum,
     SmallWeights,
@@ -35,12 +36,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 5
 BEFORE_AND_AFTER = (1, 4)  # step 3, at which "auto" probes, SVRG takes its snapshot and windows are full
-ENGINES = (*zeroth_order.ENGINES, "copied")
+ENGINES = (*(name for name in zeroth_order.ENGINES if name != "batched"), "copied")
 OWN = {
     "copied": lambda model, **_: ModuleSpace(model, Copied()),
     "forgetful": lambda model, **_: ModuleSpace(model, Forgetful()),
 }
 MEZO = methods.make("mezo", epsilon=0.05, n=2)
+LOW_RANK = replace(MEZO, law=LowRank(2))
 ESTIMATORS = {
     **{name: methods.make(name) for name in ("kerzoo", "kerzoo-code", "one-point", "forward", "telescoping")},
     "mezo": MEZO,
@@ -50,6 +52,7 @@ ESTIMATORS = {
     "forward-gradient": methods.make("forward-gradient"),
     "auto": replace(methods.make("mezo", epsilon="auto"), every=3, lines=2),
     "small weights": replace(MEZO, law=SmallWeights()),
+    "low rank": LOW_RANK,
     "baseline": prototypes.MovingBaseline(),
     "two terms": prototypes.TwoTerms(),
     "two rounds": prototypes.RankLineSearch(),
@@ -105,6 +108,7 @@ class Run:
 def cases():
     yield from ((name, "sgd", engine) for name in ESTIMATORS for engine in ENGINES)
     yield from (("mezo", rule, engine) for rule in RULES for engine in ENGINES)
+    yield from (("low rank", rule, "batched") for rule in RULES)  # which needs directions of low rank
     yield from ((name, rule, "plain") for name in ("two terms", "svrg", "two rounds") for rule in RULES)
 
 

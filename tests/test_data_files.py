@@ -129,7 +129,7 @@ def test_what_is_told(name, keys, data, note, tmp_path):
     ("name", "keys", "data", "message"),
     [
         ("d.jsonl", "", '{"text": "a", "label": 1}\n{"text": NaN, "label": 1}', r"d\.jsonl:2: text is nan"),
-        ("d.jsonl", "", '{"text": -1e999, "label": 1}', r"d\.jsonl:1: text is -inf, which is no text: mend"),
+        ("d.jsonl", "", '{"text": -1e999, "label": 1}', r"d\.jsonl:1: text is -inf, which is no text: correct"),
         ("d.jsonl", "", '{"text": "a", "label": NaN}', r"d\.jsonl:1: label is nan"),
         ("d.jsonl", "", '{"text": "a", "label": null}', r"d\.jsonl:1: label is None: give a text"),
         ("d.jsonl", "", '{"text": {"a": 1}, "label": 1}', r"d\.jsonl:1: text is \{'a': 1\}: give a text"),

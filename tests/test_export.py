@@ -344,7 +344,7 @@ def test_a_run_that_trained_an_adapter_is_exported_from_wherever_it_is(tmp_path)
 def test_a_run_of_selected_weights_and_tensors_is_rebuilt_to_what_it_wrote(tmp_path):
     run = trained(tmp_path / "run", trained=("*fc1*", "*fc2*"), lr=5e-3, checkpoint_every=3, steps=7)
     (final,) = [row for row in map(json.loads, (run / "rows.jsonl").read_text().splitlines()) if row["kind"] == "final"]
-    assert final["selected_step"] == 3  # at this rate dev gets worse again
+    assert final["selected_step"] == 6  # at this rate the last step makes dev worse
     for source in ("model", "checkpoint", "journal"):
         folder = export(ExportOptions(str(run), str(tmp_path / source), source=source))
         assert equal(weights(folder), weights(run / "model"))

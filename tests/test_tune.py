@@ -58,7 +58,7 @@ def test_each_trial_is_a_row_and_none_measures_test(tmp_path, monkeypatch, capsy
     assert shown.count(" ok\n") == 3 and f"--config {tmp_path / 'search/best.toml'}" in shown
 
 
-@pytest.mark.parametrize(("lr", "told"), [("0.04,0.05", True), ("0.01,0.02", False)])
+@pytest.mark.parametrize(("lr", "told"), [("0.04,0.05", True), ("0.003,0.005", False)])
 def test_trials_that_only_did_harm_are_told(tmp_path, capsys, lr, told):
     tune.run(options(tmp_path, lr=lr, epsilon=1e-3, batch=16, trials=2, steps=4))
     assert all((row["best_step"] == 0) == told for row in trials(tmp_path / "search"))

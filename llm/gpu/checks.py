@@ -72,7 +72,9 @@ def _direction(law: Any, device: torch.device) -> Tensor:
     weights = normals(7, 0, layout.dim)
     bound = law.bind(layout, lambda b: weights[b.offset : b.offset + b.size].to(device)) if law.reads_weights else law
     draw = bound.direction(derive("gpu", "law"), 0, layout, ())
-    parts = [torch.zeros(b.size) if (u := draw(b)) is None else u.cpu().float() for b in layout.blocks]
+    parts = [
+        torch.zeros(b.size, dtype=torch.float32) if (u := draw(b)) is None else u.cpu().float() for b in layout.blocks
+    ]
     return torch.cat(parts).double()
 
 

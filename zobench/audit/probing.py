@@ -134,4 +134,4 @@ def _law(directions: Tensor, calls: list[list[Tensor]]) -> Law | None:
 
 def _orthogonal(call: list[Tensor]) -> bool:
     unit = torch.stack(call) / torch.stack(call).norm(dim=-1, keepdim=True)
-    return float((unit @ unit.T - torch.eye(len(call), dtype=unit.dtype)).abs().max()) < 1e-3
+    return float((unit @ unit.T - torch.eye(len(call), dtype=unit.dtype, device=unit.device)).abs().max()) < 1e-3

@@ -24,7 +24,7 @@ ROUNDS = 10
 SCHEDULE = ((32, 0xBB67AE85), (0, 0x9E3779B9))
 """For outputs 2 and 0: which half of the key is mixed in, and what is added to it each round."""
 PIECE, LAUNCHED = 1 << 16, 1 << 22
-"""Words that are made at once: their temporaries take some MiB on a CPU; where operations are launched, some hundred."""
+"""Words that are made at once: on a CPU, their temporaries take some MiB; on another device some hundred."""
 
 # float32, the constant first: -2 ln(1 + x) = z p(x) - 2 x, to 2e-7; cos = p(z), sin = x p(z), to 4e-8; z = x^2
 LOG = (1.0, -0.666693807, 0.499611497, -0.398204774, 0.343337923, -0.322823435, 0.204484627)

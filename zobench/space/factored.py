@@ -67,7 +67,9 @@ class Factored:
     def __getitem__(self, index: Any) -> "Factored":
         if isinstance(index, slice) and index == slice(None):
             return self
-        chosen = torch.as_tensor(index, device=self.device) if isinstance(index, list) else index
+        chosen = index
+        if isinstance(index, list) and all(type(row) is int for row in index):
+            chosen = torch.tensor(index, dtype=torch.int64, device=self.device)
         if not isinstance(chosen, Tensor) or chosen.ndim != 1 or chosen.dtype not in (torch.int64, torch.int32):
             self.refuse("an index that is no vector of row numbers")
         chosen = torch.where(chosen < 0, chosen + len(self), chosen).long()

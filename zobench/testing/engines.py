@@ -7,6 +7,7 @@ from torch import Tensor
 
 from zobench.combination import Combination, Term
 from zobench.law import Coordinate, Gaussian, Law, Orthogonal
+from zobench.layout import CPU
 from zobench.plan import Plan
 from zobench.space import Engine, ModuleSpace
 from zobench.testing.check import Check, Level, run
@@ -20,14 +21,14 @@ CLOSE, ROUNDING = 1e-9, 1e-12
 
 
 def _plan(law: Law, key: int) -> Plan:
-    offsets = torch.tensor(OFFSETS, dtype=torch.float64)
+    offsets = torch.tensor(OFFSETS, dtype=torch.float64, device=CPU)
     return Plan(law, key, offsets, torch.ones_like(offsets))
 
 
 def _direction(space: ModuleSpace, plan: Plan, i: int) -> Tensor:
     """What an offset of 1 moves along line i, dense."""
     unit = plan.law.unit(space.layout.dim)
-    coefficients = torch.zeros(i + 1, dtype=torch.float64)
+    coefficients = torch.zeros(i + 1, dtype=torch.float64, device=CPU)
     coefficients[i] = unit**2
     return space.dense(Combination((Term(plan.law, plan.key, coefficients),)))
 
@@ -125,7 +126,7 @@ def steps(make: MakeSpace, level: Level) -> Finding:
     for shape, module, space in _each(make):
         for key, law in enumerate(LAWS):
             x = space.vector()
-            gradient = Combination((Term(law, key, torch.tensor([0.5, -1.5], dtype=torch.float64)),))
+            gradient = Combination((Term(law, key, torch.tensor([0.5, -1.5], dtype=torch.float64, device=CPU)),))
             wanted = x - 0.1 * space.dense(gradient)
             for looked in (True, False):
                 if looked:
@@ -142,7 +143,7 @@ def steps(make: MakeSpace, level: Level) -> Finding:
 def pending(make: MakeSpace, level: Level) -> Finding:
     """The loss that follows a step sees it, and so does a forward while reading."""
     for shape, module, space in _each(make):
-        gradient = Combination((Term(Gaussian(), 3, torch.tensor([1.0], dtype=torch.float64)),))
+        gradient = Combination((Term(Gaussian(), 3, torch.tensor([1.0], dtype=torch.float64, device=CPU)),))
         x = space.vector() - 0.1 * space.dense(gradient)
         space.step_(gradient, -0.1)
         plan = _plan(Gaussian(), 4)
@@ -161,7 +162,9 @@ def refused(make: MakeSpace, level: Level) -> Finding:
         before = space.vector()
         space.losses(module.loss, _plan(Gaussian(), 1))
         try:
-            space.step_(Combination((Term(Gaussian(), 1, torch.tensor([float("nan")], dtype=torch.float64)),)))
+            space.step_(
+                Combination((Term(Gaussian(), 1, torch.tensor([float("nan")], dtype=torch.float64, device=CPU)),))
+            )
         except FloatingPointError:
             far = float((space.vector() - before).abs().max())
             if far < ROUNDING:
@@ -183,7 +186,9 @@ def replayed(make: MakeSpace, level: Level) -> Finding:
                 space.walk_(plan)
             else:
                 space.losses(module.loss, plan)
-            space.step_(Combination((Term(Gaussian(), key, torch.tensor([0.3], dtype=torch.float64)),)), -0.1)
+            space.step_(
+                Combination((Term(Gaussian(), key, torch.tensor([0.3], dtype=torch.float64, device=CPU)),)), -0.1
+            )
         space.settle_()
         ends.append(space.vector())
     holds = torch.equal(*ends)
@@ -196,7 +201,7 @@ def tied(make: MakeSpace, level: Level) -> Finding:
     shape = ModuleShape(tied=True, strided=True)
     module = shape()
     space, strides = make(module), [p.stride() for p in module.parameters()]
-    space.step_(Combination((Term(Gaussian(), 3, torch.tensor([1.0], dtype=torch.float64)),)), -0.1)
+    space.step_(Combination((Term(Gaussian(), 3, torch.tensor([1.0], dtype=torch.float64, device=CPU)),)), -0.1)
     space.settle_()
     same = module.head is module.embedding and strides == [p.stride() for p in module.parameters()]
     return Finding("tied parameters are one, in the strides that they had", same, str(shape))

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
 from zobench.problems import RidgeSum, polynomial
 
 POINT = (0.5, -0.25, 0.75, -0.375, 0.625, -0.125)
@@ -29,7 +30,9 @@ class Example(NamedTuple):
 
 def point(dim: int) -> Tensor:
     """Return a point without symmetry."""
-    return torch.tensor([POINT[i % len(POINT)] * 1.1 ** (i // len(POINT)) for i in range(dim)], dtype=torch.float64)
+    return torch.tensor(
+        [POINT[i % len(POINT)] * 1.1 ** (i // len(POINT)) for i in range(dim)], dtype=torch.float64, device=CPU
+    )
 
 
 def linear(dim: int) -> Example:

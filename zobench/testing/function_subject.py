@@ -69,10 +69,11 @@ class FunctionSubject(Subject):
         options = taken(self.function, {"seed": seed, "epsilon": self.given})
         with nullcontext() if self.takes_seed else globally_seeded(seed):
             found = self.function(self._scalar(f), given.numpy() if self.array == "numpy" else given, **options)
-        told = torch.as_tensor(np.asarray(found) if self.array == "numpy" else found).detach()
+        plain = np.asarray(found.detach() if isinstance(found, Tensor) else found, dtype=np.float64)
+        told = torch.from_numpy(plain)
         if told.shape != x.shape:
             raise ValueError(f"{self.name} returned the shape {tuple(told.shape)} at x of the shape {tuple(x.shape)}")
-        return told.double(), given
+        return told, given
 
     def _scalar(self, f: Function) -> Callable[[Any], Any]:
         """The function on NumPy's vectors, or on torch's."""

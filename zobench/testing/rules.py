@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zobench.combination import Combination, Term
 from zobench.law import Gaussian, Rademacher
+from zobench.layout import CPU
 from zobench.rule import UpdateRule
 from zobench.space import FlatSpace, ModuleSpace, Space
 from zobench.spelling import taken
@@ -24,8 +25,8 @@ CLOSE = 1e-9
 
 def gradient_of(step: int) -> Combination:
     """Return the gradient of a step: two terms, the second along a direction of the step before."""
-    first = Term(Gaussian(), 100 + step, torch.tensor([0.5, -1.5], dtype=torch.float64))
-    return Combination((first, Term(Rademacher(), 99 + step, torch.tensor([0.7], dtype=torch.float64))))
+    first = Term(Gaussian(), 100 + step, torch.tensor([0.5, -1.5], dtype=torch.float64, device=CPU))
+    return Combination((first, Term(Rademacher(), 99 + step, torch.tensor([0.7], dtype=torch.float64, device=CPU))))
 
 
 def _module_space() -> ModuleSpace:
@@ -130,7 +131,7 @@ def decay(make: MakeRule, level: Level) -> Finding:
     before, nothing = space.x.clone(), gradient_of(0) * 0.0
     decaying.apply_(space, nothing, decaying.init(space))
     factors = torch.cat([
-        torch.full((s.size,), 1 - RATE * 0.5 * decaying.groups.of(s).decay, dtype=torch.float64)
+        torch.full((s.size,), 1 - RATE * 0.5 * decaying.groups.of(s).decay, dtype=torch.float64, device=CPU)
         for s in space.layout.segments
     ])  # fmt: skip
     far = _far(space.x, factors * before)

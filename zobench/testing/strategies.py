@@ -119,7 +119,12 @@ def rotations(draw: DrawFn, dim: int) -> tuple[Row, ...]:
 def conditionings(draw: DrawFn, dim: int, condition: float = 100.0) -> tuple[Row, ...]:
     """Diagonal matrices with entries from 1 / condition to 1, which shrink to the identity."""
     steps = draw(st.lists(st.integers(0, 4), min_size=dim, max_size=dim))
-    return tuple(map(tuple, torch.diag(torch.tensor([condition ** (-s / 4) for s in steps])).tolist()))
+    return tuple(
+        map(
+            tuple,
+            torch.diag(torch.tensor([condition ** (-s / 4) for s in steps], dtype=torch.float64, device=CPU)).tolist(),
+        )
+    )
 
 
 @st.composite

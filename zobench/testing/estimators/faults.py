@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
 from zobench.problems import polynomial
 from zobench.testing import examples
 from zobench.testing.check import Check, Level
@@ -30,7 +31,7 @@ def stationary(subject: Subject, level: Level) -> Finding:
     """E[g] at the minimum of a quadratic function."""
     dim = max(2, subject.least_dim)
     f = polynomial(" + ".join(f"{i + 1} x{i}^2" for i in range(dim)), dim)
-    example = Example(f, torch.zeros(dim, dtype=torch.float64))
+    example = Example(f, torch.zeros(dim, dtype=torch.float64, device=CPU))
     found = mean_of(subject, example, level)
     told = f"E[g] = {found.value.tolist()}"
     zero = torch.zeros_like(found.value)

@@ -26,7 +26,10 @@ class Halves(nn.Module):
         super().__init__()
         cut = 2 * ((len(x) - 1) // 2)
         self.matrix, self.vector = nn.Parameter(x[:cut].view(-1, 2).clone()), nn.Parameter(x[cut:].clone())
-        self.again, self.frozen = self.vector, nn.Parameter(torch.ones(3, dtype=x.dtype), requires_grad=False)
+        self.again, self.frozen = (
+            self.vector,
+            nn.Parameter(torch.ones(3, dtype=x.dtype, device=x.device), requires_grad=False),
+        )
 
     def point(self) -> Tensor:
         """Return the vector."""
