@@ -21,7 +21,7 @@ PROMISED = Promises(mean=1.0)
 def subject(text: str, array: str = "numpy", epsilon: float = 1e-2, varied: str = "epsilon") -> Subject:
     """Return the subject of `package.module:object[:option=value...]` or of a method's name.
 
-    The object is an Estimator, a function make(epsilon=) of one, a plain function g(f, x, [seed, epsilon, n]), an
+    The object is an Estimator, its class, make(epsilon=) of one, a plain function g(f, x, [seed, epsilon, n]), an
     optimizer class (or a function with an attribute `optimizer` that is true), or a class with ask and tell. `array` is
     "numpy" or "torch", what a plain function is given; `varied` is the name of its option that is the displacement.
 
@@ -37,6 +37,8 @@ def subject(text: str, array: str = "numpy", epsilon: float = 1e-2, varied: str 
         if options:
             raise ValueError(f"{name!r} is an Estimator, which takes no options: leave out {', '.join(options)}")
         return subject_of(found)
+    if inspect.isclass(found) and issubclass(found, Estimator):  # it has ask and tell, of plans
+        return subject_of(_maker(found, name, options))
     if _is_optimizer(found):
         return _plain(adapters.of_optimizer(found, **options), "torch", epsilon, varied, text)
     if hasattr(found, "ask") and hasattr(found, "tell"):
