@@ -45,6 +45,7 @@ from zobench.testing.check_estimator import subject_of
 from zobench.testing.engines import CHECKS as SPACES
 from zobench.testing.laws import CHECKS as OF_LAWS
 from zobench.testing.rules import CHECKS as OF_RULES
+from zobench.testing.scale import ratio_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -209,6 +210,17 @@ def test_a_factor_is_named_only_where_others_are_excluded(factor, error, told):
 def test_n_is_told_from_2_by_no_error():
     found = name_factor([Ratio(0.5, 1e-9, dim, 0.1, 2) for dim in (3, 7)])
     assert found.startswith("is 1/n or 1/2")
+
+
+def test_the_ratio_of_directions_of_one_length_has_no_noise():
+    found = ratio_of(from_function(sphere), 4, 30)
+    assert found.error < 1e-6 and abs(found.value - 1 / 4) < 1e-6 < abs(found.value - 1 / 5)
+
+
+def test_the_ratio_of_normal_directions_is_enumerated_where_that_is_possible():
+    few, many = (ratio_of(subject_of(methods.make("mezo")), dim, 1000) for dim in (3, 8))
+    assert abs(few.value - 1) < 1e-6 and few.error <= 1e-6 < many.error
+    assert abs(many.value - 1) < 5 * many.error < 0.2
 
 
 def test_a_factor_epsilon_is_not_said_to_be_0():
