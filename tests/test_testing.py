@@ -219,7 +219,7 @@ def test_the_ratio_of_directions_of_one_length_has_no_noise():
 
 def test_the_ratio_of_normal_directions_is_enumerated_where_that_is_possible():
     few, many = (ratio_of(subject_of(methods.make("mezo")), dim, 1000) for dim in (3, 8))
-    assert abs(few.value - 1) < 1e-6 and few.error <= 1e-6 < many.error
+    assert abs(few.value - 1) < 1e-6 and few.error < 2e-6 < many.error
     assert abs(many.value - 1) < 5 * many.error < 0.2
 
 

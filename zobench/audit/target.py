@@ -36,29 +36,31 @@ def subject(text: str, array: str = "numpy", epsilon: float = 1e-2, varied: str 
     if isinstance(found, Estimator):
         if options:
             raise ValueError(f"{name!r} is an Estimator, which takes no options: leave out {', '.join(options)}")
-        return subject_of(found)
+        return _named(subject_of(found), text)
     if inspect.isclass(found) and issubclass(found, Estimator):  # it has ask and tell, of plans
-        return subject_of(_maker(found, name, options))
+        return _named(subject_of(_maker(found, name, options)), text)
     if _is_optimizer(found):
         return _plain(adapters.of_optimizer(found, **options), "torch", epsilon, varied, text)
     if hasattr(found, "ask") and hasattr(found, "tell"):
         return _plain(adapters.of_ask_tell(found, **options), array, epsilon, varied, text)
     if _is_plain(found, options):
         return _plain(adapters.with_options(found, options), array, epsilon, varied, text)
-    return subject_of(_maker(found, name, options))
+    return _named(subject_of(_maker(found, name, options)), text)
 
 
 def program(running: Program, epsilon: float = 1e-2) -> Subject:
     """Return the subject of a program that speaks the protocol of `zobench.audit.command`."""
-    one = from_function(running, "numpy", PROMISED, epsilon)
-    one.name = running.command
-    return one
+    return _named(from_function(running, "numpy", PROMISED, epsilon), running.command)
 
 
 def _plain(g: Callable[..., Any], array: str, epsilon: float, varied: str, name: str) -> Subject:
     if varied != "epsilon":
         g = adapters.renamed(g, varied)
-    one = from_function(g, array, PROMISED, epsilon)
+    return _named(from_function(g, array, PROMISED, epsilon), name)
+
+
+def _named(one: Subject, name: str) -> Subject:
+    """The subject under the name that rows have, which is that of the command line."""
     one.name = name
     return one
 

@@ -25,8 +25,11 @@ def draw(found: list[dict], file: str) -> None:
     """Draw |E g - grad f| / |grad f|, with bars of five standard errors."""
     figure, axes = plt.subplots(figsize=(3.4, 2.6), layout="constrained")
     values, errors = ([row[name] / row["gradient_norm"] for row in found] for name in ("bias", "bias_error"))
-    axes.errorbar([row["epsilon"] for row in found], values, [5 * e for e in errors], marker="o", label="Staircase")
+    epsilons = [row["epsilon"] for row in found]
+    axes.errorbar(epsilons, values, [5 * e for e in errors], marker="o", label="Staircase")
     axes.set(xscale="log", yscale="log", xlabel="ε", ylabel="bias / gradient")
+    axes.minorticks_off()
+    axes.set_xticks(epsilons, [str(epsilon) for epsilon in epsilons])
     axes.legend()
     figure.savefig(file, dpi=200)
 
