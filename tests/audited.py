@@ -13,6 +13,13 @@ def make(epsilon=0.1, n=1):
     return LineEstimator(Gaussian(), CentralStencil(), epsilon, n)
 
 
+class Own(LineEstimator):
+    """A class of estimators, which has `ask` and `tell` as populations have."""
+
+    def __init__(self, epsilon=0.1, n=1):
+        super().__init__(Gaussian(), CentralStencil(), epsilon, n)
+
+
 def right(f, x, seed, epsilon=0.1):
     u = np.random.default_rng(seed).standard_normal(len(x))
     return (f(x + epsilon * u) - f(x - epsilon * u)) / (2 * epsilon) * u

@@ -28,10 +28,11 @@ def program(tmp_path, text):
 
 @pytest.mark.parametrize(
     "text, evaluations",
-    [("ESTIMATOR", 4), ("make", 2), ("make:n=3", 6), ("right", 2), ("Optimizer", 2), ("Population", 2)],
+    [("ESTIMATOR", 4), ("make", 2), ("make:n=3", 6), ("Own:n=2", 4), ("right", 2), ("Optimizer", 2), ("Population", 2)],
 )
 def test_each_kind_of_target_is_counted_from_outside_and_has_the_scale_of_the_gradient(text, evaluations):
     one = subject(text, epsilon=0.1)
+    assert one.name == f"audited:{text}"
     found = probing.probe(one, 6, keys=40)
     assert found.evaluations == (evaluations, evaluations)
     assert found.nodes == (-1.0, 1.0) and found.at_x == 0 and not found.still and found.asymmetry == 0

@@ -1,5 +1,6 @@
 """What the wheel holds: the library and nothing whose name belongs to others."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -16,16 +17,26 @@ pytestmark = pytest.mark.environment
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_wheel_holds_zobench_only(tmp_path):
-    source = tmp_path / "source"  # a copy: building in place would leave files that the next wheel picks up
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # a copy: building in place would leave files that the next wheel picks up
     shutil.copytree(ROOT / "zobench", source / "zobench", ignore=shutil.ignore_patterns("__pycache__"))
-    for folder in ("synthetic", "llm", "analysis"):
-        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    for name in ("synthetic", "llm", "analysis"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
     for file in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / file, source)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
+    pip("wheel", "--wheel-dir", str(folder), str(source))
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def pip(command, *words):
+    command = [sys.executable, "-m", "pip", command, "--quiet", "--no-deps", *words]
     subprocess.run(command, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+
+
+def test_the_wheel_holds_zobench_only(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"zobench", f"zobench-{zobench.__version__}.dist-info"}
@@ -33,6 +44,41 @@ def test_the_wheel_holds_zobench_only(tmp_path):
     assert sources | {"zobench/py.typed", *(f"zobench/random/native/{name}" for name in ("sweep.c", "draw.h"))} == {
         name for name in names if name.startswith("zobench/")
     }
+
+
+@pytest.fixture(scope="module")
+def plugin(wheel, tmp_path_factory):
+    """Run Python in a copy of docs/examples/plugin, with the wheel and the copy installed, without the checkout."""
+    pytest.importorskip("matplotlib")
+    site, copy = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("copy") / "plugin"
+    shutil.copytree(ROOT / "docs/examples/plugin", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    pip("install", "--target", str(site), str(wheel), str(copy))
+    shutil.rmtree(copy / "src")  # what is tested is what is installed
+
+    def run(*words):
+        found = subprocess.run(
+            [sys.executable, "-P", *words],
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(site), "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert found.returncode == 0, found.stdout + found.stderr
+        return found.stdout
+
+    run.site, run.copy = site, copy
+    return run
+
+
+def test_the_plugin_of_the_docs_is_tested_with_the_wheel_only(plugin):
+    found = plugin("-c", "import zobench, zobench_staircase as own; print(zobench.__file__, own.__file__, sep='\\n')")
+    assert [Path(file).is_relative_to(plugin.site) for file in found.split()] == [True, True]
+    assert "passed" in plugin("-m", "pytest", "-p", "no:cacheprovider")
+
+
+def test_the_plugin_of_the_docs_makes_its_figure(plugin):
+    assert "22 passed, 0 failed" in plugin("figure.py", "bias.png")
+    assert (plugin.copy / "bias.png").stat().st_size > 1000
 
 
 def test_the_library_is_importable_without_the_suites():

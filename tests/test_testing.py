@@ -45,6 +45,7 @@ from zobench.testing.check_estimator import subject_of
 from zobench.testing.engines import CHECKS as SPACES
 from zobench.testing.laws import CHECKS as OF_LAWS
 from zobench.testing.rules import CHECKS as OF_RULES
+from zobench.testing.scale import ratio_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -176,7 +177,7 @@ def test_a_hidden_factor_is_named():
         (lambda r: -2.0, "is -2: a factor 1/2 is missing, and the sign is wrong"),
         (lambda r: r.n, "is n: a factor 1/n is missing"),
         (lambda r: r.dim / 3, "is d * 1/3: a factor 1/d * 3 is missing"),
-        (lambda r: 4.7, "is the constant 4.7 everywhere"),
+        (lambda r: 6.2, "is the constant 6.2 everywhere"),
         (lambda r: 1 + r.dim**3.3, ""),
     ],
 )
@@ -184,6 +185,54 @@ def test_factors_by_name(factor, told):
     where = [Ratio(0.0, 1e-3, dim, epsilon, 5) for dim in (3, 7) for epsilon in (1e-1, 1e-2)]
     found = name_factor([r._replace(value=factor(r)) for r in where])
     assert told in found and bool(told) == bool(found)
+
+
+@pytest.mark.parametrize(
+    ("factor", "error", "told"),
+    [
+        (lambda r: r.epsilon, 1e-3, "is epsilon: a factor 1/epsilon is missing"),
+        (lambda r: r.epsilon, 2.1e-2, "is 0 or epsilon: the error is too large"),
+        (lambda r: r.epsilon, 1e-1, ""),
+        (lambda r: 0.0, 1e-3, "is 0: the estimate does not see the gradient"),
+        (lambda r: 1 / r.dim, 1e-3, "is 1/d: a factor d is missing"),
+        (lambda r: 1 / r.dim, 1.5e-2, "is 1/d or 1/(d + 2): the error is too large"),
+        (lambda r: r.dim / 3, 1e-2, ""),  # a product fits, as products do with any number
+        (lambda r: 6.2, 1e-2, "is the constant 6.2 everywhere"),
+        (lambda r: 6.2, 0.15, ""),
+    ],
+)
+def test_a_factor_is_named_only_where_others_are_excluded(factor, error, told):
+    where = [Ratio(0.0, error, dim, epsilon, 5) for dim in (5, 9) for epsilon in (1e-1, 2e-2)]
+    found = name_factor([r._replace(value=factor(r)) for r in where])
+    assert found.startswith(told) and bool(told) == bool(found)
+
+
+def test_n_is_told_from_2_by_no_error():
+    found = name_factor([Ratio(0.5, 1e-9, dim, 0.1, 2) for dim in (3, 7)])
+    assert found.startswith("is 1/n or 1/2")
+
+
+def test_the_ratio_of_directions_of_one_length_has_no_noise():
+    found = ratio_of(from_function(sphere), 4, 30)
+    assert found.error < 1e-6 and abs(found.value - 1 / 4) < 1e-6 < abs(found.value - 1 / 5)
+
+
+def test_the_ratio_of_normal_directions_is_enumerated_where_that_is_possible():
+    few, many = (ratio_of(subject_of(methods.make("mezo")), dim, 1000) for dim in (3, 8))
+    assert abs(few.value - 1) < 1e-6 and few.error < 2e-6 < many.error
+    assert abs(many.value - 1) < 5 * many.error < 0.2
+
+
+def test_a_factor_epsilon_is_not_said_to_be_0():
+    """A one-point estimate L u in place of L u / epsilon: its mean is epsilon grad f, lost in its noise."""
+
+    def undivided(f, x, seed, epsilon=1e-2):
+        u = np.random.default_rng(seed).standard_normal(len(x))
+        return f(x + epsilon * u) * u
+
+    (row,) = (r for r in planted_report(undivided).rows if r.check == "first-order")
+    assert row.status == "failed" and "grad f (±" in row.found
+    assert "which is 0:" not in row.found and "does not see" not in row.found
 
 
 def test_functions_of_torch_and_without_a_seed():

@@ -9,14 +9,13 @@ from torch import Tensor
 
 from zobench.audit.matching import Match
 from zobench.random.keys import derive
-from zobench.testing import Ratio, Subject, examples, name_factor
+from zobench.testing import Subject, name_factor
 from zobench.testing.examples import Example
 from zobench.testing.mean import LARGEST
+from zobench.testing.scale import ratio_of
 
 DIMS = 3, 8
 APART = 8
-PRECISE = 1e-3
-"""The relative error up to which a product of two factors is named."""
 
 
 class Scale(NamedTuple):
@@ -39,34 +38,9 @@ def scale(subject: Subject, samples: int) -> Scale:
     """Return r, measured in two dimensions and, where there is an epsilon, at two of these."""
     variants = [subject] if subject.epsilon is None else [subject, subject.at(subject.epsilon / APART)]
     dims = sorted({max(dim, subject.least_dim) for dim in DIMS})
-    ratios = [_ratio(one, dim, samples) for dim in dims for one in variants]
+    ratios = [ratio_of(one, dim, samples // 4) for dim in dims for one in variants]
     middle = ratios[-len(variants)]
-    named = name_factor(ratios)
-    loose = " * " in named and any(r.error > PRECISE * abs(r.value) for r in ratios)  # some product fits any number
-    return Scale(middle.value, middle.error, "" if loose else named)
-
-
-def _ratio(subject: Subject, dim: int, samples: int) -> Ratio:
-    """The mean over axes i of g_i on f(x) = x_i - a_i under one key: of differences |u|^2 / d, which varies less than
-    (u . v)^2 for one v.
-    """
-    a, key = examples.point(dim), derive("zobench.audit", "scale", dim)
-    number = max(samples // 4, 25)
-    columns = [subject.samples(_Axis(i, float(a[i])), a, key, number)[:, i] for i in range(dim)]
-    along = torch.stack(columns).mean(0)
-    error = max(float(along.std()) / math.sqrt(number), 1e-6 * float(along.abs().max()))
-    n = getattr(subject.estimator, "n", None)
-    return Ratio(float(along.mean()), error, dim, subject.epsilon, n if isinstance(n, int) else None)
-
-
-class _Axis:
-    """x_i - a_i."""
-
-    def __init__(self, i: int, a: float) -> None:
-        self.i, self.a = i, a
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x[..., self.i].double() - self.a
+    return Scale(middle.value, middle.error, name_factor(ratios))
 
 
 def moments(subject: Subject, example: Example, samples: int) -> Moments:

@@ -21,7 +21,7 @@ PROMISED = Promises(mean=1.0)
 def subject(text: str, array: str = "numpy", epsilon: float = 1e-2, varied: str = "epsilon") -> Subject:
     """Return the subject of `package.module:object[:option=value...]` or of a method's name.
 
-    The object is an Estimator, a function make(epsilon=) of one, a plain function g(f, x, [seed, epsilon, n]), an
+    The object is an Estimator, its class, make(epsilon=) of one, a plain function g(f, x, [seed, epsilon, n]), an
     optimizer class (or a function with an attribute `optimizer` that is true), or a class with ask and tell. `array` is
     "numpy" or "torch", what a plain function is given; `varied` is the name of its option that is the displacement.
 
@@ -36,27 +36,31 @@ def subject(text: str, array: str = "numpy", epsilon: float = 1e-2, varied: str 
     if isinstance(found, Estimator):
         if options:
             raise ValueError(f"{name!r} is an Estimator, which takes no options: leave out {', '.join(options)}")
-        return subject_of(found)
+        return _named(subject_of(found), text)
+    if inspect.isclass(found) and issubclass(found, Estimator):  # it has ask and tell, of plans
+        return _named(subject_of(_maker(found, name, options)), text)
     if _is_optimizer(found):
         return _plain(adapters.of_optimizer(found, **options), "torch", epsilon, varied, text)
     if hasattr(found, "ask") and hasattr(found, "tell"):
         return _plain(adapters.of_ask_tell(found, **options), array, epsilon, varied, text)
     if _is_plain(found, options):
         return _plain(adapters.with_options(found, options), array, epsilon, varied, text)
-    return subject_of(_maker(found, name, options))
+    return _named(subject_of(_maker(found, name, options)), text)
 
 
 def program(running: Program, epsilon: float = 1e-2) -> Subject:
     """Return the subject of a program that speaks the protocol of `zobench.audit.command`."""
-    one = from_function(running, "numpy", PROMISED, epsilon)
-    one.name = running.command
-    return one
+    return _named(from_function(running, "numpy", PROMISED, epsilon), running.command)
 
 
 def _plain(g: Callable[..., Any], array: str, epsilon: float, varied: str, name: str) -> Subject:
     if varied != "epsilon":
         g = adapters.renamed(g, varied)
-    one = from_function(g, array, PROMISED, epsilon)
+    return _named(from_function(g, array, PROMISED, epsilon), name)
+
+
+def _named(one: Subject, name: str) -> Subject:
+    """The subject under the name that rows have, which is that of the command line."""
     one.name = name
     return one
 

@@ -7,6 +7,11 @@ from typing import NamedTuple
 
 BEYOND = 5.0
 EXACT = 1e-6
+PRECISE = 1e-3
+"""The relative error up to which products are candidates: with a larger one some product fits any number."""
+STEADY = 0.02
+"""The relative error up to which a constant is told from the square root of the dimension."""
+LISTED = 3
 
 
 class Ratio(NamedTuple):
@@ -21,12 +26,23 @@ class Ratio(NamedTuple):
     n: int | None = None
 
 
+Value = Callable[[Ratio], float]
+
+
 class _Factor(NamedTuple):
     """A factor that estimates have by mistake: its name, that of its inverse, and its value."""
 
     name: str
     inverse: str
-    value: Callable[[Ratio], float]
+    value: Value
+
+
+class _Candidate(NamedTuple):
+    """A name that r may have, what it means, and its value."""
+
+    name: str
+    meaning: str
+    value: Value
 
 
 FACTORS = (
@@ -38,38 +54,54 @@ FACTORS = (
     _Factor("3", "1/3", lambda r: 3.0),
     _Factor("(d + 2)", "1/(d + 2)", lambda r: r.dim + 2),
 )
-"""Factors by how often they are met, the most often first: what fits with an earlier one is named by it."""
+POWERS = FACTORS + tuple(_Factor(f.inverse, f.name, lambda r, f=f: 1 / f.value(r)) for f in FACTORS)  # type: ignore[misc]
 
 
 def name_factor(ratios: Sequence[Ratio]) -> str:
     """Return in words which factor r in E[g] = r grad f is, from ratios at several dimensions and epsilons that tell
-    factors apart: "is 1/d: a factor d is missing"; empty where r = 1, or where the ratios have no name.
+    factors apart: "is 1/d: a factor d is missing".
+
+    A factor is named where every other one is more than five errors away from a ratio: "is 0 or epsilon: the error is
+    too large to tell" where two or three are left. Empty where r = 1 fits, where more are left, or none.
     """
     if _fits(ratios, lambda r: 1.0):
         return ""
-    if _fits(ratios, lambda r: 0.0):
-        return "is 0: the estimate does not see the gradient"
-    if _fits(ratios, lambda r: -1.0):
-        return "is -1: the sign is wrong"
-    for sign, name, missing, value in _candidates():
-        if _fits(ratios, lambda r, value=value, sign=sign: sign * value(r)):  # type: ignore[misc]
-            shown = name if sign > 0 else f"-{name}"
-            return f"is {shown}: a factor {missing} is missing" + (", and the sign is wrong" if sign < 0 else "")
+    fitting = [c for c in _single() if _fits(ratios, c.value)]
+    if not fitting and _known_to(PRECISE, ratios):
+        fitting = [c for c in _products() if _fits(ratios, c.value)]
+    if len(fitting) == 1:
+        return f"is {fitting[0].name}: {fitting[0].meaning}"
+    if fitting:
+        return f"is {_alternatives(fitting)}" if len(fitting) <= LISTED else ""
     mean = sum(r.value for r in ratios) / len(ratios)
-    return f"is the constant {mean:.3g} everywhere" if _fits(ratios, lambda r: mean) else ""
+    steady = _known_to(STEADY, ratios) and _fits(ratios, lambda r: mean)
+    return f"is the constant {mean:.3g} everywhere" if steady else ""
 
 
-def _candidates() -> Iterator[tuple[float, str, str, Callable[[Ratio], float]]]:
-    """Signs, names, names of the inverse and values of single factors, then of pairs."""
-    powers = [(f.name, f.inverse, f.value) for f in FACTORS]
-    powers += [(f.inverse, f.name, lambda r, f=f: 1 / f.value(r)) for f in FACTORS]  # type: ignore[misc]
-    for sign in (1.0, -1.0):
-        for name, inverse, value in powers:
-            yield sign, name, inverse, value
-    for (name, inverse, value), (also, other, factor) in combinations(powers, 2):
+def _single() -> Iterator[_Candidate]:
+    yield _Candidate("0", "the estimate does not see the gradient", lambda r: 0.0)
+    yield _Candidate("-1", "the sign is wrong", lambda r: -1.0)
+    for name, inverse, value in POWERS:
+        missing = f"a factor {inverse} is missing"
+        yield _Candidate(name, missing, value)
+        yield _Candidate(f"-{name}", f"{missing}, and the sign is wrong", lambda r, value=value: -value(r))  # type: ignore[misc]
+
+
+def _products() -> Iterator[_Candidate]:
+    for (name, inverse, value), (also, other, factor) in combinations(POWERS, 2):
         if name != other:
-            yield 1.0, f"{name} * {also}", f"{inverse} * {other}", lambda r, a=value, b=factor: a(r) * b(r)  # type: ignore[misc]
+            missing = f"a factor {inverse} * {other} is missing"
+            yield _Candidate(f"{name} * {also}", missing, lambda r, a=value, b=factor: a(r) * b(r))  # type: ignore[misc]
 
 
-def _fits(ratios: Sequence[Ratio], factor: Callable[[Ratio], float]) -> bool:
+def _alternatives(candidates: Sequence[_Candidate]) -> str:
+    *names, last = (c.name for c in candidates)
+    return f"{', '.join(names)} or {last}: the error is too large, or n and d too alike, to tell"
+
+
+def _known_to(relative: float, ratios: Sequence[Ratio]) -> bool:
+    return all(r.error <= relative * abs(r.value) for r in ratios)
+
+
+def _fits(ratios: Sequence[Ratio], factor: Value) -> bool:
     return all(abs(r.value - factor(r)) <= BEYOND * r.error + EXACT * abs(factor(r)) for r in ratios)

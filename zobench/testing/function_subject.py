@@ -37,6 +37,12 @@ class FunctionSubject(Subject):
         """Return the same with another epsilon, where the function takes one."""
         return FunctionSubject(self.function, self.array, self.promises, epsilon)
 
+    @property
+    def n(self) -> int | None:
+        """The number of directions that the function takes by default."""
+        found = getattr(inspect.signature(self.function).parameters.get("n"), "default", None)
+        return found if isinstance(found, int) else None
+
     def with_directions(self, n: int) -> "FunctionSubject | None":
         """Return the same with n directions, where the function has a parameter n."""
         if "n" not in inspect.signature(self.function).parameters:

@@ -102,3 +102,9 @@ class Subject(ABC):
     def estimator(self) -> Any:
         """The Estimator, None where there is none."""
         return None
+
+    @property
+    def n(self) -> int | None:
+        """The number of directions, None where it is no option."""
+        found = getattr(self.estimator, "n", None)
+        return found if isinstance(found, int) else None

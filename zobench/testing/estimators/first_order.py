@@ -10,6 +10,7 @@ from zobench.testing.examples import Example
 from zobench.testing.factor import Ratio, name_factor
 from zobench.testing.mean import LARGEST, Mean, mean_of
 from zobench.testing.report import Finding
+from zobench.testing.scale import ratio_of
 from zobench.testing.subject import Subject
 
 
@@ -50,12 +51,10 @@ def ratios(subject: Subject, level: Level) -> Iterator[Ratio]:
     """
     m = subject.promises.mean or 1.0
     plain = [subject] if subject.epsilon is None else [subject, subject.at(subject.epsilon / 8)]
-    n = getattr(subject.estimator, "n", None)
     for dim in sorted({max(3, subject.least_dim), max(5, subject.least_dim)}):
         for one in plain:
-            example = examples.linear(dim)
-            value, error = mean_of(one, example, level).along(example.gradient)
-            yield Ratio(value / m, error / abs(m), dim, one.epsilon, n if isinstance(n, int) else None)
+            ratio = ratio_of(one, dim, subject.count(level) // dim)
+            yield ratio._replace(value=ratio.value / m, error=ratio.error / abs(m))
 
 
 CHECKS = (
