@@ -27,8 +27,17 @@ autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 # Pages of other libraries are not fetched: only names of ours must lead somewhere, but for type variables.
-VARIABLES = r"(zobench\.(random\.keys\.Item|spelling\.T|run\.options\.Options|theory\.lines\.Moments)|synthetic\.problems\.series\.Point)"
-INTERNAL = r"zobench\.(space\.(in_forward|meeting|scratch|support|sweep)|rule\.(adam|averaging|momentum)|testing\.modules)\.\w+"
+VARIABLES = "|".join(
+    [
+        "zobench.random.keys.Item",
+        "zobench.run.options.Options",
+        "zobench.spelling.T",
+        "zobench.theory.lines.Moments",
+        "synthetic.problems.series.Point",
+    ]
+)
+PARTS = r"space\.(in_forward|meeting|scratch|support|sweep)|rule\.(adam|averaging|momentum)|testing\.modules"
+INTERNAL = rf"zobench\.({PARTS})\.\w+"
 """What engines and rules are made of: their signatures name it, and it has no page."""
 nitpick_ignore_regex = [(r"py:.*", r"(?!(zobench|synthetic)\b).*"), (r"py:class", VARIABLES), (r"py:class", INTERNAL)]
 
