@@ -7,7 +7,7 @@ from pathlib import Path
 from llm.gpu import beside
 from llm.gpu.job import Here, Job, SkippedError
 from llm.gpu.parts import PARTS, jobs
-from llm.gpu.worker import FailedError, Worker
+from llm.gpu.worker import FailedError, LateError, Worker
 from llm.model.loading import require_device
 from zobench.naming import require_known
 from zobench.run import exit_status
@@ -73,6 +73,8 @@ def _do(worker: Worker, job: Job, record: Run, whole: float, until: float) -> Ro
         status, reason = "skipped", str(error)
     except FailedError as error:
         status, reason = "failed", str(error)
+    except LateError as error:
+        status, reason = "late", str(error)
     return {**row, "status": status, "reason": reason, "seconds": time.monotonic() - began}
 
 

@@ -14,13 +14,17 @@ import torch
 from llm.gpu.job import Here, Job, SkippedError
 from zobench.run.records import Row
 
-ROW, END, SKIPPED, FAILED = "row", "end", "skipped", "failed"
+ROW, END, SKIPPED, FAILED, LATE = "row", "end", "skipped", "failed", "late"
 STARTING = 60.0
 """Seconds that a process may take to import torch and transformers, beside those of its job."""
 
 
 class FailedError(Exception):
-    """A job failed or ran past its limit; the message says how."""
+    """A job failed; the message says how."""
+
+
+class LateError(Exception):
+    """A job ran past its limit, and its process was ended."""
 
 
 class Worker:
@@ -36,13 +40,14 @@ class Worker:
 
         Raises:
             SkippedError: the job said that it cannot be done here.
-            FailedError: it failed, or ran past `seconds`.
+            FailedError: it failed.
+            LateError: it ran past `seconds`.
         """
         end, waiting = self._started()
         end.send(job)
         until = time.monotonic() + seconds + waiting
         while True:
-            kind, what = self._received(end, until, seconds)
+            kind, what = self._received(end, until)
             if kind == ROW:
                 yield what
             elif kind == END:
@@ -51,9 +56,9 @@ class Worker:
                 raise SkippedError(what)
             else:
                 self.stop()  # an error of CUDA leaves no process in which the next job could run
-                raise FailedError(what)
+                raise LateError(f"it ran past its limit of {seconds:.0f} s") if kind == LATE else FailedError(what)
 
-    def _received(self, end: Connection, until: float, seconds: float) -> tuple[str, Any]:
+    def _received(self, end: Connection, until: float) -> tuple[str, Any]:
         try:
             if end.poll(max(0.0, until - time.monotonic())):
                 received: tuple[str, Any] = end.recv()
@@ -62,7 +67,7 @@ class Worker:
             process, self._process = self._process, None
             process.join(10)
             return FAILED, f"its process ended with status {process.exitcode}"
-        return FAILED, f"it ran past its limit of {seconds:.0f} s"
+        return LATE, None
 
     def _started(self) -> tuple[Connection, float]:
         """The pipe to the process, and the seconds that it may take to start."""
