@@ -25,7 +25,7 @@ demo: $(READY)
 	$(QUIET) $(RUN) -m synthetic kernels --out runs/demo/kernels
 	$(QUIET) $(RUN) -m synthetic bias --problem quadratic,sextic --samples 300000 --controlled-samples 30000 \
 	    --out runs/demo/bias
-	$(QUIET) $(RUN) -m synthetic converge --evaluations 3000 --rates 0.015625,0.03125,0.0625,0.125,0.25 \
+	$(QUIET) $(RUN) -m synthetic converge --evaluations 3000 --rates 0.0078125,0.015625,0.03125,0.0625,0.125,0.25 \
 	    --out runs/demo/converge
 	$(QUIET) $(RUN) -m llm train $(AS_SHIPPED) --method mezo --lr 3e-4 --out runs/demo/spam-mezo
 	$(QUIET) $(RUN) -m llm train $(AS_SHIPPED) --method kerzoo --lr 1e-4 --out runs/demo/spam-kerzoo
