@@ -67,7 +67,7 @@ def pages(runs: Path) -> dict[str, list[Path]]:
     bias = ("--problem", "quadratic,sextic", "--samples", "20000", "--controlled-samples", "2000")
     made(runs / "demo/bias", synthetic, "bias", *bias)
     made(runs / "demo/kernels", synthetic, "kernels")
-    rates = ("--rates", "0.015625,0.03125,0.0625,0.125,0.25")
+    rates = ("--rates", "0.0078125,0.015625,0.03125,0.0625,0.125,0.25")
     made(runs / "demo/converge", synthetic, "converge", "--evaluations", "600", *rates)
     train(runs / "demo/spam-mezo", "--method", "mezo", "--lr", "3e-4", "--select", "last")
     train(runs / "demo/spam-kerzoo", "--method", "kerzoo", "--lr", "1e-4", "--select", "last")
