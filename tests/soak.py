@@ -152,7 +152,7 @@ INSTANTS: dict[str, Patch] = {
     "after the step, before its record": at_write("journal.bin", 9, 0.0),
     "half of a row": at_write("rows.jsonl", 11, 0.5),
     "a checkpoint not yet renamed": at_replace("step-00000008.safetensors", 1),
-    "better weights not yet renamed": at_replace("best.safetensors", 2),
+    "better weights not yet renamed": at_replace("best.safetensors", 1),
     "better weights in place, before the row that selects them": at_row("evaluation", 3),
     "the tuned weights half in place": at_replace("model/model.safetensors", 1),
 }
@@ -237,6 +237,8 @@ def soak(work: Path, arguments: argparse.Namespace) -> int:
             shutil.rmtree(out, ignore_errors=True)
             instant = trial or drawn.uniform(0.0, lengths[method])
             status = killed_at(work, out, instant, method)
+            if trial and status != -signal.SIGKILL:
+                raise RuntimeError(f"the run ended with {status} and never came to this instant: {trial}")
             if not trial and status != -signal.SIGKILL:
                 lengths[method] = min(lengths[method], instant)  # it takes less than that
         killed += status == -signal.SIGKILL
