@@ -26,8 +26,14 @@ def available(device: torch.device) -> bool:
     """Whether kernels are used on a device: on CUDA where Triton is installed, unless ZOBENCH_NATIVE=0 or the native
     sweep is turned off.
     """
-    wanted = os.environ.get("ZOBENCH_NATIVE", "1") != "0" and not native.is_turned_off()
-    return device.type == "cuda" and wanted and importlib.util.find_spec("triton") is not None
+    if device.type != "cuda" or native.is_turned_off() or os.environ.get("ZOBENCH_NATIVE", "1") == "0":
+        return False
+    return _installed()
+
+
+@cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 class FusedSweep:
