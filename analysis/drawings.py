@@ -18,12 +18,7 @@ from analysis.sheet import Sheet
 from analysis.tables.finetuning import accuracies
 
 Named = tuple[str, Figure]
-FORMATS: Mapping[str, dict[str, Any]] = {
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    "svg": {"Date": None, "Creator": None},
-    "png": {"Software": None},
-    "pgf": {},
-}
+FORMATS = (*style.METADATA, "pgf")
 
 
 @dataclass(frozen=True)
@@ -159,7 +154,7 @@ def draw(kind: str, results: Results, out: Path, paper: Sheet) -> list[Path]:
 
 @style.styled
 def _save(figure: Figure, file: Path, suffix: str) -> None:
-    told: dict[str, Any] = {"metadata": FORMATS[suffix]} if FORMATS[suffix] else {}  # PGF takes none
+    told: dict[str, Any] = {"metadata": style.METADATA[suffix]} if suffix in style.METADATA else {}  # PGF takes none
     figure.savefig(file, format=suffix, **told)
 
 

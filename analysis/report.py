@@ -111,7 +111,7 @@ def _saved(figure: Figure, stem: Path) -> tuple[str, str]:
     """SVG and PDF of a figure in base64; the files are beside the page."""
     _, svg = style.save(figure, stem)
     pdf = stem.with_name(stem.name + ".pdf")
-    figure.savefig(pdf, metadata={"CreationDate": None, "Creator": None, "Producer": None})
+    figure.savefig(pdf, metadata=style.METADATA["pdf"])
     one, two = (base64.b64encode(file.read_bytes()).decode("ascii") for file in (svg, pdf))
     return one, two
 

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import chain, cycle
@@ -267,12 +267,20 @@ def _of_caller(axes: Sequence[Axes], count: int) -> tuple[Figure, list[Axes]]:
     return figure, list(axes)
 
 
+METADATA: Mapping[str, dict[str, Any]] = {
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+}
+"""What Matplotlib is told by format, so that the same figure gives the same bytes: no dates, no version strings."""
+
+
 @styled
 def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write `stem`.png and `stem`.svg, the same bytes for the same figure: no dates, no version strings."""
+    """Write `stem`.png and `stem`.svg, the same bytes for the same figure."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once here, not twice for each file
     png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
-    figure.savefig(png, metadata={"Software": None})
-    figure.savefig(svg, metadata={"Date": None, "Creator": None})
+    figure.savefig(png, metadata=METADATA["png"])
+    figure.savefig(svg, metadata=METADATA["svg"])
     return png, svg

@@ -15,9 +15,13 @@ def blocks(text: str = TEXT) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
+def defined(text: str, **names: Any) -> dict[str, Any]:
+    """What the code of a text defines, beside these names."""
+    for block in blocks(text):
+        exec(block, names)
+    return names
+
+
 def section(heading: str) -> dict[str, Any]:
     """What the code below a heading defines."""
-    found: dict[str, Any] = {"torch": torch, "zobench": zobench}
-    for block in blocks(TEXT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]):
-        exec(block, found)
-    return found
+    return defined(TEXT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0], torch=torch, zobench=zobench)

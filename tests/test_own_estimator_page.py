@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from own_page import blocks
+from own_page import blocks, defined
 
 import analysis.__main__
 import llm.__main__
@@ -21,10 +21,7 @@ MAINS = {"zobench": zobench.__main__.main, "analysis": analysis.__main__.main, "
 
 @pytest.fixture(scope="module")
 def names() -> dict[str, Any]:
-    found: dict[str, Any] = {"__name__": __name__}
-    for block in blocks(PAGE):
-        exec(block, found)
-    return found
+    return defined(PAGE, __name__=__name__)
 
 
 def test_both_mistakes_are_found_and_said_as_shown(names):

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from own_page import TEXT, blocks
+from own_page import TEXT, blocks, defined
 
 from zobench.testing import CHECKS, check_estimator, check_law, check_rule
 
@@ -16,10 +16,7 @@ PAGE = (Path(__file__).parents[1] / "docs/property-tests.md").read_text(encoding
 
 @pytest.fixture(scope="module")
 def names() -> dict[str, Any]:
-    found: dict[str, Any] = {"__name__": __name__}
-    for block in blocks(PAGE):
-        exec(block, found)
-    return found
+    return defined(PAGE, __name__=__name__)
 
 
 def test_the_page_finds_the_factor_and_the_order(names):
