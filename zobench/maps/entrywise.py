@@ -16,7 +16,6 @@ from zobench.numbers import real, store
 NODES = 80  # of the Gauss-Hermite rule over the noise of a shared base point
 
 
-
 @dataclass(frozen=True)
 class Entrywise(CoefficientMap):
     """A map y_i = h(s_i) with |h| bounded; a slope that is NaN gives 0."""

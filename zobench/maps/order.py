@@ -73,7 +73,7 @@ class Ranks(CoefficientMap):
         s = torch.nan_to_num(scalars.slopes, nan=0.0, posinf=math.inf, neginf=-math.inf)
         lower = (s[..., None, :] < s[..., :, None]).sum(-1)
         equal = (s[..., None, :] == s[..., :, None]).sum(-1)
-        sums = torch.cat((s.new_zeros(1), self.weights(s.shape[-1]).to(s).cumsum(0)))
+        sums = torch.nn.functional.pad(self.weights(s.shape[-1]).to(s).cumsum(0)[:-1], (1, 1))  # all sum to 0
         return (sums[lower + equal] - sums[lower]) / equal
 
     def scores(self, n: int, slopes: Slopes) -> Scores:

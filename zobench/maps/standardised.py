@@ -30,7 +30,7 @@ class Standardised(CoefficientMap):
         store(self, resolution=real("resolution", self.resolution, FLOOR, lambda r: 0 <= r < 1))
 
     def divided(self, values: Tensor, variance: Tensor, size: Tensor) -> Tensor:
-        """Return values / max(spread, resolution * size), 0 where the spread is 0; variance and size are (*batch, 1)."""
+        """Return values / max(spread, resolution * size), or 0 where the spread is 0; variance and size (*batch, 1)."""
         spread = variance.sqrt()
         return torch.where(spread > 0, values / torch.maximum(spread, self.resolution * size), torch.zeros_like(values))
 
@@ -94,7 +94,9 @@ class LossSpread(Standardised):
         """Raise ValueError if there is one line, or the stencil is not the forward one."""
         require_several("LossSpread", n, "divides by the spread of a step's losses")
         if not isinstance(stencil, ForwardStencil):
-            raise ValueError(f"LossSpread compares f(x + e u) with f(x), but the stencil is {stencil!r}: give a forward one")
+            raise ValueError(
+                f"LossSpread compares f(x + e u) with f(x), but the stencil is {stencil!r}: give a forward one"
+            )
 
     def __call__(self, scalars: Scalars) -> Tensor:
         """Return the differences to the loss of the base point, over the spread."""

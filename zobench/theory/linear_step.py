@@ -5,8 +5,8 @@ independent of them. Let scale^2 = |G|^2 + the variance of a line's own noise, t
 rho = |G| / scale, the correlation of t_i and z_i. For mapped slopes y that permuting the lines permutes,
     E g    = rho E[y_1 t_1] G / |G|,
     E|g|^2 = [(d - rho^2) E[y_1^2] + rho^2 E[y_1^2 t_1^2]] / n + (1 - 1/n) rho^2 E[y_1 y_2 t_1 t_2].
-So a map enters by four moments of y (`CoefficientMap.scores`), and noise by rho, whatever the map. Under other isotropic
-laws z_i is normal up to O(1/d), and so are the moments.
+So a map enters by four moments of y (`CoefficientMap.scores`), and noise by rho, whatever the map. Under other
+isotropic laws z_i is normal up to O(1/d), and so are the moments.
 """
 
 import math
@@ -41,7 +41,9 @@ class LinearStep(NamedTuple):
         return lr * gradient * self.mean - lr * lr / 2 * curvature * self.second_moment
 
 
-def linear_step(estimator: LineEstimator, gradient: float, dim: int, noise: float = 0.0, value: float = 0.0) -> LinearStep:
+def linear_step(
+    estimator: LineEstimator, gradient: float, dim: int, noise: float = 0.0, value: float = 0.0
+) -> LinearStep:
     """Return the mean and the second moment of a step on a linear f in `dim` dimensions.
 
     `gradient` is |grad f|, `value` f(x), `noise` the standard deviation of independent normal noise on each evaluation.
