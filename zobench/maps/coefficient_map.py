@@ -73,6 +73,7 @@ class Identity(CoefficientMap):
 
 
 IDENTITY = Identity()
+"""y_i = s_i, the map of every estimator that names none."""
 
 
 def require_several(name: str, n: int, why: str) -> None:

@@ -17,3 +17,4 @@ MAPS: dict[str, type[CoefficientMap]] = {
     "pair-spread": PairSpread,
     "curvature": CurvatureWeight,
 }
+"""The maps by the names that `methods.make(map=...)` and command lines give them."""

@@ -49,11 +49,9 @@ class Method:
     def axes(self) -> Axes:
         """The composition; an estimator of several rounds or plans is a stencil of its own name."""
         made = self.build()
-        law = getattr(made, "law", None)
-        line = isinstance(made, LineEstimator)
-        stencil = made.stencil if line else made
-        coefficients = made.map if line else getattr(made, "map", IDENTITY)
-        return Axes(*(_word(part) for part in (law, stencil, coefficients)), spelled(self.rule).name)
+        law, coefficients = getattr(made, "law", None), getattr(made, "map", IDENTITY)
+        stencil = made.stencil if isinstance(made, LineEstimator) else made
+        return Axes(_word(law), _word(stencil), _word(coefficients), spelled(self.rule).name)
 
     def update_rule(self, lr: float, **shared: Any) -> UpdateRule:
         """Return the update rule of the paper at this learning rate; `shared` are weight_decay and groups."""

@@ -76,8 +76,8 @@ class CentralStencil(FixedStencil):
 
 @dataclass(frozen=True)
 class ThreePointStencil(FixedStencil):
-    """The central difference, with f(x) beside it for a coefficient map that reads the curvature: 2 n + 1 evaluations
-    for n directions. 1.5-SPSA.
+    """[f(x + e u) - f(x - e u)] / (2 e), with f(x) beside it for a coefficient map that reads the curvature: 2 n + 1
+    evaluations for n directions. 1.5-SPSA.
     """
 
     nodes = (1.0, -1.0, 0.0)

@@ -44,7 +44,7 @@ class LinearStep(NamedTuple):
 def linear_step(
     estimator: LineEstimator, gradient: float, dim: int, noise: float = 0.0, value: float = 0.0
 ) -> LinearStep:
-    """Return the mean and the second moment of a step on a linear f in `dim` dimensions.
+    """Return E g . G / |G| and E|g|^2 of a step on a linear f with gradient G in `dim` dimensions.
 
     `gradient` is |grad f|, `value` f(x), `noise` the standard deviation of independent normal noise on each evaluation.
     For the identity this is what `bias` and `second_moment` say of a linear problem.
