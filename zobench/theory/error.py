@@ -76,6 +76,11 @@ def coverage(estimator: LineEstimator, problem: Problem) -> str:
 
 def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines | None = None) -> Series:
     """Return the series of one direction; `lines` shares what other estimators have computed at this point."""
+    if isinstance(estimator, LineEstimator) and not estimator.map.linear:
+        raise TypeError(
+            f"theory of bias and variance covers weights times losses, and {estimator.map!r} makes something else of "
+            "them: ask theory.linear_step, or sample them with zobench.moments"
+        )
     if not isinstance(estimator, LineEstimator) or not estimator.linear:
         raise TypeError(
             f"theory covers the coefficients of LineEstimator, weights times losses; {type(estimator).__name__} makes "
