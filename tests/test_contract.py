@@ -56,6 +56,9 @@ ESTIMATORS = {
     "small weights": replace(MEZO, law=SmallWeights()),
     "low rank": LOW_RANK,
     "baseline": prototypes.MovingBaseline(),
+    **{name: methods.make(name) for name in ("one-point-residual", "mezo-gv", "zo-ranksgd", "random-search")},
+    "zo-sgd-conservative": methods.make("zo-sgd-conservative", lr=0.01),
+    "mezo-svrg": methods.make("mezo-svrg", every=3),
     "two terms": prototypes.TwoTerms(),
     "two rounds": prototypes.RankLineSearch(),
     "conservative": prototypes.Conservative(),
@@ -151,7 +154,7 @@ def test_in_other_dtypes(rule, engine, dtype):
     Run(MEZO, RULES[rule], engine, dtype).replay(whole.records[:4]).go().require_same(whole)
 
 
-STATEFUL = ("auto", "two terms", "svrg", "baseline")
+STATEFUL = ("auto", "two terms", "mezo-svrg", "zo-ranksgd", "mezo-gv", "baseline")
 USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) for rule in RULES)}
 
 

@@ -4,7 +4,7 @@ An estimator asks for losses on seeded lines and is told them; a space owns the 
 estimates.
 """
 
-from zobench import kernels, maps, methods, optim, theory
+from zobench import estimators, kernels, maps, methods, optim, theory
 from zobench.auto import AutoEpsilon
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimate, Estimator, LineEstimator, More, Round, Shrinking
@@ -53,6 +53,6 @@ __all__ = [
     "OnePointStencil", "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher",
     "RichardsonStencil", "Round", "Shrinking", "SignSGD", "SlopeStencil", "SmallWeights", "Space", "Sphere", "Stencil",
     "SymmetricStencil", "TelescopingStencil", "Term", "ThreePointStencil", "UpdateRule", "controlled_moments",
-    "derive", "estimate", "kernels", "keyed", "least_noise", "maps", "methods", "moments", "optim", "query", "schedule",
-    "theory",
+    "derive", "estimate", "estimators", "kernels", "keyed", "least_noise", "maps", "methods", "moments", "optim",
+    "query", "schedule", "theory",
 ]  # fmt: skip

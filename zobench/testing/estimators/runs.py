@@ -65,15 +65,17 @@ def interrupted(subject: Subject, level: Level) -> Finding:
     if subject.estimator is None:
         raise NotApplicableError("a plain function has no state")
     estimator, start = subject.estimator, examples.smooth(max(2, subject.least_dim)).x
-    x, state = _run(estimator, subject, start, None, range(STEPS))
+    x, kept = _run(estimator, subject, start, None, range(STEPS))
     y, stopped = _run(estimator, subject, start, None, range(STOP))
     told = plain(stopped)
     _run(estimator, subject, start, None, range(1))  # another run meets nothing of this one
-    y, resumed = _run(_made_again(estimator), subject, y, [restored(told)], range(STOP, STEPS))
-    holds = torch.equal(x, y) and same(state, resumed)
+    y, resumed = _run(_made_again(estimator), subject, y, restored(told), range(STOP, STEPS))
+    holds = torch.equal(x, y) and same(kept, resumed)
     example = str(examples.smooth(max(2, subject.least_dim)))
     differ = f"x = {x.tolist()} uninterrupted, {y.tolist()} interrupted after {STOP} of {STEPS} steps"
-    return Finding("equal to the bit" if holds else differ, holds, example, f"states {state!r:.80} and {resumed!r:.80}")
+    return Finding(
+        "equal to the bit" if holds else differ, holds, example, f"states {kept[0]!r:.80} and {resumed[0]!r:.80}"
+    )
 
 
 def _made_again(estimator: Any) -> Any:
@@ -84,16 +86,18 @@ def _made_again(estimator: Any) -> Any:
         return estimator
 
 
-def _run(estimator: Any, subject: Subject, x: Tensor, state: list[Any] | None, steps: range) -> tuple[Tensor, Any]:
-    """The point and the state after these steps."""
+def _run(
+    estimator: Any, subject: Subject, x: Tensor, kept: tuple[Any, Any] | None, steps: range
+) -> tuple[Tensor, tuple[Any, Any]]:
+    """The point after these steps, and what a checkpoint keeps: the state and the snapshots of the space."""
     f = examples.smooth(len(x)).f
     space = FlatSpace(x.clone(), subject.layout(len(x)))  # type: ignore[attr-defined]
-    now = estimator.init() if state is None else state[0]
+    now, space.snapshots = (estimator.init(), {}) if kept is None else kept
     for step in steps:
         told = query(space, estimator, Everywhere(f), derive("zobench.testing", "run", step), now)
         now = told.state
         space.step_(told.gradient, -RATE)
-    return space.x, now
+    return space.x, (now, space.snapshots)
 
 
 CHECKS = (
