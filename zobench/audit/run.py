@@ -105,6 +105,9 @@ class MethodsOptions:
 
 def list_methods(options: MethodsOptions) -> None:
     """List the methods of zobench: name, evaluations a step, formula, options."""
-    for method in methods.table():
+    rows = methods.table()
+    name_width, cost_width = (2 + max(len(getattr(row, of)) for row in rows) for of in ("name", "evaluations"))
+    for method in rows:
         named = ", ".join(f"{name}={value!r}" for name, value in method.options.items())
-        print(f"{method.name:17}{method.evaluations:7}{method.formula}\n{'':24}{named}")
+        head = f"{method.name:{name_width}}{method.evaluations:{cost_width}}"
+        print(f"{head}{method.formula}\n{'':{len(head)}}{named}")
