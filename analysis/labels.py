@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis import text
 from analysis.rows import Results, tidy
+from zobench import methods
 
 LONGEST = 40  # characters of a label; column `setting` has what a label has no room for
 _ELLIPSIS = " …"
@@ -39,7 +40,7 @@ _DEFAULTS: Mapping[str, object] = {
     "adapter": None,
     "trained": [],
     "rates": [],
-    "rule": "sgd",
+    "rule": "auto",
     "schedule": "constant",
     "warmup": 0,
     "weight_decay": 0.0,
@@ -172,7 +173,14 @@ def with_settings(frame: pd.DataFrame, results: Results) -> tuple[pd.DataFrame, 
 
 def meaning(config: Mapping[str, Any], key: str) -> Any:
     """The value that a run's configuration has for an option, also where it leaves the option out."""
-    return config.get(key, _MEANT.get(key, _DEFAULTS.get(key)))
+    value = config.get(key, _MEANT.get(key, _DEFAULTS.get(key)))
+    return _DEFAULTS[key] if key == "rule" and value == _own_rule(str(config.get("method", ""))) else value
+
+
+def _own_rule(method: str) -> str:
+    """The update rule that a method has where none is named."""
+    name = method.partition(":")[0]
+    return next((row.rule for row in methods.table() if row.name == name), "sgd")
 
 
 def _said(key: str, value: Any) -> str:

@@ -27,7 +27,7 @@ def header(context: RunContext, stepper: Stepper) -> dict[str, Any]:
     found = environment()
     about: dict[str, Any] = {
         "stream": streams.NAME,
-        "rule": options.rule if stepper.replays else options.method,
+        "rule": context.method.rule(options),
         "epsilon": options.epsilon,
         "weight_decay": float(options.weight_decay),
         "schedule": schedule(vars(options)),

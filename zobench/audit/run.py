@@ -5,10 +5,10 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zobench import methods
 from zobench.audit import target
 from zobench.audit.command import Program
 from zobench.audit.facts import PROBLEMS, audit, text, version
+from zobench.methods import listing
 from zobench.naming import require_known
 from zobench.numbers import count, real
 from zobench.run import exit_status
@@ -102,9 +102,9 @@ def _problem(name: str, dim: int) -> Example:
 class MethodsOptions:
     """Options of `zobench methods`."""
 
+    markdown: bool = option(False, "print the table in Markdown")
+
 
 def list_methods(options: MethodsOptions) -> None:
-    """List the methods of zobench: name, evaluations a step, formula, options."""
-    for method in methods.table():
-        named = ", ".join(f"{name}={value!r}" for name, value in method.options.items())
-        print(f"{method.name:17}{method.evaluations:7}{method.formula}\n{'':24}{named}")
+    """List the methods of zobench: name, evaluations a step, formula, law x stencil x map x rule, options."""
+    print(listing.markdown() if options.markdown else listing.plain())

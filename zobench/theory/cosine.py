@@ -4,6 +4,7 @@ import math
 
 from zobench.estimator import LineEstimator
 from zobench.law import Gaussian, Isotropic, Orthogonal
+from zobench.numbers import count
 from zobench.stencil.fixed import FixedStencil
 
 
@@ -29,3 +30,14 @@ def cosine(estimator: LineEstimator, dim: int) -> float | None:
 
 def _based(estimator: LineEstimator) -> bool:
     return float(estimator.stencil.quadrature(0).power_sums(0).abs().max()) > 1e-12
+
+
+def mean_cosine(dim: int) -> float:
+    """Return E cos of the angle between c u and grad f for linear f and one direction of an isotropic law with normal
+    or spherical directions: E|u . v| / |u| = Gamma(d / 2) / (sqrt(pi) Gamma((d + 1) / 2)), about sqrt(2 / (pi d)).
+
+    Raises:
+        ValueError: dim is no positive integer.
+    """
+    d = count("dim", dim, "give the number of dimensions, from 1")
+    return math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi)
