@@ -118,20 +118,31 @@ def made(name: str, options: dict[str, Any]) -> Any:
     """Return what the function that `package.module:name` names makes of these options.
 
     Raises:
-        ValueError: as for `own`, or the function does not take these options.
+        ValueError: as for `own` and `taken`, or the function does not take these options.
     """
     function = own(name)
     try:
-        inspect.signature(function).bind(**options)
+        _signature(function).bind(**options)
     except TypeError as error:
         raise ValueError(f"{name!r} does not take the options {sorted(options)}: {error}") from None
     return function(**options)
 
 
 def taken(function: Callable[..., Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return the defaults that a function has a parameter for."""
-    parameters = inspect.signature(function).parameters
+    """Return the defaults that a function has a parameter for.
+
+    Raises:
+        ValueError: the function is one of C, whose parameters Python cannot tell.
+    """
+    parameters = _signature(function).parameters
     return {name: value for name, value in defaults.items() if name in parameters}
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        raise ValueError(f"{function!r} has no parameters that Python can tell: name a Python function") from None
 
 
 def _literal(value: str) -> bool | int | float | str:

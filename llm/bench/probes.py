@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from llm.bench.setting import BenchSetting, setting
-from llm.steppers.zeroth_order import batched_space
+from llm.steppers.engines import batched_space
 from zobench import LowRank, derive, methods, query
 from zobench.run.records import Row
 from zobench.run.timing import alternating

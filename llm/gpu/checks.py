@@ -17,7 +17,7 @@ from llm.loop.train import train
 from llm.model import loading
 from llm.options.train import TrainOptions
 from llm.run.journal import read_told, rebuild
-from llm.steppers.zeroth_order import ENGINES
+from llm.steppers.engines import ENGINES
 from zobench import derive, methods, query
 from zobench.law import LAWS
 from zobench.layout import Layout, Segment

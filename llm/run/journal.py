@@ -18,7 +18,8 @@ from llm.run import checkpoint, saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, journal_of
 from llm.run.header import fingerprint
 from llm.run.verify import Journalled, findings
-from llm.steppers.zeroth_order import ZerothOrderStepper, rounded
+from llm.steppers.engines import rounded
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import Estimator, methods
 from zobench import rule as rules
 from zobench.groups import Groups
@@ -31,6 +32,9 @@ from zobench.run.journal_format import OLD
 from zobench.run.options import add_quiet, ended
 from zobench.run.progress import bar, quietly, warn
 from zobench.spelling import names_code
+
+OWN_PARTS = {"method": "an estimator", "rule": "an update rule", "engine": "an engine"}
+"""Parts that may be the user's own: a journal imports no module, so the command line must name it again."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,8 +57,8 @@ def main(argv: Sequence[str]) -> int:
             )
         if name in ("verify", "replay"):
             command.add_argument("--model", help="the base model, where it is not what the journal names")
-            command.add_argument("--method", help="package.module:function that makes an estimator of your own")
-            command.add_argument("--rule", help="package.module:function that makes an update rule of your own")
+            for part, what in OWN_PARTS.items():
+                command.add_argument(f"--{part}", help=f"package.module:function that makes {what} of your own")
             command.add_argument("--device", help="where to repeat the steps; by default on the device of the journal")
             command.add_argument(
                 "--trust-remote-code", action="store_true", help="allow the model to run Python code of its own"
@@ -140,8 +144,7 @@ def _replayed(arguments: argparse.Namespace) -> int:
     record = place / RECORD
     exported = not (place / CONFIG).exists() and record.is_dir()
     contents = read(_file(str(record) if exported else arguments.run))
-    where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method, arguments.rule
-    base = rebuild(contents, selected_step(contents), *where)
+    base = rebuild(contents, selected_step(contents), **_given(arguments))
     written = place if exported else journal_of(place).parent / MODEL
     return _compare(base, written, arguments.device or _text(contents.header, "device"))
 
@@ -152,8 +155,7 @@ def replay(arguments: argparse.Namespace) -> int:
     folder = journal_of(arguments.run).parent
     taken, selected = len(contents.records), selected_step(contents)
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
-    where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method, arguments.rule
-    base = rebuild(contents, steps, *where)
+    base = rebuild(contents, steps, **_given(arguments))
     weights = fingerprint(base.model)
     print(f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {weights}")
     if arguments.out:
@@ -163,6 +165,11 @@ def replay(arguments: argparse.Namespace) -> int:
         print(f"{folder / MODEL} has the weights of another step: not compared")
         return OK
     return _compare(base, folder / MODEL, arguments.device or _text(contents.header, "device"))
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of the base model and of the user's own parts."""
+    return {name: getattr(arguments, name) for name in ("model", "device", "trust_remote_code", *OWN_PARTS)}
 
 
 def read_told(file: Path) -> Contents:
@@ -185,6 +192,7 @@ def rebuild(
     trust_remote_code: bool = False,
     method: str | None = None,
     rule: str | None = None,
+    engine: str | None = None,
 ) -> LanguageModel:
     """Return the base model with the steps of a journal repeated, without a forward pass.
 
@@ -196,6 +204,7 @@ def rebuild(
         trust_remote_code: run the code that comes with the model.
         method: the spelling of the estimator, where it is not one of zobench's own parts.
         rule: the spelling of the update rule, likewise: a journal imports no module.
+        engine: the spelling of the engine, likewise.
 
     Raises:
         ValueError: the base model is another one, or the steps cannot be repeated.
@@ -211,7 +220,7 @@ def rebuild(
     if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     records = contents.records[:steps]
-    _repeat(_stepper(header, base.model, records, method, rule), records)
+    _repeat(_stepper(header, base.model, records, method, rule, engine), records)
     return base
 
 
@@ -247,6 +256,7 @@ def _stepper(
     records: Sequence[Record],
     method: str | None = None,
     rule: str | None = None,
+    engine: str | None = None,
 ) -> ZerothOrderStepper:
     if header.get("rows", "all") != "all":
         raise ValueError(
@@ -270,28 +280,30 @@ def _stepper(
     rates = [record.lr for record in records]
     groups = Groups(header.get("multipliers") or {})
     made = rules.parse(
-        _rule(header, rule),
+        _named(header, "rule", rule),
         lr=lambda step: rates[step] if step < len(rates) else 0.0,
         weight_decay=decay,
         groups=groups,
     )
-    engine, most = str(header.get("engine", "plain")), header.get("clip")
-    stepper = ZerothOrderStepper(model, _estimator(header, method), made, engine, *how, most=most)
+    named, most = _named({"engine": "plain", **header}, "engine", engine), header.get("clip")
+    stepper = ZerothOrderStepper(model, _estimator(header, method), made, named, *how, most=most)
     if describe(stepper.space.layout) != header["layout"]:
         raise ValueError("the parameters of the model are not those of the journal: another version of transformers?")
     return stepper
 
 
-def _rule(header: dict[str, Any], rule: str | None) -> str:
-    """The rule that the header tells, if it is zobench's or the command line names it too: a file imports no module."""
-    told = _text(header, "rule")
-    if rule is None and names_code(told):
+def _named(header: dict[str, Any], part: str, given: str | None) -> str:
+    """The rule or engine that the header tells, if it is zobench's or the command line names it too: a file imports no
+    module.
+    """
+    told = _text(header, part)
+    if given is None and names_code(told):
         raise ValueError(
-            f"the rule of this journal, {told!r}, is of a module of its own: if you trust it, repeat the steps by "
-            f"`python -m llm journal replay` with --rule {told}"
+            f"the {part} of this journal, {told!r}, is of a module of its own: if you trust it, repeat the steps by "
+            f"`python -m llm journal replay` with --{part} {told}"
         )
-    if rule not in (None, told):
-        raise ValueError(f"--rule is {rule}, and the journal is of {told}")
+    if given not in (None, told):
+        raise ValueError(f"--{part} is {given}, and the journal is of {told}")
     return told
 
 

@@ -12,7 +12,7 @@ from llm.model import loading
 from llm.model.language_model import DTYPES
 from llm.objective import choose
 from llm.options.groups import DifferenceOptions, ModelOptions, SeedOptions, TaskOptions
-from llm.steppers.zeroth_order import make_space
+from llm.steppers.engines import make_space
 from zobench import Estimator, derive, methods, query
 from zobench.naming import require_known
 from zobench.random import streams
