@@ -20,8 +20,15 @@ class DiscreteKernel(Kernel):
     """A kernel under a law of r with finitely many nodes: |r| is `nodes`[k] with `probabilities`[k], its sign is fair,
     and K(r) = sign(r) `values`[k].
 
-    `order` and `constant` are as for PolynomialKernel, and so are the conditions checked at construction; `name` is the
-    expression that makes the kernel, and its repr.
+    E[r K] = `constant` and E[r^j K] = 0 for odd 3 <= j <= `order` are checked at construction.
+
+    Args:
+        name: the expression that makes the kernel, and its repr.
+        nodes: |r|, m positive numbers, ascending.
+        probabilities: those of the m nodes; the sum is 1.
+        values: K at the m nodes.
+        order: q, odd.
+        constant: E[r K]; 1 for an estimate without a bias of first order.
 
     Raises:
         ValueError: nodes are not positive and ascending, probabilities are not a law, or a moment condition does not

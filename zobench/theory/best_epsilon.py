@@ -37,7 +37,14 @@ def best_epsilon(
 
     Where `coverage` is not exact, only epsilons are considered up to which the terms that are left out, judged by those
     that are kept, are at most a tenth of the prediction. Where it is best at the largest of them, that one is returned
-    with a RuntimeWarning: the true best is then larger.
+    with a RuntimeWarning: the true best is then larger. Cost: as for `second_moment`, at any number of epsilons.
+
+    Args:
+        estimator: g, with its n; its epsilon does not matter.
+        problem: f.
+        x: one point, (d,).
+        noise: the standard deviation of independent noise on each evaluation, in the unit of f, or a theory.Noise.
+        goal: "mse" or "descent".
 
     Raises:
         ValueError: noise is not positive: in exact arithmetic the error then falls, or stays, as epsilon goes to 0. Or
