@@ -13,10 +13,14 @@ from analysis.tables.convergence import CELL, REFERENCE, faults, finals, finals_
 from analysis.tables.table import Table
 
 TITLE = "Convergence on synthetic problems"
-ALT = "Loss gap against loss evaluations, a panel for each problem"
+ALT = (
+    "Loss above the minimum against loss evaluations, with a panel for each problem and a line with a band for "
+    "each method."
+)
 CAPTION = (
-    "Median over seeds; band: {bands} over seeds (quartiles from 8 seeds on). A diverged seed counts as infinite from "
-    "where it diverged; a curve ends where its median does."
+    "Lines show the median over seeds; bands show {bands} over seeds (quartiles from 8 seeds on). A diverged seed "
+    "counts as infinite from the step at which it diverged. A curve ends at the step from which its median is "
+    "infinite."
 )
 
 

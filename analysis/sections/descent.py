@@ -12,14 +12,15 @@ from analysis.tables.descent import descent_table
 
 TITLE = "Speed, predicted and measured"
 CAPTION = (
-    "How many times slower than MeZO SGD is with each estimate, at equal loss evaluations: predicted from the first "
-    "step alone (bar), predicted at every step along the run (triangle), and measured over the run (point with its 95 "
-    "% interval over seeds). Each estimate at its own best rate, or all at one small rate. Mean squared error does "
-    "not enter these predictions."
+    "The horizontal axis shows how many times slower SGD descends with each estimate than with MeZO's, for each loss "
+    "evaluation. The bar is predicted from the first step alone, and the triangle is predicted at every step along the run. "
+    "The point is measured over the run, with its 95 % interval over seeds. Some panels give each estimate its own "
+    "best rate; the others give all estimates one small rate. The mean squared error does not enter these "
+    "predictions."
 )
 ALT = (
-    "Times slower than MeZO, a line for each estimate and a panel for each problem and rate: two predictions and the "
-    "measured value with its interval."
+    "Slowness relative to MeZO, with a line for each estimate and a panel for each problem and rate: two "
+    "predictions, and the measured value with its interval."
 )
 FAR = 5.0
 

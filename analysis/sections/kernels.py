@@ -10,13 +10,14 @@ from analysis.tables.kernels import kernels_table
 
 TITLE = "Kernels"
 CAPTION = (
-    "The kernel K(r) on r from −1 to 1: a loss is evaluated at r ε along the direction u and weighed by K(r). Beside "
-    "it r K(r), the step along u in units of the slope where f is straight; below 0 the step goes uphill. Where the "
-    "rows hold a misprint, that kernel beside the one of the same order with the right E[rK]."
+    "The first panel shows the kernel K(r) for r from −1 to 1: a method evaluates the loss at r ε along the "
+    "direction u and multiplies it by K(r). The second panel shows r K(r), the step along u in units of the slope, "
+    "for an f that is straight; where r K(r) is below 0, the step goes uphill. If the rows hold a kernel with a "
+    "misprint, the figure also shows the kernel of the same order with the right E[rK]."
 )
 ALT = (
-    "Kernels K(r) and steps r K(r) against r from −1 to 1, a curve for each kernel; where r K(r) is below 0 a step "
-    "goes uphill."
+    "Kernels K(r) and steps r K(r) against r from −1 to 1, with a curve for each kernel. Where r K(r) is below 0, "
+    "a step goes uphill."
 )
 
 

@@ -13,13 +13,14 @@ from analysis.tables.bias import mse_table
 
 TITLE = "Mean squared error against ε"
 CAPTION = (
-    "Mean of |g − ∇f|² for a single estimate g over |∇f|², plain sampling; points with 95 % intervals (shifted by up "
-    "to 6 % in ε to keep them apart) over predicted lines. 1 is the error of the estimate 0. Methods differ in how "
-    "many loss evaluations one estimate takes: see the table."
+    "The vertical axis shows the mean of |g − ∇f|², divided by |∇f|², for a single estimate g from plain samples. "
+    "Points are measured, with 95 % intervals, and lines are predicted. Points are shifted by up to 6 % in ε so "
+    "that they do not overlap. The value 1 is the error of the estimate 0. Methods need different numbers of loss "
+    "evaluations for one estimate; the table has these numbers."
 )
 ALT = (
-    "Mean squared error of one estimate over the squared norm of the gradient, against epsilon, a panel for each "
-    "problem: measured points over predicted lines, one colour a method."
+    "Mean squared error of one estimate, divided by the squared norm of the gradient, against epsilon. Each "
+    "problem has a panel and each method a colour: measured points lie over predicted lines."
 )
 REFERENCE = "mezo"
 

@@ -13,39 +13,42 @@ from analysis.tables.phase import FAR, agreement_table, cells_table, duel_table,
 
 TITLE = "Who wins where"
 READING = (
-    "Each cell has the colour and letters of the estimator that is predicted to be best there at equal loss "
-    "evaluations. The number in it is how many times better than MeZO KerZOO is (below 1 it is worse; framed where it "
-    "is better). "
+    "The colour and the letters of a cell name the estimator that is predicted to be best there at equal loss "
+    "evaluations. The number in a cell is the predicted advantage of KerZOO over MeZO: below 1 KerZOO is worse, "
+    "and a frame marks the cells where it is better. "
 )
 BENDING = (
     "bend, the scale of the terms beyond the quadratic ones (1/√bend is the length on which f stops being quadratic)"
 )
 BEND = (
-    f"Columns: {BENDING}, and in them the standard deviation of the noise of one evaluation; rows: loss evaluations of "
-    "one step, and in them the dimension d."
+    f"Columns are grouped by the {BENDING}; within a group they differ in the standard deviation of the noise of "
+    "one evaluation. Rows are grouped by the number of loss evaluations of one step; within a group they differ in "
+    "the dimension d."
 )
 ADVANTAGE = (
-    "How many times better than MeZO KerZOO is predicted to be: a point for each cell of each map (dimensions and "
-    f"numbers of evaluations), a line for each {BENDING}, and in it noise levels above each other, the least on top."
+    "The axis shows the predicted advantage of KerZOO over MeZO: the value 2 means that KerZOO is twice as good. "
+    "Each point is a cell of a map (a dimension and a number of evaluations). Each line has one value of the "
+    f"{BENDING}; its noise levels lie above each other, with the smallest on top."
 )
 AGREEMENT = (
-    "Predicted against measured, a column for each quantity, a point for each measurement; none is left out. Top: "
-    "both in units of the measurement's standard error, on axes that are linear within 3 of 0 and logarithmic beyond, "
-    "so that gains measured below 0 have a place; grey: 95 % of points if predictions are right. Middle: the "
-    "deviation z = (measured − predicted) / standard error, along the same axis. Bottom: how often each z was seen; "
-    "draws are shared between maps and methods, so these are not independent."
+    "Predictions against measurements, with a column for each quantity and a point for each measurement; no point "
+    "is left out. Top: both axes are in units of the standard error of the measurement; they are linear between −3 "
+    "and 3 and logarithmic beyond, so that a gain that was measured below 0 has a place. The grey band contains 95 "
+    "% of the points if the predictions are right. Middle: the deviation z = (measured − predicted) / standard "
+    "error, along the same axis. Bottom: the number of points with each z. Maps and methods share their random "
+    "draws, so the points are not independent."
 )
 ALT_ADVANTAGE = (
-    "How many times better than MeZO KerZOO is in every cell of every map: points on a logarithmic axis with a line "
-    "at 1, left of which KerZOO is worse."
+    "Predicted advantage of KerZOO over MeZO in every cell of every map: points on a logarithmic axis with a line "
+    "at 1; left of this line KerZOO is worse."
 )
 ALT_MAP = (
-    "Winners over noise, dimension, bend and evaluations{where}, as coloured cells with the advantage of KerZOO over "
-    "MeZO as numbers; {best} wins most of them."
+    "Winners over noise, dimension, bend and evaluations{where}, as coloured cells. The number in a cell is the "
+    "advantage of KerZOO over MeZO; {best} wins most of the cells."
 )
 ALT_AGREEMENT = (
-    "Measured against predicted error and gain in units of the standard error, with a diagonal; below, the deviations "
-    "of the same points, and their distribution beside a standard normal."
+    "Measured against predicted error and gain in units of the standard error, with a diagonal; below, the "
+    "deviations of the same points; at the bottom, their distribution beside a standard normal."
 )
 NAMES = {"bend": "bend", "noise": "noise", "dim": "d =", "evaluations": "evaluations"}
 

@@ -10,14 +10,14 @@ from analysis.tables.profile import profile_table
 
 TITLE = "Where the time of a step goes"
 CAPTION = (
-    "Seconds of one step by part, a bar for each engine, law of directions and choice of rows, with the share of the "
-    "step in percent. Parts of the model (attention, MLP, embeddings and logits) leave out what is drawn and applied "
-    "inside them. A number after a bar says that the step took so many times as long as in the bench: compare the "
-    "shares of such a bar, not its seconds."
+    "Each bar shows the seconds of the parts of one step, for one engine, law of directions and choice of rows; "
+    "the numbers are the shares of the step in percent. The parts of the model (attention, MLP, embeddings and "
+    "logits) do not include the time to draw and apply directions inside them. A number after a bar is the time of "
+    "this step divided by its time in the bench: compare the shares of such a bar, not its seconds."
 )
 ALT = (
-    "Seconds of a step by part, a stacked bar for each engine, law of directions and choice of rows, with the largest "
-    "shares in percent."
+    "Seconds of a step by part: a stacked bar for each engine, law of directions and choice of rows, with the "
+    "largest shares in percent."
 )
 
 

@@ -13,22 +13,24 @@ from analysis.tables.speed import adapters_table, fits_table, memory_table, scal
 
 TITLE = "Time and memory of one step"
 CAPTION = (
-    "Median seconds of one two-point step, with quartiles of the repetitions, for the published loop of four passes "
-    "over the weights and for each engine, law of directions and choice of rows. Dashed, with its quartiles in grey: "
-    "two bare forwards of the same loss, below which a two-point step cannot be unless it runs them side by side. "
-    "Numbers: the median over that limit."
+    "Bars show the median seconds of one two-point step, with quartiles of the repetitions: first the published "
+    "loop of four passes over the weights, then each engine, law of directions and choice of rows. The dashed "
+    "line, with its quartiles in grey, shows two bare forwards of the same loss. A two-point step cannot be faster "
+    "than this limit unless it runs the two forwards side by side. The numbers are the median divided by the "
+    "limit."
 )
 SCALING = (
-    "Median seconds of a bare forward (dashed) and of a step (solid), on logarithmic axes, with quartiles of the "
-    "repetitions; where other settings vary, each panel names and shows the value with most points."
+    "Dashed lines show the median seconds of a bare forward, and solid lines those of a step, on logarithmic axes "
+    "with quartiles of the repetitions. Where other settings vary, each panel shows the value with most points and "
+    "names it."
 )
 ALT = (
     "Median seconds of a step as bars, for the published loop and for each engine, law and choice of rows, with a "
     "line at the time of two forwards."
 )
 ALT_SCALING = (
-    "Seconds of a forward and of a step on logarithmic axes, against tokens and, where they vary, examples and "
-    "parameters, a line for each size of model."
+    "Seconds of a forward and of a step on logarithmic axes, with a line for each size of model: against tokens "
+    "and, where these vary, against examples and parameters."
 )
 
 
