@@ -123,15 +123,17 @@ class ZerothOrder(torch.optim.Optimizer):
             self.loss = torch.tensor(evaluate(f), dtype=torch.float64, device=CPU)
             self._remember({**shared, "step": shared["step"] + 1, "evaluations": shared["evaluations"] + 1})
             return self.loss
-        told = self._query(space, f, derive(shared["seed"], shared["step"]))
-        losses, evaluations = told.losses, shared["evaluations"] + told.queries
-        after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(told.state)}
+        estimate = self._query(space, f, derive(shared["seed"], shared["step"]))
+        losses, evaluations = estimate.losses, shared["evaluations"] + estimate.queries
+        after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(estimate.state)}
         self.loss = losses.mean()
         self._watch.see_losses(losses)
-        if told.gradient.finite and bool(losses.isfinite().all()):
+        if estimate.gradient.finite and bool(losses.isfinite().all()):
             if space.narrow and self._at_full_rate():
-                self._watch.see_motion(space, told.gradient, rule, [float(group["lr"]) for group in self.param_groups])
-            rule.apply_(space, told.gradient, 0)
+                self._watch.see_motion(
+                    space, estimate.gradient, rule, [float(group["lr"]) for group in self.param_groups]
+                )
+            rule.apply_(space, estimate.gradient, 0)
             self._remember({**shared, **after, "in_a_row": 0})
         else:
             space.settle_()
@@ -146,12 +148,12 @@ class ZerothOrder(torch.optim.Optimizer):
         """Ask the estimator; a closure that draws random numbers for the first time is called twice more."""
         before = randomness(space)
         with self._watch.of_modules():
-            told = query(space, self.estimator, f, key, self.memory)
+            estimate = query(space, self.estimator, f, key, self.memory)
         if not self._watch.trusts_randomness and drawn_since(before, space):
             space.settle_()
             require_reproducible(f)
             self._watch.trusts_randomness = True
-        return told
+        return estimate
 
     @property
     def memory(self) -> Any:
@@ -306,11 +308,11 @@ class ZerothOrder(torch.optim.Optimizer):
         return any(0 < float(g.get("initial_lr", g["lr"])) <= 2 * float(g["lr"]) for g in self.param_groups)
 
     def _tell_skipped(self, losses: Tensor) -> None:
-        told = f"the losses {losses.flatten().tolist()[:4]} of step {self._shared['step'] - 1} or their differences"
+        cause = f"the losses {losses.flatten().tolist()[:4]} of step {self._shared['step'] - 1} or their differences"
         advice = "lower the learning rate or epsilon, or use a wider dtype"
         if self._shared["in_a_row"] >= SKIPS:
-            raise FloatingPointError(f"{told} are not finite, as in the {SKIPS - 1} steps before: {advice}")
-        warnings.warn(f"{told} are not finite: the step is skipped; {advice}", RuntimeWarning, stacklevel=4)
+            raise FloatingPointError(f"{cause} are not finite, as in the {SKIPS - 1} steps before: {advice}")
+        warnings.warn(f"{cause} are not finite: the step is skipped; {advice}", RuntimeWarning, stacklevel=4)
 
 
 def _value(name: str, number: Any) -> float:

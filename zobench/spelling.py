@@ -52,7 +52,7 @@ def spelled(text: str, known: Collection[str] = ()) -> Spelled:
 
 
 def construct(
-    told: Spelled,
+    spelling: Spelled,
     table: Mapping[str, Callable[..., T]],
     kind: str,
     option: str = "option of {}",
@@ -66,7 +66,7 @@ def construct(
         UnknownNameError: the table has no such name, or the dataclass no such option.
         ValueError: a value is out of range.
     """
-    name, options = told
+    name, options = spelling
     require_known(name, table, kind)
     known = [field.name for field in fields(table[name]) if field.name not in shared]  # type: ignore[arg-type]
     for each in options:
@@ -102,13 +102,13 @@ def own(name: str) -> Callable[..., Any]:
     if not (_dotted(module) and attribute.isidentifier()):
         raise ValueError(f"{name!r} names no function: give package.module:function as Python imports it")
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ImportError as error:
         raise ValueError(
             f"{name!r}: the module {module!r} cannot be imported ({error}): run the command in the folder that has it, "
             "or put that folder on PYTHONPATH"
         ) from error
-    function = getattr(found, attribute, None)
+    function = getattr(imported, attribute, None)
     if not callable(function):
         raise ValueError(f"{name!r}: the module {module!r} has no function {attribute!r}")
     return function  # type: ignore[no-any-return]

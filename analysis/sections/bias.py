@@ -40,16 +40,16 @@ def section(results: Results) -> Section:
 
 def sentences(frame: pd.DataFrame) -> list[str]:
     """Sentences on fitted powers, null controls and agreement, in that order."""
-    found = [sentence for title, rows in panels.split(frame) for sentence in _powers(title, rows)]
-    return [*found, *_agreement(frame)]
+    lines = [sentence for title, rows in panels.split(frame) for sentence in _powers(title, rows)]
+    return [*lines, *_agreement(frame)]
 
 
 def _powers(title: str, rows: pd.DataFrame) -> list[str]:
     if is_null(rows):
-        found = f"{title} is a null control, where theory predicts no bias for any method"
+        line = f"{title} is a null control, where theory predicts no bias for any method"
         groups = rows.groupby("sampling", sort=False)
         counts = (_null(str(sampling), points) for sampling, points in groups)
-        return ["; ".join([found, *counts]) + "."]
+        return ["; ".join([line, *counts]) + "."]
     fits = slopes(rows)
     best = {slope.label: slope for slope in sorted(fits, key=lambda slope: slope.sampling == "controlled")}
     powers = [

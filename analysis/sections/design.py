@@ -80,35 +80,35 @@ def sentences(frame: pd.DataFrame, roads: pd.DataFrame) -> list[str]:
     """Optimal against Legendre for each order, the distance to the bound, the cheapest road, the hidden schedule."""
     best = frame[frame["family"].isin(["optimal", "chebyshev"]) & (frame["order"] > designs.PLAIN)]
     best = best[(best["family"] == "optimal") | (best["t"] == math.inf)]
-    found = []
+    lines = []
     for order, rows in best.groupby("order"):
         ratio = rows["second_moment"] / rows["legendre_second_moment"]
-        found.append(
+        lines.append(
             f"Order {order:g}: the optimal kernel's second moment is {text.number(ratio.min())} to "
             f"{text.number(ratio.max())} of the Legendre kernel's, t = {text.number(rows['t'].min())} to "
             f"{text.number(rows['t'].max())}."
         )
     if len(best):
         off = (best["second_moment"] / best["bound"] - 1).abs().max()
-        found.append(f"All {len(best)} optimal kernels lie on the dual bound, to a relative {text.number(off, 2)}.")
-    return [*found, *_roads(roads), *_schedule(frame)]
+        lines.append(f"All {len(best)} optimal kernels lie on the dual bound, to a relative {text.number(off, 2)}.")
+    return [*lines, *_roads(roads), *_schedule(frame)]
 
 
 def _roads(roads: pd.DataFrame) -> list[str]:
     """The cheapest road of each order at each ratio, of those that look no farther than the central difference."""
-    found: list[str] = []
+    lines: list[str] = []
     if roads.empty:
-        return found
+        return lines
     for order, rows in roads[(roads["order"] > designs.PLAIN) & (roads["reach"] <= 1)].groupby("order"):
         cheapest = rows.loc[rows.groupby("t")["cost"].idxmin()]
         parts = [
             f"{row.name_} ({text.number(row.relative)}) at {designs.ratio_name(row.t)}" for row in _named(cheapest)
         ]
-        found.append(
+        lines.append(
             f"Cheapest way of order {order:g} within ε, in units of the central difference's cost: "
             f"{text.listed(parts)}."
         )
-    return found
+    return lines
 
 
 def _named(rows: pd.DataFrame) -> list[Any]:

@@ -39,13 +39,13 @@ def sentences(frame: pd.DataFrame) -> list[str]:
     """The share of cells within the factor, the worst cell, where the fixed epsilon fails, and what choosing costs."""
     good, count = int((frame["ratio"] <= WITHIN).sum()), len(frame)
     worst = frame.loc[frame["ratio"].idxmax()]
-    found = [
+    lines = [
         f"The chosen ε is within a factor {WITHIN:g} of the best in {good} of {count} cells ({100 * good / count:.0f} "
         f"%); the farthest is {_place(worst)}, {text.number(worst['ratio'])} times."
     ]
     if frame["within"].notna().any():
-        found[0] += f" Of single choices {100 * frame['within'].mean():.0f} % are."
-    return [*found, *_fixed(frame), *_cost(frame)]
+        lines[0] += f" Of single choices {100 * frame['within'].mean():.0f} % are."
+    return [*lines, *_fixed(frame), *_cost(frame)]
 
 
 def _place(cell: pd.Series) -> str:

@@ -83,21 +83,21 @@ def _curves(model: str, rows: pd.DataFrame, baselines: pd.DataFrame) -> Illustra
 
 def sentences(scores: pd.DataFrame, compared: pd.DataFrame, faults: list[str]) -> list[str]:
     """Test metrics, the paired comparison or the reason for its absence, and the number of runs that failed."""
-    found = []
+    lines = []
     for (model, task), cell in scores[scores["n"] > 0].groupby(CELL):
         named = (
             f"{row.label}{' (first order)' if row.label.split(' ')[0] in FIRST_ORDER else ''} "
             f"{text.percent(Interval(row.accuracy, row.low, row.high))} ({text.count(row.n, 'run')})"
             for row in cell.itertuples()
         )
-        found.append(f"{model}, {task}: test {metric_name(cell['metric'])}: {'; '.join(named)}.")
+        lines.append(f"{model}, {task}: test {metric_name(cell['metric'])}: {'; '.join(named)}.")
     if faults:
-        found.append(f"Not comparable: {text.listed(faults)}. Widen the grid of learning rates.")
-    found += _compared(compared[compared["quantity"] == "test accuracy"])
+        lines.append(f"Not comparable: {text.listed(faults)}. Widen the grid of learning rates.")
+    lines += _compared(compared[compared["quantity"] == "test accuracy"])
     statuses = [f"{int(scores[status].sum())} {status}" for status in STATUSES if scores[status].sum()]
     runs = text.count(int(scores["runs"].sum()), "run")
-    found.append(f"Of {runs}, {text.listed(statuses)}." if statuses else f"{runs.capitalize()} ended, none diverged.")
-    return found
+    lines.append(f"Of {runs}, {text.listed(statuses)}." if statuses else f"{runs.capitalize()} ended, none diverged.")
+    return lines
 
 
 def _compared(rows: pd.DataFrame) -> list[str]:

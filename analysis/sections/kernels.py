@@ -32,10 +32,10 @@ def section(results: Results) -> Section:
 
 def sentences(frame: pd.DataFrame) -> list[str]:
     """Uphill shares, variance factors and misprints."""
-    found = []
+    lines = []
     for _, row in frame.iterrows():
         if is_misprint(row):
-            found.append(
+            lines.append(
                 f"{worded(row['name'])}: E[rK] = {text.number(row['first_moment'], 5)} where the constant is "
                 f"{text.number(row['constant'])}."
             )
@@ -44,10 +44,10 @@ def sentences(frame: pd.DataFrame) -> list[str]:
         uphill = uphill_share(r, values)
         if uphill > 0:
             last = roots(r, values)[-1]
-            found.append(
+            lines.append(
                 f"{worded(row['name'])}: {100 * uphill:.1f} % of draws step uphill (the last change of sign is at "
                 f"|r| = {last:.3f}); "
                 f"the estimate's second moment grows by {text.number(row['second_moment_r2k2'])}, "
                 f"the variance from loss noise by {text.number(row['second_moment_k2'])}."
             )
-    return found
+    return lines

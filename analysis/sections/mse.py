@@ -38,12 +38,12 @@ def section(results: Results) -> Section:
 
 def sentences(frame: pd.DataFrame) -> list[str]:
     """Each method's MSE in units of MeZO's at the smallest epsilon, then agreement with theory."""
-    found = [sentence for title, rows in panels.split(frame) for sentence in _relative(title, rows)]
+    lines = [sentence for title, rows in panels.split(frame) for sentence in _relative(title, rows)]
     known = frame[frame["predicted_mse"].notna() & (frame["mse_error"] > 0)]
     if len(known):
         inside = ((known["mse"] - known["predicted_mse"]).abs() <= Z * known["mse_error"]).sum()
-        found.append(f"{inside} of {len(known)} measured errors have the predicted one inside their 95 % interval.")
-    return found
+        lines.append(f"{inside} of {len(known)} measured errors have the predicted one inside their 95 % interval.")
+    return lines
 
 
 def _relative(title: str, rows: pd.DataFrame) -> list[str]:

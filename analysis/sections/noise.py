@@ -42,18 +42,18 @@ def section(results: Results) -> Section:
 
 def sentences(reports: pd.DataFrame, levels: pd.DataFrame) -> list[str]:
     """For each model: the bound on the bias at the usual epsilon, then the noise and the recommended epsilon."""
-    found = []
-    for place, rows in reports.groupby(noises.PLACE, sort=False):
-        level = levels[(levels[noises.PLACE] == list(place)).all(axis=1)]
-        found.append(_bias(", ".join(map(str, place)), noises.nearest(rows), level))
-        found += _least(", ".join(map(str, place)), rows, level)
+    lines = []
+    for model, rows in reports.groupby(noises.PLACE, sort=False):
+        level = levels[(levels[noises.PLACE] == list(model)).all(axis=1)]
+        lines.append(_bias(", ".join(map(str, model)), noises.nearest(rows), level))
+        lines += _least(", ".join(map(str, model)), rows, level)
     for _, level in levels.iterrows():
         name = ", ".join(str(level[key]) for key in noises.PLACE)
-        found.append(
+        lines.append(
             f"{name}: one evaluation has a noise of {text.number(level['noise'])} and a rounding of "
             f"{text.number(level['rounding'])}; the probe recommends ε = {text.number(level['epsilon'])}."
         )
-    return found
+    return lines
 
 
 def _bias(name: str, row: pd.Series, level: pd.DataFrame) -> str:
@@ -65,7 +65,7 @@ def _bias(name: str, row: pd.Series, level: pd.DataFrame) -> str:
     if along.low <= 0 <= along.high:
         sentence += ", not told from 0"
     if len(level):
-        truncation, noise = (float(part[0]) for part in noises.parts(level.iloc[0], row[["epsilon"]].to_numpy(float)))
+        truncation, noise = (float(each[0]) for each in noises.parts(level.iloc[0], row[["epsilon"]].to_numpy(float)))
         sentence += f". The probe predicts {_percent(truncation)} of truncation and {_percent(noise)} of noise"
         parameters = level["parameters"].iloc[0]
         if not pd.isna(parameters):

@@ -58,17 +58,17 @@ def section(results: Results) -> Section:
     rows = results.of("phase")
     if rows.empty:
         return missing("phase", TITLE, "phase")
-    shown, found, tables = [], [], []
+    shown, lines, tables = [], [], []
     for run, mine in rows.groupby("run", sort=False):
         frame = phases.goals(mine)
         cells, measured = phases.contests(frame), phases.sampled(frame)
         suffix = "" if rows["run"].nunique() == 1 else f"-{run}".replace("/", "-")
         shown += illustrations(cells, measured, suffix)
-        found += sentences(cells, measured)
+        lines += sentences(cells, measured)
         tables += [winners_table(cells), *([duel_table(cells)] if cells["advantage"].notna().any() else [])]
         tables += [agreement_table(measured)] if len(measured) else []
         tables.append(cells_table(cells))
-    return Section("phase", TITLE, found, shown, tables)
+    return Section("phase", TITLE, lines, shown, tables)
 
 
 def illustrations(cells: pd.DataFrame, measured: pd.DataFrame, suffix: str = "") -> list[Illustration]:
@@ -80,8 +80,8 @@ def illustrations(cells: pd.DataFrame, measured: pd.DataFrame, suffix: str = "")
         name = "own" if pd.isna(epsilon) else f"{epsilon:g}"
         title = "Each estimator at its own best ε. " if pd.isna(epsilon) else f"All at ε = {text.number(epsilon)}. "
         best = mine["winner"].dropna().mode()
-        place = ", each at its own best epsilon" if pd.isna(epsilon) else f", all at epsilon {epsilon:g}"
-        alt = ALT_MAP.format(where=place, best=best.iloc[0] if len(best) else "none")
+        setting = ", each at its own best epsilon" if pd.isna(epsilon) else f", all at epsilon {epsilon:g}"
+        alt = ALT_MAP.format(where=setting, best=best.iloc[0] if len(best) else "none")
         shown.append(Illustration(f"phase-{name}{suffix}", phase_figure(mine), title + READING + BEND, alt))
     if len(measured):
         figure = agreement_figure(measured)
@@ -92,12 +92,12 @@ def illustrations(cells: pd.DataFrame, measured: pd.DataFrame, suffix: str = "")
 def sentences(cells: pd.DataFrame, measured: pd.DataFrame) -> list[str]:
     """The cells in which KerZOO beats MeZO or loses, with factors; the winners; the errors of predictions."""
     maps = phases.split(cells, ["map", "common_epsilon", "goal"])
-    found = [] if cells["advantage"].isna().all() else [_overall(cells)]
-    found += [
+    lines = [] if cells["advantage"].isna().all() else [_overall(cells)]
+    lines += [
         _duel(name, epsilon, goal, mine) for (name, epsilon, goal), mine in maps if mine["advantage"].notna().any()
     ]
-    found += [_winners(goal, mine) for goal, mine in cells[cells["map"] != phases.COMMON].groupby("goal", sort=False)]
-    return found + (_agreement(measured) if len(measured) else [])
+    lines += [_winners(goal, mine) for goal, mine in cells[cells["map"] != phases.COMMON].groupby("goal", sort=False)]
+    return lines + (_agreement(measured) if len(measured) else [])
 
 
 def _overall(cells: pd.DataFrame) -> str:
@@ -117,31 +117,31 @@ def _overall(cells: pd.DataFrame) -> str:
 
 def conditions(chosen: pd.DataFrame, among: pd.DataFrame) -> str:
     """The least and largest value of each coordinate of the chosen cells, where they are not those of all cells."""
-    found = []
+    shared = []
     for column, name in NAMES.items():
         values, every = sorted(chosen[column].unique()), sorted(among[column].unique())
         if values != every:
-            found.append(f"{name} {text.listed(text.number(value, 4) for value in values)}")
-    return "; ".join(found) if found else "nothing in common: they span all values"
+            shared.append(f"{name} {text.listed(text.number(value, 4) for value in values)}")
+    return "; ".join(shared) if shared else "nothing in common: they span all values"
 
 
 def _duel(name: str, epsilon: float, goal: str, cells: pd.DataFrame) -> str:
     known = cells[cells["advantage"].notna()]
     won, lost = known[known["advantage"] > 1], known[known["advantage"] <= 1]
-    place = f"{phases.where(name, epsilon).capitalize()}, by {phases.GOALS[goal]}"
+    setting = f"{phases.where(name, epsilon).capitalize()}, by {phases.GOALS[goal]}"
     behind = ""
     if len(lost):
         times = (1 / lost["advantage"]).quantile([0.0, 0.5, 1.0]).map(text.number).tolist()
         behind = f"MeZO is better in {len(lost)}, by {times[0]} to {times[2]} times (median {times[1]})"
     if won.empty:
-        return f"{place}: KerZOO wins none of {len(known)} cells; {behind}."
+        return f"{setting}: KerZOO wins none of {len(known)} cells; {behind}."
     low, high = (text.number(bound) for bound in (won["advantage"].min(), won["advantage"].max()))
     box = known
     for column in NAMES:
         box = box[box[column].isin(won[column])]
     ahead = f"KerZOO wins {len(won)} of {len(known)} cells, by {low} to {high} times"
     inside = f"{conditions(won, known)} (of all {len(box)} such cells it wins {len(won)})"
-    return f"{place}: {ahead}: {inside}{_measured(won)}" + (f"; {behind}." if behind else ".")
+    return f"{setting}: {ahead}: {inside}{_measured(won)}" + (f"; {behind}." if behind else ".")
 
 
 def _measured(won: pd.DataFrame) -> str:
@@ -166,7 +166,7 @@ def _winners(goal: str, cells: pd.DataFrame) -> str:
 def _agreement(measured: pd.DataFrame) -> list[str]:
     z = measured["z"].abs()
     worst = measured.loc[z.idxmax()]
-    found = [
+    lines = [
         f"{len(measured):,} measured errors and gains: {(z > FAR).sum()} lie beyond {FAR:g} standard errors of the "
         f"prediction, {100 * (z > Z).mean():.1f} % beyond {Z:.3g} (5 % if all are right); the farthest is "
         f"{worst['method']} at bend {text.number(worst['bend'])}, noise {text.number(worst['noise'])}, d = "
@@ -178,5 +178,5 @@ def _agreement(measured: pd.DataFrame) -> list[str]:
         if len(gains := realised(rows))
     ]
     if parts:
-        found.append(f"The gain of f itself over that of its quadratic model, at the median: {text.listed(parts)}.")
-    return found
+        lines.append(f"The gain of f itself over that of its quadratic model, at the median: {text.listed(parts)}.")
+    return lines

@@ -32,12 +32,12 @@ def section(results: Results) -> Section:
 
 def sentences(parts: pd.DataFrame, results: Results) -> list[str]:
     """The machine, then for each place the slowest and the fastest step: what takes most, and what sweeps take."""
-    found = [machines.sentence([parts], results)]
+    lines = [machines.sentence([parts], results)]
     for rows in speeds.places(parts):
         bars = sorted((bar for _, bar in rows.groupby("step")), key=lambda bar: -float(bar["seconds"].sum()))
         ends = [bars[0], bars[-1]] if len(bars) > 1 else bars
-        found.append(f"{machines.where(rows.iloc[0])}: {'; '.join(map(_spent, ends))}.")
-    return found + _slowed(parts)
+        lines.append(f"{machines.where(rows.iloc[0])}: {'; '.join(map(_spent, ends))}.")
+    return lines + _slowed(parts)
 
 
 def _slowed(parts: pd.DataFrame) -> list[str]:

@@ -33,12 +33,12 @@ def section(results: Results) -> Section:
 
 def sentences(motion: pd.DataFrame, results: Results) -> list[str]:
     """The machine, then for each setting the share of a step that remains after each kind of rounding."""
-    found = [machines.sentence([motion], results)]
+    lines = [machines.sentence([motion], results)]
     for rows in speeds.places(motion):
         parts = [
             f"{name}: {100 * line['moved'].median():.3g} % of the weights move, cosine "
             f"{text.fixed(line['cosine'].median(), 3)}"
             for name, line in rows.groupby("name", sort=False)
         ]
-        found.append(f"{title(rows.iloc[0])}, medians over steps: {'; '.join(parts)}.")
-    return found
+        lines.append(f"{title(rows.iloc[0])}, medians over steps: {'; '.join(parts)}.")
+    return lines

@@ -127,8 +127,8 @@ def stepper(
     def step() -> None:
         if touched:
             space.restrict(touched_rows(here.objective, here.batch))
-        told = query(space, estimator, here.loss, derive("bench", "step", next(keys)), ())
-        assert told.gradient is not None  # query returns only then
-        space.step_(told.gradient, -1e-7)
+        estimate = query(space, estimator, here.loss, derive("bench", "step", next(keys)), ())
+        assert estimate.gradient is not None  # query returns only then
+        space.step_(estimate.gradient, -1e-7)
 
     return step

@@ -123,16 +123,16 @@ def _what(record: Record) -> str:
 
 def verify(arguments: argparse.Namespace) -> int:
     """Check every file of a run or of an export: a line a file, with what was found; nothing is changed."""
-    place = Path(arguments.run)
-    if not place.is_dir():
-        found = [Journalled.of(_file(arguments.run)).finding]
-    elif not any((place / name).exists() for name in (JOURNAL, CONFIG, ROWS, RECORD)):
-        raise ValueError(f"{place} has no {JOURNAL} and no {CONFIG}: give the folder of a run or of an export")
+    folder = Path(arguments.run)
+    if not folder.is_dir():
+        results = [Journalled.of(_file(arguments.run)).finding]
+    elif not any((folder / name).exists() for name in (JOURNAL, CONFIG, ROWS, RECORD)):
+        raise ValueError(f"{folder} has no {JOURNAL} and no {CONFIG}: give the folder of a run or of an export")
     else:
-        found = list(findings(place))
-    for one in found:
+        results = list(findings(folder))
+    for one in results:
         print(one)
-    sound = not any(one.bad for one in found)
+    sound = not any(one.bad for one in results)
     if not arguments.replay:
         return OK if sound else DIFFERENT
     return _replayed(arguments) if sound else DIFFERENT
@@ -140,12 +140,12 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def _replayed(arguments: argparse.Namespace) -> int:
     """Compare what a run or an export wrote with what its journal rebuilds."""
-    place = Path(arguments.run)
-    record = place / RECORD
-    exported = not (place / CONFIG).exists() and record.is_dir()
+    folder = Path(arguments.run)
+    record = folder / RECORD
+    exported = not (folder / CONFIG).exists() and record.is_dir()
     contents = read(_file(str(record) if exported else arguments.run))
     base = rebuild(contents, selected_step(contents), **_given(arguments))
-    written = place if exported else journal_of(place).parent / MODEL
+    written = folder if exported else journal_of(folder).parent / MODEL
     return _compare(base, written, arguments.device or _text(contents.header, "device"))
 
 
@@ -296,31 +296,31 @@ def _named(header: dict[str, Any], part: str, given: str | None) -> str:
     """The rule or engine that the header tells, if it is zobench's or the command line names it too: a file imports no
     module.
     """
-    told = _text(header, part)
-    if given is None and names_code(told):
+    name = _text(header, part)
+    if given is None and names_code(name):
         raise ValueError(
-            f"the {part} of this journal, {told!r}, is of a module of its own: if you trust it, repeat the steps by "
-            f"`python -m llm journal replay` with --{part} {told}"
+            f"the {part} of this journal, {name!r}, is of a module of its own: if you trust it, repeat the steps by "
+            f"`python -m llm journal replay` with --{part} {name}"
         )
-    if given not in (None, told):
-        raise ValueError(f"--{part} is {given}, and the journal is of {told}")
-    return told
+    if given not in (None, name):
+        raise ValueError(f"--{part} is {given}, and the journal is of {name}")
+    return name
 
 
 def _estimator(header: dict[str, Any], method: str | None) -> Estimator:
     """The estimator that the header tells, or the one of `method` if it is the same: a file imports no module."""
-    told = _text(header, "estimator")
+    text = _text(header, "estimator")
     if method is None:
         try:
-            return restore(told)
+            return restore(text)
         except ValueError as error:
             raise ValueError(
                 f"{error}; if it is of a module of your own, repeat the steps by `python -m llm journal replay` with "
                 "--method package.module:function"
             ) from None
     estimator = methods.parse(method, **{name: header[name] for name in ("epsilon",) if header.get(name) is not None})
-    if repr(estimator) != told:
-        raise ValueError(f"--method {method} makes {estimator!r}, and the journal is of {told}")
+    if repr(estimator) != text:
+        raise ValueError(f"--method {method} makes {estimator!r}, and the journal is of {text}")
     return estimator
 
 
@@ -379,11 +379,11 @@ def _text(header: dict[str, Any], name: str) -> str:
     return value
 
 
-def _file(place: str) -> Path:
-    file = journal_of(place)
+def _file(path: str) -> Path:
+    file = journal_of(path)
     if not file.is_file():
         raise ValueError(
-            f"{place} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it "
+            f"{path} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it "
             "back from a copy"
         )
     return file

@@ -88,10 +88,10 @@ def own_engine(name: str, rounding: str = "nearest", reads: torch.dtype | None =
         ValueError: the function cannot be imported, does not take the options, makes no engine, or makes one that
             rounds or reads otherwise.
     """
-    told = spelled(name, ENGINES)
-    engine = made(told.name, {**taken(own(told.name), {"rounding": rounding, "reads": reads}), **told.options})
+    spelt = spelled(name, ENGINES)
+    engine = made(spelt.name, {**taken(own(spelt.name), {"rounding": rounding, "reads": reads}), **spelt.options})
     if not isinstance(engine, Engine):
-        raise ValueError(f"{told.name!r} makes {engine!r}, which is no zobench.space.Engine")
+        raise ValueError(f"{spelt.name!r} makes {engine!r}, which is no zobench.space.Engine")
     if (engine.rounding, engine.reads) != (rounding, reads):
         raise ValueError(
             f"the engine {name!r} has rounding {engine.rounding!r} and reads {engine.reads}, but --rounding asks for "

@@ -128,14 +128,14 @@ class ZerothOrderStepper:
             ValueError: as for `replay`.
         """
         recorded, before = Recorded(record.losses), self.state
-        told = self._told(record.key, recorded, record.lr, [])
+        outcome = self._told(record.key, recorded, record.lr, [])
         recorded.require_all_told()
-        self._require_same(record._replace(checksum=told.checksum, skipped=told.reason), record)
+        self._require_same(record._replace(checksum=outcome.checksum, skipped=outcome.reason), record)
         self.steps += 1
-        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state))
+        return Taken(record, outcome.loss, outcome.clipped, self.estimator.report(before, self.state))
 
-    def _require_same(self, found: Record, record: Record) -> None:
-        if (found.checksum, bool(found.skipped)) != (record.checksum, bool(record.skipped)):
+    def _require_same(self, repeated: Record, record: Record) -> None:
+        if (repeated.checksum, bool(repeated.skipped)) != (record.checksum, bool(record.skipped)):
             raise ValueError(
                 f"{self.identity} gives other coefficients for the recorded losses of step {record.step} than before: "
                 "the estimator has changed since; replay with the version that took the steps"
@@ -161,8 +161,8 @@ class ZerothOrderStepper:
         Raises:
             ValueError: it is not that of this estimator and rule.
         """
-        found = {name.removeprefix(STATE): value for name, value in tensors.items()}
-        self.state, self.memory, self.space.snapshots = state.restored(state.joined(json.loads(texts["state"]), found))
+        held = {name.removeprefix(STATE): value for name, value in tensors.items()}
+        self.state, self.memory, self.space.snapshots = state.restored(state.joined(json.loads(texts["state"]), held))
         self.forward_passes, self.backward_passes = map(int, texts["passes"].split())
         self.steps = step
 
@@ -179,15 +179,15 @@ class ZerothOrderStepper:
         # Perturbing in place rounds too: then entries are sampled before the losses, to measure the whole step.
         walks = isinstance(self.rule, SGD) and self.space.engine.in_place
         sampled = sample(self.space) if watched and walks else None
-        told, motion = self._told(key, answer, lr, losses), None
-        if told.reason:
+        outcome, motion = self._told(key, answer, lr, losses), None
+        if outcome.reason:
             self.space.settle_()  # no step follows that would restore the perturbed weights
             self.memory = self.rule.skip(self.memory)
         else:
-            motion = self._apply(told.gradient, lr, watched, sampled)
-        record = Record(self.steps, key, tuple(losses), lr, checksum=told.checksum, skipped=told.reason)
+            motion = self._apply(outcome.gradient, lr, watched, sampled)
+        record = Record(self.steps, key, tuple(losses), lr, checksum=outcome.checksum, skipped=outcome.reason)
         self.steps += 1
-        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state), motion)
+        return Taken(record, outcome.loss, outcome.clipped, self.estimator.report(before, self.state), motion)
 
     def _told(self, key: int, answer: Callable[[Plan], Tensor], lr: float, losses: list[float]) -> Told:
         """The estimator's result from the answers; the answers are also appended to `losses`."""

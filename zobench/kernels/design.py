@@ -153,5 +153,5 @@ def _touching(order: int, t: float) -> list[float]:
 
     targets = [(i + 0.5) * math.pi for i in range((order - 1) // 2)]
     # at ratio 1 the root is target / order, and it falls with the ratio
-    found = [brentq(lambda w, a=a: angle(w) - a, 0.0, a / order * (1 + 1e-9), xtol=1e-200, rtol=1e-15) for a in targets]
-    return [*map(math.sin, found), 1.0]
+    roots = [brentq(lambda w, a=a: angle(w) - a, 0.0, a / order * (1 + 1e-9), xtol=1e-200, rtol=1e-15) for a in targets]
+    return [*map(math.sin, roots), 1.0]

@@ -74,8 +74,8 @@ class DiscreteKernel(Kernel):
         """Return r and K(r) from one uniform on [-1, 1): its sign, and the node its size falls to."""
         uniform = streams.uniform(key, shape)
         steps = torch.tensor(self.probabilities[:-1], dtype=torch.float64, device=CPU).cumsum(0)
-        place = torch.bucketize(uniform.abs(), steps, right=True)
-        nodes, values = (torch.tensor(v, dtype=torch.float64, device=CPU)[place] for v in (self.nodes, self.values))
+        node = torch.bucketize(uniform.abs(), steps, right=True)
+        nodes, values = (torch.tensor(v, dtype=torch.float64, device=CPU)[node] for v in (self.nodes, self.values))
         return nodes.copysign_(uniform), values * uniform.sign_().add_(0.5).sign_()
 
     def quadrature(self, degree: int) -> Rule:

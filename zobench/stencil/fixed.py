@@ -152,5 +152,5 @@ def _quietest(pairs: int) -> tuple[float, ...]:
         return np.asarray(slopes[:-1] / squares.sum())
 
     start = [2 * math.log(math.sin((i + 0.5) * math.pi / order)) for i in range(pairs - 1)]
-    found = root(gradient, start, tol=1e-14).x if pairs > 1 else start
-    return tuple(round(math.exp(log / 2), DIGITS) for log in (*found, 0.0))
+    best = root(gradient, start, tol=1e-14).x if pairs > 1 else start
+    return tuple(round(math.exp(log / 2), DIGITS) for log in (*best, 0.0))

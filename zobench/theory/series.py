@@ -142,13 +142,13 @@ class Series:
 
     @cached_property
     def _bias_terms(self) -> VectorTerms:
-        lines, found = self.lines, []
+        lines, terms = self.lines, []
         for j in range(3, lines.highest + 1, 2):
             m = self.stencil.moment(j)
             if abs(m) > NEGLIGIBLE:
                 term = laws.odd_mean(self.law, lines.problem, lines.x, j)
-                found.append((j - 1, term.double() * (m / math.factorial(j))))
-        return found
+                terms.append((j - 1, term.double() * (m / math.factorial(j))))
+        return terms
 
     @cached_property
     def _second_moment_terms(self) -> dict[tuple[int, int], float]:
