@@ -90,8 +90,8 @@ def mse(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | No
 
 
 def coverage(estimator: LineEstimator, problem: Problem) -> str:
-    """Return in words which orders of epsilon the predictions hold for this estimator and problem: "exact, all orders",
-    or those that are left out. Errors are those of `bias`.
+    """Return in words which orders of epsilon the predictions of E g and E|g|^2 hold for this estimator and problem:
+    "exact, all orders", or the orders of the terms that are left out. Errors are those of `bias`.
     """
     one = series(estimator, problem, torch.zeros(dimension(problem), dtype=torch.float64, device=CPU))
     if one.exact:
