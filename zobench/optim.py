@@ -128,7 +128,7 @@ class ZerothOrder(torch.optim.Optimizer):
         after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(estimate.state)}
         self.loss = losses.mean()
         self._watch.see_losses(losses)
-        if estimate.gradient.finite and bool(losses.isfinite().all()):
+        if estimate.gradient.finite and (self.estimator.bounded or bool(losses.isfinite().all())):
             if space.narrow and self._at_full_rate():
                 self._watch.see_motion(
                     space, estimate.gradient, rule, [float(group["lr"]) for group in self.param_groups]

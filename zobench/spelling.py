@@ -35,11 +35,41 @@ def spelled(text: str, known: Collection[str] = ()) -> Spelled:
     Raises:
         ValueError: a part is neither, or an option is given twice.
     """
-    name, *parts = text.split(":")
+    name, *parts = _split(text, ":")
     if parts and "=" not in parts[0] and name not in known:
         name = f"{name}:{parts.pop(0)}"
+    return Spelled(name, _options(text, [option for part in parts for option in _split(part, ",")]))
+
+
+def bracketed(text: str) -> Spelled:
+    """Return the name and the options of a part that is the value of an option, `low-rank(rank=4,lazy=50)`.
+
+    Raises:
+        ValueError: a bracket is missing; or as for `spelled`.
+    """
+    name, bracket, inside = text.partition("(")
+    if not bracket:
+        return Spelled(name, {})
+    if not inside.endswith(")"):
+        raise ValueError(f"{text!r} has a bracket that is not closed: write it as low-rank(rank=4)")
+    return Spelled(name, _options(text, _split(inside[:-1], ",")))
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """The parts of a text, of which those within brackets stay together."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _options(text: str, parts: list[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    for part in ",".join(parts).split(",") if parts else ():
+    for part in parts:
         option, equals, value = part.partition("=")
         if not equals:
             raise ValueError(
@@ -48,7 +78,7 @@ def spelled(text: str, known: Collection[str] = ()) -> Spelled:
         if option in options:
             raise ValueError(f"{option} is given twice in {text!r}: give it once")
         options[option] = _literal(value)
-    return Spelled(name, options)
+    return options
 
 
 def construct(

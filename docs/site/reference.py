@@ -17,6 +17,7 @@ PAGES = {
     "estimators": ("Estimators", "estimator forward_gradient plan combination query evaluations auto line_model"),
     "laws": ("Laws of directions", "law layout random.streams random.keys"),
     "stencils": ("Stencils", "stencil"),
+    "maps": ("Coefficient maps", "maps"),
     "kernels": ("Kernels", "kernels"),
     "spaces": ("Spaces and update rules", "space rule groups random.native"),
     "sampling": ("Sampling", "montecarlo problem noise"),

@@ -27,8 +27,8 @@ REASON = 300
 
 
 class Told(NamedTuple):
-    """The gradient estimate, the mean loss of the last round, the number of clipped projected gradients, and the reason
-    to skip the step; the reason is empty if the step is taken.
+    """The gradient estimate, the mean of the finite losses of the last round, the number of clipped projected
+    gradients, and the reason to skip the step; the reason is empty if the step is taken.
     """
 
     gradient: Combination
@@ -206,7 +206,8 @@ class ZerothOrderStepper:
         if self.most is not None:
             gradient, clipped = clip(gradient, self.most)
         reason = self._unfit(losses, gradient, lr)[:REASON]
-        return Told(gradient, float(estimate.losses.mean()), clipped, reason)
+        seen = estimate.losses[estimate.losses.isfinite()]
+        return Told(gradient, float(seen.mean()) if len(seen) else math.nan, clipped, reason)
 
     def _apply(
         self, gradient: Combination, lr: float, watched: bool, sampled: Mapping[str, Tensor] | None
@@ -222,10 +223,12 @@ class ZerothOrderStepper:
 
     def _unfit(self, losses: Sequence[float], gradient: Combination, lr: float) -> str:
         """The reason why the step would make a weight infinite or NaN; empty if it would not."""
-        if not all(map(math.isfinite, losses)):
+        if not self.estimator.bounded and not all(map(math.isfinite, losses)):
             return f"losses {losses[:8]}: lower --lr or --epsilon"
         lr *= self._fastest
         if lr * self.rule.weight_decay > 1:
             return f"lr {lr:g} times weight decay {self.rule.weight_decay:g} is above 1: lower either"
         largest = float(gradient.coefficients.abs().max()) * lr if gradient.terms else 0.0
+        if math.isnan(largest):
+            return f"coefficients of losses {losses[:8]} are not finite: lower --lr or --epsilon"
         return "" if largest < self._room else f"a step of {largest:g} overflows the weights: lower --lr"

@@ -75,6 +75,16 @@ class CentralStencil(FixedStencil):
 
 
 @dataclass(frozen=True)
+class ThreePointStencil(FixedStencil):
+    """[f(x + e u) - f(x - e u)] / (2 e), with f(x) beside it for a coefficient map that reads the curvature: 2 n + 1
+    evaluations for n directions. 1.5-SPSA.
+    """
+
+    nodes = (1.0, -1.0, 0.0)
+    weights = (0.5, -0.5, 0.0)
+
+
+@dataclass(frozen=True)
 class RichardsonStencil(FixedStencil):
     """Central differences at e and 2 e, combined 4/3 : -1/3 so that m_3 = 0: 4 evaluations a direction, bias of order
     e^4. Richardson 1911.

@@ -108,6 +108,11 @@ def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines |
         TypeError: as for `bias`.
         ValueError: x is no finite point (d,), or the law draws by tensor.
     """
+    if isinstance(estimator, LineEstimator) and not estimator.map.linear:
+        raise TypeError(
+            f"theory of bias and variance covers weights times losses, and {estimator.map!r} makes something else of "
+            "them: ask theory.linear_step, or sample them with zobench.moments"
+        )
     if not isinstance(estimator, LineEstimator) or not estimator.linear:
         raise TypeError(
             f"theory covers the coefficients of LineEstimator, weights times losses; {type(estimator).__name__} makes "
