@@ -154,8 +154,8 @@ def draw(kind: str, results: Results, out: Path, paper: Sheet) -> list[Path]:
 
 @style.styled
 def _save(figure: Figure, file: Path, suffix: str) -> None:
-    told: dict[str, Any] = {"metadata": style.METADATA[suffix]} if suffix in style.METADATA else {}  # PGF takes none
-    figure.savefig(file, format=suffix, **told)
+    options: dict[str, Any] = {"metadata": style.METADATA[suffix]} if suffix in style.METADATA else {}  # PGF takes none
+    figure.savefig(file, format=suffix, **options)
 
 
 def require_format(out: Path) -> str:

@@ -110,7 +110,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     Raises:
         ReadError: a path does not exist, or there is no rows.jsonl at or below it.
     """
-    found: dict[Path, Path] = {}
+    folders: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
             raise ReadError(f"no folder {str(path)!r}: give a run folder (it holds rows.jsonl) or a parent of some")
@@ -121,8 +121,8 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
                 f"`{KINDS['bias'].command}` or `{KINDS['final'].command}`"
             )
         for folder in below:
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
+            folders.setdefault(folder.resolve(), folder)
+    return list(folders.values())
 
 
 def _named(folders: list[Path]) -> Iterator[tuple[str, Path]]:

@@ -170,9 +170,9 @@ def _folded(rule: StencilRule, epsilon: float) -> tuple[Tensor, Tensor]:
     """Offsets and weights of the rule's mean over u and -u: a central pair for each distinct |r|."""
     signed = (rule.probabilities[:, None] * rule.weights * rule.nodes.sign()).flatten()
     reach = rule.nodes.abs().flatten()
-    distinct, place = torch.unique((reach * 1e12).round(), return_inverse=True)
-    weights = torch.zeros_like(distinct).index_add_(0, place, signed) / (2 * epsilon)
-    offsets = epsilon * torch.zeros_like(distinct).index_copy_(0, place, reach)
+    distinct, inverse = torch.unique((reach * 1e12).round(), return_inverse=True)
+    weights = torch.zeros_like(distinct).index_add_(0, inverse, signed) / (2 * epsilon)
+    offsets = epsilon * torch.zeros_like(distinct).index_copy_(0, inverse, reach)
     kept = offsets > 0
     return torch.cat((offsets[kept], -offsets[kept])), torch.cat((weights[kept], -weights[kept]))
 
@@ -214,8 +214,8 @@ class _Job:
     def rows(self, key: int, rows: int) -> Tensor:
         """So many estimates under one key, (rows, d)."""
         space = self.space()
-        told = query(space, self.estimator, self.f, key, self.estimator.init(), (rows,))
-        return space.dense(told.gradient).expand(rows, -1)
+        estimate = query(space, self.estimator, self.f, key, self.estimator.init(), (rows,))
+        return space.dense(estimate.gradient).expand(rows, -1)
 
 
 def chunk_rows(dim: int) -> int:

@@ -136,15 +136,16 @@ class ZerothOrder(torch.optim.Optimizer):
             self.loss = torch.tensor(evaluate(f), dtype=torch.float64, device=CPU)
             self._remember({**shared, "step": shared["step"] + 1, "evaluations": shared["evaluations"] + 1})
             return self.loss
-        told = self._query(space, f, derive(shared["seed"], shared["step"]))
-        losses, evaluations = told.losses, shared["evaluations"] + told.queries
-        after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(told.state)}
+        estimate = self._query(space, f, derive(shared["seed"], shared["step"]))
+        losses, evaluations = estimate.losses, shared["evaluations"] + estimate.queries
+        after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(estimate.state)}
         self.loss = losses.mean()
         self._watch.see_losses(losses)
-        if told.gradient.finite and (self.estimator.bounded or bool(losses.isfinite().all())):
+        if estimate.gradient.finite and (self.estimator.bounded or bool(losses.isfinite().all())):
             if space.narrow and self._at_full_rate() and isinstance(rule, SGD):
-                self._watch.see_motion(space, told.gradient, rule, [float(group["lr"]) for group in self.param_groups])
-            after |= self._held(rule.apply_(space, told.gradient, self._memory(rule, space)), space)
+                rates = [float(group["lr"]) for group in self.param_groups]
+                self._watch.see_motion(space, estimate.gradient, rule, rates)
+            after |= self._held(rule.apply_(space, estimate.gradient, self._memory(rule, space)), space)
             self._remember({**shared, **after, "in_a_row": 0})
         else:
             space.settle_()
@@ -160,12 +161,12 @@ class ZerothOrder(torch.optim.Optimizer):
         """Ask the estimator; a closure that draws random numbers for the first time is called twice more."""
         before = randomness(space)
         with self._watch.of_modules():
-            told = query(space, self.estimator, f, key, self.memory)
+            estimate = query(space, self.estimator, f, key, self.memory)
         if not self._watch.trusts_randomness and drawn_since(before, space):
             space.settle_()
             require_reproducible(f)
             self._watch.trusts_randomness = True
-        return told
+        return estimate
 
     def _memory(self, rule: UpdateRule, space: ParameterSpace) -> Any:
         """What the rule holds from the steps before, if the same parameters move."""
@@ -341,11 +342,11 @@ class ZerothOrder(torch.optim.Optimizer):
         return any(0 < float(g.get("initial_lr", g["lr"])) <= 2 * float(g["lr"]) for g in self.param_groups)
 
     def _tell_skipped(self, losses: Tensor) -> None:
-        told = f"the losses {losses.flatten().tolist()[:4]} of step {self._shared['step'] - 1} or their differences"
+        cause = f"the losses {losses.flatten().tolist()[:4]} of step {self._shared['step'] - 1} or their differences"
         advice = "lower the learning rate or epsilon, or use a wider dtype"
         if self._shared["in_a_row"] >= SKIPS:
-            raise FloatingPointError(f"{told} are not finite, as in the {SKIPS - 1} steps before: {advice}")
-        warnings.warn(f"{told} are not finite: the step is skipped; {advice}", RuntimeWarning, stacklevel=4)
+            raise FloatingPointError(f"{cause} are not finite, as in the {SKIPS - 1} steps before: {advice}")
+        warnings.warn(f"{cause} are not finite: the step is skipped; {advice}", RuntimeWarning, stacklevel=4)
 
 
 def _value(name: str, number: Any) -> float:

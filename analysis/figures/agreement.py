@@ -28,8 +28,8 @@ def agreement_figure(frame: pd.DataFrame) -> Figure:
     goals = [goal for goal in phases.GOALS if goal in set(frame["goal"])]
     looks = style.looks(frame["method"].unique())
     figure, axes = style.panels(3 * len(goals), len(goals), 2.6)
-    for place, goal in enumerate(goals):
-        values, deviations, histogram = axes[place :: len(goals)]
+    for column, goal in enumerate(goals):
+        values, deviations, histogram = axes[column :: len(goals)]
         rows = frame[frame["goal"] == goal]
         style.title(values, NAMES[goal])
         _values(values, rows, looks)

@@ -120,8 +120,8 @@ def _guides(axes: Axes) -> None:
     for power in (2, 4):
         end = (start * run, base * run**power)
         axes.plot([start, end[0]], [base, end[1]], color=GREY, linewidth=1.0, zorder=1)
-        place: dict[str, Any] = {"xytext": (3, -1), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"ε$^{power}$", end, color=GREY, **place)
+        beside: dict[str, Any] = {"xytext": (3, -1), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"ε$^{power}$", end, color=GREY, **beside)
 
 
 def _lost(rows: pd.DataFrame) -> pd.Series:

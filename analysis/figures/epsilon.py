@@ -35,8 +35,8 @@ def epsilon_figure(frame: pd.DataFrame) -> Figure:
 def _panel(axes: Axes, cells: pd.DataFrame, problems: list[str], noises: list[float]) -> None:
     height, places, names = 0.0, [], []
     for problem in problems:
-        place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": style.SMALL}
-        axes.text(0.99, height - 0.75, problem, ha="right", weight="bold", **place)
+        at_left: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": style.SMALL}
+        axes.text(0.99, height - 0.75, problem, ha="right", weight="bold", **at_left)
         for noise in noises:
             for cell in cells[(cells["problem"] == problem) & (cells["noise"] == noise)].itertuples():
                 _cell(axes, height, cell)

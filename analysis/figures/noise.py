@@ -56,11 +56,11 @@ def _panel(axes: Axes, rows: pd.DataFrame, level: pd.Series | None) -> None:
 def _recommended(axes: Axes, epsilon: float, left: bool) -> None:
     """The line at the epsilon that the probe recommends, with its value on the side that has room."""
     axes.axvline(epsilon, color="black", linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
-    place: dict[str, Any] = {"xytext": (-4 if left else 4, -2), "textcoords": "offset points", "fontsize": style.SMALL}
-    place |= {"ha": "right" if left else "left", "va": "top", "xycoords": axes.get_xaxis_transform()}
+    beside: dict[str, Any] = {"xytext": (-4 if left else 4, -2), "textcoords": "offset points", "fontsize": style.SMALL}
+    beside |= {"ha": "right" if left else "left", "va": "top", "xycoords": axes.get_xaxis_transform()}
     rounded = float(f"{epsilon:.2g}")
     shown = text.number(rounded) if rounded >= 1e-3 else ticks.scientific(rounded)
-    axes.annotate(f"recommended ε\n{shown}", (epsilon, 1.0), **place)
+    axes.annotate(f"recommended ε\n{shown}", (epsilon, 1.0), **beside)
 
 
 def _farthest(interval: Interval) -> float:

@@ -100,9 +100,9 @@ def _panel(
     axes.set_xticks(range(len(noises)), [text.power(noise) for noise in noises], fontsize=style.SMALL)
     axes.set_yticks(range(len(dims)), [f"d = {dim:g}" for dim in dims], fontsize=style.SMALL)
     for cell in cells.itertuples():
-        place = (noises.index(cell.noise), dims.index(cell.dim))
+        corner = (noises.index(cell.noise), dims.index(cell.dim))
         look = looks.get(cell.winner) if isinstance(cell.winner, str) else None
-        _cell(axes, place, cell.advantage, look, letters.get(cell.winner, ""))
+        _cell(axes, corner, cell.advantage, look, letters.get(cell.winner, ""))
     for line in range(1, len(noises)):
         axes.axvline(line - 0.5, color="white", linewidth=1.2)
 

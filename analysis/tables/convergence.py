@@ -21,11 +21,11 @@ FALLING = 0.5  # of the gap after three quarters of the evaluations: an end abov
 def faults(frame: pd.DataFrame, tune: pd.DataFrame) -> dict[tuple[str, float], list[str]]:
     """What keeps the methods of each problem from being compared: best rates at the edge of what was tried."""
     grids = rates.synthetic(tune)
-    found = {}
-    for place, cell in frame.groupby(CELL):
+    by_problem = {}
+    for problem, cell in frame.groupby(CELL):
         methods = set(cell["method"])
-        found[place] = rates.faults(one for one in grids.get(place, []) if one.method in methods)
-    return found
+        by_problem[problem] = rates.faults(one for one in grids.get(problem, []) if one.method in methods)
+    return by_problem
 
 
 def finals(frame: pd.DataFrame, tune: pd.DataFrame) -> pd.DataFrame:

@@ -11,9 +11,10 @@ from llm.model import trainable
 from llm.model.language_model import LanguageModel
 from llm.model.recompute import recompute_layers
 from llm.options.train import TrainOptions
+from llm.steppers.engines import require_batched, require_rounding, rounded
 from llm.steppers.first_order import FIRST_ORDER, FirstOrderStepper
 from llm.steppers.stepper import Stepper
-from llm.steppers.zeroth_order import ZerothOrderStepper, require_batched, require_rounding, rounded
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import Estimator, ForwardGradient, methods, schedule
 from zobench import rule as rules
 from zobench.groups import Groups
@@ -91,7 +92,7 @@ class ZerothOrderMethod(TrainingMethod):
         schedule(options.schedule, options.lr, options.steps, options.warmup)
         require_batched(options.engine, options.points, self.estimator(options))
         rules.parse(self.rule(options), lr=options.lr, weight_decay=options.weight_decay)
-        require_rounding(options.engine, options.rounding != "nearest")
+        require_rounding(options.engine, *rounded(options.rounding, options.dtype))
         if options.gradient_checkpointing:
             raise ValueError(f"{self.text} has no backward pass: leave --gradient-checkpointing out")
 

@@ -46,17 +46,17 @@ class Match:
         }
 
 
-def candidate(subject: Subject, found: Probe | None, ratio: float) -> Match | None:
+def candidate(subject: Subject, probed: Probe | None, ratio: float) -> Match | None:
     """Return the composition that looks where the target does; it is still to be confirmed."""
     own = subject.estimator
     if isinstance(own, LineEstimator):
         return Match(own, 1.0, None if subject.epsilon is None else own.epsilon / subject.epsilon)
-    if found is None or found.law is None or found.stencil is None:
+    if probed is None or probed.law is None or probed.stencil is None:
         return None
-    dim = found.directions.shape[-1]
-    epsilon = found.length / found.law.unit(dim)
+    dim = probed.directions.shape[-1]
+    epsilon = probed.length / probed.law.unit(dim)
     try:
-        one = LineEstimator(found.law, found.stencil, epsilon, found.lines)
+        one = LineEstimator(probed.law, probed.stencil, epsilon, probed.lines)
     except ValueError:
         return None
     return Match(one, ratio, None if subject.epsilon is None else epsilon / subject.epsilon)

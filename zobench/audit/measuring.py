@@ -60,8 +60,8 @@ class _Linearised:
         self.x, self.gradient, self.value = example.x, example.gradient, example.f(example.x)
 
     def __call__(self, x: Tensor) -> Tensor:
-        found: Tensor = self.value + (x.double() - self.x) @ self.gradient
-        return found
+        values: Tensor = self.value + (x.double() - self.x) @ self.gradient
+        return values
 
 
 def bias_rows(
@@ -72,14 +72,14 @@ def bias_rows(
     factor, far below the noise of plain sampling.
     """
     variants = [subject.at(e) for e in epsilons] if subject.epsilon is not None else [subject]
-    reach = None if match is None else match.estimator.epsilon
+    matched = None if match is None else match.estimator.epsilon
     for one in variants:
         key = derive("zobench.audit", "bias", str(one.epsilon))
         rows = one.samples(example.f, example.x, key, samples)
         linear = one.samples(_Linearised(example), example.x, key, samples)
         predicted = {} if match is None else match.predicted(one.epsilon, example.f, example.x)
         common = {
-            "kind": "bias", "dim": example.f.dim, "epsilon": one.epsilon if one.epsilon is not None else reach,
+            "kind": "bias", "dim": example.f.dim, "epsilon": one.epsilon if one.epsilon is not None else matched,
             "samples": samples, "gradient_norm": float(example.gradient.norm()),
         }  # fmt: skip
         plain = _bias(rows - example.gradient) | _spread(rows, example.gradient)

@@ -96,17 +96,17 @@ def probe(subject: Subject, dim: int, keys: int = KEYS) -> Probe | None:
 
 def _lines(displacements: Tensor, near: float) -> list[tuple[Tensor, tuple[float, ...]]]:
     """Each line's nearest displacement and its nodes in units of that."""
-    found: list[list[Tensor]] = []
+    lines: list[list[Tensor]] = []
     for moved in displacements:
         if float(moved.abs().max()) <= near:
             continue
-        for line in found:
+        for line in lines:
             if abs(float(torch.nn.functional.cosine_similarity(line[0], moved, 0))) > 1 - NEAR:
                 line.append(moved)
                 break
         else:
-            found.append([moved])
-    return [_nodes(line) for line in found]
+            lines.append([moved])
+    return [_nodes(line) for line in lines]
 
 
 def _nodes(line: list[Tensor]) -> tuple[Tensor, tuple[float, ...]]:

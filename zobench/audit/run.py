@@ -87,15 +87,17 @@ def _subject(options: AuditOptions) -> Iterator[Subject]:
 
 
 def _problem(name: str, dim: int) -> Example:
-    told = spelled(name, PROBLEMS)
-    if not told.is_own:
-        require_known(told.name, PROBLEMS, "problem")
-        make: Callable[[int], Example] = PROBLEMS[told.name]
+    spelling = spelled(name, PROBLEMS)
+    if not spelling.is_own:
+        require_known(spelling.name, PROBLEMS, "problem")
+        make: Callable[[int], Example] = PROBLEMS[spelling.name]
         return make(dim)
-    found: Any = made(told.name, told.options)
-    if not callable(found) or not hasattr(found, "gradient") or not hasattr(found, "dim"):
-        raise ValueError(f"{name!r} makes {found!r:.80}, which is no zobench.problem.Problem: dim, gradient and a call")
-    return Example(found, point(found.dim))
+    problem: Any = made(spelling.name, spelling.options)
+    if not callable(problem) or not hasattr(problem, "gradient") or not hasattr(problem, "dim"):
+        raise ValueError(
+            f"{name!r} makes {problem!r:.80}, which is no zobench.problem.Problem: dim, gradient and a call"
+        )
+    return Example(problem, point(problem.dim))
 
 
 @dataclass(frozen=True)

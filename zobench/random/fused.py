@@ -140,8 +140,8 @@ def table(lines: Sequence[NativeLine], device: torch.device) -> Tensor:
         [*_words(stream.key), _bits(stream.scale), *map(_bits, amounts), *[0] * (most - len(amounts))]
         for stream, amounts in lines
     ]
-    found = torch.tensor(rows or [[0] * 4], dtype=torch.int64, device="cpu").to(torch.int32)
-    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found
+    packed = torch.tensor(rows or [[0] * 4], dtype=torch.int64, device="cpu").to(torch.int32)
+    return packed.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else packed
 
 
 def _words(key: int) -> tuple[int, int]:

@@ -58,16 +58,16 @@ class Batched(InForward):
 
     def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Evaluate at all points at once."""
-        (found,) = self.losses_of_lines(loss, [points])
-        return found
+        (losses,) = self.losses_of_lines(loss, [points])
+        return losses
 
     def losses_of_lines(self, loss: Callable[[], Value], lines: Sequence[Sequence[Point]]) -> list[list[Value]]:
         """Evaluate at all points of all lines at once, or at `points` at a time."""
         points = [point for line in lines for point in line]
         size = self.points or len(points)
         parts = [self._together(loss, points[first : first + size]) for first in range(0, len(points), size)]
-        found = iter([value for part in parts for value in part])
-        return [[next(found) for _ in line] for line in lines]
+        losses = iter([value for value_of in parts for value in value_of])
+        return [[next(losses) for _ in line] for line in lines]
 
     def _together(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """The losses at these points, of one forward."""

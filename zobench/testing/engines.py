@@ -56,14 +56,14 @@ def points(make: MakeSpace, level: Level) -> Finding:
         x = space.vector()
         for key, law in enumerate(LAWS):
             plan = _plan(law, key)
-            found = space.losses(module.loss, plan)
+            losses = space.losses(module.loss, plan)
             for i, row in enumerate(OFFSETS):
                 u = _direction(space, plan, i)
                 for k, offset in enumerate(row):
                     wanted = _loss_at(shape, x + offset * u)
-                    if not abs(float(found[i, k]) - wanted) < CLOSE * (1 + abs(wanted)):
-                        told = f"the loss at x + {offset} u_{i} is {float(found[i, k]):.12g}, not {wanted:.12g}"
-                        return Finding(told, False, f"{shape}, {law!r}", f"key = {key}")
+                    if not abs(float(losses[i, k]) - wanted) < CLOSE * (1 + abs(wanted)):
+                        sentence = f"the loss at x + {offset} u_{i} is {float(losses[i, k]):.12g}, not {wanted:.12g}"
+                        return Finding(sentence, False, f"{shape}, {law!r}", f"key = {key}")
     return Finding("losses are those at x + a u", True)
 
 
@@ -134,8 +134,8 @@ def steps(make: MakeSpace, level: Level) -> Finding:
                 space.step_(gradient, -0.1)
                 far = float((space.vector() - wanted).abs().max())
                 if not far < ROUNDING * 10:
-                    told = f"x after a step is {far:.2g} away from x + scale sum_i c_i u_i"
-                    return Finding(told, False, f"{shape}, {law!r}", f"key = {key}")
+                    sentence = f"x after a step is {far:.2g} away from x + scale sum_i c_i u_i"
+                    return Finding(sentence, False, f"{shape}, {law!r}", f"key = {key}")
                 wanted = wanted - 0.1 * space.dense(gradient)
     return Finding("x <- x + scale sum_i c_i u_i", True)
 
@@ -147,10 +147,10 @@ def pending(make: MakeSpace, level: Level) -> Finding:
         x = space.vector() - 0.1 * space.dense(gradient)
         space.step_(gradient, -0.1)
         plan = _plan(Gaussian(), 4)
-        found, wanted = float(space.losses(module.loss, plan)[1, 0]), _loss_at(shape, x)
+        loss, wanted = float(space.losses(module.loss, plan)[1, 0]), _loss_at(shape, x)
         with space.reading():
             read = float(module.loss())
-        for name, value in (("the loss after a step", found), ("a forward in reading()", read)):
+        for name, value in (("the loss after a step", loss), ("a forward in reading()", read)):
             if not abs(value - wanted) < CLOSE * (1 + abs(wanted)):
                 return Finding(f"{name} is {value:.12g}, not {wanted:.12g}", False, str(shape), "key = 3")
     return Finding("losses and forwards after a step are those at the new x", True)
@@ -192,8 +192,8 @@ def replayed(make: MakeSpace, level: Level) -> Finding:
         space.settle_()
         ends.append(space.vector())
     holds = torch.equal(*ends)
-    told = "equal to the bit" if holds else f"{float((ends[0] - ends[1]).abs().max()):.2g} apart"
-    return Finding(told, holds, str(shape))
+    sentence = "equal to the bit" if holds else f"{float((ends[0] - ends[1]).abs().max()):.2g} apart"
+    return Finding(sentence, holds, str(shape))
 
 
 def tied(make: MakeSpace, level: Level) -> Finding:

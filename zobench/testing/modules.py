@@ -45,9 +45,9 @@ class Shaped(nn.Module):
     def loss(self) -> Tensor:
         """Return the loss, a scalar."""
         hidden = torch.tanh(self.embedding @ self.mix) @ self.fixed
-        found = hidden @ self.head.T
-        found = found + self.shift if self.shape.buffer else found
-        return found.double().square().mean()
+        logits = hidden @ self.head.T
+        logits = logits + self.shift if self.shape.buffer else logits
+        return logits.double().square().mean()
 
 
 def shapes() -> Iterator[ModuleShape]:
