@@ -14,12 +14,11 @@ def line(folder: Path) -> str:
     facts: dict[str, Any] = next(row for row in rows if row["kind"] == "audit")
     ratio = f"{facts['ratio']:.3g} ± {facts['ratio_error']:.1g}" + (f": {facts['factor']}" if facts["factor"] else "")
     order = "-" if facts["bias_order"] is None else f"{facts['bias_order']:.1f}"
-    match = (facts["match"] or "none").removeprefix("LineEstimator(").partition(", epsilon")[0]
     failed = ", ".join(row["check"] for row in rows if row["kind"] == "audit-check" and row["status"] == "failed")
-    told = f"{match}, n = {facts['match_n']}" if facts["match"] else match
     cells = (folder.name, "-".join(map(str, sorted({*facts["evaluations"]}))), facts["lines"], ratio)
     second = f"{facts['second_moment']:.3g} ± {facts['second_moment_error']:.1g}"
-    return "| " + " | ".join(map(str, (*cells, second, order, told))) + (f"; failed: {failed} |" if failed else " |")
+    told = (facts["composition"] or "none") + (f"; failed: {failed}" if failed else "")
+    return "| " + " | ".join(map(str, (*cells, second, order, told))) + " |"
 
 
 if __name__ == "__main__":
