@@ -192,7 +192,8 @@ def _stencil(line: Line) -> FixedStencil:
     """The stencil of ours with these nodes and weights, by name where it has one."""
     reaches = tuple(r for r in line.nodes if r > 0)
     symmetric = (SymmetricStencil(reaches),) if sorted(-r for r in reaches) == [r for r in line.nodes if r < 0] else ()
-    for known in (*NAMED, *symmetric):
+    candidates: tuple[FixedStencil, ...] = (*NAMED, *symmetric)
+    for known in candidates:
         pairs = sorted(zip(known.nodes, known.weights, strict=True))
         if [r for r, _ in pairs] == list(line.nodes) and _close([w for _, w in pairs], line.weights):
             return known
