@@ -162,15 +162,3 @@ def test_errors_are_one_line(tmp_path, capsys, words, message):
 def test_the_version_and_the_methods(capsys):
     assert main(["--version"]) == 0 and main(["methods"]) == 0
     assert "richardson" in capsys.readouterr().out
-
-
-def test_the_cosine_of_several_gaussian_directions_has_a_closed_form():
-    from zobench import CentralStencil, Gaussian, LineEstimator, estimate, theory
-
-    one, line = LineEstimator(Gaussian(), CentralStencil(), 0.1, 4), examples.linear(6)
-    rows = estimate(one, line.f, line.x, 1, 20_000)
-    square = (rows @ line.gradient).square() / (rows.square().sum(-1) * line.gradient.square().sum())
-    predicted = theory.cosine(one, 6)
-    z = abs(float(square.mean()) - predicted**2) / (float(square.std()) / len(rows) ** 0.5)
-    planted = abs(float(square.mean()) - 4 / 11) / (float(square.std()) / len(rows) ** 0.5)
-    assert z < 5 < planted
