@@ -13,7 +13,7 @@ try:
     from zobench.figures.frame import ReadError
     from zobench.figures.sheet import Sheet, printed_on
 except ModuleNotFoundError as error:
-    if error.name not in ("matplotlib", "pandas"):
+    if str(error.name).partition(".")[0] not in ("matplotlib", "pandas"):
         raise
     told = f'{error}: figures need the extra, pip install "zobench[figures]"'
     raise ModuleNotFoundError(told, name=error.name) from error
