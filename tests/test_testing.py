@@ -99,7 +99,7 @@ def test_every_check_has_a_planted_mistake():
     assert len(PLANTED) >= 25
 
 
-@pytest.mark.parametrize("law", [*LAWS.values(), PerTensor(kernels.legendre(3))], ids=repr)
+@pytest.mark.parametrize("law", [*LAWS.values(), PerTensor(kernels.legendre(3, 4.0))], ids=repr)
 def test_every_law_passes(law):
     assert not check_law(law).failed
 

@@ -1,5 +1,6 @@
 """check_space and check_engine: points, steps and what is left of them on modules of several shapes."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -170,19 +171,18 @@ def pending(of: Spaces, level: Level) -> Finding:
 
 
 def refused(of: Spaces, level: Level) -> Finding:
-    """A step along NaN."""
+    """Steps along NaN and along infinity."""
     for shape, module, space in of.each():
         before = space.vector()
-        space.losses(module.loss, _plan(of.laws[0], 1))
-        try:
-            space.step_(
-                Combination((Term(of.laws[0], 1, torch.tensor([float("nan")], dtype=torch.float64, device=CPU)),))
-            )
-        except FloatingPointError:
-            far = float((space.vector() - before).abs().max())
-            if far < ROUNDING:
-                continue
-        return Finding("a step along NaN moves parameters, or is not refused", False, str(shape))
+        for bad in (math.nan, math.inf):
+            coefficients = torch.tensor([1.0, bad], dtype=torch.float64, device=CPU)
+            space.losses(module.loss, _plan(of.laws[0], 1))
+            try:
+                space.step_(Combination((Term(of.laws[0], 1, coefficients),)))
+            except FloatingPointError:
+                if float((space.vector() - before).abs().max()) < ROUNDING:
+                    continue
+            return Finding(f"a step along {bad} moves parameters, or is not refused", False, str(shape))
     return Finding("FloatingPointError, and x as it was", True)
 
 
@@ -226,7 +226,7 @@ CHECKS: tuple[Check, ...] = (
     Check("restored", "settle_, and an error of the loss, leave x; nothing else moves", restored),
     Check("steps", "x <- x + scale sum_i c_i u_i", steps),
     Check("pending", "losses and forwards after a step see it", pending),
-    Check("refused", "a step along NaN is refused, and x as it was", refused),
+    Check("refused", "a step along NaN or infinity is refused, and x as it was", refused),
     Check("replayed", "walk_ leaves the bits that losses leave", replayed),
     Check("tied", "tied parameters stay one, and in their strides", tied),
 )
