@@ -1,10 +1,11 @@
-"""`python -m docs.examples.audit.table`: the table of docs/audit.md from the rows under results/audit."""
+"""`python -m docs.examples.audit.table`: the rows under results/audit as the table of docs/audit.md, written there."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-ROOT = Path("results/audit")
+ROOT, PAGE = Path("results/audit"), Path("docs/audit.md")
 HEAD = "| run | evaluations | lines | E[g] / ∇f | E\\|g\\|² / \\|∇f\\|² | order of the bias | composition of ours |\n"
 
 
@@ -21,8 +22,14 @@ def line(folder: Path) -> str:
     return "| " + " | ".join(map(str, (*cells, second, order, told))) + " |"
 
 
+def write() -> None:
+    """Replace the table of the page."""
+    lines = [line(folder) for folder in sorted(ROOT.iterdir()) if folder.is_dir()]
+    table = HEAD + "|---" * 7 + "|\n" + "\n".join(lines) + "\n"
+    page = PAGE.read_text(encoding="utf-8")
+    found = re.sub(re.escape(HEAD) + r"(\|.*\n)+", lambda _: table, page)
+    PAGE.write_text(found, encoding="utf-8")
+
+
 if __name__ == "__main__":
-    print(HEAD + "|---" * 7 + "|")
-    for one in sorted(ROOT.iterdir()):
-        if one.is_dir():
-            print(line(one))
+    write()

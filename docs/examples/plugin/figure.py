@@ -23,5 +23,5 @@ def rows(folder: Path) -> pandas.DataFrame:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         found = rows(Path(folder) / "audit")
-    with figures.printed_on(figures.Sheet(width=3.4, names={"Staircase": "Staircase, n = 4"})):
+    with figures.printed_on(figures.Sheet(width=3.4, names={TARGET: "Staircase, n = 4"})):
         figures.write([("bias", figures.bias(found))], Path(sys.argv[1]))
