@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from analysis import drawings
-from analysis.drawings import DRAWINGS, FORMATS
+from analysis.drawings import DRAWINGS
 from analysis.report import SECTIONS, write
 from analysis.rows import ReadError, Results, read
-from analysis.sheet import Sheet, settings_of, style_of, width
 from analysis.tables.table import markdown
+from zobench.figures.files import FORMATS, require_format
+from zobench.figures.sheet import Sheet, settings_of, style_of, width
 
 EPILOG = """examples:
   python -m analysis report runs                          every run below runs/, into report.html
@@ -86,10 +87,10 @@ def _add_figure(commands: Any) -> None:
 
 
 def _figure(arguments: argparse.Namespace) -> None:
-    drawings.require_format(arguments.out)
-    settings = settings_of(arguments.settings) if arguments.settings else {}
-    order = arguments.order.split(",") if arguments.order else settings.get("order", [])
-    style = arguments.style or settings.get("style")
+    require_format(arguments.out)
+    told = settings_of(arguments.settings) if arguments.settings else {}
+    order = arguments.order.split(",") if arguments.order else told.get("order", [])
+    style = arguments.style or told.get("style")
     paper = Sheet(
         width=width(arguments.columns or settings.get("columns", "two")),
         names=settings.get("labels", {}) | dict(_pairs("--label", arguments.label)),

@@ -14,7 +14,7 @@ import pandas as pd
 
 from analysis import text
 from analysis.rows import Results, tidy
-from zobench import methods
+from zobench.figures.frame import method_name
 
 LONGEST = 40  # characters of a label; column `setting` has what a label has no room for
 _ELLIPSIS = " …"
@@ -144,14 +144,6 @@ def _joined(name: str, short: str, end: str) -> str:
     kept = whole[: LONGEST - len(end) - len(_ELLIPSIS)]
     cut = kept.rfind(" ")
     return (kept[:cut] if cut > 0 else kept).rstrip() + _ELLIPSIS + end
-
-
-def method_name(method: str) -> str:
-    """`kerzoo order=5` for kerzoo:order=5, and `make n=2` for package.module:make:n=2."""
-    parts = [part for part in method.split(":") if part]
-    named = [part for part in parts if "=" not in part] or [method]
-    options = [part for part in parts if "=" in part]
-    return " ".join([named[-1] if "." in named[0] else ":".join(named), *options])
 
 
 def with_settings(frame: pd.DataFrame, results: Results) -> tuple[pd.DataFrame, list[str]]:

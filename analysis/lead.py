@@ -6,8 +6,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis import rates, text
-from analysis.figures import panels
-from analysis.figures.bias import is_null
 from analysis.figures.lead import lead_figure
 from analysis.labels import label
 from analysis.outcomes import CELL, levels, metric_name, outcomes
@@ -17,6 +15,8 @@ from analysis.statistics import Interval
 from analysis.tables import convergence
 from analysis.tables.bias import FAR, slopes
 from analysis.tables.finetuning import accuracies
+from zobench.figures import panels
+from zobench.figures.bias import is_null
 
 TITLE = "What these runs show"
 MOST = 3

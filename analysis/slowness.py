@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import style
 from analysis.statistics import Interval, ratio_of_means
+from zobench.figures import style
 
 REFERENCE = "mezo"
 PANEL = ["problem", "dim", "noise", "rate"]

@@ -1,4 +1,4 @@
-"""The bias suite: measured bias, variance and error of each estimator beside the predictions."""
+"""The bias suite: measured bias, variance, error and cosine of each estimator beside the predictions."""
 
 import math
 import time
@@ -65,7 +65,7 @@ class BiasCell:
 
 
 def run(options: BiasOptions) -> None:
-    """Measure bias, variance and mean squared error against exact gradients, beside the theory."""
+    """Measure bias, variance, mean squared error and cosine against exact gradients, beside the theory."""
     cells = _cells(options)
     record = Run(options.out, {"command": "bias", **asdict(options)})
     with bar(cells, unit="cell") as progress:
@@ -108,8 +108,10 @@ def measure(cell: BiasCell, options: BiasOptions) -> dict[str, Any]:
     gradient = cell.problem.gradient(cell.x)
     key = derive("bias", options.seed, cell.name, cell.estimator.epsilon.hex(), cell.sampling)
     if cell.sampling == PLAIN:
-        sampled = zobench.moments(cell.estimator, cell.problem, cell.x, key, options.samples, options.noise)
-        sampled = replace(sampled, mean=sampled.mean - gradient)
+        found = zobench.moments(
+            cell.estimator, cell.problem, cell.x, key, options.samples, options.noise, gradient=gradient
+        )
+        found = replace(found, mean=found.mean - gradient)
     else:
         single = replace(cell.estimator, n=1)
         sampled = zobench.controlled_moments(single, cell.problem, gradient, cell.x, key, options.controlled_samples)
@@ -160,7 +162,16 @@ def _spread(cell: BiasCell, sampled: Moments, noise: float) -> dict[str, Any]:
         "mse_error": sampled.covariance_trace_error,
         "predicted_mse": theory.mse(cell.estimator, cell.problem, cell.x, noise),
         "prediction_terms": theory.coverage(cell.estimator, cell.problem),
+        **_cosine(cell, found, noise),
     }
+
+
+def _cosine(cell: BiasCell, found: Moments, noise: float) -> dict[str, float | None]:
+    """The cosine of one estimate with the gradient; its prediction is that of linear f without noise."""
+    assert found.cosine is not None
+    predicted = None if noise else theory.cosine(cell.estimator, cell.problem.dim)
+    names = ("mean_cosine", "mean_cosine_error", "cosine", "cosine_error")
+    return {**dict(zip(names, found.cosine, strict=True)), "predicted_cosine": predicted}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

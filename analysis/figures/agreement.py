@@ -10,9 +10,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 from scipy import stats
 
-from analysis import phases, style, text
+from analysis import phases, text
 from analysis.statistics import Z
-from analysis.style import GREY, Look
+from zobench.figures import style
+from zobench.figures.style import GREY, Look
 
 NAMES = {"mse": "mean squared error", "descent": "gain of one step"}
 LINEAR = 3.0  # standard errors on either side of 0 within which the symmetric logarithmic axes are linear

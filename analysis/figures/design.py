@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import designs, style, text, ticks
-from analysis.style import DASHED, DOTTED, GREY, Look
+from analysis import designs, text
+from zobench.figures import style, ticks
+from zobench.figures.style import DASHED, DOTTED, GREY, Look
 
 LEGENDRE = Look("#D55E00", "s", DASHED)
 CHEBYSHEV = Look("#882255", "p", DOTTED)

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import style, text, ticks
-from analysis.style import Look
+from analysis import text
+from zobench.figures import style, ticks
+from zobench.figures.style import Look
 
 WITHIN = 2.0  # the factor of the best that is asked for
 BAND = "#e4e4e4"

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis import style, text
-from analysis.figures import panels
-from analysis.style import GREY, Look
+from analysis import text
+from zobench.figures import panels, style
+from zobench.figures.style import GREY, Look
 
 Array = NDArray[np.float64]
 _PRINTED = {"kerzoo5_as_printed()": "KerZOO, order 5 as printed"}

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import noises, style, text, ticks
+from analysis import noises, text
 from analysis.statistics import Interval
-from analysis.style import DASHDOT, DOTTED, GREY, Look
+from zobench.figures import style, ticks
+from zobench.figures.style import DASHDOT, DOTTED, GREY, Look
 
 ARROW: dict[str, Any] = {"marker": "v", "markersize": 4, "linestyle": "none"}
 BOUND = Look("#0072B2", "o", "-")

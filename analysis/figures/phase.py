@@ -12,9 +12,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 
-from analysis import sheet, style, text
+from analysis import text
 from analysis.phases import GOALS
-from analysis.style import Look
+from zobench.figures import sheet, style
+from zobench.figures.style import Look
 
 ROW = 0.3  # inches of a cell, which has two lines of text
 SMALLEST = 7

@@ -8,8 +8,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis import speeds, style, text
+from analysis import speeds, text
 from analysis.machines import where
+from zobench.figures import style
 
 _COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#F5C710", "#009E73", "#b8b8b8", "#CC79A7", "#D55E00")
 _NAMED = 0.07  # share of the widest bar from which a part has room for its share

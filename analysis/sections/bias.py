@@ -3,12 +3,12 @@
 import pandas as pd
 
 from analysis import text
-from analysis.figures import panels
-from analysis.figures.bias import bias_figure, is_null
 from analysis.labels import label
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.tables.bias import FAR, bias_table, slopes, slopes_table
+from zobench.figures import panels
+from zobench.figures.bias import bias_figure, is_null
 
 TITLE = "Bias against ε"
 CAPTION = (

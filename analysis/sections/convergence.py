@@ -3,7 +3,6 @@
 import pandas as pd
 
 from analysis import text
-from analysis.figures import panels
 from analysis.figures.convergence import band_name, convergence_figure
 from analysis.labels import label
 from analysis.rows import Results
@@ -11,6 +10,7 @@ from analysis.sections.section import Illustration, Section, missing
 from analysis.statistics import Comparison
 from analysis.tables.convergence import CELL, REFERENCE, faults, finals, finals_table, ratio_text, tuning_table
 from analysis.tables.table import Table
+from zobench.figures import panels
 
 TITLE = "Convergence on synthetic problems"
 ALT = (

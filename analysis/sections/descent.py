@@ -3,12 +3,12 @@
 import pandas as pd
 
 from analysis import slowness, text
-from analysis.figures import panels
 from analysis.figures.descent import descent_figure, rate_name
 from analysis.labels import label
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.tables.descent import descent_table
+from zobench.figures import panels
 
 TITLE = "Speed, predicted and measured"
 CAPTION = (

@@ -10,7 +10,6 @@ from analysis.outcomes import CELL, counted, levels, metric_name, outcomes, traj
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.statistics import Interval
-from analysis.style import FIRST_ORDER
 from analysis.tables.also import also_table, further
 from analysis.tables.finetuning import (
     STATUSES,
@@ -22,6 +21,7 @@ from analysis.tables.finetuning import (
     overview_table,
 )
 from analysis.tables.pairs import pairs, pairs_table
+from zobench.figures.style import FIRST_ORDER
 
 TITLE = "Fine-tuning language models"
 CURVES = (

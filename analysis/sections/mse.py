@@ -2,14 +2,14 @@
 
 import pandas as pd
 
-from analysis import style, text
-from analysis.figures import panels
-from analysis.figures.estimate import mse_figure
+from analysis import text
 from analysis.labels import label
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.statistics import Z
 from analysis.tables.bias import mse_table
+from zobench.figures import panels, style
+from zobench.figures.estimate import mse_figure
 
 TITLE = "Mean squared error against ε"
 CAPTION = (

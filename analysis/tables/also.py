@@ -2,10 +2,11 @@
 
 import pandas as pd
 
-from analysis import style, text
+from analysis import text
 from analysis.outcomes import CELL, IDENTITY, counted
 from analysis.statistics import paired, t_interval
 from analysis.tables.table import Table, table
+from zobench.figures import style
 
 
 def further(measured: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis import style, text
-from analysis.figures import panels
-from analysis.fits import RESOLVED, PowerLaw, power_law
+from analysis import text
+from analysis.fits import PowerLaw, power_law
 from analysis.tables.table import Table, table
+from zobench.figures import panels, style
+from zobench.figures.bias import RESOLVED
 
 FAR = 2.0  # deviations are about 1 when theory holds, and seldom reach 2
 

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import rates, style, text
-from analysis.figures import panels
+from analysis import rates, text
 from analysis.figures.convergence import aligned, band, band_name, measure
-from analysis.labels import method_name
 from analysis.statistics import Comparison, holm, paired
 from analysis.tables.table import Table, table
+from zobench.figures import panels, style
+from zobench.figures.frame import method_name
 
 REFERENCE = "mezo"
 CELL = ["problem", "dim"]

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from analysis import phases, style, text
+from analysis import phases, text
 from analysis.statistics import Z
 from analysis.tables.table import Table, table
+from zobench.figures import style
 
 FAR = 5.0
 

@@ -30,7 +30,7 @@ def audit(
     dim = max(next(iter(problems.values())).f.dim, subject.least_dim)
     probed, line = probe(subject, dim), examples.linear(dim)
     scale, moments = measuring.scale(subject, samples), measuring.moments(subject, line, samples)
-    match = matching.candidate(subject, probed, scale.ratio)
+    match = matching.candidate(subject, found)
     match = matching.confirmed(match, line, moments.second, moments.error)
     bias: list[dict[str, Any]] = []
     for name, example in problems.items():
@@ -45,8 +45,7 @@ def audit(
         "alignment": moments.alignment, "bias_order": measuring.order(last),
         **measuring.sensitivity(subject, examples.smooth(dim)),
         "x_left": _left(subject, examples.smooth(dim)),
-        "match": None if match is None else repr(match.estimator),
-        "match_n": None if match is None else match.estimator.n,
+        "match": None if match is None else repr(match), "composition": None if match is None else match.composition,
     }  # fmt: skip
     level = Level(10 * samples, samples // 2, keys=2)
     for check in CHECKS:
@@ -120,7 +119,7 @@ def _told(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if facts["x_left"] is not None:
         yield "x afterwards", "as it was" if not facts["x_left"] else f"{facts['x_left']:.2g} from where it was"
     yield "on a constant", "g = 0" if not facts["constant"] else f"|g| is up to {facts['constant']:.2g}"
-    yield "composition of ours", facts["match"] or "none matches by points and second moment"
+    yield "composition of ours", facts["match"] or "none matches by points, weights and second moment"
 
 
 def _points(facts: dict[str, Any], dim: int) -> Iterator[tuple[str, str]]:

@@ -1,8 +1,11 @@
 """`zobench audit`: options, the run folder, and the exit status."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from zobench.audit import target
@@ -40,22 +43,29 @@ class AuditOptions:
     epsilons: tuple[float, ...] = option((0.05, 0.1, 0.2, 0.4), "displacements, where the target takes one")
     samples: int = option(2000, "estimates for each number")
     out: str = option("runs/audit", "folder of the results")
+    figure: str = option(
+        "", "a file .pdf, .svg, .png or .pgf, after which figures of bias, MSE and cosine are named (extra: figures)"
+    )
 
 
 def run(options: AuditOptions) -> int:
     """Audit an estimator from outside: what it does, which composition of ours it is, and the verdict of each check."""
     problems = _checked(options)
+    if options.figure:
+        _figures().require_format(Path(options.figure), "--figure")
     with _subject(options) as subject:
         return _run(options, subject, problems)
 
 
 def _run(options: AuditOptions, subject: Subject, problems: dict[str, Example]) -> int:
-    record = Run(options.out, {"command": "audit", **asdict(options)}, free=("out",))
+    record = Run(options.out, {"command": "audit", **asdict(options)}, free=("out", "figure"))
     if not record.find(kind="audit-check"):
         about = {"target": subject.name, "version": version(options.target)}
         for row in audit(subject, problems, options.epsilons, options.samples):
             record.append({**row, **(about if row["kind"] == "audit" else {})}, sync=False)
     print(text(record.rows))
+    if options.figure:
+        note(f"figures: {', '.join(map(str, _figures().draw(record.rows, Path(options.figure))))}")
     note(f"rows: {record.folder / 'rows.jsonl'}")
     return exit_status.DIFFERENT if record.find(kind="audit-check", status=FAILED) else exit_status.OK
 
@@ -73,6 +83,14 @@ def _checked(options: AuditOptions) -> dict[str, Example]:
             raise ValueError(f"--epsilons holds {epsilon:g}: give displacements above 0")
     require_known(options.array, ("numpy", "torch"), "kind of array")
     return {name: _problem(name, options.dim) for name in options.problem}
+
+
+def _figures() -> ModuleType:
+    """The module that needs Matplotlib and pandas, of which the rest of an audit knows nothing."""
+    try:
+        return importlib.import_module("zobench.audit.figures")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--figure: {error}") from None
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from zobench.spelling import names_code
 
 Options = TypeVar("Options")
 Presets = Callable[[], Mapping[str, Mapping[str, Any]]]
-WRITTEN = ("out", "to")
-"""Options that name folders to write."""
+WRITTEN = ("out", "to", "figure")
+"""Options that name folders or files to write."""
 
 
 def option(
@@ -128,7 +128,7 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     for name in WRITTEN:
-        if isinstance(loaded.get(name), str) and name not in given:
+        if isinstance(loaded.get(name), str) and loaded[name] and name not in given:
             _require_own_folder(name, loaded[name], arguments.config)
     asked = running_code(cls, {name: value for name, value in loaded.items() if name not in given})
     if asked:

@@ -3,8 +3,7 @@
 import math
 
 from zobench.estimator import LineEstimator
-from zobench.law import Gaussian, Isotropic, Orthogonal
-from zobench.numbers import count
+from zobench.law import Coordinate, Gaussian, Isotropic, Orthogonal
 from zobench.stencil.fixed import FixedStencil
 
 
@@ -13,22 +12,20 @@ def cosine(estimator: LineEstimator, dim: int) -> float | None:
 
     One direction: cos^2 = (u . grad f)^2 / (|u|^2 |grad f|^2), 1/d on average. n Gaussian directions with fixed nodes:
     with a = U grad f / |grad f| the rest of g is |a| z, z ~ N(0, I_(d-1)), so that cos^2 = |a|^2 / (|a|^2 + |z|^2) and
-    E cos^2 = n / (n + d - 1). Orthogonal directions: n / d. The ratio (E g . grad f)^2 / (E|g|^2 |grad f|^2), which is
-    n / (n + d + 1), is less, since long estimates have a larger weight in it.
-
-    None for a stencil whose weights do not sum to 0, for a law that is not Isotropic or draws by tensor, for an
-    estimator that is not linear in the losses, and for several directions of any other law. `dim` is d. Cost: no
-    evaluation.
+    E cos^2 = n / (n + d - 1). Orthogonal directions with fixed nodes, coordinates too: n / d. The ratio (E g . grad
+    f)^2 / (E|g|^2 |grad f|^2), which is n / (n + d + 1), is less, since long estimates have a larger part in it.
+    Differences only: the value of f at x must drop out.
     """
     law, n = estimator.law, estimator.n
     if not estimator.linear or not isinstance(law, Isotropic) or law.by_tensor or _based(estimator):
         return None
-    if law.orthogonal:
-        return math.sqrt(n / dim) if isinstance(law, Orthogonal) else None
     if n == 1:
         return math.sqrt(1 / dim)
-    exact = isinstance(law, Gaussian) and isinstance(estimator.stencil, FixedStencil)
-    return math.sqrt(n / (n + dim - 1)) if exact else None
+    if not isinstance(estimator.stencil, FixedStencil):
+        return None
+    if isinstance(law, Orthogonal | Coordinate) and law.orthogonal:
+        return math.sqrt(n / dim)
+    return math.sqrt(n / (n + dim - 1)) if isinstance(law, Gaussian) else None
 
 
 def _based(estimator: LineEstimator) -> bool:
