@@ -88,9 +88,9 @@ def _add_figure(commands: Any) -> None:
 
 def _figure(arguments: argparse.Namespace) -> None:
     require_format(arguments.out)
-    told = settings_of(arguments.settings) if arguments.settings else {}
-    order = arguments.order.split(",") if arguments.order else told.get("order", [])
-    style = arguments.style or told.get("style")
+    settings = settings_of(arguments.settings) if arguments.settings else {}
+    order = arguments.order.split(",") if arguments.order else settings.get("order", [])
+    style = arguments.style or settings.get("style")
     paper = Sheet(
         width=width(arguments.columns or settings.get("columns", "two")),
         names=settings.get("labels", {}) | dict(_pairs("--label", arguments.label)),

@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis import text
 from analysis.rows import Results, tidy
+from zobench import methods
 from zobench.figures.frame import method_name
 
 LONGEST = 40  # characters of a label; column `setting` has what a label has no room for

@@ -162,16 +162,16 @@ def _spread(cell: BiasCell, sampled: Moments, noise: float) -> dict[str, Any]:
         "mse_error": sampled.covariance_trace_error,
         "predicted_mse": theory.mse(cell.estimator, cell.problem, cell.x, noise),
         "prediction_terms": theory.coverage(cell.estimator, cell.problem),
-        **_cosine(cell, found, noise),
+        **_cosine(cell, sampled, noise),
     }
 
 
-def _cosine(cell: BiasCell, found: Moments, noise: float) -> dict[str, float | None]:
+def _cosine(cell: BiasCell, sampled: Moments, noise: float) -> dict[str, float | None]:
     """The cosine of one estimate with the gradient; its prediction is that of linear f without noise."""
-    assert found.cosine is not None
+    assert sampled.cosine is not None
     predicted = None if noise else theory.cosine(cell.estimator, cell.problem.dim)
     names = ("mean_cosine", "mean_cosine_error", "cosine", "cosine_error")
-    return {**dict(zip(names, found.cosine, strict=True)), "predicted_cosine": predicted}
+    return {**dict(zip(names, sampled.cosine, strict=True)), "predicted_cosine": predicted}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

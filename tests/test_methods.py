@@ -1,5 +1,7 @@
 """The table of methods: names, options, identities and costs."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given
@@ -237,6 +239,19 @@ def test_the_repr_is_the_identity(first, second):
     assert eval(repr(first), NAMESPACE) == first
     assert (repr(first) == repr(second)) == (first == second)
     assert hash(first) == hash(eval(repr(first), NAMESPACE))
+
+
+def test_the_readme_has_the_table_as_it_is():
+    page = (fill.ROOT / "README.md").read_text(encoding="utf-8")
+    assert fill.filled(page) == page, "python -m docs.site.fill writes the table of methods into README.md"
+    assert all(f"| `{name}` |" in page for name in NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_has_the_rule_of_its_paper(name):
+    rule = methods.rule(name, lr=0.25, weight_decay=0.5)
+    assert rule.rate(rule.init(FlatSpace(torch.zeros(2, dtype=torch.float64)))) == 0.25
+    assert rule.weight_decay == 0.5
 
 
 @given(method=st.sampled_from(NAMES), epsilon=st.floats(1e-4, 10), n=st.integers(1, 4), slope=st.floats(-5, 5))

@@ -143,8 +143,8 @@ class ZerothOrder(torch.optim.Optimizer):
         self._watch.see_losses(losses)
         if estimate.gradient.finite and (self.estimator.bounded or bool(losses.isfinite().all())):
             if space.narrow and self._at_full_rate() and isinstance(rule, SGD):
-                rates = [float(group["lr"]) for group in self.param_groups]
-                self._watch.see_motion(space, estimate.gradient, rule, rates)
+                fastest = [float(group["lr"]) for group in self.param_groups]
+                self._watch.see_motion(space, estimate.gradient, rule, fastest)
             after |= self._held(rule.apply_(space, estimate.gradient, self._memory(rule, space)), space)
             self._remember({**shared, **after, "in_a_row": 0})
         else:

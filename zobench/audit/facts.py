@@ -30,7 +30,7 @@ def audit(
     dim = max(next(iter(problems.values())).f.dim, subject.least_dim)
     probed, line = probe(subject, dim), examples.linear(dim)
     scale, moments = measuring.scale(subject, samples), measuring.moments(subject, line, samples)
-    match = matching.candidate(subject, found)
+    match = matching.candidate(subject, probed)
     match = matching.confirmed(match, line, moments.second, moments.error)
     bias: list[dict[str, Any]] = []
     for name, example in problems.items():

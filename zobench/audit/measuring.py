@@ -79,7 +79,7 @@ def bias_rows(
         linear = one.samples(_Linearised(example), example.x, key, samples)
         predicted = {} if match is None else _predicted(match, one, example)
         common = {
-            "kind": "bias", "dim": example.f.dim, "epsilon": one.epsilon if one.epsilon is not None else matched,
+            "kind": "bias", "dim": example.f.dim, "epsilon": one.epsilon if one.epsilon is not None else reach,
             "samples": samples, "gradient_norm": float(example.gradient.norm()),
         }  # fmt: skip
         plain = _bias(rows - example.gradient) | _spread(rows, example.gradient)

@@ -86,7 +86,7 @@ def probe(subject: Subject, dim: int, keys: int = KEYS) -> Probe | None:
 
 def grouped(displacements: Tensor, near: float) -> list[list[Tensor]]:
     """Return the displacements from x along each line, each once; those below `near` are x itself."""
-    found: list[list[Tensor]] = []
+    lines: list[list[Tensor]] = []
     for moved in displacements:
         if float(moved.abs().max()) <= near:
             continue
@@ -96,8 +96,8 @@ def grouped(displacements: Tensor, near: float) -> list[list[Tensor]]:
                     line.append(moved)
                 break
         else:
-            found.append([moved])
-    return found
+            lines.append([moved])
+    return lines
 
 
 def _nodes(line: list[Tensor]) -> tuple[Tensor, tuple[float, ...]]:

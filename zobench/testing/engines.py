@@ -161,7 +161,7 @@ def pending(of: Spaces, level: Level) -> Finding:
         x = space.vector() - 0.1 * space.dense(gradient)
         space.step_(gradient, -0.1)
         plan = _plan(of.laws[0], 4)
-        found, wanted = float(space.losses(module.loss, plan)[1, 0]), _loss_at(shape, x)
+        loss, wanted = float(space.losses(module.loss, plan)[1, 0]), _loss_at(shape, x)
         with space.reading():
             read = float(module.loss())
         for name, value in (("the loss after a step", loss), ("a forward in reading()", read)):

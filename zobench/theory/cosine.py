@@ -4,6 +4,7 @@ import math
 
 from zobench.estimator import LineEstimator
 from zobench.law import Coordinate, Gaussian, Isotropic, Orthogonal
+from zobench.numbers import count
 from zobench.stencil.fixed import FixedStencil
 
 
