@@ -10,11 +10,14 @@ from safetensors.torch import load_file
 from llm.__main__ import main
 from llm.loop.loop import Loop
 from llm.loop.train import train
+from llm.model import loading
 from llm.options.train import TrainOptions
 from llm.run import checkpoint
 from llm.run.check import check
 from llm.steppers.engines import chosen_engine
 from zobench import InForwardSpace, ModuleSpace
+from zobench.random import streams
+from zobench.run.journal import Journal, JournalError, read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -148,6 +151,30 @@ def test_a_journal_of_touched_rows_wants_its_data(tmp_path, capsys):
     train(options(tmp_path / "run", **WAYS["touched"]))
     assert main(["journal", "replay", str(tmp_path / "run")]) == 2
     assert "touched" in capsys.readouterr().err
+
+
+def test_a_run_of_another_stream_is_neither_replayed_nor_continued(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    train(options(folder, steps=2))
+    file = folder / "journal.bin"
+    kept = read(file)
+    file.unlink()
+    old = Journal(file, {**kept.header, "stream": "SFC64 and torch 1"})
+    for record in kept.records:
+        old.append(record)
+    old.close()
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["stream"] == kept.header["stream"] == streams.NAME
+    with monkeypatch.context() as before_work:
+        before_work.setattr(loading, "load", None)  # the model is not even loaded
+        assert main(["journal", "replay", str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert "numbers 'SFC64 and torch 1'" in said and "repeat its steps with that version" in said
+        assert main(["journal", "show", str(folder)]) == 0
+        assert "SFC64 and torch 1" in capsys.readouterr().out
+    (folder / "rows.jsonl").unlink()
+    with pytest.raises(JournalError, match=r"SFC64 and torch 1.*continue the run with that version.*--out"):
+        train(options(folder, steps=2))
 
 
 def test_what_cannot_be_is_refused(tmp_path):

@@ -15,6 +15,12 @@ HOW_TO_GIVE = "give the shapes of the tensors in it, such as layout={'weight': (
 BLOCK_SIZE = 1 << 18  # 1 MiB of float32: a block is drawn and applied while it is in cache
 
 
+def on_device(numbers: Any, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Return numbers of Python as a tensor on a device; the host does not wait for it to arrive."""
+    found = torch.tensor(numbers, dtype=dtype, device=CPU)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
+
+
 @dataclass(frozen=True)
 class Segment:
     """One parameter: its canonical name, number of entries, and where and in which dtype its directions are drawn.

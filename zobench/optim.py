@@ -18,6 +18,7 @@ from zobench.layout import CPU
 from zobench.numbers import count, real
 from zobench.optim_watch import Watch, drawn_since, randomness
 from zobench.query import query
+from zobench.random import streams
 from zobench.random.keys import derive
 from zobench.rule import SGD, UpdateRule
 from zobench.rule import table as rules
@@ -87,10 +88,9 @@ class ZerothOrder(torch.optim.Optimizer):
             raise TypeError(f"rule is {rule!r}, which makes {made!r}: give what makes a zobench.UpdateRule")
         self._start()
         super().__init__(params, {"lr": _number("lr", lr), "weight_decay": _number("weight_decay", weight_decay)})
-        names = {"seed": count("seed", seed, least=None), "rounding": rounding, "estimator": repr(estimator)}
-        names["rule"] = repr(made)
+        names = {"rounding": rounding, "estimator": repr(estimator), "rule": repr(made), "stream": streams.NAME}
         counts = dict.fromkeys(("step", "evaluations", "skipped", "in_a_row"), 0)
-        self._remember({**names, "memory": plain(estimator.init()), **counts})
+        self._remember({"seed": count("seed", seed, least=None), **names, "memory": plain(estimator.init()), **counts})
         if any(p.requires_grad for group in self.param_groups for p in group["params"]):
             self._refresh()
 
@@ -227,12 +227,13 @@ class ZerothOrder(torch.optim.Optimizer):
         super().add_param_group({**param_group, "params": params})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken.
+        """Continue where `state_dict` was taken. A state of a version that named no stream of random numbers is taken
+        with a RuntimeWarning.
 
         Raises:
-            ValueError: it is not that of a ZerothOrder, or of another estimator, or of parameters of other names or
-                shapes. Another order in a group does not matter where they are named: the group takes that of the
-                state.
+            ValueError: it is not that of a ZerothOrder, or of another estimator, or of another stream of random
+                numbers, or of parameters of other names or shapes. Another order in a group does not matter where they
+                are named: the group takes that of the state.
         """
         shared = _shared_of(state_dict)
         if shared["estimator"] != repr(self.estimator):
@@ -243,9 +244,10 @@ class ZerothOrder(torch.optim.Optimizer):
         if shared.get("rule", own) != own:
             given = shared["rule"]
             raise ValueError(f"the state is that of the rule {given}, the optimizer has {own}: give it the former")
+        _compare_streams(shared.get("stream"))
         self._match(state_dict["param_groups"], shared.get("parameters"))
         super().load_state_dict(state_dict)
-        self._remember({"rounding": "nearest", "rule": own, **shared})
+        self._remember({"rounding": "nearest", "rule": own, **shared, "stream": streams.NAME})
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of training, in types that torch.load reads with weights_only=True."""
@@ -367,6 +369,24 @@ def _shared_of(state_dict: Any) -> dict[str, Any]:
     if not isinstance(shared, dict):
         raise ValueError("the state is not that of a ZerothOrder: give what its state_dict() returned")
     return shared
+
+
+def _compare_streams(told: Any) -> None:
+    """Raise ValueError if a state is of another stream of random numbers; warn if it names none."""
+    if told == streams.NAME:
+        return
+    if told is None:
+        warnings.warn(
+            "the state is of an earlier version of zobench, which drew directions from another stream of random "
+            f"numbers than {streams.NAME!r}: training goes on, but not as that version would have gone on",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return
+    raise ValueError(
+        f"the state is of the stream of random numbers {told!r:.80}, and this version of zobench draws "
+        f"{streams.NAME!r}: load it with the version that saved it, or begin with a new optimizer and the same weights"
+    )
 
 
 def _named(groups: Sequence[dict[str, Any]]) -> list[list[tuple[str, None]]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from llm.bench.setting import BenchSetting, setting
+from llm.bench.setting import BenchSetting, setting, waited
 from llm.steppers.engines import batched_space
 from zobench import LowRank, derive, methods, query
 from zobench.run.records import Row
@@ -34,22 +34,23 @@ def cells(texts: Sequence[str]) -> list[tuple[int, int]]:
 def measure(
     size: str, dtype: str, minibatches: Sequence[tuple[int, int]], directions: int, repetitions: int
 ) -> list[Row]:
-    """Return a row a minibatch and job, which take turns: "bare", one forward of the loss; "repeated", one forward of
-    the minibatch as often as there are points; "points", the losses at all points; "step", these and the update.
+    """Return the rows of each minibatch."""
+    return [
+        row
+        for batch, tokens in minibatches
+        for row in rows_of(setting(size, dtype, batch, tokens), directions, repetitions)
+    ]
+
+
+def rows_of(here: BenchSetting, directions: int, repetitions: int) -> list[Row]:
+    """Return a row for each job; the jobs take turns: "bare", one forward of the loss; "repeated", one forward of the
+    minibatch as often as there are points; "points", the losses at all points; "step", these and the update.
 
     `of_bare` is the median time in those of as many bare forwards as there are points, `fastest_of_bare` the
     shortest in the shortest: on a shared machine it varies less.
     """
-    return [
-        row
-        for batch, tokens in minibatches
-        for row in _rows(setting(size, dtype, batch, tokens), directions, repetitions)
-    ]
-
-
-def _rows(here: BenchSetting, directions: int, repetitions: int) -> list[Row]:
     points = 2 * directions
-    jobs = _jobs(here, directions)
+    jobs = {name: waited(here.device, job) for name, job in _jobs(here, directions).items()}
     for job in jobs.values():  # what the first call does once is not counted
         job()
     seconds = alternating(jobs, repetitions)

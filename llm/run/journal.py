@@ -27,7 +27,7 @@ from zobench.identity import restore
 from zobench.random import streams
 from zobench.run import journal_version1
 from zobench.run.exit_status import DIFFERENT, OK
-from zobench.run.journal import Contents, Record, describe, differing, read, version_of
+from zobench.run.journal import Contents, Record, describe, differing, other_stream, read, version_of
 from zobench.run.journal_format import OLD
 from zobench.run.options import add_quiet, ended
 from zobench.run.progress import bar, quietly, warn
@@ -212,6 +212,7 @@ def rebuild(
     header, taken = contents.header, len(contents.records)
     if steps is not None and not 0 <= steps <= taken:
         raise ValueError(f"steps is {steps}, but the journal has {taken}")
+    _require_repeatable(header)
     name, place = model or _text(header, "model"), device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
     base = _adapted(loading.load(name, place, held, trust_remote_code), header.get("adapter"))
@@ -239,6 +240,26 @@ def _adapted(base: LanguageModel, about: Any) -> LanguageModel:
     return adapt(base, about["name"], about["seed"])
 
 
+def _require_repeatable(header: dict[str, Any]) -> None:
+    """Raise ValueError where the header says that losses do not rebuild the steps here."""
+    if header.get("rows", "all") != "all":
+        raise ValueError(
+            "the directions of this run live on the rows that its minibatches touched, which the journal does not "
+            "hold: continue the run, which replays it with its data"
+        )
+    if "layout" not in header:
+        raise ValueError(
+            f"{header.get('rule')!r} takes gradient steps, which recorded losses cannot rebuild: give the command of "
+            "the run again to continue it, or export its latest checkpoint with --source checkpoint"
+        )
+    told = other_stream(header, streams.NAME)
+    if told:
+        raise ValueError(
+            f"{told}: repeat its steps with that version, or take the weights that the run wrote (its folder model, or "
+            "`python -m llm export` with --source checkpoint)"
+        )
+
+
 def _repeat(stepper: ZerothOrderStepper, records: Sequence[Record]) -> None:
     with bar(records, desc="replay", unit="step") as shown:
         for record in shown:
@@ -258,21 +279,6 @@ def _stepper(
     rule: str | None = None,
     engine: str | None = None,
 ) -> ZerothOrderStepper:
-    if header.get("rows", "all") != "all":
-        raise ValueError(
-            "the directions of this run live on the rows that its minibatches touched, which the journal does not "
-            "hold: continue the run, which replays it with its data"
-        )
-    if "layout" not in header:
-        raise ValueError(
-            f"{header.get('rule')!r} takes gradient steps, which recorded losses cannot rebuild: give the command of "
-            "the run again to continue it, or export its latest checkpoint with --source checkpoint"
-        )
-    if header.get("stream") != streams.NAME:
-        raise ValueError(
-            f"the directions of this run come from the stream {header.get('stream')!r}, those of this version from "
-            f"{streams.NAME!r}: replay it with the version of zobench that its environment names"
-        )
     how = rounded(str(header.get("rounding", "nearest")), str(header.get("dtype")))
     decay = header.get("weight_decay")
     if not isinstance(decay, int | float):

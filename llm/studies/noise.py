@@ -110,7 +110,7 @@ class Report:
     def slopes(self) -> Tensor:
         """D_1 along every line, from one backward pass: u . grad f, u drawn again block by block."""
         self.space.module.zero_grad(set_to_none=True)
-        self.loss().float().mean().backward()
+        self.loss().mean().backward()
         lines = (Combination((Term(Gaussian(), key, torch.ones(1, dtype=torch.float64)),)) for key in self.keys)
         shown = bar(lines, desc="slopes", unit="line", total=len(self.keys))
         slopes = torch.tensor([self.space.dot(line) for line in shown], dtype=torch.float64)

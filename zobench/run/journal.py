@@ -24,7 +24,8 @@ from zobench.run.journal_format import (
 )
 
 __all__ = [
-    "Contents", "Event", "Journal", "JournalError", "Record", "describe", "differing", "read", "version_of",
+    "Contents", "Event", "Journal", "JournalError", "Record", "describe", "differing", "other_stream", "read",
+    "version_of",
 ]  # fmt: skip
 
 SYNC_SECONDS = 5.0  # an fsync takes milliseconds: at every step it would slow small models down
@@ -135,8 +136,26 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any], free: Sequence[s
     return sorted(k for k in one.keys() | other.keys() if k not in free and one.get(k) != other.get(k))
 
 
+def other_stream(header: Mapping[str, Any], now: Any) -> str:
+    """Return what is to be said of a journal with this header where its directions come from another stream of random
+    numbers than `now`, with the version that draws them; empty where they do not.
+    """
+    told, environment = header.get("stream"), header.get("environment")
+    if told == now:
+        return ""
+    names = environment if isinstance(environment, Mapping) else {}
+    version = ", ".join(f"{name} {_short(names[name])}" for name in ("zobench", "commit") if names.get(name))
+    return (
+        f"the directions of this run come from the stream of random numbers {_short(told)}, those of this version of "
+        f"zobench from {_short(now)}; its environment names {version or 'no version'}"
+    )
+
+
 def require_same(there: Mapping[str, Any], now: Mapping[str, Any], file: Path) -> None:
     """Raise JournalError unless the header of a journal is, but for its free keys, that of the run of now."""
+    told = other_stream(there, now.get("stream"))
+    if told:
+        raise JournalError(f"{file}: {told}: continue the run with that version, or give another --out")
     names = differing(there, now)
     if names:
         changes = ", ".join(f"{k}: {_short(there.get(k))} there, {_short(now.get(k))} now" for k in names)
