@@ -52,7 +52,7 @@ class _Product(torch.autograd.Function):
         rows = x.reshape(len(x), -1, x.shape[-1])
         shared = bias if dims[4] is None else None
         result = functional.linear(rows.flatten(0, 1), weight.t(), shared).view(len(x), -1, weight.shape[1])
-        inner = torch.matmul(rows, first).to(result.dtype)
+        inner = torch.matmul(first.mT, rows.mT).mT.to(result.dtype)  # x F in the order in which BLAS is the faster
         if bias is not None and dims[4] is not None:  # one more rank is cheaper than one more pass over the output
             inner = torch.cat([inner, torch.ones_like(inner[..., :1])], -1)
             second = torch.cat([second, bias.movedim(dims[4], 0)[:, None]], 1)
