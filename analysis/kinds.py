@@ -11,6 +11,7 @@ UNREPORTED = frozenset(
             "trial",
             "audit",
             "audit-check",
+            "smoke",
             "bench-first-order",
             "gpu-check",
             "gpu-claim",

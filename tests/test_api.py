@@ -49,6 +49,7 @@ WITHOUT = {
         "zobench.spelling.spelled",
         "synthetic.problems.make",
     ),
+    "moves numbers": ("zobench.layout.on_device",),
     "a type": (
         "zobench.rule.Memory",
         "zobench.rule.Schedule",
