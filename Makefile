@@ -63,7 +63,7 @@ oldest-torch: .venv-oldest-torch/.ready
 
 environments: all-extras oldest
 
-# By hand: the audits of docs/audit.md, of estimators of other packages, into results/audit.
+# By hand: the audits of docs/audit.md, of estimators of other packages, into results/audit, and the table of that page.
 audit: .venv-audit/.ready
 	rm -rf results/audit
 	OMP_NUM_THREADS=1 .venv-audit/bin/python -W ignore -m docs.examples.audit.everything

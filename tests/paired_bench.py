@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -43,11 +44,9 @@ def measured(checkout: Path, size: str, repetitions: int) -> list[Row]:
     sys.path.insert(0, str(checkout))
     import zobench
 
-    try:
-        from zobench.run.records import environment
-    except ImportError:
-        from zobench.records import environment  # type: ignore[import-not-found, no-redef]  # of older commits
-
+    # An editable install would find a module that an older checkout lacks in another one.
+    has_run = (checkout / "zobench" / "run" / "records.py").exists()
+    environment = import_module("zobench.run.records" if has_run else "zobench.records").environment
     if checkout.resolve() not in Path(zobench.__file__).resolve().parents:
         raise RuntimeError(f"zobench is imported from {zobench.__file__}, not from {checkout}")
     rows, about = [], environment()  # of the commit of that checkout

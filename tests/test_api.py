@@ -25,24 +25,26 @@ NAMES = {name.path: name for module in reference.modules() for name in reference
 FORMULA = re.compile(r" (=|<-|~|<=) |\bsum_|\bE(\[| ?\||  ?g\b)|\^|[+-] .*/|\bP\(|\bx \+ ")
 """An equation, an expectation, a sum, a power a difference quotient or a point."""
 
-HOUSEKEEPING = {"records", "optimizers", "testing"}
-"""Pages of files, folders, options, other libraries and checks: what is there has a contract, not a formula."""
+HOUSEKEEPING = {"records", "optimizers", "testing", "figures"}
+"""Pages of files, options, other libraries, checks and figures: what is there has a contract, not a formula."""
 
 WITHOUT = {
     "a check": ("zobench.space.require_resolved", "zobench.problem.demand"),
     "more is asked": ("zobench.More", "zobench.query.converse"),
     "a hash": ("zobench.derive", "zobench.keyed"),
-    "a row": ("zobench.methods.Method", "synthetic.problems.CatalogueEntry"),
+    "a row": ("zobench.methods.Method", "zobench.methods.Axes", "synthetic.problems.CatalogueEntry"),
     "rows": (
         "zobench.methods.table",
         "synthetic.problems.table",
         "zobench.law.LAWS",
         "synthetic.problems.NAMES",
         "zobench.rule.RULES",
+        "zobench.maps.MAPS",
     ),
     "builds a row": (
         "zobench.methods.make",
         "zobench.methods.parse",
+        "zobench.methods.rule",
         "zobench.rule.parse",
         "zobench.spelling.spelled",
         "synthetic.problems.make",

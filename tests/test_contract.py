@@ -13,7 +13,7 @@ import torch
 from engines import Copied, Net, bits, loss_of, threads
 
 from llm.run import checkpoint
-from llm.steppers import zeroth_order
+from llm.steppers import engines
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import (
     SGD,
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 5
 BEFORE_AND_AFTER = (1, 4)  # step 3, at which "auto" probes, SVRG takes its snapshot and windows are full
-ENGINES = (*(name for name in zeroth_order.ENGINES if name != "batched"), "copied")
+ENGINES = (*(name for name in engines.ENGINES if name != "batched"), "copied")
 OWN = {
     "copied": lambda model, **_: ModuleSpace(model, Copied()),
     "forgetful": lambda model, **_: ModuleSpace(model, Forgetful()),
@@ -75,7 +75,7 @@ class Run:
 
     def __init__(self, estimator, rule, engine: str = "plain", dtype: torch.dtype = torch.float32) -> None:
         self.module = Net(dtype=dtype).eval()
-        with patch.dict(zeroth_order.ENGINES, OWN):
+        with patch.dict(engines.ENGINES, OWN):
             self.stepper = ZerothOrderStepper(self.module, estimator, rule, engine)
         self.records = []
 

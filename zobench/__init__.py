@@ -4,7 +4,7 @@ An estimator asks for losses on seeded lines and is told them; a space owns the 
 estimates.
 """
 
-from zobench import kernels, methods, optim, theory
+from zobench import kernels, maps, methods, optim, theory
 from zobench.auto import AutoEpsilon
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimate, Estimator, LineEstimator, More, Round, Shrinking
@@ -39,6 +39,7 @@ from zobench.stencil import (
     Stencil,
     SymmetricStencil,
     TelescopingStencil,
+    ThreePointStencil,
     least_noise,
 )
 from zobench.version import VERSION
@@ -51,6 +52,7 @@ __all__ = [
     "KernelStencil", "Law", "LineEstimator", "LowRank", "ModuleSpace", "Moments", "Momentum", "More",
     "OnePointStencil", "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher",
     "RichardsonStencil", "Round", "Shrinking", "SlopeStencil", "SmallWeights", "Space", "Sphere", "Stencil",
-    "SymmetricStencil", "TelescopingStencil", "Term", "UpdateRule", "controlled_moments", "derive", "estimate",
-    "kernels", "keyed", "least_noise", "methods", "moments", "optim", "query", "schedule", "theory",
+    "SymmetricStencil", "TelescopingStencil", "Term", "ThreePointStencil", "UpdateRule", "controlled_moments",
+    "derive", "estimate", "kernels", "keyed", "least_noise", "maps", "methods", "moments", "optim", "query", "schedule",
+    "theory",
 ]  # fmt: skip

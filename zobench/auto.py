@@ -174,8 +174,8 @@ class AutoEpsilon(Estimator):
         if wanted:
             return More(state._replace(wanted=wanted))
         choice = self._choose(state, window, model)
-        if told := _misfit(state, window, model, choice):
-            warnings.warn(told, RuntimeWarning, stacklevel=2)
+        if misfit := _misfit(state, window, model, choice):
+            warnings.warn(misfit, RuntimeWarning, stacklevel=2)
         return More(AutoState(state.step, choice, state.step))
 
     def _first(self, state: AutoState) -> tuple[float, ...]:
@@ -231,8 +231,8 @@ class AutoEpsilon(Estimator):
             choices.append(float(epsilons[best]))
         least = min(range(len(costs)), key=costs.__getitem__)
         rounding = float(model.rounding_at(torch.tensor([choices[least]], dtype=torch.float64, device=CPU)))
-        found = (model.noise_square, rounding, model.slope_square, model.third_square)
-        noise, rounding, slope, third = map(math.sqrt, found)
+        squares = (model.noise_square, rounding, model.slope_square, model.third_square)
+        noise, rounding, slope, third = map(math.sqrt, squares)
         return Choice(_short(choices[least]), least, noise, rounding, slope, third, spent, state.rounds)
 
 
@@ -300,8 +300,8 @@ def _misfit(state: AutoState, window: _Window, model: LineModel | None, choice: 
         bounds.append(f"up to {window.floor:g} losses change by jumps or not at all (are inputs or weights rounded?)")
     if window.ceiling < state.ceiling:
         bounds.append(f"from {window.ceiling:g} on their differences vanish (a narrow peak or well?)")
-    told = f"losses along lines are no smooth function of the displacement: {' and '.join(bounds)}; "
-    return told + f"epsilon, {choice.epsilon:g}, is chosen between, see that it serves" if bounds else ""
+    sentence = f"losses along lines are no smooth function of the displacement: {' and '.join(bounds)}; "
+    return sentence + f"epsilon, {choice.epsilon:g}, is chosen between, see that it serves" if bounds else ""
 
 
 def _model(window: _Window) -> LineModel | None:

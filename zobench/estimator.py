@@ -5,14 +5,16 @@ model.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from zobench.combination import Combination, Term
 from zobench.kernels import PolynomialKernel, rescaled, shrunk
 from zobench.law import Law, PerTensor
+from zobench.maps import IDENTITY, CoefficientMap, Scalars
 from zobench.numbers import count, flag, real, store
 from zobench.plan import LOSSES, Plan
 from zobench.random.keys import derive
@@ -78,6 +80,11 @@ class Estimator(ABC):
         return False
 
     @property
+    def bounded(self) -> bool:
+        """Whether the estimate is finite for losses that are not, so that training takes the step all the same."""
+        return False
+
+    @property
     def evaluations(self) -> int | None:
         """Loss evaluations of a step, all rounds counted, by which a budget is planned; None where nothing is declared,
         as `zobench.evaluations` then tries. To be declared where steps differ: by an average, or a bound.
@@ -101,23 +108,25 @@ class Estimator(ABC):
         """Turn the plan's answers, losses shaped like plan.offsets, into a gradient estimate, or ask for more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LineEstimator(Estimator):
-    """g = (1/n) sum_i [ sum_k (w_ik / epsilon) f(x + epsilon r_ik u_i) ] u_i, with nodes r and weights w of the stencil
-    and u_i of the law.
+    """g = (1/n) sum_i y_i u_i with y = map(s) and slopes s_i = sum_k (w_ik / epsilon) f(x + epsilon r_ik u_i): nodes r
+    and weights w of the stencil, u_i of the law.
 
-    Unbiased to first order because E[u u^T] = I and m_1 = E sum_k w_k r_k = 1. Cost: n m loss evaluations, or n (m - 1)
-    + 1 where the base point is a node. Averaging n directions divides the covariance by n. Source: Spall 1992; Nesterov
-    and Spokoiny 2017.
+    Under the identity map unbiased to first order because E[u u^T] = I and m_1 = E sum_k w_k r_k = 1, and averaging n
+    directions divides the covariance by n. Cost: n m loss evaluations, or n (m - 1) + 1 where the base point is a node.
+    Source: Spall 1992; Nesterov and Spokoiny 2017.
 
     Raises:
-        ValueError: epsilon is not positive and finite, or n is not a positive integer.
+        ValueError: epsilon is not positive and finite, n is not a positive integer, or the map has no meaning for n
+            lines of this stencil.
     """
 
     law: Law
     stencil: Stencil
     epsilon: float
     n: int = 1
+    map: CoefficientMap = IDENTITY
 
     def __post_init__(self) -> None:
         epsilon = real("epsilon", self.epsilon, "give a positive displacement, such as 1e-3", lambda e: e > 0)
@@ -129,6 +138,13 @@ class LineEstimator(Estimator):
             raise ValueError(
                 f"epsilon is {self.epsilon!r}, but {self.stencil!r} has no epsilon: give a ForwardGradient"
             )
+        if not isinstance(self.map, CoefficientMap):
+            raise ValueError(f"map is {self.map!r}: give one of zobench.maps, such as Sign()")
+        self.map.require_fit(n, self.stencil)
+
+    def __repr__(self) -> str:
+        shown = [field.name for field in fields(self) if field.repr and (field.name != "map" or not self.map.linear)]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     def ask(self, key: int, state: State, batch: Shape = ()) -> Plan:
         """Return n lines with the stencil's nodes; the random nodes have a stream of their own."""
@@ -136,8 +152,12 @@ class LineEstimator(Estimator):
         return Plan(self.law, key, self.epsilon * nodes, weights / (self.n * self.epsilon), self.stencil.asks)
 
     def tell(self, plan: Plan, losses: Tensor, state: State) -> Estimate:
-        """Return sum_i c_i u_i with c_i the weighted sum of the losses on line i, u_i of the law's credit."""
+        """Return (1/n) sum_i y_i u_i with y the map of the weighted sums of the losses, u_i of the law's credit."""
+        if self.map.bounded:
+            losses = torch.where(losses.isnan(), torch.inf, losses)
         coefficients = weighted_sum(plan.weights, losses)
+        if not self.map.linear:
+            coefficients = self.map(Scalars(coefficients * self.n, losses, plan.offsets)) / self.n
         return Estimate(Combination((Term(plan.law.credit, plan.key, coefficients, plan.indices),)), state)
 
     @property
@@ -147,9 +167,16 @@ class LineEstimator(Estimator):
 
     @property
     def linear(self) -> bool:
-        """Whether `ask` and `tell` are those above; a subclass with others that says True vouches for itself."""
+        """Whether the map is and `ask` and `tell` are those above; a subclass with others that says True vouches for
+        itself.
+        """
         own = type(self)
-        return own.ask is LineEstimator.ask and own.tell is LineEstimator.tell
+        return self.map.linear and own.ask is LineEstimator.ask and own.tell is LineEstimator.tell
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the map is."""
+        return self.map.bounded
 
 
 def weighted_sum(weights: Tensor, losses: Tensor) -> Tensor:

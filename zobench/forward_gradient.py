@@ -7,7 +7,7 @@ from zobench.law import Gaussian, Law
 from zobench.stencil import SlopeStencil, Stencil
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ForwardGradient(LineEstimator):
     """g = (1/n) sum_i <grad f(x), u_i> u_i: the central difference in the limit of epsilon 0, without its rounding.
 

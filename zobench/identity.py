@@ -5,12 +5,15 @@ import math
 from typing import Any
 
 import zobench
+from zobench import maps
 from zobench.estimator import Estimator
 from zobench.kernels import Kernel
 from zobench.law import Law
+from zobench.maps import CoefficientMap
 from zobench.stencil import Stencil
 
-PARTS = (Estimator, Law, Stencil, Kernel)
+MODULES = (zobench.kernels, zobench, maps)
+PARTS = (Estimator, Law, Stencil, Kernel, CoefficientMap)
 LONGEST, LARGEST, HIGHEST = 100_000, 1_000_000, 101
 """Characters of a text, its largest whole number, and that in a kernel: what is beyond would take forever to build."""
 
@@ -61,11 +64,10 @@ def _bounded(value: Any, most: int) -> Any:
 
 
 def _call(name: str, positional: list[Any], named: dict[str, Any]) -> Any:
-    function = vars(zobench.kernels).get(name) or vars(zobench).get(name)
+    function = next((vars(module)[name] for module in MODULES if name in module.__all__), None)
     for value in (*positional, *named.values()) if name in zobench.kernels.__all__ else ():
         _bounded(value, HIGHEST)
-    public = name in zobench.__all__ or name in zobench.kernels.__all__
-    if not public or not callable(function):
+    if not callable(function):
         raise ValueError(f"{name!r} is no public constructor of zobench")
     found = function(*positional, **named) if _makes_part(function) else None
     if not isinstance(found, PARTS):

@@ -93,10 +93,10 @@ class Layout:
         if isinstance(shapes, Layout):
             return shapes
         named = shapes.items() if isinstance(shapes, Mapping) else enumerate(shapes)
-        found = [(str(name), _shape(str(name), shape)) for name, shape in named]
-        if not found:
+        pairs = [(str(name), _shape(str(name), shape)) for name, shape in named]
+        if not pairs:
             raise ValueError(f"layout is {shapes!r:.200}: {HOW_TO_GIVE}")
-        return cls(tuple(Segment(name, prod(shape), shape=shape) for name, shape in found))
+        return cls(tuple(Segment(name, prod(shape), shape=shape) for name, shape in pairs))
 
     @cached_property
     def dim(self) -> int:
@@ -111,10 +111,10 @@ class Layout:
     @cached_property
     def blocks_of(self) -> dict[str, tuple[Block, ...]]:
         """The blocks of each segment."""
-        found: dict[str, list[Block]] = {segment.name: [] for segment in self.segments}
+        by_name: dict[str, list[Block]] = {segment.name: [] for segment in self.segments}
         for block in self.blocks:
-            found[block.segment.name].append(block)
-        return {name: tuple(blocks) for name, blocks in found.items()}
+            by_name[block.segment.name].append(block)
+        return {name: tuple(blocks) for name, blocks in by_name.items()}
 
     def _cut(self) -> Iterator[Block]:
         offset = 0

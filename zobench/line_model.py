@@ -76,8 +76,8 @@ class LineModel:
         """Return the posterior mean of E T^2, T = sum_k w_k r_k t(epsilon |r_k|) of a symmetric stencil, (E,): without
         noise, the coefficient of one line is S D_1 + T with S = sum_k w_k r_k.
         """
-        lengths, place = torch.unique(self.lengths, return_inverse=True)
-        amplitudes = torch.zeros_like(lengths).index_add_(0, place, self.weights * self.amplitudes)
+        lengths, inverse = torch.unique(self.lengths, return_inverse=True)
+        amplitudes = torch.zeros_like(lengths).index_add_(0, inverse, self.weights * self.amplitudes)
         rule = stencil.quadrature(12)
         reach, mass = rule.nodes.abs(), rule.weights * rule.nodes
         scaled = (epsilons[:, None, None] * reach)[None] / lengths[:, None, None, None]  # (l, E, Q, k)

@@ -35,11 +35,41 @@ def spelled(text: str, known: Collection[str] = ()) -> Spelled:
     Raises:
         ValueError: a part is neither, or an option is given twice.
     """
-    name, *parts = text.split(":")
+    name, *parts = _split(text, ":")
     if parts and "=" not in parts[0] and name not in known:
         name = f"{name}:{parts.pop(0)}"
+    return Spelled(name, _options(text, [option for part in parts for option in _split(part, ",")]))
+
+
+def bracketed(text: str) -> Spelled:
+    """Return the name and the options of a part that is the value of an option, `low-rank(rank=4,lazy=50)`.
+
+    Raises:
+        ValueError: a bracket is missing; or as for `spelled`.
+    """
+    name, bracket, inside = text.partition("(")
+    if not bracket:
+        return Spelled(name, {})
+    if not inside.endswith(")"):
+        raise ValueError(f"{text!r} has a bracket that is not closed: write it as low-rank(rank=4)")
+    return Spelled(name, _options(text, _split(inside[:-1], ",")))
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """The parts of a text, of which those within brackets stay together."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if character == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def _options(text: str, parts: list[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
-    for part in ",".join(parts).split(",") if parts else ():
+    for part in parts:
         option, equals, value = part.partition("=")
         if not equals:
             raise ValueError(
@@ -48,11 +78,11 @@ def spelled(text: str, known: Collection[str] = ()) -> Spelled:
         if option in options:
             raise ValueError(f"{option} is given twice in {text!r}: give it once")
         options[option] = _literal(value)
-    return Spelled(name, options)
+    return options
 
 
 def construct(
-    told: Spelled,
+    spelling: Spelled,
     table: Mapping[str, Callable[..., T]],
     kind: str,
     option: str = "option of {}",
@@ -66,7 +96,7 @@ def construct(
         UnknownNameError: the table has no such name, or the dataclass no such option.
         ValueError: a value is out of range.
     """
-    name, options = told
+    name, options = spelling
     require_known(name, table, kind)
     known = [field.name for field in fields(table[name]) if field.name not in shared]  # type: ignore[arg-type]
     for each in options:
@@ -102,13 +132,13 @@ def own(name: str) -> Callable[..., Any]:
     if not (_dotted(module) and attribute.isidentifier()):
         raise ValueError(f"{name!r} names no function: give package.module:function as Python imports it")
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ImportError as error:
         raise ValueError(
             f"{name!r}: the module {module!r} cannot be imported ({error}): run the command in the folder that has it, "
             "or put that folder on PYTHONPATH"
         ) from error
-    function = getattr(found, attribute, None)
+    function = getattr(imported, attribute, None)
     if not callable(function):
         raise ValueError(f"{name!r}: the module {module!r} has no function {attribute!r}")
     return function  # type: ignore[no-any-return]
@@ -118,20 +148,31 @@ def made(name: str, options: dict[str, Any]) -> Any:
     """Return what the function that `package.module:name` names makes of these options.
 
     Raises:
-        ValueError: as for `own`, or the function does not take these options.
+        ValueError: as for `own` and `taken`, or the function does not take these options.
     """
     function = own(name)
     try:
-        inspect.signature(function).bind(**options)
+        _signature(function).bind(**options)
     except TypeError as error:
         raise ValueError(f"{name!r} does not take the options {sorted(options)}: {error}") from None
     return function(**options)
 
 
 def taken(function: Callable[..., Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return the defaults that a function has a parameter for."""
-    parameters = inspect.signature(function).parameters
+    """Return the defaults that a function has a parameter for.
+
+    Raises:
+        ValueError: the function is one of C, whose parameters Python cannot tell.
+    """
+    parameters = _signature(function).parameters
     return {name: value for name, value in defaults.items() if name in parameters}
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        raise ValueError(f"{function!r} has no parameters that Python can tell: name a Python function") from None
 
 
 def _literal(value: str) -> bool | int | float | str:

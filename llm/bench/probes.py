@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from llm.bench.setting import BenchSetting, setting, waited
-from llm.steppers.zeroth_order import batched_space
+from llm.steppers.engines import batched_space
 from zobench import LowRank, derive, methods, query
 from zobench.run.records import Row
 from zobench.run.timing import alternating
@@ -22,13 +22,13 @@ def cells(texts: Sequence[str]) -> list[tuple[int, int]]:
     Raises:
         ValueError: one is written otherwise, has no example, or less than 2 tokens.
     """
-    found = []
+    cells = []
     for text in texts:
         numbers = text.split("x")
         if len(numbers) != 2 or not all(map(str.isdigit, numbers)) or int(numbers[0]) < 1 or int(numbers[1]) < 2:
             raise ValueError(f"{text!r} is no minibatch: give examples x tokens, such as 4x32")
-        found.append((int(numbers[0]), int(numbers[1])))
-    return found
+        cells.append((int(numbers[0]), int(numbers[1])))
+    return cells
 
 
 def measure(
@@ -72,8 +72,8 @@ def _jobs(here: BenchSetting, directions: int) -> dict[str, Callable[[], object]
     space, keys = batched_space(here.model), iter(range(10**9))
 
     def step() -> None:
-        told = query(space, estimator, here.loss, derive("bench", "probes", next(keys)), ())
-        space.step_(told.gradient, -1e-7)
+        estimate = query(space, estimator, here.loss, derive("bench", "probes", next(keys)), ())
+        space.step_(estimate.gradient, -1e-7)
 
     return {
         "bare": torch.inference_mode()(here.loss),

@@ -114,10 +114,10 @@ def reads(here: Here) -> Iterator[Row]:
         step()
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            with warnings.catch_warnings(record=True) as told:
+            with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
                 step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        places = sorted({f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in told})
-        yield {"kind": "gpu-waits", "engine": engine, "waits": len(told), "places": places}
+        places = sorted({f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in warned})
+        yield {"kind": "gpu-waits", "engine": engine, "waits": len(warned), "places": places}

@@ -17,7 +17,7 @@ from llm.loop.train import train
 from llm.model import loading
 from llm.options.train import TrainOptions
 from llm.run.journal import read_told, rebuild
-from llm.steppers.zeroth_order import ENGINES
+from llm.steppers.engines import ENGINES
 from zobench import derive, methods, query
 from zobench.law import LAWS, LowRank
 from zobench.layout import Layout, Segment
@@ -96,8 +96,8 @@ def engines(here: Here) -> Iterator[Row]:
     for dtype, most in (("float32", 1e-5), ("bfloat16", 1e-2)):
         expected = _stepped("plain", dtype, "cpu")
         for engine in ("plain", "in-forward"):
-            found = _stepped(engine, dtype, here.device)
-            worst = float((found - expected).norm() / expected.norm())
+            stepped = _stepped(engine, dtype, here.device)
+            worst = float((stepped - expected).norm() / expected.norm())
             yield _check(f"three steps, {engine}, {dtype}", worst <= most, relative=worst)
     expected, found = _points("plain", "cpu"), _points("batched", here.device)
     worst = float((found - expected).norm() / (expected - expected.mean()).norm())
@@ -117,16 +117,16 @@ def _stepped(engine: str, dtype: str, device: str) -> Tensor:
     objective.language_model.model.to(device)
     space, estimator = ENGINES[engine](bench.model), methods.make("mezo")
     for step in range(3):
-        told = query(space, estimator, bench.loss, derive("gpu", step), ())
-        assert told.gradient is not None  # query returns only then
-        space.step_(told.gradient, -1e-5)
+        estimate = query(space, estimator, bench.loss, derive("gpu", step), ())
+        assert estimate.gradient is not None  # query returns only then
+        space.step_(estimate.gradient, -1e-5)
     return space.vector() if engine == "plain" else _settled(space)
 
 
 def _settled(space: Any) -> Tensor:
     space.settle_()
-    found: Tensor = space.vector()
-    return found
+    vector: Tensor = space.vector()
+    return vector
 
 
 def replayed(here: Here, engine: str) -> Iterator[Row]:

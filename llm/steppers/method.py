@@ -11,9 +11,10 @@ from llm.model import trainable
 from llm.model.language_model import LanguageModel
 from llm.model.recompute import recompute_layers
 from llm.options.train import TrainOptions
+from llm.steppers.engines import require_batched, require_rounding, rounded
 from llm.steppers.first_order import FIRST_ORDER, FirstOrderStepper
 from llm.steppers.stepper import Stepper
-from llm.steppers.zeroth_order import ZerothOrderStepper, require_batched, require_rounding, rounded
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import Estimator, ForwardGradient, methods, schedule
 from zobench import rule as rules
 from zobench.groups import Groups
@@ -21,6 +22,7 @@ from zobench.naming import require_known
 from zobench.rule import Schedule
 from zobench.spelling import spelled
 
+AUTO = "auto"
 Touched = Callable[[int], dict[str, list[int]]]
 """The rows of embeddings that the minibatch of a step reads, by parameter."""
 
@@ -78,6 +80,10 @@ class TrainingMethod(ABC):
     def identity(self, options: TrainOptions) -> str:
         """Return the name of the method in rows: the repr of its estimator, or the like."""
 
+    def rule(self, options: TrainOptions) -> str:
+        """Return what takes its steps, as the header of a journal names it."""
+        return self.text
+
 
 class ZerothOrderMethod(TrainingMethod):
     """An estimator of the table, or of the user's own, with an update rule."""
@@ -85,14 +91,21 @@ class ZerothOrderMethod(TrainingMethod):
     def check(self, options: TrainOptions) -> None:
         schedule(options.schedule, options.lr, options.steps, options.warmup)
         require_batched(options.engine, options.points, self.estimator(options))
-        rules.parse(options.rule, lr=options.lr, weight_decay=options.weight_decay)
-        require_rounding(options.engine, options.rounding != "nearest")
+        rules.parse(self.rule(options), lr=options.lr, weight_decay=options.weight_decay)
+        require_rounding(options.engine, *rounded(options.rounding, options.dtype))
         if options.gradient_checkpointing:
             raise ValueError(f"{self.text} has no backward pass: leave --gradient-checkpointing out")
 
     def estimator(self, options: TrainOptions) -> Estimator:
         """Return the estimator."""
         return methods.parse(self.text, epsilon=options.epsilon)
+
+    def rule(self, options: TrainOptions) -> str:
+        """Return the spelling of the update rule: that of the options, or of the method's paper."""
+        if options.rule != AUTO:
+            return options.rule
+        name = self.text.partition(":")[0]
+        return next((row.rule for row in methods.table() if row.name == name), "sgd")
 
     @property
     def needs_gradient(self) -> bool:
@@ -102,7 +115,7 @@ class ZerothOrderMethod(TrainingMethod):
         # The plain engine can only round to nearest: auto must not choose it for a small model.
         engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
         rate, groups = _rates(options, language_model)
-        rule = rules.parse(options.rule, lr=rate, weight_decay=options.weight_decay, groups=groups)
+        rule = rules.parse(self.rule(options), lr=rate, weight_decay=options.weight_decay, groups=groups)
         how = (*rounded(options.rounding, options.dtype), touched, options.clip, options.points)
         return ZerothOrderStepper(language_model.model, self.estimator(options), rule, engine, *how)
 

@@ -50,11 +50,11 @@ class Journal:
         self.file = Path(file)
         if not self.file.exists():
             create_synced(self.file, head(header))
-        found = read(self.file)  # a new file too: one path for both, and a header that cannot be read fails at once
-        require_same(found.header, json.loads(json.dumps(header)), self.file)  # as JSON has it: tuples become lists
-        self.header, self.records, self.events, self.cut = found.header, found.records, found.events, found.torn
-        self._derived, self._chain, self.marks = DerivedKeys.of(found.header), found.chain, found.marks
-        self._offsets = found.offsets
+        kept = read(self.file)  # a new file too: one path for both, and a header that cannot be read fails at once
+        require_same(kept.header, json.loads(json.dumps(header)), self.file)  # as JSON has it: tuples become lists
+        self.header, self.records, self.events, self.cut = kept.header, kept.records, kept.events, kept.torn
+        self._derived, self._chain, self.marks = DerivedKeys.of(kept.header), kept.chain, kept.marks
+        self._offsets = kept.offsets
         self._descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._size = os.fstat(self._descriptor).st_size
         if self.cut:  # only after the header was compared: the journal of another run is not changed
@@ -106,9 +106,9 @@ class Journal:
         self._size = self._offsets[steps]
         os.ftruncate(self._descriptor, self._size)
         self.sync()
-        found = read(self.file)
-        self.records, self.events, self.marks = found.records, found.events, found.marks
-        self._offsets, self._chain = found.offsets, found.chain
+        contents = read(self.file)
+        self.records, self.events, self.marks = contents.records, contents.events, contents.marks
+        self._offsets, self._chain = contents.offsets, contents.chain
 
     def sync(self) -> None:
         """Force what was appended to disk."""

@@ -110,12 +110,12 @@ class Run:
                 write_atomically(file, toml.dumps(config))
             return
         try:
-            told = toml_table(file_bytes(file), str(file))
-            if config and not told:
+            written = toml_table(file_bytes(file), str(file))
+            if config and not written:
                 raise ValueError(f"{file}: empty")
         except ValueError as error:
             raise ValueError(f"{error}: restore it from a copy, or give another --out") from None
-        kept = defaults | told
+        kept = defaults | written
         differing = sorted(k for k in (kept.keys() | config.keys()) - free if kept.get(k) != config.get(k))
         if differing:
             changes = ", ".join(f"{k}: {kept.get(k)!r} there, {config.get(k)!r} now" for k in differing)

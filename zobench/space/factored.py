@@ -110,11 +110,11 @@ class Factored:
     ) -> Any:
         kwargs = kwargs or {}
         known = _KNOWN.get(func)
-        found = NotImplemented if known is None else known(*args, **kwargs)
-        if found is NotImplemented:
+        result = NotImplemented if known is None else known(*args, **kwargs)
+        if result is NotImplemented:
             own = next(x for x in (*args, *kwargs.values()) if isinstance(x, Factored))
             own.refuse(getattr(func, "__name__", str(func)))
-        return found
+        return result
 
 
 def _refused(name: str) -> Callable[..., NoReturn]:

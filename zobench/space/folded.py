@@ -24,15 +24,15 @@ def product(x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tens
         second: S (rank, outputs), of points.
         bias: (outputs,), of points or not.
     """
-    found: Tensor = _Product.apply(x, weight, first, second, bias)  # type: ignore[no-untyped-call]
-    return found
+    result: Tensor = _Product.apply(x, weight, first, second, bias)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
-        found = x @ weight + x @ first @ second
-        return found if bias is None else found + bias
+        result = x @ weight + x @ first @ second
+        return result if bias is None else result + bias
 
     @staticmethod
     def setup_context(*_: Any) -> None:
@@ -51,14 +51,14 @@ class _Product(torch.autograd.Function):
             x, shape = x[None], (points, *shape)
         rows = x.reshape(len(x), -1, x.shape[-1])
         shared = bias if dims[4] is None else None
-        found = functional.linear(rows.flatten(0, 1), weight.t(), shared).view(len(x), -1, weight.shape[1])
-        inner = torch.matmul(rows, first).to(found.dtype)
+        result = functional.linear(rows.flatten(0, 1), weight.t(), shared).view(len(x), -1, weight.shape[1])
+        inner = torch.matmul(first.mT, rows.mT).mT.to(result.dtype)  # x F in the order in which BLAS is the faster
         if bias is not None and dims[4] is not None:  # one more rank is cheaper than one more pass over the output
             inner = torch.cat([inner, torch.ones_like(inner[..., :1])], -1)
             second = torch.cat([second, bias.movedim(dims[4], 0)[:, None]], 1)
-        second = second.to(found.dtype)
-        found = torch.baddbmm(found, inner, second) if dims[0] is None else found.baddbmm_(inner, second)
-        return found.view(shape), 0
+        second = second.to(result.dtype)
+        result = torch.baddbmm(result, inner, second) if dims[0] is None else result.baddbmm_(inner, second)
+        return result.view(shape), 0
 
 
 class _Attention(torch.autograd.Function):

@@ -33,8 +33,8 @@ class LazyRows:
         """Return these rows, of any shape, (*rows.shape, width)."""
         if self.repeating:
             return self.rows(rows.flatten()).view(*rows.shape, self.shape[1])
-        wanted, place = torch.unique(rows, return_inverse=True)
-        return functional.embedding(place, self.rows(wanted))
+        wanted, inverse = torch.unique(rows, return_inverse=True)
+        return functional.embedding(inverse, self.rows(wanted))
 
     def __getitem__(self, index: Any) -> Tensor:
         chosen = _row_numbers(index, len(self), self.device)
@@ -93,7 +93,7 @@ def overlaps(block: Block, rows: Tensor, width: int) -> list[Meeting]:
     """Where a block of a matrix meets sorted rows: (slice of `rows`, their numbers from the offset on, columns, offset
     in the block), for the whole rows, the row it begins within, and the row it ends within.
     """
-    found = []
+    meetings = []
     first, last = -(-block.start // width), block.stop // width  # whole rows are first ... last - 1
     edges = [(first - 1, block.start - (first - 1) * width, width)] if first * width > block.start else []
     if last < first:  # within one row
@@ -104,14 +104,14 @@ def overlaps(block: Block, rows: Tensor, width: int) -> list[Meeting]:
     numbers = torch.tensor(wanted, dtype=torch.int64, device=rows.device)
     bounds = torch.searchsorted(rows, numbers).tolist()
     if bounds[0] < bounds[1]:
-        part = slice(bounds[0], bounds[1])
-        found.append((part, rows[part] - first, slice(0, width), first * width - block.start))
-    for (row, begin, end), place in zip(edges, bounds[2:], strict=True):
-        if place < len(rows) and int(rows[place]) == row:
+        chosen_rows = slice(bounds[0], bounds[1])
+        meetings.append((chosen_rows, rows[chosen_rows] - first, slice(0, width), first * width - block.start))
+    for (row, begin, end), position in zip(edges, bounds[2:], strict=True):
+        if position < len(rows) and int(rows[position]) == row:
             first_row = torch.zeros(1, dtype=torch.int64, device=CPU)
-            part = slice(place, place + 1)
-            found.append((part, first_row, slice(begin, end), row * width + begin - block.start))
-    return found
+            chosen_rows = slice(position, position + 1)
+            meetings.append((chosen_rows, first_row, slice(begin, end), row * width + begin - block.start))
+    return meetings
 
 
 def runs(segment: Segment, offset: int, rows: Tensor) -> Iterator[tuple[Block, Meeting]]:
@@ -153,8 +153,8 @@ class RowSweep:
                 u = draw(block)
                 if u is None:
                     continue
-                for part, rows, columns, offset in meetings:
+                for chosen_rows, rows, columns, offset in meetings:
                     length = columns.stop - columns.start
                     seen = u[offset:][: (len(u) - offset) // length * length].view(-1, length)[rows]
                     for target, amount in zip(self.targets, amounts, strict=True):
-                        target[part, columns].add_(seen, alpha=amount)  # rounded once, as in a sweep
+                        target[chosen_rows, columns].add_(seen, alpha=amount)  # rounded once, as in a sweep

@@ -12,6 +12,7 @@ from zobench.stencil.fixed import (
     OnePointStencil,
     RichardsonStencil,
     SymmetricStencil,
+    ThreePointStencil,
     least_noise,
 )
 from zobench.stencil.kernel import KernelStencil
@@ -21,5 +22,6 @@ from zobench.stencil.telescoping import TelescopingStencil
 
 __all__ = [
     "CentralStencil", "FixedStencil", "ForwardStencil", "KernelStencil", "OnePointStencil", "RichardsonStencil",
-    "SlopeStencil", "Stencil", "StencilRule", "SymmetricStencil", "TelescopingStencil", "least_noise",
+    "SlopeStencil", "Stencil", "StencilRule", "SymmetricStencil", "TelescopingStencil", "ThreePointStencil",
+    "least_noise",
 ]  # fmt: skip

@@ -7,10 +7,11 @@ best; `budget` estimators side by side. `laws` holds what a law of directions br
 
 from zobench.theory.best_epsilon import best_epsilon
 from zobench.theory.budget import Forecast, equal_budget, spend
-from zobench.theory.cosine import cosine
+from zobench.theory.cosine import cosine, mean_cosine
 from zobench.theory.descent import DescentStep, best_lr, descent
 from zobench.theory.error import bias, covariance_trace, coverage, mse, second_moment
 from zobench.theory.laws import curved, odd_mean, product, quartic
+from zobench.theory.linear_step import LinearStep, linear_step
 from zobench.theory.lines import Lines
 from zobench.theory.noise import Noise
 from zobench.theory.series import Series
@@ -18,6 +19,7 @@ from zobench.theory.series import Series
 __all__ = [
     "DescentStep",
     "Forecast",
+    "LinearStep",
     "Lines",
     "Noise",
     "Series",
@@ -30,6 +32,8 @@ __all__ = [
     "curved",
     "descent",
     "equal_budget",
+    "linear_step",
+    "mean_cosine",
     "mse",
     "odd_mean",
     "product",
