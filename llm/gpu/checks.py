@@ -40,7 +40,7 @@ def tests(here: Here) -> Iterator[Row]:
     """Yield the outcome of the tests of devices: those marked `cuda`, or on a CPU the others."""
     missing = [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]
     if missing or not (ROOT / TESTS).is_file():
-        raise SkippedError(f"{' and '.join(missing) or TESTS} is not here; the other checks need neither")
+        raise SkippedError(f"not here: {' and '.join(missing) or TESTS}; the other checks need neither")
     marker = "cuda" if here.device.startswith("cuda") else "not cuda"
     command = [sys.executable, "-m", "pytest", TESTS, "-o", "addopts=", "-m", marker, "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
