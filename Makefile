@@ -202,7 +202,7 @@ endef
 
 .venv-audit/.ready: pyproject.toml docs/examples/audit/requirements.txt
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --editable . torch==2.13.0 ray pandas networkx tqdm
+	$(@D)/bin/python -m pip install --quiet --editable ".[figures]" torch==2.13.0 gymnasium joblib networkx ray tqdm
 	$(@D)/bin/python -m pip install --quiet --no-deps --requirement docs/examples/audit/requirements.txt
 	touch $@
 
