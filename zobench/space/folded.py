@@ -88,32 +88,15 @@ class _Attention(torch.autograd.Function):
         return found.unflatten(0, (points, -1)), 0
 
 
-class _LayerNorm(torch.autograd.Function):
-    """torch's layer norm with weights and biases of points, applied in one pass over the normalised rows."""
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        return functional.layer_norm(x, weight.shape, weight, bias, eps)
-
-    @staticmethod
-    def setup_context(*_: Any) -> None:
-        """Nothing is kept: losses have no backward pass."""
-
-    @staticmethod
-    def vmap(info: Any, dims: Dims, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, int]:
-        x, weight, bias = (_leading(t, dim, info.batch_size) for t, dim in zip((x, weight, bias), dims, strict=False))
-        found = functional.layer_norm(x, weight.shape[1:], eps=eps).contiguous()
-        middle = (len(x), *[1] * (x.ndim - weight.ndim), *weight.shape[1:])
-        return torch.addcmul(bias.reshape(middle), found, weight.reshape(middle), out=found), 0
-
-
 def _leading(x: Tensor, dim: int | None, points: int) -> Tensor:
     """A tensor of points as (points, ...)."""
     return x.expand(points, *x.shape) if dim is None else x.movedim(dim, 0)
 
 
 class Folding(TorchFunctionMode):
-    """The context in which attention folds points into its batch, and layer norms go over the rows of all points."""
+    """The context in which attention folds points into its batch, and layer norms take scales and shifts of points in
+    one pass over the normalised rows.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -142,4 +125,5 @@ def _layer_norm(
 ) -> Any:  # fmt: skip
     if weight is None or bias is None:
         return functional.layer_norm(input, normalized_shape, weight, bias, eps)
-    return _LayerNorm.apply(input, weight, bias, eps)  # type: ignore[no-untyped-call]
+    # The rule of vmap for scales of points makes two passes; this one is of one.
+    return torch.addcmul(bias, functional.layer_norm(input, normalized_shape, eps=eps), weight)
