@@ -18,11 +18,13 @@ from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import (
     SGD,
     Adam,
+    AdaMeZO,
     Combination,
     Estimate,
     LowRank,
     ModuleSpace,
     Momentum,
+    SignSGD,
     SmallWeights,
     derive,
     methods,
@@ -66,7 +68,10 @@ RULES = {
     "momentum window": Momentum(0.01, window=3),
     "adam": Adam(1e-3, 0.1),
     "adam window": Adam(1e-3, window=3),
-    "sign": prototypes.Sign(),
+    "nesterov": Momentum(0.01, nesterov=True),
+    "sign": SignSGD(0.01),
+    "adamezo": AdaMeZO(1e-4, window=3),
+    "own": prototypes.Sign(),
 }
 
 

@@ -15,12 +15,14 @@ import zobench
 from zobench import (
     SGD,
     Adam,
+    AdaMeZO,
     AutoEpsilon,
     InForwardSpace,
     LineEstimator,
     LowRank,
     Momentum,
     PerTensor,
+    SignSGD,
     kernels,
     methods,
 )
@@ -114,7 +116,11 @@ RULES = {
     "momentum": Momentum,
     "adam": Adam,
     "momentum-window": lambda lr, weight_decay=0.0: Momentum(lr, weight_decay, window=3),
+    "nesterov": lambda lr, weight_decay=0.0: Momentum(lr, weight_decay, nesterov=True),
     "adam-window": lambda lr, weight_decay=0.0: Adam(lr, weight_decay, window=3),
+    "adamezo": AdaMeZO,
+    "adamezo-window": lambda lr, weight_decay=0.0: AdaMeZO(lr, weight_decay, window=3),
+    "sign": SignSGD,
     "own": prototypes.Sign,
 }
 

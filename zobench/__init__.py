@@ -27,7 +27,7 @@ from zobench.montecarlo import Moments, controlled_moments, estimate, moments
 from zobench.plan import Plan
 from zobench.query import query
 from zobench.random.keys import derive, keyed
-from zobench.rule import SGD, Adam, Momentum, UpdateRule, schedule
+from zobench.rule import SGD, Adam, AdaMeZO, Momentum, SignSGD, UpdateRule, schedule
 from zobench.space import FlatSpace, InForwardSpace, ModuleSpace, ParameterSpace, Space
 from zobench.stencil import (
     CentralStencil,
@@ -47,11 +47,11 @@ from zobench.version import VERSION
 __version__ = VERSION
 
 __all__ = [
-    "SGD", "Adam", "AutoEpsilon", "CentralStencil", "Combination", "Coordinate", "Estimate", "Estimator",
+    "SGD", "AdaMeZO", "Adam", "AutoEpsilon", "CentralStencil", "Combination", "Coordinate", "Estimate", "Estimator",
     "FlatSpace", "ForwardGradient", "ForwardStencil", "Gaussian", "Groups", "InForwardSpace", "Isotropic",
     "KernelStencil", "Law", "LineEstimator", "LowRank", "ModuleSpace", "Moments", "Momentum", "More",
     "OnePointStencil", "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher",
-    "RichardsonStencil", "Round", "Shrinking", "SlopeStencil", "SmallWeights", "Space", "Sphere", "Stencil",
+    "RichardsonStencil", "Round", "Shrinking", "SignSGD", "SlopeStencil", "SmallWeights", "Space", "Sphere", "Stencil",
     "SymmetricStencil", "TelescopingStencil", "Term", "ThreePointStencil", "UpdateRule", "controlled_moments",
     "derive", "estimate", "kernels", "keyed", "least_noise", "maps", "methods", "moments", "optim", "query", "schedule",
     "theory",

@@ -84,7 +84,7 @@ class StepOptions:
     rule: str = option(
         "auto",
         "update rule, which turns the gradient estimate into a step: sgd, momentum:beta=0.9, "
-        "adam:beta1=0.9,window=10, ..., or auto (that of the method's paper: llm list)",
+        "adam:beta1=0.9,window=10, sign, adamezo, ..., or auto (that of the method's paper: llm list)",
     )
     weight_decay: float = option(0.0, "decoupled weight decay; biases and norms have none")
     gradient_checkpointing: bool = option(

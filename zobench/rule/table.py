@@ -3,12 +3,20 @@
 from typing import Any
 
 from zobench.rule.adam import Adam
+from zobench.rule.adamezo import AdaMeZO
 from zobench.rule.momentum import Momentum
 from zobench.rule.rule import UpdateRule
 from zobench.rule.sgd import SGD
+from zobench.rule.sign import SignSGD
 from zobench.spelling import construct, made, spelled
 
-RULES: dict[str, type[UpdateRule]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
+RULES: dict[str, type[UpdateRule]] = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "adam": Adam,
+    "sign": SignSGD,
+    "adamezo": AdaMeZO,
+}
 """The rules that `parse` knows."""
 
 SHARED = ("lr", "weight_decay", "groups")
