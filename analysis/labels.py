@@ -167,13 +167,7 @@ def with_settings(frame: pd.DataFrame, results: Results) -> tuple[pd.DataFrame, 
 def meaning(config: Mapping[str, Any], key: str) -> Any:
     """The value that a run's configuration has for an option, also where it leaves the option out."""
     value = config.get(key, _MEANT.get(key, _DEFAULTS.get(key)))
-    return _DEFAULTS[key] if key == "rule" and value == _own_rule(str(config.get("method", ""))) else value
-
-
-def _own_rule(method: str) -> str:
-    """The update rule that a method has where none is named."""
-    name = method.partition(":")[0]
-    return next((row.rule for row in methods.table() if row.name == name), "sgd")
+    return _DEFAULTS[key] if key == "rule" and value == methods.rule_name(str(config.get("method", ""))) else value
 
 
 def _said(key: str, value: Any) -> str:

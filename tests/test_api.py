@@ -45,6 +45,7 @@ WITHOUT = {
         "zobench.methods.make",
         "zobench.methods.parse",
         "zobench.methods.rule",
+        "zobench.methods.rule_name",
         "zobench.rule.parse",
         "zobench.spelling.spelled",
         "synthetic.problems.make",

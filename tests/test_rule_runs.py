@@ -278,3 +278,11 @@ def test_evaluations_read_what_steps_read(tmp_path):
     events = [event.body for event in read(tmp_path / "run/journal.bin").events]
     (kept,) = [body for body in events if body["kind"] == "evaluation" and body["step"] == 4]
     assert kept["dev_loss"] == evaluated
+
+
+def test_the_rule_of_the_method_is_what_a_configuration_keeps(tmp_path):
+    """A run that was begun before methods had rules goes on by the command that began it."""
+    assert options(tmp_path).rule == options(tmp_path, rule="sgd").rule == "sgd"
+    assert options(tmp_path, method="zo-adam").rule == "adam"
+    assert options(tmp_path, method="zo-adam", rule="sgd").rule == "sgd"
+    assert options(tmp_path, method="adamw").rule == "sgd"

@@ -22,7 +22,6 @@ from zobench.naming import require_known
 from zobench.rule import Schedule
 from zobench.spelling import spelled
 
-AUTO = "auto"
 Touched = Callable[[int], dict[str, list[int]]]
 """The rows of embeddings that the minibatch of a step reads, by parameter."""
 
@@ -101,11 +100,8 @@ class ZerothOrderMethod(TrainingMethod):
         return methods.parse(self.text, epsilon=options.epsilon)
 
     def rule(self, options: TrainOptions) -> str:
-        """Return the spelling of the update rule: that of the options, or of the method's paper."""
-        if options.rule != AUTO:
-            return options.rule
-        name = self.text.partition(":")[0]
-        return next((row.rule for row in methods.table() if row.name == name), "sgd")
+        """Return the spelling of the update rule."""
+        return options.rule
 
     @property
     def needs_gradient(self) -> bool:

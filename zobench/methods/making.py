@@ -71,6 +71,14 @@ def rule(name: str, lr: float, **shared: Any) -> UpdateRule:
     return _row(name).update_rule(lr, **shared)
 
 
+def rule_name(method: str) -> str:
+    """Return the spelling of the update rule of a method as a command line spells it, "zo-adam:n=2": that of its paper,
+    or "sgd" for a method of one's own.
+    """
+    name = method.partition(":")[0]
+    return next((row.rule for row in ROWS if row.name == name), "sgd")
+
+
 def _row(name: str) -> Method:
     by_name = {method.name: method for method in ROWS}
     require_known(name, by_name, "method")

@@ -19,7 +19,7 @@ POSITIVE = "give a positive number"
 
 @dataclass(frozen=True)
 class AdaMeZO(ScheduledRule):
-    """x <- (1 - lr_t wd) x - lr_t factor m / (sqrt(v) + eps) with m = sum_k beta1^k g_(t-k), v = sum_k beta2^k g_(t-k)^2
+    """x <- (1 - lr_t wd) x - lr_t factor m / (sqrt(v) + eps), m = sum_k beta1^k g_(t-k), v = sum_k beta2^k g_(t-k)^2
     over the last `window` steps; in the first `window` steps x <- (1 - lr_t wd) x - lr_t g_t.
 
     As published: sums without (1 - beta) and without bias correction, eps beside the root, and a factor of 100 on the
