@@ -138,7 +138,8 @@ class _Points(NamedTuple):
 
     def chosen(self, tensors: Sequence[Tensor]) -> Tensor:
         """Return the tensors of the terms, one a line, as (points, terms, ...)."""
-        return torch.stack([tensors[place] for place in self.places]).unflatten(0, self.amounts.shape)
+        stacked: Tensor = torch.stack([tensors[place] for place in self.places]).unflatten(0, self.amounts.shape)
+        return stacked
 
 
 class _PointView:
