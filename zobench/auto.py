@@ -291,8 +291,9 @@ def _window(state: AutoState, jumps: float = JUMPS) -> _Window:
     sizes = differences.square().mean(0).sqrt()
     if not bool(sizes.any()):
         return _Window((), values[:, :0], 0.0, state.ceiling)
-    floor = _short(jumps * _plateau(reaches, values, EXPLAINED * rounding_variance(values).sqrt()))
-    gone = sizes < FADED * sizes.cummax(0).values
+    hidden, peak = EXPLAINED * rounding_variance(values).sqrt(), sizes.cummax(0).values
+    floor = _short(jumps * _plateau(reaches, values, hidden))
+    gone = (sizes < FADED * peak) & (peak > hidden)
     ceiling = min([state.ceiling, *reaches[gone].tolist()])
     loudest = CHANCE * math.sqrt(float(sizes[gone].square().min()) / 2) if bool(gone.any()) else math.inf
     kept = [i for i, reach in enumerate(state.reaches) if floor <= reach < ceiling]
