@@ -430,6 +430,13 @@ def test_reaches_at_which_differences_fade_bound_the_others():
     assert torch.equal(found.values, values[:, :3])
 
 
+def test_a_difference_of_one_rounding_does_not_fade():
+    """Of 8 bits in [128, 256), an ulp apart at the smaller reach and equal at the larger; 20 ulps are a difference."""
+    for ulps, ceiling in ((1.0, 1e3), (20.0, 0.004)):
+        values = torch.tensor([[[201.0 + ulps, 201.0], [201.0, 201.0]]] * 3, dtype=torch.float64)
+        assert _window(AutoState(reaches=(0.001, 0.004), values=values)).ceiling == ceiling
+
+
 def test_a_model_of_lines_wants_two_reaches_and_finite_values():
     for reaches, value in (([0.1], 1.0), ([0.1, 0.2], math.nan)):
         with pytest.raises(

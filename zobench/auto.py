@@ -12,7 +12,7 @@ from torch import Tensor
 from zobench.estimator import Estimate, Estimator, LineEstimator, More
 from zobench.law import Gaussian, Law
 from zobench.layout import CPU
-from zobench.line_model import LineModel, log_grid, rounding_variance
+from zobench.line_model import LineModel, log_grid, rounding_variance, significand
 from zobench.numbers import count, real, store
 from zobench.plan import LOSSES, Plan
 from zobench.random.keys import derive
@@ -291,8 +291,10 @@ def _window(state: AutoState, jumps: float = JUMPS) -> _Window:
     sizes = differences.square().mean(0).sqrt()
     if not bool(sizes.any()):
         return _Window((), values[:, :0], 0.0, state.ceiling)
-    floor = _short(jumps * _plateau(reaches, values, EXPLAINED * rounding_variance(values).sqrt()))
-    gone = sizes < FADED * sizes.cummax(0).values
+    hidden, peak = EXPLAINED * rounding_variance(values).sqrt(), sizes.cummax(0).values
+    floor = _short(jumps * _plateau(reaches, values, hidden))
+    largest = math.frexp(float(values.abs().max()))[1]  # not at each reach: the losses of a well are 0 at most
+    gone = (sizes < FADED * peak) & (peak > EXPLAINED * math.ldexp(12**-0.5, largest - significand(values)))
     ceiling = min([state.ceiling, *reaches[gone].tolist()])
     loudest = CHANCE * math.sqrt(float(sizes[gone].square().min()) / 2) if bool(gone.any()) else math.inf
     kept = [i for i, reach in enumerate(state.reaches) if floor <= reach < ceiling]
