@@ -443,3 +443,11 @@ def test_a_model_of_lines_wants_two_reaches_and_finite_values():
             ValueError, match=f"{len(reaches)} reaches and values .*: give two or more, all values finite"
         ):
             LineModel.fit(torch.tensor(reaches).double(), torch.full((3, len(reaches), 2), value).double())
+
+
+def test_the_state_counts_steps_one_by_one():
+    estimator, space = AutoEpsilon(every=5), FlatSpace(torch.ones(3, dtype=torch.float64))
+    state = estimator.init()
+    for number in range(1, 4):
+        state = step(space, estimator, lambda x: x.square().sum(-1), number, state).state
+        assert state.step == number

@@ -28,6 +28,7 @@ from llm.objective import (
     chance_accuracy,
     choose,
     metrics,
+    scoring,
 )
 from llm.objective.measured import parts, right_answers
 from llm.objective.touched import touched_rows
@@ -382,3 +383,12 @@ def test_losses_ask_a_device_for_nothing_that_the_forward_does_not(name, kind, m
             Counter(reads_of(work)) for work in (lambda: minimised.losses(batch), lambda: asked.model(**inputs))
         )
     assert found <= bare
+
+
+@torch.no_grad()
+def test_scores_of_single_tokens_are_logits_unless_they_are_to_be_normalised(opt):
+    prompts, candidates = [[5, 6, 7]], [[(8,), (9,)]]
+    raw, normalised = (scoring.candidate_scores(opt, prompts, candidates, asked) for asked in (False, True))
+    assert torch.equal(scoring.candidate_scores(opt, prompts, candidates), raw)
+    assert float((raw - normalised).abs().min()) > 0.1 and float(normalised.max()) < 0
+    torch.testing.assert_close(raw[0, 0] - raw[0, 1], normalised[0, 0] - normalised[0, 1], rtol=1e-4, atol=1e-5)
