@@ -126,6 +126,8 @@ class ZerothOrder(torch.optim.Optimizer):
         told = self._query(space, f, derive(shared["seed"], shared["step"]))
         losses, evaluations = told.losses, shared["evaluations"] + told.queries
         after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(told.state)}
+        if space.snapshots:
+            after["kept"] = space.snapshots
         self.loss = losses.mean()
         self._watch.see_losses(losses)
         if told.gradient.finite and (self.estimator.bounded or bool(losses.isfinite().all())):
@@ -209,7 +211,10 @@ class ZerothOrder(torch.optim.Optimizer):
             )
         self._match(state_dict["param_groups"], shared.get("parameters"))
         super().load_state_dict(state_dict)
-        self._remember({"rounding": "nearest", **shared})
+        kept = {name: [each.clone() for each in tensors] for name, tensors in shared.get("kept", {}).items()}
+        self._remember({"rounding": "nearest", **shared, **({"kept": kept} if kept else {})})
+        if self._space is not None:
+            self._space.snapshots = kept
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of training, in types that torch.load reads with weights_only=True."""
@@ -279,6 +284,7 @@ class ZerothOrder(torch.optim.Optimizer):
         if self._space is None or signature != self._seen:
             groups = [group if moves else [] for group, moves in zip(self._named(), moving, strict=True)]
             self._space, self._seen, self._groups = ParameterSpace(groups, rounding), signature, NO_GROUPS
+            self._space.snapshots = self._shared.get("kept", {})
             require_resolved(self._space, self.estimator.perturbed_by)
         return self._space
 
