@@ -57,6 +57,7 @@ WITHOUT = {
         "zobench.law.Direction",
         "zobench.law.DenseDirection",
         "zobench.law.NativeDirection",
+        "zobench.law.Kept",
     ),
     "names, sizes and ranges": ("zobench.layout.Segment", "zobench.layout.Block", "zobench.layout.Layout"),
     "the streams, in C": tuple(f"zobench.random.native.{name}" for name in ("words", "signs", "normals")),
@@ -68,6 +69,7 @@ WITHOUT = {
         "zobench.random.native.is_turned_off",
     ),
     "what a probe holds on its way": ("zobench.auto.AutoState",),
+    "a step and a key": ("zobench.refreshed.Refresh",),
     "a number as a model": ("zobench.noise.as_model",),
 }
 """Names that have no formula, by what they are instead."""

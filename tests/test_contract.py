@@ -24,6 +24,8 @@ from zobench import (
     LowRank,
     ModuleSpace,
     Momentum,
+    RandomMask,
+    Refreshed,
     SignSGD,
     SmallWeights,
     derive,
@@ -55,6 +57,13 @@ ESTIMATORS = {
     "auto": replace(methods.make("mezo", epsilon="auto"), every=3, lines=2),
     "small weights": replace(MEZO, law=SmallWeights()),
     "low rank": LOW_RANK,
+    "lozo": methods.make("lozo", epsilon=0.05, n=2, every=2),
+    "subzero": methods.make("subzero", epsilon=0.05, rank=2, every=2),
+    "held mask": Refreshed(replace(MEZO, law=RandomMask()), 2),
+    "sparse-mezo": methods.make("sparse-mezo", epsilon=0.05),
+    "adalezo": methods.make("adalezo", epsilon=0.05, n=2),
+    "conmezo": methods.make("conmezo", epsilon=0.05, n=2, warm=3),
+    "hizoo": methods.make("hizoo", epsilon=0.05, smooth=0.01),
     "baseline": prototypes.MovingBaseline(),
     "two terms": prototypes.TwoTerms(),
     "two rounds": prototypes.RankLineSearch(),
@@ -151,6 +160,7 @@ def test_in_other_dtypes(rule, engine, dtype):
     Run(MEZO, RULES[rule], engine, dtype).replay(whole.records[:4]).go().require_same(whole)
 
 
+OF_SPACES = ("lozo", "sparse-mezo", "adalezo", "conmezo", "hizoo")  # whose laws keep tensors, but for the first
 STATEFUL = ("auto", "two terms", "svrg", "baseline")
 USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) for rule in RULES)}
 
@@ -158,8 +168,11 @@ USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) fo
 @pytest.mark.parametrize(
     ("estimator", "rule"),
     [
-        pytest.param(*case, marks=[] if case in USUAL else pytest.mark.exhaustive)
-        for case in itertools.product(STATEFUL, RULES)
+        *(
+            pytest.param(*case, marks=[] if case in USUAL else pytest.mark.exhaustive)
+            for case in itertools.product(STATEFUL, RULES)
+        ),
+        *itertools.product(OF_SPACES, ("sgd", "adam")),
     ],
 )
 def test_a_checkpoint_carries_state_and_memory(estimator, rule, tmp_path):

@@ -328,11 +328,13 @@ def test_the_repr_is_the_identity(law):
 
 
 def test_what_a_law_says_of_itself():
-    assert [law.orthogonal for law in LAWS.values()] == [False, False, False, True, False, True, False, False]
-    assert all(law.credit == law for law in LAWS.values())
-    assert [law.second_moment for law in LAWS.values()] == [*[1.0] * 7, None]
-    assert [name for name, law in LAWS.items() if not isinstance(law, Isotropic)] == ["low-rank", "small-weights"]
-    assert [law.held for law in LAWS.values()] == [*[0] * 7, 1]
+    assert [name for name, law in LAWS.items() if law.orthogonal] == ["orthogonal", "distinct-coordinate"]
+    assert [name for name, law in LAWS.items() if law.credit != law] == ["blocks"]
+    assert [name for name, law in LAWS.items() if law.second_moment is None] == ["small-weights", "tied"]
+    assert {law.second_moment for law in LAWS.values()} == {1.0, None}
+    others = ["low-rank", "small-weights", "subspace", "blocks", "tied"]
+    assert [name for name, law in LAWS.items() if not isinstance(law, Isotropic)] == others
+    assert [name for name, law in LAWS.items() if law.held] == ["small-weights"]
     assert Orthogonal().fourth_moment(7) == Coordinate(replace=False).fourth_moment(7) == 7.0
     assert not isinstance(PerTensor(legendre(3)), Isotropic)
     with pytest.raises(ValueError, match="independent entries, unlike Sphere"):

@@ -17,7 +17,7 @@ from zobench.naming import UnknownNameError
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NAMES = [method.name for method in methods.table()]
-WITH_LAW = [name for name in NAMES if name not in ("coordinate", "orthogonal")]
+WITH_LAW = [method.name for method in methods.table() if "law" in method.options]
 SLOPE_KNOWN = [name for name in NAMES if name not in ("kerzoo", "optimal", "chebyshev", "telescoping")]
 DIM = 8  # room for the orthogonal directions of a step
 LINEAR = [name for name in NAMES if methods.make(name).linear or name == "kerzoo-code"]

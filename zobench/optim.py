@@ -139,6 +139,8 @@ class ZerothOrder(torch.optim.Optimizer):
         estimate = self._query(space, f, derive(shared["seed"], shared["step"]))
         losses, evaluations = estimate.losses, shared["evaluations"] + estimate.queries
         after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(estimate.state)}
+        if space.snapshots:
+            after["kept"] = space.snapshots
         self.loss = losses.mean()
         self._watch.see_losses(losses)
         if estimate.gradient.finite and (self.estimator.bounded or bool(losses.isfinite().all())):
@@ -247,7 +249,11 @@ class ZerothOrder(torch.optim.Optimizer):
         _compare_streams(shared.get("stream"))
         self._match(state_dict["param_groups"], shared.get("parameters"))
         super().load_state_dict(state_dict)
-        self._remember({"rounding": "nearest", "rule": own, **shared, "stream": streams.NAME})
+        kept = {name: [each.clone() for each in tensors] for name, tensors in shared.get("kept", {}).items()}
+        again = {"rounding": "nearest", "rule": own, **shared, "stream": streams.NAME}
+        self._remember({**again, **({"kept": kept} if kept else {})})
+        if self._space is not None:
+            self._space.snapshots = kept
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of training, in types that torch.load reads with weights_only=True."""
@@ -317,6 +323,7 @@ class ZerothOrder(torch.optim.Optimizer):
         if self._space is None or signature != self._seen:
             groups = [group if moves else [] for group, moves in zip(self._named(), moving, strict=True)]
             self._space, self._seen, self._groups = ParameterSpace(groups, rounding), signature, NO_GROUPS
+            self._space.snapshots = self._shared.get("kept", {})
             require_resolved(self._space, self.estimator.perturbed_by)
         return self._space
 

@@ -14,7 +14,10 @@ import zobench
 from docs.site.plain import as_rst
 
 PAGES = {
-    "estimators": ("Estimators", "estimator forward_gradient plan combination query evaluations auto line_model"),
+    "estimators": (
+        "Estimators",
+        "estimator refreshed forward_gradient plan combination query evaluations auto line_model",
+    ),
     "laws": ("Laws of directions", "law layout random.streams random.keys"),
     "stencils": ("Stencils", "stencil"),
     "maps": ("Coefficient maps", "maps"),

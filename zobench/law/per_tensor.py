@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zobench.kernels import Kernel
 from zobench.law.independent import Gaussian, Rademacher
-from zobench.law.law import Direction, Law
+from zobench.law.law import Direction, Kept, Law
 from zobench.layout import Block, Layout, Segment
 from zobench.random.keys import derive
 from zobench.random.native import NativeStream
@@ -67,6 +67,10 @@ class PerTensor(Law):
     def bind(self, layout: Layout, weights: Callable[[Block], Tensor]) -> "PerTensor":
         """Return the same of a law that is bound."""
         return replace(self, law=self.law.bind(layout, weights))
+
+    def recall(self, layout: Layout, weights: Callable[[Block], Tensor], kept: Kept) -> "PerTensor":
+        """Return the same of what `law` recalls."""
+        return replace(self, law=self.law.recall(layout, weights, kept))
 
     @property
     def by_tensor(self) -> bool:

@@ -50,7 +50,7 @@ class Method:
         """The composition; an estimator of several rounds or plans is a stencil of its own name."""
         made = self.build()
         law, coefficients = getattr(made, "law", None), getattr(made, "map", IDENTITY)
-        stencil = made.stencil if isinstance(made, LineEstimator) else made
+        stencil = getattr(made, "stencil", made)
         return Axes(_word(law), _word(stencil), _word(coefficients), spelled(self.rule).name)
 
     def update_rule(self, lr: float, **shared: Any) -> UpdateRule:

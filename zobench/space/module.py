@@ -151,7 +151,7 @@ class ModuleSpace(Space):
             self.stored.unbind()
 
     def _bind(self, laws: set[tuple[Law, int]]) -> None:
-        self.stored.bind(laws, self.settle_)
+        self.stored.bind(laws, self.settle_, self.snapshots)
 
     def _copied(self) -> list[Tensor]:
         self.settle_()
