@@ -72,11 +72,11 @@ def interrupted(subject: Subject, level: Level) -> Finding:
     if subject.estimator is None:
         raise NotApplicableError("a plain function has no state")
     estimator, start = subject.estimator, examples.smooth(max(2, subject.least_dim)).x
-    x, state = _run(estimator, subject, start, None, range(STEPS))
-    y, stopped = _run(estimator, subject, start, None, range(STOP))
-    written = plain(stopped)
+    x, state, _ = _run(estimator, subject, start, None, range(STEPS))
+    y, *stopped = _run(estimator, subject, start, None, range(STOP))
+    written = plain(tuple(stopped))
     _run(estimator, subject, start, None, range(1))  # another run meets nothing of this one
-    y, resumed = _run(_made_again(estimator), subject, y, [restored(written)], range(STOP, STEPS))
+    y, resumed, _ = _run(_made_again(estimator), subject, y, restored(written), range(STOP, STEPS))
     holds = torch.equal(x, y) and same(state, resumed)
     example = str(examples.smooth(max(2, subject.least_dim)))
     differ = f"x = {x.tolist()} uninterrupted, {y.tolist()} interrupted after {STOP} of {STEPS} steps"
@@ -91,16 +91,16 @@ def _made_again(estimator: Any) -> Any:
         return estimator
 
 
-def _run(estimator: Any, subject: Subject, x: Tensor, state: list[Any] | None, steps: range) -> tuple[Tensor, Any]:
-    """The point and the state after these steps."""
+def _run(estimator: Any, subject: Subject, x: Tensor, begun: Any, steps: range) -> tuple[Tensor, Any, Any]:
+    """The point, the state and the space's snapshots after these steps; `begun` are the latter two before them."""
     f = examples.smooth(len(x)).f
     space = FlatSpace(x.clone(), subject.layout(len(x)))  # type: ignore[attr-defined]
-    now = estimator.init() if state is None else state[0]
+    now, space.snapshots = (estimator.init(), {}) if begun is None else begun
     for step in steps:
         estimate = query(space, estimator, Everywhere(f), derive("zobench.testing", "run", step), now)
         now = estimate.state
         space.step_(estimate.gradient, -RATE)
-    return space.x, now
+    return space.x, now, space.snapshots
 
 
 CHECKS = (
