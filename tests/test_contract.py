@@ -65,6 +65,9 @@ ESTIMATORS = {
     "conmezo": methods.make("conmezo", epsilon=0.05, n=2, warm=3),
     "hizoo": methods.make("hizoo", epsilon=0.05, smooth=0.01),
     "baseline": prototypes.MovingBaseline(),
+    **{name: methods.make(name) for name in ("one-point-residual", "mezo-gv", "zo-ranksgd", "random-search")},
+    "zo-sgd-conservative": methods.make("zo-sgd-conservative", lr=0.01),
+    "mezo-svrg": methods.make("mezo-svrg", every=3),
     "two terms": prototypes.TwoTerms(),
     "two rounds": prototypes.RankLineSearch(),
     "conservative": prototypes.Conservative(),
@@ -161,7 +164,7 @@ def test_in_other_dtypes(rule, engine, dtype):
 
 
 OF_SPACES = ("lozo", "sparse-mezo", "adalezo", "conmezo", "hizoo")  # whose laws keep tensors, but for the first
-STATEFUL = ("auto", "two terms", "svrg", "baseline")
+STATEFUL = ("auto", "two terms", "mezo-svrg", "zo-ranksgd", "mezo-gv", "baseline")
 USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) for rule in RULES)}
 
 

@@ -11,7 +11,7 @@ from optimizers import INPUTS, LABELS, loss_of, network, stepped, taken, vector
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, derive, keyed, methods, query
+from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, ParameterSpace, derive, keyed, methods, query
 from zobench.optim import ZerothOrder
 from zobench.rule import table as rules
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 ESTIMATORS = [
-    *(methods.parse(method.name, epsilon=0.01) for method in methods.table()),
+    *(methods.parse(method.name, epsilon=0.01) for method in methods.table() if method.name != "mezo-svrg"),
     methods.make("mezo", n=3, law="rademacher"),
     methods.make("kerzoo", n=2, order=5),
     methods.make("orthogonal", n=4),
@@ -36,6 +36,17 @@ class TestTheStep:
         assert torch.equal(found, wanted)
         assert not torch.equal(found, vector(network()))
         assert not torch.equal(found, stepped(network(), estimator, 5, 1e-4, seed=8))  # planted: another seed
+
+    def test_a_snapshot_of_the_weights_is_one_of_the_optimizer_too(self):
+        """One closure stands for both losses; settling before a snapshot puts back exactly, as in a ParameterSpace."""
+        ours, theirs, estimator = network(), network(), methods.make("mezo-svrg", whole="", epsilon=0.01)
+        optimizer = ZerothOrder(ours.named_parameters(), estimator, lr=1e-3, seed=7)
+        found = taken(ours, optimizer, 5)
+        space_type = lambda model: ParameterSpace([list(model.named_parameters())])  # noqa: E731
+        assert torch.equal(found, stepped(theirs, estimator, 5, 1e-3, seed=7, space_type=space_type))
+        assert optimizer.evaluations == 3 * 2 + 2 * 4
+        with pytest.raises(ValueError, match="asks for the loss 'whole', but f has the losses"):
+            taken(network(), ZerothOrder(ours.parameters(), methods.make("mezo-svrg")), 1)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
     @pytest.mark.parametrize("law", ["gaussian", "sphere", "coordinate"])

@@ -4,7 +4,7 @@ An estimator asks for losses on seeded lines and is told them; a space owns the 
 estimates.
 """
 
-from zobench import kernels, maps, methods, optim, theory
+from zobench import estimators, kernels, maps, methods, optim, theory
 from zobench.auto import AutoEpsilon
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimate, Estimator, LineEstimator, More, Round, Shrinking
@@ -66,6 +66,6 @@ __all__ = [
     "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher", "RandomMask", "Refreshed",
     "RichardsonStencil", "Round", "Shrinking", "SignSGD", "SlopeStencil", "SmallWeights", "Space", "Sphere", "Stencil",
     "Subspace", "SymmetricStencil", "TelescopingStencil", "Term", "ThreePointStencil", "Tied", "Uniform", "UpdateRule",
-    "controlled_moments", "derive", "estimate", "kernels", "keyed", "least_noise", "maps", "methods", "moments",
-    "optim", "query", "schedule", "theory",
+    "controlled_moments", "derive", "estimate", "estimators", "kernels", "keyed", "least_noise", "maps", "methods",
+    "moments", "optim", "query", "schedule", "theory",
 ]  # fmt: skip

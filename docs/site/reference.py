@@ -16,7 +16,7 @@ from docs.site.plain import as_rst
 PAGES = {
     "estimators": (
         "Estimators",
-        "estimator refreshed forward_gradient plan combination query evaluations auto line_model",
+        "estimator refreshed estimators forward_gradient plan combination query evaluations auto line_model",
     ),
     "laws": ("Laws of directions", "law layout random.streams random.keys"),
     "stencils": ("Stencils", "stencil"),

@@ -8,13 +8,13 @@ from zobench.auto import AutoEpsilon
 from zobench.estimator import Estimator, LineEstimator
 from zobench.law import LAWS
 from zobench.maps import MAPS
-from zobench.methods import laws, maps, rules, stencils
+from zobench.methods import laws, maps, rounds, rules, stencils
 from zobench.methods.row import Method
 from zobench.naming import require_known
 from zobench.rule.rule import UpdateRule
 from zobench.spelling import bracketed, made, own, spelled, taken
 
-ROWS: tuple[Method, ...] = (*stencils.ROWS, *maps.ROWS, *laws.ROWS, *rules.ROWS)
+ROWS: tuple[Method, ...] = (*stencils.ROWS, *maps.ROWS, *laws.ROWS, *rules.ROWS, *rounds.ROWS)
 AUTO = "auto"
 LAW, KERNEL, MAP = "law", "kernel", "map"
 NAMED: dict[str, dict[str, Any]] = {

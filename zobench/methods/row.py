@@ -49,7 +49,8 @@ class Method:
     def axes(self) -> Axes:
         """The composition; an estimator of several rounds or plans is a stencil of its own name."""
         made = self.build()
-        law, coefficients = getattr(made, "law", None), getattr(made, "map", IDENTITY)
+        line = getattr(made, "line", made)
+        law, coefficients = getattr(line, "law", None), getattr(line, "map", IDENTITY)
         stencil = getattr(made, "stencil", made)
         return Axes(_word(law), _word(stencil), _word(coefficients), spelled(self.rule).name)
 

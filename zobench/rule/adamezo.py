@@ -19,8 +19,8 @@ POSITIVE = "give a positive number"
 
 @dataclass(frozen=True)
 class AdaMeZO(ScheduledRule):
-    """x <- (1 - lr_t wd) x - lr_t factor m / (sqrt(v) + eps), m = sum_k beta1^k g_(t-k), v = sum_k beta2^k g_(t-k)^2
-    over the last `window` steps; in the first `window` steps x <- (1 - lr_t wd) x - lr_t g_t.
+    """x <- (1 - lr_t wd) x - lr_t factor m / (sqrt(v) + eps), m = sum_k beta1^k g_(t-k), v = sum_k beta2^k g_(t-k)^2 of
+    the last `window` steps; in the first `window` steps x <- (1 - lr_t wd) x - lr_t g_t.
 
     As published: sums without (1 - beta) and without bias correction, eps beside the root, and a factor of 100 on the
     rate that the plain first steps do not have; `Adam(window=10)` is Adam's own form. Nothing of the model's size is

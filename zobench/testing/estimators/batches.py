@@ -23,7 +23,7 @@ def batch(subject: Subject, level: Level) -> Finding:
     many = subject.samples(example.f, example.x, 1, 16 * count)
     for power in (1, 2):
         one, other = alone**power, many**power
-        error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt() + 1e-9 * other.abs().max()
+        error = (one.var(0) / len(one) + other.var(0) / len(other)).sqrt() + 1e-9 * other.abs().max() + 1e-300
         z = float(((one.mean(0) - other.mean(0)).abs() / error).max())
         if not z < LARGEST:
             sentence = f"moments of order {power}, {one.mean(0).tolist()} alone and {other.mean(0).tolist()} in batches"

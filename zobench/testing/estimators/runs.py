@@ -72,15 +72,17 @@ def interrupted(subject: Subject, level: Level) -> Finding:
     if subject.estimator is None:
         raise NotApplicableError("a plain function has no state")
     estimator, start = subject.estimator, examples.smooth(max(2, subject.least_dim)).x
-    x, state, _ = _run(estimator, subject, start, None, range(STEPS))
-    y, *stopped = _run(estimator, subject, start, None, range(STOP))
-    written = plain(tuple(stopped))
+    x, kept = _run(estimator, subject, start, None, range(STEPS))
+    y, stopped = _run(estimator, subject, start, None, range(STOP))
+    told = plain(stopped)
     _run(estimator, subject, start, None, range(1))  # another run meets nothing of this one
-    y, resumed, _ = _run(_made_again(estimator), subject, y, restored(written), range(STOP, STEPS))
-    holds = torch.equal(x, y) and same(state, resumed)
+    y, resumed = _run(_made_again(estimator), subject, y, restored(told), range(STOP, STEPS))
+    holds = torch.equal(x, y) and same(kept, resumed)
     example = str(examples.smooth(max(2, subject.least_dim)))
     differ = f"x = {x.tolist()} uninterrupted, {y.tolist()} interrupted after {STOP} of {STEPS} steps"
-    return Finding("equal to the bit" if holds else differ, holds, example, f"states {state!r:.80} and {resumed!r:.80}")
+    return Finding(
+        "equal to the bit" if holds else differ, holds, example, f"states {kept[0]!r:.80} and {resumed[0]!r:.80}"
+    )
 
 
 def _made_again(estimator: Any) -> Any:
@@ -91,16 +93,18 @@ def _made_again(estimator: Any) -> Any:
         return estimator
 
 
-def _run(estimator: Any, subject: Subject, x: Tensor, begun: Any, steps: range) -> tuple[Tensor, Any, Any]:
-    """The point, the state and the space's snapshots after these steps; `begun` are the latter two before them."""
+def _run(
+    estimator: Any, subject: Subject, x: Tensor, kept: tuple[Any, Any] | None, steps: range
+) -> tuple[Tensor, tuple[Any, Any]]:
+    """The point after these steps, and what a checkpoint keeps: the state and the snapshots of the space."""
     f = examples.smooth(len(x)).f
     space = FlatSpace(x.clone(), subject.layout(len(x)))  # type: ignore[attr-defined]
-    now, space.snapshots = (estimator.init(), {}) if begun is None else begun
+    now, space.snapshots = (estimator.init(), {}) if kept is None else kept
     for step in steps:
-        estimate = query(space, estimator, Everywhere(f), derive("zobench.testing", "run", step), now)
-        now = estimate.state
-        space.step_(estimate.gradient, -RATE)
-    return space.x, now, space.snapshots
+        told = query(space, estimator, Everywhere(f), derive("zobench.testing", "run", step), now)
+        now = told.state
+        space.step_(told.gradient, -RATE)
+    return space.x, (now, space.snapshots)
 
 
 CHECKS = (
