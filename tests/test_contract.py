@@ -13,7 +13,7 @@ import torch
 from engines import Copied, Net, bits, loss_of, threads
 
 from llm.run import checkpoint
-from llm.steppers import zeroth_order
+from llm.steppers import engines
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import (
     SGD,
@@ -25,6 +25,8 @@ from zobench import (
     LowRank,
     ModuleSpace,
     Momentum,
+    RandomMask,
+    Refreshed,
     SignSGD,
     SmallWeights,
     derive,
@@ -39,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 5
 BEFORE_AND_AFTER = (1, 4)  # step 3, at which "auto" probes, SVRG takes its snapshot and windows are full
-ENGINES = (*(name for name in zeroth_order.ENGINES if name != "batched"), "copied")
+ENGINES = (*(name for name in engines.ENGINES if name != "batched"), "copied")
 OWN = {
     "copied": lambda model, **_: ModuleSpace(model, Copied()),
     "forgetful": lambda model, **_: ModuleSpace(model, Forgetful()),
@@ -56,6 +58,13 @@ ESTIMATORS = {
     "auto": replace(methods.make("mezo", epsilon="auto"), every=3, lines=2),
     "small weights": replace(MEZO, law=SmallWeights()),
     "low rank": LOW_RANK,
+    "lozo": methods.make("lozo", epsilon=0.05, n=2, every=2),
+    "subzero": methods.make("subzero", epsilon=0.05, rank=2, every=2),
+    "held mask": Refreshed(replace(MEZO, law=RandomMask()), 2),
+    "sparse-mezo": methods.make("sparse-mezo", epsilon=0.05),
+    "adalezo": methods.make("adalezo", epsilon=0.05, n=2),
+    "conmezo": methods.make("conmezo", epsilon=0.05, n=2, warm=3),
+    "hizoo": methods.make("hizoo", epsilon=0.05, smooth=0.01),
     "baseline": prototypes.MovingBaseline(),
     **{name: methods.make(name) for name in ("one-point-residual", "mezo-gv", "zo-ranksgd", "random-search", "spall")},
     "zo-sgd-conservative": methods.make("zo-sgd-conservative", lr=0.01),
@@ -85,7 +94,7 @@ class Run:
 
     def __init__(self, estimator, rule, engine: str = "plain", dtype: torch.dtype = torch.float32) -> None:
         self.module = Net(dtype=dtype).eval()
-        with patch.dict(zeroth_order.ENGINES, OWN):
+        with patch.dict(engines.ENGINES, OWN):
             self.stepper = ZerothOrderStepper(self.module, estimator, rule, engine)
         self.records = []
 
@@ -156,6 +165,7 @@ def test_in_other_dtypes(rule, engine, dtype):
     Run(MEZO, RULES[rule], engine, dtype).replay(whole.records[:4]).go().require_same(whole)
 
 
+OF_SPACES = ("lozo", "sparse-mezo", "adalezo", "conmezo", "hizoo")  # whose laws keep tensors, but for the first
 STATEFUL = ("auto", "two terms", "mezo-svrg", "zo-ranksgd", "mezo-gv", "baseline")
 USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) for rule in RULES)}
 
@@ -163,8 +173,11 @@ USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) fo
 @pytest.mark.parametrize(
     ("estimator", "rule"),
     [
-        pytest.param(*case, marks=[] if case in USUAL else pytest.mark.exhaustive)
-        for case in itertools.product(STATEFUL, RULES)
+        *(
+            pytest.param(*case, marks=[] if case in USUAL else pytest.mark.exhaustive)
+            for case in itertools.product(STATEFUL, RULES)
+        ),
+        *itertools.product(OF_SPACES, ("sgd", "adam")),
     ],
 )
 def test_a_checkpoint_carries_state_and_memory(estimator, rule, tmp_path):

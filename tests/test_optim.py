@@ -11,8 +11,9 @@ from optimizers import INPUTS, LABELS, loss_of, network, stepped, taken, vector
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, ParameterSpace, keyed, methods, query
+from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, ParameterSpace, derive, keyed, methods, query
 from zobench.optim import ZerothOrder
+from zobench.rule import table as rules
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -172,3 +173,49 @@ class TestResuming:
         fewer = ZerothOrder(model[0].parameters(), methods.make("mezo"), lr=0.05)
         with pytest.raises(ValueError, match="doesn't match the size"):
             fewer.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("rule", ["momentum:beta=0.5", "adam:beta1=0.5", "adam:window=2"])
+def test_a_rule_takes_the_steps_of_its_own_loop_and_goes_on_from_a_state(rule, tmp_path):
+    def model():
+        torch.manual_seed(3)
+        return torch.nn.Linear(4, 3, bias=False).double().eval()
+
+    estimator, inputs = methods.make("mezo", epsilon=0.01, n=2), torch.eye(4, dtype=torch.float64)
+
+    def optimizer_of(module):
+        return ZerothOrder(module.named_parameters(), estimator, lr=0.05, seed=7, rule=rule)
+
+    first, whole, second = model(), model(), model()
+    space, by_hand = ModuleSpace(second), rules.parse(rule, lr=0.05)
+    memory, optimizer, uninterrupted = by_hand.init(space), optimizer_of(first), optimizer_of(whole)
+    for step in range(4):
+        if step == 2:
+            torch.save(optimizer.state_dict(), tmp_path / "state")
+            optimizer = optimizer_of(first)
+            optimizer.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+        optimizer.step(lambda: first(inputs).square().sum())
+        uninterrupted.step(lambda: whole(inputs).square().sum())
+        told = query(space, estimator, lambda: second(inputs).square().sum(), derive(7, step), ())
+        memory = by_hand.apply_(space, told.gradient, memory)
+    space.settle_()
+    assert torch.equal(first.weight, whole.weight)
+    torch.testing.assert_close(first.weight, second.weight, rtol=1e-12, atol=1e-12)
+    other = ZerothOrder(first.named_parameters(), estimator, rule="sgd")
+    with pytest.raises(ValueError, match="the state is that of the rule"):
+        other.load_state_dict(optimizer.state_dict())
+
+
+def test_what_a_rule_holds_starts_anew_where_other_parameters_move():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)).eval()
+    optimizer = ZerothOrder(model.named_parameters(), methods.make("mezo"), rule="momentum")
+    loss = lambda: model(torch.ones(1, 2)).square().sum()  # noqa: E731
+    optimizer.step(loss)
+    model[0].requires_grad_(False)
+    with pytest.warns(RuntimeWarning, match="what Momentum holds of earlier steps starts anew"):
+        optimizer.step(loss)
+
+
+def test_what_makes_no_rule_is_refused():
+    with pytest.raises(TypeError, match="makes 3: give what makes"):
+        ZerothOrder(torch.nn.Linear(1, 1).parameters(), methods.make("mezo"), rule=lambda **_: 3)

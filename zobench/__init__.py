@@ -11,7 +11,14 @@ from zobench.estimator import Estimate, Estimator, LineEstimator, More, Round, S
 from zobench.forward_gradient import ForwardGradient
 from zobench.groups import Groups
 from zobench.law import (
+    AdaptiveLaw,
+    BlockBandit,
+    BlockBanditCredit,
+    Blocks,
+    BlocksCredit,
+    Cone,
     Coordinate,
+    Diagonal,
     Gaussian,
     Isotropic,
     Law,
@@ -20,13 +27,18 @@ from zobench.law import (
     PerTensor,
     PerTensorCredit,
     Rademacher,
+    RandomMask,
     SmallWeights,
     Sphere,
+    Subspace,
+    Tied,
+    Uniform,
 )
 from zobench.montecarlo import Moments, controlled_moments, estimate, moments
 from zobench.plan import Plan
 from zobench.query import query
 from zobench.random.keys import derive, keyed
+from zobench.refreshed import Adaptive, Refreshed
 from zobench.rule import SGD, Adam, AdaMeZO, Gains, Momentum, SignSGD, UpdateRule, schedule
 from zobench.space import FlatSpace, InForwardSpace, ModuleSpace, ParameterSpace, Space
 from zobench.stencil import (
@@ -47,12 +59,13 @@ from zobench.version import VERSION
 __version__ = VERSION
 
 __all__ = [
-    "SGD", "AdaMeZO", "Adam", "AutoEpsilon", "CentralStencil", "Combination", "Coordinate", "Estimate", "Estimator",
+    "SGD", "AdaMeZO", "Adam", "Adaptive", "AdaptiveLaw", "AutoEpsilon", "BlockBandit", "BlockBanditCredit", "Blocks",
+    "BlocksCredit", "CentralStencil", "Combination", "Cone", "Coordinate", "Diagonal", "Estimate", "Estimator",
     "FlatSpace", "ForwardGradient", "ForwardStencil", "Gains", "Gaussian", "Groups", "InForwardSpace", "Isotropic",
-    "KernelStencil", "Law", "LineEstimator", "LowRank", "ModuleSpace", "Moments", "Momentum", "More",
-    "OnePointStencil", "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher",
+    "KernelStencil", "Law", "LineEstimator", "LowRank", "ModuleSpace", "Moments", "Momentum", "More", "OnePointStencil",
+    "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher", "RandomMask", "Refreshed",
     "RichardsonStencil", "Round", "Shrinking", "SignSGD", "SlopeStencil", "SmallWeights", "Space", "Sphere", "Stencil",
-    "SymmetricStencil", "TelescopingStencil", "Term", "ThreePointStencil", "UpdateRule", "controlled_moments",
-    "derive", "estimate", "estimators", "kernels", "keyed", "least_noise", "maps", "methods", "moments", "optim",
-    "query", "schedule", "theory",
+    "Subspace", "SymmetricStencil", "TelescopingStencil", "Term", "ThreePointStencil", "Tied", "Uniform", "UpdateRule",
+    "controlled_moments", "derive", "estimate", "estimators", "kernels", "keyed", "least_noise", "maps", "methods",
+    "moments", "optim", "query", "schedule", "theory",
 ]  # fmt: skip

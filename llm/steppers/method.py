@@ -11,9 +11,10 @@ from llm.model import trainable
 from llm.model.language_model import LanguageModel
 from llm.model.recompute import recompute_layers
 from llm.options.train import TrainOptions
+from llm.steppers.engines import require_batched, require_rounding, rounded
 from llm.steppers.first_order import FIRST_ORDER, FirstOrderStepper
 from llm.steppers.stepper import Stepper
-from llm.steppers.zeroth_order import ZerothOrderStepper, require_batched, require_rounding, rounded
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import Estimator, ForwardGradient, methods, schedule
 from zobench import rule as rules
 from zobench.groups import Groups
@@ -82,6 +83,10 @@ class TrainingMethod(ABC):
     def identity(self, options: TrainOptions) -> str:
         """Return the name of the method in rows: the repr of its estimator, or the like."""
 
+    def rule(self, options: TrainOptions) -> str:
+        """Return what takes its steps, as the header of a journal names it."""
+        return self.text
+
 
 class ZerothOrderMethod(TrainingMethod):
     """An estimator of the table, or of the user's own, with an update rule."""
@@ -91,8 +96,8 @@ class ZerothOrderMethod(TrainingMethod):
         estimator = self.estimator(options)
         _require_one_loss(self.text, estimator)
         require_batched(options.engine, options.points, estimator)
-        rules.parse(options.rule, lr=options.lr, weight_decay=options.weight_decay)
-        require_rounding(options.engine, options.rounding != "nearest")
+        rules.parse(self.rule(options), lr=options.lr, weight_decay=options.weight_decay)
+        require_rounding(options.engine, *rounded(options.rounding, options.dtype))
         if options.gradient_checkpointing:
             raise ValueError(f"{self.text} has no backward pass: leave --gradient-checkpointing out")
 
@@ -109,15 +114,14 @@ class ZerothOrderMethod(TrainingMethod):
         return next((row for row in methods.table() if row.name == self.text.partition(":")[0]), None)
 
     def note(self, options: TrainOptions) -> str:
-        rule, notes = spelled(options.rule, rules.RULES).name, []
-        if self.row is not None and spelled(self.row.rule, rules.RULES).name != rule:
-            told = f"the paper of {self.row.name} steps by --rule {self.row.rule}; this run steps by {rule}"
-            notes.append(told)
-        varies = options.schedule != "constant" or options.warmup or rule != "sgd"
-        if self.row is not None and "lr" in self.row.options and varies:
-            told = f"{self.row.name} compares points at lr; only --rule sgd at a constant rate steps to the best"
-            notes.append(told)
-        return "; ".join(notes)
+        varies = options.schedule != "constant" or options.warmup or self.rule(options) != "sgd"
+        if self.row is None or "lr" not in self.row.options or not varies:
+            return ""
+        return f"{self.row.name} compares points at lr; only --rule sgd at a constant rate steps to the best"
+
+    def rule(self, options: TrainOptions) -> str:
+        """Return the spelling of the update rule."""
+        return options.rule
 
     @property
     def needs_gradient(self) -> bool:
@@ -127,7 +131,7 @@ class ZerothOrderMethod(TrainingMethod):
         # The plain engine can only round to nearest: auto must not choose it for a small model.
         engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
         rate, groups = _rates(options, language_model)
-        rule = rules.parse(options.rule, lr=rate, weight_decay=options.weight_decay, groups=groups)
+        rule = rules.parse(self.rule(options), lr=rate, weight_decay=options.weight_decay, groups=groups)
         how = (*rounded(options.rounding, options.dtype), touched, options.clip, options.points)
         return ZerothOrderStepper(language_model.model, self.estimator(options), rule, engine, *how)
 

@@ -5,27 +5,42 @@ estimate of grad f. A law never holds a direction: it draws one anew, block by b
 parameter, entry).
 """
 
+from zobench.law.adaptive import AdaptiveLaw
+from zobench.law.bandit import BlockBandit, BlockBanditCredit
+from zobench.law.blocks import Blocks, BlocksCredit, OneBlock
+from zobench.law.cone import Cone
 from zobench.law.coordinate import Coordinate
-from zobench.law.independent import Gaussian, Independent, Rademacher
-from zobench.law.law import DenseDirection, Direction, Isotropic, Law, NativeDirection
+from zobench.law.diagonal import Diagonal
+from zobench.law.independent import Gaussian, Independent, Rademacher, Uniform
+from zobench.law.law import DenseDirection, Direction, Isotropic, Kept, Law, NativeDirection
 from zobench.law.low_rank import LowRank
 from zobench.law.per_tensor import PerTensor, PerTensorCredit
+from zobench.law.random_mask import RandomMask
 from zobench.law.small_weights import SmallWeights
 from zobench.law.sphere import Orthogonal, Sphere
+from zobench.law.subspace import Subspace
+from zobench.law.tied import Tied
 
 LAWS: dict[str, Law] = {
     "gaussian": Gaussian(),
     "rademacher": Rademacher(),
+    "uniform": Uniform(),
     "sphere": Sphere(),
     "orthogonal": Orthogonal(),
     "coordinate": Coordinate(),
     "distinct-coordinate": Coordinate(replace=False),
     "low-rank": LowRank(),
     "small-weights": SmallWeights(),
+    "subspace": Subspace(),
+    "random-mask": RandomMask(),
+    "blocks": Blocks(),
+    "tied": Tied(),
 }
 """The laws by the names that `methods.make(law=...)` and command lines give them."""
 
 __all__ = [
-    "LAWS", "Coordinate", "DenseDirection", "Direction", "Gaussian", "Independent", "Isotropic", "Law", "LowRank",
-    "NativeDirection", "Orthogonal", "PerTensor", "PerTensorCredit", "Rademacher", "SmallWeights", "Sphere",
+    "LAWS", "AdaptiveLaw", "BlockBandit", "BlockBanditCredit", "Blocks", "BlocksCredit", "Cone", "Coordinate",
+    "DenseDirection", "Diagonal", "Direction", "Gaussian", "Independent", "Isotropic", "Kept", "Law", "LowRank",
+    "NativeDirection", "OneBlock", "Orthogonal", "PerTensor", "PerTensorCredit", "Rademacher", "RandomMask",
+    "SmallWeights", "Sphere", "Subspace", "Tied", "Uniform",
 ]  # fmt: skip

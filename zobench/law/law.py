@@ -15,6 +15,8 @@ DenseDirection = Callable[[Block], Tensor]
 """A direction whose blocks are never None: block -> entries (*batch, block.size)."""
 Direction = Callable[[Block], Tensor | None]
 """One direction, realised: block -> its entries (*batch, block.size), or None where they are all zero."""
+Kept = dict[str, list[Tensor]]
+"""Tensors by name that a space keeps, and checkpoints with it: snapshots, and what laws keep between steps."""
 
 
 @runtime_checkable
@@ -88,10 +90,28 @@ class Law(ABC):
         """Return the law whose directions know what it read of the unperturbed parameters, block by block."""
         return self
 
+    def recall(self, layout: Layout, weights: Callable[[Block], Tensor], kept: Kept) -> "Law":
+        """Return `bind(layout, weights)`, and for a law that keeps tensors between steps what `kept` has of it: what
+        spaces call.
+        """
+        return self.bind(layout, weights)
+
     @property
     def held(self) -> int:
         """Bits a weight that the law holds while it is bound: 1 of a mask."""
         return 0
+
+    def refreshed(self, key: int) -> "Law":
+        """Return the law with the part of its directions that is held for several steps drawn from `key`, the key of
+        the step that drew it anew: see `zobench.Refreshed`.
+
+        Raises:
+            ValueError: no part of them can be held.
+        """
+        raise ValueError(
+            f"every part of a direction of {self!r} is drawn anew at every step: give a law of which a part can be "
+            "held, such as LowRank()"
+        )
 
     def unit(self, dim: int) -> float:
         """Return the multiple of u that one unit of epsilon perturbs."""

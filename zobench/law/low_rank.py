@@ -1,7 +1,8 @@
 """Directions of low rank in every matrix."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from zobench.law.independent import Gaussian, Independent
 from zobench.law.law import Direction, Law
 from zobench.layout import HOW_TO_GIVE, Block, Layout, Segment
-from zobench.numbers import count, store
+from zobench.numbers import count, flag, store
 from zobench.random import streams
 from zobench.random.keys import derive
 from zobench.random.native import NativeStream
@@ -18,32 +19,43 @@ from zobench.random.streams import Shape
 Factors = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LowRank(Law):
     """u = U V^T / sqrt(rank) in every matrix (rows, columns), U (rows, rank) and V (columns, rank) standard normal;
-    standard normal elsewhere. E[u u^T] = I, and u is not Gaussian: its entries depend on each other.
+    standard normal elsewhere. E[u u^T] = I for every rank, and u is not Gaussian: its entries depend on each other.
 
     Second moment, f locally linear: sum_m c_m |g_m|^2 over tensors, see `fourth_moments`; against d + 2 of the Gaussian
     a matrix adds 2 (rows + columns + 1) / rank. The c_m differ, so the law is not Isotropic: theory refuses it.
 
+    With `scaled=False` it is U V^T, as published: rank times the variance in matrices alone, so that a rank is a hidden
+    epsilon and learning rate of the matrices; E[u u^T] is then no multiple of I.
+
+    Under `Refreshed` V is held between refreshes, one for all directions of a step: E[u u^T | V] is I in a matrix's
+    columns times V V^T / rank in its rows, and I over refreshes.
+
     Cost: rank (rows + columns) normals a matrix in place of rows * columns; they are held while a direction is in use,
-    and a sweep multiplies them out. Source: LOZO, Chen et al. 2024, arXiv 2410.07698, there with 1 in place of
-    1 / sqrt(rank), so that its epsilon is `epsilon` / sqrt(rank) and its learning rate `lr` / rank; U drawn anew at
-    every step.
+    and a sweep multiplies them out. A V that is held is drawn again at every step, so that nothing but its key is kept.
+    Source: LOZO, Chen et al. 2024, arXiv 2410.07698, there unscaled.
 
     Raises:
-        ValueError: rank is no whole number from 1.
+        ValueError: rank is no whole number from 1, or scaled no bool.
     """
 
     rank: int = 2
+    scaled: bool = True
+    refresh: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         store(self, rank=count("rank", self.rank, "give the rank of a direction in a matrix, from 1"))
+        store(self, scaled=flag("scaled", self.scaled))
+
+    def __repr__(self) -> str:
+        return f"LowRank(rank={self.rank}{'' if self.scaled else ', scaled=False'})"
 
     @property
-    def second_moment(self) -> float:
-        """1."""
-        return 1.0
+    def second_moment(self) -> float | None:
+        """1; None where it is not scaled."""
+        return 1.0 if self.scaled else None
 
     @property
     def by_tensor(self) -> bool:
@@ -55,29 +67,43 @@ class LowRank(Law):
         """True."""
         return True
 
+    def refreshed(self, key: int) -> "LowRank":
+        """Return the law whose right factors V are those of `key`."""
+        return replace(self, refresh=key)
+
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return a direction that draws the factors of a matrix when its first block is asked for."""
-        return LowRankDirection(self.rank, Gaussian().direction(key, index, layout, batch))
+        return LowRankDirection(Gaussian().direction(key, index, layout, batch), self)
 
     def fourth_moments(self, shapes: Iterable[Shape]) -> tuple[float, ...]:
         """Return c_m for tensors of these shapes: E[|u|^2 (u . g)^2] = sum_m c_m |g_m|^2.
 
         c_m = d + 2 + 2 (rows + columns + 1) / rank in a matrix, d + 2 elsewhere, for d entries in all. A matrix M has
         the law of A M B for orthogonal A and B, so that E[|M|^2 M_ij M_kl] = (c / rows columns) [ij = kl] with c =
-        E|M|^4, M the direction: the mean of tr(U^T U V^T V)^2 / rank^2 under two Wishart matrices.
+        E|M|^4, M the direction: the mean of tr(U^T U V^T V)^2 / rank^2 under two Wishart matrices. Unscaled, u_m is
+        s_m times that, s_m^2 = rank in a matrix: c_m is s_m^2 (s_m^2 within + sum of s_l^2 d_l over the others).
         """
         shapes = list(shapes)
-        dim = sum(map(prod, shapes))
-        return tuple(dim + 2.0 + (2.0 * (sum(s) + 1) / self.rank if len(s) == 2 else 0.0) for s in shapes)
+        within = [prod(s) + 2.0 + (2.0 * (sum(s) + 1) / self.rank if len(s) == 2 else 0.0) for s in shapes]
+        squares = [self.rank if len(s) == 2 and not self.scaled else 1 for s in shapes]
+        length = sum(square * prod(s) for square, s in zip(squares, shapes, strict=True))
+        return tuple(
+            square * (square * own + length - square * prod(s))
+            for square, own, s in zip(squares, within, shapes, strict=True)
+        )
 
 
 @dataclass(frozen=True, eq=False)
-class LowRankDirection:
-    """The entries of a block: sum_k U_ik V_jk / sqrt(rank), or those of `plain` where the segment is no matrix."""
+class FactoredDirection(ABC):
+    """The entries of a block: those of left right where the segment is a matrix, or those of `plain`."""
 
-    rank: int
     plain: Independent
-    _factors: dict[str, Factors] = field(default_factory=dict)
+    law: Law
+    _factors: dict[str, Factors] = field(default_factory=dict, init=False)
+
+    @abstractmethod
+    def _made(self, segment: Segment) -> Factors:
+        """The factors of a matrix, (*batch, rows, rank) and (*batch, rank, columns)."""
 
     def __call__(self, block: Block) -> Tensor:
         """Return the entries of a block.
@@ -85,41 +111,56 @@ class LowRankDirection:
         Raises:
             ValueError: its segment is a vector that stands for tensors whose shapes nobody gave.
         """
-        if not _is_matrix(block.segment):
+        if not _is_matrix(block.segment, self.law):
             return self.plain(block)
         shape = block.segment.shape
         first, last = block.start // shape[1], -(-block.stop // shape[1])
         left, right = self.factors(block.segment)
         left = left[..., first:last, :]
         total = left[..., :1] * right[..., :1, :]
-        for k in range(1, self.rank):  # the order of the sums and their roundings are those of the native sweep
+        for k in range(1, left.shape[-1]):  # the order of the sums and their roundings are those of the native sweep
             total += left[..., k : k + 1] * right[..., k : k + 1, :]
         start = block.start - first * shape[1]
         return total.flatten(-2)[..., start : start + block.size]
 
     def native(self, segment: Segment) -> NativeStream | None:
         """Return the factors of a matrix, or what the plain normals of another segment are."""
-        if not _is_matrix(segment):
+        if not _is_matrix(segment, self.law):
             return self.plain.native(segment)
         return None if self.plain.batch else NativeStream(factors=self.factors(segment))
 
     def factors(self, segment: Segment) -> Factors:
-        """Return U / sqrt(rank) (*batch, rows, rank) and V^T (*batch, rank, columns) of a matrix, drawn once a segment;
-        its entries are those of their product.
+        """Return L (*batch, rows, rank) and R (*batch, rank, columns) of a matrix, drawn once a segment; its entries
+        are those of their product.
         """
         if segment.name not in self._factors:
-            rows, columns = segment.shape
-            left = self._draw(segment, "left", (rows, self.rank)).mul_(self.rank**-0.5)
-            right = self._draw(segment, "right", (self.rank, columns))
-            self._factors.setdefault(segment.name, (left, right))  # two threads may draw: equal numbers, one is kept
+            made = self._made(segment)
+            self._factors.setdefault(segment.name, made)  # two threads may draw: equal numbers, one is kept
         return self._factors[segment.name]
 
+
+@dataclass(frozen=True, eq=False)
+class LowRankDirection(FactoredDirection):
+    """The entries of a block: sum_k U_ik V_jk / sqrt(rank), or those of `plain` where the segment is no matrix."""
+
+    law: LowRank
+
+    def _made(self, segment: Segment) -> Factors:
+        rows, columns = segment.shape
+        left = self._draw(segment, "left", (rows, self.law.rank))
+        if self.law.scaled:
+            left.mul_(self.law.rank**-0.5)
+        return left, self._draw(segment, "right", (self.law.rank, columns))
+
     def _draw(self, segment: Segment, side: str, shape: Shape) -> Tensor:
-        key = derive(self.plain.key, self.plain.index, segment.name, side)
+        fresh = side == "left" or self.law.refresh is None
+        named = (self.plain.key, self.plain.index) if fresh else (self.law.refresh,)
+        key = derive(*named, segment.name, side)
         return streams.normal(key, (*self.plain.batch, *shape), segment.dtype, segment.device)
 
 
-def _is_matrix(segment: Segment) -> bool:
+def _is_matrix(segment: Segment, law: Law) -> bool:
     if segment.shape == () and segment.size > 1:
-        raise ValueError(f"the law LowRank draws by the shapes of tensors, but x is one vector: {HOW_TO_GIVE}")
+        name = type(law).__name__
+        raise ValueError(f"the law {name} draws by the shapes of tensors, but x is one vector: {HOW_TO_GIVE}")
     return len(segment.shape) == 2

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zobench.kernels import Kernel
 from zobench.law.independent import Gaussian, Rademacher
-from zobench.law.law import Direction, Law
+from zobench.law.law import Direction, Kept, Law
 from zobench.layout import Block, Layout, Segment
 from zobench.random.keys import derive
 from zobench.random.native import NativeStream
@@ -68,6 +68,10 @@ class PerTensor(Law):
         """Return the same of a law that is bound."""
         return replace(self, law=self.law.bind(layout, weights))
 
+    def recall(self, layout: Layout, weights: Callable[[Block], Tensor], kept: Kept) -> "PerTensor":
+        """Return the same of what `law` recalls."""
+        return replace(self, law=self.law.recall(layout, weights, kept))
+
     @property
     def by_tensor(self) -> bool:
         """True."""
@@ -119,8 +123,8 @@ class Scaled:
 
     def native(self, segment: Segment) -> NativeStream | None:
         """Return the segment's stream with the factor as its scale, where it has none of its own."""
-        told = getattr(self.draw, "native", None)
-        stream: NativeStream | None = told(segment) if told else None
+        native_of = getattr(self.draw, "native", None)
+        stream: NativeStream | None = native_of(segment) if native_of else None
         if stream is None or stream.scale != 1.0:
             return None
         return stream._replace(scale=float(self.factors[segment.name]))

@@ -1,33 +1,30 @@
 """Directions in the smaller weights of each tensor."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from zobench.law.independent import Derived, Gaussian, Rademacher
-from zobench.law.law import Direction, Law
+from zobench.law.independent import Gaussian, Rademacher
+from zobench.law.law import Direction, Kept, Law
+from zobench.law.masks import Masked, Masks, packed
 from zobench.layout import Block, Layout, Segment
-from zobench.numbers import real, store
+from zobench.numbers import flag, real, store
 from zobench.random import streams
 from zobench.random.keys import derive
-from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
 
 SAMPLE = 1 << 16
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 Weights = Callable[[Block], Tensor]
-Masks = Mapping[str, Tensor]
 GAUSSIAN = Gaussian()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SmallWeights(Law):
     """u = mask * v / sqrt(share), v of `law`; the mask keeps the weights whose magnitude before the step is at most the
     `share`-quantile of their tensor's. Other weights do not move; weights of equal magnitude are kept together.
@@ -36,11 +33,14 @@ class SmallWeights(Law):
     |u|^2 is d on average and epsilon is comparable between laws. E[|u|^2 u u^T] = c diag(mask) / share^2 with c that
     of `law` in the dimension of the kept weights. The law is not Isotropic: theory refuses it.
 
+    With `fixed` the thresholds are those of the weights before the first step, as published: the mask is still that of
+    the weights before each step, so that its share changes as weights grow. The space keeps one number a tensor, and
+    checkpoints do.
+
     Quantiles are those of 2^16 of a tensor's magnitudes, at places that its name tells, where it has more: of 50 %,
     49.8 % to 50.2 % are kept (one standard error). Cost: one look over the weights at every step; one bit a weight is
-    held. Source: Sparse-MeZO, Liu et al. 2024, arXiv 2402.15751, there with thresholds of the weights before training
-    and with 1 in place of 1 / sqrt(share), so that its epsilon is `epsilon` / sqrt(share) and its learning rate `lr` /
-    share.
+    held. Source: Sparse-MeZO, Liu et al. 2024, arXiv 2402.15751, there `fixed`, with 1 in place of 1 / sqrt(share), so
+    that its epsilon is `epsilon` / sqrt(share) and its learning rate `lr` / share.
 
     Raises:
         ValueError: `law` is neither Gaussian nor Rademacher, or share is not in (0, 1]; at the draw, no space has bound
@@ -49,6 +49,7 @@ class SmallWeights(Law):
 
     law: Gaussian | Rademacher = GAUSSIAN
     share: float = 0.5
+    fixed: bool = False
     masks: Masks | None = field(default=None, compare=False, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -56,6 +57,10 @@ class SmallWeights(Law):
             raise ValueError(f"law is {self.law!r}: give Gaussian() or Rademacher(), whose entries are independent")
         advice = "give the share of the weights that directions move, above 0 and at most 1"
         store(self, share=real("share", self.share, advice, lambda share: 0 < share <= 1))
+        store(self, fixed=flag("fixed", self.fixed))
+
+    def __repr__(self) -> str:
+        return f"SmallWeights(law={self.law!r}, share={self.share!r}{', fixed=True' if self.fixed else ''})"
 
     @property
     def by_tensor(self) -> bool:
@@ -74,11 +79,22 @@ class SmallWeights(Law):
 
     def bind(self, layout: Layout, weights: Weights) -> "SmallWeights":
         """Return the law with the masks of these weights, packed eight to an octet, one a segment."""
+        return self._bound(layout, weights, {})
+
+    def recall(self, layout: Layout, weights: Weights, kept: Kept) -> "SmallWeights":
+        """Return the law with the masks of these weights; where thresholds are fixed, with those that `kept` has, or
+        has from now on.
+        """
+        return self._bound(layout, weights, kept) if self.fixed else self.bind(layout, weights)
+
+    def _bound(self, layout: Layout, weights: Weights, kept: Kept) -> "SmallWeights":
         masks: dict[str, Tensor] = {}
         for segment in layout.segments:
-            blocks = layout.blocks_of[segment.name]
-            threshold = self._threshold(_sample(segment, blocks, weights).abs())
-            masks[segment.name] = _packed(_within(weights(b), threshold) for b in blocks)
+            blocks, name = layout.blocks_of[segment.name], f"{self!r} {segment.name}"
+            (threshold,) = kept.get(name) or [self._threshold(_sample(segment, blocks, weights).abs())]
+            if self.fixed:
+                kept[name] = [threshold]
+            masks[segment.name] = packed(_within(weights(b), threshold) for b in blocks)
         return replace(self, masks=masks)
 
     def _threshold(self, sizes: Tensor) -> Tensor:
@@ -98,28 +114,6 @@ class SmallWeights(Law):
         return Masked(self.law.direction(key, index, layout, batch), self.masks, self.share**-0.5)
 
 
-@dataclass(frozen=True, eq=False)
-class Masked(Derived):
-    """The entries of a block: scale times those of `draw` where the segment's mask has a bit, 0 elsewhere."""
-
-    masks: Masks
-    scale: float
-
-    def __call__(self, block: Block) -> Tensor:
-        """Return the entries of a block."""
-        u = self.draw(block) * self.scale
-        kept = _unpacked(self.masks[block.segment.name], block)
-        return torch.where(kept, u, torch.zeros_like(u))
-
-    def native(self, segment: Segment) -> NativeStream | None:
-        """Return the masked stream, or None where several points have a mask each."""
-        return None if self.masks[segment.name].ndim > 1 else super().native(segment)
-
-    def declared(self, segment: Segment) -> Mapping[str, Any]:
-        """Return the mask and the scale."""
-        return {"mask": self.masks[segment.name], "scale": self.scale}
-
-
 def _sample(segment: Segment, blocks: Sequence[Block], weights: Weights) -> Tensor:
     """The weights of a segment (*batch, size), or 2^16 of them where it has more."""
     if segment.size <= SAMPLE:
@@ -137,25 +131,3 @@ def _within(weights: Tensor, threshold: Tensor) -> Tensor:
     # magnitudes are ordered as their bits; torch would wait for its other threads at every block
     bits, bound = (each.contiguous().view(INTEGERS[each.itemsize]).numpy() for each in (weights, threshold))
     return torch.from_numpy((bits & np.iinfo(bits.dtype).max) <= bound)
-
-
-def _packed(parts: Iterable[Tensor]) -> Tensor:
-    """Booleans (*batch, size), part by part, as octets (*batch, (size + 7) // 8), bit j % 8 of octet j // 8, the lowest
-    first.
-    """
-    octets: list[npt.NDArray[np.uint8]] = []
-    flags: npt.NDArray[np.bool_] = np.empty(0, bool)
-    for part in parts:
-        device, seen = part.device, part.cpu().numpy()
-        flags = np.concatenate((flags, seen), -1) if flags.size else seen
-        whole = flags.shape[-1] // 8 * 8
-        octets.append(np.packbits(flags[..., :whole], axis=-1, bitorder="little"))
-        flags = flags[..., whole:]
-    octets.append(np.packbits(flags, axis=-1, bitorder="little"))
-    return torch.from_numpy(np.concatenate(octets, -1)).to(device)
-
-
-def _unpacked(octets: Tensor, block: Block) -> Tensor:
-    met = octets[..., block.start // 8 : -(-block.stop // 8)].cpu().numpy()
-    flags = np.unpackbits(met, axis=-1, bitorder="little")[..., block.start % 8 :][..., : block.size]
-    return torch.from_numpy(flags).view(torch.bool).to(octets.device)

@@ -54,7 +54,7 @@ class Method:
         made = self.build()
         line = getattr(made, "line", made)
         law, coefficients = getattr(line, "law", None), getattr(line, "map", IDENTITY)
-        stencil = made.stencil if isinstance(made, LineEstimator) else made
+        stencil = getattr(made, "stencil", made)
         return Axes(_word(law), _word(stencil), _word(coefficients), spelled(self.rule).name)
 
     def update_rule(self, lr: float, **shared: Any) -> UpdateRule:

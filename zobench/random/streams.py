@@ -65,6 +65,18 @@ def normals(key: int, start: int, stop: int, dtype: torch.dtype = torch.float32,
     return _backend(device).normals(*_range(key, start, stop, WORDS), wide, device).to(dtype)
 
 
+def uniforms(key: int, start: int, stop: int, dtype: torch.dtype = torch.float32, device: torch.device = CPU) -> Tensor:
+    """Return uniforms start to stop - 1 on (-sqrt(3), sqrt(3)), of variance 1: uniform j is ((word j + 1/2) / 2^31 - 1)
+    sqrt(3), rounded to the dtype.
+
+    Raises:
+        TypeError: key, start or stop is no whole number.
+        ValueError: key is not in [0, 2^64), or not 0 <= start <= stop <= 2^130.
+    """
+    drawn = words(key, start, stop, device).double()
+    return drawn.add_(0.5).mul_(2.0**-31).sub_(1.0).mul_(math.sqrt(3.0)).to(dtype)
+
+
 class _Backend(Protocol):
     """What draws a valid range of a stream on a device; normals and signs in float32 or float64."""
 

@@ -56,8 +56,9 @@ class FlatSpace(Space):
         return self._slopes(f, x, plan) if plan.asks == SLOPE else self._visit(f, x, plan)
 
     def walk_(self, plan: Plan) -> None:
-        """Take the snapshot that the plan keeps, if it keeps one."""
+        """Take the snapshot that the plan keeps, if it keeps one; let its law learn."""
         self._keep(plan)
+        self._bound(plan.law)
 
     def _visit(self, f: Function, x: Tensor, plan: Plan) -> Tensor:
         n, m = plan.offsets.shape[-2:]
@@ -142,8 +143,8 @@ class FlatSpace(Space):
         total: Tensor | None = None
         for (law, key, index), coefficients in combination.lines:
             weights = coefficients.to(self.x.device, torch.float64) / law.unit(self.layout.dim)
-            part = weights[..., None] * self._direction(law, key, index, tuple(coefficients.shape))
-            total = part if total is None else total + part
+            weighted = weights[..., None] * self._direction(law, key, index, tuple(coefficients.shape))
+            total = weighted if total is None else total + weighted
         return self.x.new_zeros(self.layout.dim, dtype=torch.float64) if total is None else total
 
     def settle_(self) -> None:
@@ -157,13 +158,16 @@ class FlatSpace(Space):
         name = (law, key, index, batch)
         if name in self._remembered:
             return self._remembered[name]
-        bound = law.bind(self.layout, lambda block: self.x[..., block.offset : block.offset + block.size])
-        draw = bound.direction(key, index, self.layout, batch)
+        draw = self._bound(law).direction(key, index, self.layout, batch)
         parts = [self._block(draw(block), (*batch, block.size)) for block in self.layout.blocks]
         u = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
         if u.nbytes * (len(self._remembered) + 1) <= REMEMBERED_BYTES:
             self._remembered[name] = u
         return u
+
+    def _bound(self, law: Law) -> Law:
+        weights = lambda block: self.x[..., block.offset : block.offset + block.size]  # noqa: E731
+        return law.recall(self.layout, weights, self.snapshots) if law.reads_weights else law
 
     def _block(self, drawn: Tensor | None, shape: Shape) -> Tensor:
         return self.x.new_zeros(shape) if drawn is None else drawn.to(self.x.device, self.x.dtype)

@@ -9,7 +9,7 @@ from torch import nn
 
 from zobench.combination import Line
 from zobench.groups import UNIFORM, Groups
-from zobench.law import Direction, Law
+from zobench.law import Direction, Kept, Law
 from zobench.layout import Layout
 from zobench.space.support import Rows, Support
 from zobench.space.sweep import Change, Moved, Sweep, Update, run
@@ -90,13 +90,15 @@ class Stored:
         """Remember these directions until others are prepared: a law that needs a norm looks for it once."""
         self._directions = {line: self.direction(line) for line in lines}
 
-    def bind(self, laws: Iterable[tuple[Law, int]], flush: Callable[[], None]) -> None:
-        """Let laws that read the weights do so, after `flush`, unless they have for these keys; forget the others."""
+    def bind(self, laws: Iterable[tuple[Law, int]], flush: Callable[[], None], kept: Kept) -> None:
+        """Let laws that read the weights do so, after `flush`, unless they have for these keys; forget the others.
+        `kept` is what they keep between steps.
+        """
         reading = [each for each in laws if each[0].reads_weights]
         if any(each not in self._bound for each in reading):
             flush()  # a law that reads the weights must see x, neither a perturbed point nor a pending step
             known, stored = self._bound, self.support.stored
-            self._bound = {each: known.get(each) or each[0].bind(self.layout, stored) for each in reading}
+            self._bound = {each: known.get(each) or each[0].recall(self.layout, stored, kept) for each in reading}
 
     def unbind(self) -> None:
         """Let laws that read the weights read them anew."""

@@ -1,0 +1,117 @@
+"""Directions in an orthonormal subspace of every matrix."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from zobench.law.independent import Gaussian
+from zobench.law.law import Direction, Law
+from zobench.law.low_rank import FactoredDirection, Factors
+from zobench.law.memo import memo
+from zobench.layout import Layout, Segment
+from zobench.numbers import count, store
+from zobench.random import streams
+from zobench.random.keys import derive
+from zobench.random.streams import Shape
+
+
+@dataclass(frozen=True)
+class Subspace(Law):
+    """u = (sqrt(rows columns) / r) U Z V^T in every matrix (rows, columns), Z (r, r) standard normal, U (rows, r) and V
+    (columns, r) the orthonormal factors Q of Gaussian matrices, r the least of rank, rows and columns; standard normal
+    elsewhere. E|u|^2 = d.
+
+    Under `Refreshed` U and V are held between refreshes, the same for all directions of a step. Then E[u u^T | U, V] is
+    (rows columns / r^2) times the projection M -> U U^T M V V^T: within the subspace the estimate is unbiased up to
+    that factor, and the rest of the gradient is not seen. U and V are Haar, so that E[U U^T] = (r / rows) I and E[u
+    u^T] = I over refreshes, and wherever the law is drawn anew at every step.
+
+    Second moment, f locally linear: sum_m c_m |g_m|^2 over tensors, see `fourth_moments`. The law is not Isotropic.
+
+    Cost: r^2 normals a matrix and step, the product U Z, and a sweep that multiplies rank columns; at a refresh r (rows
+    + columns) normals and two QR decompositions. The frames of the latest two refreshes are held, r (rows + columns)
+    numbers a matrix each; they are functions of a key, and no checkpoint has them. Source: SubZero, Yu et al. 2024,
+    arXiv 2410.08989; its code fails where the rank exceeds a side, and folds long matrices to nearly square ones.
+
+    Raises:
+        ValueError: rank is no whole number from 1.
+    """
+
+    rank: int = 24
+    refresh: int | None = field(default=None, repr=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        store(self, rank=count("rank", self.rank, "give the rank of the subspace of a matrix, from 1"))
+
+    @property
+    def second_moment(self) -> float:
+        """1: over refreshes."""
+        return 1.0
+
+    @property
+    def by_tensor(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def factored(self) -> bool:
+        """True."""
+        return True
+
+    def refreshed(self, key: int) -> "Subspace":
+        """Return the law whose frames U and V are those of `key`."""
+        return replace(self, refresh=key)
+
+    def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
+        """Return a direction that draws what it needs of a matrix when its first block is asked for."""
+        return SubspaceDirection(Gaussian().direction(key, index, layout, batch), self)
+
+    def fourth_moments(self, shapes: Iterable[Shape]) -> tuple[float, ...]:
+        """Return c_m for tensors of these shapes: E[|u|^2 (u . g)^2] = sum_m c_m |g_m|^2, over refreshes.
+
+        c_m = d + 2 rows columns / r^2 in a matrix, d + 2 elsewhere, for d entries in all: A M B has the law of M for
+        orthogonal A and B, so that it is E|M|^4 / (rows columns), and |M|^2 is rows columns / r^2 times a chi-square of
+        r^2 degrees.
+        """
+        shapes = list(shapes)
+        dim = sum(map(math.prod, shapes))
+        return tuple(dim + 2.0 * (math.prod(s) / min(self.rank, *s) ** 2 if len(s) == 2 else 1.0) for s in shapes)
+
+
+@dataclass(frozen=True, eq=False)
+class SubspaceDirection(FactoredDirection):
+    """The factors (sqrt(rows columns) / r) U Z and V^T."""
+
+    law: Subspace
+
+    def _made(self, segment: Segment) -> Factors:
+        rows, columns = segment.shape
+        rank, batch = min(self.law.rank, rows, columns), self.plain.batch
+        key = derive(self.plain.key, self.plain.index, segment.name, "middle")
+        middle = streams.normal(key, (*batch, rank, rank), torch.float64, segment.device)
+        left, right = (self._frame(segment, side, (size, rank)) for side, size in (("left", rows), ("right", columns)))
+        scale = math.sqrt(rows * columns) / rank
+        return (left @ middle).mul_(scale).to(segment.dtype), right.mT.to(segment.dtype).contiguous()
+
+    def _frame(self, segment: Segment, side: str, shape: Shape) -> Tensor:
+        refresh, plain = self.law.refresh, self.plain
+        if refresh is None:
+            return _orthonormal(derive(plain.key, plain.index, segment.name, side), (*plain.batch, *shape), segment)
+        key = derive(refresh, segment.name, side)
+        if plain.batch:
+            return _orthonormal(key, (*plain.batch, *shape), segment)
+        kept = memo(refresh, self.law)
+        if (segment, side) not in kept:
+            kept.setdefault((segment, side), _orthonormal(key, shape, segment))
+        frame: Tensor = kept[segment, side]
+        return frame
+
+
+def _orthonormal(key: int, shape: Shape, segment: Segment) -> Tensor:
+    """A Haar frame, float64: Q of a Gaussian matrix with the signs that make the diagonal of R positive."""
+    q, r = torch.linalg.qr(streams.normal(key, shape, torch.float64, segment.device))
+    signed: Tensor = q * torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q).unsqueeze(-2)
+    return signed

@@ -1,0 +1,94 @@
+"""Methods that differ by the law of their directions."""
+
+from zobench.estimator import Estimator, LineEstimator
+from zobench.law import BlockBandit, Blocks, Cone, Diagonal, LowRank, SmallWeights, Subspace
+from zobench.methods.row import Method, along_lines
+from zobench.refreshed import Adaptive, Refreshed
+from zobench.stencil import CentralStencil, ThreePointStencil
+
+
+def _lozo(epsilon: float = 1e-3, n: int = 1, rank: int = 2, every: int = 50, scaled: bool = True) -> Estimator:
+    """LOZO holds V for 50 steps (100 for RoBERTa, at rank 4). Where `scaled`, its epsilon is `epsilon` / sqrt(rank) and
+    its learning rate `lr` / rank in matrices.
+    """
+    return Refreshed(LineEstimator(LowRank(rank, scaled), CentralStencil(), epsilon, n), every)
+
+
+def _subzero(epsilon: float = 1e-3, n: int = 1, rank: int = 24, every: int = 1000) -> Estimator:
+    """SubZero takes rank 48 for OPT-13B."""
+    return Refreshed(LineEstimator(Subspace(rank), CentralStencil(), epsilon, n), every)
+
+
+def _adalezo(
+    epsilon: float = 1e-3, n: int = 1, by: str = "layer", explore: float = 0.2, rate: float = 0.1
+) -> Estimator:
+    law = BlockBandit(by=by, explore=explore, rate=rate)
+    return Adaptive(LineEstimator(law, CentralStencil(), epsilon, n))
+
+
+def _conmezo(epsilon: float = 1e-3, n: int = 1, theta: float = 1.35, beta: float = 0.99, warm: int = 2000) -> Estimator:
+    """ConMeZO warms beta up in 2,000 of 20,000 steps, and takes 1.4 for theta in the paper, 1.35 in its scripts."""
+    return Adaptive(LineEstimator(Cone(theta, beta, warm), CentralStencil(), epsilon, n))
+
+
+def _hizoo(epsilon: float = 1e-3, n: int = 1, smooth: float = 1e-8) -> Estimator:
+    """HiZOO's code evaluates 4 points and steps along another H than it perturbs along; here 3, and the same H."""
+    return Adaptive(LineEstimator(Diagonal(smooth), ThreePointStencil(), epsilon, n))
+
+
+ROWS = (
+    Method(
+        "lozo",
+        "[f(x+eu) - f(x-eu)] / (2e) u, u = U V^T / sqrt(rank), V held for 50 steps",
+        "2 n",
+        "Chen et al. 2024, arXiv 2410.07698",
+        _lozo,
+    ),
+    Method(
+        "subzero",
+        "[f(x+eu) - f(x-eu)] / (2e) u, u = U Z V^T sqrt(d) / rank, U and V held for 1000 steps",
+        "2 n",
+        "Yu et al. 2024, arXiv 2410.08989",
+        _subzero,
+        memory="rank (rows + columns) numbers a matrix",
+    ),
+    Method(
+        "sparse-mezo",
+        "mezo in the quarter of smallest weights of each tensor, as they were before training",
+        "2 n",
+        "Liu et al. 2024, arXiv 2402.15751",
+        along_lines(CentralStencil, directions=SmallWeights(share=0.25, fixed=True)),
+        memory="1 bit a weight",
+    ),
+    Method(
+        "blockwise",
+        "B [f(x+ev) - f(x-ev)] / (2e) v, v in one of B blocks",
+        "2 n",
+        "Zhang et al. 2024, arXiv 2402.11592",
+        along_lines(CentralStencil, directions=Blocks()),
+    ),
+    Method(
+        "adalezo",
+        "[f(x+ev) - f(x-ev)] / (2e p_l) v, v in block l, p_l learned from the slopes",
+        "2 n",
+        "Wang et al. 2026, arXiv 2604.18264",
+        _adalezo,
+        memory="1 number a block",
+    ),
+    Method(
+        "conmezo",
+        "[f(x+eu) - f(x-eu)] / (2e) u, u = sin(t) z + cos(t) sqrt(d) m / |m|, m the average estimate",
+        "2 n",
+        "ConMeZO 2025, arXiv 2511.02757",
+        _conmezo,
+        memory="1 number a weight",
+    ),
+    Method(
+        "hizoo",
+        "[f(x+eu) - f(x-eu)] / (2e) u, u = z / sqrt(H), H the average of curvature z^2",
+        "2 n + 1",
+        "Zhao et al. 2024, arXiv 2402.15173",
+        _hizoo,
+        memory="1 number a weight",
+    ),
+)
