@@ -267,11 +267,12 @@ def test_the_readme_has_the_table_as_it_is():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_row_has_the_rule_of_its_paper(name):
     rule = methods.rule(name, lr=0.25, weight_decay=0.5)
-    assert rule.rate(rule.init(FlatSpace(torch.zeros(2, dtype=torch.float64)))) == 0.25
+    first = 0.25 / 101**0.602 if name == "spall" else 0.25  # which has a schedule
+    assert rule.rate(rule.init(FlatSpace(torch.zeros(2, dtype=torch.float64)))) == pytest.approx(first)
     assert rule.weight_decay == 0.5
 
 
-@given(method=st.sampled_from(NAMES), epsilon=st.floats(1e-4, 10), n=st.integers(1, 4), slope=st.floats(-5, 5))
+@given(method=st.sampled_from(LINEAR), epsilon=st.floats(1e-4, 10), n=st.integers(1, 4), slope=st.floats(-5, 5))
 def test_an_affine_function_gets_its_slope(method, epsilon, n, slope):
     """f = 3 + slope a on every line: the coefficients are slope sum_k w_k r_k / n, whatever epsilon is."""
     estimator = methods.parse(method, epsilon=epsilon, n=n)
