@@ -168,7 +168,6 @@ MADE = {
     **{name: methods.make(name) for name in ("kerzoo", "optimal", "telescoping", "one-point", "central4")},
     "forward-gradient": methods.make("forward-gradient"),
 }
-WITHOUT_THEORY = ("uniform", "random-mask")  # whose moments beyond the fourth are not registered
 BY_TENSOR = ("per tensor", *(set(LAWS) - set(ISOTROPIC)))
 WORK = {
     "normals": lambda: [streams.normals(7, 3, 1001, dtype) for dtype in (torch.float32, torch.float64)],
@@ -180,7 +179,6 @@ WORK = {
     **{
         f"theory {law} {name}": partial(of_theory, MADE[law], name)
         for law in ISOTROPIC
-        if law not in WITHOUT_THEORY
         for name in ("quartic", "rosenbrock")
         if (law, name) != ("orthogonal", "rosenbrock")
     },
