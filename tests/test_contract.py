@@ -21,6 +21,7 @@ from zobench import (
     AdaMeZO,
     Combination,
     Estimate,
+    Gains,
     LowRank,
     ModuleSpace,
     Momentum,
@@ -65,7 +66,7 @@ ESTIMATORS = {
     "conmezo": methods.make("conmezo", epsilon=0.05, n=2, warm=3),
     "hizoo": methods.make("hizoo", epsilon=0.05, smooth=0.01),
     "baseline": prototypes.MovingBaseline(),
-    **{name: methods.make(name) for name in ("one-point-residual", "mezo-gv", "zo-ranksgd", "random-search")},
+    **{name: methods.make(name) for name in ("one-point-residual", "mezo-gv", "zo-ranksgd", "random-search", "spall")},
     "zo-sgd-conservative": methods.make("zo-sgd-conservative", lr=0.01),
     "mezo-svrg": methods.make("mezo-svrg", every=3),
     "two terms": prototypes.TwoTerms(),
@@ -83,6 +84,7 @@ RULES = {
     "nesterov": Momentum(0.01, nesterov=True),
     "sign": SignSGD(0.01),
     "adamezo": AdaMeZO(1e-4, window=3),
+    "gains": SGD(Gains(0.05, stability=3.0)),
     "own": prototypes.Sign(),
 }
 

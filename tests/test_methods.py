@@ -21,7 +21,7 @@ NAMES = [method.name for method in methods.table()]
 WITH_LAW = [method.name for method in methods.table() if "law" in method.options]
 SLOPE_KNOWN = [name for name in NAMES if name not in ("kerzoo", "optimal", "chebyshev", "telescoping")]
 ROUNDS = [method.name for method in OF_ROUNDS]
-SEVERAL = [name for name in ROUNDS if name not in ("one-point-residual", "random-search")]  # rounds in a step
+SEVERAL = [name for name in ROUNDS if name not in ("one-point-residual", "random-search", "spall")]  # rounds in a step
 LEAST = {"fzoo": 2, "es": 2, "mezo-gv": 2, "zo-ranksgd": 3}
 """Lines that a method needs, as it compares them."""
 DIM = 8  # room for the orthogonal directions of a step

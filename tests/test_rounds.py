@@ -9,7 +9,18 @@ import torch
 
 from zobench import SGD, CentralStencil, FlatSpace, Gaussian, LineEstimator, Rademacher, Term, derive, methods, query
 from zobench.combination import Combination
-from zobench.estimators import SVRG, Blocking, Conservative, Guided, JointOracle, RandomSearch, RankSearch, Residual
+from zobench.estimators import (
+    SPSA,
+    SVRG,
+    Blocking,
+    Conservative,
+    Guided,
+    Halving,
+    JointOracle,
+    RandomSearch,
+    RankSearch,
+    Residual,
+)
 from zobench.maps import Ranks
 from zobench.query import converse
 
@@ -379,9 +390,70 @@ class TestRankSearch:
         (lambda: RankSearch(Gaussian(), 0.1, 4, 5), "top is 5, but a step has 4 probes"),
         (lambda: RankSearch(Gaussian(), 0.1, decay=1.0), "decay is 1.0"),
         (lambda: RandomSearch(Gaussian(), 0.1, lr=-1.0), "lr is -1.0"),
+        (lambda: SPSA(Gaussian(), 0.1, gamma=-1.0), "gamma is -1.0"),
+        (lambda: SPSA(Gaussian(), 0.1, calibrate=-1), "calibrate is -1"),
+        (lambda: Halving(MEZO, 0), "patience is 0"),
+        (lambda: Halving(MEZO, factor=1.0), "factor is 1.0"),
         (lambda: Guided(Gaussian(), 0.1).ask(1, Guided(Gaussian(), 0.1).init(), (3,)), "ask without a batch"),
     ],
 )
 def test_what_is_out_of_range_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class TestSPSA:
+    def test_epsilon_and_rate_fall_as_spall_says(self):
+        estimator, gains = methods.make("spall", epsilon=0.2), methods.rule("spall", 0.1).lr
+        state = estimator.init()
+        for step in range(5):
+            plan = estimator.ask(step, state)
+            assert plan.offsets[0].tolist() == pytest.approx([0.2 / (step + 1) ** 0.101, -0.2 / (step + 1) ** 0.101])
+            assert gains(step) == pytest.approx(0.1 / (100 + step + 1) ** 0.602)
+            state = query(start(), estimator, bowl, step, state).state
+        assert repr(gains) == "Gains(lr=0.1, stability=100.0, alpha=0.602)"
+
+    @pytest.mark.parametrize("scale", [1.0, 1000.0])
+    def test_the_first_losses_choose_a_so_that_an_entry_moves_by_the_rate(self, scale):
+        """Under sign directions; any multiple of f takes the same steps."""
+        estimator, space = SPSA(Rademacher(), 0.01, calibrate=50), start()
+        f = lambda x: scale * bowl(x)  # noqa: E731
+        first = query(space, estimator, f, 1, estimator.init())
+        assert first.queries == 102 and estimator.report(estimator.init(), first.state) == {"scale": first.state[1]}
+        sizes = [
+            float(space.dense(query(space, estimator, f, key, first.state).gradient).abs().mean()) for key in range(200)
+        ]
+        assert sum(sizes) / 200 == pytest.approx(1.0, abs=0.2)
+        other = query(start(), estimator, f, 2, estimator.init())  # planted: a calibration that another run would meet
+        assert other.state.scale != first.state.scale and other.queries == 102
+        plain = query(space, SPSA(Rademacher(), 0.01), f, 1, SPSA(Rademacher(), 0.01).init())
+        assert plain.queries == 2
+        wanted = plain.gradient.coefficients * first.state.scale
+        assert torch.allclose(first.gradient.coefficients, wanted, rtol=1e-12)
+
+    def test_a_constant_loss_is_no_reason_to_divide_by_zero(self):
+        estimator = SPSA(Rademacher(), 0.01, calibrate=5)
+        told = query(start(), estimator, lambda x: 0.0 * x.sum(-1), 1, estimator.init())
+        assert told.state.scale == 1.0 and told.gradient.finite
+
+
+class TestHalving:
+    def test_rate_and_epsilon_are_halved_after_so_many_steps_without_a_lower_loss(self):
+        losses = iter([3.0, 2.0, 2.5, 2.0, 9.0, 1.0, 1.0, 1.0, 0.5, math.nan, 0.5])
+        estimator, seen = Halving(MEZO, patience=2), []
+        state = estimator.init()
+        for loss in losses:
+            plan = estimator.ask(1, state)
+            seen.append(float(plan.offsets.max()) / 0.05)
+            answers = torch.full_like(plan.offsets, loss)
+            answers[:, 0] += 1e-3
+            told = estimator.tell(plan, answers, state)
+            slopes = told.gradient.coefficients * 2 * 0.1  # (l+ - l-) / (2 f^h e) times f^h: the halvings cancel
+            assert math.isnan(loss) or slopes.tolist() == pytest.approx([1e-3, 1e-3])
+            state = told.state
+        assert seen == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
+        assert estimator.report(estimator.init(), state) == {"halvings": 3}
+
+    def test_it_trains(self):
+        points, _ = run(Halving(MEZO, patience=3), steps=60)
+        assert float(bowl(points[-1])) < 0.1 * float(bowl(points[0]))

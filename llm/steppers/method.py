@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from llm import baselines
 from llm.baselines import Baseline
@@ -57,6 +57,10 @@ class TrainingMethod(ABC):
     def check(self, options: TrainOptions) -> None:
         """Raise ValueError, before anything is loaded, if the method has no such option or a value is out of range."""
 
+    def note(self, options: TrainOptions) -> str:
+        """Return what to tell of options that are legal and may mislead, or nothing."""
+        return ""
+
     @property
     def baseline(self) -> Baseline | None:
         """The baseline, if the method takes no step."""
@@ -89,7 +93,9 @@ class ZerothOrderMethod(TrainingMethod):
 
     def check(self, options: TrainOptions) -> None:
         schedule(options.schedule, options.lr, options.steps, options.warmup)
-        require_batched(options.engine, options.points, self.estimator(options))
+        estimator = self.estimator(options)
+        _require_one_loss(self.text, estimator)
+        require_batched(options.engine, options.points, estimator)
         rules.parse(self.rule(options), lr=options.lr, weight_decay=options.weight_decay)
         require_rounding(options.engine, *rounded(options.rounding, options.dtype))
         if options.gradient_checkpointing:
@@ -97,7 +103,21 @@ class ZerothOrderMethod(TrainingMethod):
 
     def estimator(self, options: TrainOptions) -> Estimator:
         """Return the estimator."""
-        return methods.parse(self.text, epsilon=options.epsilon)
+        defaults: dict[str, Any] = {"epsilon": options.epsilon}
+        if self.row is not None:  # the default of one's own estimator stays
+            defaults["lr"] = options.lr
+        return methods.parse(self.text, **defaults)
+
+    @property
+    def row(self) -> methods.Method | None:
+        """The row of the table; None of an estimator of one's own."""
+        return next((row for row in methods.table() if row.name == self.text.partition(":")[0]), None)
+
+    def note(self, options: TrainOptions) -> str:
+        varies = options.schedule != "constant" or options.warmup or self.rule(options) != "sgd"
+        if self.row is None or "lr" not in self.row.options or not varies:
+            return ""
+        return f"{self.row.name} compares points at lr; only --rule sgd at a constant rate steps to the best"
 
     def rule(self, options: TrainOptions) -> str:
         """Return the spelling of the update rule."""
@@ -117,6 +137,15 @@ class ZerothOrderMethod(TrainingMethod):
 
     def identity(self, options: TrainOptions) -> str:
         return repr(self.estimator(options))
+
+
+def _require_one_loss(method: str, estimator: Estimator) -> None:
+    closure = estimator.ask(0, estimator.init()).closure
+    if closure:
+        raise ValueError(
+            f"{method} asks for the loss {closure!r} beside the minibatch's, which a run does not have: give "
+            "mezo-svrg:whole= for the published form, in which the minibatch stands for all examples"
+        )
 
 
 class FirstOrderMethod(TrainingMethod):

@@ -4,6 +4,7 @@ Several choose a point by its loss. Their gradient is the way there divided by t
 learning rate steps to the point that was evaluated.
 """
 
+from zobench.estimators.decaying import SPSA, Halving
 from zobench.estimators.guided import Guided
 from zobench.estimators.joint import JointOracle
 from zobench.estimators.looking import Blocking, Conservative
@@ -12,4 +13,7 @@ from zobench.estimators.rank_search import RankSearch
 from zobench.estimators.residual import Residual
 from zobench.estimators.svrg import SVRG
 
-__all__ = ["SVRG", "Blocking", "Conservative", "Guided", "JointOracle", "RandomSearch", "RankSearch", "Residual"]
+__all__ = [
+    "SPSA", "SVRG", "Blocking", "Conservative", "Guided", "Halving", "JointOracle", "RandomSearch", "RankSearch",
+    "Residual",
+]  # fmt: skip

@@ -1,9 +1,10 @@
 """Methods whose steps take several rounds, closures or earlier steps."""
 
 from zobench.estimator import Estimator, LineEstimator
-from zobench.estimators import SVRG, Conservative, Guided, RandomSearch, RankSearch, Residual
-from zobench.law import Gaussian, Law
+from zobench.estimators import SPSA, SVRG, Conservative, Guided, RandomSearch, RankSearch, Residual
+from zobench.law import Gaussian, Law, Rademacher
 from zobench.methods.row import Method
+from zobench.rule import Gains
 from zobench.stencil import CentralStencil
 
 
@@ -41,6 +42,12 @@ def _ranked(
     lr: float = 1e-3,
 ) -> Estimator:
     return RankSearch(law, epsilon, n, top, step, decay, averaged, lr)
+
+
+def _spall(
+    epsilon: float = 1e-2, n: int = 1, law: Law = Rademacher(), gamma: float = 0.101, calibrate: int = 0
+) -> Estimator:
+    return SPSA(law, epsilon, n, gamma, calibrate)
 
 
 def _random(epsilon: float = 1e-3, n: int = 1, law: Law = Gaussian(), lr: float = 1e-3) -> Estimator:
@@ -88,4 +95,13 @@ ROWS = (
         memory="10 n keys and scalars",
     ),
     Method("random-search", "the best of x and x + eu_i, i = 1 ... n", "n + 1", "Rastrigin 1963", _random),
+    Method(
+        "spall",
+        "[f(x+c_k u) - f(x-c_k u)] / (2c_k) u, c_k = e / (k + 1)^0.101, rate lr / (100 + k + 1)^0.602",
+        "2 n",
+        "Spall 1992 and 1998",
+        _spall,
+        memory="2 numbers",
+        rate=Gains,
+    ),
 )

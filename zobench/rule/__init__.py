@@ -4,7 +4,7 @@ from zobench.rule.adam import Adam
 from zobench.rule.adamezo import AdaMeZO
 from zobench.rule.momentum import Momentum
 from zobench.rule.rule import Memory, Memoryless, ScheduledRule, UpdateRule
-from zobench.rule.schedule import Schedule, schedule
+from zobench.rule.schedule import Gains, Schedule, schedule
 from zobench.rule.sgd import SGD
 from zobench.rule.sign import SignSGD
 from zobench.rule.table import RULES, parse
@@ -14,6 +14,7 @@ __all__ = [
     "SGD",
     "AdaMeZO",
     "Adam",
+    "Gains",
     "Memory",
     "Memoryless",
     "Momentum",
