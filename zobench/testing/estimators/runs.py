@@ -85,15 +85,15 @@ def _made_again(estimator: Any) -> Any:
 
 
 def _run(estimator: Any, subject: Subject, x: Tensor, state: list[Any] | None, steps: range) -> tuple[Tensor, Any]:
-    """The point and the state after these steps."""
+    """The point after these steps, and what a checkpoint holds: the state, and what laws keep in the space."""
     f = examples.smooth(len(x)).f
     space = FlatSpace(x.clone(), subject.layout(len(x)))  # type: ignore[attr-defined]
-    now = estimator.init() if state is None else state[0]
+    now, space.snapshots = (estimator.init(), {}) if state is None else state[0]
     for step in steps:
         told = query(space, estimator, Everywhere(f), derive("zobench.testing", "run", step), now)
         now = told.state
         space.step_(told.gradient, -RATE)
-    return space.x, now
+    return space.x, (now, space.snapshots)
 
 
 CHECKS = (
