@@ -108,10 +108,10 @@ def measure(cell: BiasCell, options: BiasOptions) -> dict[str, Any]:
     gradient = cell.problem.gradient(cell.x)
     key = derive("bias", options.seed, cell.name, cell.estimator.epsilon.hex(), cell.sampling)
     if cell.sampling == PLAIN:
-        found = zobench.moments(
+        sampled = zobench.moments(
             cell.estimator, cell.problem, cell.x, key, options.samples, options.noise, gradient=gradient
         )
-        found = replace(found, mean=found.mean - gradient)
+        sampled = replace(sampled, mean=sampled.mean - gradient)
     else:
         single = replace(cell.estimator, n=1)
         sampled = zobench.controlled_moments(single, cell.problem, gradient, cell.x, key, options.controlled_samples)

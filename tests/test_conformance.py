@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import zobench
 from synthetic import problems
 from zobench import Coordinate, LineEstimator, Rademacher, kernels, methods, theory
-from zobench.methods import rounds, rules
+from zobench.methods import laws, maps, rounds, rules
 from zobench.plan import SLOPE
 from zobench.stencil import KernelStencil
 from zobench.theory import DescentStep
@@ -20,11 +20,9 @@ pytestmark = [
 
 PROVEN, PLANTED, MISSED = 1e-9, 1.0001, 1e-6
 OPTIONS = {"telescoping": {"depth": 6}}  # at the default depth float64 differences are all that is left of its tail
-ELSEWHERE = {method.name for method in (*rounds.ROWS, *rules.ROWS)}  # tests/test_rounds.py; mezo with another rule
-NAMES = [method.name for method in methods.table() if method.name not in ELSEWHERE]
-STEPWISE = {"kerzoo-code"}  # not one LineEstimator but one at each step; its parts have their own tests
-MAPPED = {name for name in NAMES if name not in STEPWISE and not methods.make(name).linear}  # tests/test_maps.py
-LINES = [name for name in NAMES if name not in STEPWISE | MAPPED]
+ELSEWHERE = {method.name for method in (*laws.ROWS, *maps.ROWS, *rounds.ROWS, *rules.ROWS)} | {"kerzoo-code"}
+"""Methods whose parts have tests of their own: laws, maps, several rounds, mezo with another rule, many steps."""
+LINES = [method.name for method in methods.table() if method.name not in ELSEWHERE]
 ENUMERATED = {
     "gaussian": "gaussian-3",
     "rademacher": "rademacher-8",

@@ -9,7 +9,18 @@ from torch import Tensor
 
 from zobench import InForwardSpace, layout
 from zobench.kernels import legendre
-from zobench.law import Gaussian, LowRank, PerTensor, Rademacher, SmallWeights, Sphere
+from zobench.law import (
+    Blocks,
+    Gaussian,
+    LowRank,
+    PerTensor,
+    Rademacher,
+    RandomMask,
+    SmallWeights,
+    Sphere,
+    Subspace,
+    Tied,
+)
 from zobench.layout import CPU, Layout, Segment
 from zobench.random import native, streams
 from zobench.space.sweep import Drawn, Sweep, Update, run
@@ -29,6 +40,11 @@ LAWS = {
     "low rank": LowRank(3),
     "masked normals": SmallWeights(share=0.3),
     "masked signs": SmallWeights(Rademacher()),
+    "held low rank": LowRank(2).refreshed(5),
+    "subspace": Subspace(3),
+    "random mask": RandomMask(density=0.3),
+    "block": Blocks(by="tensor").credit,
+    "tied": Tied(Rademacher()),
     "by tensor": PerTensor(legendre(3)),
     "by tensor, low rank": PerTensor(legendre(3), LowRank(2)).credit,
 }

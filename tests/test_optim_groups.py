@@ -118,7 +118,7 @@ def test_what_is_remembered_changes_no_bit(law, n, monkeypatch):
         ends.append(vector(model))
         draws.append(len(space.engine._drawn))
     assert torch.equal(*ends)
-    assert draws == [n, 0]
+    assert draws == [n * len({LAWS[law], LAWS[law].credit}), 0]
 
 
 def test_a_thousand_small_tensors_are_drawn_once_a_step(monkeypatch):

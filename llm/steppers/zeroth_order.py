@@ -27,8 +27,8 @@ REASON = 300
 
 
 class Told(NamedTuple):
-    """The gradient estimate, the mean of the finite losses of the last round, the number of clipped projected
-    gradients, and the reason to skip the step; the reason is empty if the step is taken.
+    """The gradient estimate, the mean loss of the last round (of its finite losses, where the estimator is bounded),
+    the number of clipped projected gradients, and the reason to skip the step; it is empty if the step is taken.
     """
 
     gradient: Combination
@@ -206,7 +206,7 @@ class ZerothOrderStepper:
         if self.most is not None:
             gradient, clipped = clip(gradient, self.most)
         reason = self._unfit(losses, gradient, lr)[:REASON]
-        seen = estimate.losses[estimate.losses.isfinite()]
+        seen = estimate.losses[estimate.losses.isfinite()] if self.estimator.bounded else estimate.losses
         return Told(gradient, float(seen.mean()) if len(seen) else math.nan, clipped, reason)
 
     def _apply(

@@ -62,7 +62,7 @@ def rule(name: str, lr: float, **shared: Any) -> UpdateRule:
     """Return the update rule that the paper of a method uses, at a learning rate; `shared` are weight_decay and groups.
 
     >>> rule("mezo", 1e-6)
-    SGD(lr=1e-06, weight_decay=0.0, groups=Groups(multipliers={}))
+    SGD(lr=1e-06, weight_decay=0.0, groups=Groups(multipliers={}, decay_multipliers={}))
 
     Raises:
         UnknownNameError: no such method.

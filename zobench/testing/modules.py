@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zobench.layout import CPU
 
-ROWS = torch.tensor([0, 2, 1], device=CPU)
+ROWS = torch.tensor([0, 2, 1], dtype=torch.int64, device=CPU)
 
 
 @dataclass(frozen=True)
