@@ -22,6 +22,7 @@ from zobench import (
     Combination,
     Estimate,
     Gains,
+    IterateAverage,
     LowRank,
     ModuleSpace,
     Momentum,
@@ -85,6 +86,7 @@ RULES = {
     "sign": SignSGD(0.01),
     "adamezo": AdaMeZO(1e-4, window=3),
     "gains": SGD(Gains(0.05, stability=3.0)),
+    "average": IterateAverage(SGD(0.01), 1),
     "own": prototypes.Sign(),
 }
 

@@ -14,6 +14,7 @@ from zobench import (
     Combination,
     FlatSpace,
     Groups,
+    IterateAverage,
     Momentum,
     SignSGD,
     SmallWeights,
@@ -249,6 +250,31 @@ def test_what_cannot_be_drawn_again_or_stepped_elementwise_is_refused():
     for rule in (Adam(0.1), Momentum(0.1), Adam(0.1, window=2), SignSGD(0.1)):
         with pytest.raises(ValueError, match=r"restricted to rows of \['embedding.weight'\].*--rows all"):
             rule.apply_(space, gradient_of(0), rule.init(space))
+
+
+@pytest.mark.parametrize("engine", ["flat", "plain", "in-forward", "paired-deferred"])
+@pytest.mark.parametrize("start", [0, 2])
+def test_the_average_is_the_mean_of_the_iterates_and_moves_none_of_them(engine, start):
+    plain, space = space_for(engine), space_for(engine)
+    rule, memory, points = IterateAverage(SGD(0.01, 0.1), start), None, []
+    for step in range(STEPS):
+        memory = stepped(space, rule, [step], memory)
+        stepped(plain, SGD(0.01, 0.1), [step])
+        assert torch.equal(vector(space), vector(plain))
+        points.append(vector(space))
+    mean = sum(points[start:]) / len(points[start:])
+    assert not torch.allclose(mean, points[-1], rtol=1e-6, atol=1e-6)
+    rule.move_(space, memory)
+    assert torch.allclose(vector(space), mean, rtol=1e-10, atol=1e-12) and rule.held == 1.0
+    rule.move_(plain, rule.init(plain))
+    assert torch.equal(vector(plain), points[-1])
+
+
+def test_an_average_of_no_rule_is_refused():
+    with pytest.raises(ValueError, match=r"rule is 0.1: give the update rule"):
+        IterateAverage(0.1)
+    with pytest.raises(ValueError, match="start is -1"):
+        IterateAverage(SGD(0.1), -1)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

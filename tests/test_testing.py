@@ -18,6 +18,7 @@ from zobench import (
     AdaMeZO,
     AutoEpsilon,
     InForwardSpace,
+    IterateAverage,
     LineEstimator,
     LowRank,
     Momentum,
@@ -123,6 +124,7 @@ RULES = {
     "adamezo": AdaMeZO,
     "adamezo-window": lambda lr, weight_decay=0.0: AdaMeZO(lr, weight_decay, window=3),
     "sign": SignSGD,
+    "average": lambda lr, weight_decay=0.0: IterateAverage(Momentum(lr, weight_decay), 1),
     "own": prototypes.Sign,
 }
 

@@ -2,6 +2,7 @@
 
 from zobench.rule.adam import Adam
 from zobench.rule.adamezo import AdaMeZO
+from zobench.rule.iterate_average import IterateAverage
 from zobench.rule.momentum import Momentum
 from zobench.rule.rule import Memory, Memoryless, ScheduledRule, UpdateRule
 from zobench.rule.schedule import Gains, Schedule, schedule
@@ -15,6 +16,7 @@ __all__ = [
     "AdaMeZO",
     "Adam",
     "Gains",
+    "IterateAverage",
     "Memory",
     "Memoryless",
     "Momentum",

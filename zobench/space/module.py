@@ -224,7 +224,7 @@ class ModuleSpace(Space):
         self.settle_()
         self.stored.sweeps += 1
         drawn = [[(self.stored.direction(line), amount) for line, amount in each.items()] for each in lines]
-        rounding = self._rounding_key(lines[-1])
+        rounding = self._rounding_key(lines[-1] if lines else {})  # a rule may look at x alone
         with self.stored.writing():
             update(self.stored.support, Elementwise(drawn, direction, scale, shrink, groups, rounding))
 
