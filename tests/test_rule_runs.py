@@ -313,6 +313,7 @@ def test_a_loss_that_a_run_does_not_have_is_refused_before_a_model_is_loaded(tmp
         ({"method": "random-search", "rule": "momentum"}, "random-search compares points at lr"),
         ({"method": "zo-sgd-conservative", "warmup": 3}, "zo-sgd-conservative compares points at lr"),
         ({"method": "random-search"}, ""),
+        ({"method": "spall"}, "the paper of spall has a learning rate that falls; this run takes --schedule"),
         ({"method": "prototypes:Conservative", "rule": "adam"}, ""),
     ],
 )

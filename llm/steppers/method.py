@@ -114,6 +114,8 @@ class ZerothOrderMethod(TrainingMethod):
         return next((row for row in methods.table() if row.name == self.text.partition(":")[0]), None)
 
     def note(self, options: TrainOptions) -> str:
+        if self.row is not None and self.row.rate is not float:
+            return f"the paper of {self.row.name} has a learning rate that falls; this run takes --schedule"
         varies = options.schedule != "constant" or options.warmup or self.rule(options) != "sgd"
         if self.row is None or "lr" not in self.row.options or not varies:
             return ""

@@ -4,13 +4,14 @@ Several choose a point by its loss. Their gradient is the way there divided by t
 learning rate steps to the point that was evaluated.
 """
 
-from zobench.estimators.decaying import SPSA, Halving
 from zobench.estimators.guided import Guided
+from zobench.estimators.halving import Halving
 from zobench.estimators.joint import JointOracle
 from zobench.estimators.looking import Blocking, Conservative
 from zobench.estimators.random_search import RandomSearch
 from zobench.estimators.rank_search import RankSearch
 from zobench.estimators.residual import Residual
+from zobench.estimators.spsa import SPSA
 from zobench.estimators.svrg import SVRG
 
 __all__ = [
