@@ -63,7 +63,7 @@ oldest-torch: .venv-oldest-torch/.ready
 
 environments: all-extras oldest
 
-# By hand: the audits of docs/audit.md, of estimators of other packages, into results/audit.
+# By hand: the audits of docs/audit.md, of estimators of other packages, into results/audit, and the table of that page.
 audit: .venv-audit/.ready
 	rm -rf results/audit
 	OMP_NUM_THREADS=1 .venv-audit/bin/python -W ignore -m docs.examples.audit.everything
@@ -202,7 +202,7 @@ endef
 
 .venv-audit/.ready: pyproject.toml docs/examples/audit/requirements.txt
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --editable . torch==2.13.0 ray pandas networkx tqdm
+	$(@D)/bin/python -m pip install --quiet --editable ".[figures]" torch==2.13.0 gymnasium joblib networkx ray tqdm
 	$(@D)/bin/python -m pip install --quiet --no-deps --requirement docs/examples/audit/requirements.txt
 	touch $@
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from analysis import drawings
-from analysis.drawings import DRAWINGS, FORMATS
+from analysis.drawings import DRAWINGS
 from analysis.report import SECTIONS, write
 from analysis.rows import ReadError, Results, read
-from analysis.sheet import Sheet, settings_of, style_of, width
 from analysis.tables.table import markdown
+from zobench.figures.files import FORMATS, require_format
+from zobench.figures.sheet import Sheet, settings_of, style_of, width
 
 EPILOG = """examples:
   python -m analysis report runs                          every run below runs/, into report.html
@@ -86,18 +87,18 @@ def _add_figure(commands: Any) -> None:
 
 
 def _figure(arguments: argparse.Namespace) -> None:
-    drawings.require_format(arguments.out)
-    told = settings_of(arguments.settings) if arguments.settings else {}
-    order = arguments.order.split(",") if arguments.order else told.get("order", [])
-    style = arguments.style or told.get("style")
+    require_format(arguments.out)
+    settings = settings_of(arguments.settings) if arguments.settings else {}
+    order = arguments.order.split(",") if arguments.order else settings.get("order", [])
+    style = arguments.style or settings.get("style")
     paper = Sheet(
-        width=width(arguments.columns or told.get("columns", "two")),
-        names=told.get("labels", {}) | dict(_pairs("--label", arguments.label)),
+        width=width(arguments.columns or settings.get("columns", "two")),
+        names=settings.get("labels", {}) | dict(_pairs("--label", arguments.label)),
         order=list(map(str, order)),
-        colours=told.get("colours", {}) | dict(_pairs("--colour", arguments.colour)),
+        colours=settings.get("colours", {}) | dict(_pairs("--colour", arguments.colour)),
         rc=style_of(Path(style)) if style else {},
     )
-    subset = told.get("only", {}) | {name: value.split(",") for name, value in _pairs("--only", arguments.only)}
+    subset = settings.get("only", {}) | {name: value.split(",") for name, value in _pairs("--only", arguments.only)}
     results = _warned(read(arguments.rows, DRAWINGS[arguments.kind].rows[0]))
     results = drawings.only(results, arguments.kind, {name: _texts(values) for name, values in subset.items()})
     for file in drawings.draw(arguments.kind, results, arguments.out, paper):
@@ -108,8 +109,8 @@ def _texts(values: Any) -> list[str]:
     return list(map(str, values)) if isinstance(values, list) else [str(values)]
 
 
-def _pairs(option: str, told: Iterable[str]) -> Iterable[tuple[str, str]]:
-    for each in told:
+def _pairs(option: str, pairs: Iterable[str]) -> Iterable[tuple[str, str]]:
+    for each in pairs:
         name, equals, value = each.partition("=")
         if not (name and equals and value):
             raise ReadError(f"{option} {each!r}: give NAME=VALUE")

@@ -1,24 +1,23 @@
 """Figures on their own: `python -m analysis figure KIND rows... --out fig.pdf`."""
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis import figures, phases, sheet, style
+from analysis import figures, phases
 from analysis.kinds import KINDS
+from analysis.labels import label
 from analysis.outcomes import counted, levels, outcomes, trajectories
 from analysis.rows import ReadError, Results
-from analysis.sheet import Sheet
 from analysis.tables.finetuning import accuracies
+from zobench.figures import panels, sheet
+from zobench.figures.files import write
+from zobench.figures.sheet import Sheet
 
 Named = tuple[str, Figure]
-FORMATS = (*style.METADATA, "pgf")
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,19 @@ class Drawing:
 
 
 def _bias(results: Results) -> Iterator[Named]:
-    yield "", figures.bias(results.of("bias"))
+    yield "", figures.bias(_labelled(results))
 
 
 def _mse(results: Results) -> Iterator[Named]:
-    yield "", figures.mse(_with("mse", results.of("bias")))
+    yield "", figures.mse(_with("mse", _labelled(results)))
 
 
 def _cosine(results: Results) -> Iterator[Named]:
-    yield "", figures.cosine(_with("cosine", results.of("bias")))
+    yield "", figures.cosine(_with("cosine", _labelled(results)))
+
+
+def _labelled(results: Results) -> pd.DataFrame:
+    return label(results.of("bias"), [*panels.PANEL, "sampling"], ())
 
 
 def _with(column: str, rows: pd.DataFrame) -> pd.DataFrame:
@@ -139,37 +142,8 @@ def draw(kind: str, results: Results, out: Path, paper: Sheet) -> list[Path]:
     Raises:
         ReadError: no rows for it, an unknown suffix, or PGF without LaTeX.
     """
-    suffix = require_format(out)
     if all(results.of(name).empty for name in DRAWINGS[kind].rows):
         commands = " or ".join(dict.fromkeys(f"`{KINDS[name].command}`" for name in DRAWINGS[kind].rows))
         raise ReadError(f"no rows of kind {' or '.join(DRAWINGS[kind].rows)}: {commands} writes them")
     with sheet.printed_on(paper):
-        made = list(DRAWINGS[kind].draw(results))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        files = [out if len(made) == 1 else out.with_name(f"{out.stem}-{name}{out.suffix}") for name, _ in made]
-        for file, (_, figure) in zip(files, made, strict=True):
-            _save(figure, file, suffix)
-    return files
-
-
-@style.styled
-def _save(figure: Figure, file: Path, suffix: str) -> None:
-    told: dict[str, Any] = {"metadata": style.METADATA[suffix]} if suffix in style.METADATA else {}  # PGF takes none
-    figure.savefig(file, format=suffix, **told)
-
-
-def require_format(out: Path) -> str:
-    """The format of a file by its suffix.
-
-    Raises:
-        ReadError: none of FORMATS, or PGF without LaTeX.
-    """
-    suffix = out.suffix.lower().lstrip(".")
-    if suffix not in FORMATS:
-        raise ReadError(f"--out {str(out)!r}: end it in one of {', '.join('.' + name for name in FORMATS)}")
-    latex = matplotlib.rcParams["pgf.texsystem"]
-    if suffix == "pgf" and not shutil.which(latex):
-        raise ReadError(
-            f"--out {str(out)!r}: a .pgf needs {latex} to measure its texts: install LaTeX, or write a .pdf"
-        )
-    return suffix
+        return write(DRAWINGS[kind].draw(results), out)

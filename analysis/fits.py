@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.statistics import Interval, Z
+from zobench.figures.bias import RESOLVED
 
-RESOLVED = 3.0  # the norm of pure noise is about one floor, so three floors add 5 % of noise to a norm at most
 RELATIVE = 1e-3  # relative error granted to points that claim a smaller one, lest rounding decide where a line bends
 FEWEST = 3
 

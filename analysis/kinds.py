@@ -1,27 +1,6 @@
 """The kinds of result rows: their columns, and which command writes them."""
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of row: its `required` and `optional` columns, those that hold `text`, and who writes it."""
-
-    command: str
-    required: tuple[str, ...]
-    optional: tuple[str, ...] = ()
-    text: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """All columns a frame of this kind has, whether or not a row gave them."""
-        return self.required + self.optional
-
-    @property
-    def numbers(self) -> tuple[str, ...]:
-        """The columns turned to float64, null becoming NaN."""
-        return tuple(column for column in self.columns if column not in self.text)
-
+from zobench.figures.frame import BIAS, Kind
 
 _TRAINING = ("model", "task", "method", "estimator", "seed")
 IDENTITY = _TRAINING
@@ -32,6 +11,7 @@ UNREPORTED = frozenset(
             "trial",
             "audit",
             "audit-check",
+            "smoke",
             "bench-first-order",
             "gpu-check",
             "gpu-claim",
@@ -41,24 +21,9 @@ UNREPORTED = frozenset(
         ),
     }
 )
-_BIAS = "python -m synthetic bias"
 _CONVERGE = "python -m synthetic converge"
 _TRAIN = "python -m llm train"
 
-_BIAS_OPTIONAL = (
-    *(
-        "estimator",
-        "samples",
-        "queries",
-        "noise",
-        "gradient_norm",
-        "floor",
-        "predicted_bias",
-        "bias_deviation",
-    ),
-    *("covariance_trace", "covariance_trace_error", "predicted_covariance_trace", "mse", "mse_error"),
-    *("predicted_mse", "cosine", "cosine_error", "predicted_cosine", "prediction_terms", "seconds"),
-)
 _FINAL_OPTIONAL = (
     *("step", "forward_passes", "backward_passes", "seconds", "peak_mb", "test_loss", "test_accuracy"),
     *("test_examples", "best_step", "selected_step", "weights", "dev_loss", "metric"),
@@ -82,12 +47,7 @@ _BENCH, _PROFILE = "python -m llm bench", "python -m llm profile"
 _ENGINE = ("engine", "law", "rows")
 
 KINDS: dict[str, Kind] = {
-    "bias": Kind(
-        _BIAS,
-        ("method", "problem", "dim", "epsilon", "sampling", "bias", "bias_error"),
-        _BIAS_OPTIONAL,
-        ("method", "problem", "sampling", "estimator", "prediction_terms"),
-    ),
+    "bias": BIAS,
     "kernel": Kind(
         "python -m synthetic kernels",
         ("name", "r", "values"),

@@ -14,6 +14,8 @@ import pandas as pd
 
 from analysis import text
 from analysis.rows import Results, tidy
+from zobench import methods
+from zobench.figures.frame import method_name
 
 LONGEST = 40  # characters of a label; column `setting` has what a label has no room for
 _ELLIPSIS = " …"
@@ -39,7 +41,7 @@ _DEFAULTS: Mapping[str, object] = {
     "adapter": None,
     "trained": [],
     "rates": [],
-    "rule": "sgd",
+    "rule": "auto",
     "schedule": "constant",
     "warmup": 0,
     "weight_decay": 0.0,
@@ -76,9 +78,9 @@ def label(frame: pd.DataFrame, within: Sequence[str], settings: Sequence[str]) -
     names: dict[Any, tuple[str, str]] = {}
     for _, cell in rows.groupby("place", sort=False):
         names |= _cell(cell, rows, list(values), everywhere)
-    found = [names[tuple(row)] for row in rows.itertuples(index=False)]
-    columns = {name: [each[place] for each in found] for place, name in enumerate(("label", "setting"))}
-    return frame.assign(**{name: pd.Series(told, frame.index, dtype=object) for name, told in columns.items()})
+    pairs = [names[tuple(row)] for row in rows.itertuples(index=False)]
+    columns = {name: [each[number] for each in pairs] for number, name in enumerate(("label", "setting"))}
+    return frame.assign(**{name: pd.Series(texts, frame.index, dtype=object) for name, texts in columns.items()})
 
 
 def labelled(frame: pd.DataFrame, kind: str, within: Sequence[str], settings: Sequence[str] = ()) -> pd.DataFrame:
@@ -89,7 +91,7 @@ def labelled(frame: pd.DataFrame, kind: str, within: Sequence[str], settings: Se
 def _cell(cell: pd.DataFrame, rows: pd.DataFrame, keys: list[str], everywhere: set[str]) -> dict[Any, tuple[str, str]]:
     """Label and setting of each distinct row of one cell."""
     distinct = cell.drop_duplicates()
-    told: dict[Any, tuple[str, str, str]] = {}
+    texts: dict[Any, tuple[str, str, str]] = {}
     for method, mine in distinct.groupby("method", sort=False):
         same = rows[rows["method"] == method]
         differing = [key for key in keys if (same if key in everywhere else mine)[f"={key}"].nunique() > 1]
@@ -98,8 +100,8 @@ def _cell(cell: pd.DataFrame, rows: pd.DataFrame, keys: list[str], everywhere: s
             said = dict(zip(keys, tuple(row)[3:], strict=True))
             setting = " ".join(filter(None, (_spelt(key, said[key]) for key in differing)))
             short = [part for part in (_spelt(key, said[key]) for key in fewest) if part]
-            told[tuple(row)] = (method, " ".join(short), setting)
-    return _fitted(told)
+            texts[tuple(row)] = (method, " ".join(short), setting)
+    return _fitted(texts)
 
 
 def _fewest(mine: pd.DataFrame, differing: list[str], everywhere: set[str]) -> list[str]:
@@ -118,14 +120,14 @@ def _groups(mine: pd.DataFrame, keys: list[str]) -> int:
     return len(mine[[f"={key}" for key in keys]].drop_duplicates()) if keys else 1
 
 
-def _fitted(told: Mapping[Any, tuple[str, str, str]]) -> dict[Any, tuple[str, str]]:
+def _fitted(texts: Mapping[Any, tuple[str, str, str]]) -> dict[Any, tuple[str, str]]:
     """Labels of at most LONGEST characters, numbered where settings that do not fit would make two the same."""
     provenances: dict[tuple[str, str], set[str]] = {}
-    for row, (method, short, _) in told.items():
+    for row, (method, short, _) in texts.items():
         provenances.setdefault((method, short), set()).add(row[2])
     made: dict[Any, tuple[str, str]] = {}
     taken: dict[str, tuple[str, str, str]] = {}
-    for row, (method, short, setting) in told.items():
+    for row, (method, short, setting) in texts.items():
         end = f" ({row[2]})" if len(provenances[method, short]) > 1 and row[2] != "live" else ""
         meaning = (method, short, end)
         for number in count(1):
@@ -143,14 +145,6 @@ def _joined(name: str, short: str, end: str) -> str:
     kept = whole[: LONGEST - len(end) - len(_ELLIPSIS)]
     cut = kept.rfind(" ")
     return (kept[:cut] if cut > 0 else kept).rstrip() + _ELLIPSIS + end
-
-
-def method_name(method: str) -> str:
-    """`kerzoo order=5` for kerzoo:order=5, and `make n=2` for package.module:make:n=2."""
-    parts = [part for part in method.split(":") if part]
-    named = [part for part in parts if "=" not in part] or [method]
-    options = [part for part in parts if "=" in part]
-    return " ".join([named[-1] if "." in named[0] else ":".join(named), *options])
 
 
 def with_settings(frame: pd.DataFrame, results: Results) -> tuple[pd.DataFrame, list[str]]:
@@ -172,7 +166,8 @@ def with_settings(frame: pd.DataFrame, results: Results) -> tuple[pd.DataFrame, 
 
 def meaning(config: Mapping[str, Any], key: str) -> Any:
     """The value that a run's configuration has for an option, also where it leaves the option out."""
-    return config.get(key, _MEANT.get(key, _DEFAULTS.get(key)))
+    value = config.get(key, _MEANT.get(key, _DEFAULTS.get(key)))
+    return _DEFAULTS[key] if key == "rule" and value == methods.rule_name(str(config.get("method", ""))) else value
 
 
 def _said(key: str, value: Any) -> str:

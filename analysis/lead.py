@@ -6,8 +6,6 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis import rates, text
-from analysis.figures import panels
-from analysis.figures.bias import is_null
 from analysis.figures.lead import lead_figure
 from analysis.labels import label
 from analysis.outcomes import CELL, levels, metric_name, outcomes
@@ -17,6 +15,8 @@ from analysis.statistics import Interval
 from analysis.tables import convergence
 from analysis.tables.bias import FAR, slopes
 from analysis.tables.finetuning import accuracies
+from zobench.figures import panels
+from zobench.figures.bias import is_null
 
 TITLE = "What these runs show"
 MOST = 3
@@ -46,16 +46,16 @@ def lead(results: Results, sections: Sequence[Section]) -> Section:
             said["finetuning"] += f" The methods are not comparable: {text.listed(wrong)}."
     said |= {one.key: one.sentences[0] for one in sections if one.sentences and one.key not in said}
     shown = scores[scores["n"] > 0] if len(scores) else scores
-    found = [] if bias.empty and shown.empty else [_illustration(bias, shown, baselines)]
-    return Section("lead", TITLE, list(said.values())[:MOST], found)
+    shown_figures = [] if bias.empty and shown.empty else [_illustration(bias, shown, baselines)]
+    return Section("lead", TITLE, list(said.values())[:MOST], shown_figures)
 
 
 def _illustration(bias: pd.DataFrame, scores: pd.DataFrame, baselines: pd.DataFrame) -> Illustration:
     problem = panels.split(bias)[-1][0] if len(bias) else ""
-    place = ", ".join(scores[CELL].iloc[0]) if len(scores) else ""
+    setting = ", ".join(scores[CELL].iloc[0]) if len(scores) else ""
     metric = metric_name(scores["metric"]) if len(scores) else ""
-    parts = [BIAS.format(problem=problem)] * bool(problem) + [DOTS.format(place=place, metric=metric)] * bool(place)
-    alt = " and ".join(["bias of estimates against epsilon"] * bool(problem) + [f"test {metric}"] * bool(place))
+    parts = [BIAS.format(problem=problem)] * bool(problem) + [DOTS.format(place=setting, metric=metric)] * bool(setting)
+    alt = " and ".join(["bias of estimates against epsilon"] * bool(problem) + [f"test {metric}"] * bool(setting))
     wide, narrow = (lead_figure(bias, scores, baselines, columns) for columns in (2, 1))
     return Illustration("lead", wide, " ".join(parts), alt.capitalize(), narrow if len(parts) > 1 else None)
 
@@ -63,8 +63,8 @@ def _illustration(bias: pd.DataFrame, scores: pd.DataFrame, baselines: pd.DataFr
 def _bias(results: Results) -> pd.DataFrame:
     """Bias rows of the problem of highest degree on which theory predicts a bias."""
     frame = label(results.of("bias"), [*panels.PANEL, "sampling"], [])
-    told = [rows for _, rows in panels.split(frame) if not is_null(rows)] if len(frame) else []
-    return told[-1] if told else frame.iloc[:0]
+    biased = [rows for _, rows in panels.split(frame) if not is_null(rows)] if len(frame) else []
+    return biased[-1] if biased else frame.iloc[:0]
 
 
 def _powers(rows: pd.DataFrame) -> str:
@@ -106,11 +106,11 @@ def _accuracies(scores: pd.DataFrame, baselines: pd.DataFrame) -> str:
     ended = scores[scores["n"] > 0]
     live = ended[ended["provenance"].str.contains("live")]
     chosen = live if len(live) else ended
-    told, more = chosen.iloc[:NAMED], len(chosen) - NAMED
-    model, task = told[CELL].iloc[0]
-    counts = set(told["n"])
+    named_rows, more = chosen.iloc[:NAMED], len(chosen) - NAMED
+    model, task = named_rows[CELL].iloc[0]
+    counts = set(named_rows["n"])
     mean = f", mean of {counts.pop()} runs" if len(counts) == 1 and counts != {1} else ""
-    named = text.listed(f"{_accuracy(row, told=bool(mean))} with {row['label']}" for _, row in told.iterrows())
+    named = text.listed(f"{_accuracy(row, counted=bool(mean))} with {row['label']}" for _, row in named_rows.iterrows())
     reached = {name: baselines.loc[baselines["name"] == name, "test_accuracy"].mean() for name in UNTRAINED}
     known = [
         f"{text.percent(Interval(level, math.nan, math.nan))} {UNTRAINED[name]}"
@@ -125,9 +125,9 @@ def _accuracies(scores: pd.DataFrame, baselines: pd.DataFrame) -> str:
     return f"Fine-tuning {model} on {task}: test {name}{mean}: {named}{others}{without}.{diverged}"
 
 
-def _accuracy(row: pd.Series, told: bool) -> str:
+def _accuracy(row: pd.Series, counted: bool) -> str:
     shown = text.percent(Interval(row["accuracy"], row["low"], row["high"]))
-    return f"{shown} (mean of {row['n']} runs)" if row["n"] > 1 and not told else shown
+    return f"{shown} (mean of {row['n']} runs)" if row["n"] > 1 and not counted else shown
 
 
 def _unended(scores: pd.DataFrame, results: Results) -> str:

@@ -35,8 +35,8 @@ def described(environment: Row) -> str:
 
 def letters(results: Results) -> dict[str, str]:
     """Each machine that measured anything, with the letter it goes by; no letter where there is but one."""
-    found = dict.fromkeys(described(one) for run in results.runs for kind, one in _walk(run) if kind in MEASURED)
-    return dict(zip(found, ascii_uppercase, strict=False)) if len(found) > 1 else dict.fromkeys(found, "")
+    machines = dict.fromkeys(described(one) for run in results.runs for kind, one in _walk(run) if kind in MEASURED)
+    return dict(zip(machines, ascii_uppercase, strict=False)) if len(machines) > 1 else dict.fromkeys(machines, "")
 
 
 def placed(kind: str, results: Results) -> pd.DataFrame:
@@ -70,8 +70,8 @@ def pooled(frame: pd.DataFrame, keys: list[str], values: Sequence[str], lists: S
     versions of the code that wrote them.
     """
     made = []
-    for place, same in frame.groupby([*HERE, *keys], sort=False, dropna=False):
-        row: dict[str, Any] = dict(zip([*HERE, *keys], place, strict=True))
+    for values_of_keys, same in frame.groupby([*HERE, *keys], sort=False, dropna=False):
+        row: dict[str, Any] = dict(zip([*HERE, *keys], values_of_keys, strict=True))
         row |= {value: same[value].median() for value in values}
         row |= {"calls": len(same), "commits": same["commit"].nunique()}
         for name in lists:
@@ -120,7 +120,7 @@ def _settings(frame: pd.DataFrame, results: Results) -> dict[str, str]:
     configs = {run.name: run.config for run in results.runs if run.name in set(frame["run"])}
     own = [column for column in ("size", "model", "dtype") if column in frame.columns]
     places = {name: set(map(tuple, rows[own].to_numpy(object))) for name, rows in frame.groupby("run", sort=False)}
-    told = {}
+    settings = {}
     for name, config in configs.items():
         others = [other for rival, other in configs.items() if places[rival] & places[name]]
         keys = [
@@ -129,15 +129,15 @@ def _settings(frame: pd.DataFrame, results: Results) -> dict[str, str]:
             if key not in _SELECTING and key not in frame.columns.difference(["provenance"])
             if any(meaning(other, key) != config[key] for other in others)
         ]
-        told[name] = ", ".join(f"{key} {text.setting(config[key])}" for key in keys)
-    return _shortened(told)
+        settings[name] = ", ".join(f"{key} {text.setting(config[key])}" for key in keys)
+    return _shortened(settings)
 
 
-def _shortened(told: dict[str, str]) -> dict[str, str]:
+def _shortened(settings: dict[str, str]) -> dict[str, str]:
     """Settings of at most LONGEST characters, long ones cut and numbered."""
-    cut = [words for words in dict.fromkeys(told.values()) if len(words) > LONGEST]
-    short = {words: f"{words[: LONGEST - 6].rstrip(', ')} … #{place}" for place, words in enumerate(cut, start=1)}
-    return {name: short.get(words, words) for name, words in told.items()}
+    cut = [words for words in dict.fromkeys(settings.values()) if len(words) > LONGEST]
+    short = {words: f"{words[: LONGEST - 6].rstrip(', ')} … #{number}" for number, words in enumerate(cut, start=1)}
+    return {name: short.get(words, words) for name, words in settings.items()}
 
 
 def _numbers(run: str, name: str, cell: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -58,8 +58,8 @@ def metric_name(metrics: pd.Series) -> str:
 
 def levels(results: Results) -> pd.DataFrame:
     """Baseline rows, without those of the seeds that chose a learning rate."""
-    found = results.of("baseline")
-    return found[~(found["seed"] < 0)]
+    rows = results.of("baseline")
+    return rows[~(rows["seed"] < 0)]
 
 
 def counted(ends: pd.DataFrame) -> pd.DataFrame:

@@ -23,7 +23,7 @@ def goals(rows: pd.DataFrame) -> pd.DataFrame:
     A gain of null (the estimate points uphill, or the quadratic model has no bound) stays NaN.
     """
     rows = rows.drop_duplicates(["run", "map", "common_epsilon", *PLACE, "method"], keep="last")
-    found = []
+    frames = []
     for goal, value in _VALUES.items():
         mine = rows[rows["map"].map(lambda name, goal=goal: name == COMMON or name.endswith(goal))]
         columns = {
@@ -32,8 +32,8 @@ def goals(rows: pd.DataFrame) -> pd.DataFrame:
             "error": f"measured_{value}_error",
         }
         values = {name: mine[column] for name, column in columns.items()}
-        found.append(mine.assign(goal=goal, won=mine[_WON[goal]] == 1, **values))
-    return pd.concat(found, ignore_index=True)
+        frames.append(mine.assign(goal=goal, won=mine[_WON[goal]] == 1, **values))
+    return pd.concat(frames, ignore_index=True)
 
 
 def contests(frame: pd.DataFrame) -> pd.DataFrame:
@@ -86,5 +86,5 @@ def verdicts(cells: pd.DataFrame) -> pd.Series:
     """
     known = cells["kerzoo_error"].notna() & cells["mezo_error"].notna()
     low, high = np.log(cells["measured"]) - Z * cells["error"], np.log(cells["measured"]) + Z * cells["error"]
-    found = pd.Series("undecided", index=cells.index, dtype=object).mask(low > 0, "better").mask(high < 0, "worse")
-    return found.where(known, None)
+    verdict = pd.Series("undecided", index=cells.index, dtype=object).mask(low > 0, "better").mask(high < 0, "worse")
+    return verdict.where(known, None)

@@ -55,11 +55,11 @@ def faults(grids: Iterable[Grid]) -> list[str]:
 
 def synthetic(tune: pd.DataFrame) -> dict[tuple[str, float], list[Grid]]:
     """The grids of rows of kind "tune", by problem and dimension."""
-    found: dict[tuple[str, float], list[Grid]] = {}
+    grids: dict[tuple[str, float], list[Grid]] = {}
     for (problem, dim, method), rows in tune.groupby(["problem", "dim", "method"], sort=False):
         losses = rows["loss"].where(rows["status"] != "diverged", math.inf)
-        found.setdefault((problem, dim), []).append(grid(method, rows["lr"], losses))
-    return found
+        grids.setdefault((problem, dim), []).append(grid(method, rows["lr"], losses))
+    return grids
 
 
 def training(results: Results) -> dict[str, Grid]:
@@ -68,11 +68,11 @@ def training(results: Results) -> dict[str, Grid]:
     They come from rows of kind "chosen" and, of studies that kept none, from the runs that tuned: those of negative
     seeds.
     """
-    found = {name: grid(name, rates, losses) for name, (rates, losses) in _tuned(results).items()}
+    grids = {name: grid(name, rates, losses) for name, (rates, losses) in _tuned(results).items()}
     for row in results.of("chosen").itertuples():
         if isinstance(row.rates, list) and isinstance(row.dev_losses, list) and len(row.rates) == len(row.dev_losses):
-            found[row.method] = grid(row.method, row.rates, row.dev_losses)
-    return found
+            grids[row.method] = grid(row.method, row.rates, row.dev_losses)
+    return grids
 
 
 def arm(method: str, config: Mapping[str, object]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 from matplotlib.figure import Figure
 
-from analysis import style, text
+from analysis import text
 from analysis.lead import lead
 from analysis.rows import Results, RunRows
 from analysis.sections import (
@@ -28,6 +28,8 @@ from analysis.sections import (
 )
 from analysis.sections.section import Illustration, Section
 from analysis.tables.table import folded
+from zobench.figures import style
+from zobench.figures.files import METADATA
 
 SECTIONS: tuple[Callable[[Results], Section], ...] = (
     bias.section,
@@ -106,14 +108,22 @@ def _picture(shown: Illustration, folder: Path) -> Picture:
     return Picture(shown, svg, narrow, pdf, round(SCALE * shown.figure.get_figwidth()))
 
 
-@style.styled
 def _saved(figure: Figure, stem: Path) -> tuple[str, str]:
     """SVG and PDF of a figure in base64; the files are beside the page."""
-    _, svg = style.save(figure, stem)
-    pdf = stem.with_name(stem.name + ".pdf")
-    figure.savefig(pdf, metadata=style.METADATA["pdf"])
-    one, two = (base64.b64encode(file.read_bytes()).decode("ascii") for file in (svg, pdf))
+    files = save(figure, stem)
+    one, two = (base64.b64encode(files[suffix].read_bytes()).decode("ascii") for suffix in ("svg", "pdf"))
     return one, two
+
+
+@style.styled
+def save(figure: Figure, stem: Path) -> dict[str, Path]:
+    """Write `stem` as PNG, SVG and PDF, and return their files by suffix."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # laid out once here, not twice for each file
+    files = {suffix: stem.with_name(f"{stem.name}.{suffix}") for suffix in METADATA}
+    for suffix, file in files.items():
+        figure.savefig(file, metadata=METADATA[suffix])
+    return files
 
 
 def _described(run: RunRows) -> dict[str, str]:

@@ -10,6 +10,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.kinds import IDENTITY, KINDS, UNREPORTED
+from zobench.figures import frame as frames
+from zobench.figures.frame import ReadError as ReadError
 from zobench.run.reading import file_bytes, json_object, toml_table
 
 Row = dict[str, Any]
@@ -21,10 +23,6 @@ LISTS = frozenset(
     }
 )
 """Columns that are no numbers and may hold several."""
-
-
-class ReadError(ValueError):
-    """A result folder cannot be read; the message names the file and the way out."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +85,8 @@ def read(paths: Iterable[Path], kind: str | None = None) -> Results:
 
 
 def tidy(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """Rows of one kind, from anywhere, with all columns of their kind: a missing one is empty, numbers are float64.
-
-    Raises:
-        ReadError: the frame lacks a needed column, or has a word where a number belongs.
-    """
-    known = KINDS[kind]
-    if missing := [column for column in known.required if column not in frame.columns]:
-        raise ReadError(f"rows of kind {kind!r} need the columns {', '.join(known.required)}: {missing} are missing")
-    extra = [column for column in frame.columns if column not in (*known.columns, "run", "provenance")]
-    defaults = {"run": "", "provenance": "live"}
-    frame = frame.assign(**{name: value for name, value in defaults.items() if name not in frame.columns})
-    frame = frame.reindex(columns=["run", "provenance", *known.columns, *extra]).astype(object)
-    for column in known.numbers:
-        frame[column] = _numbers(frame, kind, column)
-    return frame
+    """`zobench.figures.frame.tidy` of one of KINDS."""
+    return frames.tidy(frame, kind, KINDS[kind])
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
@@ -110,7 +95,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     Raises:
         ReadError: a path does not exist, or there is no rows.jsonl at or below it.
     """
-    found: dict[Path, Path] = {}
+    folders: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
             raise ReadError(f"no folder {str(path)!r}: give a run folder (it holds rows.jsonl) or a parent of some")
@@ -121,8 +106,8 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
                 f"`{KINDS['bias'].command}` or `{KINDS['final'].command}`"
             )
         for folder in below:
-            found.setdefault(folder.resolve(), folder)
-    return list(found.values())
+            folders.setdefault(folder.resolve(), folder)
+    return list(folders.values())
 
 
 def _named(folders: list[Path]) -> Iterator[tuple[str, Path]]:
@@ -232,12 +217,3 @@ def _frame(kind: str, runs: Iterable[RunRows]) -> pd.DataFrame:
     ]
     columns = ["run", "provenance", *KINDS[kind].columns]
     return tidy(pd.DataFrame(rows, dtype=object).reindex(columns=columns), kind)
-
-
-def _numbers(frame: pd.DataFrame, kind: str, column: str) -> pd.Series:
-    numbers = pd.to_numeric(frame[column], errors="coerce").astype(float)
-    wrong = frame[numbers.isna() & frame[column].map(lambda value: isinstance(value, str | list | dict))]
-    if len(wrong):
-        where, value = wrong["run"].iloc[0], wrong[column].iloc[0]
-        raise ReadError(f"run {where!r}: a row of kind {kind!r} has {column!r} = {value!r}, not a number")
-    return numbers

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import style
 from analysis.statistics import Interval, ratio_of_means
+from zobench.figures import style
 
 REFERENCE = "mezo"
 PANEL = ["problem", "dim", "noise", "rate"]
@@ -32,8 +32,8 @@ def slowness(frame: pd.DataFrame) -> pd.DataFrame:
     `z` sums the deviations of realised from predicted gains over the runs, in standard errors; `seeds` are those that
     both have. Panels without MeZO are left out.
     """
-    found: list[dict[str, Any]] = []
-    for place, panel in frame.groupby(PANEL, sort=False, dropna=False):
+    made: list[dict[str, Any]] = []
+    for values, panel in frame.groupby(PANEL, sort=False, dropna=False):
         last = panel.drop_duplicates(["label", "seed"], keep="last")
         runs = {str(label): mine.set_index("seed") for label, mine in last.groupby("label")}
         base = runs.get(REFERENCE)
@@ -47,8 +47,8 @@ def slowness(frame: pd.DataFrame) -> pd.DataFrame:
                 ratios = dict.fromkeys(KINDS, Interval(1.0, float("nan"), float("nan")))
             z = own["z"].dropna()
             sums = {"z": float(z.sum() / np.sqrt(len(z))) if len(z) else float("nan"), "worst": z.abs().max()}
-            found.append(dict(zip(PANEL, place, strict=True)) | {"label": label, "seeds": len(seeds)} | ratios | sums)
-    return pd.DataFrame(found)
+            made.append(dict(zip(PANEL, values, strict=True)) | {"label": label, "seeds": len(seeds)} | ratios | sums)
+    return pd.DataFrame(made)
 
 
 def inside(row: pd.Series) -> bool | None:

@@ -26,15 +26,15 @@ def steps(results: Results) -> pd.DataFrame:
     """
     frame = placed("bench-step", results)
     keys = [*PLACE[2:], "job", *_ENGINE]
-    found = pooled(frame, keys, ["of_limit", "speedup"], ["seconds"])
+    jobs = pooled(frame, keys, ["of_limit", "speedup"], ["seconds"])
     groups = [same for _, same in frame.groupby([*HERE, *keys], sort=False, dropna=False)]
     for bar in ("bar", "bar_speedup"):
-        found[bar] = [_last(same[bar]) for same in groups]
-    found["lowest"] = [same["of_limit"].min() for same in groups]
-    found["highest"] = [same["of_limit"].max() for same in groups]
-    found["of_full"] = [_of_full(row, found) for _, row in found.iterrows()]
-    found["place"] = found.groupby(PLACE, sort=False, dropna=False).ngroup()
-    return found.sort_values(["place", "seconds"], ascending=[True, False], kind="stable", ignore_index=True)
+        jobs[bar] = [_last(same[bar]) for same in groups]
+    jobs["lowest"] = [same["of_limit"].min() for same in groups]
+    jobs["highest"] = [same["of_limit"].max() for same in groups]
+    jobs["of_full"] = [_of_full(row, jobs) for _, row in jobs.iterrows()]
+    jobs["place"] = jobs.groupby(PLACE, sort=False, dropna=False).ngroup()
+    return jobs.sort_values(["place", "seconds"], ascending=[True, False], kind="stable", ignore_index=True)
 
 
 def places(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
@@ -45,23 +45,23 @@ def places(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 def verdicts(frame: pd.DataFrame) -> list[tuple[pd.Series, str, bool]]:
     """Each bar of each job whose ratio is known: the row, the bar in words, and whether it holds."""
-    found = []
+    bars = []
     for _, row in frame.iterrows():
         if not math.isnan(row["bar"] + row["of_limit"]):
-            found.append((row, f"at most {row['bar']:g} of the limit", bool(row["of_limit"] <= row["bar"])))
+            bars.append((row, f"at most {row['bar']:g} of the limit", bool(row["of_limit"] <= row["bar"])))
         if "bar_speedup" in row and not math.isnan(row["bar_speedup"] + row["speedup"]):
             words = f"at least {row['bar_speedup']:g} times faster"
-            found.append((row, words, bool(row["speedup"] >= row["bar_speedup"])))
-    return found
+            bars.append((row, words, bool(row["speedup"] >= row["bar_speedup"])))
+    return bars
 
 
 def memory(results: Results) -> pd.DataFrame:
     """Jobs of "bench-memory"; `held` is the share of rows that stayed below their limit."""
     frame = placed("bench-memory", results)
     values = ["peak_mb", "model_mb", "largest_mb", "of_inference", "limit_mb"]
-    found = pooled(frame, ["size", "dtype", "job"], values)
+    jobs = pooled(frame, ["size", "dtype", "job"], values)
     groups = frame.groupby([*HERE, "size", "dtype", "job"], sort=False, dropna=False)
-    return found.assign(held=[same["held"].mean() for _, same in groups])
+    return jobs.assign(held=[same["held"].mean() for _, same in groups])
 
 
 def sweeps(results: Results) -> pd.DataFrame:
@@ -73,17 +73,17 @@ def sweeps(results: Results) -> pd.DataFrame:
 def adapters(results: Results) -> pd.DataFrame:
     """Adapters of "bench-adapter", with their bar."""
     frame, keys = placed("bench-adapter", results), ["size", "adapter", "trainable"]
-    found = pooled(frame, keys, ["of_limit"], ["seconds", "limit_seconds"])
+    jobs = pooled(frame, keys, ["of_limit"], ["seconds", "limit_seconds"])
     groups = frame.groupby([*HERE, *keys], sort=False, dropna=False)
-    return found.assign(bar=[_last(same["bar"]) for _, same in groups])
+    return jobs.assign(bar=[_last(same["bar"]) for _, same in groups])
 
 
 def scaling(results: Results) -> pd.DataFrame:
     """Points of "bench-scaling", small models first."""
     frame = placed("bench-scaling", results)
-    found = pooled(frame, ["size", "parameters", "batch", "tokens", "job"], [], ["seconds"])
+    points = pooled(frame, ["size", "parameters", "batch", "tokens", "job"], [], ["seconds"])
     order = [*HERE, "parameters", "batch", "tokens", "job"]
-    return found.sort_values(order, kind="stable", ignore_index=True)
+    return points.sort_values(order, kind="stable", ignore_index=True)
 
 
 def fits(results: Results) -> pd.DataFrame:
@@ -98,24 +98,24 @@ def profiles(results: Results) -> pd.DataFrame:
     `of_bench` is the sum over the time of the same step in "bench-step" on the same machine; NaN without one.
     """
     keys = ["size", "dtype", "batch", "tokens", *_ENGINE]
-    found = pooled(placed("profile", results), [*keys, "part"], ["seconds"])
-    whole = found.groupby([*HERE, *keys], sort=False, dropna=False)["seconds"]
-    found["share"] = found["seconds"] / whole.transform("sum")
-    found["step"] = whole.ngroup()
+    spent = pooled(placed("profile", results), [*keys, "part"], ["seconds"])
+    whole = spent.groupby([*HERE, *keys], sort=False, dropna=False)["seconds"]
+    spent["share"] = spent["seconds"] / whole.transform("sum")
+    spent["step"] = whole.ngroup()
     benched = steps(results).drop_duplicates([*HERE, *keys], keep="last").set_index([*HERE, *keys])["seconds"]
-    alike = pd.MultiIndex.from_frame(found[[*HERE, *keys]])
-    found["of_bench"] = whole.transform("sum") / benched.reindex(alike).to_numpy(float)
-    found["name"] = [_engine_name(row) for _, row in found.iterrows()]
-    found["place"] = found.groupby([*HERE, *keys[:4]], sort=False, dropna=False).ngroup()
-    rank = {part: place for place, part in enumerate(parts(found["part"]))}
-    found["rank"] = found["part"].map(rank)
-    return found.sort_values(["place", "step", "rank"], kind="stable", ignore_index=True)
+    alike = pd.MultiIndex.from_frame(spent[[*HERE, *keys]])
+    spent["of_bench"] = whole.transform("sum") / benched.reindex(alike).to_numpy(float)
+    spent["name"] = [_engine_name(row) for _, row in spent.iterrows()]
+    spent["place"] = spent.groupby([*HERE, *keys[:4]], sort=False, dropna=False).ngroup()
+    rank = {part: number for number, part in enumerate(parts(spent["part"]))}
+    spent["rank"] = spent["part"].map(rank)
+    return spent.sort_values(["place", "step", "rank"], kind="stable", ignore_index=True)
 
 
 def parts(names: Iterable[str]) -> list[str]:
     """The parts of a step in their usual order, unknown ones last."""
-    found = dict.fromkeys(names)
-    return [*(part for part in PARTS if part in found), *(part for part in found if part not in PARTS)]
+    known = dict.fromkeys(names)
+    return [*(part for part in PARTS if part in known), *(part for part in known if part not in PARTS)]
 
 
 def motion(results: Results) -> pd.DataFrame:
@@ -128,13 +128,13 @@ def motion(results: Results) -> pd.DataFrame:
     frame["rate"] = ""
     for _, same in frame.groupby(["run", *keys], sort=False):
         frame.loc[same.index, "rate"] = _rates(same)
-    found = pooled(frame, [*keys, "rate", "step"], ["moved", "cosine", "length"])
-    place = [*HERE, "model", "dtype", "rate"]
-    found["place"] = found.groupby(place, sort=False, dropna=False).ngroup()
-    engines = found.groupby(["place", "rounding"])["engine"].transform("nunique")
-    shown = (engines > 1) & (found["engine"] != "")
-    found["name"] = found["rounding"].where(~shown, found["rounding"] + ", " + found["engine"])
-    return found.sort_values(["place", "step"], kind="stable", ignore_index=True)
+    moves = pooled(frame, [*keys, "rate", "step"], ["moved", "cosine", "length"])
+    keys_of_place = [*HERE, "model", "dtype", "rate"]
+    moves["place"] = moves.groupby(keys_of_place, sort=False, dropna=False).ngroup()
+    engines = moves.groupby(["place", "rounding"])["engine"].transform("nunique")
+    shown = (engines > 1) & (moves["engine"] != "")
+    moves["name"] = moves["rounding"].where(~shown, moves["rounding"] + ", " + moves["engine"])
+    return moves.sort_values(["place", "step"], kind="stable", ignore_index=True)
 
 
 def _rates(same: pd.DataFrame) -> pd.Series:

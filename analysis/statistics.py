@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
 
-LEVEL = 0.95
-Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
+from zobench.figures.panels import LEVEL
+from zobench.figures.panels import Z as Z
 
 
 class Interval(NamedTuple):

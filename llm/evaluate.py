@@ -33,8 +33,8 @@ def run(options: EvaluateOptions) -> None:
     notes = [*split.notes, *objective.data_notes(minimised, parts)]
     for text in notes:
         note(text)
-    found = untouched(minimised, **parts)
-    dev, test, calibrated = found.dev, found.test, found.rows()["calibrated zero-shot"]
+    measured = untouched(minimised, **parts)
+    dev, test, calibrated = measured.dev, measured.test, measured.rows()["calibrated zero-shot"]
     row = {
         "kind": "measurement",
         "model": options.model,
@@ -49,7 +49,7 @@ def run(options: EvaluateOptions) -> None:
         "weights": language_model.weights,
         **dev.named("dev"),
         **test.named("test"),
-        **found.cost,
+        **measured.cost,
     }
     for key, value in row.items():
         name = key.replace("accuracy", test.metric)

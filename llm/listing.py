@@ -104,11 +104,11 @@ def _presets() -> str:
     return "\n".join(lines)
 
 
-def _whole_presets(part: str) -> str:
+def _whole_presets(text: str) -> str:
     known = presets.table()
-    chosen = [preset for preset in known.values() if part == "all" or part in preset.name]
+    chosen = [preset for preset in known.values() if text == "all" or text in preset.name]
     if not chosen:
-        require_known(part, known, "preset")
+        require_known(text, known, "preset")
     lines = []
     for preset in chosen:
         lines += [preset.name, f"  source: {preset.source}"]
@@ -121,7 +121,7 @@ def _one(task: tasks.Task, options: ListOptions) -> str:
     sizes = ", ".join(f"{len(part)} {name}" for name, part in zip(("train", "dev", "test"), split, strict=True))
     lines = [f"{task.name}: {sizes}; {task.objective}, {task.metric}; {task.source}", *split.notes]
     for label in sorted({example.label for example in split.train}):
-        found = [example for example in split.train if example.label == label]
-        lines.append(f"label {label}: {len(found)} of the training examples")
-        lines.extend(f"  {_shown(example)}" for example in found[: options.examples])
+        shown = [example for example in split.train if example.label == label]
+        lines.append(f"label {label}: {len(shown)} of the training examples")
+        lines.extend(f"  {_shown(example)}" for example in shown[: options.examples])
     return "\n".join(lines)

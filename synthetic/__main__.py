@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from synthetic import bench, bias, converge, descent, design, epsilon, kernel_table, phase
+from synthetic import bench, bias, converge, descent, design, epsilon, kernel_table, phase, smoke
 from zobench.audit.run import AuditOptions
 from zobench.audit.run import run as run_audit
 from zobench.run.options import Command, run_command
@@ -16,6 +16,7 @@ COMMANDS: dict[str, Command] = {
     "descent": (descent.DescentOptions, descent.run),
     "epsilon": (epsilon.EpsilonOptions, epsilon.run),
     "phase": (phase.PhaseOptions, phase.run),
+    "smoke": (smoke.SmokeOptions, smoke.run),
     "audit": (AuditOptions, run_audit),
     "bench": (bench.MonteCarloBenchOptions, bench.run),
 }

@@ -116,8 +116,8 @@ def _predictions(record: Run, options: MonteCarloBenchOptions) -> None:
             times = {job: statistics.median(t) for job, t in alternating(jobs, options.repetitions).items()}
             shown = "".join(f"{job} {seconds:.2f}  " for job, seconds in times.items())
             print(f"{name + ', ' + degree:22}{law:14}{method:10}{shown:>20}")
-            place = {"problem": name, "law": law, "method": method, "dim": options.predict_dim}
-            record.append({"kind": "bench", "prediction": times, **place, "threads": torch.get_num_threads()})
+            setting = {"problem": name, "law": law, "method": method, "dim": options.predict_dim}
+            record.append({"kind": "bench", "prediction": times, **setting, "threads": torch.get_num_threads()})
 
 
 def draw_only(samples: int, dim: int) -> None:

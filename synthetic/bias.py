@@ -1,4 +1,4 @@
-"""The bias suite: measured bias, variance and error of each estimator beside the predictions."""
+"""The bias suite: measured bias, variance, error and cosine of each estimator beside the predictions."""
 
 import math
 import time
@@ -65,7 +65,7 @@ class BiasCell:
 
 
 def run(options: BiasOptions) -> None:
-    """Measure bias, variance and mean squared error against exact gradients, beside the theory."""
+    """Measure bias, variance, mean squared error and cosine against exact gradients, beside the theory."""
     cells = _cells(options)
     record = Run(options.out, {"command": "bias", **asdict(options)})
     with bar(cells, unit="cell") as progress:
@@ -108,35 +108,37 @@ def measure(cell: BiasCell, options: BiasOptions) -> dict[str, Any]:
     gradient = cell.problem.gradient(cell.x)
     key = derive("bias", options.seed, cell.name, cell.estimator.epsilon.hex(), cell.sampling)
     if cell.sampling == PLAIN:
-        found = zobench.moments(cell.estimator, cell.problem, cell.x, key, options.samples, options.noise)
-        found = replace(found, mean=found.mean - gradient)
+        sampled = zobench.moments(
+            cell.estimator, cell.problem, cell.x, key, options.samples, options.noise, gradient=gradient
+        )
+        sampled = replace(sampled, mean=sampled.mean - gradient)
     else:
         single = replace(cell.estimator, n=1)
-        found = zobench.controlled_moments(single, cell.problem, gradient, cell.x, key, options.controlled_samples)
+        sampled = zobench.controlled_moments(single, cell.problem, gradient, cell.x, key, options.controlled_samples)
     common = {
         "kind": "bias",
         **cell.identity,
         "estimator": repr(cell.estimator),
         "dim": cell.problem.dim,
-        "samples": found.samples,
+        "samples": sampled.samples,
         "queries": evaluations_a_step(cell.estimator),
         "noise": options.noise,
         "gradient_norm": float(gradient.norm()),
     }
-    spread = _spread(cell, found, options.noise) if cell.sampling == PLAIN else {}
-    return {**common, **_bias(cell, found), **spread, "seconds": time.perf_counter() - began}
+    spread = _spread(cell, sampled, options.noise) if cell.sampling == PLAIN else {}
+    return {**common, **_bias(cell, sampled), **spread, "seconds": time.perf_counter() - began}
 
 
-def _bias(cell: BiasCell, found: Moments) -> dict[str, float]:
+def _bias(cell: BiasCell, sampled: Moments) -> dict[str, float]:
     """The norm of the measured bias; its standard error is that along itself."""
     predicted = theory.bias(cell.estimator, cell.problem, cell.x)
-    size = float(found.mean.norm())
-    along = found.mean / size if size else torch.zeros_like(found.mean)
-    floor = math.sqrt(found.covariance_trace / found.samples)
-    off = float((found.mean - predicted).norm())
+    size = float(sampled.mean.norm())
+    along = sampled.mean / size if size else torch.zeros_like(sampled.mean)
+    floor = math.sqrt(sampled.covariance_trace / sampled.samples)
+    off = float((sampled.mean - predicted).norm())
     return {
         "bias": size,
-        "bias_error": found.error_along(along),
+        "bias_error": sampled.error_along(along),
         "floor": floor,
         "predicted_bias": float(predicted.norm()),
         "bias_deviation": off / math.hypot(floor, _rounding(cell)),
@@ -149,18 +151,27 @@ def _rounding(cell: BiasCell) -> float:
     return torch.finfo(torch.float64).eps * float(value / cell.estimator.epsilon + slope * cell.problem.dim**0.5)
 
 
-def _spread(cell: BiasCell, found: Moments, noise: float) -> dict[str, Any]:
-    offset = float(found.mean @ found.mean)
+def _spread(cell: BiasCell, sampled: Moments, noise: float) -> dict[str, Any]:
+    offset = float(sampled.mean @ sampled.mean)
     return {
-        "covariance_trace": found.covariance_trace,
-        "covariance_trace_error": found.covariance_trace_error,
+        "covariance_trace": sampled.covariance_trace,
+        "covariance_trace_error": sampled.covariance_trace_error,
         "predicted_covariance_trace": theory.covariance_trace(cell.estimator, cell.problem, cell.x, noise),
         # the squared norm of the sampling error of the mean, trace / samples, is no bias
-        "mse": found.covariance_trace * (1 - 1 / found.samples) + offset,
-        "mse_error": found.covariance_trace_error,
+        "mse": sampled.covariance_trace * (1 - 1 / sampled.samples) + offset,
+        "mse_error": sampled.covariance_trace_error,
         "predicted_mse": theory.mse(cell.estimator, cell.problem, cell.x, noise),
         "prediction_terms": theory.coverage(cell.estimator, cell.problem),
+        **_cosine(cell, sampled, noise),
     }
+
+
+def _cosine(cell: BiasCell, sampled: Moments, noise: float) -> dict[str, float | None]:
+    """The cosine of one estimate with the gradient; its prediction is that of linear f without noise."""
+    assert sampled.cosine is not None
+    predicted = None if noise else theory.cosine(cell.estimator, cell.problem.dim)
+    names = ("mean_cosine", "mean_cosine_error", "cosine", "cosine_error")
+    return {**dict(zip(names, sampled.cosine, strict=True)), "predicted_cosine": predicted}
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -122,9 +122,9 @@ def descend(
     curve = [Reached(0, 0, problem(space.x))]
     while spent + cost <= options.evaluations:
         step += 1
-        told = query(space, estimator, problem, derive("converge", seeds[0], step), state, (len(seeds),))
-        memory, state = rule.apply_(space, _of_living(told.gradient), memory), told.state
-        spent += told.queries
+        estimate = query(space, estimator, problem, derive("converge", seeds[0], step), state, (len(seeds),))
+        memory, state = rule.apply_(space, _of_living(estimate.gradient), memory), estimate.state
+        spent += estimate.queries
         if step % every == 0 or spent + cost > options.evaluations:
             curve.append(Reached(step, spent, problem(space.x)))
     return curve

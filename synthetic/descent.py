@@ -90,10 +90,10 @@ def _one_seed(
     start = problems.start(problem, seed)
     fixed = options.fraction * DescentStep.of(estimators[BASELINE], problem, start, options.noise).best_lr
     for method, estimator in estimators.items():
-        place = {"problem": name, "dim": problem.dim, "method": method, "rate": rate, "seed": seed}
-        if not record.find(kind="descent", **place):
-            found = descend(estimator, problem, start, fixed if rate == EQUAL else None, seed, options)
-            record.append({"kind": "descent", **place, "estimator": repr(estimator), **found})
+        cell = {"problem": name, "dim": problem.dim, "method": method, "rate": rate, "seed": seed}
+        if not record.find(kind="descent", **cell):
+            descended = descend(estimator, problem, start, fixed if rate == EQUAL else None, seed, options)
+            record.append({"kind": "descent", **cell, "estimator": repr(estimator), **descended})
 
 
 def descend(
@@ -114,8 +114,8 @@ def descend(
         forecast = DescentStep.of(estimator, problem, space.x, options.noise)
         rates.append(forecast.best_lr if lr is None else lr)
         predicted.append(forecast.decrease(rates[-1]))
-        told = query(space, estimator, problem, derive("descent", seed, step), ())
-        space.step_(told.gradient, -rates[-1])
+        estimate = query(space, estimator, problem, derive("descent", seed, step), ())
+        space.step_(estimate.gradient, -rates[-1])
         gaps.append(float(problem(space.x) - least))
     realised = [before - after for before, after in pairwise(gaps)]
     off = torch.tensor([a - b for a, b in zip(realised, predicted, strict=True)], dtype=torch.float64, device=CPU)
@@ -134,9 +134,9 @@ def table(rows: list[Row]) -> str:
     """
     titles = f"{'slower: at start':>17}{'along run':>11}{'measured':>10}{'z':>7}"
     lines = [f"{'problem':11}{'rate':10}{'method':18}{titles}"]
-    found = [row for row in rows if row["kind"] == "descent"]
-    for problem, rate in dict.fromkeys((row["problem"], row["rate"]) for row in found):
-        mine = [row for row in found if (row["problem"], row["rate"]) == (problem, rate)]
+    kept = [row for row in rows if row["kind"] == "descent"]
+    for problem, rate in dict.fromkeys((row["problem"], row["rate"]) for row in kept):
+        mine = [row for row in kept if (row["problem"], row["rate"]) == (problem, rate)]
         base = [row for row in mine if row["method"] == BASELINE]
         for method in dict.fromkeys(row["method"] for row in mine):
             own = [row for row in mine if row["method"] == method]

@@ -109,8 +109,8 @@ class EpsilonCell:
         """Return one choice of epsilon, and the evaluations it took."""
         estimator = AutoEpsilon(lines=self.options.lines, start=self.options.start)
         space = NoisySpace(self.x, self.model)
-        told = query(space, estimator, self.problem, derive(self.key, "choice", trial), estimator.init())
-        choice: Choice = told.state.choice
+        estimate = query(space, estimator, self.problem, derive(self.key, "choice", trial), estimator.init())
+        choice: Choice = estimate.state.choice
         return choice.epsilon, choice.evaluations
 
 

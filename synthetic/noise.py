@@ -128,8 +128,8 @@ class MinibatchNoise(NoiseModel):
         result = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         for number, nodes in enumerate(self._groups(plan)):
             seen = self.drawn(f, derive(plan.key, "minibatch", number), plan.batch)
-            found = evaluate(seen, plan if nodes.all() else replace(plan, offsets=plan.offsets.where(nodes, 0.0)))
-            result = torch.where(nodes, found, result)
+            values = evaluate(seen, plan if nodes.all() else replace(plan, offsets=plan.offsets.where(nodes, 0.0)))
+            result = torch.where(nodes, values, result)
         return result
 
     def _groups(self, plan: Plan) -> list[Tensor]:

@@ -147,8 +147,8 @@ def _forecasts(cell: PhaseCell, estimators: dict[str, LineEstimator], lines: Lin
         given = {name: predictable.parse(name, epsilon=cell.common_epsilon) for name in estimators}
     goals: dict[str, Goal | None] = {COMMON: None, OWN_MSE: "mse", OWN_DESCENT: "descent"}
     best = goals[cell.map]
-    found = equal_budget(given.values(), lines.problem, lines.x, cell.evaluations, cell.noise, best, lines)
-    return dict(zip(given, found, strict=True))
+    forecasts = equal_budget(given.values(), lines.problem, lines.x, cell.evaluations, cell.noise, best, lines)
+    return dict(zip(given, forecasts, strict=True))
 
 
 def _gain(forecast: Forecast) -> float:
@@ -196,9 +196,9 @@ def _standard_error(values: Tensor) -> float:
 def summary(rows: list[Row]) -> str:
     """Return who wins how many cells of each map, and how far KerZOO is from MeZO there."""
     lines = [f"{'map':18}{'epsilon':>9}  {'goal':8} cells  won by; KerZOO over MeZO: better in, median, best, worst"]
-    found = [row for row in rows if row["kind"] == "phase"]
-    for name, epsilon in dict.fromkeys((row["map"], row["common_epsilon"]) for row in found):
-        mine = [row for row in found if (row["map"], row["common_epsilon"]) == (name, epsilon)]
+    cells = [row for row in rows if row["kind"] == "phase"]
+    for name, epsilon in dict.fromkeys((row["map"], row["common_epsilon"]) for row in cells):
+        mine = [row for row in cells if (row["map"], row["common_epsilon"]) == (name, epsilon)]
         for goal, flag in (("mse", "least_mse"), ("descent", "fastest")):
             if goal in name or name == COMMON:
                 label = "own" if epsilon is None else f"{epsilon:g}"
@@ -220,9 +220,9 @@ def _line(rows: list[Row], goal: str, flag: str) -> str:
 
 def advantages(rows: list[Row], goal: str, method: str = "kerzoo") -> list[float | None]:
     """Return, cell by cell, how many times better than MeZO a method is predicted to be; None where neither gains."""
-    place = ("dim", "bend", "noise", "evaluations")
-    by_cell = {(row["method"], *(row[p] for p in place)): row for row in rows}
-    found: list[float | None] = []
+    coordinates = ("dim", "bend", "noise", "evaluations")
+    by_cell = {(row["method"], *(row[p] for p in coordinates)): row for row in rows}
+    ratios: list[float | None] = []
     for name, *cell in by_cell:
         if name == method and (BASELINE, *cell) in by_cell:
             one, base = by_cell[(method, *cell)], by_cell[(BASELINE, *cell)]
@@ -231,5 +231,5 @@ def advantages(rows: list[Row], goal: str, method: str = "kerzoo") -> list[float
                 if goal == "mse"
                 else (one["predicted_decrease"], base["predicted_decrease"])
             )
-            found.append(top / bottom if top is not None and bottom else None)
-    return found
+            ratios.append(top / bottom if top is not None and bottom else None)
+    return ratios

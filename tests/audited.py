@@ -46,6 +46,47 @@ def lame(f, x, seed, epsilon=0.1):
     return (f(x + epsilon * u) - f(x - epsilon * u)) / (2 * epsilon) * u
 
 
+def undivided(f, x, seed, epsilon=0.1):
+    """One point, without its factor 1 / epsilon; x is evaluated and does not count."""
+    f(x)
+    u = np.random.default_rng(seed).choice([-1.0, 1.0], len(x))
+    return f(x + epsilon * u) * u
+
+
+def three_points(f, x, seed, epsilon=0.1):
+    """The one-sided difference of second order."""
+    u = np.random.default_rng(seed).choice([-1.0, 1.0], len(x))
+    return (-1.5 * f(x) + 2 * f(x + epsilon * u) - 0.5 * f(x + 2 * epsilon * u)) / epsilon * u
+
+
+def staircase(f, x, seed, epsilon=0.1, n=3):
+    """Central differences at n distances along n directions."""
+    rows = np.random.default_rng(seed).standard_normal((n, len(x)))
+    steps = epsilon * np.arange(1, n + 1) / n
+    return sum((f(x + e * u) - f(x - e * u)) / (2 * n * e) * u for e, u in zip(steps, rows, strict=True))
+
+
+def two_kinds(f, x, seed, epsilon=0.1):
+    """A central difference and, to a third, a backward one: lines of two and of one point beside x."""
+    u, v = np.random.default_rng(seed).standard_normal((2, len(x)))
+    return (f(x + epsilon * u) - f(x - epsilon * u)) / (3 * epsilon) * u + (f(x) - f(x - epsilon * v)) / (
+        3 * epsilon
+    ) * v
+
+
+def signs(f, x, seed, epsilon=0.1):
+    """Not linear in the values of f."""
+    u = np.random.default_rng(seed).choice([-1.0, 1.0], len(x))
+    return np.sign(f(x + epsilon * u) - f(x - epsilon * u)) * u
+
+
+def less_the_mean(f, x, seed, epsilon=0.1):
+    """Each value adds to all directions: no line of its own."""
+    rows = np.random.default_rng(seed).standard_normal((4, len(x)))
+    values = np.array([f(x + epsilon * u) for u in rows])
+    return (values - values.mean()) @ rows / (4 * epsilon)
+
+
 def deaf(f, x):
     """Two arguments and nothing made of them that is a vector."""
     return np.zeros(1)

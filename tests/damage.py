@@ -30,7 +30,7 @@ from zobench.run.exit_status import DIFFERENT
 
 METHODS = {"zeroth-order": "kerzoo:n=2", "first-order": "adamw"}
 COMMANDS = ("train", "verify", "replay", "export", "report")
-WAY_OUT = re.compile(r"\b(remove|give|bring|mend|restore|make room|move|fetch|written by)\b")
+WAY_OUT = re.compile(r"\b(remove|give|bring|correct|restore|make room|move|fetch|written by)\b")
 UNREAD = {"README.md", ".lock", "generation_config.json"}
 """Files that no command takes a result from."""
 LIMITS = {"report": ("rows.jsonl", "environment.json", "config.toml")}

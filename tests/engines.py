@@ -27,7 +27,9 @@ with torch.device("cpu"):  # whatever the default is where this is imported
     Copied = section("An engine")["Copied"]
 """Somebody else's engine: it does what its page says, and so what the shipped ones do."""
 ENGINES = ("plain", *IN_FORWARD, "copied")
-ISOTROPIC = {name: law for name, law in LAWS.items() if isinstance(law, Isotropic)}
+WITHOUT_THEORY = ("uniform", "random-mask")
+"""Isotropic laws whose moments beyond the fourth no theory knows."""
+ISOTROPIC = {name: law for name, law in LAWS.items() if isinstance(law, Isotropic) and name not in WITHOUT_THEORY}
 """The laws that theory predicts, and that a vector without shapes can be moved along."""
 
 

@@ -6,8 +6,9 @@ python tests/mutants.py --again                    the survivors once more, afte
 
 mutants.toml names the strata, their modules and tests, and the mutants that are equivalent. Each mutant is compiled in
 a forked child that has the third-party packages loaded; no file is changed. Tests run from the fastest on; those of
-more than SLOW seconds are left out, so that the share killed is a lower bound. mutmut 3 changes no constant of a module
-and cosmic-ray imports torch anew for every mutant: hence a runner of our own.
+more than SLOW seconds are left out, so that the share killed is a lower bound. A row names its commit; older rows have
+none. mutmut 3 changes no constant of a module and cosmic-ray imports torch anew for every mutant: hence a runner of our
+own.
 """
 
 import argparse
@@ -21,9 +22,11 @@ import math
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -165,6 +168,22 @@ def outcome(mutant: Mutant | None, tests: list[str], seconds: dict[str, float]) 
     return "survived" if status == 0 else "timeout" if status in (-signal.SIGXCPU, -signal.SIGALRM, -9) else "killed"
 
 
+def commit() -> str:
+    """The commit of this checkout, as environments name it; this process must not import ours."""
+    asked = "from zobench.run.records import environment; print(environment()['commit'])"
+    return subprocess.run(
+        [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def commits(rows: list[dict[str, Any]]) -> str:
+    """How many mutants have their last row of which commit."""
+    last = {row["mutant"]: row.get("commit") for row in rows}
+    return ", ".join(
+        f"{count} of {name or 'a commit that was not noted'}" for name, count in Counter(last.values()).items()
+    )
+
+
 def report(sample: list[Mutant], found: dict[str, str], equivalent: dict[str, str]) -> bool:
     """Print the share killed by stratum, the equivalent left out, and the survivors; whether it is enough."""
     tried = [m for m in sample if m.name in found]
@@ -200,7 +219,7 @@ def main() -> int:
     left = [m for m in sample if not options.only or m.stratum in options.only.split(",")]
     again = lambda m: options.again and found[m.name] == "survived" and m.name not in equivalent  # noqa: E731
     left = [m for m in left if m.name not in found or again(m)][: options.limit]
-    timed: dict[str, dict[str, float]] = {}
+    timed, here = dict[str, dict[str, float]](), commit()
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("a") as file:
         for m in left:
@@ -211,7 +230,9 @@ def main() -> int:
             start = time.monotonic()
             found[m.name] = outcome(m, tests, timed[m.stratum])
             row = {"mutant": m.name, "outcome": found[m.name], "seconds": round(time.monotonic() - start, 1)}
-            print(json.dumps(row), file=file, flush=True)
+            rows.append({**row, "commit": here})
+            print(json.dumps(rows[-1]), file=file, flush=True)
+    print(f"rows: {commits(rows)}")
     return 0 if report(sample, found, equivalent) else 1
 
 

@@ -8,10 +8,10 @@ import pytest
 from figure_text import faults
 from matplotlib.figure import Figure
 
-from analysis import style
 from analysis.lead import lead
 from analysis.rows import Results, read
 from analysis.sections import finetuning, rounding
+from zobench.figures import style
 
 RESULTS = Path(__file__).parent.parent / "results"
 PLACEHOLDER = re.compile(r"=\?|\bNone\b|\bnan\b", re.IGNORECASE)

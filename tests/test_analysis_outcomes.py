@@ -15,10 +15,10 @@ from analysis.outcomes import outcomes, trajectories
 from analysis.rows import read
 from analysis.sections import convergence
 from analysis.statistics import Comparison
-from analysis.style import looks
 from analysis.tables.convergence import finals, tuning_table
 from analysis.tables.finetuning import accuracies
 from analysis.tables.pairs import pairs
+from zobench.figures.style import looks
 
 pytestmark = pytest.mark.environment
 

@@ -11,16 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import designs, noises, phases, slowness, style, text
+from analysis import designs, noises, phases, slowness, text
 from analysis.__main__ import main
 from analysis.figures.agreement import agreement_figure
 from analysis.figures.phase import initials
+from analysis.report import save
 from analysis.rows import ReadError, read
 from analysis.sections import epsilon as epsilon_page
 from analysis.sections import noise as noise_page
 from analysis.sections import phase
 from analysis.statistics import ratio_of_means
 from analysis.tables.epsilon import cells
+from zobench.figures import style
 
 pytestmark = pytest.mark.environment
 
@@ -363,8 +365,8 @@ def test_the_page_has_the_theorys_sections(runs: Path, tmp_path: Path) -> None:
 
 def test_figures_with_many_points_are_the_same_twice(tmp_path: Path) -> None:
     measured = phases.sampled(phases.goals(frame(tmp_path, phase_rows())))
-    one, two = (style.save(agreement_figure(measured), tmp_path / name) for name in ("one", "two"))
-    assert [file.read_bytes() for file in one] == [file.read_bytes() for file in two]
+    one, two = (save(agreement_figure(measured), tmp_path / name) for name in ("one", "two"))
+    assert [file.read_bytes() for file in one.values()] == [file.read_bytes() for file in two.values()]
 
 
 def test_half_a_map_is_still_reported(tmp_path: Path) -> None:

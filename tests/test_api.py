@@ -25,8 +25,8 @@ NAMES = {name.path: name for module in reference.modules() for name in reference
 FORMULA = re.compile(r" (=|<-|~|<=) |\bsum_|\bE(\[| ?\||  ?g\b)|\^|[+-] .*/|\bP\(|\bx \+ ")
 """An equation, an expectation, a sum, a power a difference quotient or a point."""
 
-HOUSEKEEPING = {"records", "optimizers", "testing"}
-"""Pages of files, folders, options, other libraries and checks: what is there has a contract, not a formula."""
+HOUSEKEEPING = {"records", "optimizers", "testing", "figures"}
+"""Pages of files, options, other libraries, checks and figures: what is there has a contract, not a formula."""
 
 WITHOUT = {
     "a check": ("zobench.space.require_resolved", "zobench.problem.demand"),
@@ -45,10 +45,12 @@ WITHOUT = {
         "zobench.methods.make",
         "zobench.methods.parse",
         "zobench.methods.rule",
+        "zobench.methods.rule_name",
         "zobench.rule.parse",
         "zobench.spelling.spelled",
         "synthetic.problems.make",
     ),
+    "moves numbers": ("zobench.layout.on_device",),
     "a type": (
         "zobench.rule.Memory",
         "zobench.rule.Schedule",

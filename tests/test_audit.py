@@ -8,8 +8,10 @@ from contextlib import closing
 import pytest
 from audited import PROGRAM
 
+import zobench.audit.figures
+import zobench.figures
 from zobench.__main__ import main
-from zobench.audit import measuring, probing, target
+from zobench.audit import matching, measuring, probing, target
 from zobench.audit.command import Program
 from zobench.testing import examples
 
@@ -74,6 +76,39 @@ def test_the_bias_beyond_the_first_order_grows_as_the_square_of_epsilon():
     assert order is not None and abs(order - 2) < 0.5
 
 
+COMPOSITIONS = {
+    "right": "Gaussian() × CentralStencil() × n = 1",
+    "undivided": "Rademacher() × OnePointStencil() × n = 1",
+    "three_points": "Rademacher() × WeightedStencil(nodes=(0.0, 1.0, 2.0), weights=(-1.5, 2.0, -0.5)) × n = 1",
+    "staircase": "Gaussian() × CentralStencil() × n = 3, at several displacements",
+    "two_kinds": "Gaussian() × CentralStencil() × n = 1 + Gaussian() × ForwardStencil() × n = 1",
+}
+
+
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_an_estimate_is_matched_by_the_weights_of_its_lines(name):
+    """At the other epsilon too, where `undivided` has another share."""
+    one, line = subject(name, epsilon=0.1), examples.linear(6)
+    match = matching.candidate(one, probing.probe(one, 6))
+    found = measuring.moments(one, line, SAMPLES)
+    assert match.composition == COMPOSITIONS[name]
+    assert matching.confirmed(match, line, found.second, found.error)
+    assert not matching.confirmed(match, line, 1.5 * found.second, found.error)  # planted
+    example = examples.smooth(6)
+    plain, controlled = measuring.bias_rows(one, example, (0.4,), SAMPLES, match)
+    assert abs(plain["mse"] - plain["predicted_mse"]) < 5 * plain["mse_error"]
+    assert abs(controlled["bias"] - controlled["predicted_bias"]) < 5 * controlled["floor"]
+
+
+@pytest.mark.parametrize("name", ["signs", "less_the_mean", "short"])
+def test_what_is_no_composition_is_not_matched(name):
+    """`short` is one, with a share of 1/d."""
+    one = subject(name, epsilon=0.1)
+    match = matching.candidate(one, probing.probe(one, 6))
+    assert match is None or match.parts[0].share == pytest.approx(1 / 6)
+    assert (match is None) == (name != "short")
+
+
 def test_an_audit_is_a_run_folder_with_a_verdict(tmp_path, capsys):
     words = ["audit", "audited:right", "--samples", "200", "--epsilons", "0.2,0.4", "--problem", "smooth", "--dim", "4"]
     status = main([*words, "--out", str(tmp_path / "right")])
@@ -85,6 +120,15 @@ def test_an_audit_is_a_run_folder_with_a_verdict(tmp_path, capsys):
     failed = [row["check"] for row in rows if row["kind"] == "audit-check" and row["status"] == "failed"]
     assert failed == [] and status == 0
     assert "E[g] =" in capsys.readouterr().out
+    for suffix in ("a.svg", "b.svg"):  # from the rows that are there, with the same bytes
+        assert main([*words, "--out", str(tmp_path / "right"), "--figure", str(tmp_path / suffix)]) == 0
+    drawn = [[(tmp_path / f"{name}-{kind}.svg").read_bytes() for kind in ("bias", "mse", "cosine")] for name in "ab"]
+    assert drawn[0] == drawn[1] and len({*drawn[0]}) == 3
+    figure = zobench.figures.bias(zobench.audit.figures.labelled_rows(rows))
+    (named, *_) = (text.get_text() for text in figure.legends[0].get_texts())
+    assert " ".join(named.split()) == "audited:right; lines: Gaussian() × CentralStencil() × n = 1"
+    wanted = [r["predicted_bias"] / r["gradient_norm"] for r in rows if r.get("sampling") == "controlled"]
+    assert any(list(line.get_ydata()) == pytest.approx(wanted) for line in figure.axes[0].lines)
 
 
 @pytest.mark.parametrize(
@@ -118,15 +162,3 @@ def test_errors_are_one_line(tmp_path, capsys, words, message):
 def test_the_version_and_the_methods(capsys):
     assert main(["--version"]) == 0 and main(["methods"]) == 0
     assert "richardson" in capsys.readouterr().out
-
-
-def test_the_cosine_of_several_gaussian_directions_has_a_closed_form():
-    from zobench import CentralStencil, Gaussian, LineEstimator, estimate, theory
-
-    one, line = LineEstimator(Gaussian(), CentralStencil(), 0.1, 4), examples.linear(6)
-    rows = estimate(one, line.f, line.x, 1, 20_000)
-    square = (rows @ line.gradient).square() / (rows.square().sum(-1) * line.gradient.square().sum())
-    predicted = theory.cosine(one, 6)
-    z = abs(float(square.mean()) - predicted**2) / (float(square.std()) / len(rows) ** 0.5)
-    planted = abs(float(square.mean()) - 4 / 11) / (float(square.std()) / len(rows) ** 0.5)
-    assert z < 5 < planted

@@ -284,7 +284,8 @@ def test_a_probe_looks_further_until_the_choice_is_well_inside():
     assert seen(4.0, 0.2, truncation=1, ceiling=10.0) == []
     assert seen(4.0, 0.35, truncation=1e6, low=0.01) == []
     assert seen(4.0, 0.25, truncation=1e6, low=0.01) == pytest.approx([0.0025])
-    assert seen(4.0, 0.25, truncation=1e6, low=0.01, floor=0.003) == []
+    assert seen(4.0, 0.25, truncation=1e6, low=0.01, floor=0.003) == [0.003]
+    assert seen(4.0, 0.25, truncation=1e6, low=0.01, floor=0.01) == []
     assert seen(4.0, 3e-8, truncation=1e6, low=3e-8) == [] and len(seen(4.0, 5e-8, 1e6, low=5e-8)) == 1
     assert seen(4.0, 0.2, truncation=1e6, floor=0.05) == [] and seen(4.0, 0.2, truncation=1e6, floor=0.07) == far
 
@@ -339,8 +340,8 @@ PINNED = {  # epsilon, stencil, noise, rounding, slope, third; how many reaches,
     "smooth": [0.000508784, 0, 1.29647e-09, 3.20494e-17, 1.62169, 43.5355, 5, 0.004, 1.5625e-05],
     "noisy": [0.0464526, 0, 0.0011748, 3.20494e-17, 1.63548, 48.9635, 6, 0.256, 0.00025],
     "float32": [0.00107964, 0, 1.36949e-08, 1.72064e-08, 1.62174, 1280.17, 5, 0.004, 1.5625e-05],
-    "jumps": [0.0985727, 0, 0.0152019, 4.29327e-17, 1.93439, 67.3096, 6, 1.024, 0.00025],
-    "well": [1.3155e-08, 0, 4.82504e-11, 3.20494e-17, 8818.6, 8.7212e13, 9, 0.004, 1.07478e-08],
+    "jumps": [0.0887922, 0, 0.0138362, 4.05683e-17, 1.94976, 82.7172, 7, 1.024, 0.00025],
+    "well": [2.33916e-08, 0, 9.19553e-13, 3.20494e-17, 8954.24, 1.34369e14, 7, 0.004, 2.33916e-08],
     "wall": [0.000198656, 0, 1.31437e-09, 3.20494e-17, 1.62172, 73755.4, 6, 0.004, 3.90625e-06],
 }
 
@@ -397,12 +398,43 @@ def test_equal_losses_are_a_plateau_where_rounding_would_not_hide_the_slope(ulps
     assert _window(AutoState(reaches=(0.001, 0.004), values=values)).floor == 0.0  # one line of two may be by chance
 
 
+def still(*losses):
+    """Values of lines, of 53 bits, at ± 0.001, 0.004 and 0.016, in the order of reaches, at + and then at -."""
+    values = math.pi * torch.tensor(losses, dtype=torch.float64).view(-1, 3, 2)
+    return AutoState(reaches=(0.001, 0.004, 0.016), values=values)
+
+
+def test_losses_that_stand_still_between_two_reaches_are_a_plateau_too():
+    """A point beside a jump: one side is beyond it at every reach, and nothing moves between two of them."""
+    beside, moving = (2.0, 1.0, 2.0, 1.0, 3.0, 0.5), (1.1, 0.9, 1.4, 0.6, 2.6, -0.6)
+    assert _window(still(beside)).floor == pytest.approx(16 * 0.004)
+    assert _window(still(beside, beside, moving)).floor == pytest.approx(16 * 0.004)
+    assert _window(still(beside, moving)).floor == _window(still(beside, moving, moving)).floor == 0.0
+    one_side = (2.0, 1.0, 2.0, 0.9, 3.0, 0.5)
+    assert _window(still(one_side)).floor == 0.0
+
+
+def test_lines_that_show_nothing_have_no_vote():
+    """One of three lines meets a jump, at the largest reach: below, nothing moves."""
+    flat, late = (1.0,) * 6, (1.0, 1.0, 1.0, 1.0, 2.0, 1.0)
+    assert _window(still(flat, flat, late)).floor == pytest.approx(16 * 0.004)
+
+
 def test_reaches_at_which_differences_fade_bound_the_others():
     sizes = torch.tensor([0.5, 1.0, 0.0011, 0.0009, 2.0], dtype=torch.float64)
     values = torch.stack((sizes, torch.zeros(5).double()), -1)[None]
     found = _window(AutoState(reaches=(1.0, 2.0, 3.0, 4.0, 5.0), values=values))
     assert found.reaches == (1.0, 2.0, 3.0) and found.ceiling == 4.0 and found.floor == 0.0
+    assert found.loudest == pytest.approx(3 * 0.0009 / math.sqrt(2))  # of noise s, differences are sqrt(2) s
+    assert _window(AutoState(reaches=(1.0, 2.0), values=values[:, :2])).loudest == math.inf
     assert torch.equal(found.values, values[:, :3])
+
+
+def test_a_difference_of_one_rounding_does_not_fade():
+    """Of 8 bits in [128, 256), an ulp apart at the smaller reach and equal at the larger; 20 ulps are a difference."""
+    for ulps, ceiling in ((1.0, 1e3), (20.0, 0.004)):
+        values = torch.tensor([[[201.0 + ulps, 201.0], [201.0, 201.0]]] * 3, dtype=torch.float64)
+        assert _window(AutoState(reaches=(0.001, 0.004), values=values)).ceiling == ceiling
 
 
 def test_a_model_of_lines_wants_two_reaches_and_finite_values():
@@ -411,3 +443,11 @@ def test_a_model_of_lines_wants_two_reaches_and_finite_values():
             ValueError, match=f"{len(reaches)} reaches and values .*: give two or more, all values finite"
         ):
             LineModel.fit(torch.tensor(reaches).double(), torch.full((3, len(reaches), 2), value).double())
+
+
+def test_the_state_counts_steps_one_by_one():
+    estimator, space = AutoEpsilon(every=5), FlatSpace(torch.ones(3, dtype=torch.float64))
+    state = estimator.init()
+    for number in range(1, 4):
+        state = step(space, estimator, lambda x: x.square().sum(-1), number, state).state
+        assert state.step == number

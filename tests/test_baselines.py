@@ -18,6 +18,7 @@ from llm.baselines import BASELINES, BaselineSetting, in_context, linear_probing
 from llm.baselines.calibrated import Calibrated
 from llm.baselines.in_context import InContext
 from llm.baselines.linear_probing import LinearProbing
+from llm.baselines.rand_opt import RandOpt
 from llm.baselines.zero_shot import ZeroShot
 from llm.loop.loop import Loop
 from llm.loop.train import train
@@ -25,6 +26,7 @@ from llm.model import loading
 from llm.objective import choose
 from llm.options.train import TrainOptions
 from llm.tasks import Example
+from zobench import Combination, Gaussian, ModuleSpace, Term, derive
 
 pytestmark = pytest.mark.environment
 
@@ -364,3 +366,41 @@ def test_a_baseline_leaves_the_model_alone(tiny):
     for text in ("zero-shot", "calibrated", "calibrated:how=content-free", "icl:shots=2", "linear-probing"):
         parse(text).measure(here)
     assert all(torch.equal(before[name], p) for name, p in tiny.model.named_parameters())
+
+
+def test_randopt_is_the_vote_of_the_best_guesses_and_leaves_the_weights_alone(tiny):
+    here, _ = setting(tiny, tasks.find("spam"), (TOLD, TOLD[:2], TOLD))
+    before = {name: p.detach().clone() for name, p in tiny.model.named_parameters()}
+    outcome = RandOpt(n=4, best=3, sigma=0.02).measure(here)
+    assert all(torch.equal(before[name], p) for name, p in tiny.model.named_parameters())
+    by_hand = []
+    for guess in range(4):
+        space = ModuleSpace(tiny.model)
+        term = Term(Gaussian(), derive("randopt", 0, guess), torch.ones(1, dtype=torch.float64))
+        space.step_(Combination((term,)), 0.02)
+        space.settle_()
+        by_hand.append((here.objective.measure(here.train), here.objective.measure(here.test)))
+        for name, p in tiny.model.named_parameters():
+            p.data.copy_(before[name])
+    ranked = sorted(range(4), key=lambda guess: (-by_hand[guess][0].accuracy, by_hand[guess][0].loss))
+    assert outcome.columns["guesses"] == ranked[:3]
+    votes = torch.stack([by_hand[guess][1].scores.argmax(1) for guess in ranked[:3]]).mode(0).values
+    assert torch.equal(outcome.test.scores.argmax(1), votes)
+    assert outcome.test.accuracy == pytest.approx(float((votes == outcome.test.labels).double().mean()))
+    assert len({tuple(one.scores.flatten().tolist()) for _, one in by_hand}) == 4  # the guesses differ
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("randopt:n=0", "n is 0"), ("randopt:n=2:best=3", "best is 3"), ("randopt:sigma=0", "sigma is 0")],
+)
+def test_values_of_randopt_that_have_no_meaning(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(text)
+
+
+def test_randopt_counts_its_forward_passes(tmp_path):
+    final = final_row(tmp_path, "randopt:n=3:best=2")
+    assert final["method"] == "randopt:n=3:best=2" and len(final["guesses"]) == 2
+    fewer = final_row(tmp_path / "other", "randopt:n=2:best=2")
+    assert final["forward_passes"] > fewer["forward_passes"]

@@ -23,12 +23,16 @@ CODE = """
 from pathlib import Path
 from dataclasses import dataclass
 from zobench import SGD, methods
+from zobench.space import InPlace
 Path({harm!r}).touch()
 
 def make(epsilon=1e-3):
     return methods.make("mezo", epsilon=epsilon)
 
 class Rule(SGD):
+    pass
+
+class Engine(InPlace):
     pass
 """
 QUICK = {"steps": 2, "train": 20, "dev": 8, "test": 8, "max_tokens": 12, "batch": 4}
@@ -133,7 +137,7 @@ def test_the_error_says_all_that_the_command_line_needs(tmp_path):
 
 def test_a_run_of_ones_own_parts_is_repeated_and_replayed_where_they_are_asked_for(tmp_path, harm, capsys):
     out, file = tmp_path / "run", str(tmp_path / "run/config.toml")
-    parts = ["--method", "planted:make", "--rule", "planted:Rule"]
+    parts = ["--method", "planted:make", "--rule", "planted:Rule", "--engine", "planted:Engine"]
     quick = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     assert main(["train", *quick, *parts, "--no-baselines", "--out", str(out)]) == 0
     harm.unlink()
@@ -147,9 +151,13 @@ def test_a_run_of_ones_own_parts_is_repeated_and_replayed_where_they_are_asked_f
         assert stopped.value.code == 2
     assert main(["journal", "replay", str(out)]) == 2
     assert "--rule planted:Rule" in capsys.readouterr().err
+    assert main(["journal", "replay", str(out), "--rule", "planted:Rule"]) == 2
+    assert "--engine planted:Engine" in capsys.readouterr().err
+    harm.unlink()  # which the rule of the command line left
+    sys.modules.pop("planted")
     assert main(["export", str(out), "--to", str(tmp_path / "exported")]) == 0
     assert not harm.exists()
-    assert main(["journal", "replay", str(out), "--rule", "planted:Rule"]) == 0  # the estimator is one of zobench
+    assert main(["journal", "replay", str(out), *parts[2:]]) == 0  # the estimator is one of zobench
     assert harm.exists() and "equal to the bit" in capsys.readouterr().out
     assert main(["train", "--config", file, *parts, "--out", str(tmp_path / "again")]) == 0
     assert main(["journal", "replay", str(out), "--rule", "planted:Other"]) == 2
@@ -174,6 +182,7 @@ rates = [1e-3]
     [
         ({"arm": 'method = "planted:make"'}, r"method = 'planted:make' in arms\.one"),
         ({"arm": 'rule = "planted:Rule"'}, r"rule = .* in arms\.one"),
+        ({"arm": 'engine = "planted:Engine"'}, r"engine = .* in arms\.one"),
         ({"top": "[train]\ntrust_remote_code = true"}, "trust_remote_code = True in train"),
         ({"top": '[train]\nobjective = "planted:make"'}, "objective = .* in train"),
         ({"task": 'task = "planted:make"'}, r"task = .* in tasks\.spam"),

@@ -1,19 +1,14 @@
-"""One table: every method, law and problem against enumeration, and on every space. A new method is one row of
-methods.table()."""
-
-import itertools
+"""One table: every method, law and problem against enumeration. A new method is one row of methods.table()."""
 
 import pytest
-import torch
 from enumeration import CASES, Case, Outcomes, enumerated, sign_vectors, signed_axes
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 import zobench
 from synthetic import problems
-from zobench import Coordinate, FlatSpace, LineEstimator, ModuleSpace, Rademacher, kernels, methods, query, theory
-from zobench.law import LAWS
+from zobench import Coordinate, LineEstimator, Rademacher, kernels, methods, theory
+from zobench.methods import laws, maps, rounds, rules
 from zobench.plan import SLOPE
 from zobench.stencil import KernelStencil
 from zobench.theory import DescentStep
@@ -25,11 +20,9 @@ pytestmark = [
 
 PROVEN, PLANTED, MISSED = 1e-9, 1.0001, 1e-6
 OPTIONS = {"telescoping": {"depth": 6}}  # at the default depth float64 differences are all that is left of its tail
-NAMES = [method.name for method in methods.table()]
-STEPWISE = {name for name in NAMES if not isinstance(methods.make(name), LineEstimator)}
-"""Those that are not one LineEstimator but one at each step; their parts have their own tests."""
-MAPPED = {name for name in NAMES if name not in STEPWISE and not methods.make(name).linear}  # tests/test_maps.py
-LINES = [name for name in NAMES if name not in STEPWISE | MAPPED]
+ELSEWHERE = {method.name for method in (*laws.ROWS, *maps.ROWS, *rounds.ROWS, *rules.ROWS)} | {"kerzoo-code"}
+"""Methods whose parts have tests of their own: laws, maps, several rounds, mezo with another rule, many steps."""
+LINES = [method.name for method in methods.table() if method.name not in ELSEWHERE]
 ENUMERATED = {
     "gaussian": "gaussian-3",
     "rademacher": "rademacher-8",
@@ -103,42 +96,6 @@ def test_any_dimension_spectrum_epsilon_and_kernel(dim, condition, epsilon, kern
     assert float((found.mean - f.gradient(x) - theory.bias(estimator, f, x)).norm()) < PROVEN * size
     spread = theory.covariance_trace(estimator, f, x)
     assert abs(spread - found.covariance_trace) < PROVEN * (found.covariance_trace + size**2)
-
-
-class Holder(nn.Module):
-    """A problem's point as two parameters, so that a law over segments meets more than one."""
-
-    def __init__(self, x: torch.Tensor) -> None:
-        super().__init__()
-        self.first, self.second = nn.Parameter(x[:2].clone()), nn.Parameter(x[2:].clone())
-
-    @property
-    def point(self) -> torch.Tensor:
-        return torch.cat((self.first, self.second))
-
-
-@pytest.mark.parametrize("problem", POLYNOMIALS + SMOOTH)
-@pytest.mark.parametrize(("name", "law"), [*itertools.product(NAMES, ["gaussian"]), *itertools.product(["mezo"], LAWS)])
-def test_every_method_does_the_same_on_every_space(name, law, problem):
-    f = problems.make(problem, 5) if problem not in ("mlp", "logistic") else problems.make(problem)
-    x = problems.start(f, 2)
-    estimator = build(name, 0.05, law, n=2)
-    module = Holder(x)
-    held = ModuleSpace(module.eval())
-    flat = FlatSpace(x.clone(), held.layout)
-    state = estimator.init()
-    for key in (7, 8):
-        told = query(flat, estimator, f, key, state)
-        again = query(held, estimator, lambda: f(module.point), key, state)
-        scale = max(float(told.gradient.terms[0].coefficients.abs().max()), float(f.gradient(x).norm()))
-        assert told.queries == again.queries
-        for one, two in zip(told.gradient.terms, again.gradient.terms, strict=True):
-            assert torch.allclose(one.coefficients, two.coefficients, rtol=1e-7, atol=1e-7 * scale)
-        flat.step_(told.gradient, -1e-3 / scale)
-        held.step_(again.gradient, -1e-3 / scale)
-        assert torch.allclose(flat.x, held.vector(), rtol=1e-9, atol=1e-9)
-        state = told.state
-    assert not torch.allclose(flat.x, x, rtol=1e-7)  # planted: a step was taken
 
 
 @pytest.mark.parametrize("dim", [4, 100, 1000])

@@ -13,18 +13,21 @@ import torch
 from engines import Copied, Net, bits, loss_of, threads
 
 from llm.run import checkpoint
-from llm.steppers import zeroth_order
+from llm.steppers import engines
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import (
     SGD,
     Adam,
+    AdaMeZO,
     Combination,
     Estimate,
+    Gains,
     LowRank,
     ModuleSpace,
     Momentum,
     RandomMask,
     Refreshed,
+    SignSGD,
     SmallWeights,
     derive,
     methods,
@@ -38,7 +41,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 5
 BEFORE_AND_AFTER = (1, 4)  # step 3, at which "auto" probes, SVRG takes its snapshot and windows are full
-ENGINES = (*(name for name in zeroth_order.ENGINES if name != "batched"), "copied")
+ENGINES = (*(name for name in engines.ENGINES if name != "batched"), "copied")
 OWN = {
     "copied": lambda model, **_: ModuleSpace(model, Copied()),
     "forgetful": lambda model, **_: ModuleSpace(model, Forgetful()),
@@ -63,6 +66,9 @@ ESTIMATORS = {
     "conmezo": methods.make("conmezo", epsilon=0.05, n=2, warm=3),
     "hizoo": methods.make("hizoo", epsilon=0.05, smooth=0.01),
     "baseline": prototypes.MovingBaseline(),
+    **{name: methods.make(name) for name in ("one-point-residual", "mezo-gv", "zo-ranksgd", "random-search", "spall")},
+    "zo-sgd-conservative": methods.make("zo-sgd-conservative", lr=0.01),
+    "mezo-svrg": methods.make("mezo-svrg", every=3),
     "two terms": prototypes.TwoTerms(),
     "two rounds": prototypes.RankLineSearch(),
     "conservative": prototypes.Conservative(),
@@ -75,7 +81,11 @@ RULES = {
     "momentum window": Momentum(0.01, window=3),
     "adam": Adam(1e-3, 0.1),
     "adam window": Adam(1e-3, window=3),
-    "sign": prototypes.Sign(),
+    "nesterov": Momentum(0.01, nesterov=True),
+    "sign": SignSGD(0.01),
+    "adamezo": AdaMeZO(1e-4, window=3),
+    "gains": SGD(Gains(0.05, stability=3.0)),
+    "own": prototypes.Sign(),
 }
 
 
@@ -84,7 +94,7 @@ class Run:
 
     def __init__(self, estimator, rule, engine: str = "plain", dtype: torch.dtype = torch.float32) -> None:
         self.module = Net(dtype=dtype).eval()
-        with patch.dict(zeroth_order.ENGINES, OWN):
+        with patch.dict(engines.ENGINES, OWN):
             self.stepper = ZerothOrderStepper(self.module, estimator, rule, engine)
         self.records = []
 
@@ -156,7 +166,7 @@ def test_in_other_dtypes(rule, engine, dtype):
 
 
 OF_SPACES = ("lozo", "sparse-mezo", "adalezo", "conmezo", "hizoo")  # whose laws keep tensors, but for the first
-STATEFUL = ("auto", "two terms", "svrg", "baseline")
+STATEFUL = ("auto", "two terms", "mezo-svrg", "zo-ranksgd", "mezo-gv", "baseline")
 USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) for rule in RULES)}
 
 

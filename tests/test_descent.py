@@ -4,6 +4,7 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from enumeration import CASES, enumerated, setting
@@ -30,6 +31,7 @@ from zobench import (
 )
 from zobench.kernels import legendre, shrunk
 from zobench.law import LAWS
+from zobench.problem import Ridges
 from zobench.theory import DescentStep, Noise, laws, ridge_moments
 from zobench.theory.lines import Lines
 
@@ -84,6 +86,56 @@ def test_what_curvature_under_signs_leaves_out_is_of_fourth_order(stencil):
         truth = enumerated(case, f, x, epsilon, stencil, weight=f.hessian(x)).curvature
         errors.append(DescentStep.of(LineEstimator(Rademacher(), STENCILS[stencil], epsilon), f, x).curvature - truth)
     assert errors[0] / errors[1] == pytest.approx(16, rel=0.05)
+
+
+class Waves:
+    """sum_j c_j sin(v_j.x + b_j), whose series does not end, with ridges or without."""
+
+    degree, minimum = None, None
+
+    def __init__(self, dim: int, ridges: bool) -> None:
+        draws = torch.Generator().manual_seed(dim)
+        self.dim = dim
+        self.c, self.b = torch.randn(2, dim, generator=draws, dtype=torch.float64)
+        self.v = 0.7 * torch.randn(dim, dim, generator=draws, dtype=torch.float64)
+        self.ridges = self._ridges if ridges else None
+
+    def __call__(self, x):
+        return torch.sin(x @ self.v.T + self.b) @ self.c
+
+    def of_order(self, x, order: int):
+        return self.c * torch.sin(self.v @ x + self.b + order * math.pi / 2)
+
+    def gradient(self, x):
+        return self.of_order(x, 1) @ self.v
+
+    def hessian(self, x):
+        return (self.v.T * self.of_order(x, 2)) @ self.v
+
+    def grad_laplacian(self, x, order=1):
+        return (self.of_order(x, 2 * order + 1) * self.v.square().sum(1) ** order) @ self.v
+
+    def _ridges(self, x, order):
+        return Ridges(self.of_order(x, order), self.v)
+
+
+@pytest.mark.parametrize("dim", [2, 3])
+@pytest.mark.parametrize(("ridges", "curvature", "second_moment"), [(False, 2, 4), (True, 6, 6)])
+def test_what_is_left_out_of_a_series_that_does_not_end(ridges, curvature, second_moment, dim):
+    """Orders in epsilon of the errors of E[g^T H g] and E|g|^2, normal u by quadrature, as their docstrings say."""
+    f, x = Waves(dim, ridges), torch.full((dim,), 0.4, dtype=torch.float64)
+    nodes, p = map(torch.from_numpy, np.polynomial.hermite_e.hermegauss(32))
+    u = torch.cartesian_prod(*[nodes] * dim)
+    p = torch.cartesian_prod(*[p / p.sum()] * dim).prod(1)
+    errors = []
+    for epsilon in (0.2, 0.1):
+        estimates = ((f(x + epsilon * u) - f(x - epsilon * u)) / (2 * epsilon))[:, None] * u
+        truth = float(p @ ((estimates @ f.hessian(x)) * estimates).sum(1)), float(p @ estimates.square().sum(1))
+        estimator = methods.make("mezo", epsilon=epsilon)
+        found = DescentStep.of(estimator, f, x).curvature, theory.second_moment(estimator, f, x)
+        errors.append([one - other for one, other in zip(found, truth, strict=True)])
+    orders = [math.log2(wide / narrow) for wide, narrow in zip(*errors, strict=True)]
+    assert orders == pytest.approx([curvature, second_moment], abs=0.3)
 
 
 def test_quartic_forms_are_proven():

@@ -15,7 +15,7 @@ from analysis.__main__ import main
 from analysis.drawings import DRAWINGS, only
 from analysis.kinds import KINDS
 from analysis.rows import ReadError, Results, read, tidy
-from analysis.sheet import WIDTHS, Sheet, printed_on
+from zobench.figures.sheet import WIDTHS, Sheet, printed_on
 
 ROOT = Path(__file__).parents[1]
 ROWS = {"convergence": "converge", "phase": "phase", "kernels": "kernels"}

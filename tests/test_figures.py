@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from analysis import phases, sheet, style, ticks
+from analysis import phases
 from analysis.figures.agreement import agreement_figure
 from analysis.figures.kernels import worded
 from analysis.report import SECTIONS
 from analysis.rows import read
 from analysis.sections.section import Illustration
+from zobench.figures import sheet, style, ticks
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, LEAST_PX, LEAST_PT = 730, 9.0, 5.0  # pixels of a page, and of its smallest words; superscripts are smaller
@@ -35,7 +36,7 @@ def shown() -> list[str]:
 
 @pytest.fixture(scope="module")
 def drawn() -> dict[str, Illustration]:
-    """Each figure by its name, laid out as `style.save` does."""
+    """Each figure by its name, laid out as `report.save` does."""
     names = ("bias", "kernels", "converge", "design", "descent", "phase", "epsilon", "noise", "speed", "rounding")
     results = read([ROOT / "results" / name for name in (*names, "spam/seeds")])
     figures = [each for section in SECTIONS for each in section(results).illustrations]

@@ -12,8 +12,10 @@ from torch.nn import functional
 
 from zobench import InForwardSpace, ModuleSpace, layout, methods, query
 from zobench.law import LAWS
-from zobench.layout import Block, Segment
-from zobench.space.lazy_rows import overlaps
+from zobench.layout import CPU, Block, Layout, Segment
+from zobench.space import lazy_rows
+from zobench.space.lazy_rows import RowSweep, overlaps, runs
+from zobench.space.sweep import NOTHING, Drawn
 from zobench.space.threads import in_parallel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -183,6 +185,36 @@ def test_overlaps_cover_every_wanted_entry_of_a_block_once(width, start, size, r
     every = wanted[:, None] * width + torch.arange(width)
     inside = (every >= start) & (every < start + size)
     assert torch.equal(found, torch.where(inside, every, -1))
+
+
+@given(width=st.sampled_from([1, 3, 16]), rows=st.sets(st.integers(0, 40), min_size=1, max_size=12))
+def test_runs_hold_every_wanted_row_once_and_little_else(width, rows):
+    segment, wanted = Segment("x", 41 * width, shape=(41, width)), torch.tensor(sorted(rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lazy_rows, "GAP", 2 * width)
+        patch.setattr(lazy_rows, "BLOCK_SIZE", 8 * width)
+        found = list(runs(segment, 100, wanted))
+    assert torch.equal(torch.cat([place + block.start // width for block, (_, place, _, _) in found]), wanted)
+    assert torch.equal(torch.cat([torch.arange(41)[:12][part] for _, (part, *_) in found]), torch.arange(len(wanted)))
+    for block, (_, place, columns, at) in found:
+        assert block.size <= 8 * width and block.offset == 100 + block.start and (columns, at) == (slice(0, width), 0)
+        assert place[0] == 0 and (place[-1] + 1) * width == block.size and bool((place.diff() <= 2).all())
+
+
+@pytest.mark.parametrize("law", ["gaussian", "rademacher", "sphere", "low-rank", "small-weights", "coordinate"])
+def test_rows_alone_are_those_of_the_whole_matrix(law, small_blocks, monkeypatch):
+    """To the bit; and where the native sweep knows the law, nothing is drawn that lies far from the rows."""
+    segment = Segment("x", 300 * 64, torch.float32, CPU, (300, 64))
+    space, chosen = Layout((segment,)), methods.parse(f"mezo:law={law}").law
+    values, wanted, target = torch.linspace(-1, 1, segment.size), torch.tensor([0, 1, 77, 78, 299]), torch.zeros(5, 64)
+    bound = chosen.bind(space, lambda b: values[b.start : b.stop]) if chosen.reads_weights else chosen
+    draw = bound.direction(3, 0, space, ())
+    whole = torch.cat([torch.zeros(b.size) if (u := draw(b)) is None else u for b in space.blocks]).view(300, 64)
+    monkeypatch.setattr(lazy_rows, "GAP", 64)
+    job = RowSweep(space.blocks, wanted, NOTHING, [Drawn(draw, (1.0,))], [target])
+    job.take()
+    assert torch.equal(target, whole[wanted]) and bool(whole.any())
+    assert (sum(block.size for block in job.blocks) == 5 * 64) == (law != "coordinate")
 
 
 def test_the_number_of_threads_changes_nothing(small_blocks):

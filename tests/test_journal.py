@@ -16,7 +16,7 @@ from journals import EVALUATION, HEADER, RECORDS, record, written
 
 from zobench import methods
 from zobench.identity import restore
-from zobench.run.journal import Event, Journal, JournalError, differing, read
+from zobench.run.journal import Event, Journal, JournalError, differing, other_stream, read
 from zobench.run.lock import FolderInUseError, lock
 from zobench.run.records import Run, require_contained, within
 
@@ -91,6 +91,20 @@ def test_a_header_that_differs_is_named(tmp_path):
     Journal(file, {**HEADER, "environment": {"torch": "2"}}).close()
     assert file.read_bytes() == before
     assert differing(HEADER, {**HEADER, "environment": 1, "seed": 2}) == ["seed"]
+
+
+def test_a_journal_of_another_stream_is_told_from_one_of_another_run(tmp_path):
+    there = {**HEADER, "stream": "SFC64 and torch 1", "environment": {"zobench": "0.4.0", "commit": "8e5f375"}}
+    file = written(tmp_path, header=there)
+    before = file.read_bytes()
+    with pytest.raises(
+        JournalError,
+        match=r"random numbers 'SFC64 and torch 1', .*'Philox 1'.* zobench '0.4.0', commit '8e5f375': continue.*--out",
+    ):
+        Journal(file, {**there, "stream": "Philox 1", "estimator": "other"})
+    assert file.read_bytes() == before and read(file).records == RECORDS
+    assert other_stream(there, "SFC64 and torch 1") == ""
+    assert "None" in other_stream(HEADER, "Philox 1") and "no version" in other_stream(HEADER, "Philox 1")
 
 
 def test_steps_come_in_their_order_and_fit_the_format(tmp_path):

@@ -124,18 +124,6 @@ def test_as_many_directions_as_dimensions_give_the_gradient(law):
     assert not torch.allclose(estimate(independent, lambda x: x @ a, torch.zeros(5, dtype=F64))[0], a, atol=0.1)
 
 
-def test_orthogonal_directions_have_the_covariance_of_theory():
-    """E|g|^2 = d |a|^2 / n on a linear f: the cross terms vanish, where independent ones add (1 - 1/n)|a|^2."""
-    a, n = torch.tensor([1.0, -2.0, 3.0, 0.5, 0.0], dtype=F64), 3
-    square = float(a @ a)
-    for law, wanted, other in [("orthogonal", 5 / n, 5 / n + 1 - 1 / n), ("sphere", 5 / n + 1 - 1 / n, 5 / n)]:
-        rows = estimate(LineEstimator(LAWS[law], CentralStencil(), 0.1, n), lambda x: x @ a, 0 * a, samples=50_000)
-        norms = rows.square().sum(-1) / square
-        error = float(norms.std()) / len(norms) ** 0.5
-        assert abs(float(norms.mean()) - wanted) < 5 * error
-        assert abs(float(norms.mean()) - other) > 5 * error  # planted: the other law's
-
-
 def axes(law, key: int, n: int, dim: int, batch) -> Tensor:
     layout = Layout.flat(dim, F64, torch.device("cpu"))
     return directions(law, key, n, layout, batch).abs().argmax(-1)
@@ -280,16 +268,10 @@ def test_the_second_moment_of_one_reach_for_each_tensor():
     assert PerTensor(legendre(3)).fourth_moments((2, 4)) == pytest.approx((6.25 * 8, 6.25 * 8))  # E[r^2] E[K^2] = 25/4
 
 
-def test_one_segment_is_the_kernel_stencil_in_law():
-    """E[credit probe^T] and the second moment of PerTensor with one segment are the kernel's own."""
+def test_the_second_moment_of_a_law_by_tensor_is_the_first_of_its_kernel():
+    """That E[credit u^T] is what it declares is a check of laws."""
     law = PerTensor(legendre(3, 4.0))
     assert law.second_moment == 4.0 and PerTensor(shrunk(legendre(3, 4.0), 0.5)).second_moment == pytest.approx(4.9375)
-    probe, credit = (directions(each, 3, 1, LAYOUTS["one"], (200_000,))[:, 0] for each in (law, law.credit))
-    products = (credit.unsqueeze(-1) * probe.unsqueeze(-2)).flatten(1)
-    error = products.std(0) / len(products) ** 0.5
-    wanted = 4 * torch.eye(6, dtype=F64).flatten()
-    assert float(((products.mean(0) - wanted).abs() / error).max()) < 5
-    assert float(((products.mean(0) - wanted / 1.1).abs() / error).max()) > 5  # planted
 
 
 @pytest.mark.parametrize("base", [Gaussian(), Rademacher(), Sphere(), Coordinate(), Orthogonal()], ids=repr)

@@ -4,6 +4,7 @@ import ast
 import tomllib
 from pathlib import Path
 
+import mutants
 import mutations
 
 ROOT = Path(__file__).parents[1]
@@ -73,3 +74,8 @@ def test_an_equivalent_mutant_is_one_of_its_module_and_has_a_reason():
         if file not in names:
             names[file] = {mutant.name for mutant in mutations.mutants(ast.parse((ROOT / file).read_text()))}
         assert name in names[file] and each["reason"], each
+
+
+def test_the_commits_of_rows_are_told_and_older_rows_have_none():
+    rows = [{"mutant": "a"}, {"mutant": "b"}, {"mutant": "c", "commit": "123"}, {"mutant": "a", "commit": "123"}]
+    assert mutants.commits(rows) == "2 of 123, 1 of a commit that was not noted"

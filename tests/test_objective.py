@@ -1,16 +1,20 @@
 """Objectives by name, what they minimise, and what evaluations make of answers."""
 
+import copy
 import json
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 import torch
+from test_host_reads import reads_of
 from tiny_models import language_model, reference_score
 
 from llm import tasks
 from llm.__main__ import main
 from llm.loop.loop import Loop
+from llm.model import logits
 from llm.model.generation import greedy
 from llm.model.logits import padding
 from llm.objective import (
@@ -24,11 +28,13 @@ from llm.objective import (
     chance_accuracy,
     choose,
     metrics,
+    scoring,
 )
 from llm.objective.measured import parts, right_answers
 from llm.objective.touched import touched_rows
 from llm.options.train import TrainOptions
 from llm.tasks import Example
+from zobench import Combination, ModuleSpace, Term, methods, query
 from zobench.naming import UnknownNameError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -324,3 +330,65 @@ def test_rows_that_a_minibatch_touches_are_those_with_a_gradient(tied):
 
 def _rows_with_gradient(weight):
     return weight.grad.abs().sum(1).nonzero()[:, 0].tolist()
+
+
+EXACT = {
+    "classification": lambda scores, row: torch.logsumexp(scores, 0) - scores[row.label],
+    "language-model": lambda scores, row: -scores[row.label],
+}
+LOOKED, RATE = 1e-3, 1e-2
+
+
+def exact_step(model, batch, loss):
+    """A step of MeZO as it is defined: the model moved to each end, and every text read by itself, in float64."""
+    space, plan = ModuleSpace(model), methods.make("mezo", epsilon=LOOKED).ask(3, ())
+    u = Combination((Term(plan.law, plan.key, torch.ones(1, dtype=torch.float64)),))
+    ends = []
+    for sign in (1, -1):
+        space.step_(u, sign * LOOKED)
+        scores = [torch.stack([reference_score(model, row.tokens, c) for c in row.candidates]) for row in batch]
+        ends.append(float(torch.stack([loss(*each) for each in zip(scores, batch, strict=True)]).mean()))
+        space.step_(u, -sign * LOOKED)
+    space.step_(u, -RATE * (ends[0] - ends[1]) / (2 * LOOKED))
+    return space.vector()
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("rule", ["wide", "float32"])
+def test_a_step_of_a_float64_model_is_that_of_its_exact_loop(name, rule, monkeypatch):
+    if rule == "float32":
+        monkeypatch.setattr(logits, "wide", torch.Tensor.float)
+    opt = language_model("opt")
+    opt.model.double()
+    minimised = made(name, task(), opt)
+    batch, space = minimised.encode(CHOSEN), ModuleSpace(opt.model)
+    expected = exact_step(copy.deepcopy(opt.model), batch, EXACT[name])
+    told = query(space, methods.make("mezo", epsilon=LOOKED), lambda: minimised.losses(batch), 3, ())
+    space.step_(told.gradient, -RATE)
+    assert (float((space.vector() - expected).abs().max()) < 1e-12) == (rule == "wide")
+    if rule == "wide":
+        assert minimised.measure(batch).scores.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("kind", ["opt", "bloom"])  # the head alone, and the model's own forward
+def test_losses_ask_a_device_for_nothing_that_the_forward_does_not(name, kind, monkeypatch):
+    monkeypatch.setattr(logits, "CHUNK", 1000)
+    asked = language_model(kind)
+    minimised = made(name, task(), asked)
+    batch = minimised.encode(CHOSEN)
+    inputs = logits.padded(asked, [row.tokens for row in batch])
+    with torch.no_grad():
+        found, bare = (
+            Counter(reads_of(work)) for work in (lambda: minimised.losses(batch), lambda: asked.model(**inputs))
+        )
+    assert found <= bare
+
+
+@torch.no_grad()
+def test_scores_of_single_tokens_are_logits_unless_they_are_to_be_normalised(opt):
+    prompts, candidates = [[5, 6, 7]], [[(8,), (9,)]]
+    raw, normalised = (scoring.candidate_scores(opt, prompts, candidates, asked) for asked in (False, True))
+    assert torch.equal(scoring.candidate_scores(opt, prompts, candidates), raw)
+    assert float((raw - normalised).abs().min()) > 0.1 and float(normalised.max()) < 0
+    torch.testing.assert_close(raw[0, 0] - raw[0, 1], normalised[0, 0] - normalised[0, 1], rtol=1e-4, atol=1e-5)

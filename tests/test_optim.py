@@ -11,14 +11,15 @@ from optimizers import INPUTS, LABELS, loss_of, network, stepped, taken, vector
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, keyed, methods, query
+from zobench import SGD, AutoEpsilon, InForwardSpace, ModuleSpace, ParameterSpace, derive, keyed, methods, query
 from zobench.optim import ZerothOrder
+from zobench.rule import table as rules
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 ESTIMATORS = [
-    *(methods.parse(method.name, epsilon=0.01) for method in methods.table()),
+    *(methods.parse(method.name, epsilon=0.01) for method in methods.table() if method.name != "mezo-svrg"),
     methods.make("mezo", n=3, law="rademacher"),
     methods.make("kerzoo", n=2, order=5),
     methods.make("orthogonal", n=4),
@@ -35,6 +36,17 @@ class TestTheStep:
         assert torch.equal(found, wanted)
         assert not torch.equal(found, vector(network()))
         assert not torch.equal(found, stepped(network(), estimator, 5, 1e-4, seed=8))  # planted: another seed
+
+    def test_a_snapshot_of_the_weights_is_one_of_the_optimizer_too(self):
+        """One closure stands for both losses; settling before a snapshot puts back exactly, as in a ParameterSpace."""
+        ours, theirs, estimator = network(), network(), methods.make("mezo-svrg", whole="", epsilon=0.01)
+        optimizer = ZerothOrder(ours.named_parameters(), estimator, lr=1e-3, seed=7)
+        found = taken(ours, optimizer, 5)
+        space_type = lambda model: ParameterSpace([list(model.named_parameters())])  # noqa: E731
+        assert torch.equal(found, stepped(theirs, estimator, 5, 1e-3, seed=7, space_type=space_type))
+        assert optimizer.evaluations == 3 * 2 + 2 * 4
+        with pytest.raises(ValueError, match="asks for the loss 'whole', but f has the losses"):
+            taken(network(), ZerothOrder(ours.parameters(), methods.make("mezo-svrg")), 1)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
     @pytest.mark.parametrize("law", ["gaussian", "sphere", "coordinate"])
@@ -161,3 +173,49 @@ class TestResuming:
         fewer = ZerothOrder(model[0].parameters(), methods.make("mezo"), lr=0.05)
         with pytest.raises(ValueError, match="doesn't match the size"):
             fewer.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("rule", ["momentum:beta=0.5", "adam:beta1=0.5", "adam:window=2"])
+def test_a_rule_takes_the_steps_of_its_own_loop_and_goes_on_from_a_state(rule, tmp_path):
+    def model():
+        torch.manual_seed(3)
+        return torch.nn.Linear(4, 3, bias=False).double().eval()
+
+    estimator, inputs = methods.make("mezo", epsilon=0.01, n=2), torch.eye(4, dtype=torch.float64)
+
+    def optimizer_of(module):
+        return ZerothOrder(module.named_parameters(), estimator, lr=0.05, seed=7, rule=rule)
+
+    first, whole, second = model(), model(), model()
+    space, by_hand = ModuleSpace(second), rules.parse(rule, lr=0.05)
+    memory, optimizer, uninterrupted = by_hand.init(space), optimizer_of(first), optimizer_of(whole)
+    for step in range(4):
+        if step == 2:
+            torch.save(optimizer.state_dict(), tmp_path / "state")
+            optimizer = optimizer_of(first)
+            optimizer.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+        optimizer.step(lambda: first(inputs).square().sum())
+        uninterrupted.step(lambda: whole(inputs).square().sum())
+        told = query(space, estimator, lambda: second(inputs).square().sum(), derive(7, step), ())
+        memory = by_hand.apply_(space, told.gradient, memory)
+    space.settle_()
+    assert torch.equal(first.weight, whole.weight)
+    torch.testing.assert_close(first.weight, second.weight, rtol=1e-12, atol=1e-12)
+    other = ZerothOrder(first.named_parameters(), estimator, rule="sgd")
+    with pytest.raises(ValueError, match="the state is that of the rule"):
+        other.load_state_dict(optimizer.state_dict())
+
+
+def test_what_a_rule_holds_starts_anew_where_other_parameters_move():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)).eval()
+    optimizer = ZerothOrder(model.named_parameters(), methods.make("mezo"), rule="momentum")
+    loss = lambda: model(torch.ones(1, 2)).square().sum()  # noqa: E731
+    optimizer.step(loss)
+    model[0].requires_grad_(False)
+    with pytest.warns(RuntimeWarning, match="what Momentum holds of earlier steps starts anew"):
+        optimizer.step(loss)
+
+
+def test_what_makes_no_rule_is_refused():
+    with pytest.raises(TypeError, match="makes 3: give what makes"):
+        ZerothOrder(torch.nn.Linear(1, 1).parameters(), methods.make("mezo"), rule=lambda **_: 3)

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from zobench import methods
 from zobench.optim import ZerothOrder
+from zobench.random import streams
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -120,6 +121,21 @@ class TestStatesOfOtherParameters:
         with pytest.raises(ValueError, match=match):
             optimizer.load_state_dict(made(saved).state_dict())
         assert optimizer.state_dict() == made(loaded).state_dict()  # and it is as it was
+
+    @pytest.mark.parametrize("stream", ["SFC64 and torch 1", None])
+    def test_another_stream_of_random_numbers_is_refused_or_told(self, stream):
+        model = Renamed("a", "b")
+        optimizer = ZerothOrder(model.named_parameters(), methods.make("mezo"), lr=0.5)
+        state = copy.deepcopy(optimizer.state_dict())
+        assert state["state"]["zeroth_order"].pop("stream") == streams.NAME
+        if stream:
+            state["state"]["zeroth_order"]["stream"] = stream
+            with pytest.raises(ValueError, match=r"stream of random numbers 'SFC64 and torch 1'.*begin with a new"):
+                optimizer.load_state_dict(state)
+            return
+        with pytest.warns(RuntimeWarning, match="of an earlier version of zobench, which drew directions from another"):
+            optimizer.load_state_dict(state)
+        assert optimizer.state_dict()["state"]["zeroth_order"]["stream"] == streams.NAME
 
     @pytest.mark.parametrize("state", [None, {}, {"weight": torch.ones(2)}, {"state": {}, "param_groups": []}])
     def test_what_is_no_state_of_it_is_told(self, state):

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from own_page import blocks, defined
 
-import analysis.__main__
 import llm.__main__
 import zobench.__main__
 from zobench.testing import CHECKS
@@ -16,7 +15,7 @@ from zobench.testing import CHECKS
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PAGE = (Path(__file__).parents[1] / "docs/own-estimator.md").read_text(encoding="utf-8")
-MAINS = {"zobench": zobench.__main__.main, "analysis": analysis.__main__.main, "llm": llm.__main__.main}
+MAINS = {"zobench": zobench.__main__.main, "llm": llm.__main__.main}
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +46,9 @@ def test_the_commands_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     commands = [shlex.split(line) for line in PAGE.splitlines() if line.startswith("    python -m ")]
-    assert [words[2] for words in commands] == ["zobench", "analysis", "llm"]
+    assert [words[2] for words in commands] == ["zobench", "llm"]
     for _, _, program, *words in commands:
         assert not MAINS[program](words)
-    assert (tmp_path / "staircase.pdf").stat().st_size > 1000
+    assert (tmp_path / "staircase-bias.pdf").stat().st_size > 1000
     assert '"status": "ok"' in (tmp_path / "runs/tiny/rows.jsonl").read_text()
     sys.modules.pop("staircase")

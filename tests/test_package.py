@@ -81,11 +81,26 @@ def test_the_plugin_of_the_docs_makes_its_figure(plugin):
     assert (plugin.copy / "bias.png").stat().st_size > 1000
 
 
+def test_the_wheel_alone_audits_and_draws(plugin):
+    words = ("audit", "zobench_staircase:Staircase", "--problem", "smooth", "--samples", "100", "--out", "out")
+    plugin("-m", "zobench", *words, "--figure", "drawn/audit.svg")
+    names = {file.name for file in (plugin.copy / "drawn").iterdir()}
+    assert names == {"audit-bias.svg", "audit-mse.svg", "audit-cosine.svg"}
+
+
 def test_the_library_is_importable_without_the_suites():
-    foreign = ("llm", "synthetic", "analysis", "transformers", "accelerate", "pandas")
-    probe = f"import sys, zobench; print([m for m in {foreign} if m in sys.modules])"
+    foreign = ("llm", "synthetic", "analysis", "transformers", "accelerate", "matplotlib", "pandas")
+    probe = f"import sys, zobench.__main__; print([m for m in {foreign} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", probe], check=True, capture_output=True, text=True, cwd=ROOT)
     assert found.stdout.strip() == "[]"
+
+
+def test_figures_without_their_extra_say_which_it_is(tmp_path):
+    code = "import sys; sys.modules['matplotlib'] = None; from zobench.__main__ import main; main(sys.argv[1:])"
+    words = ("audit", "mezo", "--out", str(tmp_path / "out"), "--figure", "a.pdf")
+    found = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=ROOT)
+    assert found.returncode == 2 and 'pip install "zobench[figures]"' in found.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_estimators_are_checked_without_pytest_and_hypothesis():

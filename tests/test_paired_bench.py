@@ -1,9 +1,11 @@
 """The arithmetic of the paired benchmark, and the worktree that it makes."""
 
+import json
 import subprocess
+from pathlib import Path
 
 import pytest
-from paired_bench import checkout, quotient, ratio, table
+from paired_bench import MARK, checkout, filled, main, measured, quotient, ratio, table
 
 ROWS = [
     {
@@ -49,6 +51,45 @@ def test_the_table_names_both_commits_and_the_quotient_of_each_clock():
         "to",
         "1.250",
     ]
+
+
+def sweeps(commit="new-commit", entries=6e6):
+    told = {"size": "sweep", "engine": "step", "law": "gaussian", "entries": entries}
+    rows = [{**row, **told, "kind": "paired-bench", "environment": dict(row["environment"])} for row in ROWS]
+    for row in rows:
+        if row["side"] == "new":
+            row["environment"]["commit"] = commit
+    return rows
+
+
+def test_a_page_has_the_table_of_the_latest_sweeps_between_its_marks(tmp_path, capsys, monkeypatch):
+    page, marks = "before\n{}after {}\n", f"{MARK}\nold text\n{MARK}"
+    rows = [*sweeps("first", 1.0), *sweeps("second"), *ROWS]
+    written = filled(page.format("", marks), rows)
+    assert "| normals, step | 2 | 1 | 0.80 (0.80 to 0.80) |" in written and "old text" not in written
+    assert "`old-com`; new: `second`; 3 processes of each" in written and written.startswith("before\nafter ")
+    assert filled(written, rows) == written
+    for text, kept in ((page, rows), (written, ROWS)):
+        with pytest.raises(ValueError, match="two marks"):
+            filled(text, kept)
+    (tmp_path / "page.md").write_text(written)
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps(row) + "\n" for row in [{"kind": "other"}, *sweeps("third")])
+    )
+    monkeypatch.setattr("sys.argv", ["paired_bench", "--out", str(tmp_path), "--page", str(tmp_path / "page.md")])
+    assert main() == 0 and "new: third" in capsys.readouterr().out
+    assert "new: `third`" in (tmp_path / "page.md").read_text()
+
+
+def test_sweeps_are_steps_and_perturbed_copies_of_each_law(monkeypatch):
+    monkeypatch.setattr("paired_bench.SWEPT", (30, 40))
+    rows = measured(Path(__file__).parents[1], "sweep", 2)
+    assert [(row["law"], row["engine"], row["entries"]) for row in rows] == [
+        (law, engine, entries)
+        for law in ("gaussian", "rademacher")
+        for engine, entries in (("step", 1200), ("perturbed copy", 2400))
+    ]
+    assert all(len(row["processor"]) == len(row["wall"]) == 2 for row in rows)
 
 
 def test_the_worktree_is_of_the_commit_and_gone_afterwards(tmp_path):

@@ -13,6 +13,7 @@ from llm.loop.train import train
 from llm.model import loading
 from llm.options.train import TrainOptions
 from llm.run.journal import main as journal
+from llm.steppers.method import TrainingMethod
 from zobench.run.journal import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -278,3 +279,51 @@ def test_evaluations_read_what_steps_read(tmp_path):
     events = [event.body for event in read(tmp_path / "run/journal.bin").events]
     (kept,) = [body for body in events if body["kind"] == "evaluation" and body["step"] == 4]
     assert kept["dev_loss"] == evaluated
+
+
+@pytest.mark.parametrize("method", ["zo-ranksgd:n=4", "mezo-svrg:whole=", "zo-sgd-conservative"])
+def test_a_run_of_several_rounds_is_continued_and_replayed_to_the_bit(method, tmp_path, capsys):
+    changes = {"select": "last", "checkpoint_every": 3, "method": method, "steps": 6, "lr": 1e-3}
+    run(tmp_path, **changes, out=str(tmp_path / "whole"))
+    run(tmp_path, stop=4, **changes)
+    run(tmp_path, **changes)
+    assert saved(tmp_path / "run") == saved(tmp_path / "whole")
+    assert rows(tmp_path / "run", *ALL) == rows(tmp_path / "whole", *ALL)
+    assert journal(["replay", str(tmp_path / "run")]) == 0 and "equal to the bit" in capsys.readouterr().out
+
+
+def test_an_estimator_that_chooses_a_point_is_told_the_learning_rate(tmp_path):
+    chosen = TrainingMethod.parse("random-search").estimator(options(tmp_path, lr=3e-4))
+    assert chosen.lr == 3e-4
+    assert TrainingMethod.parse("random-search:lr=0.5").estimator(options(tmp_path, lr=3e-4)).lr == 0.5
+    assert TrainingMethod.parse("prototypes:Conservative").estimator(options(tmp_path, lr=3e-4)).lr == 0.01
+
+
+def test_a_loss_that_a_run_does_not_have_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
+    with pytest.raises(ValueError, match=r"asks for the loss 'whole' .*: give mezo-svrg:whole="):
+        Loop.of(options(tmp_path, method="mezo-svrg"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"method": "zo-adam"}, ""),
+        ({"method": "random-search", "schedule": "cosine"}, "random-search compares points at lr"),
+        ({"method": "random-search", "rule": "momentum"}, "random-search compares points at lr"),
+        ({"method": "zo-sgd-conservative", "warmup": 3}, "zo-sgd-conservative compares points at lr"),
+        ({"method": "random-search"}, ""),
+        ({"method": "prototypes:Conservative", "rule": "adam"}, ""),
+    ],
+)
+def test_what_is_legal_and_misleading_is_told(changes, told, tmp_path):
+    note = TrainingMethod.parse(changes["method"]).note(options(tmp_path, **changes))
+    assert told in note and bool(told) is bool(note)
+
+
+def test_the_rule_of_the_method_is_what_a_configuration_keeps(tmp_path):
+    """A run that was begun before methods had rules goes on by the command that began it."""
+    assert options(tmp_path).rule == options(tmp_path, rule="sgd").rule == "sgd"
+    assert options(tmp_path, method="zo-adam").rule == "adam"
+    assert options(tmp_path, method="zo-adam", rule="sgd").rule == "sgd"
+    assert options(tmp_path, method="adamw").rule == "sgd"

@@ -7,7 +7,20 @@ import torch
 from engines import ENGINES, Net, space_of, threads
 from torch import nn
 
-from zobench import SGD, Adam, Combination, FlatSpace, Groups, Momentum, SmallWeights, Term, layout, schedule
+from zobench import (
+    SGD,
+    Adam,
+    AdaMeZO,
+    Combination,
+    FlatSpace,
+    Groups,
+    Momentum,
+    SignSGD,
+    SmallWeights,
+    Term,
+    layout,
+    schedule,
+)
 from zobench import rule as rules
 from zobench.groups import decays
 from zobench.law import LAWS
@@ -19,6 +32,7 @@ STEPS = 6
 MULTIPLIERS = {"embedding.weight": 0.3, "shared.bias": 7.0}
 RULES = {
     "momentum": Momentum(0.01, 0.1, Groups(MULTIPLIERS), beta=0.8),
+    "nesterov": Momentum(0.01, 0.1, Groups(MULTIPLIERS), beta=0.8, nesterov=True),
     "adam": Adam(0.01, 0.1, Groups(MULTIPLIERS), beta1=0.8, beta2=0.95),
     "adam on a schedule": Adam(schedule("linear", 0.01, STEPS, 2), 0.1, Groups(MULTIPLIERS)),
 }
@@ -70,7 +84,7 @@ def by_torch(rule, steps=STEPS):
     if isinstance(rule, Adam):
         optimizer = torch.optim.AdamW(groups, lr=1.0, betas=(rule.beta1, rule.beta2), eps=rule.eps)
     else:
-        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=rule.beta)
+        optimizer = torch.optim.SGD(groups, lr=1.0, momentum=rule.beta, nesterov=rule.nesterov)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rule.lr_at(step) * group["multiplier"]
@@ -94,7 +108,8 @@ def test_steps_are_those_of_torch(name, engine):
 
 
 PLANTED = {
-    "momentum": [{"beta": 0.81}, {"weight_decay": 0.0}, {"groups": Groups()}],
+    "momentum": [{"beta": 0.81}, {"weight_decay": 0.0}, {"groups": Groups()}, {"nesterov": True}],
+    "nesterov": [{"beta": 0.81}, {"nesterov": False}],
     "adam": [{"beta1": 0.81}, {"beta2": 0.951}, {"eps": 1e-3}, {"weight_decay": 0.0}, {"groups": Groups()}],
 }
 
@@ -124,13 +139,17 @@ def test_a_window_of_adam_is_adam_restarted(engine):
     assert not torch.allclose(vector(space), longer.x, rtol=1e-6, atol=1e-8)  # what the window leaves out counts
 
 
+def recent(step, window):
+    """The dense gradients of the last steps, the latest first."""
+    return [flat().dense(gradient_of(step - age)) for age in range(min(window, step + 1))]
+
+
 @pytest.mark.parametrize("engine", ["flat", "plain", "in-forward", "paired-deferred"])
 def test_a_window_of_momentum_is_the_sum_of_its_steps(engine):
-    rule, space = Momentum(0.01, beta=0.8, window=3), space_for(engine)
-    wanted = vector(space)
-    dense = flat()
+    wanted = flat().x
     for step in range(STEPS):
-        wanted -= 0.01 * sum(0.8**age * dense.dense(gradient_of(step - age)) for age in range(min(3, step + 1)))
+        wanted -= 0.01 * sum(0.8**age * g for age, g in enumerate(recent(step, 3)))
+    rule, space = Momentum(0.01, beta=0.8, window=3), space_for(engine)
     memory = stepped(space, rule)
     assert torch.allclose(vector(space), wanted, rtol=1e-10, atol=1e-12)
     assert len(memory.recent) == 3 and rule.held == 0.0 and replace(rule, window=None).held == 1.0
@@ -139,7 +158,71 @@ def test_a_window_of_momentum_is_the_sum_of_its_steps(engine):
     assert not torch.allclose(whole.x, wanted, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("rule", [Momentum(0.1), Adam(0.1), Momentum(0.1, window=2), Adam(0.1, window=2), SGD(0.1)])
+def test_a_window_of_nesterov_adds_beta_times_the_velocity_to_the_gradient():
+    wanted = flat().x
+    for step in range(STEPS):
+        wanted -= 0.01 * (recent(step, 1)[0] + 0.8 * sum(0.8**age * g for age, g in enumerate(recent(step, 3))))
+    space = flat()
+    stepped(space, Momentum(0.01, beta=0.8, window=3, nesterov=True))
+    assert torch.allclose(space.x, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["flat", "plain", "in-forward", "paired-deferred"])
+def test_the_sign_of_each_entry(engine):
+    wanted = flat().x
+    for step in range(STEPS):
+        wanted -= 0.01 * recent(step, 1)[0].sign()
+    space = space_for(engine)
+    assert stepped(space, SignSGD(0.01)) == STEPS
+    assert torch.allclose(vector(space), wanted, rtol=1e-10, atol=1e-12)
+    lines = flat()
+    stepped(lines, SGD(0.01))  # the map sign(s) u keeps the length of a direction, and is another method
+    assert not torch.allclose(lines.x, wanted, rtol=1e-3, atol=1e-3)
+
+
+def adamezo(window, *, factor=100.0, averages=False, corrected=False, warm=None, inside=False):
+    """The published step, dense; what is named is changed in it."""
+    x = flat().x
+    for step in range(STEPS):
+        gradients = recent(step, window)
+        m, v = sum(0.7**k * g for k, g in enumerate(gradients)), sum(0.9**k * g**2 for k, g in enumerate(gradients))
+        m, v = (0.3 * m, 0.1 * v) if averages else (m, v)
+        m, v = (m / (1 - 0.7 ** len(gradients)), v / (1 - 0.9 ** len(gradients))) if corrected else (m, v)
+        root = (v + 1e-5).sqrt() if inside else v.sqrt() + 1e-5
+        x -= 1e-4 * (gradients[0] if step < (window if warm is None else warm) else factor * m / root)
+    return x
+
+
+@pytest.mark.parametrize("engine", ["flat", "plain", "in-forward", "paired-deferred"])
+def test_adamezo_is_the_published_formula(engine):
+    rule, space = AdaMeZO(1e-4, window=3), space_for(engine)
+    memory = stepped(space, rule)
+    assert torch.allclose(vector(space), adamezo(3), rtol=1e-10, atol=1e-12)
+    assert len(memory.recent) == 3 and rule.held == 0.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"factor": 1.0}, {"averages": True}, {"averages": True, "corrected": True}, {"warm": 0}, {"inside": True}],
+    ids=str,
+)
+def test_another_form_of_adamezo_is_seen(change):
+    assert not torch.allclose(adamezo(3, **change), adamezo(3), rtol=1e-10, atol=1e-12)
+
+
+def test_adamezo_begins_with_plain_steps():
+    one, other = flat(), flat()
+    stepped(one, AdaMeZO(1e-4)), stepped(other, SGD(1e-4))
+    assert torch.equal(one.x, other.x)  # 6 steps, of the first 10
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Momentum(0.1), Adam(0.1), Momentum(0.1, window=2), Adam(0.1, window=2), SGD(0.1), SignSGD(0.1),
+        AdaMeZO(0.1, window=2),
+    ],
+)  # fmt: skip
 def test_a_skipped_step_counts_for_the_schedule_alone(rule):
     rule = replace(rule, lr=schedule("linear", 0.1, STEPS))
     one, other = flat(), flat()
@@ -155,7 +238,7 @@ def test_what_cannot_be_drawn_again_or_stepped_elementwise_is_refused():
     space = space_of("plain", Net())
     law = SmallWeights()
     gradient = Combination((Term(law, 3, torch.ones(1, dtype=torch.float64)),))
-    for rule in (Momentum(0.1, window=2), Adam(0.1, window=2)):
+    for rule in (Momentum(0.1, window=2), Adam(0.1, window=2), AdaMeZO(0.1)):
         before = space.vector()
         with pytest.raises(ValueError, match=r"SmallWeights\(.*\) reads the weights .* give the rule without `window`"):
             rule.apply_(space, gradient, rule.init(space))
@@ -163,7 +246,7 @@ def test_what_cannot_be_drawn_again_or_stepped_elementwise_is_refused():
     Adam(0.1).apply_(space, gradient, Adam(0.1).init(space))
     space = space_of("in-forward", Net())
     space.restrict({"embedding.weight": [1, 3]})
-    for rule in (Adam(0.1), Momentum(0.1), Adam(0.1, window=2)):
+    for rule in (Adam(0.1), Momentum(0.1), Adam(0.1, window=2), SignSGD(0.1)):
         with pytest.raises(ValueError, match=r"restricted to rows of \['embedding.weight'\].*--rows all"):
             rule.apply_(space, gradient_of(0), rule.init(space))
 
@@ -190,6 +273,9 @@ def test_a_rule_is_spelled_as_a_method():
     assert rules.parse("sgd", lr=0.1) == SGD(0.1)
     assert rules.parse("adam:beta1=0.8,window=10", lr=0.1, weight_decay=0.2) == Adam(0.1, 0.2, beta1=0.8, window=10)
     assert rules.parse("momentum:window=3", lr=0.1) == Momentum(0.1, window=3)
+    assert rules.parse("momentum:nesterov=true", lr=0.1) == Momentum(0.1, nesterov=True)
+    assert rules.parse("adamezo:factor=1", lr=0.1) == AdaMeZO(0.1, factor=1.0)
+    assert rules.parse("sign", lr=0.1) == SignSGD(0.1)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +290,10 @@ def test_a_rule_is_spelled_as_a_method():
         ("adam:eps=0", ValueError, "eps is 0: give a positive number"),
         ("adam:window=0", ValueError, "window is 0: give the number of steps"),
         ("momentum:window=1.5", ValueError, "window is 1.5"),
+        ("momentum:nesterov=1", ValueError, "nesterov is 1"),
+        ("adamezo:window=0", ValueError, "window is 0: give the number of steps"),
+        ("adamezo:factor=0", ValueError, "factor is 0: give a positive number"),
+        ("adamezo:beta2=1", ValueError, "beta2 is 1"),
         ("momentum:beta=0.9:beta=0.8", ValueError, "beta is given twice"),
         ("nowhere_at_all:rule", ValueError, "the module 'nowhere_at_all' cannot be imported"),
         ("prototypes:Nothing", ValueError, "has no function 'Nothing'"),

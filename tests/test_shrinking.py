@@ -1,5 +1,6 @@
 """The estimator whose interval shrinks with the steps: its schedule, its mean step, and its replay."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -164,3 +165,9 @@ def test_bad_input_gets_a_sentence(options, message):
         Shrinking(**{"law": Gaussian(), "kernel": legendre(3), "epsilon": 0.1, **options})
     with pytest.raises(ValueError, match="law is 3"):
         Shrinking(3, legendre(3), 0.1, per_tensor=True)
+
+
+def test_options_of_the_schedule_are_kept_as_python_has_them():
+    given = Shrinking(Gaussian(), legendre(3), 0.1, 2, np.int64(5), np.float32(0.5), np.bool_(True), np.bool_(False))
+    kept = [type(getattr(given, name)) for name in ("steps", "least", "unscaled", "per_tensor")]
+    assert kept == [int, float, bool, bool]

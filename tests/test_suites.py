@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from analysis.__main__ import main as analysis_main
 from synthetic.__main__ import main
 
 pytestmark = pytest.mark.environment
@@ -25,6 +26,10 @@ def test_bias_rows_agree_with_theory_and_a_second_call_measures_nothing(tmp_path
         if row["sampling"] == "plain":
             z = (row["covariance_trace"] - row["predicted_covariance_trace"]) / row["covariance_trace_error"]
             assert abs(z) < 5, row
+            if row["method"] == "mezo" and row["problem"] == "quadratic":  # a linear f for central differences
+                z, planted = ((row["cosine"] - c) / row["cosine_error"] for c in (row["predicted_cosine"], 8**-0.5))
+                assert abs(z) < 5 < abs(planted) and 0 < row["mean_cosine"] < row["cosine"]
+    assert analysis_main(["figure", "cosine", str(tmp_path / "b"), "--out", str(tmp_path / "cosine.svg")]) == 0
     biased = {
         (r["method"], r["epsilon"]): r["bias"]
         for r in found

@@ -15,17 +15,20 @@ import zobench
 from zobench import (
     SGD,
     Adam,
+    AdaMeZO,
     AutoEpsilon,
     InForwardSpace,
     LineEstimator,
+    LowRank,
     Momentum,
     PerTensor,
+    SignSGD,
     kernels,
     methods,
 )
 from zobench.law import LAWS
 from zobench.naming import UnknownNameError
-from zobench.space import InPlace, Restoring
+from zobench.space import Batched, InPlace, Restoring
 from zobench.testing import (
     CHECKS,
     CheckFailedError,
@@ -43,6 +46,7 @@ from zobench.testing import (
 from zobench.testing.check import LEVELS
 from zobench.testing.check_estimator import subject_of
 from zobench.testing.engines import CHECKS as SPACES
+from zobench.testing.engines import Spaces
 from zobench.testing.laws import CHECKS as OF_LAWS
 from zobench.testing.rules import CHECKS as OF_RULES
 from zobench.testing.scale import ratio_of
@@ -60,8 +64,9 @@ def named(checks, name):
 def test_every_method_passes(method):
     report = check_estimator(method)
     assert not report.failed and len(report.rows) == len(CHECKS)
-    made = zobench.methods.make(method)
-    if made.linear and made.law.second_moment and method != "forward-gradient":
+    one = zobench.methods.make(method)
+    law = (one if hasattr(one, "law") else one.line).law if one.linear else None
+    if law is not None and law.second_moment is not None and method != "forward-gradient":
         assert "first-order" in {row.check for row in report.with_status("passed")}
 
 
@@ -98,7 +103,7 @@ def test_every_check_has_a_planted_mistake():
     assert len(PLANTED) >= 25
 
 
-@pytest.mark.parametrize("law", [*LAWS.values(), PerTensor(kernels.legendre(3))], ids=repr)
+@pytest.mark.parametrize("law", [*LAWS.values(), PerTensor(kernels.legendre(3, 4.0))], ids=repr)
 def test_every_law_passes(law):
     assert not check_law(law).failed
 
@@ -113,7 +118,11 @@ RULES = {
     "momentum": Momentum,
     "adam": Adam,
     "momentum-window": lambda lr, weight_decay=0.0: Momentum(lr, weight_decay, window=3),
+    "nesterov": lambda lr, weight_decay=0.0: Momentum(lr, weight_decay, nesterov=True),
     "adam-window": lambda lr, weight_decay=0.0: Adam(lr, weight_decay, window=3),
+    "adamezo": AdaMeZO,
+    "adamezo-window": lambda lr, weight_decay=0.0: AdaMeZO(lr, weight_decay, window=3),
+    "sign": SignSGD,
     "own": prototypes.Sign,
 }
 
@@ -133,6 +142,31 @@ def test_every_engine_passes(engine):
     assert not check_engine(engine).failed
 
 
+@pytest.mark.parametrize("points", [None, 2])
+def test_the_engine_of_low_ranks_passes(points):
+    assert not check_engine(lambda: Batched(points), laws=[LowRank(1), LowRank(2)]).failed
+
+
+def test_a_wrong_engine_of_low_ranks_is_caught():
+    """A tenth too far on the way to a point; and an error of the loss that it swallows."""
+
+    class Far(Batched):
+        def losses_of_lines(self, loss, lines):
+            moved = [[{u: 1.1 * amount for u, amount in point.items()} for point in line] for line in lines]
+            return super().losses_of_lines(loss, moved)
+
+    class Deaf(Batched):
+        def losses_of_lines(self, loss, lines):
+            try:
+                return super().losses_of_lines(loss, lines)
+            except ZeroDivisionError:
+                return [[0.0 for _ in line] for line in lines]
+
+    for engine, name in ((Far, "points"), (Deaf, "restored")):
+        of = Spaces(planted_parts.in_space(engine), (LowRank(1),))
+        assert named(SPACES, name).run(of, QUICK).status == "failed"
+
+
 @pytest.mark.parametrize("options", [{}, {"paired": True}, {"deferred": True}], ids=str)
 def test_every_space_passes(options):
     assert not check_space(lambda module: InForwardSpace(module, **options)).failed
@@ -140,7 +174,7 @@ def test_every_space_passes(options):
 
 @pytest.mark.parametrize("name", [check.name for check in SPACES])
 def test_a_wrong_engine_is_caught(name):
-    assert named(SPACES, name).run(planted_parts.SPACES[name], QUICK).status == "failed"
+    assert named(SPACES, name).run(Spaces(planted_parts.SPACES[name]), QUICK).status == "failed"
 
 
 def sphere(f, x, seed, epsilon=1e-2):

@@ -7,7 +7,9 @@ import torch
 
 from synthetic import problems
 from zobench import methods, theory
+from zobench.problems import polynomial
 from zobench.theory import Noise
+from zobench.theory.laws import _off_diagonal
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -159,3 +161,16 @@ class Cubes:
 
     def derivative(self, x, u, order):
         return (u**order @ {1: 3 * x**2, 2: 6 * x, 3: torch.full_like(x, 6.0)}[order].to(u.dtype)).to(x.dtype)
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 2.0])
+def test_the_second_moment_on_a_linear_function_does_not_depend_on_epsilon(epsilon):
+    f, x = polynomial("x0 + 2 x1", dim=2), torch.tensor([0.3, -0.2], dtype=torch.float64)
+    assert theory.second_moment(methods.make("mezo", epsilon=epsilon), f, x) == pytest.approx((2 + 2) * 5)
+    assert theory.second_moment(methods.make("mezo", epsilon=epsilon, n=4), f, x) == pytest.approx(5 + 3 * 5 / 4)
+
+
+def test_what_lies_off_the_diagonal_is_left_out_beyond_order_4():
+    off = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    lines = theory.Lines(problems.make("sextic", dim=2), torch.tensor([0.4, -0.3], dtype=torch.float64))
+    assert _off_diagonal(lines, off, 2, 4) == _off_diagonal(lines, off, 0, 6) == 0.0 != _off_diagonal(lines, off, 2, 2)

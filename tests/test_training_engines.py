@@ -10,10 +10,14 @@ from safetensors.torch import load_file
 from llm.__main__ import main
 from llm.loop.loop import Loop
 from llm.loop.train import train
+from llm.model import loading
 from llm.options.train import TrainOptions
 from llm.run import checkpoint
-from llm.steppers.zeroth_order import chosen_engine
+from llm.run.check import check
+from llm.steppers.engines import chosen_engine
 from zobench import InForwardSpace, ModuleSpace
+from zobench.random import streams
+from zobench.run.journal import Journal, JournalError, read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,6 +43,7 @@ WAYS = {
     "low rank, plain": {"engine": "plain", "method": "mezo:law=low-rank"},
     "low rank": {"engine": "in-forward", "method": "mezo:law=low-rank:n=2"},
     "batched": {"engine": "batched", "method": "mezo:law=low-rank:n=2", "points": 3},
+    "own": {"engine": "engines:Copied"},  # the one of docs/own.md
 }
 
 
@@ -64,6 +69,46 @@ def test_engines_train_alike_and_touched_rows_do_not(tmp_path):
     assert torch.equal(found["in-forward"], found["paired"])
     assert torch.allclose(found["plain"], found["paired"], atol=1e-5)
     assert not torch.allclose(found["touched"], found["paired"], atol=1e-5)
+
+
+def test_an_engine_of_ones_own_trains_replays_and_is_named(tmp_path, capsys):
+    """Neither it nor the in-forward engine leaves anything of a point."""
+    for way in ("own", "in-forward"):
+        train(options(tmp_path / way, **WAYS[way]))
+    assert torch.equal(weights(tmp_path / "own"), weights(tmp_path / "in-forward"))
+    assert 'engine = "engines:Copied"' in (tmp_path / "own/config.toml").read_text()
+    assert main(["journal", "replay", str(tmp_path / "own")]) == 2
+    assert "the engine of this journal, 'engines:Copied'" in capsys.readouterr().err
+    assert main(["journal", "replay", str(tmp_path / "own"), "--engine", "engines:Copied"]) == 0
+    assert main(["journal", "replay", str(tmp_path / "own"), "--engine", "plain"]) == 2
+    assert "--engine is plain, and the journal is of engines:Copied" in capsys.readouterr().err
+
+
+def test_the_function_of_an_engine_receives_its_options_and_how_to_round(tmp_path):
+    name = "zobench.space:InForward:deferred=true"
+    space = Loop.of(options(tmp_path / "a", engine=name, dtype="bfloat16", rounding="master")).stepper.space
+    assert space.engine.deferred and space.reads == torch.bfloat16
+    space = Loop.of(options(tmp_path / "b", engine=name, dtype="bfloat16", rounding="stochastic")).stepper.space
+    assert space.rounding == "stochastic"
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "message"),
+    [
+        ("no_such_module:Engine", {}, "the module 'no_such_module' cannot be imported"),
+        ("engines:Engine", {}, "the module 'engines' has no function 'Engine'"),
+        ("builtins:dict", {}, "<class 'dict'> has no parameters that Python can tell: name a Python function"),
+        ("engines:Net", {}, r"(?s)'engines:Net' makes Net\(.*which is no zobench\.space\.Engine"),
+        ("engines:Copied:size=3", {}, r"'engines:Copied' does not take the options \['size'\]"),
+        ("engines:Copied", {"points": 2}, "points is 2, but engine engines:Copied does not read it"),
+        ("engines:Copied", {"dtype": "bfloat16", "rounding": "stochastic"}, "has rounding 'nearest'"),
+        ("engines:Copied", {"dtype": "bfloat16", "rounding": "master"}, "asks for rounding 'nearest' and reads torch"),
+        ("plain:size=3", {}, "unknown engine 'plain:size=3'. Did you mean 'plain'"),
+    ],
+)
+def test_an_engine_of_ones_own_that_cannot_serve_is_refused_before_anything_is_loaded(name, changed, message):
+    with pytest.raises(ValueError, match=message):
+        check(TrainOptions(model="no-such-model", engine=name, **changed))
 
 
 def test_the_batched_engine_trains_as_the_in_forward_one(tmp_path):
@@ -108,6 +153,30 @@ def test_a_journal_of_touched_rows_wants_its_data(tmp_path, capsys):
     assert "touched" in capsys.readouterr().err
 
 
+def test_a_run_of_another_stream_is_neither_replayed_nor_continued(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    train(options(folder, steps=2))
+    file = folder / "journal.bin"
+    kept = read(file)
+    file.unlink()
+    old = Journal(file, {**kept.header, "stream": "SFC64 and torch 1"})
+    for record in kept.records:
+        old.append(record)
+    old.close()
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["stream"] == kept.header["stream"] == streams.NAME
+    with monkeypatch.context() as before_work:
+        before_work.setattr(loading, "load", None)  # the model is not even loaded
+        assert main(["journal", "replay", str(folder)]) == 2
+        said = capsys.readouterr().err
+        assert "numbers 'SFC64 and torch 1'" in said and "repeat its steps with that version" in said
+        assert main(["journal", "show", str(folder)]) == 0
+        assert "SFC64 and torch 1" in capsys.readouterr().out
+    (folder / "rows.jsonl").unlink()
+    with pytest.raises(JournalError, match=r"SFC64 and torch 1.*continue the run with that version.*--out"):
+        train(options(folder, steps=2))
+
+
 def test_what_cannot_be_is_refused(tmp_path):
     with pytest.raises(ValueError, match="--engine in-forward"):
         Loop.of(options(tmp_path / "a", engine="plain", rounding="stochastic", dtype="bfloat16"))
@@ -120,7 +189,7 @@ def test_what_cannot_be_is_refused(tmp_path):
     low = {"engine": "batched", "method": "mezo:law=low-rank"}
     with pytest.raises(ValueError, match="points is 0"):
         Loop.of(options(tmp_path / "f", **low, points=0))
-    with pytest.raises(ValueError, match="points is 4, but engine plain"):
+    with pytest.raises(ValueError, match="points is 4, but engine plain does not read it"):
         Loop.of(options(tmp_path / "g", engine="plain", points=4))
     with pytest.raises(ValueError, match="objective accuracy takes numbers out of tensors"):
         Loop.of(options(tmp_path / "h", **low, objective="accuracy"))

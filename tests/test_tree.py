@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from imports import PACKAGES
-from tree import TITLES, main, table
+from tree import PARTS, ROOT, TITLES, main, naming, parts, table
 
 TEXTS = {
     "zobench/a.py": '"""A.\n\n# in a string\n"""\n# of its own\nx = 1  # beside\nfrom synthetic import s\n',
@@ -29,6 +29,31 @@ def test_files_functions_comments_and_imports_are_counted(checkout: Path) -> Non
     # of 20 lines one is a comment; f, g, h have 7, 2, 2 lines; b imports c late; a imports synthetic, which is up
     assert zobench == ["zobench", "4", "20", "6/7", "2/7", "5.0", "1", "1", "2"]
     assert synthetic == ["synthetic", "2", "2", "1/2", "-", "0.0", "1", "0", "0"]
+
+
+def test_the_lines_that_name_a_part_are_counted_outside_its_own_file(checkout: Path) -> None:
+    own, pattern = PARTS["rule"]
+    texts = {
+        own: "class Momentum:\n    pass\n",
+        "zobench/rule/table.py": 'from zobench.rule.momentum import Momentum\nRULES = {"momentum": Momentum}\n',
+        "zobench/testing/rules.py": "Momentum\n",  # an example of a check
+        "pyproject.toml": 'layers = ["adam | momentum | sgd"]\nkeywords = ["momentums"]\n',
+    }
+    for name, text in texts.items():
+        (checkout / name).parent.mkdir(exist_ok=True)
+        (checkout / name).write_text(text)
+    assert naming(checkout, own, pattern) == {"pyproject.toml": 1, "zobench/rule/table.py": 2}
+    assert parts(checkout).strip() == "rule: 3 lines in 2 files: pyproject.toml 1, zobench/rule/table.py 2"
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("law", (5, 2)), ("law with theory", (13, 5)), ("rule", (6, 3)), ("engine", (13, 5)), ("problem", (6, 4))],
+)
+def test_a_part_is_named_in_few_places(kind: str, most: tuple[int, int]) -> None:
+    """The numbers of docs/own.md; a place more is a seam less."""
+    counts = naming(ROOT, *PARTS[kind])
+    assert (sum(counts.values()), len(counts)) <= most
 
 
 def test_each_checkout_has_a_table_and_another_folder_is_refused(

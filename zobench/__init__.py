@@ -4,7 +4,7 @@ An estimator asks for losses on seeded lines and is told them; a space owns the 
 estimates.
 """
 
-from zobench import kernels, maps, methods, optim, theory
+from zobench import estimators, kernels, maps, methods, optim, theory
 from zobench.auto import AutoEpsilon
 from zobench.combination import Combination, Term
 from zobench.estimator import Estimate, Estimator, LineEstimator, More, Round, Shrinking
@@ -39,7 +39,7 @@ from zobench.plan import Plan
 from zobench.query import query
 from zobench.random.keys import derive, keyed
 from zobench.refreshed import Adaptive, Refreshed
-from zobench.rule import SGD, Adam, Momentum, UpdateRule, schedule
+from zobench.rule import SGD, Adam, AdaMeZO, Gains, Momentum, SignSGD, UpdateRule, schedule
 from zobench.space import FlatSpace, InForwardSpace, ModuleSpace, ParameterSpace, Space
 from zobench.stencil import (
     CentralStencil,
@@ -59,13 +59,13 @@ from zobench.version import VERSION
 __version__ = VERSION
 
 __all__ = [
-    "SGD", "Adam", "Adaptive", "AdaptiveLaw", "AutoEpsilon", "BlockBandit", "BlockBanditCredit", "Blocks",
+    "SGD", "AdaMeZO", "Adam", "Adaptive", "AdaptiveLaw", "AutoEpsilon", "BlockBandit", "BlockBanditCredit", "Blocks",
     "BlocksCredit", "CentralStencil", "Combination", "Cone", "Coordinate", "Diagonal", "Estimate", "Estimator",
-    "FlatSpace", "ForwardGradient", "ForwardStencil", "Gaussian", "Groups", "InForwardSpace", "Isotropic",
+    "FlatSpace", "ForwardGradient", "ForwardStencil", "Gains", "Gaussian", "Groups", "InForwardSpace", "Isotropic",
     "KernelStencil", "Law", "LineEstimator", "LowRank", "ModuleSpace", "Moments", "Momentum", "More", "OnePointStencil",
     "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher", "RandomMask", "Refreshed",
-    "RichardsonStencil", "Round", "Shrinking", "SlopeStencil", "SmallWeights", "Space", "Sphere", "Stencil", "Subspace",
-    "SymmetricStencil", "TelescopingStencil", "Term", "ThreePointStencil", "Tied", "Uniform", "UpdateRule",
-    "controlled_moments", "derive", "estimate", "kernels", "keyed", "least_noise", "maps", "methods", "moments",
-    "optim", "query", "schedule", "theory",
+    "RichardsonStencil", "Round", "Shrinking", "SignSGD", "SlopeStencil", "SmallWeights", "Space", "Sphere", "Stencil",
+    "Subspace", "SymmetricStencil", "TelescopingStencil", "Term", "ThreePointStencil", "Tied", "Uniform", "UpdateRule",
+    "controlled_moments", "derive", "estimate", "estimators", "kernels", "keyed", "least_noise", "maps", "methods",
+    "moments", "optim", "query", "schedule", "theory",
 ]  # fmt: skip

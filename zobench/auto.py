@@ -12,7 +12,7 @@ from torch import Tensor
 from zobench.estimator import Estimate, Estimator, LineEstimator, More
 from zobench.law import Gaussian, Law
 from zobench.layout import CPU
-from zobench.line_model import LineModel, log_grid, rounding_variance
+from zobench.line_model import LineModel, log_grid, rounding_variance, significand
 from zobench.numbers import count, real, store
 from zobench.plan import LOSSES, Plan
 from zobench.random.keys import derive
@@ -26,20 +26,27 @@ ABOVE, BELOW = 3.0, 30.0  # how far beyond the choice the reaches must go; far b
 LEAST, MOST = 1e-8, 1e3
 POOLED_LINES = 64
 EXPLAINED = 10.0  # standard deviations of rounding that may hide a difference
-JUMPS, OVER_JUMPS = 16.0, 64.0  # times a plateau's reach losses change by few jumps; times that they must be seen
+JUMPS, FEW_JUMPS, OVER_JUMPS = (
+    16.0,
+    4.0,
+    64.0,
+)  # times a plateau's reach losses change by few jumps; times that they must be seen
+CHANCE = 3.0  # times what differences of a handful of lines show of noise
 FADED = 1e-3  # of a difference at a smaller reach: no function of one length along the line falls so far
 
 
 class _Window(NamedTuple):
     """The reaches (m,) that the model of the line fits, with their values (L, m, 2), and what bounds them: up to
-    `floor` losses change by jumps, as at a 16th of it those of two lines are equal at ±, though their rounding would
-    not hide a slope; from `ceiling` on their differences have faded, or are not finite.
+    `floor` losses change by jumps, as at a 16th of it (or a quarter) those of most lines stand still, though their
+    rounding would not hide a slope; from `ceiling` on their differences have faded, or are not finite. Where they have
+    faded, noise has not: it is `loudest` at most.
     """
 
     reaches: tuple[float, ...]
     values: Tensor
     floor: float
     ceiling: float
+    loudest: float = math.inf
 
 
 class Choice(NamedTuple):
@@ -89,10 +96,15 @@ class AutoEpsilon(Estimator):
 
     Probes use independent directions of the law's kind. Reaches with losses that are not finite bound the
     choice from above, and so do, with a RuntimeWarning, reaches at which differences have faded to a thousandth (a
-    peak, or a well, that is narrower). A reach at which two lines have equal losses at ±, too equal for the
-    rounding of losses (inputs or weights are rounded), bounds it from below by 16 times itself, with a RuntimeWarning.
-    Where fewer than two reaches are left, as for a loss that is equal everywhere, the choice is `start`, with a
-    RuntimeWarning.
+    peak, or a well, that is narrower). A reach at which losses of most lines stand still, more than the rounding of
+    losses explains (inputs or weights are rounded), bounds it from below, with a RuntimeWarning: by 16 times itself, or
+    by 4 times where truncation dominates there. Where fewer than two reaches are left, as for a loss that is equal
+    everywhere, the choice is `start`, with a RuntimeWarning.
+
+    Losses along the probe's lines say nothing of other directions (a third derivative along one coordinate of many),
+    and nothing of a structure that is much narrower than the smallest reach on a smooth loss: the choice is as if there
+    were none, without a warning. Give more `lines`, or a smaller `start`. In many dimensions jumps of rounded inputs
+    may pass for noise, without a warning too.
 
     Raises:
         ValueError: a stencil is not symmetric (its even part is not modelled) or has no epsilon, or a number is out of
@@ -168,14 +180,13 @@ class AutoEpsilon(Estimator):
             assert state.choice is not None
             return replace(self.at(state.choice).tell(plan, losses, ()), state=state._replace(step=state.step + 1))
         state = self._extended(state, losses.reshape(-1, losses.shape[-1] // 2, 2))
-        window = _window(state)
-        model = _model(window)
+        window, model = _fitted(state)
         wanted = tuple(map(_short, self._next(state, window, model)))
         if wanted:
             return More(state._replace(wanted=wanted))
         choice = self._choose(state, window, model)
-        if told := _misfit(state, window, model, choice):
-            warnings.warn(told, RuntimeWarning, stacklevel=2)
+        if misfit := _misfit(state, window, model, choice):
+            warnings.warn(misfit, RuntimeWarning, stacklevel=2)
         return More(AutoState(state.step, choice, state.step))
 
     def _first(self, state: AutoState) -> tuple[float, ...]:
@@ -195,7 +206,8 @@ class AutoEpsilon(Estimator):
         low, high = (window.reaches or state.reaches)[0], (window.reaches or state.reaches)[-1]
         if high * ratio < window.ceiling:
             return (high * ratio,)
-        return (low / ratio,) if low / ratio > max(window.floor, LEAST) else ()
+        reach = max(low / ratio, window.floor)
+        return (reach,) if LEAST < reach < low else ()
 
     def _extended(self, state: AutoState, seen: Tensor) -> AutoState:
         """The state with the losses at the wanted reaches, ascending; reaches with a loss that is not finite are left
@@ -231,8 +243,8 @@ class AutoEpsilon(Estimator):
             choices.append(float(epsilons[best]))
         least = min(range(len(costs)), key=costs.__getitem__)
         rounding = float(model.rounding_at(torch.tensor([choices[least]], dtype=torch.float64, device=CPU)))
-        found = (model.noise_square, rounding, model.slope_square, model.third_square)
-        noise, rounding, slope, third = map(math.sqrt, found)
+        squares = (model.noise_square, rounding, model.slope_square, model.third_square)
+        noise, rounding, slope, third = map(math.sqrt, squares)
         return Choice(_short(choices[least]), least, noise, rounding, slope, third, spent, state.rounds)
 
 
@@ -253,12 +265,25 @@ def _beyond(stencil: Stencil, model: LineModel, window: _Window) -> tuple[float,
         if reach < window.ceiling:
             return (reach,)
     if epsilon / BELOW < low:
-        reach = max(min(low / RATIO, best / RATIO), low / WIDEST)
-        return (reach,) if reach > max(LEAST, window.floor) else ()
+        reach = max(min(low / RATIO, best / RATIO), low / WIDEST, window.floor)
+        return (reach,) if LEAST < reach < low else ()
     return ()
 
 
-def _window(state: AutoState) -> _Window:
+def _fitted(state: AutoState) -> tuple[_Window, LineModel | None]:
+    """The window and its model; where truncation dominates even at the floor, those of a lower floor."""
+    window = _window(state)
+    model = _model(window)
+    if model is None or window.reaches[0] > window.floor:
+        return window, model
+    ends = model.reaches[:2]
+    if bool(model.excess(CentralStencil(), log_grid(float(ends[0]), float(ends[1]), 20)).argmin()):
+        return window, model
+    window = _window(state, FEW_JUMPS)
+    return window, _model(window)
+
+
+def _window(state: AutoState, jumps: float = JUMPS) -> _Window:
     """The reaches of all that were seen which are neither on a plateau nor beyond what the lines showed."""
     assert state.values is not None
     values, reaches = state.values.double(), torch.tensor(state.reaches, dtype=torch.float64, device=CPU)
@@ -266,24 +291,30 @@ def _window(state: AutoState) -> _Window:
     sizes = differences.square().mean(0).sqrt()
     if not bool(sizes.any()):
         return _Window((), values[:, :0], 0.0, state.ceiling)
-    floor = JUMPS * _plateau(reaches, differences, EXPLAINED * rounding_variance(values).sqrt())
-    gone = (sizes < FADED * sizes.cummax(0).values).tolist()
-    ceiling = min([state.ceiling, *(reach for reach, faded in zip(state.reaches, gone, strict=True) if faded)])
-    kept = [i for i, reach in enumerate(state.reaches) if floor < reach < ceiling]
-    return _Window(tuple(state.reaches[i] for i in kept), values[:, kept], floor, ceiling)
+    hidden, peak = EXPLAINED * rounding_variance(values).sqrt(), sizes.cummax(0).values
+    floor = _short(jumps * _plateau(reaches, values, hidden))
+    largest = math.frexp(float(values.abs().max()))[1]  # not at each reach: the losses of a well are 0 at most
+    gone = (sizes < FADED * peak) & (peak > EXPLAINED * math.ldexp(12**-0.5, largest - significand(values)))
+    ceiling = min([state.ceiling, *reaches[gone].tolist()])
+    loudest = CHANCE * math.sqrt(float(sizes[gone].square().min()) / 2) if bool(gone.any()) else math.inf
+    kept = [i for i, reach in enumerate(state.reaches) if floor <= reach < ceiling]
+    return _Window(tuple(state.reaches[i] for i in kept), values[:, kept], floor, ceiling, loudest)
 
 
-def _plateau(reaches: Tensor, differences: Tensor, hidden: Tensor) -> float:
-    """The largest reach at which two lines (L, m), or the only one, show no difference, although they do at the next
-    that shows any, and in proportion it would be more than rounding hides (m,); 0 where there is none. One line alone
-    may be short.
+def _plateau(reaches: Tensor, values: Tensor, hidden: Tensor) -> float:
+    """The largest reach at which more than half of the lines that show a difference at ± show none, or losses (L, m, 2)
+    equal to those at the next smaller reach, although in proportion to the difference at the next reach at which they
+    move it would be more than rounding hides (m,); 0 where there is none.
     """
+    differences = (values[..., 0] - values[..., 1]).abs()
+    still = differences == 0
+    still[:, 1:] |= (values[:, 1:] == values[:, :-1]).all(-1)
     slopes = differences / reaches
-    ahead, lines = slopes[:, -1], min(2, len(differences))
+    ahead, lines = slopes[:, -1], int(differences.any(1).sum()) // 2 + 1
     for i in range(len(reaches) - 2, -1, -1):
-        if int(((differences[:, i] == 0) & (ahead * reaches[i] > hidden[i])).sum()) >= lines:
+        if int((still[:, i] & (ahead * reaches[i] > hidden[i])).sum()) >= lines:
             return float(reaches[i])
-        ahead = torch.where(differences[:, i] > 0, slopes[:, i], ahead)
+        ahead = torch.where(still[:, i], ahead, slopes[:, i])
     return 0.0
 
 
@@ -300,15 +331,15 @@ def _misfit(state: AutoState, window: _Window, model: LineModel | None, choice: 
         bounds.append(f"up to {window.floor:g} losses change by jumps or not at all (are inputs or weights rounded?)")
     if window.ceiling < state.ceiling:
         bounds.append(f"from {window.ceiling:g} on their differences vanish (a narrow peak or well?)")
-    told = f"losses along lines are no smooth function of the displacement: {' and '.join(bounds)}; "
-    return told + f"epsilon, {choice.epsilon:g}, is chosen between, see that it serves" if bounds else ""
+    sentence = f"losses along lines are no smooth function of the displacement: {' and '.join(bounds)}; "
+    return sentence + f"epsilon, {choice.epsilon:g}, is chosen between, see that it serves" if bounds else ""
 
 
 def _model(window: _Window) -> LineModel | None:
     """What was seen says; None of fewer than two reaches."""
     if len(window.reaches) < 2:
         return None
-    return LineModel.fit(torch.tensor(window.reaches, dtype=torch.float64, device=CPU), window.values)
+    return LineModel.fit(torch.tensor(window.reaches, dtype=torch.float64, device=CPU), window.values, window.loudest)
 
 
 def _cost(stencil: Stencil) -> int:

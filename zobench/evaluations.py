@@ -43,7 +43,7 @@ def _tried(estimator: Estimator) -> list[int]:
             key = derive("evaluations of a step", step, len(rounds))
             return streams.normal(key, tuple(plan.offsets.shape), torch.float64, CPU)
 
-        told = converse(space, estimator, answer, derive("tried", step), state)
-        counts.append(told.queries)
-        state = told.state
+        estimate = converse(space, estimator, answer, derive("tried", step), state)
+        counts.append(estimate.queries)
+        state = estimate.state
     return counts

@@ -5,14 +5,14 @@ import math
 from typing import Any
 
 import zobench
-from zobench import maps
+from zobench import estimators, maps
 from zobench.estimator import Estimator
 from zobench.kernels import Kernel
 from zobench.law import Law
 from zobench.maps import CoefficientMap
 from zobench.stencil import Stencil
 
-MODULES = (zobench.kernels, zobench, maps)
+MODULES = (zobench.kernels, zobench, maps, estimators)
 PARTS = (Estimator, Law, Stencil, Kernel, CoefficientMap)
 LONGEST, LARGEST, HIGHEST = 100_000, 1_000_000, 101
 """Characters of a text, its largest whole number, and that in a kernel: what is beyond would take forever to build."""

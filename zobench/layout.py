@@ -15,6 +15,12 @@ HOW_TO_GIVE = "give the shapes of the tensors in it, such as layout={'weight': (
 BLOCK_SIZE = 1 << 18  # 1 MiB of float32: a block is drawn and applied while it is in cache
 
 
+def on_device(numbers: Any, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Return numbers of Python as a tensor on a device; the host does not wait for it to arrive."""
+    found = torch.tensor(numbers, dtype=dtype, device=CPU)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
+
+
 @dataclass(frozen=True)
 class Segment:
     """One parameter: its canonical name, number of entries, and where and in which dtype its directions are drawn.
@@ -87,10 +93,10 @@ class Layout:
         if isinstance(shapes, Layout):
             return shapes
         named = shapes.items() if isinstance(shapes, Mapping) else enumerate(shapes)
-        found = [(str(name), _shape(str(name), shape)) for name, shape in named]
-        if not found:
+        pairs = [(str(name), _shape(str(name), shape)) for name, shape in named]
+        if not pairs:
             raise ValueError(f"layout is {shapes!r:.200}: {HOW_TO_GIVE}")
-        return cls(tuple(Segment(name, prod(shape), shape=shape) for name, shape in found))
+        return cls(tuple(Segment(name, prod(shape), shape=shape) for name, shape in pairs))
 
     @cached_property
     def dim(self) -> int:
@@ -105,10 +111,10 @@ class Layout:
     @cached_property
     def blocks_of(self) -> dict[str, tuple[Block, ...]]:
         """The blocks of each segment."""
-        found: dict[str, list[Block]] = {segment.name: [] for segment in self.segments}
+        by_name: dict[str, list[Block]] = {segment.name: [] for segment in self.segments}
         for block in self.blocks:
-            found[block.segment.name].append(block)
-        return {name: tuple(blocks) for name, blocks in found.items()}
+            by_name[block.segment.name].append(block)
+        return {name: tuple(blocks) for name, blocks in by_name.items()}
 
     def _cut(self) -> Iterator[Block]:
         offset = 0

@@ -49,8 +49,9 @@ class LineModel:
     amplitudes: Tensor
 
     @classmethod
-    def fit(cls, reaches: Tensor, values: Tensor) -> "LineModel":
-        """Return the posterior from the values (L, m, 2) at + and - each of m >= 2 ascending reaches.
+    def fit(cls, reaches: Tensor, values: Tensor, loudest: float = math.inf) -> "LineModel":
+        """Return the posterior from the values (L, m, 2) at + and - each of m >= 2 ascending reaches; `loudest` bounds
+        the noise s from above, as far as is known from elsewhere.
 
         Raises:
             ValueError: fewer than two reaches, or a value is not finite.
@@ -60,7 +61,7 @@ class LineModel:
                 f"{len(reaches)} reaches and values {values.tolist()}: give two or more, all values finite"
             )
         slopes = (values[..., 0] - values[..., 1]) / (2 * reaches)
-        seen = _Seen(reaches, slopes, rounding_variance(values))
+        seen = _Seen(reaches, slopes, rounding_variance(values), loudest)
         axes = [log_grid(*bounds, size) for bounds, size in zip(seen.bounds(), COARSE, strict=True)]
         likelihood = seen.likelihood(*axes)
         axes = [_zoomed(axis, likelihood, i, size) for i, (axis, size) in enumerate(zip(axes, FINE, strict=True))]
@@ -76,8 +77,8 @@ class LineModel:
         """Return the posterior mean of E T^2, T = sum_k w_k r_k t(epsilon |r_k|) of a symmetric stencil, (E,): without
         noise, the coefficient of one line is S D_1 + T with S = sum_k w_k r_k.
         """
-        lengths, place = torch.unique(self.lengths, return_inverse=True)
-        amplitudes = torch.zeros_like(lengths).index_add_(0, place, self.weights * self.amplitudes)
+        lengths, inverse = torch.unique(self.lengths, return_inverse=True)
+        amplitudes = torch.zeros_like(lengths).index_add_(0, inverse, self.weights * self.amplitudes)
         rule = stencil.quadrature(12)
         reach, mass = rule.nodes.abs(), rule.weights * rule.nodes
         scaled = (epsilons[:, None, None] * reach)[None] / lengths[:, None, None, None]  # (l, E, Q, k)
@@ -122,8 +123,8 @@ class LineModel:
 class _Seen:
     """Slopes with what is known of their errors, reduced to contrasts between reaches."""
 
-    def __init__(self, reaches: Tensor, slopes: Tensor, rounding: Tensor) -> None:
-        self.reaches, self.slopes, self.rounding = reaches, slopes, rounding
+    def __init__(self, reaches: Tensor, slopes: Tensor, rounding: Tensor, loudest: float) -> None:
+        self.reaches, self.slopes, self.rounding, self.loudest = reaches, slopes, rounding, loudest
         m = len(reaches)
         columns = torch.cat(
             (torch.ones(m, 1, dtype=torch.float64, device=CPU), torch.eye(m, dtype=torch.float64, device=CPU)[:, 1:]), 1
@@ -134,7 +135,7 @@ class _Seen:
 
     def bounds(self) -> list[tuple[float, float]]:
         """Where lengths, noises and strengths are sought."""
-        largest = max(2 * float((self.spread * self.reaches).max()), TINY)
+        largest = max(min(2 * float((self.spread * self.reaches).max()), self.loudest), TINY)
         least = max(0.1 * math.sqrt(float(self.rounding.min())), largest * 1e-12, TINY)
         lengths = (SHORTEST * float(self.reaches[0]), LONGEST * float(self.reaches[-1]))
         return [lengths, (least, max(largest, 10 * least)), (FAINTEST, STRONGEST)]

@@ -37,11 +37,22 @@ QUADRATURE_DEGREE = 16
 COVARIANCE_DIM = 64
 
 
+class Cosine(NamedTuple):
+    """cos = g . v / (|g| |v|) of one estimate with a vector, 0 where g is 0: E cos and sqrt(E cos^2), each with its
+    standard error.
+    """
+
+    mean: float
+    mean_error: float
+    root_mean_square: float
+    root_mean_square_error: float
+
+
 @dataclass(frozen=True)
 class Moments:
     """Mean (d,), its standard errors (d,), trace of the covariance of one estimate E|g - E g|^2 and its standard error.
 
-    `covariance` (d, d) of one estimate is kept for d <= 64.
+    `covariance` (d, d) of one estimate is kept for d <= 64, `cosine` where a gradient was given.
     """
 
     mean: Tensor
@@ -50,6 +61,7 @@ class Moments:
     covariance_trace_error: float
     samples: int
     covariance: Tensor | None = None
+    cosine: Cosine | None = None
 
     def error_along(self, direction: Tensor) -> float:
         """Return the standard error of mean . direction; from the coordinates' errors alone where no covariance was
@@ -102,14 +114,16 @@ def moments(
     samples: int = 1,
     noise: float | NoiseModel = 0.0,
     layout: Shapes | None = None,
+    gradient: Tensor | None = None,
 ) -> Moments:
     """Return mean (1/N) sum_i g_i and covariance trace sum_i |g_i - mean|^2 / (N - 1) of N = `samples` estimates, the
-    same as `estimate` draws, keeping nothing of size N.
+    same as `estimate` draws, keeping nothing of size N; with `gradient` (d,) also the cosine of an estimate with it.
 
     Errors and costs as for `estimate`.
     """
     job = _Job.of(estimator, f, x, layout, noise)
-    return _accumulate(job.rows, count("key", key, least=None), job.dim, count("samples", samples))
+    along = None if gradient is None else gradient.to(CPU, torch.float64)
+    return _accumulate(job.rows, count("key", key, least=None), job.dim, count("samples", samples), along)
 
 
 def controlled_moments(
@@ -170,9 +184,9 @@ def _folded(rule: StencilRule, epsilon: float) -> tuple[Tensor, Tensor]:
     """Offsets and weights of the rule's mean over u and -u: a central pair for each distinct |r|."""
     signed = (rule.probabilities[:, None] * rule.weights * rule.nodes.sign()).flatten()
     reach = rule.nodes.abs().flatten()
-    distinct, place = torch.unique((reach * 1e12).round(), return_inverse=True)
-    weights = torch.zeros_like(distinct).index_add_(0, place, signed) / (2 * epsilon)
-    offsets = epsilon * torch.zeros_like(distinct).index_copy_(0, place, reach)
+    distinct, inverse = torch.unique((reach * 1e12).round(), return_inverse=True)
+    weights = torch.zeros_like(distinct).index_add_(0, inverse, signed) / (2 * epsilon)
+    offsets = epsilon * torch.zeros_like(distinct).index_copy_(0, inverse, reach)
     kept = offsets > 0
     return torch.cat((offsets[kept], -offsets[kept])), torch.cat((weights[kept], -weights[kept]))
 
@@ -214,8 +228,8 @@ class _Job:
     def rows(self, key: int, rows: int) -> Tensor:
         """So many estimates under one key, (rows, d)."""
         space = self.space()
-        told = query(space, self.estimator, self.f, key, self.estimator.init(), (rows,))
-        return space.dense(told.gradient).expand(rows, -1)
+        estimate = query(space, self.estimator, self.f, key, self.estimator.init(), (rows,))
+        return space.dense(estimate.gradient).expand(rows, -1)
 
 
 def chunk_rows(dim: int) -> int:
@@ -223,10 +237,18 @@ def chunk_rows(dim: int) -> int:
     return min(CHUNK_ROWS, 1 << max(0, (CHUNK_ENTRIES // dim).bit_length() - 1))
 
 
+def _keep_freed_memory() -> None:
+    """Let glibc keep the memory of temporaries, up to 62 MiB a thread: page faults at each of them took half the time.
+    It raises its thresholds for returning memory to the system when a block as large is freed, of which no page exists.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8, device=CPU)
+
+
 def _each_chunk(work: Callable[[int, int], Result], dim: int, samples: int, first: int = 0) -> Iterator[Result]:
     """Yield work(chunk, rows) in order, on as many threads as torch uses, each of them with one torch thread."""
     size = chunk_rows(dim)
     threads = torch.get_num_threads()
+    _keep_freed_memory()
     waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
@@ -243,30 +265,42 @@ def _each_chunk(work: Callable[[int, int], Result], dim: int, samples: int, firs
 
 
 class _Sums(NamedTuple):
-    """Sums over samples of y, y y^T (in large dimensions its diagonal), |y|^2 and |y|^4, y the estimate less a
-    shift.
+    """Sums over samples of y, y y^T (in large dimensions its diagonal), |y|^2 and |y|^4, y the estimate less a shift;
+    and of the first, second and fourth power of its cosine with a vector, empty where there is none.
     """
 
     first: Tensor
     products: Tensor
     norm2: Tensor
     norm4: Tensor
+    cosines: Tensor
 
     @classmethod
-    def of(cls, samples: Tensor, shift: Tensor) -> "_Sums":
+    def of(cls, samples: Tensor, shift: Tensor, along: Tensor | None) -> "_Sums":
         y = samples - shift
         squares = y * y
         norm2 = squares.sum(-1)
         products = y.T @ y if y.shape[1] <= COVARIANCE_DIM else squares.sum(0)
-        return cls(y.sum(0), products, norm2.sum(), norm2 @ norm2)
+        return cls(y.sum(0), products, norm2.sum(), norm2 @ norm2, _cosine_powers(samples, along))
 
 
-def _accumulate(draw: Callable[[int, int], Tensor], key: int, dim: int, samples: int) -> Moments:
+def _cosine_powers(samples: Tensor, along: Tensor | None) -> Tensor:
+    if along is None:
+        return samples.new_zeros(0)
+    sizes = samples.norm(dim=-1) * along.norm()
+    cosines = (samples @ along) / sizes.where(sizes > 0, 1.0)
+    squares = cosines.square()
+    return torch.stack((cosines.sum(), squares.sum(), squares @ squares))
+
+
+def _accumulate(
+    draw: Callable[[int, int], Tensor], key: int, dim: int, samples: int, along: Tensor | None = None
+) -> Moments:
     """Merge the sums of the chunks, shifted by the mean of the first so that no digits cancel."""
     (head,) = _each_chunk(lambda c, rows: draw(derive(key, c), rows), dim, min(samples, chunk_rows(dim)))
     shift = head.mean(0)
-    total = _Sums.of(head, shift)
-    for part in _each_chunk(lambda c, rows: _Sums.of(draw(derive(key, c), rows), shift), dim, samples, first=1):
+    total = _Sums.of(head, shift, along)
+    for part in _each_chunk(lambda c, rows: _Sums.of(draw(derive(key, c), rows), shift, along), dim, samples, first=1):
         total = _Sums(*(a + b for a, b in zip(total, part, strict=True)))
     return _moments(total, shift, samples)
 
@@ -285,4 +319,13 @@ def _moments(total: _Sums, shift: Tensor, samples: int) -> Moments:
         covariance_trace_error=math.sqrt(norm2_variance / samples if not norm2_variance < 0 else 0.0),
         samples=samples,
         covariance=covariance if full else None,
+        cosine=_cosine(total.cosines, samples) if len(total.cosines) else None,
     )
+
+
+def _cosine(sums: Tensor, samples: int) -> Cosine:
+    mean, square, fourth = (sums / samples).tolist()
+    freedom = samples - 1 or math.nan
+    error, square_error = (math.sqrt(max(v, 0.0) / freedom) for v in (square - mean**2, fourth - square**2))
+    size = math.sqrt(square)
+    return Cosine(mean, error, size, square_error / (2 * size) if size else 0.0)

@@ -3,7 +3,7 @@
 import math
 import threading
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,8 +18,10 @@ from zobench.layout import CPU
 from zobench.numbers import count, real
 from zobench.optim_watch import Watch, drawn_since, randomness
 from zobench.query import query
+from zobench.random import streams
 from zobench.random.keys import derive
-from zobench.rule import SGD
+from zobench.rule import SGD, UpdateRule
+from zobench.rule import table as rules
 from zobench.rule.schedule import NOT_NEGATIVE
 from zobench.space import ParameterSpace, require_reproducible, require_resolved
 from zobench.space.closure import evaluate
@@ -31,11 +33,17 @@ RATES = ("lr", "weight_decay")
 
 Signature = list[tuple[Any, ...]]
 Rates = list[tuple[float, float]]
+MakeRule = Callable[..., UpdateRule]
 NO_GROUPS: tuple[Rates, Groups] = ([], UNIFORM)
 
 
 class ZerothOrder(torch.optim.Optimizer):
-    """x <- (1 - lr wd) x - lr g, with g what the estimator makes of the losses that step(closure) evaluates.
+    """x <- (1 - lr wd) x - lr g, with g what the estimator makes of the losses that step(closure) evaluates; or the
+    step of another update rule along g.
+
+    `rule` is a spelling such as "adam:beta1=0.9", or what makes an UpdateRule of lr, weight_decay and groups, such as
+    `functools.partial(zobench.methods.rule, "zo-adam")`. What it holds is in `state_dict`; where other parameters move
+    than before, it starts anew with a RuntimeWarning.
 
     Step k draws under the key derive(seed, k), and with named parameters takes the step of `ModuleSpace`, `SGD` and
     `keyed(batches, seed)` to the bit; without names the directions are keyed by position ("0", "1", ...). Groups have
@@ -58,7 +66,7 @@ class ZerothOrder(torch.optim.Optimizer):
     Raises:
         ValueError: lr or weight_decay is negative, epsilon is below the resolution of the parameters, or as for
             ParameterSpace, except that a trainable parameter is only missed by the step.
-        TypeError: the estimator is no Estimator, or its state is none that a checkpoint holds.
+        TypeError: the estimator is no Estimator, its state is none that a checkpoint holds, or the rule is none.
     """
 
     def __init__(
@@ -69,15 +77,20 @@ class ZerothOrder(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         seed: int = 0,
         rounding: str = "nearest",
+        rule: str | MakeRule = "sgd",
     ) -> None:
         if not isinstance(estimator, Estimator):
             raise TypeError(f"estimator is {estimator!r}: give an estimator, such as zobench.methods.make('mezo')")
         self.estimator = estimator
+        self._make: MakeRule = partial(rules.parse, rule) if isinstance(rule, str) else rule
+        made = self._make(lr=1.0, weight_decay=0.0, groups=UNIFORM)
+        if not isinstance(made, UpdateRule):
+            raise TypeError(f"rule is {rule!r}, which makes {made!r}: give what makes a zobench.UpdateRule")
         self._start()
         super().__init__(params, {"lr": _number("lr", lr), "weight_decay": _number("weight_decay", weight_decay)})
-        names = {"seed": count("seed", seed, least=None), "rounding": rounding, "estimator": repr(estimator)}
+        names = {"rounding": rounding, "estimator": repr(estimator), "rule": repr(made), "stream": streams.NAME}
         counts = dict.fromkeys(("step", "evaluations", "skipped", "in_a_row"), 0)
-        self._remember({**names, "memory": plain(estimator.init()), **counts})
+        self._remember({"seed": count("seed", seed, least=None), **names, "memory": plain(estimator.init()), **counts})
         if any(p.requires_grad for group in self.param_groups for p in group["params"]):
             self._refresh()
 
@@ -123,20 +136,22 @@ class ZerothOrder(torch.optim.Optimizer):
             self.loss = torch.tensor(evaluate(f), dtype=torch.float64, device=CPU)
             self._remember({**shared, "step": shared["step"] + 1, "evaluations": shared["evaluations"] + 1})
             return self.loss
-        told = self._query(space, f, derive(shared["seed"], shared["step"]))
-        losses, evaluations = told.losses, shared["evaluations"] + told.queries
-        after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(told.state)}
+        estimate = self._query(space, f, derive(shared["seed"], shared["step"]))
+        losses, evaluations = estimate.losses, shared["evaluations"] + estimate.queries
+        after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(estimate.state)}
         if space.snapshots:
             after["kept"] = space.snapshots
         self.loss = losses.mean()
         self._watch.see_losses(losses)
-        if told.gradient.finite and (self.estimator.bounded or bool(losses.isfinite().all())):
-            if space.narrow and self._at_full_rate():
-                self._watch.see_motion(space, told.gradient, rule, [float(group["lr"]) for group in self.param_groups])
-            rule.apply_(space, told.gradient, 0)
+        if estimate.gradient.finite and (self.estimator.bounded or bool(losses.isfinite().all())):
+            if space.narrow and self._at_full_rate() and isinstance(rule, SGD):
+                fastest = [float(group["lr"]) for group in self.param_groups]
+                self._watch.see_motion(space, estimate.gradient, rule, fastest)
+            after |= self._held(rule.apply_(space, estimate.gradient, self._memory(rule, space)), space)
             self._remember({**shared, **after, "in_a_row": 0})
         else:
             space.settle_()
+            after |= self._held(rule.skip(self._memory(rule, space)), space)
             if not shared["in_a_row"]:
                 require_reproducible(f)
             skipped = {"skipped": shared["skipped"] + 1, "in_a_row": shared["in_a_row"] + 1}
@@ -148,12 +163,29 @@ class ZerothOrder(torch.optim.Optimizer):
         """Ask the estimator; a closure that draws random numbers for the first time is called twice more."""
         before = randomness(space)
         with self._watch.of_modules():
-            told = query(space, self.estimator, f, key, self.memory)
+            estimate = query(space, self.estimator, f, key, self.memory)
         if not self._watch.trusts_randomness and drawn_since(before, space):
             space.settle_()
             require_reproducible(f)
             self._watch.trusts_randomness = True
-        return told
+        return estimate
+
+    def _memory(self, rule: UpdateRule, space: ParameterSpace) -> Any:
+        """What the rule holds from the steps before, if the same parameters move."""
+        before = self._shared.get("segments")
+        if before == [segment.name for segment in space.layout.segments]:
+            return restored(self._shared["held"])
+        if before is not None and rule.held:
+            warnings.warn(
+                f"other parameters move than at the last step: what {type(rule).__name__} holds of earlier steps "
+                "starts anew",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+        return rule.init(space)
+
+    def _held(self, memory: Any, space: ParameterSpace) -> dict[str, Any]:
+        return {"held": plain(memory), "segments": [segment.name for segment in space.layout.segments]}
 
     @property
     def memory(self) -> Any:
@@ -197,22 +229,29 @@ class ZerothOrder(torch.optim.Optimizer):
         super().add_param_group({**param_group, "params": params})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken.
+        """Continue where `state_dict` was taken. A state of a version that named no stream of random numbers is taken
+        with a RuntimeWarning.
 
         Raises:
-            ValueError: it is not that of a ZerothOrder, or of another estimator, or of parameters of other names or
-                shapes. Another order in a group does not matter where they are named: the group takes that of the
-                state.
+            ValueError: it is not that of a ZerothOrder, or of another estimator, or of another stream of random
+                numbers, or of parameters of other names or shapes. Another order in a group does not matter where they
+                are named: the group takes that of the state.
         """
         shared = _shared_of(state_dict)
         if shared["estimator"] != repr(self.estimator):
             raise ValueError(
                 f"the state is that of {shared['estimator']}, the optimizer has {self.estimator!r}: give it the former"
             )
+        own = self._shared["rule"]
+        if shared.get("rule", own) != own:
+            given = shared["rule"]
+            raise ValueError(f"the state is that of the rule {given}, the optimizer has {own}: give it the former")
+        _compare_streams(shared.get("stream"))
         self._match(state_dict["param_groups"], shared.get("parameters"))
         super().load_state_dict(state_dict)
         kept = {name: [each.clone() for each in tensors] for name, tensors in shared.get("kept", {}).items()}
-        self._remember({"rounding": "nearest", **shared, **({"kept": kept} if kept else {})})
+        again = {"rounding": "nearest", "rule": own, **shared, "stream": streams.NAME}
+        self._remember({**again, **({"kept": kept} if kept else {})})
         if self._space is not None:
             self._space.snapshots = kept
 
@@ -238,7 +277,7 @@ class ZerothOrder(torch.optim.Optimizer):
                 own["param_names"] = [name for name, _ in theirs]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "estimator": self.estimator}
+        return {**super().__getstate__(), "estimator": self.estimator, "_make": self._make}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -292,7 +331,7 @@ class ZerothOrder(torch.optim.Optimizer):
         """The learning rate and the weight decay of each group."""
         return [(_value("lr", g["lr"]), _value("weight_decay", g["weight_decay"])) for g in self.param_groups]
 
-    def _rule(self, pairs: Rates) -> SGD:
+    def _rule(self, pairs: Rates) -> UpdateRule:
         """The rule of the space's groups at these rates: one for all where they are alike, else multiples of 1."""
         alike = len(set(pairs)) == 1
         multipliers = [(1.0, 1.0)] * len(pairs) if alike else pairs
@@ -305,18 +344,18 @@ class ZerothOrder(torch.optim.Optimizer):
             groups = Groups(rates, decays)
             self._groups = multipliers, groups
         lr, decay = pairs[0] if alike else (1.0, 1.0)
-        return SGD(lr, decay, groups)
+        return self._make(lr=lr, weight_decay=decay, groups=groups)
 
     def _at_full_rate(self) -> bool:
         """Whether a group's rate is at least half of what its scheduler began from: not so early in a warm-up."""
         return any(0 < float(g.get("initial_lr", g["lr"])) <= 2 * float(g["lr"]) for g in self.param_groups)
 
     def _tell_skipped(self, losses: Tensor) -> None:
-        told = f"the losses {losses.flatten().tolist()[:4]} of step {self._shared['step'] - 1} or their differences"
+        cause = f"the losses {losses.flatten().tolist()[:4]} of step {self._shared['step'] - 1} or their differences"
         advice = "lower the learning rate or epsilon, or use a wider dtype"
         if self._shared["in_a_row"] >= SKIPS:
-            raise FloatingPointError(f"{told} are not finite, as in the {SKIPS - 1} steps before: {advice}")
-        warnings.warn(f"{told} are not finite: the step is skipped; {advice}", RuntimeWarning, stacklevel=4)
+            raise FloatingPointError(f"{cause} are not finite, as in the {SKIPS - 1} steps before: {advice}")
+        warnings.warn(f"{cause} are not finite: the step is skipped; {advice}", RuntimeWarning, stacklevel=4)
 
 
 def _value(name: str, number: Any) -> float:
@@ -337,6 +376,24 @@ def _shared_of(state_dict: Any) -> dict[str, Any]:
     if not isinstance(shared, dict):
         raise ValueError("the state is not that of a ZerothOrder: give what its state_dict() returned")
     return shared
+
+
+def _compare_streams(told: Any) -> None:
+    """Raise ValueError if a state is of another stream of random numbers; warn if it names none."""
+    if told == streams.NAME:
+        return
+    if told is None:
+        warnings.warn(
+            "the state is of an earlier version of zobench, which drew directions from another stream of random "
+            f"numbers than {streams.NAME!r}: training goes on, but not as that version would have gone on",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        return
+    raise ValueError(
+        f"the state is of the stream of random numbers {told!r:.80}, and this version of zobench draws "
+        f"{streams.NAME!r}: load it with the version that saved it, or begin with a new optimizer and the same weights"
+    )
 
 
 def _named(groups: Sequence[dict[str, Any]]) -> list[list[tuple[str, None]]]:

@@ -130,13 +130,13 @@ class Plan:
         """
         if len(distinct) != len(self._places):
             raise ValueError(f"the plan has {len(self._places)} distinct answers, not {len(distinct)}")
-        found = torch.empty(self.offsets.shape, dtype=torch.float64, device=CPU)
+        filled = torch.empty(self.offsets.shape, dtype=torch.float64, device=CPU)
         if self.asks == LOSSES:
             shared = [value for place, value in zip(self._places, distinct, strict=True) if self._at_base(place)]
-            found.fill_(shared[0] if shared else 0.0)
+            filled.fill_(shared[0] if shared else 0.0)
         for place, value in zip(self._places, distinct, strict=True):
-            found[place] = value
-        return found
+            filled[place] = value
+        return filled
 
     def losses(self, answers: Tensor) -> Tensor:
         """Return the losses among the answers (*batch, n, m): all of them, or without the slopes."""

@@ -41,10 +41,10 @@ def converse(
         while len(rounds) < ROUNDS:
             plan = estimator.ask(key, state, batch)
             rounds.append(Round(plan, answer(plan)))
-            told = estimator.tell(plan, rounds[-1].answers, state)
-            if isinstance(told, Estimate):
-                return replace(told, rounds=tuple(rounds))
-            state = told.state
+            result = estimator.tell(plan, rounds[-1].answers, state)
+            if isinstance(result, Estimate):
+                return replace(result, rounds=tuple(rounds))
+            state = result.state
     except BaseException:
         with suppress(
             RuntimeError

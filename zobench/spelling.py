@@ -82,7 +82,7 @@ def _options(text: str, parts: list[str]) -> dict[str, Any]:
 
 
 def construct(
-    told: Spelled,
+    spelling: Spelled,
     table: Mapping[str, Callable[..., T]],
     kind: str,
     option: str = "option of {}",
@@ -96,7 +96,7 @@ def construct(
         UnknownNameError: the table has no such name, or the dataclass no such option.
         ValueError: a value is out of range.
     """
-    name, options = told
+    name, options = spelling
     require_known(name, table, kind)
     known = [field.name for field in fields(table[name]) if field.name not in shared]  # type: ignore[arg-type]
     for each in options:
@@ -132,13 +132,13 @@ def own(name: str) -> Callable[..., Any]:
     if not (_dotted(module) and attribute.isidentifier()):
         raise ValueError(f"{name!r} names no function: give package.module:function as Python imports it")
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ImportError as error:
         raise ValueError(
             f"{name!r}: the module {module!r} cannot be imported ({error}): run the command in the folder that has it, "
             "or put that folder on PYTHONPATH"
         ) from error
-    function = getattr(found, attribute, None)
+    function = getattr(imported, attribute, None)
     if not callable(function):
         raise ValueError(f"{name!r}: the module {module!r} has no function {attribute!r}")
     return function  # type: ignore[no-any-return]
@@ -148,20 +148,31 @@ def made(name: str, options: dict[str, Any]) -> Any:
     """Return what the function that `package.module:name` names makes of these options.
 
     Raises:
-        ValueError: as for `own`, or the function does not take these options.
+        ValueError: as for `own` and `taken`, or the function does not take these options.
     """
     function = own(name)
     try:
-        inspect.signature(function).bind(**options)
+        _signature(function).bind(**options)
     except TypeError as error:
         raise ValueError(f"{name!r} does not take the options {sorted(options)}: {error}") from None
     return function(**options)
 
 
 def taken(function: Callable[..., Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Return the defaults that a function has a parameter for."""
-    parameters = inspect.signature(function).parameters
+    """Return the defaults that a function has a parameter for.
+
+    Raises:
+        ValueError: the function is one of C, whose parameters Python cannot tell.
+    """
+    parameters = _signature(function).parameters
     return {name: value for name, value in defaults.items() if name in parameters}
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function)
+    except ValueError:
+        raise ValueError(f"{function!r} has no parameters that Python can tell: name a Python function") from None
 
 
 def _literal(value: str) -> bool | int | float | str:

@@ -123,20 +123,20 @@ def _name(kind: type) -> str:
 def _found(name: str) -> Any:
     """The class of a name, in modules that are imported already; None if there is none."""
     module, _, path = name.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    return found
+    value: Any = sys.modules.get(module)
+    for attribute in path.split("."):
+        value = getattr(value, attribute, None)
+    return value
 
 
 def _class(kind: Any) -> type:
-    found = _found(f"zobench.auto:{kind}" if kind in OLD else str(kind))
-    if not isinstance(found, type) or _fields(found) is None:
+    cls = _found(f"zobench.auto:{kind}" if kind in OLD else str(kind))
+    if not isinstance(cls, type) or _fields(cls) is None:
         raise ValueError(
             f"a saved state has a {kind}, which is no frozen dataclass or named tuple of an imported module: import "
             "the module of the estimator or rule first"
         )
-    return found
+    return cls
 
 
 def same(one: Any, other: Any) -> bool:

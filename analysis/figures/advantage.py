@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import phases, style, text, ticks
+from analysis import phases, text
+from zobench.figures import style, ticks
 
 
 @style.styled

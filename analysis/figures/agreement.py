@@ -10,9 +10,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 from scipy import stats
 
-from analysis import phases, style, text
+from analysis import phases, text
 from analysis.statistics import Z
-from analysis.style import GREY, Look
+from zobench.figures import style
+from zobench.figures.style import GREY, Look
 
 NAMES = {"mse": "mean squared error", "descent": "gain of one step"}
 LINEAR = 3.0  # standard errors on either side of 0 within which the symmetric logarithmic axes are linear
@@ -28,8 +29,8 @@ def agreement_figure(frame: pd.DataFrame) -> Figure:
     goals = [goal for goal in phases.GOALS if goal in set(frame["goal"])]
     looks = style.looks(frame["method"].unique())
     figure, axes = style.panels(3 * len(goals), len(goals), 2.6)
-    for place, goal in enumerate(goals):
-        values, deviations, histogram = axes[place :: len(goals)]
+    for column, goal in enumerate(goals):
+        values, deviations, histogram = axes[column :: len(goals)]
         rows = frame[frame["goal"] == goal]
         style.title(values, NAMES[goal])
         _values(values, rows, looks)

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
-from analysis import sheet, style, text, ticks
-from analysis.figures import panels
+from analysis import text
 from analysis.labels import labelled
-from analysis.style import Look
+from zobench.figures import panels, sheet, style, ticks
+from zobench.figures.style import Look
 
 QUARTILES_FROM = 8  # seeds; quartiles of fewer say less than their range
 

@@ -8,10 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import style, ticks
-from analysis.figures import panels
 from analysis.slowness import PANEL
-from analysis.style import GREY, Look
+from zobench.figures import panels, style, ticks
+from zobench.figures.style import GREY, Look
 
 
 @style.styled

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import designs, style, text, ticks
-from analysis.style import DASHED, DOTTED, GREY, Look
+from analysis import designs, text
+from zobench.figures import style, ticks
+from zobench.figures.style import DASHED, DOTTED, GREY, Look
 
 LEGENDRE = Look("#D55E00", "s", DASHED)
 CHEBYSHEV = Look("#882255", "p", DOTTED)
@@ -192,12 +193,12 @@ def beyond(frame: pd.DataFrame) -> pd.DataFrame:
 def road(name: str, frame: pd.DataFrame) -> str:
     """A road in words, with the order of its bias: `order 3: Legendre kernel`, `order 1: central at ε/4`."""
     order = frame.loc[frame["name"] == name, "order"].iloc[0]
-    told = re.sub(r"^(\w)(\w*)\(\d+(, t)?\)$", lambda found: f"{found[1].upper()}{found[2]} kernel", name)
-    told = re.sub(r"2\^-(\d+)", lambda found: f"ε/{2 ** int(found[1]):,}", told)
-    told = re.sub(r"^Richardson (.*)$", r"Richardson, nodes \1", told)
-    told = re.sub(r"^least noise, (\d+)$", r"least noise, \1 evaluations", told)
-    told = re.sub(r"^telescoping (\d+)", r"telescoping, depth \1", told).replace("Optimal", "optimal")
-    return f"order {order:g}: {told}" if order == order else told
+    shortened = re.sub(r"^(\w)(\w*)\(\d+(, t)?\)$", lambda found: f"{found[1].upper()}{found[2]} kernel", name)
+    shortened = re.sub(r"2\^-(\d+)", lambda found: f"ε/{2 ** int(found[1]):,}", shortened)
+    shortened = re.sub(r"^Richardson (.*)$", r"Richardson, nodes \1", shortened)
+    shortened = re.sub(r"^least noise, (\d+)$", r"least noise, \1 evaluations", shortened)
+    shortened = re.sub(r"^telescoping (\d+)", r"telescoping, depth \1", shortened).replace("Optimal", "optimal")
+    return f"order {order:g}: {shortened}" if order == order else shortened
 
 
 def _mark(place: int, count: int) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import style, text, ticks
-from analysis.style import Look
+from analysis import text
+from zobench.figures import style, ticks
+from zobench.figures.style import Look
 
 WITHIN = 2.0  # the factor of the best that is asked for
 BAND = "#e4e4e4"
@@ -35,8 +36,8 @@ def epsilon_figure(frame: pd.DataFrame) -> Figure:
 def _panel(axes: Axes, cells: pd.DataFrame, problems: list[str], noises: list[float]) -> None:
     height, places, names = 0.0, [], []
     for problem in problems:
-        place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": style.SMALL}
-        axes.text(0.99, height - 0.75, problem, ha="right", weight="bold", **place)
+        at_left: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": style.SMALL}
+        axes.text(0.99, height - 0.75, problem, ha="right", weight="bold", **at_left)
         for noise in noises:
             for cell in cells[(cells["problem"] == problem) & (cells["noise"] == noise)].itertuples():
                 _cell(axes, height, cell)

@@ -11,13 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
-from analysis import style
-from analysis.figures import panels
 from analysis.labels import labelled
 from analysis.outcomes import metric_name
 from analysis.rows import tidy
 from analysis.statistics import t_interval
-from analysis.style import FIRST_ORDER, GREY, Look
+from zobench.figures import panels, style
+from zobench.figures.style import FIRST_ORDER, GREY, Look
 
 Array = NDArray[np.float64]
 BESIDE = 16  # characters of a label that leaves room for two panels

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis import style, text
-from analysis.figures import panels
-from analysis.style import GREY, Look
+from analysis import text
+from zobench.figures import panels, style
+from zobench.figures.style import GREY, Look
 
 Array = NDArray[np.float64]
 _PRINTED = {"kerzoo5_as_printed()": "KerZOO, order 5 as printed"}
@@ -48,8 +48,8 @@ def worded(name: str) -> str:
     """A kernel's name in words: `Legendre, order 3` for legendre(3)."""
     if name in _PRINTED:
         return _PRINTED[name]
-    told = re.fullmatch(r"(\w+)\((\d+)\)", name)
-    return f"{told[1].capitalize()}, order {told[2]}" if told else name.removesuffix("()").replace("_", " ")
+    match = re.fullmatch(r"(\w+)\((\d+)\)", name)
+    return f"{match[1].capitalize()}, order {match[2]}" if match else name.removesuffix("()").replace("_", " ")
 
 
 @style.styled
@@ -108,5 +108,5 @@ def _misprint(axes: Axes, frame: pd.DataFrame, looks: dict[str, Look]) -> None:
     moments = (f"{worded(row['name'])}: E[rK] = {text.number(row['first_moment'], 4)}" for _, row in frame.iterrows())
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.1 * (len(frame) + 1) * (high - low))
-    place: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": style.SMALL}
-    axes.text(0.5, 0.98, "\n".join(moments), transform=axes.transAxes, **place)
+    below: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": style.SMALL}
+    axes.text(0.5, 0.98, "\n".join(moments), transform=axes.transAxes, **below)

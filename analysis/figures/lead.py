@@ -6,11 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from analysis import style, text
-from analysis.figures import panels
+from analysis import text
 from analysis.outcomes import metric_name
 from analysis.statistics import Z
-from analysis.style import GREY
+from zobench.figures import panels, style
+from zobench.figures.style import GREY
 
 UNTRAINED = {"chance": "chance", "zero-shot": "zero-shot", "calibrated zero-shot": "calibrated"}
 _DASHES = dict(zip(UNTRAINED, ((0, (1.2, 1.4)), (0, (5, 2, 1, 2)), (0, (8, 3))), strict=True))

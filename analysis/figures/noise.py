@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import noises, style, text, ticks
+from analysis import noises, text
 from analysis.statistics import Interval
-from analysis.style import DASHDOT, DOTTED, GREY, Look
+from zobench.figures import style, ticks
+from zobench.figures.style import DASHDOT, DOTTED, GREY, Look
 
 ARROW: dict[str, Any] = {"marker": "v", "markersize": 4, "linestyle": "none"}
 BOUND = Look("#0072B2", "o", "-")
@@ -56,11 +57,11 @@ def _panel(axes: Axes, rows: pd.DataFrame, level: pd.Series | None) -> None:
 def _recommended(axes: Axes, epsilon: float, left: bool) -> None:
     """The line at the epsilon that the probe recommends, with its value on the side that has room."""
     axes.axvline(epsilon, color="black", linewidth=1.0, linestyle=(0, (4, 2)), zorder=1)
-    place: dict[str, Any] = {"xytext": (-4 if left else 4, -2), "textcoords": "offset points", "fontsize": style.SMALL}
-    place |= {"ha": "right" if left else "left", "va": "top", "xycoords": axes.get_xaxis_transform()}
+    beside: dict[str, Any] = {"xytext": (-4 if left else 4, -2), "textcoords": "offset points", "fontsize": style.SMALL}
+    beside |= {"ha": "right" if left else "left", "va": "top", "xycoords": axes.get_xaxis_transform()}
     rounded = float(f"{epsilon:.2g}")
     shown = text.number(rounded) if rounded >= 1e-3 else ticks.scientific(rounded)
-    axes.annotate(f"recommended ε\n{shown}", (epsilon, 1.0), **place)
+    axes.annotate(f"recommended ε\n{shown}", (epsilon, 1.0), **beside)
 
 
 def _farthest(interval: Interval) -> float:

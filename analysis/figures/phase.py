@@ -12,9 +12,10 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch, Rectangle
 
-from analysis import sheet, style, text
+from analysis import text
 from analysis.phases import GOALS
-from analysis.style import Look
+from zobench.figures import sheet, style
+from zobench.figures.style import Look
 
 ROW = 0.3  # inches of a cell, which has two lines of text
 SMALLEST = 7
@@ -100,9 +101,9 @@ def _panel(
     axes.set_xticks(range(len(noises)), [text.power(noise) for noise in noises], fontsize=style.SMALL)
     axes.set_yticks(range(len(dims)), [f"d = {dim:g}" for dim in dims], fontsize=style.SMALL)
     for cell in cells.itertuples():
-        place = (noises.index(cell.noise), dims.index(cell.dim))
+        corner = (noises.index(cell.noise), dims.index(cell.dim))
         look = looks.get(cell.winner) if isinstance(cell.winner, str) else None
-        _cell(axes, place, cell.advantage, look, letters.get(cell.winner, ""))
+        _cell(axes, corner, cell.advantage, look, letters.get(cell.winner, ""))
     for line in range(1, len(noises)):
         axes.axvline(line - 0.5, color="white", linewidth=1.2)
 

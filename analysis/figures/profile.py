@@ -8,8 +8,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from analysis import speeds, style, text
+from analysis import speeds, text
 from analysis.machines import where
+from zobench.figures import style
 
 _COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#F5C710", "#009E73", "#b8b8b8", "#CC79A7", "#D55E00")
 _NAMED = 0.07  # share of the widest bar from which a part has room for its share
@@ -39,9 +40,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, colours: dict[str, str]) -> None:
             look: dict[str, Any] = {"color": colours[row["part"]], "edgecolor": "white", "linewidth": 0.8}
             axes.barh([height], [row["seconds"]], left=left, height=0.68, zorder=2, **look)
             if row["seconds"] >= _NAMED * widest:
-                place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": style.SMALL, "zorder": 3}
+                centred: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": style.SMALL, "zorder": 3}
                 share, ink = f"{100 * row['share']:.0f} %", _ink(colours[row["part"]])
-                axes.text(left + row["seconds"] / 2, height, share, color=ink, **place)
+                axes.text(left + row["seconds"] / 2, height, share, color=ink, **centred)
             left += row["seconds"]
         if (of_bench := bar["of_bench"].iloc[0]) > speeds.SLOWED:
             note = f" {text.fixed(of_bench, 1)} times the bench"

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import speeds, style
+from analysis import speeds
 from analysis.machines import HERE, where
-from analysis.style import GREY
+from zobench.figures import style
+from zobench.figures.style import GREY
 
 _VALUES = {"moved": "share of weights that moved", "cosine": "cosine with the intended step"}
 COLOUR = "#0072B2"

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis import speeds, style, ticks
+from analysis import speeds
 from analysis.machines import HERE, where
-from analysis.style import DASHED, GREY, SOLID
+from zobench.figures import style, ticks
+from zobench.figures.style import DASHED, GREY, SOLID
 
 DASHES = {speeds.FORWARD: DASHED, speeds.STEP: SOLID}
 _NAMES = {"tokens": "tokens of a prompt", "batch": "examples a step", "parameters": "parameters of the model"}

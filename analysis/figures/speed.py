@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import speeds, style, text
+from analysis import speeds, text
 from analysis.machines import where
-from analysis.style import GREY
+from zobench.figures import style
+from zobench.figures.style import GREY
 
 _LAWS = {"gaussian": "#0072B2", "rademacher": "#E69F00", "coordinate": "#CC79A7"}
 _OTHER = "#56B4E9"

@@ -3,26 +3,27 @@
 import pandas as pd
 
 from analysis import text
-from analysis.figures import panels
-from analysis.figures.bias import bias_figure, is_null
 from analysis.labels import label
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.tables.bias import FAR, bias_table, slopes, slopes_table
+from zobench.figures import panels
+from zobench.figures.bias import bias_figure, is_null
 
 TITLE = "Bias against ε"
 CAPTION = (
-    "Norm of the bias of each method over the norm of the gradient. Lines: theory; ε² and ε⁴ are slopes to compare "
-    "with. Filled points: measured with a control variate; hollow points: plain sampling, which cannot see below its "
-    "floor √(tr Cov / samples), grey: dark below every method's floor, light up to the largest. Bars are 95 % "
-    "intervals; one that reaches 0 runs to the axis. Pale points lie below three floors of their own sampling: they "
-    "show its noise. Hollow and pale points are shifted by up to 6 % in ε to keep them apart. What is exactly 0 has "
-    "no place on a logarithmic axis: a prediction of 0 has no line, a measurement of 0 (up to rounding) is a triangle "
-    "at the bottom. Fitted slopes are in the table."
+    "The vertical axis shows the norm of the bias of each method, divided by the norm of the gradient. Lines show "
+    "the prediction of theory; the lines marked ε² and ε⁴ show these two slopes for comparison. Filled points are "
+    "measured with a control variate. Hollow points are plain samples, which cannot show a bias below their floor "
+    "√(tr Cov / samples). The floor is grey: dark below the floors of all methods, light up to the largest floor. "
+    "Bars are 95 % intervals; an interval that contains 0 runs to the axis. A pale point lies below three times "
+    "its own floor and shows the noise of sampling only. Hollow and pale points are shifted by up to 6 % in ε so "
+    "that they do not overlap. A logarithmic axis has no place for 0: a prediction of 0 has no line, and a "
+    "measurement of 0 (up to rounding) is a triangle at the bottom. The table has the fitted slopes."
 )
 ALT = (
-    "Norm of the bias over that of the gradient against epsilon on logarithmic axes, a panel for each problem: "
-    "measured points with intervals over the lines that theory predicts, one colour a method."
+    "Norm of the bias divided by the norm of the gradient, against epsilon, on logarithmic axes. Each problem has "
+    "a panel and each method a colour: measured points with intervals lie over the lines that theory predicts."
 )
 
 
@@ -39,16 +40,16 @@ def section(results: Results) -> Section:
 
 def sentences(frame: pd.DataFrame) -> list[str]:
     """Sentences on fitted powers, null controls and agreement, in that order."""
-    found = [sentence for title, rows in panels.split(frame) for sentence in _powers(title, rows)]
-    return [*found, *_agreement(frame)]
+    lines = [sentence for title, rows in panels.split(frame) for sentence in _powers(title, rows)]
+    return [*lines, *_agreement(frame)]
 
 
 def _powers(title: str, rows: pd.DataFrame) -> list[str]:
     if is_null(rows):
-        found = f"{title} is a null control, where theory predicts no bias for any method"
+        line = f"{title} is a null control, where theory predicts no bias for any method"
         groups = rows.groupby("sampling", sort=False)
         counts = (_null(str(sampling), points) for sampling, points in groups)
-        return ["; ".join([found, *counts]) + "."]
+        return ["; ".join([line, *counts]) + "."]
     fits = slopes(rows)
     best = {slope.label: slope for slope in sorted(fits, key=lambda slope: slope.sampling == "controlled")}
     powers = [

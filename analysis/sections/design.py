@@ -17,32 +17,35 @@ RATIO = (
     "makes over the part that the gradient makes."
 )
 CAPTION = (
-    "For each order: the nodes of the optimal kernels with their probabilities (where nodes of several t coincide, as "
-    "at r = 1, wide stems lie behind narrow ones), the kernel's values there beside the Legendre kernel on [0, 1] "
-    "(all are odd), and the second moment V(t) = E[r²K²] + t E[K²] with the dual bound that no kernel of that order "
-    f"is below. {RATIO}"
+    "Each order has three panels. The first shows the nodes of the optimal kernels with their probabilities; where "
+    "nodes of several t coincide, as at r = 1, wide stems lie behind narrow stems. The second shows the values of "
+    "the kernel at these nodes beside the Legendre kernel on [0, 1]; all kernels are odd. The third shows the "
+    "second moment V(t) = E[r²K²] + t E[K²] with its lower bound, which holds for every kernel of that order. "
+    f"{RATIO}"
 )
 INTERVAL = (
-    "KerZOO's kernel K while the half-width s of the interval of r shrinks from 1, to the right: the axes are "
-    "reversed. The mean step E[rK], a hidden schedule of the learning rate; the bias of order ε² in units of MeZO's, "
-    "E[r³K] / E[rK]; the second moment at the same mean step."
+    "The panels show KerZOO's kernel K while the half-width s of the interval of r shrinks from 1; s falls to the "
+    "right, so the axes are reversed. The first panel shows the mean step E[rK], which acts as a hidden schedule "
+    "of the learning rate. The second shows E[r³K] / E[rK], the bias of order ε² in units of MeZO's bias. The "
+    "third shows the second moment at the same mean step."
 )
 ROADS = (
-    "Ways to less bias at equal loss evaluations: cost in units of the central difference's at the same t. 1 is the "
-    f"plain central difference, whose bias falls with ε²; a bias of order 3 falls with ε⁴, of order 5 with ε⁶. {RATIO} "
-    "An arrow has the least cost beyond the frame."
+    "Each line is a method that lowers the bias at equal loss evaluations. The axis shows its cost in units of the "
+    "cost of the central difference at the same t; the value 1 is the central difference itself, whose bias falls "
+    f"with ε². A bias of order 3 falls with ε⁴, a bias of order 5 with ε⁶. {RATIO} An arrow gives the least cost "
+    "where it lies beyond the frame."
 )
 ALT = (
-    "Optimal kernels of each order: stems for the probabilities and values of their few nodes, and second moments "
-    "against the noise-to-gradient ratio, beside Legendre kernels and the lower bound."
+    "Optimal kernels of each order: stems show the probabilities and values of their few nodes. Curves show second "
+    "moments against the noise-to-gradient ratio, beside Legendre kernels and the lower bound."
 )
 ALT_ROADS = (
-    "A line for each way to less bias, with a point for each noise-to-gradient ratio: its cost in units of the "
-    "central difference's."
+    "Cost of each method that lowers the bias, in units of the cost of the central difference: a line for each "
+    "method, with a point for each noise-to-gradient ratio."
 )
 ALT_INTERVAL = (
-    "Mean step, bias left and second moment while the interval of r shrinks, of the kernel that is kept and of the "
-    "one that is rescaled."
+    "Mean step, remaining bias and second moment while the interval of r shrinks, for the unchanged kernel and for "
+    "the rescaled kernel."
 )
 
 
@@ -77,35 +80,35 @@ def sentences(frame: pd.DataFrame, roads: pd.DataFrame) -> list[str]:
     """Optimal against Legendre for each order, the distance to the bound, the cheapest road, the hidden schedule."""
     best = frame[frame["family"].isin(["optimal", "chebyshev"]) & (frame["order"] > designs.PLAIN)]
     best = best[(best["family"] == "optimal") | (best["t"] == math.inf)]
-    found = []
+    lines = []
     for order, rows in best.groupby("order"):
         ratio = rows["second_moment"] / rows["legendre_second_moment"]
-        found.append(
+        lines.append(
             f"Order {order:g}: the optimal kernel's second moment is {text.number(ratio.min())} to "
             f"{text.number(ratio.max())} of the Legendre kernel's, t = {text.number(rows['t'].min())} to "
             f"{text.number(rows['t'].max())}."
         )
     if len(best):
         off = (best["second_moment"] / best["bound"] - 1).abs().max()
-        found.append(f"All {len(best)} optimal kernels lie on the dual bound, to a relative {text.number(off, 2)}.")
-    return [*found, *_roads(roads), *_schedule(frame)]
+        lines.append(f"All {len(best)} optimal kernels lie on the dual bound, to a relative {text.number(off, 2)}.")
+    return [*lines, *_roads(roads), *_schedule(frame)]
 
 
 def _roads(roads: pd.DataFrame) -> list[str]:
     """The cheapest road of each order at each ratio, of those that look no farther than the central difference."""
-    found: list[str] = []
+    lines: list[str] = []
     if roads.empty:
-        return found
+        return lines
     for order, rows in roads[(roads["order"] > designs.PLAIN) & (roads["reach"] <= 1)].groupby("order"):
         cheapest = rows.loc[rows.groupby("t")["cost"].idxmin()]
         parts = [
             f"{row.name_} ({text.number(row.relative)}) at {designs.ratio_name(row.t)}" for row in _named(cheapest)
         ]
-        found.append(
+        lines.append(
             f"Cheapest way of order {order:g} within ε, in units of the central difference's cost: "
             f"{text.listed(parts)}."
         )
-    return found
+    return lines
 
 
 def _named(rows: pd.DataFrame) -> list[Any]:

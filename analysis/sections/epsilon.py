@@ -12,14 +12,16 @@ from analysis.tables.epsilon import cells, epsilon_table, shares_table
 
 TITLE = "Epsilon that chooses itself"
 CAPTION = (
-    "Excess error of central differences, beyond exact directional derivatives along the same lines, over that of the "
-    "best ε of a fine grid, for each problem (bold), standard deviation of the noise of one evaluation (relative to "
-    "|f(x)|) and rounding of the losses. 1 is as good as the best. Filled: ε chosen from a handful of evaluations, "
-    "the median choice, with a line to the worst one. Hollow: the same ε everywhere."
+    "The axis shows the excess error of central differences, divided by the excess error at the best ε of a fine "
+    "grid. The excess error is the error beyond that of exact directional derivatives along the same lines. Each "
+    "problem (bold) has a line for each standard deviation of the noise of one evaluation (relative to |f(x)|) and "
+    "for each rounding of the losses. The value 1 is as good as the best ε. A filled point is the ε chosen from a "
+    "handful of evaluations: the median choice, with a line to the worst choice. A hollow point is one fixed ε for "
+    "all problems."
 )
 ALT = (
-    "Excess error over that of the best epsilon, a line for each problem and noise level: the epsilon that chooses "
-    "itself and a fixed one."
+    "Excess error divided by the excess error at the best epsilon, with a line for each problem and noise level: "
+    "the automatic choice of epsilon and a fixed epsilon."
 )
 
 
@@ -37,13 +39,13 @@ def sentences(frame: pd.DataFrame) -> list[str]:
     """The share of cells within the factor, the worst cell, where the fixed epsilon fails, and what choosing costs."""
     good, count = int((frame["ratio"] <= WITHIN).sum()), len(frame)
     worst = frame.loc[frame["ratio"].idxmax()]
-    found = [
+    lines = [
         f"The chosen ε is within a factor {WITHIN:g} of the best in {good} of {count} cells ({100 * good / count:.0f} "
         f"%); the farthest is {_place(worst)}, {text.number(worst['ratio'])} times."
     ]
     if frame["within"].notna().any():
-        found[0] += f" Of single choices {100 * frame['within'].mean():.0f} % are."
-    return [*found, *_fixed(frame), *_cost(frame)]
+        lines[0] += f" Of single choices {100 * frame['within'].mean():.0f} % are."
+    return [*lines, *_fixed(frame), *_cost(frame)]
 
 
 def _place(cell: pd.Series) -> str:

@@ -10,7 +10,6 @@ from analysis.outcomes import CELL, counted, levels, metric_name, outcomes, traj
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.statistics import Interval
-from analysis.style import FIRST_ORDER
 from analysis.tables.also import also_table, further
 from analysis.tables.finetuning import (
     STATUSES,
@@ -22,22 +21,24 @@ from analysis.tables.finetuning import (
     overview_table,
 )
 from analysis.tables.pairs import pairs, pairs_table
+from zobench.figures.style import FIRST_ORDER
 
 TITLE = "Fine-tuning language models"
 CURVES = (
-    "Mean over seeds with its 95 % t-interval, as far as all seeds go. Methods with a backward pass are drawn "
-    "thinner, with the number of those passes: at equal forward passes they did more work; dotted: the level where "
-    "they ended. Where some runs end early, the axis of forward passes has a square-root scale. n: seeds. Diverged "
-    "runs: thin lines up to a cross, where they end or leave the frame."
+    "Lines show the mean over seeds with its 95 % t-interval, up to the last step that all seeds reached; n is the "
+    "number of seeds. Methods with a backward pass have thinner lines and the number of their backward passes: at "
+    "equal forward passes they did more work. A dotted line continues the level at which such a method ended. "
+    "Where some runs end early, the axis of forward passes has a square-root scale. Diverged runs are thin lines "
+    "that end at a cross, where the run ends or leaves the frame."
 )
 DOTS = (
-    "Mean test {metric} with its 95 % interval (t over seeds; Wilson's over test examples "
-    "where there is one seed and the metric is a share of right answers); "
-    "ticks: single seeds. Vertical lines: baselines."
+    "Points show the mean test {metric} with its 95 % interval: a t-interval over seeds, or Wilson's interval over "
+    "test examples if there is one seed and the metric is a share of right answers. Ticks show single seeds. "
+    "Vertical lines show the baselines."
 )
 ALT = (
-    "Dev loss and {metric} of {model} against forward passes, a line with a band for each method, beside the levels "
-    "of chance and of the calibrated zero-shot answer."
+    "Dev loss and {metric} of {model} against forward passes, with a line and a band for each method, beside the "
+    "levels of chance and of the calibrated zero-shot answer."
 )
 ALT_DOTS = "Mean test {metric} of each method with its 95 % interval, its seeds, and the levels of the baselines."
 
@@ -82,21 +83,21 @@ def _curves(model: str, rows: pd.DataFrame, baselines: pd.DataFrame) -> Illustra
 
 def sentences(scores: pd.DataFrame, compared: pd.DataFrame, faults: list[str]) -> list[str]:
     """Test metrics, the paired comparison or the reason for its absence, and the number of runs that failed."""
-    found = []
+    lines = []
     for (model, task), cell in scores[scores["n"] > 0].groupby(CELL):
         named = (
             f"{row.label}{' (first order)' if row.label.split(' ')[0] in FIRST_ORDER else ''} "
             f"{text.percent(Interval(row.accuracy, row.low, row.high))} ({text.count(row.n, 'run')})"
             for row in cell.itertuples()
         )
-        found.append(f"{model}, {task}: test {metric_name(cell['metric'])}: {'; '.join(named)}.")
+        lines.append(f"{model}, {task}: test {metric_name(cell['metric'])}: {'; '.join(named)}.")
     if faults:
-        found.append(f"Not comparable: {text.listed(faults)}. Widen the grid of learning rates.")
-    found += _compared(compared[compared["quantity"] == "test accuracy"])
+        lines.append(f"Not comparable: {text.listed(faults)}. Widen the grid of learning rates.")
+    lines += _compared(compared[compared["quantity"] == "test accuracy"])
     statuses = [f"{int(scores[status].sum())} {status}" for status in STATUSES if scores[status].sum()]
     runs = text.count(int(scores["runs"].sum()), "run")
-    found.append(f"Of {runs}, {text.listed(statuses)}." if statuses else f"{runs.capitalize()} ended, none diverged.")
-    return found
+    lines.append(f"Of {runs}, {text.listed(statuses)}." if statuses else f"{runs.capitalize()} ended, none diverged.")
+    return lines
 
 
 def _compared(rows: pd.DataFrame) -> list[str]:

@@ -10,13 +10,14 @@ from analysis.tables.kernels import kernels_table
 
 TITLE = "Kernels"
 CAPTION = (
-    "The kernel K(r) on r from −1 to 1: a loss is evaluated at r ε along the direction u and weighed by K(r). Beside "
-    "it r K(r), the step along u in units of the slope where f is straight; below 0 the step goes uphill. Where the "
-    "rows hold a misprint, that kernel beside the one of the same order with the right E[rK]."
+    "The first panel shows the kernel K(r) for r from −1 to 1: a method evaluates the loss at r ε along the "
+    "direction u and multiplies it by K(r). The second panel shows r K(r), the step along u in units of the slope, "
+    "for an f that is straight; where r K(r) is below 0, the step goes uphill. If the rows hold a kernel with a "
+    "misprint, the figure also shows the kernel of the same order with the right E[rK]."
 )
 ALT = (
-    "Kernels K(r) and steps r K(r) against r from −1 to 1, a curve for each kernel; where r K(r) is below 0 a step "
-    "goes uphill."
+    "Kernels K(r) and steps r K(r) against r from −1 to 1, with a curve for each kernel. Where r K(r) is below 0, "
+    "a step goes uphill."
 )
 
 
@@ -31,10 +32,10 @@ def section(results: Results) -> Section:
 
 def sentences(frame: pd.DataFrame) -> list[str]:
     """Uphill shares, variance factors and misprints."""
-    found = []
+    lines = []
     for _, row in frame.iterrows():
         if is_misprint(row):
-            found.append(
+            lines.append(
                 f"{worded(row['name'])}: E[rK] = {text.number(row['first_moment'], 5)} where the constant is "
                 f"{text.number(row['constant'])}."
             )
@@ -43,10 +44,10 @@ def sentences(frame: pd.DataFrame) -> list[str]:
         uphill = uphill_share(r, values)
         if uphill > 0:
             last = roots(r, values)[-1]
-            found.append(
+            lines.append(
                 f"{worded(row['name'])}: {100 * uphill:.1f} % of draws step uphill (the last change of sign is at "
                 f"|r| = {last:.3f}); "
                 f"the estimate's second moment grows by {text.number(row['second_moment_r2k2'])}, "
                 f"the variance from loss noise by {text.number(row['second_moment_k2'])}."
             )
-    return found
+    return lines

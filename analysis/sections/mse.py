@@ -2,24 +2,25 @@
 
 import pandas as pd
 
-from analysis import style, text
-from analysis.figures import panels
-from analysis.figures.estimate import mse_figure
+from analysis import text
 from analysis.labels import label
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
 from analysis.statistics import Z
 from analysis.tables.bias import mse_table
+from zobench.figures import panels, style
+from zobench.figures.estimate import mse_figure
 
 TITLE = "Mean squared error against ε"
 CAPTION = (
-    "Mean of |g − ∇f|² for a single estimate g over |∇f|², plain sampling; points with 95 % intervals (shifted by up "
-    "to 6 % in ε to keep them apart) over predicted lines. 1 is the error of the estimate 0. Methods differ in how "
-    "many loss evaluations one estimate takes: see the table."
+    "The vertical axis shows the mean of |g − ∇f|², divided by |∇f|², for a single estimate g from plain samples. "
+    "Points are measured, with 95 % intervals, and lines are predicted. Points are shifted by up to 6 % in ε so "
+    "that they do not overlap. The value 1 is the error of the estimate 0. Methods need different numbers of loss "
+    "evaluations for one estimate; the table has these numbers."
 )
 ALT = (
-    "Mean squared error of one estimate over the squared norm of the gradient, against epsilon, a panel for each "
-    "problem: measured points over predicted lines, one colour a method."
+    "Mean squared error of one estimate, divided by the squared norm of the gradient, against epsilon. Each "
+    "problem has a panel and each method a colour: measured points lie over predicted lines."
 )
 REFERENCE = "mezo"
 
@@ -37,12 +38,12 @@ def section(results: Results) -> Section:
 
 def sentences(frame: pd.DataFrame) -> list[str]:
     """Each method's MSE in units of MeZO's at the smallest epsilon, then agreement with theory."""
-    found = [sentence for title, rows in panels.split(frame) for sentence in _relative(title, rows)]
+    lines = [sentence for title, rows in panels.split(frame) for sentence in _relative(title, rows)]
     known = frame[frame["predicted_mse"].notna() & (frame["mse_error"] > 0)]
     if len(known):
         inside = ((known["mse"] - known["predicted_mse"]).abs() <= Z * known["mse_error"]).sum()
-        found.append(f"{inside} of {len(known)} measured errors have the predicted one inside their 95 % interval.")
-    return found
+        lines.append(f"{inside} of {len(known)} measured errors have the predicted one inside their 95 % interval.")
+    return lines
 
 
 def _relative(title: str, rows: pd.DataFrame) -> list[str]:

@@ -11,16 +11,17 @@ from analysis.tables.noise import levels_table, reports_table
 
 TITLE = "Noise and bias of real models"
 CAPTION = (
-    "Against ε, relative to the gradient's norm: the root mean square error of one directional derivative (circles), "
-    "which no bias can exceed, and the size of the bias's component along the gradient (squares: filled where it "
-    "points along the gradient, so that estimates are too long on average; hollow where it points against it), with "
-    "95 % intervals over lines; a triangle at the bottom ends an interval that reaches 0 or the frame. Points are "
-    "shifted by 3 % in ε to keep them apart. Grey: truncation and noise as predicted from the derivatives and the "
-    "noise that a probe found with a handful of evaluations. Vertical: the ε it recommends."
+    "Errors against ε, divided by the norm of the gradient. Circles show the root mean square error of one "
+    "directional derivative, which is an upper bound on the bias. Squares show the size of the component of the "
+    "bias along the gradient. A filled square means that the component points along the gradient, so that "
+    "estimates are too long on average; a hollow square means that it points against the gradient. Bars are 95 % "
+    "intervals over lines; a triangle at the bottom ends an interval that reaches 0 or the frame. Points are "
+    "shifted by 3 % in ε so that they do not overlap. Grey lines show the truncation and the noise that a probe "
+    "predicts from a handful of evaluations. The vertical line shows the ε that the probe recommends."
 )
 ALT = (
-    "Error of one directional derivative and bias along the gradient against epsilon, a panel for each model, with "
-    "the truncation and the noise that a probe predicts and the epsilon that it recommends."
+    "Error of one directional derivative and bias along the gradient, against epsilon, with a panel for each "
+    "model. A probe predicts the truncation and the noise and recommends an epsilon."
 )
 
 
@@ -41,18 +42,18 @@ def section(results: Results) -> Section:
 
 def sentences(reports: pd.DataFrame, levels: pd.DataFrame) -> list[str]:
     """For each model: the bound on the bias at the usual epsilon, then the noise and the recommended epsilon."""
-    found = []
-    for place, rows in reports.groupby(noises.PLACE, sort=False):
-        level = levels[(levels[noises.PLACE] == list(place)).all(axis=1)]
-        found.append(_bias(", ".join(map(str, place)), noises.nearest(rows), level))
-        found += _least(", ".join(map(str, place)), rows, level)
+    lines = []
+    for model, rows in reports.groupby(noises.PLACE, sort=False):
+        level = levels[(levels[noises.PLACE] == list(model)).all(axis=1)]
+        lines.append(_bias(", ".join(map(str, model)), noises.nearest(rows), level))
+        lines += _least(", ".join(map(str, model)), rows, level)
     for _, level in levels.iterrows():
         name = ", ".join(str(level[key]) for key in noises.PLACE)
-        found.append(
+        lines.append(
             f"{name}: one evaluation has a noise of {text.number(level['noise'])} and a rounding of "
             f"{text.number(level['rounding'])}; the probe recommends ε = {text.number(level['epsilon'])}."
         )
-    return found
+    return lines
 
 
 def _bias(name: str, row: pd.Series, level: pd.DataFrame) -> str:
@@ -64,7 +65,7 @@ def _bias(name: str, row: pd.Series, level: pd.DataFrame) -> str:
     if along.low <= 0 <= along.high:
         sentence += ", not told from 0"
     if len(level):
-        truncation, noise = (float(part[0]) for part in noises.parts(level.iloc[0], row[["epsilon"]].to_numpy(float)))
+        truncation, noise = (float(each[0]) for each in noises.parts(level.iloc[0], row[["epsilon"]].to_numpy(float)))
         sentence += f". The probe predicts {_percent(truncation)} of truncation and {_percent(noise)} of noise"
         parameters = level["parameters"].iloc[0]
         if not pd.isna(parameters):

@@ -10,14 +10,14 @@ from analysis.tables.profile import profile_table
 
 TITLE = "Where the time of a step goes"
 CAPTION = (
-    "Seconds of one step by part, a bar for each engine, law of directions and choice of rows, with the share of the "
-    "step in percent. Parts of the model (attention, MLP, embeddings and logits) leave out what is drawn and applied "
-    "inside them. A number after a bar says that the step took so many times as long as in the bench: compare the "
-    "shares of such a bar, not its seconds."
+    "Each bar shows the seconds of the parts of one step, for one engine, law of directions and choice of rows; "
+    "the numbers are the shares of the step in percent. The parts of the model (attention, MLP, embeddings and "
+    "logits) do not include the time to draw and apply directions inside them. A number after a bar is the time of "
+    "this step divided by its time in the bench: compare the shares of such a bar, not its seconds."
 )
 ALT = (
-    "Seconds of a step by part, a stacked bar for each engine, law of directions and choice of rows, with the largest "
-    "shares in percent."
+    "Seconds of a step by part: a stacked bar for each engine, law of directions and choice of rows, with the "
+    "largest shares in percent."
 )
 
 
@@ -32,12 +32,12 @@ def section(results: Results) -> Section:
 
 def sentences(parts: pd.DataFrame, results: Results) -> list[str]:
     """The machine, then for each place the slowest and the fastest step: what takes most, and what sweeps take."""
-    found = [machines.sentence([parts], results)]
+    lines = [machines.sentence([parts], results)]
     for rows in speeds.places(parts):
         bars = sorted((bar for _, bar in rows.groupby("step")), key=lambda bar: -float(bar["seconds"].sum()))
         ends = [bars[0], bars[-1]] if len(bars) > 1 else bars
-        found.append(f"{machines.where(rows.iloc[0])}: {'; '.join(map(_spent, ends))}.")
-    return found + _slowed(parts)
+        lines.append(f"{machines.where(rows.iloc[0])}: {'; '.join(map(_spent, ends))}.")
+    return lines + _slowed(parts)
 
 
 def _slowed(parts: pd.DataFrame) -> list[str]:

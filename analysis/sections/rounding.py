@@ -10,13 +10,15 @@ from analysis.tables.rounding import rounding_table
 
 TITLE = "Rounding of steps in 16 bits"
 CAPTION = (
-    "By how updates are rounded to the stored weights: the share of weights that a step changes, and the cosine of "
-    "the step that was intended and the one that the stored weights made (1: nothing lost). Pale: each step; full: "
-    "their median. “walk, nearest” perturbs the stored weights in place; the others perturb them as they are read."
+    "Each line is a way of rounding updates to the stored weights. The first panel shows the share of weights that "
+    "a step changes. The second panel shows the cosine between the intended step and the step that the stored "
+    "weights made; the value 1 means that rounding loses nothing. Pale points are single steps, and a full point "
+    "is their median. “walk, nearest” perturbs the stored weights in place; the other ways perturb the weights "
+    "while a layer reads them."
 )
 ALT = (
-    "Share of weights that moved and cosine of intended and realised step, a line for each way of rounding and a band "
-    "for each model and rate."
+    "Share of weights that moved, and cosine between the intended and the realised step, with a line for each way "
+    "of rounding and a band for each model and rate."
 )
 
 
@@ -31,12 +33,12 @@ def section(results: Results) -> Section:
 
 def sentences(motion: pd.DataFrame, results: Results) -> list[str]:
     """The machine, then for each setting the share of a step that remains after each kind of rounding."""
-    found = [machines.sentence([motion], results)]
+    lines = [machines.sentence([motion], results)]
     for rows in speeds.places(motion):
         parts = [
             f"{name}: {100 * line['moved'].median():.3g} % of the weights move, cosine "
             f"{text.fixed(line['cosine'].median(), 3)}"
             for name, line in rows.groupby("name", sort=False)
         ]
-        found.append(f"{title(rows.iloc[0])}, medians over steps: {'; '.join(parts)}.")
-    return found
+        lines.append(f"{title(rows.iloc[0])}, medians over steps: {'; '.join(parts)}.")
+    return lines

@@ -13,22 +13,24 @@ from analysis.tables.speed import adapters_table, fits_table, memory_table, scal
 
 TITLE = "Time and memory of one step"
 CAPTION = (
-    "Median seconds of one two-point step, with quartiles of the repetitions, for the published loop of four passes "
-    "over the weights and for each engine, law of directions and choice of rows. Dashed, with its quartiles in grey: "
-    "two bare forwards of the same loss, below which a two-point step cannot be unless it runs them side by side. "
-    "Numbers: the median over that limit."
+    "Bars show the median seconds of one two-point step, with quartiles of the repetitions: first the published "
+    "loop of four passes over the weights, then each engine, law of directions and choice of rows. The dashed "
+    "line, with its quartiles in grey, shows two bare forwards of the same loss. A two-point step cannot be faster "
+    "than this limit unless it runs the two forwards side by side. The numbers are the median divided by the "
+    "limit."
 )
 SCALING = (
-    "Median seconds of a bare forward (dashed) and of a step (solid), on logarithmic axes, with quartiles of the "
-    "repetitions; where other settings vary, each panel names and shows the value with most points."
+    "Dashed lines show the median seconds of a bare forward, and solid lines those of a step, on logarithmic axes "
+    "with quartiles of the repetitions. Where other settings vary, each panel shows the value with most points and "
+    "names it."
 )
 ALT = (
     "Median seconds of a step as bars, for the published loop and for each engine, law and choice of rows, with a "
     "line at the time of two forwards."
 )
 ALT_SCALING = (
-    "Seconds of a forward and of a step on logarithmic axes, against tokens and, where they vary, examples and "
-    "parameters, a line for each size of model."
+    "Seconds of a forward and of a step on logarithmic axes, with a line for each size of model: against tokens "
+    "and, where these vary, against examples and parameters."
 )
 
 
@@ -47,9 +49,9 @@ def section(results: Results) -> Section:
         shown.append(Illustration("scaling", scaling_figure(points), SCALING, ALT_SCALING))
     makers = (steps_table, memory_table, sweeps_table, adapters_table, scaling_table, fits_table)
     tables = [make(frame) for make, frame in zip(makers, frames, strict=True) if len(frame)]
-    found = [machines.sentence(frames, results), *_steps(steps), *_bars(steps, "step"), *_memory(memory)]
-    found += [*_sweeps(sweeps), *_bars(adapters, "adapter"), *_fits(fits)]
-    return Section("speed", TITLE, found, shown, tables)
+    lines = [machines.sentence(frames, results), *_steps(steps), *_bars(steps, "step"), *_memory(memory)]
+    lines += [*_sweeps(sweeps), *_bars(adapters, "adapter"), *_fits(fits)]
+    return Section("speed", TITLE, lines, shown, tables)
 
 
 def _steps(steps: pd.DataFrame) -> list[str]:
@@ -84,18 +86,18 @@ def _job(row: pd.Series) -> str:
 
 def _bars(frame: pd.DataFrame, what: str) -> list[str]:
     """The number of bars that hold, and the margin by which each other bar is missed."""
-    found = speeds.verdicts(frame)
-    if not found:
+    verdicts = speeds.verdicts(frame)
+    if not verdicts:
         return []
     name = {"step": "job", "adapter": "adapter"}[what]
     lost = [
         f"{row[name]} at {machines.where(row)} ({words}; it is {_reached(row, words)})"
-        for row, words, held in found
+        for row, words, held in verdicts
         if not held
     ]
-    held = len(found) - len(lost)
+    held = len(verdicts) - len(lost)
     sentence = (
-        f"{held} of {text.count(len(found), 'bar')} on the time of {_one(what)} {'holds' if held == 1 else 'hold'}"
+        f"{held} of {text.count(len(verdicts), 'bar')} on the time of {_one(what)} {'holds' if held == 1 else 'hold'}"
     )
     return [f"{sentence}; missed: {text.listed(lost)}." if lost else f"{sentence}."]
 
@@ -123,15 +125,15 @@ def _memory(memory: pd.DataFrame) -> list[str]:
 
 
 def _sweeps(sweeps: pd.DataFrame) -> list[str]:
-    found = []
+    lines = []
     for (*_, path), rows in sweeps.groupby([*machines.HERE, "path"], sort=False):
         parts = [
             f"{row['law']} {text.number(row['numbers_per_second'] / 1e9)}·10⁹ a second"
             + ("" if math.isnan(row["of_copy"]) else f" ({text.fixed(row['of_copy'])} of a copy)")
             for _, row in rows.iterrows()
         ]
-        found.append(f"Numbers drawn and applied, {path} path{_there(rows.iloc[0])}: {'; '.join(parts)}.")
-    return found
+        lines.append(f"Numbers drawn and applied, {path} path{_there(rows.iloc[0])}: {'; '.join(parts)}.")
+    return lines
 
 
 def _fits(fits: pd.DataFrame) -> list[str]:
@@ -144,5 +146,5 @@ def _fits(fits: pd.DataFrame) -> list[str]:
 
 
 def _there(row: pd.Series) -> str:
-    place = machines.where(row[machines.HERE])
-    return f" ({place})" if place else ""
+    machine = machines.where(row[machines.HERE])
+    return f" ({machine})" if machine else ""

@@ -2,19 +2,20 @@
 
 import pandas as pd
 
-from analysis import style, text
+from analysis import text
 from analysis.outcomes import CELL, IDENTITY, counted
 from analysis.statistics import paired, t_interval
 from analysis.tables.table import Table, table
+from zobench.figures import style
 
 
 def further(measured: pd.DataFrame, ends: pd.DataFrame) -> pd.DataFrame:
     """One row for each run and set: the metric at step 0 and at the end, with the label of the run."""
-    place = [*IDENTITY, "set"]
+    keys = [*IDENTITY, "set"]
     runs = counted(ends)[[*IDENTITY, "label"]]
     start = measured[(measured["step"] == 0) & (measured["when"] == "evaluation")]
-    end = measured[measured["when"] == "end"].drop_duplicates(place, keep="last")
-    both = end.merge(start[[*place, "accuracy"]].drop_duplicates(place), on=place, suffixes=("", "_start"))
+    end = measured[measured["when"] == "end"].drop_duplicates(keys, keep="last")
+    both = end.merge(start[[*keys, "accuracy"]].drop_duplicates(keys), on=keys, suffixes=("", "_start"))
     return both.merge(runs, on=IDENTITY)
 
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis import style, text
-from analysis.figures import panels
-from analysis.fits import RESOLVED, PowerLaw, power_law
+from analysis import text
+from analysis.fits import PowerLaw, power_law
 from analysis.tables.table import Table, table
+from zobench.figures import panels, style
+from zobench.figures.bias import RESOLVED
 
 FAR = 2.0  # deviations are about 1 when theory holds, and seldom reach 2
 
@@ -27,14 +28,14 @@ class Slope:
 
 def slopes(frame: pd.DataFrame) -> list[Slope]:
     """One slope for each problem, method and sampling, controlled sampling first."""
-    found = []
+    made = []
     for title, rows in panels.split(frame):
         for label in style.in_order(rows["label"].unique()):
             for sampling, points in rows[rows["label"] == label].groupby("sampling"):
                 terms = "; ".join(sorted(points["prediction_terms"].dropna().unique()))
                 unbiased = bool(panels.zero(points, "predicted_bias").all())
-                found.append(Slope(title, label, str(sampling), power_law(points), unbiased, terms))
-    return found
+                made.append(Slope(title, label, str(sampling), power_law(points), unbiased, terms))
+    return made
 
 
 def slopes_table(frame: pd.DataFrame) -> Table:

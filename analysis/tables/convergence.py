@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import rates, style, text
-from analysis.figures import panels
+from analysis import rates, text
 from analysis.figures.convergence import aligned, band, band_name, measure
-from analysis.labels import method_name
 from analysis.statistics import Comparison, holm, paired
 from analysis.tables.table import Table, table
+from zobench.figures import panels, style
+from zobench.figures.frame import method_name
 
 REFERENCE = "mezo"
 CELL = ["problem", "dim"]
@@ -21,11 +21,11 @@ FALLING = 0.5  # of the gap after three quarters of the evaluations: an end abov
 def faults(frame: pd.DataFrame, tune: pd.DataFrame) -> dict[tuple[str, float], list[str]]:
     """What keeps the methods of each problem from being compared: best rates at the edge of what was tried."""
     grids = rates.synthetic(tune)
-    found = {}
-    for place, cell in frame.groupby(CELL):
+    by_problem = {}
+    for problem, cell in frame.groupby(CELL):
         methods = set(cell["method"])
-        found[place] = rates.faults(one for one in grids.get(place, []) if one.method in methods)
-    return found
+        by_problem[problem] = rates.faults(one for one in grids.get(problem, []) if one.method in methods)
+    return by_problem
 
 
 def finals(frame: pd.DataFrame, tune: pd.DataFrame) -> pd.DataFrame:

@@ -3,9 +3,9 @@
 import pandas as pd
 
 from analysis import slowness, text
-from analysis.figures import panels
 from analysis.statistics import Interval
 from analysis.tables.table import Table, table
+from zobench.figures import panels
 
 
 def descent_table(frame: pd.DataFrame) -> Table:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import style, text
+from analysis import text
 from analysis.outcomes import ACCURACY, CELL, counted, metric_name
 from analysis.statistics import (
     Comparison,
@@ -17,6 +17,7 @@ from analysis.statistics import (
     wilson,
 )
 from analysis.tables.table import Table, table
+from zobench.figures import style
 
 BASELINES = ("chance", "zero-shot", "calibrated zero-shot")
 STATUSES = ("diverged", "interrupted", "failed", "unfinished")

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import style, text
+from analysis import text
 from analysis.outcomes import CELL, counted, metric_name
 from analysis.statistics import holm, paired
 from analysis.tables.table import Table, table
+from zobench.figures import style
 
 FIRST, SECOND = "kerzoo", "mezo"
 COLUMNS = ["model", "task", "first", "second", "metric", "quantity", "passes", "comparison"]

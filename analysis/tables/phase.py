@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from analysis import phases, style, text
+from analysis import phases, text
 from analysis.statistics import Z
 from analysis.tables.table import Table, table
+from zobench.figures import style
 
 FAR = 5.0
 
@@ -25,13 +26,13 @@ def duel_table(cells: pd.DataFrame) -> Table:
     """KerZOO against MeZO over the cells of each map and goal."""
     rows = []
     for (name, epsilon, goal), mine in phases.split(cells, ["map", "common_epsilon", "goal"]):
-        ratios, found = mine["advantage"].dropna(), phases.verdicts(mine)
-        counts = found.value_counts()
-        measured = mine.loc[found.isin(["better", "worse"]), "measured"]
+        ratios, verdicts = mine["advantage"].dropna(), phases.verdicts(mine)
+        counts = verdicts.value_counts()
+        measured = mine.loc[verdicts.isin(["better", "worse"]), "measured"]
         rows.append(
             _place(name, epsilon, goal)
             | {"better in": f"{(ratios > 1).sum()} of {len(ratios)}", **_spread(ratios, "")}
-            | {"measured": str(found.notna().sum())}
+            | {"measured": str(verdicts.notna().sum())}
             | {f"measured {verdict}": str(counts.get(verdict, 0)) for verdict in ("better", "worse", "undecided")}
             | _spread(measured, ", measured")
         )

@@ -107,10 +107,10 @@ def scaling_table(points: pd.DataFrame) -> Table:
 def _place(row: pd.Series) -> dict[str, str]:
     """The columns that distinguish settings, as far as rows of this kind have them."""
     names = ("machine", "setting", "size", "dtype")
-    place = {name: str(row[name]) for name in names if name in row}
+    setting = {name: str(row[name]) for name in names if name in row}
     if "dtype" in row and "batch" in row:
-        place |= {"batch × tokens": f"{row['batch']:g} × {row['tokens']:g}"}
-    return place | ({"threads": text.number(row["threads"])} if "threads" in row else {})
+        setting |= {"batch × tokens": f"{row['batch']:g} × {row['tokens']:g}"}
+    return setting | ({"threads": text.number(row["threads"])} if "threads" in row else {})
 
 
 def _seconds(row: pd.Series, name: str) -> dict[str, str]:

@@ -51,7 +51,9 @@ def _method(method: methods.Method) -> str:
     options = ", ".join(f"{name}={value!r}" for name, value in method.options.items())
     return (
         f"## {method.name}\n\n```\n{method.formula}\n```\n\n"
-        f"- evaluations a step: {method.evaluations}\n- source: {method.source}\n- options: `{options}`\n"
+        f"- law x stencil x coefficient map x update rule: {method.axes}\n"
+        f"- evaluations a step: {method.evaluations}\n- memory held beside the model: {method.memory}\n"
+        f"- source: {method.source}\n- options: `{options}`\n"
     )
 
 

@@ -16,7 +16,7 @@ from docs.site.plain import as_rst
 PAGES = {
     "estimators": (
         "Estimators",
-        "estimator refreshed forward_gradient plan combination query evaluations auto line_model",
+        "estimator refreshed estimators forward_gradient plan combination query evaluations auto line_model",
     ),
     "laws": ("Laws of directions", "law layout random.streams random.keys"),
     "stencils": ("Stencils", "stencil"),
@@ -27,6 +27,7 @@ PAGES = {
     "problems": ("Problems of the suites", "synthetic.problems"),
     "theory": ("Theory", "theory"),
     "testing": ("Property tests", "testing testing.strategies problems audit.adapters audit.command audit.target"),
+    "figures": ("Figures", "figures"),
     "methods": ("Methods", "methods"),
     "optimizers": ("Where people work", "optim integrations.transformers integrations.scipy"),
     "records": (
@@ -40,10 +41,12 @@ INTERNAL = (
     "__main__",
     "audit",
     "audit.facts",
+    "audit.figures",
     "audit.matching",
     "audit.measuring",
     "audit.probing",
     "audit.run",
+    "audit.weights",
     "forward_only",
     "numbers",
     "optim_watch",

@@ -46,11 +46,12 @@ class InContext(Baseline):
         fitting = [fitted(setting.objective, solved, part) for part in (setting.dev, setting.test)]
         counts = [count for part in fitting for count in part]
         self._tell(setting, counts)
-        found: list[Measured] = []
+        measured: list[Measured] = []
         for part, numbers in zip(asked, fitting, strict=True):
             longer = [e._replace(prompt=joined(solved, e.prompt, k)) for e, k in zip(part, numbers, strict=True)]
-            found.append(setting.objective.measure(setting.objective.encode(longer)))
-        return Outcome(found[0], found[1], {"shots_read": sum(counts) / len(counts), "fewest_shots_read": min(counts)})
+            measured.append(setting.objective.measure(setting.objective.encode(longer)))
+        dev, test = measured
+        return Outcome(dev, test, {"shots_read": sum(counts) / len(counts), "fewest_shots_read": min(counts)})
 
     def _tell(self, setting: BaselineSetting, counts: Sequence[int]) -> None:
         """Say how many demonstrations were read, where it is not all; none at all would be zero-shot."""

@@ -70,13 +70,13 @@ class LinearProbing(Baseline):
 def features(language_model: LanguageModel, rows: Sequence[Encoded]) -> Tensor:
     """Return the last hidden state where the answer of each prompt is foretold, float32 (rows, hidden), on the CPU."""
     lengths = [len(row.tokens) for row in rows]
-    found: list[Tensor] = [torch.empty(0, dtype=torch.float32)] * len(rows)
+    rows_of: list[Tensor] = [torch.empty(0, dtype=torch.float32)] * len(rows)
     for part in parts(lengths, lengths, BATCH):
         prompts = [rows[i].tokens for i in part]
         states = states_at(language_model, padded(language_model, prompts), first_places(language_model, prompts))
         for i, state in zip(part, states.float().cpu(), strict=True):
-            found[i] = state
-    return torch.stack(found)
+            rows_of[i] = state
+    return torch.stack(rows_of)
 
 
 @dataclass(frozen=True, eq=False)

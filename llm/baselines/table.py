@@ -4,6 +4,7 @@ from llm.baselines.baseline import Baseline
 from llm.baselines.calibrated import Calibrated
 from llm.baselines.in_context import InContext
 from llm.baselines.linear_probing import LinearProbing
+from llm.baselines.rand_opt import RandOpt
 from llm.baselines.zero_shot import ZeroShot
 from zobench.spelling import construct, spelled
 
@@ -12,6 +13,7 @@ BASELINES: dict[str, type[Baseline]] = {
     "calibrated": Calibrated,
     "icl": InContext,
     "linear-probing": LinearProbing,
+    "randopt": RandOpt,
 }
 
 

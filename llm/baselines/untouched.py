@@ -40,8 +40,8 @@ class StartMeasurements(NamedTuple):
 def untouched(objective: Objective, train: list[Encoded], dev: list[Encoded], test: list[Encoded]) -> StartMeasurements:
     """Return the measurements of the untrained model. Cost: the forward passes of the three parts."""
     meters = tuple(Meter(objective.language_model) for _ in range(3))
-    found = []
+    measurements = []
     for meter, part in zip(meters, (train, dev, test), strict=True):
         with meter:
-            found.append(objective.measure(part))
-    return StartMeasurements(found[0], found[1], found[2], (meters[0], meters[1], meters[2]))
+            measurements.append(objective.measure(part))
+    return StartMeasurements(measurements[0], measurements[1], measurements[2], (meters[0], meters[1], meters[2]))

@@ -42,12 +42,12 @@ def peak(here: BenchSetting, job: Callable[[], object]) -> Row:
     """Return the peak memory of a job that is called twice; on CUDA also what torch reserved for it."""
     if here.device.type == "cuda":
         torch.cuda.empty_cache()
-    with PeakMemory(here.device) as found:
+    with PeakMemory(here.device) as memory:
         job()
         job()
     sizes = [p.numel() * p.element_size() / MIB for p in here.model.parameters()]
     return {
-        "peak_mb": found.mb, "reserved_mb": found.reserved_mb, "model_mb": sum(sizes), "largest_mb": max(sizes)
+        "peak_mb": memory.mb, "reserved_mb": memory.reserved_mb, "model_mb": sum(sizes), "largest_mb": max(sizes)
     }  # fmt: skip
 
 
@@ -73,9 +73,9 @@ def _first_order(here: BenchSetting, repetitions: int, limit: float) -> Iterator
 def _adamw(here: BenchSetting, repetitions: int, limit: float) -> Row:
     stepper, losses = FirstOrderStepper(here.model, "adamw", lambda step: 1e-7, 0.0), torch.enable_grad()(here.loss)
     step = waited(here.device, lambda: stepper.step(0, losses))
-    found = peak(here, step)
+    memory = peak(here, step)
     seconds = alternating({"step": step}, repetitions)["step"]
-    return {**found, "seconds": seconds, "of_limit": statistics.median(seconds) / limit}
+    return {**memory, "seconds": seconds, "of_limit": statistics.median(seconds) / limit}
 
 
 def table(rows: Sequence[Row]) -> str:

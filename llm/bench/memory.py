@@ -32,10 +32,10 @@ def measure(size: str, dtype: str, batch: int, tokens: int) -> list[Row]:
 def rows_of(about: Row, peaks: Mapping[str, Row]) -> list[Row]:
     """Return the row of each job of which `peak_mb` and `largest_mb` are known; "inference" is one of them."""
     rows, inference = [], peaks["inference"]["peak_mb"]
-    for job, found in peaks.items():
-        limit, ratio = SHARE * inference + found["largest_mb"], found["peak_mb"] / inference
-        row = {"kind": "bench-memory", **about, "job": job, **found}
-        rows.append({**row, "of_inference": ratio, "limit_mb": limit, "held": found["peak_mb"] <= limit})
+    for job, memory in peaks.items():
+        limit, ratio = SHARE * inference + memory["largest_mb"], memory["peak_mb"] / inference
+        row = {"kind": "bench-memory", **about, "job": job, **memory}
+        rows.append({**row, "of_inference": ratio, "limit_mb": limit, "held": memory["peak_mb"] <= limit})
     return rows
 
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from llm.bench.setting import BenchSetting, setting
-from llm.steppers.zeroth_order import batched_space
+from llm.bench.setting import BenchSetting, setting, waited
+from llm.steppers.engines import batched_space
 from zobench import LowRank, derive, methods, query
 from zobench.run.records import Row
 from zobench.run.timing import alternating
@@ -22,34 +22,35 @@ def cells(texts: Sequence[str]) -> list[tuple[int, int]]:
     Raises:
         ValueError: one is written otherwise, has no example, or less than 2 tokens.
     """
-    found = []
+    cells = []
     for text in texts:
         numbers = text.split("x")
         if len(numbers) != 2 or not all(map(str.isdigit, numbers)) or int(numbers[0]) < 1 or int(numbers[1]) < 2:
             raise ValueError(f"{text!r} is no minibatch: give examples x tokens, such as 4x32")
-        found.append((int(numbers[0]), int(numbers[1])))
-    return found
+        cells.append((int(numbers[0]), int(numbers[1])))
+    return cells
 
 
 def measure(
     size: str, dtype: str, minibatches: Sequence[tuple[int, int]], directions: int, repetitions: int
 ) -> list[Row]:
-    """Return a row a minibatch and job, which take turns: "bare", one forward of the loss; "repeated", one forward of
-    the minibatch as often as there are points; "points", the losses at all points; "step", these and the update.
+    """Return the rows of each minibatch."""
+    return [
+        row
+        for batch, tokens in minibatches
+        for row in rows_of(setting(size, dtype, batch, tokens), directions, repetitions)
+    ]
+
+
+def rows_of(here: BenchSetting, directions: int, repetitions: int) -> list[Row]:
+    """Return a row for each job; the jobs take turns: "bare", one forward of the loss; "repeated", one forward of the
+    minibatch as often as there are points; "points", the losses at all points; "step", these and the update.
 
     `of_bare` is the median time in those of as many bare forwards as there are points, `fastest_of_bare` the
     shortest in the shortest: on a shared machine it varies less.
     """
-    return [
-        row
-        for batch, tokens in minibatches
-        for row in _rows(setting(size, dtype, batch, tokens), directions, repetitions)
-    ]
-
-
-def _rows(here: BenchSetting, directions: int, repetitions: int) -> list[Row]:
     points = 2 * directions
-    jobs = _jobs(here, directions)
+    jobs = {name: waited(here.device, job) for name, job in _jobs(here, directions).items()}
     for job in jobs.values():  # what the first call does once is not counted
         job()
     seconds = alternating(jobs, repetitions)
@@ -71,8 +72,8 @@ def _jobs(here: BenchSetting, directions: int) -> dict[str, Callable[[], object]
     space, keys = batched_space(here.model), iter(range(10**9))
 
     def step() -> None:
-        told = query(space, estimator, here.loss, derive("bench", "probes", next(keys)), ())
-        space.step_(told.gradient, -1e-7)
+        estimate = query(space, estimator, here.loss, derive("bench", "probes", next(keys)), ())
+        space.step_(estimate.gradient, -1e-7)
 
     return {
         "bare": torch.inference_mode()(here.loss),

@@ -160,11 +160,11 @@ class Clock:
         logits.
         """
         hooks = []
-        for name, part in model.named_modules():
+        for name, module in model.named_modules():
             kind = _part(name)
             if kind:
-                hooks.append(part.register_forward_pre_hook(lambda *_, kind=kind: self.enter(kind)))
-                hooks.append(part.register_forward_hook(lambda *_: self.leave(), always_call=True))
+                hooks.append(module.register_forward_pre_hook(lambda *_, kind=kind: self.enter(kind)))
+                hooks.append(module.register_forward_hook(lambda *_: self.leave(), always_call=True))
         try:
             yield
         finally:

@@ -29,10 +29,10 @@ def _timed(here: BenchSetting, repetitions: int) -> list[Row]:
     forward = torch.inference_mode()(here.loss)
     step = stepper(here, ENGINE, "gaussian", touched=True)
     forward(), step()
-    found = alternating({"forward": forward, "step": step}, repetitions)
+    timed = alternating({"forward": forward, "step": step}, repetitions)
     parameters = sum(p.numel() for p in here.model.parameters())
     about = {"kind": "bench-scaling", **here.about, "parameters": parameters, "engine": ENGINE}
-    return [{**about, "job": job, "seconds": seconds} for job, seconds in found.items()]
+    return [{**about, "job": job, "seconds": seconds} for job, seconds in timed.items()]
 
 
 def _fitted(rows: Sequence[Row], job: str) -> Row:

@@ -10,7 +10,7 @@ from torch import Tensor
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
 from llm.objective.touched import touched_rows
-from llm.steppers import zeroth_order
+from llm.steppers import engines
 from zobench import ModuleSpace, derive, methods, query
 from zobench.random import streams
 
@@ -27,9 +27,9 @@ SIZES = {  # hidden, layers, heads, vocabulary
 }
 POSITIONS = 2048
 ENGINES: dict[str, Callable[[Any], ModuleSpace]] = {  # those of training, under the names that rows have
-    "plain": zeroth_order.ENGINES["plain"],
-    "in-forward": zeroth_order.ENGINES["in-forward"],
-    "in-forward, paired": zeroth_order.ENGINES["paired"],
+    "plain": engines.ENGINES["plain"],
+    "in-forward": engines.ENGINES["in-forward"],
+    "in-forward, paired": engines.ENGINES["paired"],
 }
 
 
@@ -127,8 +127,8 @@ def stepper(
     def step() -> None:
         if touched:
             space.restrict(touched_rows(here.objective, here.batch))
-        told = query(space, estimator, here.loss, derive("bench", "step", next(keys)), ())
-        assert told.gradient is not None  # query returns only then
-        space.step_(told.gradient, -1e-7)
+        estimate = query(space, estimator, here.loss, derive("bench", "step", next(keys)), ())
+        assert estimate.gradient is not None  # query returns only then
+        space.step_(estimate.gradient, -1e-7)
 
     return step

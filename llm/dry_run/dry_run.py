@@ -225,12 +225,12 @@ def _disk(context: RunContext, stepper: Stepper) -> list[str]:
         parts["checkpoints"] = one * (1 + min(KEPT, options.steps // options.checkpoint_every))
     if options.journal:
         parts["rows and journal"] = options.steps * (ROW + RECORD)
-    place = _existing(Path(options.out))
-    if not os.access(place, os.W_OK):
-        raise PermissionError(f"{place} cannot be written: give another --out")
-    free, total = shutil.disk_usage(place).free, sum(parts.values())
+    folder = _existing(Path(options.out))
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} cannot be written: give another --out")
+    free, total = shutil.disk_usage(folder).free, sum(parts.values())
     said = ", ".join(f"{name} {_bytes(size)}" for name, size in parts.items()) or "rows alone"
-    lines = [f"{said}; {_bytes(total)} of {_bytes(free)} free below {place}"]
+    lines = [f"{said}; {_bytes(total)} of {_bytes(free)} free below {folder}"]
     return (
         lines if total <= free else [*lines, "this does not fit: give --no-save, --checkpoint-every 0 or another --out"]
     )

@@ -81,8 +81,8 @@ class Tryout:
 def _restricted_to(rows: Sequence[Encoded], context: RunContext, stepper: Stepper) -> None:
     """With --rows touched: let directions live on what these examples read, not on what the step's minibatch does."""
     if isinstance(stepper, ZerothOrderStepper) and stepper.touched is not None:
-        found = touched_rows(context.objective, rows)
-        stepper.touched = lambda step: found
+        touched = touched_rows(context.objective, rows)
+        stepper.touched = lambda step: touched
 
 
 def _evaluated(context: RunContext) -> tuple[int, float]:

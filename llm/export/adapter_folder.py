@@ -19,9 +19,9 @@ COPIED = (".json", ".jinja", ".model", ".safetensors", ".txt")
 """Endings of what is copied: no pickles and no code."""
 
 
-def find(place: Path) -> Path | None:
+def find(path: Path) -> Path | None:
     """Return the folder of an adapter: the place itself, or what a run wrote in it."""
-    return next((folder for folder in (place, place / MODEL) if (folder / CONFIG).is_file()), None)
+    return next((folder for folder in (path, path / MODEL) if (folder / CONFIG).is_file()), None)
 
 
 def base_of(adapter: Path) -> str:

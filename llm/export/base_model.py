@@ -70,9 +70,9 @@ def _plain_base(adapter: Path) -> str:
 
 def rounding(file: str) -> str:
     """Return what the name of a GGUF file says of its weights: "Q4_1" is 4 bits."""
-    found = ROUNDED.search(file)
-    if found:
-        return f"a {found[1]}-bit rounding of the original ({file}), not the original"
+    match = ROUNDED.search(file)
+    if match:
+        return f"a {match[1]}-bit rounding of the original ({file}), not the original"
     return f"from {file}: rounded, unless that holds floats"
 
 

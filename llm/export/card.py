@@ -253,10 +253,10 @@ def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _cost(made: Exported, run: RunFolder) -> str:
     wanted = ("step", "forward_passes", "backward_passes", "seconds")
-    told = [row for row in run.rows if all(row.get(name) is not None for name in wanted)]
-    if not told:
+    measured = [row for row in run.rows if all(row.get(name) is not None for name in wanted)]
+    if not measured:
         return ""
-    last = told[-1]
+    last = measured[-1]
     hardware = run.environment.get("gpu") or run.environment.get("cpu") or "an unknown machine"
     skipped, steps = len(run.rows_of("skipped")), last["step"] + (last["kind"] in ("step", "skipped"))
     return (

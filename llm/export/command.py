@@ -64,9 +64,9 @@ def export(options: ExportOptions) -> Path:
     require_known(options.source, tuned.SOURCES, "source of weights")
     if options.dtype is not None:
         require_known(options.dtype, DTYPES, "dtype")
-    place = Path(options.run).expanduser()
-    record = run_of(place) if place.is_dir() else None
-    adapter = adapter_folder.find(place)
+    folder = Path(options.run).expanduser()
+    record = run_of(folder) if folder.is_dir() else None
+    adapter = adapter_folder.find(folder)
     if options.merge and adapter is None and not (record and record.config.get("adapter")):
         raise ValueError(f"{options.run} has no adapter to merge: leave --merge out")
     if record is not None:
@@ -143,11 +143,11 @@ def _other_source(record: RunFolder, damaged: str) -> str:
 def _model(options: ExportOptions, record: RunFolder | None, aside: Path) -> Written:
     """Write a whole model."""
     places = BaseSource(options.model, options.device, options.trust_remote_code)
-    found = tuned.find(record, options.source, places) if record else _untrained(options)
-    weights = fingerprint(found.language_model.model)
-    if record is not None and found.step == tuned.last_step(record) and tuned.selected(record) not in (None, weights):
+    source = tuned.find(record, options.source, places) if record else _untrained(options)
+    weights = fingerprint(source.language_model.model)
+    if record is not None and source.step == tuned.last_step(record) and tuned.selected(record) not in (None, weights):
         warn("the weights are not to the bit those that the run measured: they were made on another device or version")
-    return _write(found, options, record, aside), weights
+    return _write(source, options, record, aside), weights
 
 
 def _untrained(options: ExportOptions) -> Tuned:
@@ -175,18 +175,18 @@ def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, as
     return made, tuned.selected(record) if record else None
 
 
-def _write(found: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
+def _write(source: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
     """Write a model that was loaded; one that peft has adapted is an adapter, unless it is to be merged."""
-    language_model, model = found.language_model, found.language_model.model
+    language_model, model = source.language_model, source.language_model.model
     if options.merge and is_adapted(language_model):
         model = model.merge_and_unload()
-        found = found._replace(language_model=replace(language_model, model=model), origin=MERGED)
+        source = source._replace(language_model=replace(language_model, model=model), origin=MERGED)
     if options.dtype is not None:
         model.to(DTYPES[options.dtype])
     _require_finite(model.named_parameters(), options.dtype)
-    loading.save(found.language_model, aside)
+    loading.save(source.language_model, aside)
     base = base_model(str(options.model or (record.config["model"] if record else options.run)))
-    return card.of_model(found.language_model, (found.step, found.origin), base, record)
+    return card.of_model(source.language_model, (source.step, source.origin), base, record)
 
 
 def _require_finite(weights: Iterable[tuple[str, Tensor]], dtype: str | None) -> None:

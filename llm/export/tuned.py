@@ -46,9 +46,9 @@ def find(run: RunFolder, source: str = "auto", places: BaseSource = BaseSource()
     step = len(contents.records) if contents else int(run.config["steps"])
     step = min(step, last_step(run, contents))
     if source != "journal":
-        found = checkpoint.latest(run.folder / CHECKPOINTS, step, {}, contents.marks if contents else None)
-        if found is not None and (source == "checkpoint" or contents is None or found.step == step):
-            return _restored(run, found, places)
+        kept = checkpoint.latest(run.folder / CHECKPOINTS, step, {}, contents.marks if contents else None)
+        if kept is not None and (source == "checkpoint" or contents is None or kept.step == step):
+            return _restored(run, kept, places)
     if contents is None or source == "checkpoint":
         raise ValueError(
             f"{run.folder} has no weights of step {step} or before (model, checkpoints, {JOURNAL}): baselines tune "
@@ -69,8 +69,8 @@ def _written(run: RunFolder, places: BaseSource) -> Tuned:
 
 def selected(run: RunFolder) -> str | None:
     """Return the fingerprint of the weights that a run selected; None of one that has not ended or is of before."""
-    found = run.rows_of("final")
-    said = found[-1].get("fingerprint") if found else None
+    finals = run.rows_of("final")
+    said = finals[-1].get("fingerprint") if finals else None
     return said if isinstance(said, str) else None
 
 
@@ -83,13 +83,13 @@ def last_step(run: RunFolder, contents: Contents | None = None) -> int:
     return int(run.config["steps"] if step is None else step)
 
 
-def _restored(run: RunFolder, found: checkpoint.Checkpoint, places: BaseSource) -> Tuned:
+def _restored(run: RunFolder, kept: checkpoint.Checkpoint, places: BaseSource) -> Tuned:
     name, trust = places.model or str(run.config["model"]), places.trust_remote_code
     base = loading.load(name, places.device or "cpu", run.held, trust)
     base = adapt(base, run.config["adapter"], run.config["seed"])
     trainable.select(base.model, run.config["trained"])
-    checkpoint.restore(base.model, found)
-    return Tuned(base, found.step, f"from the checkpoint of step {found.step}")
+    checkpoint.restore(base.model, kept)
+    return Tuned(base, kept.step, f"from the checkpoint of step {kept.step}")
 
 
 def _journal(run: RunFolder) -> Contents | None:

@@ -64,9 +64,9 @@ def _do(worker: Worker, job: Job, record: Run, whole: float, until: float) -> Ro
         return {**row, "status": "skipped", "reason": "no time is left: give more --minutes"}
     status, reason, wrong = "ok", "", []
     try:
-        for found in worker.rows(job, min(left, max(LEAST, PARTS[job.part].share * whole))):
-            record.append(found)
-            wrong += [found.get("check", "")] if found.get("held") is False and "check" in found else []
+        for measured in worker.rows(job, min(left, max(LEAST, PARTS[job.part].share * whole))):
+            record.append(measured)
+            wrong += [measured.get("check", "")] if measured.get("held") is False and "check" in measured else []
         if wrong:
             status, reason = "wrong", "; ".join(wrong)
     except SkippedError as error:

@@ -49,10 +49,10 @@ def prepare(data: Path, beside: Path) -> None:
 
 
 def _package(name: str, install: str) -> Path:
-    found = importlib.util.find_spec(name)
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
         raise ValueError(f"the package {name} is not here: {install}")
-    return Path(found.submodule_search_locations[0])
+    return Path(spec.submodule_search_locations[0])
 
 
 def _metadata() -> Path:

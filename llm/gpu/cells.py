@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from llm.bench import cell
-from llm.bench.setting import random_opt, setting
+from llm.bench import cell, probes
+from llm.bench.setting import BenchSetting, random_opt, setting
 from llm.cost.live import free_memory, size_of
 from llm.gpu.job import Here, SkippedError
 from zobench.run.records import Row
@@ -25,6 +25,12 @@ ZO2_GB = {"opt-1.3b": 3.75, "opt-2.7b": 4.14, "opt-6.7b": 4.99, "opt-13b": 6.18,
 """Memory of a step as ZO2's README has it, in GB: the weights are on the host (arXiv 2503.12668)."""
 AIMS = {("float32", False): 1.15, ("bfloat16", False): 1.25, ("float32", True): 1.10, ("bfloat16", True): 1.10}
 """(dtype, 8,192 tokens or more) -> at most this multiple of two bare forwards: an aim, not a measurement."""
+PROBED = (
+    ("opt-1.3b", "bfloat16", 1, 16), ("opt-1.3b", "bfloat16", 4, 32), ("opt-1.3b", "bfloat16", 16, 48),
+    ("opt-13b", "bfloat16", 1, 16), ("opt-13b", "bfloat16", 4, 32), ("opt-1.3b", "float32", 4, 32),
+)  # fmt: skip
+PROBES = 8
+"""Directions of rank 1, with two points each."""
 
 
 def measured(here: Here, size: str, dtype: str, batch: int, tokens: int) -> Iterator[Row]:
@@ -33,16 +39,32 @@ def measured(here: Here, size: str, dtype: str, batch: int, tokens: int) -> Iter
     Raises:
         SkippedError: the device has too little free memory.
     """
-    weights, free = size_of(random_opt(size, dtype, "meta").parameters()), free_memory(here.device)
-    if free is not None and ROOM * weights > free:
-        raise SkippedError(f"{size} in {dtype} takes {weights / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
-    bench = setting(size, dtype, batch, tokens, device=here.device)
+    bench = _fitting(here, size, dtype, batch, tokens)
     rows = []
     for row in cell.measure(bench, ["gaussian"], 3 if here.small else 5):
         rows.append(row)
         yield row
     yield from claims(rows)
     print(f"{size}, {dtype}, {batch} x {tokens} tokens\n{cell.table(rows)}", flush=True)
+
+
+def _fitting(here: Here, size: str, dtype: str, batch: int, tokens: int) -> BenchSetting:
+    """The setting, if the device has room for it."""
+    weights, free = size_of(random_opt(size, dtype, "meta").parameters()), free_memory(here.device)
+    if free is not None and ROOM * weights > free:
+        raise SkippedError(f"{size} in {dtype} takes {weights / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
+    return setting(size, dtype, batch, tokens, device=here.device)
+
+
+def probed(here: Here, size: str, dtype: str, batch: int, tokens: int) -> Iterator[Row]:
+    """Yield the rows of all points of low-rank directions in one forward, beside as many bare forwards.
+
+    Raises:
+        SkippedError: the device has too little free memory.
+    """
+    rows = probes.rows_of(_fitting(here, size, dtype, batch, tokens), PROBES, 3 if here.small else 5)
+    yield from rows
+    print(f"{size}, {dtype}, {batch} x {tokens} tokens\n{probes.table(rows)}", flush=True)
 
 
 def claims(rows: list[Row]) -> Iterator[Row]:
@@ -92,10 +114,10 @@ def reads(here: Here) -> Iterator[Row]:
         step()
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            with warnings.catch_warnings(record=True) as told:
+            with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
                 step()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        places = sorted({f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in told})
-        yield {"kind": "gpu-waits", "engine": engine, "waits": len(told), "places": places}
+        places = sorted({f"{w.filename.rpartition('/')[2]}:{w.lineno}" for w in warned})
+        yield {"kind": "gpu-waits", "engine": engine, "waits": len(warned), "places": places}

@@ -17,9 +17,9 @@ from llm.loop.train import train
 from llm.model import loading
 from llm.options.train import TrainOptions
 from llm.run.journal import read_told, rebuild
-from llm.steppers.zeroth_order import ENGINES
+from llm.steppers.engines import ENGINES
 from zobench import derive, methods, query
-from zobench.law import LAWS
+from zobench.law import LAWS, LowRank
 from zobench.layout import Layout, Segment
 from zobench.random import normals, signs, words
 from zobench.run.records import Row
@@ -31,6 +31,8 @@ ULPS = 2
 FAR = 1e-5
 """By how much of their norm weights that a journal rebuilds on a CPU may differ."""
 ENTRIES = 1 << 20
+MISSED = 1e-3
+"""Share of the spread of losses over points by which the losses of another engine may differ: rounding."""
 RANGES = ((0, 1 << 20), (4099, 9973), ((1 << 34) - 3, (1 << 34) + 4096))
 
 
@@ -38,7 +40,7 @@ def tests(here: Here) -> Iterator[Row]:
     """Yield the outcome of the tests of devices: those marked `cuda`, or on a CPU the others."""
     missing = [name for name in ("pytest", "hypothesis") if importlib.util.find_spec(name) is None]
     if missing or not (ROOT / TESTS).is_file():
-        raise SkippedError(f"{' and '.join(missing) or TESTS} is not here; the other checks need neither")
+        raise SkippedError(f"not here: {' and '.join(missing) or TESTS}; the other checks need neither")
     marker = "cuda" if here.device.startswith("cuda") else "not cuda"
     command = [sys.executable, "-m", "pytest", TESTS, "-o", "addopts=", "-m", marker, "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -88,13 +90,25 @@ def ulps(one: Tensor, other: Tensor) -> int:
 
 
 def engines(here: Here) -> Iterator[Row]:
-    """Yield, for each engine and dtype, how far three steps of MeZO differ from those of the plain engine on a CPU."""
+    """Yield, for each engine and dtype, how far three steps of MeZO differ from those of the plain engine on a CPU;
+    then how far the losses at all points of low-rank directions do, from one forward.
+    """
     for dtype, most in (("float32", 1e-5), ("bfloat16", 1e-2)):
         expected = _stepped("plain", dtype, "cpu")
         for engine in ("plain", "in-forward"):
-            found = _stepped(engine, dtype, here.device)
-            worst = float((found - expected).norm() / expected.norm())
+            stepped = _stepped(engine, dtype, here.device)
+            worst = float((stepped - expected).norm() / expected.norm())
             yield _check(f"three steps, {engine}, {dtype}", worst <= most, relative=worst)
+    expected, found = _points("plain", "cpu"), _points("batched", here.device)
+    worst = float((found - expected).norm() / (expected - expected.mean()).norm())
+    yield _check("losses of sixteen points in one forward", worst <= MISSED, of_their_spread=worst)
+
+
+def _points(engine: str, device: str) -> Tensor:
+    """The losses at both points of eight directions of rank 1."""
+    bench, estimator = setting("opt-1m", "float32", 4, 16), methods.make("mezo", law=LowRank(1), n=8)
+    bench.model.to(device)
+    return ENGINES[engine](bench.model).losses(bench.loss, estimator.ask(derive("gpu", "points"), ()))
 
 
 def _stepped(engine: str, dtype: str, device: str) -> Tensor:
@@ -103,16 +117,16 @@ def _stepped(engine: str, dtype: str, device: str) -> Tensor:
     objective.language_model.model.to(device)
     space, estimator = ENGINES[engine](bench.model), methods.make("mezo")
     for step in range(3):
-        told = query(space, estimator, bench.loss, derive("gpu", step), ())
-        assert told.gradient is not None  # query returns only then
-        space.step_(told.gradient, -1e-5)
+        estimate = query(space, estimator, bench.loss, derive("gpu", step), ())
+        assert estimate.gradient is not None  # query returns only then
+        space.step_(estimate.gradient, -1e-5)
     return space.vector() if engine == "plain" else _settled(space)
 
 
 def _settled(space: Any) -> Tensor:
     space.settle_()
-    found: Tensor = space.vector()
-    return found
+    vector: Tensor = space.vector()
+    return vector
 
 
 def replayed(here: Here, engine: str) -> Iterator[Row]:

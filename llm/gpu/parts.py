@@ -35,6 +35,7 @@ PARTS = {
     "cells": Part(cells.measured, 0.12, _cells(cells.CELLS), _cells(cells.SMALL)),
     "waits": Part(cells.reads, 0.05),
     "sweeps": Part(cells.swept, 0.1, {dtype: {"dtype": dtype} for dtype in ("float32", "bfloat16")}),
+    "probes": Part(cells.probed, 0.08, _cells(cells.PROBED), _cells(cells.SMALL[:2])),
 }
 
 

@@ -155,12 +155,12 @@ class Loop:
         print(summary(self.context.options.method, final))
         return final
 
-    def _require_selected(self, final: Row, found: str) -> None:
+    def _require_selected(self, final: Row, rebuilt: str) -> None:
         """Raise ValueError unless these are the weights whose final measurement the journal already holds."""
         wanted = final.get("fingerprint")
-        if wanted not in (None, found):
+        if wanted not in (None, rebuilt):
             raise ValueError(
-                f"{self.log.file}: the weights of step {final.get('selected_step')} have the fingerprint {found} when "
-                f"they are rebuilt here, and had {wanted} when they were measured (another device, engine, number of "
-                "threads or version of torch?): nothing was written; give another --out"
+                f"{self.log.file}: the weights of step {final.get('selected_step')} have the fingerprint {rebuilt} "
+                f"when they are rebuilt here, and had {wanted} when they were measured (another device, engine, number "
+                "of threads or version of torch?): nothing was written; give another --out"
             )

@@ -112,8 +112,8 @@ class Selection(Listener):
 def discard(folder: Path) -> None:
     """Remove the file of a run that has its final row, and files that a killed process left half written."""
     within(folder, BEST).unlink(missing_ok=True)
-    for place in (folder, within(folder, CHECKPOINTS)):
-        checkpoint.clear(place)
+    for path in (folder, within(folder, CHECKPOINTS)):
+        checkpoint.clear(path)
 
 
 def _loss(row: Row) -> float:

@@ -30,15 +30,15 @@ def train(options: TrainOptions, test: bool = True) -> Row:
             files are damaged.
         FolderInUseError: another process writes there.
     """
-    found = _finished(options)
-    if found is not None:
-        return found
+    finished = _finished(options)
+    if finished is not None:
+        return finished
     context = prepare(options, test)
     Path(options.out).mkdir(parents=True, exist_ok=True)
     held = lock(options.out)
     try:  # once more: another process may have finished the run while this one loaded the model
-        found = _finished(context.options)
-        return opened(context).go() if found is None else found
+        finished = _finished(context.options)
+        return opened(context).go() if finished is None else finished
     finally:
         held.release()
 
@@ -55,13 +55,13 @@ def _finished(options: TrainOptions) -> Row | None:
         return None
     options = options if options.train and options.dev and options.test else sized(options, split_of(options))
     record = open_record(options)
-    found = record.find(kind="final")
-    if found:
+    finals = record.find(kind="final")
+    if finals:
         note(f"{options.out} holds a finished run")
         _require_whole(record, options)
         complete(record.folder)
         discard(record.folder)
-        return _with_dev(record, found[-1])
+        return _with_dev(record, finals[-1])
     if record.rows and not options.resume:
         raise ValueError(f"{options.out} holds an unfinished run: give --resume, or another --out")
     return None

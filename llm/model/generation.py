@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from llm.model.language_model import LanguageModel
-from llm.model.logits import inner, learns_a_prompt, logits_at, padded, padding, takes
+from llm.model.logits import inner, learns_a_prompt, logits_at, padded, padding, takes, wide
 
 MAX_NEW_TOKENS = 50
 
@@ -90,7 +90,7 @@ class _Cached:
         found = self.model(**inputs, past_key_values=self.past, use_cache=True, **self.last)
         self.past = found.past_key_values
         logits: Tensor = found.logits
-        return logits[:, -1].float()
+        return wide(logits[:, -1])
 
 
 class _Whole:

@@ -24,6 +24,11 @@ class LanguageModel:
         return device
 
     @property
+    def wide(self) -> torch.dtype:
+        """The dtype of logits and losses: float32, or float64 of a float64 model."""
+        return torch.promote_types(self.model.dtype, torch.float32)
+
+    @property
     def masked(self) -> bool:
         """Whether it fills masks (RoBERTa, BERT) instead of continuing texts."""
         model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model

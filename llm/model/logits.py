@@ -1,6 +1,7 @@
 """Logits of a language model at chosen places only: what a loss does not read is not computed."""
 
 import inspect
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llm.model.language_model import LanguageModel
+from zobench.layout import on_device
 
 Place = tuple[int, int]  # row, position
 
@@ -27,13 +29,18 @@ class Targets(NamedTuple):
     tokens: list[int]
 
 
+def wide(values: Tensor) -> Tensor:
+    """Return the values in float32, or in float64 if that is their dtype: what logits and losses are computed in."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def padded(language_model: LanguageModel, rows: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Return the model's inputs for rows of token ids, padded on the right: under the causal mask no text sees it."""
     device = language_model.device
     longest = max(map(len, rows))
     pad = padding(language_model)
-    ids = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    ids = on_device([[*row, *[pad] * (longest - len(row))] for row in rows], device)
+    mask = on_device([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device)
     inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask}
     return inputs if language_model.masked else {**inputs, "use_cache": False}
 
@@ -41,25 +48,26 @@ def padded(language_model: LanguageModel, rows: Sequence[Sequence[int]]) -> dict
 def logits_at(
     language_model: LanguageModel, inputs: dict[str, Any], places: list[Place], tokens: list[int] | slice = slice(None)
 ) -> Tensor:
-    """Return the float32 logits of `tokens` (default: the vocabulary) at the places, (places, tokens).
+    """Return the logits of `tokens` (default: the vocabulary) at the places, (places, tokens), as wide as `wide` says.
 
     Cost: one forward pass, in which the head sees nothing but the places where the architecture is known.
     """
-    model = inner(language_model)
-    row, position = torch.tensor(places, device=language_model.device).T
+    model, device = inner(language_model), language_model.device
+    chosen = tokens if isinstance(tokens, slice) else on_device(tokens, device)
     head = None if learns_a_prompt(language_model) else _head(model)
     if head is None:
-        return _whole_model(language_model.model, inputs, row, position)[:, tokens].float()
+        return wide(_whole_model(language_model.model, inputs, places)[:, chosen])
+    row, position = on_device(places, device).T
     states = model.base_model(**inputs).last_hidden_state[row, position]
     if isinstance(head, torch.nn.Linear):
-        return functional.linear(states, head.weight[tokens]).float()
+        return wide(functional.linear(states, head.weight[chosen]))
     logits: Tensor = head(states)
-    return logits[:, tokens].float()
+    return wide(logits[:, chosen])
 
 
 def states_at(language_model: LanguageModel, inputs: dict[str, Any], places: list[Place]) -> Tensor:
     """Return the hidden states that the head reads at the places, (places, hidden). Cost: one forward pass."""
-    row, position = torch.tensor(places, device=language_model.device).T
+    row, position = on_device(places, language_model.device).T
     found: Tensor = inner(language_model).base_model(**inputs).last_hidden_state[row, position]
     return found
 
@@ -67,31 +75,31 @@ def states_at(language_model: LanguageModel, inputs: dict[str, Any], places: lis
 def chosen_logits(
     language_model: LanguageModel, inputs: dict[str, Any], places: list[Place], tokens: Sequence[Sequence[int]]
 ) -> Tensor:
-    """Return the logits of as many tokens at each place, other ones at each, float32 (places, tokens a place)."""
+    """Return the logits of as many tokens at each place, other ones at each, (places, tokens a place)."""
     known = sorted({token for row in tokens for token in row})
     column = {token: i for i, token in enumerate(known)}
-    index = torch.tensor([[column[token] for token in row] for row in tokens], device=language_model.device)
+    index = on_device([[column[token] for token in row] for row in tokens], language_model.device)
     return logits_at(language_model, inputs, places, known).gather(1, index)
 
 
 def log_probs(language_model: LanguageModel, inputs: dict[str, Any], targets: Targets) -> Tensor:
-    """Return log p of each target at its place, float32 (targets,), never more than CHUNK logits at once.
+    """Return log p of each target at its place, (targets,), never more than CHUNK logits at once.
 
     Cost: one forward pass. With gradients the graph holds all logits.
     """
     model, device = inner(language_model), language_model.device
     head = None if learns_a_prompt(language_model) else _head(model)
-    where, tokens = (torch.tensor(part, device=device) for part in (targets.where, targets.tokens))
+    where, tokens = (on_device(part, device) for part in (targets.where, targets.tokens))
     if not isinstance(head, torch.nn.Linear):
         logits = logits_at(language_model, inputs, targets.places)
-        return (logits[where, tokens] - logits.logsumexp(-1)[where]).float()
-    row, position = torch.tensor(targets.places, device=device).T
+        return logits[where, tokens] - logits.logsumexp(-1)[where]
+    row, position = on_device(targets.places, device).T
     states, weight = model.base_model(**inputs).last_hidden_state[row, position], head.weight[:]
     size = max(1, CHUNK // len(weight))
     found = []
     for start in range(0, len(states), size):
-        logits = functional.linear(states[start : start + size], weight).float()
-        first, last = torch.searchsorted(where, torch.tensor([start, start + size], device=device)).tolist()
+        logits = wide(functional.linear(states[start : start + size], weight))
+        first, last = (bisect_left(targets.where, end) for end in (start, start + size))
         local = where[first:last] - start
         found.append(logits[local, tokens[first:last]] - logits.logsumexp(-1)[local])
     return torch.cat(found)
@@ -148,12 +156,14 @@ def _head(model: Any) -> Any:
     return head if plain and not any(getattr(model.config, scale, None) for scale in SCALED) else None
 
 
-def _whole_model(model: Any, inputs: dict[str, Any], row: Tensor, position: Tensor) -> Tensor:
+def _whole_model(model: Any, inputs: dict[str, Any], places: list[Place]) -> Tensor:
     """Logits through the model's own forward, of the positions that some row wants if it can be told."""
+    device = inputs["input_ids"].device
+    row, position = on_device(places, device).T
     logits: Tensor
     if not hasattr(model, "peft_config") and takes(model, "logits_to_keep"):
-        kept, index = position.unique(return_inverse=True)
-        logits = model(**inputs, logits_to_keep=kept).logits
-        return logits[row, index]
+        kept = sorted({position for _, position in places})
+        logits = model(**inputs, logits_to_keep=on_device(kept, device)).logits
+        return logits[row, on_device([bisect_left(kept, position) for _, position in places], device)]
     logits = model(**inputs).logits
     return logits[row, position + logits.shape[1] - inputs["input_ids"].shape[1]]

@@ -15,6 +15,7 @@ from llm.objective.encoding import Encoded
 from llm.objective.measured import choices, chosen, right_answers
 from llm.objective.scoring import answer_log_probs
 from llm.tasks import Example
+from zobench.layout import on_device
 
 Losses = Callable[[Sequence[str], Sequence[Example]], Sequence[float] | Tensor]
 """(answers, examples) -> the loss of each example."""
@@ -38,7 +39,7 @@ class AnswerObjective(Objective):
         if _generated(self, batch):
             return Judged(self.losses(batch), None, greedy(self.language_model, [row.tokens for row in batch]))
         scores = self.scores(batch, normalised=True)
-        right = torch.tensor([row.label for row in batch], device=scores.device)
+        right = on_device([row.label for row in batch], scores.device)
         return Judged(-scores.gather(1, right[:, None])[:, 0], scores, None)
 
 
@@ -74,10 +75,10 @@ class MetricObjective(Objective):
         """The losses of the answers, NaN where the model gave none."""
         assert self.loss is not None
         given = [(i, text) for i, text in enumerate(answers) if text is not None]
-        found = torch.full((len(answers),), math.nan, dtype=torch.float32)
+        found = torch.full((len(answers),), math.nan, dtype=self.language_model.wide)
         if given:
             values = self.loss([text for _, text in given], [examples[i] for i, _ in given])
-            found[[i for i, _ in given]] = _checked(values, len(given))
+            found[[i for i, _ in given]] = _checked(values, len(given), found.dtype)
         return found.to(self.language_model.device)
 
 
@@ -103,8 +104,8 @@ def _known(row: Encoded) -> Example:
     return row.example
 
 
-def _checked(values: Sequence[float] | Tensor, count: int) -> Tensor:
-    found = torch.as_tensor(values, dtype=torch.float32).cpu()
+def _checked(values: Sequence[float] | Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    found = torch.as_tensor(values, dtype=dtype).cpu()
     if found.shape != (count,) or not bool(found.isfinite().all()):
         raise ValueError(f"the objective gave {values!r} for {count} answers: give a finite loss for each")
     return found

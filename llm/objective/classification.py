@@ -15,6 +15,7 @@ from llm.objective.encoding import Encoded, Encoder, require_distinct, require_l
 from llm.objective.measured import Measured, measured, parts
 from llm.objective.scoring import candidate_scores
 from llm.tasks import Example
+from zobench.layout import on_device
 
 
 class Judged(NamedTuple):
@@ -33,7 +34,7 @@ class Objective:
     loss = cross-entropy of the scores. The answer is the candidate of the greatest score.
 
     `candidates` are those of every example, or None where each example has its own. Logits are computed only at the
-    positions that are scored, and the loss in float32.
+    positions that are scored, and the loss in float32, or in float64 of a float64 model.
     """
 
     language_model: LanguageModel
@@ -128,7 +129,7 @@ class Objective:
         return row.candidates or self.candidates or ()
 
     def scores(self, batch: Sequence[Encoded], normalised: bool = False) -> Tensor:
-        """Return the candidates' scores, float32 (examples, most candidates), -inf where an example has fewer.
+        """Return the candidates' scores, (examples, most candidates), -inf where an example has fewer.
 
         Cost: one forward pass. `candidate_scores` says what `normalised` means.
         """
@@ -136,8 +137,8 @@ class Objective:
         return candidate_scores(self.language_model, prompts, candidates, normalised)
 
     def losses(self, batch: Sequence[Encoded]) -> Tensor:
-        """Return the loss of each example, float32 (examples,). Cost: one forward pass."""
-        labels = torch.tensor([row.label for row in batch], device=self.language_model.device)
+        """Return the loss of each example, (examples,). Cost: one forward pass."""
+        labels = on_device([row.label for row in batch], self.language_model.device)
         return functional.cross_entropy(self.scores(batch), labels, reduction="none")
 
     def judge(self, batch: Sequence[Encoded]) -> Judged:
@@ -148,8 +149,8 @@ class Objective:
     def measure(self, examples: Sequence[Encoded], batch_size: int = 64) -> Measured:
         """Return mean loss and metric over the examples, in batches of similar length."""
         counts = [len(self.options(row)) for row in examples]
-        scores = torch.full((len(examples), max(counts)), -torch.inf, dtype=torch.float32)
-        losses = torch.empty(len(examples), dtype=torch.float32)
+        scores = torch.full((len(examples), max(counts)), -torch.inf, dtype=self.language_model.wide)
+        losses = torch.empty(len(examples), dtype=self.language_model.wide)
         answers: list[str | None] = [None] * len(examples)
         judged = Judged(None, None, None)
         lengths = [len(row.tokens) + sum(len(c) - 1 for c in self.options(row)) for row in examples]

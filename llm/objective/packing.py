@@ -8,6 +8,7 @@ from torch import Tensor
 
 from llm.model.language_model import LanguageModel
 from llm.model.logits import CAUSAL_HEADS, Place, Targets, learns_a_prompt, padding
+from zobench.layout import on_device
 
 Tokens = Sequence[int]
 Candidates = Sequence[Sequence[Tokens]]  # of each prompt
@@ -62,7 +63,7 @@ def _inputs(
     longest, device = max(map(len, rows)), language_model.device
 
     def filled(parts: list[list[int]], value: int) -> Tensor:
-        return torch.tensor([part + [value] * (longest - len(part)) for part in parts], device=device)
+        return on_device([part + [value] * (longest - len(part)) for part in parts], device)
 
     segment = filled(segments, -1)
     earlier = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()

@@ -8,6 +8,7 @@ from torch import Tensor
 from llm.model.language_model import LanguageModel
 from llm.model.logits import Place, Targets, chosen_logits, log_probs, logits_at, padded
 from llm.objective.packing import Asked, Candidates, Tokens, can_pack, packed
+from zobench.layout import on_device
 
 
 def candidate_scores(
@@ -17,7 +18,8 @@ def candidate_scores(
     normalised: bool = False,
     pack: bool = True,
 ) -> Tensor:
-    """Return the score of each prompt's candidates, float32 (prompts, most candidates), -inf where a prompt has fewer.
+    """Return the score of each prompt's candidates, (prompts, most candidates), -inf where a prompt has fewer: float32,
+    or float64 of a float64 model.
 
     score_c = mean over the tokens of candidate c of log p(token | prompt, tokens before). Where every candidate is one
     token, logits serve unless `normalised`: they differ from the definition by the normaliser, which is the same for
@@ -36,13 +38,13 @@ def candidate_scores(
     else:
         inputs, targets, owners = _separate(language_model, prompts, candidates)
     chosen = log_probs(language_model, inputs, targets)
-    lengths = torch.tensor([len(c) for cs in candidates for c in cs], device=chosen.device)
-    total = chosen.new_zeros(len(lengths)).index_add(0, torch.tensor(owners, device=chosen.device), chosen)
+    lengths = on_device([len(c) for cs in candidates for c in cs], chosen.device)
+    total = chosen.new_zeros(len(lengths)).index_add(0, on_device(owners, chosen.device), chosen)
     return _table(total / lengths, [len(cs) for cs in candidates])
 
 
 def answer_log_probs(language_model: LanguageModel, prompts: Sequence[Tokens], answers: Sequence[Tokens]) -> Tensor:
-    """Return the mean log-probability of each prompt's answer tokens, float32 (prompts,). Cost: one forward pass."""
+    """Return the mean log-probability of each prompt's answer tokens, (prompts,). Cost: one forward pass."""
     return candidate_scores(language_model, prompts, [(answer,) for answer in answers], True, pack=False)[:, 0]
 
 
@@ -55,8 +57,8 @@ def _single(language_model: LanguageModel, prompts: Sequence[Tokens], candidates
     counts = [len(row) for row in tokens]
     filled = [row + row[:1] * (max(counts) - len(row)) for row in tokens]
     found = chosen_logits(language_model, inputs, places, filled)
-    beyond = torch.arange(max(counts)) >= torch.tensor(counts)[:, None]
-    return found.masked_fill(beyond.to(found.device), -torch.inf)
+    beyond = torch.arange(max(counts), device=found.device) >= on_device(counts, found.device)[:, None]
+    return found.masked_fill(beyond, -torch.inf)
 
 
 def first_places(language_model: LanguageModel, prompts: Sequence[Tokens]) -> list[Place]:
@@ -89,5 +91,5 @@ def _table(values: Tensor, counts: list[int]) -> Tensor:
         return values.view(len(counts), -1)
     row = [i for i, count in enumerate(counts) for _ in range(count)]
     column = [k for count in counts for k in range(count)]
-    index = torch.tensor(row, device=values.device), torch.tensor(column, device=values.device)
+    index = on_device(row, values.device), on_device(column, values.device)
     return values.new_full((len(counts), max(counts)), -torch.inf).index_put(index, values)

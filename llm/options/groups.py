@@ -82,9 +82,9 @@ class StepOptions:
     schedule: str = option("constant", "schedule of the learning rate: constant, linear or cosine")
     warmup: int = option(0, "steps of linear warm-up")
     rule: str = option(
-        "sgd",
+        "auto",
         "update rule, which turns the gradient estimate into a step: sgd, momentum:beta=0.9, "
-        "adam:beta1=0.9,window=10, ...",
+        "adam:beta1=0.9,window=10, sign, adamezo, ..., or auto (that of the method's paper: llm list)",
     )
     weight_decay: float = option(0.0, "decoupled weight decay; biases and norms have none")
     gradient_checkpointing: bool = option(
@@ -96,8 +96,8 @@ class StepOptions:
     )
     engine: str = option(
         "auto",
-        "engine that perturbs the weights: plain, in-forward, paired (in-forward, both points at "
-        "once), batched (all points of low-rank directions in one forward), or auto (by size)",
+        "engine that perturbs the weights: plain, in-forward, paired (in-forward, both points at once), batched (all "
+        "points of low-rank directions in one forward), auto (by size), or package.module:function",
     )
     points: int | None = option(
         None,

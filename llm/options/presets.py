@@ -27,16 +27,16 @@ def table() -> dict[str, Preset]:
     group refines those of the same name: its own values replace theirs, one by one, and its source is told too.
     """
     contents = tomllib.loads(FILE.read_text(encoding="utf-8"))
-    found: dict[str, Preset] = {}
+    presets: dict[str, Preset] = {}
     for group in contents["group"]:
         for model in group["models"]:
             for task in group["tasks"]:
                 name = group["name"].format(model=model, task=task)
-                place = {"model": contents["models"][model], "task": task}
-                before = found.get(name, Preset(name, contents["setting"].get(group.get("setting"), {}), ""))
+                named = {"model": contents["models"][model], "task": task}
+                before = presets.get(name, Preset(name, contents["setting"].get(group.get("setting"), {}), ""))
                 source = "; ".join(filter(None, (before.source, group["source"])))
-                found[name] = Preset(name, {**place, **before.values, **group["values"]}, source)
-    return found
+                presets[name] = Preset(name, {**named, **before.values, **group["values"]}, source)
+    return presets
 
 
 def values() -> dict[str, Mapping[str, Any]]:

@@ -5,8 +5,8 @@ import math
 from llm.model import adapters
 from llm.model.trainable import parse_rates
 from llm.options.train import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
+from llm.steppers import engines
 from llm.steppers.method import TrainingMethod
-from llm.steppers.zeroth_order import ENGINES
 from zobench.naming import require_known
 
 
@@ -15,7 +15,7 @@ def check(options: TrainOptions) -> None:
     method = TrainingMethod.parse(options.method)
     adapters.check(options.adapter, options.gradient_checkpointing)
     parse_rates(options.rates)
-    require_known(options.engine, ("auto", *ENGINES), "engine")
+    engines.is_own(options.engine)  # refuses an unknown name
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")
     _check_loop(options)

@@ -133,8 +133,8 @@ def require_same_run(checkpoint: Checkpoint, metadata: Mapping[str, str]) -> Non
     """Raise ValueError if what a checkpoint says of its run is not this."""
     differing = [name for name, value in metadata.items() if checkpoint.metadata.get(name) != value]
     if differing:
-        told = ", ".join(differing)
-        raise ValueError(f"{checkpoint.file} is of another run ({told}): remove it, or give another --out")
+        names = ", ".join(differing)
+        raise ValueError(f"{checkpoint.file} is of another run ({names}): remove it, or give another --out")
 
 
 def load(file: Path) -> Checkpoint:

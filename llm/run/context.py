@@ -110,7 +110,7 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
             loss is not finite.
     """
     check(options)
-    notes = [ignored(options)]
+    notes = [ignored(options), TrainingMethod.parse(options.method).note(options)]
     options, method = without_unread(options), TrainingMethod.parse(options.method)
     task = tasks.find(options.task)
     if method.baseline:

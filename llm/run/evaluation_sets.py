@@ -44,12 +44,12 @@ def read(options: TrainOptions) -> list[Named]:
     twice = sorted({name for name in options.also if options.also.count(name) > 1})
     if twice:
         raise ValueError(f"--also names {twice[0]!r} more than once")
-    found = []
+    sets = []
     for name in options.also:
         task, _, folder = name.partition("@")
         known = tasks.find(task)
-        found.append(Named(name, known, *for_evaluation(known, folder or None, options.also_examples)))
-    return found
+        sets.append(Named(name, known, *for_evaluation(known, folder or None, options.also_examples)))
+    return sets
 
 
 def encoded(sets: Sequence[Named], options: TrainOptions, language_model: LanguageModel) -> tuple[EvaluationSet, ...]:

@@ -50,7 +50,7 @@ class RunFolder:
         for number, row in enumerate(rows, 1):
             wrong = [name for name in NUMBERS if type(row.get(name, 0)) not in (int, float, type(None))]
             if wrong:
-                raise ValueError(f"{folder / ROWS}:{number}: {wrong[0]} is {row[wrong[0]]!r}: mend the line")
+                raise ValueError(f"{folder / ROWS}:{number}: {wrong[0]} is {row[wrong[0]]!r}: correct the line")
         return cls(folder, unnamed(TrainOptions) | known, (environment or [{}])[0], rows)
 
     def rows_of(self, kind: str) -> list[Row]:
@@ -71,15 +71,15 @@ def selected_step(final: Row) -> int | None:
 
 def journal_of(path: str | Path) -> Path:
     """Return the journal of a run's folder, or the path itself if it is a file."""
-    place = Path(path)
-    return place / JOURNAL if place.is_dir() else place
+    file = Path(path)
+    return file / JOURNAL if file.is_dir() else file
 
 
 def run_of(folder: Path) -> RunFolder | None:
     """Return the run that a folder is of, or that wrote its weights there, if any."""
-    for place in (folder, folder.parent) if folder.name == MODEL else (folder,):
-        if any((place / name).is_file() for name in OWN):
-            return RunFolder.read(place)
+    for candidate in (folder, folder.parent) if folder.name == MODEL else (folder,):
+        if any((candidate / name).is_file() for name in OWN):
+            return RunFolder.read(candidate)
     return None
 
 

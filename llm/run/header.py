@@ -24,10 +24,10 @@ ENVIRONMENT = ("zobench", "python", "torch", "commit", "cpu", "gpu")
 def header(context: RunContext, stepper: Stepper) -> dict[str, Any]:
     """Return the header of a run."""
     options, model = context.options, context.language_model.model
-    found = environment()
+    machine = environment()
     about: dict[str, Any] = {
         "stream": streams.NAME,
-        "rule": options.rule if stepper.replays else options.method,
+        "rule": context.method.rule(options),
         "epsilon": options.epsilon,
         "weight_decay": float(options.weight_decay),
         "schedule": schedule(vars(options)),
@@ -39,7 +39,7 @@ def header(context: RunContext, stepper: Stepper) -> dict[str, Any]:
         "weights": fingerprint(model),
         "data": data_fingerprint(context),
         "keys": {name: list(names) for name, names in context.keys.items()},
-        "environment": {name: found[name] for name in ENVIRONMENT},
+        "environment": {name: machine[name] for name in ENVIRONMENT},
     }
     if options.adapter:
         about["adapter"] = {"name": options.adapter, "seed": options.seed}

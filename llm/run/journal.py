@@ -18,7 +18,8 @@ from llm.run import checkpoint, saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, journal_of
 from llm.run.header import fingerprint
 from llm.run.verify import Journalled, findings
-from llm.steppers.zeroth_order import ZerothOrderStepper, rounded
+from llm.steppers.engines import rounded
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import Estimator, methods
 from zobench import rule as rules
 from zobench.groups import Groups
@@ -26,11 +27,14 @@ from zobench.identity import restore
 from zobench.random import streams
 from zobench.run import journal_version1
 from zobench.run.exit_status import DIFFERENT, OK
-from zobench.run.journal import Contents, Record, describe, differing, read, version_of
+from zobench.run.journal import Contents, Record, describe, differing, other_stream, read, version_of
 from zobench.run.journal_format import OLD
 from zobench.run.options import add_quiet, ended
 from zobench.run.progress import bar, quietly, warn
 from zobench.spelling import names_code
+
+OWN_PARTS = {"method": "an estimator", "rule": "an update rule", "engine": "an engine"}
+"""Parts that may be the user's own: a journal imports no module, so the command line must name it again."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,8 +57,8 @@ def main(argv: Sequence[str]) -> int:
             )
         if name in ("verify", "replay"):
             command.add_argument("--model", help="the base model, where it is not what the journal names")
-            command.add_argument("--method", help="package.module:function that makes an estimator of your own")
-            command.add_argument("--rule", help="package.module:function that makes an update rule of your own")
+            for part, what in OWN_PARTS.items():
+                command.add_argument(f"--{part}", help=f"package.module:function that makes {what} of your own")
             command.add_argument("--device", help="where to repeat the steps; by default on the device of the journal")
             command.add_argument(
                 "--trust-remote-code", action="store_true", help="allow the model to run Python code of its own"
@@ -119,16 +123,16 @@ def _what(record: Record) -> str:
 
 def verify(arguments: argparse.Namespace) -> int:
     """Check every file of a run or of an export: a line a file, with what was found; nothing is changed."""
-    place = Path(arguments.run)
-    if not place.is_dir():
-        found = [Journalled.of(_file(arguments.run)).finding]
-    elif not any((place / name).exists() for name in (JOURNAL, CONFIG, ROWS, RECORD)):
-        raise ValueError(f"{place} has no {JOURNAL} and no {CONFIG}: give the folder of a run or of an export")
+    folder = Path(arguments.run)
+    if not folder.is_dir():
+        results = [Journalled.of(_file(arguments.run)).finding]
+    elif not any((folder / name).exists() for name in (JOURNAL, CONFIG, ROWS, RECORD)):
+        raise ValueError(f"{folder} has no {JOURNAL} and no {CONFIG}: give the folder of a run or of an export")
     else:
-        found = list(findings(place))
-    for one in found:
+        results = list(findings(folder))
+    for one in results:
         print(one)
-    sound = not any(one.bad for one in found)
+    sound = not any(one.bad for one in results)
     if not arguments.replay:
         return OK if sound else DIFFERENT
     return _replayed(arguments) if sound else DIFFERENT
@@ -136,13 +140,12 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def _replayed(arguments: argparse.Namespace) -> int:
     """Compare what a run or an export wrote with what its journal rebuilds."""
-    place = Path(arguments.run)
-    record = place / RECORD
-    exported = not (place / CONFIG).exists() and record.is_dir()
+    folder = Path(arguments.run)
+    record = folder / RECORD
+    exported = not (folder / CONFIG).exists() and record.is_dir()
     contents = read(_file(str(record) if exported else arguments.run))
-    where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method, arguments.rule
-    base = rebuild(contents, selected_step(contents), *where)
-    written = place if exported else journal_of(place).parent / MODEL
+    base = rebuild(contents, selected_step(contents), **_given(arguments))
+    written = folder if exported else journal_of(folder).parent / MODEL
     return _compare(base, written, arguments.device or _text(contents.header, "device"))
 
 
@@ -152,8 +155,7 @@ def replay(arguments: argparse.Namespace) -> int:
     folder = journal_of(arguments.run).parent
     taken, selected = len(contents.records), selected_step(contents)
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
-    where = arguments.model, arguments.device, arguments.trust_remote_code, arguments.method, arguments.rule
-    base = rebuild(contents, steps, *where)
+    base = rebuild(contents, steps, **_given(arguments))
     weights = fingerprint(base.model)
     print(f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {weights}")
     if arguments.out:
@@ -163,6 +165,11 @@ def replay(arguments: argparse.Namespace) -> int:
         print(f"{folder / MODEL} has the weights of another step: not compared")
         return OK
     return _compare(base, folder / MODEL, arguments.device or _text(contents.header, "device"))
+
+
+def _given(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of the base model and of the user's own parts."""
+    return {name: getattr(arguments, name) for name in ("model", "device", "trust_remote_code", *OWN_PARTS)}
 
 
 def read_told(file: Path) -> Contents:
@@ -185,6 +192,7 @@ def rebuild(
     trust_remote_code: bool = False,
     method: str | None = None,
     rule: str | None = None,
+    engine: str | None = None,
 ) -> LanguageModel:
     """Return the base model with the steps of a journal repeated, without a forward pass.
 
@@ -196,6 +204,7 @@ def rebuild(
         trust_remote_code: run the code that comes with the model.
         method: the spelling of the estimator, where it is not one of zobench's own parts.
         rule: the spelling of the update rule, likewise: a journal imports no module.
+        engine: the spelling of the engine, likewise.
 
     Raises:
         ValueError: the base model is another one, or the steps cannot be repeated.
@@ -203,6 +212,7 @@ def rebuild(
     header, taken = contents.header, len(contents.records)
     if steps is not None and not 0 <= steps <= taken:
         raise ValueError(f"steps is {steps}, but the journal has {taken}")
+    _require_repeatable(header)
     name, place = model or _text(header, "model"), device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
     base = _adapted(loading.load(name, place, held, trust_remote_code), header.get("adapter"))
@@ -211,7 +221,7 @@ def rebuild(
     if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     records = contents.records[:steps]
-    _repeat(_stepper(header, base.model, records, method, rule), records)
+    _repeat(_stepper(header, base.model, records, method, rule, engine), records)
     return base
 
 
@@ -228,6 +238,26 @@ def _adapted(base: LanguageModel, about: Any) -> LanguageModel:
     if not isinstance(about, dict) or not isinstance(about.get("name"), str) or type(about.get("seed")) is not int:
         raise ValueError(f"adapter of the header is {about!r}: wanted its name and seed")
     return adapt(base, about["name"], about["seed"])
+
+
+def _require_repeatable(header: dict[str, Any]) -> None:
+    """Raise ValueError where the header says that losses do not rebuild the steps here."""
+    if header.get("rows", "all") != "all":
+        raise ValueError(
+            "the directions of this run live on the rows that its minibatches touched, which the journal does not "
+            "hold: continue the run, which replays it with its data"
+        )
+    if "layout" not in header:
+        raise ValueError(
+            f"{header.get('rule')!r} takes gradient steps, which recorded losses cannot rebuild: give the command of "
+            "the run again to continue it, or export its latest checkpoint with --source checkpoint"
+        )
+    told = other_stream(header, streams.NAME)
+    if told:
+        raise ValueError(
+            f"{told}: repeat its steps with that version, or take the weights that the run wrote (its folder model, or "
+            "`python -m llm export` with --source checkpoint)"
+        )
 
 
 def _repeat(stepper: ZerothOrderStepper, records: Sequence[Record]) -> None:
@@ -247,22 +277,8 @@ def _stepper(
     records: Sequence[Record],
     method: str | None = None,
     rule: str | None = None,
+    engine: str | None = None,
 ) -> ZerothOrderStepper:
-    if header.get("rows", "all") != "all":
-        raise ValueError(
-            "the directions of this run live on the rows that its minibatches touched, which the journal does not "
-            "hold: continue the run, which replays it with its data"
-        )
-    if "layout" not in header:
-        raise ValueError(
-            f"{header.get('rule')!r} takes gradient steps, which recorded losses cannot rebuild: give the command of "
-            "the run again to continue it, or export its latest checkpoint with --source checkpoint"
-        )
-    if header.get("stream") != streams.NAME:
-        raise ValueError(
-            f"the directions of this run come from the stream {header.get('stream')!r}, those of this version from "
-            f"{streams.NAME!r}: replay it with the version of zobench that its environment names"
-        )
     how = rounded(str(header.get("rounding", "nearest")), str(header.get("dtype")))
     decay = header.get("weight_decay")
     if not isinstance(decay, int | float):
@@ -270,45 +286,47 @@ def _stepper(
     rates = [record.lr for record in records]
     groups = Groups(header.get("multipliers") or {})
     made = rules.parse(
-        _rule(header, rule),
+        _named(header, "rule", rule),
         lr=lambda step: rates[step] if step < len(rates) else 0.0,
         weight_decay=decay,
         groups=groups,
     )
-    engine, most = str(header.get("engine", "plain")), header.get("clip")
-    stepper = ZerothOrderStepper(model, _estimator(header, method), made, engine, *how, most=most)
+    named, most = _named({"engine": "plain", **header}, "engine", engine), header.get("clip")
+    stepper = ZerothOrderStepper(model, _estimator(header, method), made, named, *how, most=most)
     if describe(stepper.space.layout) != header["layout"]:
         raise ValueError("the parameters of the model are not those of the journal: another version of transformers?")
     return stepper
 
 
-def _rule(header: dict[str, Any], rule: str | None) -> str:
-    """The rule that the header tells, if it is zobench's or the command line names it too: a file imports no module."""
-    told = _text(header, "rule")
-    if rule is None and names_code(told):
+def _named(header: dict[str, Any], part: str, given: str | None) -> str:
+    """The rule or engine that the header tells, if it is zobench's or the command line names it too: a file imports no
+    module.
+    """
+    name = _text(header, part)
+    if given is None and names_code(name):
         raise ValueError(
-            f"the rule of this journal, {told!r}, is of a module of its own: if you trust it, repeat the steps by "
-            f"`python -m llm journal replay` with --rule {told}"
+            f"the {part} of this journal, {name!r}, is of a module of its own: if you trust it, repeat the steps by "
+            f"`python -m llm journal replay` with --{part} {name}"
         )
-    if rule not in (None, told):
-        raise ValueError(f"--rule is {rule}, and the journal is of {told}")
-    return told
+    if given not in (None, name):
+        raise ValueError(f"--{part} is {given}, and the journal is of {name}")
+    return name
 
 
 def _estimator(header: dict[str, Any], method: str | None) -> Estimator:
     """The estimator that the header tells, or the one of `method` if it is the same: a file imports no module."""
-    told = _text(header, "estimator")
+    text = _text(header, "estimator")
     if method is None:
         try:
-            return restore(told)
+            return restore(text)
         except ValueError as error:
             raise ValueError(
                 f"{error}; if it is of a module of your own, repeat the steps by `python -m llm journal replay` with "
                 "--method package.module:function"
             ) from None
     estimator = methods.parse(method, **{name: header[name] for name in ("epsilon",) if header.get(name) is not None})
-    if repr(estimator) != told:
-        raise ValueError(f"--method {method} makes {estimator!r}, and the journal is of {told}")
+    if repr(estimator) != text:
+        raise ValueError(f"--method {method} makes {estimator!r}, and the journal is of {text}")
     return estimator
 
 
@@ -367,11 +385,11 @@ def _text(header: dict[str, Any], name: str) -> str:
     return value
 
 
-def _file(place: str) -> Path:
-    file = journal_of(place)
+def _file(path: str) -> Path:
+    file = journal_of(path)
     if not file.is_file():
         raise ValueError(
-            f"{place} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it "
+            f"{path} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it "
             "back from a copy"
         )
     return file

@@ -45,10 +45,10 @@ class RunLog:
         return journal
 
     def _require_rows(self, journal: Journal) -> None:
-        found = disagreements(self.record.rows, Contents(journal.header, journal.records, journal.events))
-        if found:
+        faults = disagreements(self.record.rows, Contents(journal.header, journal.records, journal.events))
+        if faults:
             raise JournalError(
-                f"{self.folder / 'rows.jsonl'} is damaged ({found[0]}): remove it and give the same command again, "
+                f"{self.folder / 'rows.jsonl'} is damaged ({faults[0]}): remove it and give the same command again, "
                 "which writes the rows again from the journal"
             )
 

@@ -54,9 +54,9 @@ def _require_rows(record: Run) -> None:
     for number, row in enumerate(record.rows, 1):
         where = f"{record.folder / 'rows.jsonl'}:{number}"
         if row.get("kind") == "final" and not isinstance(row.get("status"), str):
-            raise ValueError(f"{where}: status is {row.get('status')!r}: mend or remove the line")
+            raise ValueError(f"{where}: status is {row.get('status')!r}: correct or remove the line")
         for name in NUMBERS.get(str(row.get("kind")), ()):
             value = row.get(name, "nothing")
             good = type(value) is int and value >= 0 if name == "step" else type(value) in (int, float, type(None))
             if not good:
-                raise ValueError(f"{where}: {name} is {value!r}: mend or remove the line")
+                raise ValueError(f"{where}: {name} is {value!r}: correct or remove the line")

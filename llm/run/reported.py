@@ -51,11 +51,11 @@ def _unknown(rows: Sequence[Row], contents: Contents, whole: bool) -> Iterator[s
 
 def _missing(rows: Sequence[Row], contents: Contents, whole: bool) -> Iterator[str]:
     """What the journal holds and rows do not tell, though they tell something later."""
-    found = {_key(row) for row in rows}
+    present = {_key(row) for row in rows}
     wanted = list(_expected(contents))
-    there = [index for index, (key, _) in enumerate(wanted) if key in found]
+    there = [index for index, (key, _) in enumerate(wanted) if key in present]
     last = len(wanted) if whole else max(there, default=0)
-    lacking = [name for key, name in wanted[:last] if key not in found]
+    lacking = [name for key, name in wanted[:last] if key not in present]
     if lacking:
         more = f", and {len(lacking) - 1} more" if lacking[1:] else ""
         yield f"no row of {lacking[0]}{more}, which the journal holds"

@@ -98,8 +98,8 @@ def _files(folder: Path, wanted: dict[str, str]) -> Iterator[Finding]:
 
 def _names(folder: Path) -> list[str]:
     """The files of a folder and of those in it, but for reports and the checksums themselves."""
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(name for name in found if name not in (FILE, *REPORTS))
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in files if name not in (FILE, *REPORTS))
 
 
 def _checksum(file: Path) -> str:

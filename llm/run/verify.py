@@ -38,15 +38,16 @@ class Journalled:
         try:
             if version_of(file) == 1:
                 count = len(journal_version1.read(file).records)
-                told = f"{count} records of version 1, each with its checksum and in its place"
-                return cls(None, Finding(file.name, SOUND, told))
-            found = read(file)
+                text = f"{count} records of version 1, each with its checksum and in its place"
+                return cls(None, Finding(file.name, SOUND, text))
+            contents = read(file)
         except ValueError as error:
             return cls(None, Finding(file.name, DAMAGED, str(error)))
-        told = f"{len(found.records)} steps and {len(found.events)} measurements, each with its checksum in its place"
-        if found.torn:
-            told += f"; then {found.torn} bytes of a record that was not finished: a continued run cuts them off"
-        return cls(found, Finding(file.name, SOUND, told))
+        counts = f"{len(contents.records)} steps and {len(contents.events)} measurements"
+        text = f"{counts}, each with its checksum in its place"
+        if contents.torn:
+            text += f"; then {contents.torn} bytes of a record that was not finished: a continued run cuts them off"
+        return cls(contents, Finding(file.name, SOUND, text))
 
     @property
     def final(self) -> Row | None:
@@ -126,10 +127,10 @@ def _rows(rows: list[Row], kept: Journalled) -> Finding:
     if kept.contents is None:
         return Finding(ROWS, UNCHECKED, "there is no journal to compare them with")
     ended = any(row.get("kind") == "final" for row in rows)
-    found = disagreements(rows, kept.contents, whole=ended or kept.final is not None)
-    if found:
-        more = f"; and {len(found) - 3} more" if len(found) > 3 else ""
-        return Finding(ROWS, DAMAGED, "; ".join(found[:3]) + more)
+    differences = disagreements(rows, kept.contents, whole=ended or kept.final is not None)
+    if differences:
+        more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+        return Finding(ROWS, DAMAGED, "; ".join(differences[:3]) + more)
     return Finding(ROWS, SOUND, f"{len(rows)} rows, as the journal has them")
 
 

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from llm import baselines
 from llm.baselines import Baseline
@@ -11,9 +11,10 @@ from llm.model import trainable
 from llm.model.language_model import LanguageModel
 from llm.model.recompute import recompute_layers
 from llm.options.train import TrainOptions
+from llm.steppers.engines import require_batched, require_rounding, rounded
 from llm.steppers.first_order import FIRST_ORDER, FirstOrderStepper
 from llm.steppers.stepper import Stepper
-from llm.steppers.zeroth_order import ZerothOrderStepper, require_batched, require_rounding, rounded
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import Estimator, ForwardGradient, methods, schedule
 from zobench import rule as rules
 from zobench.groups import Groups
@@ -56,6 +57,10 @@ class TrainingMethod(ABC):
     def check(self, options: TrainOptions) -> None:
         """Raise ValueError, before anything is loaded, if the method has no such option or a value is out of range."""
 
+    def note(self, options: TrainOptions) -> str:
+        """Return what to tell of options that are legal and may mislead, or nothing."""
+        return ""
+
     @property
     def baseline(self) -> Baseline | None:
         """The baseline, if the method takes no step."""
@@ -78,21 +83,45 @@ class TrainingMethod(ABC):
     def identity(self, options: TrainOptions) -> str:
         """Return the name of the method in rows: the repr of its estimator, or the like."""
 
+    def rule(self, options: TrainOptions) -> str:
+        """Return what takes its steps, as the header of a journal names it."""
+        return self.text
+
 
 class ZerothOrderMethod(TrainingMethod):
     """An estimator of the table, or of the user's own, with an update rule."""
 
     def check(self, options: TrainOptions) -> None:
         schedule(options.schedule, options.lr, options.steps, options.warmup)
-        require_batched(options.engine, options.points, self.estimator(options))
-        rules.parse(options.rule, lr=options.lr, weight_decay=options.weight_decay)
-        require_rounding(options.engine, options.rounding != "nearest")
+        estimator = self.estimator(options)
+        _require_one_loss(self.text, estimator)
+        require_batched(options.engine, options.points, estimator)
+        rules.parse(self.rule(options), lr=options.lr, weight_decay=options.weight_decay)
+        require_rounding(options.engine, *rounded(options.rounding, options.dtype))
         if options.gradient_checkpointing:
             raise ValueError(f"{self.text} has no backward pass: leave --gradient-checkpointing out")
 
     def estimator(self, options: TrainOptions) -> Estimator:
         """Return the estimator."""
-        return methods.parse(self.text, epsilon=options.epsilon)
+        defaults: dict[str, Any] = {"epsilon": options.epsilon}
+        if self.row is not None:  # the default of one's own estimator stays
+            defaults["lr"] = options.lr
+        return methods.parse(self.text, **defaults)
+
+    @property
+    def row(self) -> methods.Method | None:
+        """The row of the table; None of an estimator of one's own."""
+        return next((row for row in methods.table() if row.name == self.text.partition(":")[0]), None)
+
+    def note(self, options: TrainOptions) -> str:
+        varies = options.schedule != "constant" or options.warmup or self.rule(options) != "sgd"
+        if self.row is None or "lr" not in self.row.options or not varies:
+            return ""
+        return f"{self.row.name} compares points at lr; only --rule sgd at a constant rate steps to the best"
+
+    def rule(self, options: TrainOptions) -> str:
+        """Return the spelling of the update rule."""
+        return options.rule
 
     @property
     def needs_gradient(self) -> bool:
@@ -102,12 +131,21 @@ class ZerothOrderMethod(TrainingMethod):
         # The plain engine can only round to nearest: auto must not choose it for a small model.
         engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
         rate, groups = _rates(options, language_model)
-        rule = rules.parse(options.rule, lr=rate, weight_decay=options.weight_decay, groups=groups)
+        rule = rules.parse(self.rule(options), lr=rate, weight_decay=options.weight_decay, groups=groups)
         how = (*rounded(options.rounding, options.dtype), touched, options.clip, options.points)
         return ZerothOrderStepper(language_model.model, self.estimator(options), rule, engine, *how)
 
     def identity(self, options: TrainOptions) -> str:
         return repr(self.estimator(options))
+
+
+def _require_one_loss(method: str, estimator: Estimator) -> None:
+    closure = estimator.ask(0, estimator.init()).closure
+    if closure:
+        raise ValueError(
+            f"{method} asks for the loss {closure!r} beside the minibatch's, which a run does not have: give "
+            "mezo-svrg:whole= for the published form, in which the minibatch stands for all examples"
+        )
 
 
 class FirstOrderMethod(TrainingMethod):

@@ -37,8 +37,8 @@ def measure(
         for block in blocks:
             u, name = draw(block), block.segment.name
             if u is not None:
-                part = u.view(-1)[: len(before[name])].double().cpu()
-                intended[name].add_(part, alpha=-lr * factors[name].rate * amount)
+                direction = u.view(-1)[: len(before[name])].double().cpu()
+                intended[name].add_(direction, alpha=-lr * factors[name].rate * amount)
     for block in blocks:
         name = block.segment.name
         compared.add(intended[name], after[name] - before[name], block.segment.size / len(before[name]))

@@ -10,119 +10,25 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from llm.model.language_model import DTYPES
 from llm.steppers.clipping import clip
+from llm.steppers.engines import chosen_engine, make_space
 from llm.steppers.recorded import Recorded
 from llm.steppers.rounding import measure, sample
 from llm.steppers.taken import Taken
-from zobench import Combination, Estimator, InForwardSpace, ModuleSpace, Plan, state
-from zobench.naming import require_known
+from zobench import Combination, Estimator, Plan, state
 from zobench.query import converse
 from zobench.rule import SGD, UpdateRule
 from zobench.run.journal import Record, describe
-from zobench.space import Batched, require_resolved
+from zobench.space import require_resolved
 from zobench.space.motion import Motion
 
 STATE = "state."
 REASON = 300
-LARGE = 10_000_000
-"""Number of trainable weights from which `auto` takes the in-forward engine."""
-
-
-def batched_space(
-    model: nn.Module, points: int | None = None, rounding: str = "nearest", reads: torch.dtype | None = None
-) -> ModuleSpace:
-    """Return the space of the batched engine, with so many points in one forward, None for all of a plan."""
-    return ModuleSpace(model, Batched(points, rounding, reads))
-
-
-ENGINES: dict[str, Callable[..., ModuleSpace]] = {
-    "plain": ModuleSpace,
-    "in-forward": partial(InForwardSpace, deferred=True),
-    "paired": partial(InForwardSpace, deferred=True, paired=True),
-    "batched": batched_space,
-}
-
-
-def chosen_engine(name: str, model: nn.Module) -> str:
-    """Return the engine; "auto" is plain below ten million trainable weights, and above paired on a CPU, in-forward
-    elsewhere.
-
-    Raises:
-        UnknownNameError: no such engine.
-    """
-    require_known(name, ("auto", *ENGINES), "engine")
-    if name != "auto":
-        return name
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if sum(p.numel() for p in trained) < LARGE:
-        return "plain"
-    return "paired" if all(p.device.type == "cpu" for p in trained) else "in-forward"
-
-
-def rounded(rounding: str, dtype: str) -> tuple[str, torch.dtype | None]:
-    """Return how a space rounds steps and what its layers read: "master" holds float32 and reads the dtype."""
-    return ("nearest", DTYPES[dtype]) if rounding == "master" else (rounding, None)
-
-
-def require_rounding(engine: str, otherwise: bool) -> None:
-    """Raise ValueError if the engine supports only rounding to nearest and `otherwise` asks for another rounding."""
-    if engine == "plain" and otherwise:
-        raise ValueError(
-            "the plain engine perturbs the weights in place and rounds to the nearest: give --engine in-forward"
-        )
-
-
-def make_space(
-    model: nn.Module,
-    engine: str,
-    rounding: str,
-    reads: torch.dtype | None,
-    points: int | None = None,
-) -> ModuleSpace:
-    """Return a space with the engine.
-
-    Args:
-        model: the module whose trainable parameters the space perturbs.
-        engine: "plain", "in-forward", "paired" or "batched".
-        rounding: "nearest" or "stochastic", for steps of bfloat16 parameters.
-        reads: the dtype in which layers read the parameters; None for the parameters' own dtype.
-        points: the most points in one forward of the batched engine; None for all.
-
-    Raises:
-        ValueError: the plain engine is combined with stochastic rounding or with `reads`.
-    """
-    if engine == "batched":
-        return batched_space(model, points, rounding, reads)
-    if engine != "plain":
-        return ENGINES[engine](model, rounding=rounding, reads=reads)
-    require_rounding(engine, rounding != "nearest" or reads is not None)
-    return ModuleSpace(model)
-
-
-def require_batched(engine: str, points: int | None, estimator: Estimator) -> None:
-    """Raise ValueError if points are to share a forward and cannot: another engine, or a first plan whose law is of no
-    low rank.
-    """
-    if engine != "batched":
-        if points is not None:
-            raise ValueError(
-                f"points is {points}, but engine {engine} evaluates one after the other: leave --points out"
-            )
-        return
-    if points is not None and points < 1:
-        raise ValueError(f"points is {points}: give 1 or more points a forward, or leave it out")
-    law = estimator.ask(0, estimator.init()).law
-    if not law.factored:
-        raise ValueError(
-            f"the batched engine needs directions of low rank, but the law is {law!r}: give a method law=low-rank, as "
-            "--method mezo:law=low-rank:n=8, or --engine in-forward"
-        )
 
 
 class Told(NamedTuple):
-    """The gradient estimate, the mean of the finite losses of the last round, the number of clipped projected
-    gradients, and the reason to skip the step; the reason is empty if the step is taken.
+    """The gradient estimate, the mean loss of the last round (of its finite losses, where the estimator is bounded),
+    the number of clipped projected gradients, and the reason to skip the step; it is empty if the step is taken.
     """
 
     gradient: Combination
@@ -146,7 +52,7 @@ class ZerothOrderStepper:
         model: the module whose trainable parameters are stepped.
         estimator: asks for losses and turns them into a gradient estimate.
         rule: the update rule, which has the learning rate.
-        engine: "auto", "plain", "in-forward" or "paired".
+        engine: "auto", "plain", "in-forward", "paired", "batched", or the spelling of one's own.
         rounding: "nearest" or "stochastic".
         reads: the dtype in which layers read the parameters; None for the parameters' own dtype.
         touched: step -> the rows of the embeddings that the step's minibatch reads; directions are zero elsewhere.
@@ -222,14 +128,14 @@ class ZerothOrderStepper:
             ValueError: as for `replay`.
         """
         recorded, before = Recorded(record.losses), self.state
-        told = self._told(record.key, recorded, record.lr, [])
+        outcome = self._told(record.key, recorded, record.lr, [])
         recorded.require_all_told()
-        self._require_same(record._replace(checksum=told.checksum, skipped=told.reason), record)
+        self._require_same(record._replace(checksum=outcome.checksum, skipped=outcome.reason), record)
         self.steps += 1
-        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state))
+        return Taken(record, outcome.loss, outcome.clipped, self.estimator.report(before, self.state))
 
-    def _require_same(self, found: Record, record: Record) -> None:
-        if (found.checksum, bool(found.skipped)) != (record.checksum, bool(record.skipped)):
+    def _require_same(self, repeated: Record, record: Record) -> None:
+        if (repeated.checksum, bool(repeated.skipped)) != (record.checksum, bool(record.skipped)):
             raise ValueError(
                 f"{self.identity} gives other coefficients for the recorded losses of step {record.step} than before: "
                 "the estimator has changed since; replay with the version that took the steps"
@@ -255,8 +161,8 @@ class ZerothOrderStepper:
         Raises:
             ValueError: it is not that of this estimator and rule.
         """
-        found = {name.removeprefix(STATE): value for name, value in tensors.items()}
-        self.state, self.memory, self.space.snapshots = state.restored(state.joined(json.loads(texts["state"]), found))
+        held = {name.removeprefix(STATE): value for name, value in tensors.items()}
+        self.state, self.memory, self.space.snapshots = state.restored(state.joined(json.loads(texts["state"]), held))
         self.forward_passes, self.backward_passes = map(int, texts["passes"].split())
         self.steps = step
 
@@ -273,15 +179,15 @@ class ZerothOrderStepper:
         # Perturbing in place rounds too: then entries are sampled before the losses, to measure the whole step.
         walks = isinstance(self.rule, SGD) and self.space.engine.in_place
         sampled = sample(self.space) if watched and walks else None
-        told, motion = self._told(key, answer, lr, losses), None
-        if told.reason:
+        outcome, motion = self._told(key, answer, lr, losses), None
+        if outcome.reason:
             self.space.settle_()  # no step follows that would restore the perturbed weights
             self.memory = self.rule.skip(self.memory)
         else:
-            motion = self._apply(told.gradient, lr, watched, sampled)
-        record = Record(self.steps, key, tuple(losses), lr, checksum=told.checksum, skipped=told.reason)
+            motion = self._apply(outcome.gradient, lr, watched, sampled)
+        record = Record(self.steps, key, tuple(losses), lr, checksum=outcome.checksum, skipped=outcome.reason)
         self.steps += 1
-        return Taken(record, told.loss, told.clipped, self.estimator.report(before, self.state), motion)
+        return Taken(record, outcome.loss, outcome.clipped, self.estimator.report(before, self.state), motion)
 
     def _told(self, key: int, answer: Callable[[Plan], Tensor], lr: float, losses: list[float]) -> Told:
         """The estimator's result from the answers; the answers are also appended to `losses`."""
@@ -300,7 +206,7 @@ class ZerothOrderStepper:
         if self.most is not None:
             gradient, clipped = clip(gradient, self.most)
         reason = self._unfit(losses, gradient, lr)[:REASON]
-        seen = estimate.losses[estimate.losses.isfinite()]
+        seen = estimate.losses[estimate.losses.isfinite()] if self.estimator.bounded else estimate.losses
         return Told(gradient, float(seen.mean()) if len(seen) else math.nan, clipped, reason)
 
     def _apply(

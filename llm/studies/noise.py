@@ -29,6 +29,7 @@ from zobench import (
     Term,
     derive,
     query,
+    theory,
 )
 from zobench.auto import Choice
 from zobench.run.options import option, unnamed
@@ -74,7 +75,7 @@ def run(options: NoiseOptions) -> None:
     report = Report(record, InForwardSpace(language_model.model), loss, options, place)
     choice = report.choice()
     found = [report.at(epsilon) for epsilon in sorted({*options.epsilons, choice.epsilon})]
-    print(table(found, choice))
+    print(table(found, choice, report.space.layout.dim))
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
@@ -109,7 +110,7 @@ class Report:
     def slopes(self) -> Tensor:
         """D_1 along every line, from one backward pass: u . grad f, u drawn again block by block."""
         self.space.module.zero_grad(set_to_none=True)
-        self.loss().float().mean().backward()
+        self.loss().mean().backward()
         lines = (Combination((Term(Gaussian(), key, torch.ones(1, dtype=torch.float64)),)) for key in self.keys)
         shown = bar(lines, desc="slopes", unit="line", total=len(self.keys))
         slopes = torch.tensor([self.space.dot(line) for line in shown], dtype=torch.float64)
@@ -150,7 +151,7 @@ def _root_error(square: Tensor) -> float:
     return float(square.std()) / math.sqrt(len(square)) / (2 * math.sqrt(mean)) if mean > 0 else 0.0
 
 
-def table(rows: list[Row], choice: Choice) -> str:
+def table(rows: list[Row], choice: Choice, parameters: int) -> str:
     """Return the rows as text, with the sentence they add up to."""
     lines = [
         f"noise of one evaluation {choice.noise:.2g}, of its rounding {choice.rounding:.2g}; "
@@ -165,5 +166,10 @@ def table(rows: list[Row], choice: Choice) -> str:
     lines.append(
         f"at epsilon {near['epsilon']:.3g} the bias that a kernel could remove is at most {near['relative_error']:.2g} "
         "of the gradient, noise included"
+    )
+    several = math.sqrt(1000 / (parameters + 999))
+    lines.append(
+        f"to expect in {parameters:,} weights: a cosine of an estimate with the gradient of "
+        f"{theory.mean_cosine(parameters):.2g} along one direction, of {several:.2g} along 1,000"
     )
     return "\n".join(lines)

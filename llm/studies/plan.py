@@ -84,12 +84,12 @@ def read_plan(file: str, data: str | None, allow_code: bool = False) -> StudyPla
         UnknownNameError: a key is unknown; the message names the nearest.
         ValueError: the file is missing or no TOML, a value is out of range, or one asks for code.
     """
-    told = read_toml(file)
-    parts = {name: _table(told.pop(name, {}), f"{name} in {file}") for name in ("train", "tasks", "arms")}
+    contents = read_toml(file)
+    parts = {name: _table(contents.pop(name, {}), f"{name} in {file}") for name in ("train", "tasks", "arms")}
     tasks = {name: _task(name, values, file, data) for name, values in parts["tasks"].items()}
     arms = {name: _arm(values, f"arms.{name} in {file}") for name, values in parts["arms"].items()}
     plan = StudyPlan(
-        **{**_scalars(told, file), "tasks": tasks, "arms": arms}, options=_run(parts["train"], f"train in {file}")
+        **{**_scalars(contents, file), "tasks": tasks, "arms": arms}, options=_run(parts["train"], f"train in {file}")
     )
     if not allow_code:
         _require_no_code(plan, file)
@@ -139,16 +139,16 @@ def _require_possible(options: TrainOptions) -> None:
         baseline.check(find(options.task))
 
 
-def _scalars(told: Values, file: str) -> Values:
+def _scalars(contents: Values, file: str) -> Values:
     wanted = {"model": str, "tuned_on": str, "tuning_passes": int, "evaluations": int}
-    for name, value in told.items():
+    for name, value in contents.items():
         require_known(name, wanted, f"key in {file}:")
         if type(value) is not wanted[name]:
             raise ValueError(f"{name} in {file} is {value!r}: give a {wanted[name].__name__}")
     for name in ("model", "tuned_on", "tuning_passes"):
-        if name not in told:
+        if name not in contents:
             raise ValueError(f"{file} does not say {name}")
-    return told
+    return contents
 
 
 def _task(name: str, values: Values, file: str, data: str | None) -> TaskPlan:

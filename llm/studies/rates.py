@@ -25,9 +25,9 @@ def chosen_rate(record: Run, method: str, rates: Sequence[float], loss_at: Calla
         raise ValueError(f"{method} diverged at every learning rate of {tuple(rates)}: give smaller learning rates")
     if not record.find(kind="chosen", method=method):
         record.append({"kind": "chosen", "method": method, "lr": lr, "rates": list(rates), "dev_losses": losses})
-    if told := edge(lr, rates):
+    if at_edge := edge(lr, rates):
         warn(
-            f"{method}: {told}. The best rate may lie beyond, and reports do not compare this method: "
+            f"{method}: {at_edge}. The best rate may lie beyond, and reports do not compare this method: "
             "give more learning rates"
         )
     return lr

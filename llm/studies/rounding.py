@@ -12,7 +12,7 @@ from llm.model import loading
 from llm.model.language_model import DTYPES
 from llm.objective import choose
 from llm.options.groups import DifferenceOptions, ModelOptions, SeedOptions, TaskOptions
-from llm.steppers.zeroth_order import make_space
+from llm.steppers.engines import make_space
 from zobench import Estimator, derive, methods, query
 from zobench.naming import require_known
 from zobench.random import streams
@@ -55,8 +55,8 @@ def run(options: RoundingOptions) -> None:
         for rate in options.rates:
             for row in _steps(options, way, rate):
                 record.append(row)
-                told = "".join(f"{row[name]:9.4f}" for name in ("moved", "cosine", "length"))
-                print(f"{way:18}{rate:9.0e}{row['step']:6}{told}", flush=True)
+                numbers = "".join(f"{row[name]:9.4f}" for name in ("moved", "cosine", "length"))
+                print(f"{way:18}{rate:9.0e}{row['step']:6}{numbers}", flush=True)
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
@@ -75,9 +75,9 @@ def _steps(options: RoundingOptions, way: str, rate: float) -> list[Row]:
         batch = [train[i] for i in order[: options.batch].tolist()]
         key = derive("rounding", "direction", options.seed, step)
         estimator, losses = methods.make("mezo", epsilon=options.epsilon), partial(minimised.losses, batch)
-        found = compare(space, estimator, losses, key, rate)
+        compared = compare(space, estimator, losses, key, rate)
         about = {"kind": "motion", "model": options.model, "dtype": options.dtype, "engine": engine, "rounding": way}
-        rows.append({**about, "step": step, "lr": rate, **found})
+        rows.append({**about, "step": step, "lr": rate, **compared})
     return rows
 
 
@@ -86,9 +86,9 @@ def compare(space: ModuleSpace, estimator: Estimator, loss: Callable[[], Tensor]
     and the intended step, walk to the points included.
     """
     before = space.vector()
-    told = query(space, estimator, loss, key, estimator.init())
-    space.step_(told.gradient, -rate)
+    estimate = query(space, estimator, loss, key, estimator.init())
+    space.step_(estimate.gradient, -rate)
     space.settle_()
     compared = StepComparison(walked=True)
-    compared.add(space.dense(told.gradient) * -rate, space.vector() - before)
-    return {"loss": float(told.losses.mean()), **compared.motion._asdict()}
+    compared.add(space.dense(estimate.gradient) * -rate, space.vector() - before)
+    return {"loss": float(estimate.losses.mean()), **compared.motion._asdict()}

@@ -85,8 +85,8 @@ def _checked(options: TuneOptions) -> dict[str, Axis]:
         raise ValueError(f"trials is {options.trials}: give 1 or more")
     require_known(options.sampler, SAMPLERS, "sampler")
     library()
-    found = {name: axis(name, getattr(options, name)) for name in SEARCHED}
-    axes = {name: one for name, one in found.items() if one is not None}
+    searched = {name: axis(name, getattr(options, name)) for name in SEARCHED}
+    axes = {name: one for name, one in searched.items() if one is not None}
     if not axes:
         raise ValueError("nothing to search: give --lr, --epsilon or --batch as low:high or as choices a,b,c")
     batches = axes.get("batch")

@@ -50,18 +50,18 @@ def _settled(task: Task, item: Item) -> Item:
 def notes(task: Task, pools: Pools, parts: Mapping[str, Sequence[Example]]) -> list[str]:
     """Return notes on misleading examples of all pools, and on missing labels of the parts that are used."""
     examples = [item.example for item in (*pools.training, *pools.test)]
-    told = [_joined(examples), _trailing(examples), _lines(examples), _blank(examples), *_labels(task, parts)]
-    return [f"{task.name}: {text}" for text in told if text]
+    sentences = [_joined(examples), _trailing(examples), _lines(examples), _blank(examples), *_labels(task, parts)]
+    return [f"{task.name}: {text}" for text in sentences if text]
 
 
 def _joined(examples: Sequence[Example]) -> str | None:
     """A letter on a letter, a colon or the like: the verbaliser has lost its space."""
-    found = [
+    joined = [
         (example, text) for example in examples for text in example.candidates if _run_together(example.prompt, text)
     ]
-    if not found:
+    if not joined:
         return None
-    (first, text), count = found[0], len({id(example) for example, _ in found})
+    (first, text), count = joined[0], len({id(example) for example, _ in joined})
     return (
         f"a space is missing between prompt and continuation of {count} of {len(examples)} examples: a model that "
         f"continues texts reads {(first.prompt[-20:] + text)!r}; give {' ' + text!r}"
@@ -81,10 +81,10 @@ def _of_a_word(letter: str) -> bool:
 
 
 def _trailing(examples: Sequence[Example]) -> str | None:
-    found = [text for example in examples for text in example.candidates if text.endswith((" ", "\t"))]
-    if not found:
+    ends = [text for example in examples for text in example.candidates if text.endswith((" ", "\t"))]
+    if not ends:
         return None
-    return f"continuations end in a blank, which is scored with them: {found[0]!r}; leave it out, unless it is intended"
+    return f"continuations end in a blank, which is scored with them: {ends[0]!r}; leave it out, unless it is intended"
 
 
 def _lines(examples: Sequence[Example]) -> str | None:

@@ -36,11 +36,11 @@ def _is_empty(record: DataRecord, columns: Sequence[str]) -> bool:
 def _doubts(records: Sequence[DataRecord], column: str) -> list[str]:
     texts = [(_text(record, column), record) for record in records]
     notes = []
-    for doubtful, told in KINDS:
+    for doubtful, sentence in KINDS:
         found = [(text, record.where) for text, record in texts if text is not None and doubtful(text)]
         if found:
             text, where = found[0]
-            notes.append(f"{column} {told} in {len(found)} of {len(records)} rows: {text[:40]!r} at {where}")
+            notes.append(f"{column} {sentence} in {len(found)} of {len(records)} rows: {text[:40]!r} at {where}")
     return notes
 
 

@@ -26,8 +26,8 @@ def _whole_spans(record: DataRecord) -> DataRecord:
         if span in text or not span or not (isinstance(index, int) and 0 <= index < len(words)):
             continue
         begin = span[0].lower() if words[index][0].islower() else span[0].upper()
-        mended = (begin + span[1:]).rstrip(".").replace("\n", " ")
-        fixed[f"{name}_text"] = mended if mended in text else span
+        corrected = (begin + span[1:]).rstrip(".").replace("\n", " ")
+        fixed[f"{name}_text"] = corrected if corrected in text else span
     return DataRecord(record.where, fixed)
 
 

@@ -38,8 +38,8 @@ def split(task: Task, data: str | None, train: int | None, dev: int | None, test
     chosen = _draw(task, kept, train + dev, derive("split", task.name, seed), POOL)
     judged = _draw(task, pools.test, tested, derive("test", task.name), "test")
     parts = {"training": chosen[:train], "dev": chosen[train:], "test": judged}
-    told = (*pools.notes, *notes, *shrunk, *fewer, *checks.notes(task, pools, parts))
-    return Split(parts["training"], parts["dev"], judged, told)
+    notes_of_all = (*pools.notes, *notes, *shrunk, *fewer, *checks.notes(task, pools, parts))
+    return Split(parts["training"], parts["dev"], judged, notes_of_all)
 
 
 def for_evaluation(task: Task, data: str | None, most: int) -> tuple[list[Example], tuple[str, ...]]:
@@ -84,12 +84,12 @@ def _distinct(task: Task, pools: Pools) -> tuple[list[Item], list[str]]:
     for item in pools.training:
         labels.setdefault(item.key, set()).add(item.example.label)
         first.setdefault(item.key, item)
-    told = [item for item in first.values() if item.key not in tested]
-    kept = [item for item in told if len(labels[item.key]) == 1]
+    distinct = [item for item in first.values() if item.key not in tested]
+    kept = [item for item in distinct if len(labels[item.key]) == 1]
     counts = {
-        "are in the test set too": len(first) - len(told),
+        "are in the test set too": len(first) - len(distinct),
         "repeat another": len(pools.training) - len(first),
-        "have two labels": len(told) - len(kept),
+        "have two labels": len(distinct) - len(kept),
     }
     notes = [f"{task.name}: {count} training questions {what}: left out" for what, count in counts.items() if count]
     return kept, notes

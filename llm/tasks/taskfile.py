@@ -171,14 +171,14 @@ def _pools(file: Path, spec: TaskFile, official: Official | None, make: Make) ->
     name, group = spec.name or file.stem, spec.group or (official.group if official else None)
 
     def pools(folder: str | None) -> Pools:
-        place, notes = file.parent if folder is None else Path(folder), dict[str, None]()
-        training = [(make(record), record) for record in _rows(spec, official, place / spec.train, notes)]
+        base, notes = file.parent if folder is None else Path(folder), dict[str, None]()
+        training = [(make(record), record) for record in _rows(spec, official, base / spec.train, notes)]
         items = [item for item, _ in training]
         if spec.test is None:
             texts = (record.shown(group) if group else item.example.prompt for item, record in training)
             made = held_out(name, zip(items, texts, strict=True))
         else:
-            made = Pools(items, [make(record) for record in _rows(spec, official, place / spec.test, notes)])
+            made = Pools(items, [make(record) for record in _rows(spec, official, base / spec.test, notes)])
         return made._replace(notes=(*(f"{name}: {note}" for note in notes), *made.notes))
 
     return pools

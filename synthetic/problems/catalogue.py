@@ -81,10 +81,10 @@ def make(
         ValueError: an option's value is out of range, or a function of one's own is not found or makes no problem.
         ImportError: the problem's data are in a package that is not installed.
     """
-    name, named = told = spelled(name, NAMES)
+    name, named = spelling = spelled(name, NAMES)
     first = {"dim": dim, "condition": condition, "rotated": rotated}
     options = {option: value for option, value in first.items() if value is not None} | options
-    if told.is_own:
+    if spelling.is_own:
         return _own(name, options, named)
     require_known(name, NAMES, "problem")
     entry, options = ENTRIES[NAMES.index(name)], options | named

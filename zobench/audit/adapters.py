@@ -41,10 +41,10 @@ def of_ask_tell(kind: Callable[..., Any], gradient: str = "gradient", **options:
     def g(f: Callable[[Any], float], x: Any, **also: Any) -> Any:
         one = kind(x, **{**options, **also})
         points = one.ask()
-        found = one.tell(points, [f(point) for point in points])
-        if found is None and not hasattr(one, gradient):
+        answer = one.tell(points, [f(point) for point in points])
+        if answer is None and not hasattr(one, gradient):
             raise ValueError(f"{type(one).__name__}.tell returns nothing, and there is no .{gradient}: name another")
-        return getattr(one, gradient) if found is None else found
+        return getattr(one, gradient) if answer is None else answer
 
     return _with_signature(g, kind, options, places=1)
 

@@ -43,10 +43,10 @@ class Program:
         """
         self._write({"x": np.asarray(x).tolist(), "seed": seed, "epsilon": epsilon})
         for _ in range(MOST_POINTS):
-            told = self._read()
-            if "estimate" in told:
-                return self._vector(told["estimate"], len(x))
-            self._write({"value": float(f(self._vector(told.get("point"), len(x))))})
+            answer = self._read()
+            if "estimate" in answer:
+                return self._vector(answer["estimate"], len(x))
+            self._write({"value": float(f(self._vector(answer.get("point"), len(x))))})
         raise ValueError(f"--command {self.command!r} asked for {MOST_POINTS} points in one estimate")
 
     def close(self) -> None:
@@ -71,29 +71,29 @@ class Program:
         while b"\n" not in self._rest:
             if not select.select([self._process.stdout], [], [], self.seconds)[0]:
                 raise ValueError(f"--command {self.command!r} wrote no line for {self.seconds:g} s: does it flush?")
-            found = self._process.stdout.read1()  # type: ignore[attr-defined]
-            if not found:
+            chunk = self._process.stdout.read1()  # type: ignore[attr-defined]
+            if not chunk:
                 raise ValueError(self._ended())
-            self._rest += found
+            self._rest += chunk
         line, _, self._rest = self._rest.partition(b"\n")
         try:
-            told = json.loads(line)
+            answer = json.loads(line)
         except ValueError:
-            told = None
-        if not isinstance(told, dict) or not {"point", "estimate"} & told.keys():
+            answer = None
+        if not isinstance(answer, dict) or not {"point", "estimate"} & answer.keys():
             raise ValueError(
                 f'--command {self.command!r} wrote {line[:80]!r}: give {{"point": [...]}} or {{"estimate": [...]}}'
             )
-        return told
+        return answer
 
     def _vector(self, numbers: Any, dim: int) -> Any:
         try:
-            found = np.asarray(numbers, dtype=np.float64)
+            vector = np.asarray(numbers, dtype=np.float64)
         except (TypeError, ValueError):
-            found = np.empty(0)
-        if found.shape != (dim,):
+            vector = np.empty(0)
+        if vector.shape != (dim,):
             raise ValueError(f"--command {self.command!r} wrote {str(numbers)[:80]}, which is no list of {dim} numbers")
-        return found
+        return vector
 
     def _ended(self) -> str:
         return f"--command {self.command!r} ended with status {self._process.wait()} before its estimate"

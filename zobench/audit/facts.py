@@ -28,9 +28,9 @@ def audit(
     and one of kind "audit-check" for each check.
     """
     dim = max(next(iter(problems.values())).f.dim, subject.least_dim)
-    found, line = probe(subject, dim), examples.linear(dim)
+    probed, line = probe(subject, dim), examples.linear(dim)
     scale, moments = measuring.scale(subject, samples), measuring.moments(subject, line, samples)
-    match = matching.candidate(subject, found, scale.ratio)
+    match = matching.candidate(subject, probed)
     match = matching.confirmed(match, line, moments.second, moments.error)
     bias: list[dict[str, Any]] = []
     for name, example in problems.items():
@@ -40,13 +40,12 @@ def audit(
     last = [row for row in bias if row["problem"] == bias[-1]["problem"]]
     yield {
         "kind": "audit", "target": subject.name, "dim": dim, "samples": samples,
-        **_looked(found), "ratio": scale.ratio, "ratio_error": scale.error, "factor": scale.named or None,
+        **_looked(probed), "ratio": scale.ratio, "ratio_error": scale.error, "factor": scale.named or None,
         "second_moment": moments.second, "second_moment_error": moments.error,
         "alignment": moments.alignment, "bias_order": measuring.order(last),
         **measuring.sensitivity(subject, examples.smooth(dim)),
         "x_left": _left(subject, examples.smooth(dim)),
-        "match": None if match is None else repr(match.estimator),
-        "match_n": None if match is None else match.estimator.n,
+        "match": None if match is None else repr(match), "composition": None if match is None else match.composition,
     }  # fmt: skip
     level = Level(10 * samples, samples // 2, keys=2)
     for check in CHECKS:
@@ -54,13 +53,13 @@ def audit(
         yield {"kind": "audit-check", "target": subject.name, **result._asdict()}
 
 
-def _looked(found: Probe | None) -> dict[str, Any]:
-    if found is None:
+def _looked(probed: Probe | None) -> dict[str, Any]:
+    if probed is None:
         return {"evaluations": None, "lines": None}
     return {
-        "evaluations": list(found.evaluations), "at_x": found.at_x, "lines": found.lines, "nodes": list(found.nodes),
-        "law": None if found.law is None else repr(found.law), "length": found.length,
-        "effective_dimension": found.effective_dimension, "still": found.still, "asymmetry": found.asymmetry,
+        "evaluations": list(probed.evaluations), "at_x": probed.at_x, "lines": probed.lines,
+        "nodes": list(probed.nodes), "law": None if probed.law is None else repr(probed.law), "length": probed.length,
+        "effective_dimension": probed.effective_dimension, "still": probed.still, "asymmetry": probed.asymmetry,
     }  # fmt: skip
 
 
@@ -81,7 +80,7 @@ def text(rows: list[dict[str, Any]]) -> str:
     """Return the rows of an audit as a person reads them."""
     (facts,) = (row for row in rows if row["kind"] == "audit")
     checks = [Row(*(row[name] for name in Row._fields)) for row in rows if row["kind"] == "audit-check"]
-    lines = [facts["target"], *(f"  {name:22} {told}" for name, told in _told(facts))]
+    lines = [facts["target"], *(f"  {name:22} {value}" for name, value in _told(facts))]
     lines.append(HEAD)
     lines += [_measured(row, rows) for row in rows if row["kind"] == "bias" and row["sampling"] == "plain"]
     return "\n".join([*lines, str(Report("checks", tuple(checks)))])
@@ -120,7 +119,7 @@ def _told(facts: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if facts["x_left"] is not None:
         yield "x afterwards", "as it was" if not facts["x_left"] else f"{facts['x_left']:.2g} from where it was"
     yield "on a constant", "g = 0" if not facts["constant"] else f"|g| is up to {facts['constant']:.2g}"
-    yield "composition of ours", facts["match"] or "none matches by points and second moment"
+    yield "composition of ours", facts["match"] or "none matches by points, weights and second moment"
 
 
 def _points(facts: dict[str, Any], dim: int) -> Iterator[tuple[str, str]]:
@@ -138,9 +137,9 @@ def _points(facts: dict[str, Any], dim: int) -> Iterator[tuple[str, str]]:
 
 
 def _aligned(facts: dict[str, Any]) -> str:
-    told = f"E g . grad f / sqrt(E|g|^2 |grad f|^2) = {facts['alignment']:.3f}"
+    line = f"E g . grad f / sqrt(E|g|^2 |grad f|^2) = {facts['alignment']:.3f}"
     n, dim = facts["lines"], facts["dim"]
-    return told if not n else f"{told}; Gaussian directions: sqrt(n / (n + d + 1)) = {math.sqrt(n / (n + dim + 1)):.3f}"
+    return line if not n else f"{line}; Gaussian directions: sqrt(n / (n + d + 1)) = {math.sqrt(n / (n + dim + 1)):.3f}"
 
 
 def _change(size: float, same: str = "the estimate is the same") -> str:

@@ -60,8 +60,8 @@ class _Linearised:
         self.x, self.gradient, self.value = example.x, example.gradient, example.f(example.x)
 
     def __call__(self, x: Tensor) -> Tensor:
-        found: Tensor = self.value + (x.double() - self.x) @ self.gradient
-        return found
+        values: Tensor = self.value + (x.double() - self.x) @ self.gradient
+        return values
 
 
 def bias_rows(
@@ -72,12 +72,12 @@ def bias_rows(
     factor, far below the noise of plain sampling.
     """
     variants = [subject.at(e) for e in epsilons] if subject.epsilon is not None else [subject]
-    reach = None if match is None else match.estimator.epsilon
+    reach = None if match is None else match.epsilon
     for one in variants:
         key = derive("zobench.audit", "bias", str(one.epsilon))
         rows = one.samples(example.f, example.x, key, samples)
         linear = one.samples(_Linearised(example), example.x, key, samples)
-        predicted = {} if match is None else match.predicted(one.epsilon, example.f, example.x)
+        predicted = {} if match is None else _predicted(match, one, example)
         common = {
             "kind": "bias", "dim": example.f.dim, "epsilon": one.epsilon if one.epsilon is not None else reach,
             "samples": samples, "gradient_norm": float(example.gradient.norm()),
@@ -86,6 +86,11 @@ def bias_rows(
         beyond = predicted.pop("predicted_beyond", None)
         yield common | {"sampling": "plain"} | plain | predicted
         yield common | {"sampling": "controlled"} | _bias(rows - linear) | {"predicted_bias": beyond}
+
+
+def _predicted(match: Match, one: Subject, example: Example) -> dict[str, float | None]:
+    there = match.at(one, example)
+    return {} if there is None else there.predicted(example.f, example.x)
 
 
 def _bias(offsets: Tensor) -> dict[str, float]:

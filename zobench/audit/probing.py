@@ -7,29 +7,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from zobench import CentralStencil, ForwardStencil, OnePointStencil, RichardsonStencil
 from zobench.law import Coordinate, Gaussian, Law, Orthogonal, Rademacher, Sphere
-from zobench.stencil import Stencil
 from zobench.testing import Subject, examples
 
 KEYS, NEAR = 200, 1e-5
 KURTOSIS = 0.5
-STENCILS: dict[tuple[tuple[float, ...], bool], Stencil] = {
-    ((-1.0, 1.0), False): CentralStencil(),
-    ((-1.0, 1.0), True): CentralStencil(),
-    ((1.0,), True): ForwardStencil(),
-    ((1.0,), False): OnePointStencil(),
-    ((-2.0, -1.0, 1.0, 2.0), False): RichardsonStencil(),
-    ((-2.0, -1.0, 1.0, 2.0), True): RichardsonStencil(),
-}
-"""Stencils by the nodes of a line in units of the nearest, and whether x itself is evaluated."""
 
 
 class Probe(NamedTuple):
     """What calls under some keys looked at.
 
     `evaluations` least and most of a call; `at_x` of them at x itself; `lines` a call; `nodes` on a line in units of
-    the nearest; `directions` (N, d), the nearest displacement of each line; `law` where it is one of ours.
+    the nearest; `directions` (N, d), the nearest displacement of each line; `lengths` e of e u, E|u|^2 = d, by
+    the line's place in its call; `law` of u where it is one of ours.
     """
 
     evaluations: tuple[int, int]
@@ -37,12 +27,8 @@ class Probe(NamedTuple):
     lines: int
     nodes: tuple[float, ...]
     directions: Tensor
+    lengths: tuple[float, ...]
     law: Law | None
-
-    @property
-    def stencil(self) -> Stencil | None:
-        """The stencil of ours with these nodes."""
-        return STENCILS.get((self.nodes, self.at_x > 0))
 
     @property
     def length(self) -> float:
@@ -85,28 +71,33 @@ def probe(subject: Subject, dim: int, keys: int = KEYS) -> Probe | None:
     size = max((float(call.abs().max()) for call in calls), default=0.0)
     if not size:
         return None
-    lines = [_lines(call, NEAR * size) for call in calls]
+    lines = [[_nodes(line) for line in grouped(call, NEAR * size)] for call in calls]
     first, nodes = [n for call in lines for _, n in call], [u for call in lines for u, _ in call]
     at_x = Counter(int((call.abs().amax(-1) <= NEAR * size).sum()) for call in calls).most_common(1)[0][0]
+    count = Counter(len(call) for call in lines if call).most_common(1)[0][0]
+    places = torch.stack([torch.stack([u for u, _ in call]) for call in lines if len(call) == count])
+    lengths = places.square().mean((0, 2)).sqrt()
+    law = _law(places / lengths[:, None])
     directions = torch.stack(nodes)
-    count = Counter(map(len, lines)).most_common(1)[0][0]
-    law = _law(directions, [[u for u, _ in call] for call in lines])
-    return Probe((min(counts), max(counts)), at_x, count, Counter(first).most_common(1)[0][0], directions, law)
+    nodes_of_most = Counter(first).most_common(1)[0][0]
+    least, most = min(counts), max(counts)
+    return Probe((least, most), at_x, count, nodes_of_most, directions, tuple(lengths.tolist()), law)
 
 
-def _lines(displacements: Tensor, near: float) -> list[tuple[Tensor, tuple[float, ...]]]:
-    """Each line's nearest displacement and its nodes in units of that."""
-    found: list[list[Tensor]] = []
+def grouped(displacements: Tensor, near: float) -> list[list[Tensor]]:
+    """Return the displacements from x along each line, each once; those below `near` are x itself."""
+    lines: list[list[Tensor]] = []
     for moved in displacements:
         if float(moved.abs().max()) <= near:
             continue
-        for line in found:
+        for line in lines:
             if abs(float(torch.nn.functional.cosine_similarity(line[0], moved, 0))) > 1 - NEAR:
-                line.append(moved)
+                if not any(float((moved - known).abs().max()) <= near for known in line):
+                    line.append(moved)
                 break
         else:
-            found.append([moved])
-    return [_nodes(line) for line in found]
+            lines.append([moved])
+    return lines
 
 
 def _nodes(line: list[Tensor]) -> tuple[Tensor, tuple[float, ...]]:
@@ -115,11 +106,12 @@ def _nodes(line: list[Tensor]) -> tuple[Tensor, tuple[float, ...]]:
     return nearest, tuple(sorted({round(float(moved @ nearest) / square, 3) for moved in line}))
 
 
-def _law(directions: Tensor, calls: list[list[Tensor]]) -> Law | None:
-    """The law of ours that directions look like."""
+def _law(calls: Tensor) -> Law | None:
+    """The law of ours that directions look like, (calls, lines, d) with E|u|^2 = d on each line."""
+    directions = calls.flatten(0, 1)
     dim, sizes = directions.shape[-1], directions.abs()
     largest = sizes.amax(-1)
-    several = len(calls[0]) > 1 and all(_orthogonal(call) for call in calls)
+    several = calls.shape[1] > 1 and all(_orthogonal(call) for call in calls)
     if bool(((sizes > NEAR * largest[:, None]).sum(-1) == 1).all()):
         return Coordinate(replace=not several)
     if bool((sizes.amin(-1) > (1 - NEAR) * largest).all()):
@@ -132,6 +124,6 @@ def _law(directions: Tensor, calls: list[list[Tensor]]) -> Law | None:
     return Gaussian() if abs(kurtosis - 3.0) < KURTOSIS * math.sqrt(KEYS * 5 / len(flat)) + 0.3 and dim > 1 else None
 
 
-def _orthogonal(call: list[Tensor]) -> bool:
-    unit = torch.stack(call) / torch.stack(call).norm(dim=-1, keepdim=True)
+def _orthogonal(call: Tensor) -> bool:
+    unit = call / call.norm(dim=-1, keepdim=True)
     return float((unit @ unit.T - torch.eye(len(call), dtype=unit.dtype, device=unit.device)).abs().max()) < 1e-3

@@ -1,14 +1,17 @@
 """`zobench audit`: options, the run folder, and the exit status."""
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from zobench import methods
 from zobench.audit import target
 from zobench.audit.command import Program
 from zobench.audit.facts import PROBLEMS, audit, text, version
+from zobench.methods import listing
 from zobench.naming import require_known
 from zobench.numbers import count, real
 from zobench.run import exit_status
@@ -40,22 +43,29 @@ class AuditOptions:
     epsilons: tuple[float, ...] = option((0.05, 0.1, 0.2, 0.4), "displacements, where the target takes one")
     samples: int = option(2000, "estimates for each number")
     out: str = option("runs/audit", "folder of the results")
+    figure: str = option(
+        "", "a file .pdf, .svg, .png or .pgf, after which figures of bias, MSE and cosine are named (extra: figures)"
+    )
 
 
 def run(options: AuditOptions) -> int:
     """Audit an estimator from outside: what it does, which composition of ours it is, and the verdict of each check."""
     problems = _checked(options)
+    if options.figure:
+        _figures().require_format(Path(options.figure), "--figure")
     with _subject(options) as subject:
         return _run(options, subject, problems)
 
 
 def _run(options: AuditOptions, subject: Subject, problems: dict[str, Example]) -> int:
-    record = Run(options.out, {"command": "audit", **asdict(options)}, free=("out",))
+    record = Run(options.out, {"command": "audit", **asdict(options)}, free=("out", "figure"))
     if not record.find(kind="audit-check"):
         about = {"target": subject.name, "version": version(options.target)}
         for row in audit(subject, problems, options.epsilons, options.samples):
             record.append({**row, **(about if row["kind"] == "audit" else {})}, sync=False)
     print(text(record.rows))
+    if options.figure:
+        note(f"figures: {', '.join(map(str, _figures().draw(record.rows, Path(options.figure))))}")
     note(f"rows: {record.folder / 'rows.jsonl'}")
     return exit_status.DIFFERENT if record.find(kind="audit-check", status=FAILED) else exit_status.OK
 
@@ -75,6 +85,14 @@ def _checked(options: AuditOptions) -> dict[str, Example]:
     return {name: _problem(name, options.dim) for name in options.problem}
 
 
+def _figures() -> ModuleType:
+    """The module that needs Matplotlib and pandas, of which the rest of an audit knows nothing."""
+    try:
+        return importlib.import_module("zobench.audit.figures")
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--figure: {error}") from None
+
+
 @contextmanager
 def _subject(options: AuditOptions) -> Iterator[Subject]:
     """The target; a program is ended with the audit."""
@@ -87,24 +105,26 @@ def _subject(options: AuditOptions) -> Iterator[Subject]:
 
 
 def _problem(name: str, dim: int) -> Example:
-    told = spelled(name, PROBLEMS)
-    if not told.is_own:
-        require_known(told.name, PROBLEMS, "problem")
-        make: Callable[[int], Example] = PROBLEMS[told.name]
+    spelling = spelled(name, PROBLEMS)
+    if not spelling.is_own:
+        require_known(spelling.name, PROBLEMS, "problem")
+        make: Callable[[int], Example] = PROBLEMS[spelling.name]
         return make(dim)
-    found: Any = made(told.name, told.options)
-    if not callable(found) or not hasattr(found, "gradient") or not hasattr(found, "dim"):
-        raise ValueError(f"{name!r} makes {found!r:.80}, which is no zobench.problem.Problem: dim, gradient and a call")
-    return Example(found, point(found.dim))
+    problem: Any = made(spelling.name, spelling.options)
+    if not callable(problem) or not hasattr(problem, "gradient") or not hasattr(problem, "dim"):
+        raise ValueError(
+            f"{name!r} makes {problem!r:.80}, which is no zobench.problem.Problem: dim, gradient and a call"
+        )
+    return Example(problem, point(problem.dim))
 
 
 @dataclass(frozen=True)
 class MethodsOptions:
     """Options of `zobench methods`."""
 
+    markdown: bool = option(False, "print the table in Markdown")
+
 
 def list_methods(options: MethodsOptions) -> None:
-    """List the methods of zobench: name, evaluations a step, formula, options."""
-    for method in methods.table():
-        named = ", ".join(f"{name}={value!r}" for name, value in method.options.items())
-        print(f"{method.name:17}{method.evaluations:7}{method.formula}\n{'':24}{named}")
+    """List the methods of zobench: name, evaluations a step, formula, law x stencil x map x rule, options."""
+    print(listing.markdown() if options.markdown else listing.plain())

@@ -29,23 +29,23 @@ def subject(text: str, array: str = "numpy", epsilon: float = 1e-2, varied: str 
         ValueError: the object is not found, or is none of these.
     """
     names = [method.name for method in methods.table()]
-    name, options = told = spelled(text, names)
-    if not told.is_own:
+    name, options = spelling = spelled(text, names)
+    if not spelling.is_own:
         return subject_of(methods.parse(text, epsilon=epsilon))
-    found = _object(name)
-    if isinstance(found, Estimator):
+    target = _object(name)
+    if isinstance(target, Estimator):
         if options:
             raise ValueError(f"{name!r} is an Estimator, which takes no options: leave out {', '.join(options)}")
-        return _named(subject_of(found), text)
-    if inspect.isclass(found) and issubclass(found, Estimator):  # it has ask and tell, of plans
-        return _named(subject_of(_maker(found, name, options)), text)
-    if _is_optimizer(found):
-        return _plain(adapters.of_optimizer(found, **options), "torch", epsilon, varied, text)
-    if hasattr(found, "ask") and hasattr(found, "tell"):
-        return _plain(adapters.of_ask_tell(found, **options), array, epsilon, varied, text)
-    if _is_plain(found, options):
-        return _plain(adapters.with_options(found, options), array, epsilon, varied, text)
-    return _named(subject_of(_maker(found, name, options)), text)
+        return _named(subject_of(target), text)
+    if inspect.isclass(target) and issubclass(target, Estimator):  # it has ask and tell, of plans
+        return _named(subject_of(_maker(target, name, options)), text)
+    if _is_optimizer(target):
+        return _plain(adapters.of_optimizer(target, **options), "torch", epsilon, varied, text)
+    if hasattr(target, "ask") and hasattr(target, "tell"):
+        return _plain(adapters.of_ask_tell(target, **options), array, epsilon, varied, text)
+    if _is_plain(target, options):
+        return _plain(adapters.with_options(target, options), array, epsilon, varied, text)
+    return _named(subject_of(_maker(target, name, options)), text)
 
 
 def program(running: Program, epsilon: float = 1e-2) -> Subject:
@@ -69,37 +69,37 @@ def _object(name: str) -> Any:
     """The object, callable or not."""
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        target = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError):
         return own(name)  # which says what is wrong
-    return found if isinstance(found, Estimator) else own(name)
+    return target if isinstance(target, Estimator) else own(name)
 
 
-def _is_optimizer(found: Any) -> bool:
-    is_class = inspect.isclass(found) and issubclass(found, torch.optim.Optimizer)
-    return is_class or bool(getattr(found, "optimizer", False))
+def _is_optimizer(target: Any) -> bool:
+    is_class = inspect.isclass(target) and issubclass(target, torch.optim.Optimizer)
+    return is_class or bool(getattr(target, "optimizer", False))
 
 
-def _is_plain(found: Any, options: dict[str, Any]) -> bool:
+def _is_plain(target: Any, options: dict[str, Any]) -> bool:
     """Whether it has two places that are to be filled, f and x."""
     places = [
         p
-        for p in inspect.signature(found).parameters.values()
+        for p in inspect.signature(target).parameters.values()
         if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty and p.name not in options
     ]
     return len(places) >= 2
 
 
-def _maker(found: Callable[..., Any], name: str, options: dict[str, Any]) -> Callable[..., Any]:
+def _maker(target: Callable[..., Any], name: str, options: dict[str, Any]) -> Callable[..., Any]:
     try:
-        inspect.signature(found).bind_partial(**options)
+        inspect.signature(target).bind_partial(**options)
     except TypeError as error:
         raise ValueError(f"{name!r} does not take the options {sorted(options)}: {error}") from None
-    takes_epsilon = "epsilon" in inspect.signature(found).parameters and "epsilon" not in options
-    made = found(**options)
+    takes_epsilon = "epsilon" in inspect.signature(target).parameters and "epsilon" not in options
+    made = target(**options)
     if not isinstance(made, Estimator):
         raise ValueError(
             f"{name!r} is no target: give an Estimator, make(epsilon=) of one, g(f, x, seed), an optimizer class, or a "
             f"class with ask and tell; it made {made!r:.100}"
         )
-    return (lambda epsilon: found(**options, epsilon=epsilon)) if takes_epsilon else (lambda: found(**options))
+    return (lambda epsilon: target(**options, epsilon=epsilon)) if takes_epsilon else (lambda: target(**options))

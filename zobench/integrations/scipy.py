@@ -186,11 +186,11 @@ class _Run:
 
     def _step(self) -> float:
         key = derive(self.key, self.memory)
-        told = query(self.space, self.estimator, self._value, key, self.state)
+        estimate = query(self.space, self.estimator, self._value, key, self.state)
         before = self.space.x.clone()
-        self.memory, self.state = self.rule.apply_(self.space, told.gradient, self.memory), told.state
+        self.memory, self.state = self.rule.apply_(self.space, estimate.gradient, self.memory), estimate.state
         self.before = before
-        return float(told.losses.mean())
+        return float(estimate.losses.mean())
 
     def _call(self, callback: Callable[..., Any], loss: float) -> None:
         x = self.space.x.numpy().copy()

@@ -107,9 +107,9 @@ class ZerothOrderTrainer(Trainer):  # type: ignore[misc]
 
     def _is_shared_out(self, items: Any) -> bool:
         """Whether a micro-batch's loss is already its share of that of the step, by Trainer's rule."""
-        told: bool | None = getattr(self, "loss_is_scaled_for_ga", None)
-        if told is not None:
-            return told
+        declared: bool | None = getattr(self, "loss_is_scaled_for_ga", None)
+        if declared is not None:
+            return declared
         return bool((self.model_accepts_loss_kwargs and items is not None) or self.compute_loss_func)
 
 

@@ -28,6 +28,10 @@ def optimal(order: int, noise_to_gradient: float) -> DiscreteKernel:
     extrapolation to 0 in r^2, node k played with probability proportional to |A_k| sqrt(1 + t / r_k^2) and K = A_k /
     (p_k r_k), the conditions hold, sign Q(r_k) = ± sign A_k alternates, and both inequalities are equalities.
 
+    Args:
+        order: q, odd; E[r^j K] is 0 for odd j from 3 to q, so that the bias is of order e^(q+1).
+        noise_to_gradient: t, without a unit; the kernel is best at this ratio, and right at every other.
+
     Order 1 is r = K = 1 for every t: the central difference. Order 3 has r_1^2 = sqrt(t) (sqrt(1 + t) - sqrt(t)) / 2
     and r_2 = 1. t = inf gives `chebyshev(order)`. Against `legendre(order)` V is at most 12/25 at order 3, 64/147 at
     order 5 and less beyond.
@@ -84,7 +88,12 @@ def floored(order: int, least: float) -> DiscreteKernel:
 
 
 def on_nodes(nodes: tuple[float, ...], noise_to_gradient: float = 0.0) -> DiscreteKernel:
-    """Return the cheapest kernel on given nodes |r|, of order 2 len(nodes) - 1: (sum_k |A_k| sqrt(1 + t / r_k^2))^2.
+    """Return the kernel on given nodes |r|, of order 2 len(nodes) - 1, with the least E[r^2 K^2] + t E[K^2]:
+    (sum_k |A_k| sqrt(1 + t / r_k^2))^2, with A_k as for `optimal`.
+
+    Args:
+        nodes: r_1 ... r_m, in any order; they may lie beyond 1.
+        noise_to_gradient: t, as for `Kernel.second_moment`; it may be infinite.
 
     The masses A_k = p_k r_k K_k are determined by the conditions; by Cauchy and Schwarz the best p_k is proportional to
     |A_k| sqrt(1 + t / r_k^2).
@@ -101,9 +110,10 @@ def on_nodes(nodes: tuple[float, ...], noise_to_gradient: float = 0.0) -> Discre
 
 
 def least_second_moment(order: int, noise_to_gradient: float) -> float:
-    """Return V_q(t) = (sqrt(1 + t) + (q - 1) sqrt(t))^2, which no kernel of this order on [-1, 1] is below.
+    """Return V_q(t) = (sqrt(1 + t) + (q - 1) sqrt(t))^2: no kernel of order q on [-1, 1] has a smaller E[r^2 K^2] +
+    t E[K^2].
 
-    Proof at `optimal`; at t = 0 an infimum.
+    The proof is at `optimal`. At t = 0 and order 3 or more no kernel attains it.
 
     Raises:
         ValueError: `order` is not odd and positive, or t is negative or NaN.
@@ -113,8 +123,8 @@ def least_second_moment(order: int, noise_to_gradient: float) -> float:
 
 
 def lagrange(nodes: list[float]) -> list[float]:
-    """Return A_k = prod_{j != k} r_j^2 / (r_j^2 - r_k^2): sum A_k p(r_k^2) = p(0) for polynomials of degree below
-    len(nodes).
+    """Return A_k = prod_{j != k} r_j^2 / (r_j^2 - r_k^2), one for each node: sum_k A_k p(r_k^2) = p(0) for
+    polynomials p of degree below len(nodes). Nodes must be distinct.
     """
     return [
         math.prod(other**2 / ((other - r) * (other + r)) for j, other in enumerate(nodes) if j != k)
@@ -143,5 +153,5 @@ def _touching(order: int, t: float) -> list[float]:
 
     targets = [(i + 0.5) * math.pi for i in range((order - 1) // 2)]
     # at ratio 1 the root is target / order, and it falls with the ratio
-    found = [brentq(lambda w, a=a: angle(w) - a, 0.0, a / order * (1 + 1e-9), xtol=1e-200, rtol=1e-15) for a in targets]
-    return [*map(math.sin, found), 1.0]
+    roots = [brentq(lambda w, a=a: angle(w) - a, 0.0, a / order * (1 + 1e-9), xtol=1e-200, rtol=1e-15) for a in targets]
+    return [*map(math.sin, roots), 1.0]

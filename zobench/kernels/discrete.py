@@ -20,8 +20,15 @@ class DiscreteKernel(Kernel):
     """A kernel under a law of r with finitely many nodes: |r| is `nodes`[k] with `probabilities`[k], its sign is fair,
     and K(r) = sign(r) `values`[k].
 
-    `order` and `constant` are as for PolynomialKernel, and so are the conditions checked at construction; `name` is the
-    expression that makes the kernel, and its repr.
+    E[r K] = `constant` and E[r^j K] = 0 for odd 3 <= j <= `order` are checked at construction.
+
+    Args:
+        name: the expression that makes the kernel, and its repr.
+        nodes: |r|, m positive numbers, ascending.
+        probabilities: those of the m nodes; the sum is 1.
+        values: K at the m nodes.
+        order: q, odd.
+        constant: E[r K]; 1 for an estimate without a bias of first order.
 
     Raises:
         ValueError: nodes are not positive and ascending, probabilities are not a law, or a moment condition does not
@@ -67,8 +74,8 @@ class DiscreteKernel(Kernel):
         """Return r and K(r) from one uniform on [-1, 1): its sign, and the node its size falls to."""
         uniform = streams.uniform(key, shape)
         steps = torch.tensor(self.probabilities[:-1], dtype=torch.float64, device=CPU).cumsum(0)
-        place = torch.bucketize(uniform.abs(), steps, right=True)
-        nodes, values = (torch.tensor(v, dtype=torch.float64, device=CPU)[place] for v in (self.nodes, self.values))
+        node = torch.bucketize(uniform.abs(), steps, right=True)
+        nodes, values = (torch.tensor(v, dtype=torch.float64, device=CPU)[node] for v in (self.nodes, self.values))
         return nodes.copysign_(uniform), values * uniform.sign_().add_(0.5).sign_()
 
     def quadrature(self, degree: int) -> Rule:

@@ -20,11 +20,14 @@ class Rule(NamedTuple):
 class Kernel(ABC):
     """A law of r, symmetric about 0 and on [-1, 1] unless it was rescaled, and an odd function K of it: the estimate is
     K(r) [f(x + e r u) - f(x - e r u)] / (2 e) u.
+
+    r and K are numbers without a unit: e r is the displacement along u. Cost: 2 loss evaluations a direction, whatever
+    the kernel.
     """
 
     @abstractmethod
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
-        """Return independent nodes r and K(r), both float64 of `shape`."""
+        """Return independent nodes r and K(r), both float64 of `shape`; equal keys and shapes give equal nodes."""
 
     @abstractmethod
     def quadrature(self, degree: int) -> Rule:
@@ -38,7 +41,12 @@ class Kernel(ABC):
     def second_moment(self, noise_to_gradient: float = 0.0) -> float:
         """Return E[r^2 K^2] + t E[K^2]: the second moment of the estimate against that of r = K = 1, times 1 + t.
 
-        t is d s^2 / (2 e^2 c_d |grad f|^2), with s the standard deviation of one evaluation.
+        Args:
+            noise_to_gradient: t = d s^2 / (2 e^2 c_d |grad f|^2), with s the standard deviation of one evaluation and
+                c_d the law's fourth moment: 0 without noise, infinite where noise is all.
+
+        Raises:
+            ValueError: t is negative or NaN.
         """
 
     @abstractmethod

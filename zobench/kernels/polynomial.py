@@ -27,10 +27,15 @@ Number = float | Fraction
 class PolynomialKernel(Kernel):
     """A polynomial kernel K(r) = sum_i coefficients_i r^i under r ~ Uniform[-reach, reach].
 
-    `coefficients` ascend from r^0. `order` is the largest q for which the moment conditions are meant to hold; E[r K] =
-    `constant` and the conditions are checked at construction unless `checked` is False, for kernels of the literature
-    that violate them. `name` is the expression that makes the kernel, and its repr. Moments are computed in rational
-    arithmetic and rounded once.
+    Moments are computed in rational arithmetic and rounded once.
+
+    Args:
+        name: the expression that makes the kernel, and its repr.
+        coefficients: those of r^0, r^1, ...; a Fraction stays exact.
+        order: the largest q with E[r^j K] = 0 for odd 3 <= j <= q.
+        constant: E[r K].
+        checked: whether these conditions are checked; False for kernels of the literature that violate them.
+        reach: the end s of the interval [-s, s] of r.
 
     Raises:
         ValueError: a moment condition does not hold, or the polynomial is not odd or not finite.
@@ -123,10 +128,10 @@ class PolynomialKernel(Kernel):
 
 
 def shrunk(kernel: Kernel, scale: float) -> PolynomialKernel:
-    """Return the same K under r ~ Uniform[-s, s]: the interval shrinks, the kernel does not. What a port of KerZOO's
-    code does, with s = max(1 - step / 4000, 1e-4).
+    """Return the same K under r ~ Uniform[-s, s], s = `scale` times the reach of the kernel: the interval shrinks, the
+    kernel does not. A port of KerZOO's code does so, with scale = max(1 - step / 4000, 1e-4).
 
-    It is not the kernel at another epsilon (`rescaled` is). For K(r) = C (15/4) r (5 - 7 r^2):
+    The result is not the kernel at another epsilon; that of `rescaled` is. For K(r) = C (15/4) r (5 - 7 r^2):
     E[r K] = C (15/4) (5 s^2/3 - 7 s^4/5): 625/336 C = 1.86 C at s = sqrt(25/42), its maximum, 1.23 C at 1/2, 0.063 C
     at 0.1: a hidden schedule of the learning rate; E[r^3 K] / E[r K] is 0 at s = 1 only: 0.289 at 0.9, 0.142 at 1/2, so
     that the bias is again of order e^2; E[r^2 K^2] / E[r K]^2 falls from 6.25 to 1.41 at 0.77 and then tends to 9/5,
@@ -151,6 +156,8 @@ def legendre(order: int, constant: float = 1.0) -> PolynomialKernel:
     order. Order 1 is 3 r, order 3 is (15/4) r (5 - 7 r^2), order 5 is (105/64) r (99 r^4 - 126 r^2 + 35). Coefficients
     are exact rationals at any order. E[K^2] is 3, 18.75, 57.4 and grows as order^3; `chebyshev` has order^2.
 
+    Source: Bach and Perchet 2016; Akhavan, Pontil and Tsybakov 2020, arXiv 2006.07862.
+
     Raises:
         ValueError: `order` is not an odd positive integer, or `constant` is not finite.
     """
@@ -164,6 +171,9 @@ def kerzoo5_as_printed(constant: float = 1.0) -> PolynomialKernel:
 
     A misprint of `legendre(5)`, whose factor is 105/64: used as printed it multiplies the learning rate by 13/7.
     Source: arXiv 2505.18886.
+
+    Raises:
+        ValueError: `constant` C is not finite.
     """
     constant = real("constant", constant, "give a finite factor")
     printed = tuple(constant * 195 / 64 * c for c in (0.0, 35.0, 0.0, -126.0, 0.0, 99.0))

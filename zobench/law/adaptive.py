@@ -87,7 +87,7 @@ class AdaptiveLaw(Law):
             del kept[name]  # so that an interrupt leaves no half of a step, which would pass for a whole one
             with torch.no_grad():
                 bound.learn_(layout, self.past)
-        kept[name] = [torch.tensor(step, device=CPU)]
+        kept[name] = [torch.tensor(step, dtype=torch.int64, device=CPU)]
         return bound
 
     @property

@@ -123,8 +123,8 @@ class Scaled:
 
     def native(self, segment: Segment) -> NativeStream | None:
         """Return the segment's stream with the factor as its scale, where it has none of its own."""
-        told = getattr(self.draw, "native", None)
-        stream: NativeStream | None = told(segment) if told else None
+        native_of = getattr(self.draw, "native", None)
+        stream: NativeStream | None = native_of(segment) if native_of else None
         if stream is None or stream.scale != 1.0:
             return None
         return stream._replace(scale=float(self.factors[segment.name]))

@@ -2,7 +2,7 @@
 law x stencil x coefficient map x update rule. The files are the axes in which the rows differ.
 """
 
-from zobench.methods.making import make, parse, rule, table
+from zobench.methods.making import make, parse, rule, rule_name, table
 from zobench.methods.row import Axes, Method
 
-__all__ = ["Axes", "Method", "make", "parse", "rule", "table"]
+__all__ = ["Axes", "Method", "make", "parse", "rule", "rule_name", "table"]

@@ -8,13 +8,13 @@ from zobench.auto import AutoEpsilon
 from zobench.estimator import Estimator, LineEstimator
 from zobench.law import LAWS
 from zobench.maps import MAPS
-from zobench.methods import laws, maps, stencils
+from zobench.methods import laws, maps, rounds, rules, stencils
 from zobench.methods.row import Method
 from zobench.naming import require_known
 from zobench.rule.rule import UpdateRule
 from zobench.spelling import bracketed, made, own, spelled, taken
 
-ROWS: tuple[Method, ...] = (*stencils.ROWS, *maps.ROWS, *laws.ROWS)
+ROWS: tuple[Method, ...] = (*stencils.ROWS, *maps.ROWS, *laws.ROWS, *rules.ROWS, *rounds.ROWS)
 AUTO = "auto"
 LAW, KERNEL, MAP = "law", "kernel", "map"
 NAMED: dict[str, dict[str, Any]] = {
@@ -62,13 +62,21 @@ def rule(name: str, lr: float, **shared: Any) -> UpdateRule:
     """Return the update rule that the paper of a method uses, at a learning rate; `shared` are weight_decay and groups.
 
     >>> rule("mezo", 1e-6)
-    SGD(lr=1e-06, weight_decay=0.0, groups=Groups(multipliers={}))
+    SGD(lr=1e-06, weight_decay=0.0, groups=Groups(multipliers={}, decay_multipliers={}))
 
     Raises:
         UnknownNameError: no such method.
         ValueError: a number is out of range.
     """
     return _row(name).update_rule(lr, **shared)
+
+
+def rule_name(method: str) -> str:
+    """Return the spelling of the update rule of a method as a command line spells it, "zo-adam:n=2": that of its paper,
+    or "sgd" for a method of one's own.
+    """
+    name = method.partition(":")[0]
+    return next((row.rule for row in ROWS if row.name == name), "sgd")
 
 
 def _row(name: str) -> Method:

@@ -10,6 +10,7 @@ from zobench.law import Gaussian, Law
 from zobench.maps import IDENTITY, CoefficientMap
 from zobench.rule import table as rules
 from zobench.rule.rule import UpdateRule
+from zobench.rule.schedule import Schedule
 from zobench.spelling import spelled
 from zobench.stencil import CentralStencil, Stencil
 
@@ -29,7 +30,8 @@ class Axes(NamedTuple):
 @dataclass(frozen=True)
 class Method:
     """A row of the table: what the literature calls a method, and how it is composed here. `rule` is the spelling of
-    the update rule that its paper uses, `memory` what a step holds beside the model.
+    the update rule that its paper uses, `memory` what a step holds beside the model, `rate` the paper's schedule, by
+    the learning rate.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Method:
     build: Callable[..., Estimator]
     rule: str = "sgd"
     memory: str = "none"
+    rate: Callable[[float], float | Schedule] = float
 
     @property
     def options(self) -> dict[str, Any]:
@@ -49,13 +52,14 @@ class Method:
     def axes(self) -> Axes:
         """The composition; an estimator of several rounds or plans is a stencil of its own name."""
         made = self.build()
-        law, coefficients = getattr(made, "law", None), getattr(made, "map", IDENTITY)
+        line = getattr(made, "line", made)
+        law, coefficients = getattr(line, "law", None), getattr(line, "map", IDENTITY)
         stencil = getattr(made, "stencil", made)
         return Axes(_word(law), _word(stencil), _word(coefficients), spelled(self.rule).name)
 
     def update_rule(self, lr: float, **shared: Any) -> UpdateRule:
         """Return the update rule of the paper at this learning rate; `shared` are weight_decay and groups."""
-        return rules.parse(self.rule, lr=lr, **shared)
+        return rules.parse(self.rule, lr=self.rate(lr), **shared)
 
 
 def along_lines(

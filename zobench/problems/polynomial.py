@@ -54,8 +54,8 @@ class Polynomial:
     def __call__(self, x: Tensor) -> Tensor:
         """Return f(x) (...)."""
         coefficients, powers = self._table
-        found: Tensor = (x.double().unsqueeze(-2) ** powers).prod(-1) @ coefficients
-        return found
+        values: Tensor = (x.double().unsqueeze(-2) ** powers).prod(-1) @ coefficients
+        return values
 
     def value(self, x: Tensor) -> Tensor:
         """Return f(x) (...)."""
@@ -71,10 +71,10 @@ class Polynomial:
 
     def grad_laplacian(self, x: Tensor, order: int = 1) -> Tensor:
         """Return grad(Lap^order f)(x) (..., d)."""
-        found = self
+        iterated = self
         for _ in range(order):
-            found = found.laplacian
-        return found.gradient(x)
+            iterated = iterated.laplacian
+        return iterated.gradient(x)
 
     def derivative(self, x: Tensor, u: Tensor, order: int) -> Tensor:
         """Return D^order f(x)[u, ..., u] = order! times the coefficient of t^order in f(x + t u)."""
@@ -103,8 +103,8 @@ class Polynomial:
                     coefficients.append(value * math.prod(signs))
                     signed = list(zip(axes, (1.0, *signs), strict=True))
                     rows.append([sum(s for i, s in signed if i == axis) for axis in range(self.dim)])
-        found = torch.tensor(rows, dtype=torch.float64, device=CPU).view(-1, self.dim)
-        return Ridges(torch.tensor(coefficients, dtype=torch.float64, device=CPU), found)
+        directions = torch.tensor(rows, dtype=torch.float64, device=CPU).view(-1, self.dim)
+        return Ridges(torch.tensor(coefficients, dtype=torch.float64, device=CPU), directions)
 
     def partial(self, i: int) -> "Polynomial":
         """Return df/dx_i."""
@@ -138,18 +138,18 @@ def polynomial(text: str, dim: int | None = None) -> Polynomial:
     Raises:
         ValueError: it is no such text, or names more variables than `dim`.
     """
-    found, end = [], 0
+    terms, end = [], 0
     for match in TERM.finditer(text):
         if match.start() == end < match.end() and (match[2] or match[3]) and (match[1] or not end):
             size = float(match[2] or 1.0)
             powers = [(int(name), int(power or 1)) for name, power in FACTOR.findall(match[3])]
-            found.append((-size if match[1] == "-" else size, powers))
+            terms.append((-size if match[1] == "-" else size, powers))
             end = match.end()
-    named = 1 + max((name for _, powers in found for name, _ in powers), default=0)
+    named = 1 + max((name for _, powers in terms for name, _ in powers), default=0)
     dim = named if dim is None else count("dim", dim)
-    if end != len(text) or not found or named > dim:
+    if end != len(text) or not terms or named > dim:
         raise ValueError(f"{text!r} is no polynomial in {dim} variables: write one like '0.5 x0^2 + 3 x0 x1 - x2'")
-    rows = [(c, tuple(sum(p for name, p in powers if name == i) for i in range(dim))) for c, powers in found]
+    rows = [(c, tuple(sum(p for name, p in powers if name == i) for i in range(dim))) for c, powers in terms]
     return Polynomial(dim, tuple(rows))
 
 

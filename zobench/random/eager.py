@@ -53,13 +53,13 @@ RADIANS = 1.46291807926715968105e-9
 
 def words(key: int, start: int, stop: int, device: torch.device) -> Tensor:
     """Return words start to stop - 1, int64."""
-    found = torch.empty(stop - start, dtype=torch.int64, device=device)
+    drawn = torch.empty(stop - start, dtype=torch.int64, device=device)
     size = _piece(device)
     for at in range(start - start % 4, stop, size):
         piece = _outputs(key, at // 4, (min(stop - at, size) + 3) // 4, device)
         begin, end = max(start, at), min(stop, at + size)
-        found[begin - start : end - start] = piece[begin - at : end - at]
-    return found
+        drawn[begin - start : end - start] = piece[begin - at : end - at]
+    return drawn
 
 
 def signs(key: int, start: int, stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -72,14 +72,14 @@ def signs(key: int, start: int, stop: int, dtype: torch.dtype, device: torch.dev
 
 def normals(key: int, start: int, stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return normals start to stop - 1, float32 or float64."""
-    found = torch.empty(stop - start, dtype=dtype, device=device)
+    values = torch.empty(stop - start, dtype=dtype, device=device)
     size = _piece(device)
     for at in range(start - start % 2, stop, size):
         drawn = words(key, at, min(at + size, stop + stop % 2), device).view(-1, 2)
         pairs = _pairs64(*drawn.unbind(-1)) if dtype == torch.float64 else _pairs(*drawn.unbind(-1))
         begin, end = max(start, at), min(stop, at + size)
-        found[begin - start : end - start] = torch.stack(pairs, -1).flatten()[begin - at : end - at]
-    return found
+        values[begin - start : end - start] = torch.stack(pairs, -1).flatten()[begin - at : end - at]
+    return values
 
 
 def _piece(device: torch.device) -> int:

@@ -1,7 +1,9 @@
 """The seam to the Triton kernels: what they can do in one pass over a parameter, and when they are used."""
 
+import ctypes
 import importlib.util
 import os
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zobench.layout import on_device
 from zobench.random import eager, native
 from zobench.random.native import NativeLine, UnreadableError
 
@@ -140,8 +143,7 @@ def table(lines: Sequence[NativeLine], device: torch.device) -> Tensor:
         [*_words(stream.key), _bits(stream.scale), *map(_bits, amounts), *[0] * (most - len(amounts))]
         for stream, amounts in lines
     ]
-    found = torch.tensor(rows or [[0] * 4], dtype=torch.int64, device="cpu").to(torch.int32)
-    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found
+    return on_device(rows or [[0] * 4], device, torch.int32)
 
 
 def _words(key: int) -> tuple[int, int]:
@@ -151,7 +153,8 @@ def _words(key: int) -> tuple[int, int]:
 
 
 def _bits(number: float) -> int:
-    return int(torch.tensor(number, dtype=torch.float32, device="cpu").view(torch.int32))
+    """The bits of a number in float32, as a signed integer; converted as for the native sweep."""
+    return int.from_bytes(bytes(ctypes.c_float(number)), sys.byteorder, signed=True)
 
 
 def _kind(lines: Sequence[NativeLine]) -> int:

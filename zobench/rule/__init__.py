@@ -1,20 +1,26 @@
 """Update rules: what is done with a gradient estimate. They are not part of the estimator."""
 
 from zobench.rule.adam import Adam
+from zobench.rule.adamezo import AdaMeZO
 from zobench.rule.momentum import Momentum
-from zobench.rule.rule import Memory, ScheduledRule, UpdateRule
-from zobench.rule.schedule import Schedule, schedule
+from zobench.rule.rule import Memory, Memoryless, ScheduledRule, UpdateRule
+from zobench.rule.schedule import Gains, Schedule, schedule
 from zobench.rule.sgd import SGD
+from zobench.rule.sign import SignSGD
 from zobench.rule.table import RULES, parse
 
 __all__ = [
     "RULES",
     "SGD",
+    "AdaMeZO",
     "Adam",
+    "Gains",
     "Memory",
+    "Memoryless",
     "Momentum",
     "Schedule",
     "ScheduledRule",
+    "SignSGD",
     "UpdateRule",
     "parse",
     "schedule",

@@ -21,7 +21,7 @@ class Averaging(ScheduledRule):
 
     buffers: ClassVar[int]
     """Numbers a weight that it holds without a window."""
-    window: int | None  # a field of each rule, the last one: a repr names a rule in rows, so that its order stays
+    window: int | None  # a field of each rule
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -70,3 +70,19 @@ class ScheduledRule(UpdateRule):
         lr = self.lr(step) if callable(self.lr) else self.lr
         name = f"the learning rate of step {step}" if callable(self.lr) else "lr"
         return real(name, lr, NOT_NEGATIVE, lambda rate: rate >= 0)
+
+
+class Memoryless(ScheduledRule):
+    """A rule x <- (1 - lr_t wd) x - lr_t step(g) that remembers no gradient: memory is the number of the next step."""
+
+    def init(self, space: Space) -> int:
+        """Return step 0."""
+        return 0
+
+    def rate(self, memory: int) -> float:
+        """Return the learning rate of step `memory`."""
+        return self.lr_at(memory)
+
+    def skip(self, memory: int) -> int:
+        """Return the next step."""
+        return memory + 1

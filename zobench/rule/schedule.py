@@ -2,13 +2,40 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from zobench.naming import require_known
-from zobench.numbers import count, real
+from zobench.numbers import count, real, store
 
 NOT_NEGATIVE = "give 0 or a positive number"
 Schedule = Callable[[int], float]
 """A learning rate lr_t by the step t, counted from 0."""
+
+ALPHA = 0.602
+
+
+@dataclass(frozen=True)
+class Gains:
+    """a_k = lr / (A + k + 1)^alpha, A = `stability`: the gain sequence of SPSA as a schedule, `SGD(Gains(0.1))`.
+
+    lr is Spall's a. A is about a tenth of the steps; alpha 0.602 is the least with which SPSA is known to converge
+    beside gamma 0.101, 1 the asymptotically best. Source: Spall 1998, section III.B.
+
+    Raises:
+        ValueError: lr, stability or alpha is negative or not finite.
+    """
+
+    lr: float
+    stability: float = 100.0
+    alpha: float = ALPHA
+
+    def __post_init__(self) -> None:
+        told = {name: getattr(self, name) for name in ("lr", "stability", "alpha")}
+        store(self, **{name: real(name, value, NOT_NEGATIVE, lambda x: x >= 0) for name, value in told.items()})
+
+    def __call__(self, step: int) -> float:
+        """Return a_k of a step, counted from 0."""
+        return self.lr / float((self.stability + step + 1) ** self.alpha)
 
 
 def schedule(name: str, lr: float, steps: int, warmup: int = 0) -> Schedule:

@@ -3,12 +3,20 @@
 from typing import Any
 
 from zobench.rule.adam import Adam
+from zobench.rule.adamezo import AdaMeZO
 from zobench.rule.momentum import Momentum
 from zobench.rule.rule import UpdateRule
 from zobench.rule.sgd import SGD
+from zobench.rule.sign import SignSGD
 from zobench.spelling import construct, made, spelled
 
-RULES: dict[str, type[UpdateRule]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam}
+RULES: dict[str, type[UpdateRule]] = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "adam": Adam,
+    "sign": SignSGD,
+    "adamezo": AdaMeZO,
+}
 """The rules that `parse` knows."""
 
 SHARED = ("lr", "weight_decay", "groups")
@@ -22,10 +30,10 @@ def parse(text: str, **shared: Any) -> UpdateRule:
         UnknownNameError: no such rule or option.
         ValueError: a part is not option=value, a value is out of range, or what was named makes no rule.
     """
-    told = spelled(text, RULES)
-    if told.is_own:
-        rule = made(told.name, {**shared, **told.options})
+    spelling = spelled(text, RULES)
+    if spelling.is_own:
+        rule = made(spelling.name, {**shared, **spelling.options})
         if not isinstance(rule, UpdateRule):
-            raise ValueError(f"{told.name!r} makes {rule!r}, which is no zobench.UpdateRule")
+            raise ValueError(f"{spelling.name!r} makes {rule!r}, which is no zobench.UpdateRule")
         return rule
-    return construct(told, RULES, "update rule", "option of the rule {}:", SHARED, **shared)
+    return construct(spelling, RULES, "update rule", "option of the rule {}:", SHARED, **shared)

@@ -12,9 +12,9 @@ def write_all(descriptor: int, data: bytes) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def sync(place: Path) -> None:
+def sync(path: Path) -> None:
     """Force the bytes of a file, or the names in a folder, to disk."""
-    descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
@@ -23,8 +23,8 @@ def sync(place: Path) -> None:
 
 def sync_all(folder: Path) -> None:
     """Force a folder and everything in it to disk, before it or its files get their final names."""
-    for place in (*folder.rglob("*"), folder):
-        sync(place)
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def create_synced(file: Path, data: bytes) -> None:

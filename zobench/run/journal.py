@@ -24,7 +24,8 @@ from zobench.run.journal_format import (
 )
 
 __all__ = [
-    "Contents", "Event", "Journal", "JournalError", "Record", "describe", "differing", "read", "version_of",
+    "Contents", "Event", "Journal", "JournalError", "Record", "describe", "differing", "other_stream", "read",
+    "version_of",
 ]  # fmt: skip
 
 SYNC_SECONDS = 5.0  # an fsync takes milliseconds: at every step it would slow small models down
@@ -49,11 +50,11 @@ class Journal:
         self.file = Path(file)
         if not self.file.exists():
             create_synced(self.file, head(header))
-        found = read(self.file)  # a new file too: one path for both, and a header that cannot be read fails at once
-        require_same(found.header, json.loads(json.dumps(header)), self.file)  # as JSON has it: tuples become lists
-        self.header, self.records, self.events, self.cut = found.header, found.records, found.events, found.torn
-        self._derived, self._chain, self.marks = DerivedKeys.of(found.header), found.chain, found.marks
-        self._offsets = found.offsets
+        kept = read(self.file)  # a new file too: one path for both, and a header that cannot be read fails at once
+        require_same(kept.header, json.loads(json.dumps(header)), self.file)  # as JSON has it: tuples become lists
+        self.header, self.records, self.events, self.cut = kept.header, kept.records, kept.events, kept.torn
+        self._derived, self._chain, self.marks = DerivedKeys.of(kept.header), kept.chain, kept.marks
+        self._offsets = kept.offsets
         self._descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._size = os.fstat(self._descriptor).st_size
         if self.cut:  # only after the header was compared: the journal of another run is not changed
@@ -105,9 +106,9 @@ class Journal:
         self._size = self._offsets[steps]
         os.ftruncate(self._descriptor, self._size)
         self.sync()
-        found = read(self.file)
-        self.records, self.events, self.marks = found.records, found.events, found.marks
-        self._offsets, self._chain = found.offsets, found.chain
+        contents = read(self.file)
+        self.records, self.events, self.marks = contents.records, contents.events, contents.marks
+        self._offsets, self._chain = contents.offsets, contents.chain
 
     def sync(self) -> None:
         """Force what was appended to disk."""
@@ -135,8 +136,26 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any], free: Sequence[s
     return sorted(k for k in one.keys() | other.keys() if k not in free and one.get(k) != other.get(k))
 
 
+def other_stream(header: Mapping[str, Any], now: Any) -> str:
+    """Return what is to be said of a journal with this header where its directions come from another stream of random
+    numbers than `now`, with the version that draws them; empty where they do not.
+    """
+    told, environment = header.get("stream"), header.get("environment")
+    if told == now:
+        return ""
+    names = environment if isinstance(environment, Mapping) else {}
+    version = ", ".join(f"{name} {_short(names[name])}" for name in ("zobench", "commit") if names.get(name))
+    return (
+        f"the directions of this run come from the stream of random numbers {_short(told)}, those of this version of "
+        f"zobench from {_short(now)}; its environment names {version or 'no version'}"
+    )
+
+
 def require_same(there: Mapping[str, Any], now: Mapping[str, Any], file: Path) -> None:
     """Raise JournalError unless the header of a journal is, but for its free keys, that of the run of now."""
+    told = other_stream(there, now.get("stream"))
+    if told:
+        raise JournalError(f"{file}: {told}: continue the run with that version, or give another --out")
     names = differing(there, now)
     if names:
         changes = ", ".join(f"{k}: {_short(there.get(k))} there, {_short(now.get(k))} now" for k in names)

@@ -89,10 +89,10 @@ class DerivedKeys(NamedTuple):
         Raises:
             JournalError: it does not tell them.
         """
-        found = header.get("keys")
-        if not isinstance(found, dict) or not all(_is_path(found.get(name)) for name in cls._fields):
-            raise JournalError(f"the header's keys are {found!r}: give the names of key and minibatch")
-        return cls(tuple(found["key"]), tuple(found["minibatch"]))
+        keys = header.get("keys")
+        if not isinstance(keys, dict) or not all(_is_path(keys.get(name)) for name in cls._fields):
+            raise JournalError(f"the header's keys are {keys!r}: give the names of key and minibatch")
+        return cls(tuple(keys["key"]), tuple(keys["minibatch"]))
 
 
 def _is_path(names: Any) -> bool:
@@ -197,12 +197,12 @@ def parsed(text: str | bytes, what: str, end: int) -> dict[str, Any]:
         Damaged: it is none.
     """
     try:
-        found = json.loads(text)
+        body = json.loads(text)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        body = None
+    if not isinstance(body, dict):
         raise Damaged(f"its {what} is no JSON object", end)
-    return found
+    return body
 
 
 def _frame(data: bytes, start: int, chain: int) -> _Frame:
@@ -246,20 +246,20 @@ def read(file: str | Path) -> Contents:
         derived = DerivedKeys.of(header)
     except JournalError as error:
         raise JournalError(f"{file}: {error}") from None
-    found = Contents(header, marks=[CHECK.unpack_from(data, at - CHECK.size)[0]])
+    contents = Contents(header, marks=[CHECK.unpack_from(data, at - CHECK.size)[0]])
 
     def take(start: int, chain: int) -> int:
         frame = _frame(data, start, chain)
         if frame.flags & EVENT:
-            found.events.append(Event(len(found.records), parsed(_text(frame), "text", frame.end)))
+            contents.events.append(Event(len(contents.records), parsed(_text(frame), "text", frame.end)))
         else:
-            found.records.append(_step(data, frame, len(found.records), derived))
-            found.marks.append(CHECK.unpack_from(data, frame.end - CHECK.size)[0])
-            found.offsets.append(start)
+            contents.records.append(_step(data, frame, len(contents.records), derived))
+            contents.marks.append(CHECK.unpack_from(data, frame.end - CHECK.size)[0])
+            contents.offsets.append(start)
         return frame.end
 
-    end, chain = walk(data, at, file, take, lambda: f", {len(found.records)} of them steps")
-    return replace(found, chain=chain, torn=len(data) - end)
+    end, chain = walk(data, at, file, take, lambda: f", {len(contents.records)} of them steps")
+    return replace(contents, chain=chain, torn=len(data) - end)
 
 
 def walk(
@@ -297,10 +297,10 @@ def header_of(data: bytes, file: str | Path, version: int) -> tuple[dict[str, An
     """
     if len(data) < HEAD.size or data[: len(MAGIC)] != MAGIC:
         raise JournalError(f"{file}: not a journal: it does not start with {MAGIC!r}; bring it back from a copy")
-    _, found, length = HEAD.unpack_from(data)
+    _, written, length = HEAD.unpack_from(data)
     end = HEAD.size + length
-    if found != version:
-        raise JournalError(f"{file}: version {found} of the journal, and this program writes {VERSION}. {OLD}")
+    if written != version:
+        raise JournalError(f"{file}: version {written} of the journal, and this program writes {VERSION}. {OLD}")
     if end + CHECK.size > len(data) or CHECK.unpack_from(data, end) != (crc32(data[:end]),):
         raise JournalError(f"{file}: the header is damaged: bring the file back from a copy, or give another --out")
     try:

@@ -65,9 +65,9 @@ def lock(folder: str | Path) -> FolderLock:
     Raises:
         FolderInUseError: another process holds it.
     """
-    place = Path(folder).resolve()
-    found = _held.get(place)
-    if found is None or not found.held:
-        found = FolderLock(place)
-        _held[place] = found
-    return found
+    path = Path(folder).resolve()
+    held = _held.get(path)
+    if held is None or not held.held:
+        held = FolderLock(path)
+        _held[path] = held
+    return held

@@ -19,8 +19,8 @@ from zobench.spelling import names_code
 
 Options = TypeVar("Options")
 Presets = Callable[[], Mapping[str, Mapping[str, Any]]]
-WRITTEN = ("out", "to")
-"""Options that name folders to write."""
+WRITTEN = ("out", "to", "figure")
+"""Options that name folders or files to write."""
 
 
 def option(
@@ -99,12 +99,14 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
 
 def _help_groups(parser: argparse.ArgumentParser, cls: type[Any]) -> dict[str, Any]:
     """The group of the help that shows each inherited field; the last base comes first, as its fields do."""
-    found: dict[str, Any] = {}
+    groups: dict[str, Any] = {}
     for base in reversed(cls.__bases__):
         if dataclasses.is_dataclass(base):
             title = (base.__doc__ or "").partition("\n")[0].rstrip(".")
-            found |= dict.fromkeys((field.name for field in dataclasses.fields(base)), parser.add_argument_group(title))
-    return found
+            groups |= dict.fromkeys(
+                (field.name for field in dataclasses.fields(base)), parser.add_argument_group(title)
+            )
+    return groups
 
 
 def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
@@ -126,7 +128,7 @@ def build(cls: type[Options], arguments: argparse.Namespace) -> Options:
     names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     for name in WRITTEN:
-        if isinstance(loaded.get(name), str) and name not in given:
+        if isinstance(loaded.get(name), str) and loaded[name] and name not in given:
             _require_own_folder(name, loaded[name], arguments.config)
     asked = running_code(cls, {name: value for name, value in loaded.items() if name not in given})
     if asked:
@@ -167,12 +169,12 @@ def running_code(cls: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
     form `package.module:function`. A file may hold them, and only the command line may ask for them.
     """
     flags = {field.name for field in dataclasses.fields(cls) if field.metadata.get("code")}
-    found = {}
+    asking = {}
     for name, value in values.items():
         texts = value if isinstance(value, list | tuple) else (value,)
         if (name in flags and value) or any(isinstance(text, str) and names_code(text) for text in texts):
-            found[name] = value
-    return found
+            asking[name] = value
+    return asking
 
 
 def code_arguments(cls: type[Any], values: Mapping[str, Any]) -> str:
@@ -192,10 +194,10 @@ def _listed(values: Mapping[str, Any]) -> str:
 def _require_own_folder(name: str, out: str, config: str) -> None:
     """Refuse to write where only a file says so: its own folder, or one below the current, needs no more words."""
     try:
-        place, own = Path(out).resolve(), Path(config).resolve().parent
+        target, own = Path(out).resolve(), Path(config).resolve().parent
     except ValueError as error:
         raise ValueError(f"{name} in {config} is {out!r}: {error}") from None
-    if place != own and (place == Path.cwd() or not place.is_relative_to(Path.cwd())):
+    if target != own and (target == Path.cwd() or not target.is_relative_to(Path.cwd())):
         raise ValueError(
             f"{name} in {config} is {out!r}, neither the folder of that file nor below the current one: give "
             f"--{name} on the command line to write there"
@@ -283,7 +285,7 @@ Command = tuple[type[Any], Callable[[Any], int | None]]
 
 def run_command(prog: str, description: str, commands: dict[str, Command], argv: Sequence[str] | None) -> int:
     """Run the command that argv names and return the exit status, what the command returned or 0; an error that the
-    user can mend becomes one line on stderr, not a traceback, and exits with a status of zobench.run.exit_status.
+    user can correct becomes one line on stderr, not a traceback, and exits with a status of zobench.run.exit_status.
     """
     parser = argparse.ArgumentParser(prog=prog, description=description)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -305,7 +307,7 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def ended(prog: str) -> Iterator[None]:
-    """Tell an error that the user can mend in one line, and exit with its status.
+    """Tell an error that the user can correct in one line, and exit with its status.
 
     Raises:
         SystemExit: in place of such an error.
@@ -321,6 +323,6 @@ def ended(prog: str) -> Iterator[None]:
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
             sys.exit(status)
-        told = "interrupted; what was measured is kept" if status == exit_status.INTERRUPTED else error
-        sys.stderr.write(f"{prog}: {told}\n")
+        message = "interrupted; what was measured is kept" if status == exit_status.INTERRUPTED else error
+        sys.stderr.write(f"{prog}: {message}\n")
         sys.exit(status)

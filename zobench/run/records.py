@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from zobench.random import streams
 from zobench.run import toml
 from zobench.run.files import create_synced, truncate_back, write_all
 from zobench.run.lock import FolderLock, lock
@@ -109,12 +110,12 @@ class Run:
                 write_atomically(file, toml.dumps(config))
             return
         try:
-            told = toml_table(file_bytes(file), str(file))
-            if config and not told:
+            written = toml_table(file_bytes(file), str(file))
+            if config and not written:
                 raise ValueError(f"{file}: empty")
         except ValueError as error:
             raise ValueError(f"{error}: restore it from a copy, or give another --out") from None
-        kept = defaults | told
+        kept = defaults | written
         differing = sorted(k for k in (kept.keys() | config.keys()) - free if kept.get(k) != config.get(k))
         if differing:
             changes = ", ".join(f"{k}: {kept.get(k)!r} there, {config.get(k)!r} now" for k in differing)
@@ -135,7 +136,7 @@ class Run:
             return
         file, now = self.folder / "environment.json", environment()
         known = [json_object(file_bytes(file), str(file)), *self.find(kind="environment")]
-        if any(known[-1].get(name) != now[name] for name in ("zobench", "python", "torch", "commit", "cpu")):
+        if any(known[-1].get(name) != now[name] for name in ("zobench", "python", "torch", "stream", "commit", "cpu")):
             self.append({"kind": "environment", **now})
 
     def _read_rows(self) -> list[Row]:
@@ -180,12 +181,13 @@ def write_atomically(file: Path, text: str) -> None:
 
 
 def environment() -> dict[str, Any]:
-    """Return what a reader needs to judge a number: versions, commit, hardware, date."""
+    """Return what a reader needs to judge a number: versions, stream of random numbers, commit, hardware, date."""
     return {
         "zobench": VERSION,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
+        "stream": streams.NAME,
         "commit": _commit(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.combination import Line
+from zobench.law.law import Direction
 from zobench.layout import CPU, Segment
 from zobench.numbers import count
 from zobench.space.closure import Value
@@ -58,16 +59,16 @@ class Batched(InForward):
 
     def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Evaluate at all points at once."""
-        (found,) = self.losses_of_lines(loss, [points])
-        return found
+        (losses,) = self.losses_of_lines(loss, [points])
+        return losses
 
     def losses_of_lines(self, loss: Callable[[], Value], lines: Sequence[Sequence[Point]]) -> list[list[Value]]:
         """Evaluate at all points of all lines at once, or at `points` at a time."""
         points = [point for line in lines for point in line]
         size = self.points or len(points)
         parts = [self._together(loss, points[first : first + size]) for first in range(0, len(points), size)]
-        found = iter([value for part in parts for value in part])
-        return [[next(found) for _ in line] for line in lines]
+        losses = iter([value for value_of in parts for value in value_of])
+        return [[next(losses) for _ in line] for line in lines]
 
     def _together(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """The losses at these points, of one forward."""
@@ -77,7 +78,8 @@ class Batched(InForward):
         _require_factored(lines)
         self.stored.prepare(lines)
         at = _Points.of(list(lines), points)
-        stacks = {s.name: self._stack(s, list(lines), at) for s in self.stored.layout.segments}
+        directions = [self.stored.direction(line) for line in lines]
+        stacks = {s.name: self._stack(s, directions, at) for s in self.stored.layout.segments}
 
         def at_point(stacks: Mapping[str, Stack]) -> Tensor:
             return _tensor(self.seen_by(_PointView(self, stacks), loss))
@@ -87,23 +89,21 @@ class Batched(InForward):
         return list(values.double())
 
     @torch.no_grad()
-    def _stack(self, segment: Segment, lines: Sequence[Line], points: "_Points") -> Stack:
+    def _stack(self, segment: Segment, directions: Sequence[Any], points: "_Points") -> Stack:
         """What a parameter is at the points."""
         stored = self.stored.parameters[segment.name].detach()
-        dtype, amounts = self.reads or stored.dtype, points.amounts.to(segment.device, segment.dtype)
+        dtype, (device, drawn) = self.reads or stored.dtype, (segment.device, segment.dtype)
         if len(segment.shape) == 2:
-            directions: list[Any] = [self.stored.direction(line) for line in lines]  # of laws that are `factored`
-            factors = [direction.factors(segment) for direction in directions]
-            lefts, rights = (torch.stack(side)[points.lines] for side in zip(*factors, strict=True))
+            factors = [direction.factors(segment) for direction in directions]  # of laws that are `factored`
+            lefts, rights = (points.chosen(side) for side in zip(*factors, strict=True))
             left = lefts.transpose(1, 2).flatten(2)  # the terms of a point make one factor of a higher rank
-            right = (rights * amounts[:, :, None, None]).flatten(1, 2)
+            right = rights.mul_(points.amounts.to(device, drawn)[:, :, None, None]).flatten(1, 2)
             return left.to(dtype), right.to(dtype)
-        entries = torch.stack([self._entries(segment, line) for line in lines])[points.lines]
-        moved = stored.flatten() + (entries * amounts[:, :, None]).sum(1)
+        entries = torch.stack([self._entries(segment, direction) for direction in directions])
+        moved = stored.flatten() + points.along_lines.to(device, drawn) @ entries
         return (moved.to(dtype).view(-1, *stored.shape),)
 
-    def _entries(self, segment: Segment, line: Line) -> Tensor:
-        draw = self.stored.direction(line)
+    def _entries(self, segment: Segment, draw: Direction) -> Tensor:
         drawn = [(block, draw(block)) for block in self.stored.layout.blocks_of[segment.name]]
         zeros = partial(torch.zeros, dtype=segment.dtype, device=segment.device)
         return torch.cat([zeros(block.size) if u is None else u for block, u in drawn])
@@ -116,18 +116,30 @@ class Batched(InForward):
 
 
 class _Points(NamedTuple):
-    """Points as numbers of lines and amounts along them, both (points, terms); a term of amount 0 stands for none."""
+    """Points as terms, the places of lines and `amounts` (points, terms) along them, where a term of amount 0 stands
+    for none; and as amounts `along_lines` (points, lines).
+    """
 
-    lines: Tensor
+    places: list[int]
     amounts: Tensor
+    along_lines: Tensor
 
     @classmethod
     def of(cls, lines: Sequence[Line], points: Sequence[Point]) -> "_Points":
         """Return points by the places of their directions among `lines`."""
         place, most = {line: i for i, line in enumerate(lines)}, max(map(len, points))
-        terms = [[(place[line], amount) for line, amount in point.items()] for point in points]
-        table = torch.tensor([row + [(0, 0.0)] * (most - len(row)) for row in terms], dtype=torch.float64, device=CPU)
-        return cls(table[..., 0].long(), table[..., 1])
+        terms = [[*point.items(), *[(lines[0], 0.0)] * (most - len(point))] for point in points]
+        table = partial(torch.tensor, dtype=torch.float64, device=CPU)
+        return cls(
+            [place[line] for row in terms for line, _ in row],
+            table([[amount for _, amount in row] for row in terms]),
+            table([[point.get(line, 0.0) for line in lines] for point in points]),
+        )
+
+    def chosen(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return the tensors of the terms, one a line, as (points, terms, ...)."""
+        stacked: Tensor = torch.stack([tensors[place] for place in self.places])
+        return stacked.view(*self.amounts.shape, *stacked.shape[1:])
 
 
 class _PointView:

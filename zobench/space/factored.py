@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from zobench.layout import on_device
 from zobench.space.folded import product
 
 
@@ -69,7 +70,7 @@ class Factored:
             return self
         chosen = index
         if isinstance(index, list) and all(type(row) is int for row in index):
-            chosen = torch.tensor(index, dtype=torch.int64, device=self.device)
+            chosen = on_device(index, self.device, torch.int64)
         if not isinstance(chosen, Tensor) or chosen.ndim != 1 or chosen.dtype not in (torch.int64, torch.int32):
             self.refuse("an index that is no vector of row numbers")
         chosen = torch.where(chosen < 0, chosen + len(self), chosen).long()
@@ -109,11 +110,11 @@ class Factored:
     ) -> Any:
         kwargs = kwargs or {}
         known = _KNOWN.get(func)
-        found = NotImplemented if known is None else known(*args, **kwargs)
-        if found is NotImplemented:
+        result = NotImplemented if known is None else known(*args, **kwargs)
+        if result is NotImplemented:
             own = next(x for x in (*args, *kwargs.values()) if isinstance(x, Factored))
             own.refuse(getattr(func, "__name__", str(func)))
-        return found
+        return result
 
 
 def _refused(name: str) -> Callable[..., NoReturn]:

@@ -143,8 +143,8 @@ class FlatSpace(Space):
         total: Tensor | None = None
         for (law, key, index), coefficients in combination.lines:
             weights = coefficients.to(self.x.device, torch.float64) / law.unit(self.layout.dim)
-            part = weights[..., None] * self._direction(law, key, index, tuple(coefficients.shape))
-            total = part if total is None else total + part
+            weighted = weights[..., None] * self._direction(law, key, index, tuple(coefficients.shape))
+            total = weighted if total is None else total + weighted
         return self.x.new_zeros(self.layout.dim, dtype=torch.float64) if total is None else total
 
     def settle_(self) -> None:

@@ -24,15 +24,15 @@ def product(x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tens
         second: S (rank, outputs), of points.
         bias: (outputs,), of points or not.
     """
-    found: Tensor = _Product.apply(x, weight, first, second, bias)  # type: ignore[no-untyped-call]
-    return found
+    result: Tensor = _Product.apply(x, weight, first, second, bias)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _Product(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
-        found = x @ weight + x @ first @ second
-        return found if bias is None else found + bias
+        result = x @ weight + x @ first @ second
+        return result if bias is None else result + bias
 
     @staticmethod
     def setup_context(*_: Any) -> None:
@@ -51,14 +51,14 @@ class _Product(torch.autograd.Function):
             x, shape = x[None], (points, *shape)
         rows = x.reshape(len(x), -1, x.shape[-1])
         shared = bias if dims[4] is None else None
-        found = functional.linear(rows.flatten(0, 1), weight.t(), shared).view(len(x), -1, weight.shape[1])
-        inner = torch.matmul(rows, first).to(found.dtype)
+        result = functional.linear(rows.flatten(0, 1), weight.t(), shared).view(len(x), -1, weight.shape[1])
+        inner = torch.matmul(first.mT, rows.mT).mT.to(result.dtype)  # x F in the order in which BLAS is the faster
         if bias is not None and dims[4] is not None:  # one more rank is cheaper than one more pass over the output
             inner = torch.cat([inner, torch.ones_like(inner[..., :1])], -1)
             second = torch.cat([second, bias.movedim(dims[4], 0)[:, None]], 1)
-        second = second.to(found.dtype)
-        found = torch.baddbmm(found, inner, second) if dims[0] is None else found.baddbmm_(inner, second)
-        return found.view(shape), 0
+        second = second.to(result.dtype)
+        result = torch.baddbmm(result, inner, second) if dims[0] is None else result.baddbmm_(inner, second)
+        return result.view(shape), 0
 
 
 class _Attention(torch.autograd.Function):
@@ -88,32 +88,15 @@ class _Attention(torch.autograd.Function):
         return found.unflatten(0, (points, -1)), 0
 
 
-class _LayerNorm(torch.autograd.Function):
-    """torch's layer norm with weights and biases of points, applied in one pass over the normalised rows."""
-
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        return functional.layer_norm(x, weight.shape, weight, bias, eps)
-
-    @staticmethod
-    def setup_context(*_: Any) -> None:
-        """Nothing is kept: losses have no backward pass."""
-
-    @staticmethod
-    def vmap(info: Any, dims: Dims, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, int]:
-        x, weight, bias = (_leading(t, dim, info.batch_size) for t, dim in zip((x, weight, bias), dims, strict=False))
-        found = functional.layer_norm(x, weight.shape[1:], eps=eps).contiguous()
-        middle = (len(x), *[1] * (x.ndim - weight.ndim), *weight.shape[1:])
-        return torch.addcmul(bias.reshape(middle), found, weight.reshape(middle), out=found), 0
-
-
 def _leading(x: Tensor, dim: int | None, points: int) -> Tensor:
     """A tensor of points as (points, ...)."""
     return x.expand(points, *x.shape) if dim is None else x.movedim(dim, 0)
 
 
 class Folding(TorchFunctionMode):
-    """The context in which attention folds points into its batch, and layer norms go over the rows of all points."""
+    """The context in which attention folds points into its batch, and layer norms take scales and shifts of points in
+    one pass over the normalised rows.
+    """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -142,4 +125,5 @@ def _layer_norm(
 ) -> Any:  # fmt: skip
     if weight is None or bias is None:
         return functional.layer_norm(input, normalized_shape, weight, bias, eps)
-    return _LayerNorm.apply(input, weight, bias, eps)  # type: ignore[no-untyped-call]
+    # The rule of vmap for scales of points makes two passes; this one is of one.
+    return torch.addcmul(bias, functional.layer_norm(input, normalized_shape, eps=eps), weight)

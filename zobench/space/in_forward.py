@@ -73,11 +73,11 @@ class InForward(Engine):
 
     def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Evaluate at one point after the other."""
-        found = []
+        losses = []
         for point in points:
             with self.looking(point):
-                found.append(self.seen_by(View(self, [point], 0), loss))
-        return found
+                losses.append(self.seen_by(View(self, [point], 0), loss))
+        return losses
 
     def step_(self, step: Step) -> None:
         """Note the step; write it, unless the engine defers."""
@@ -234,9 +234,9 @@ class View:
             return parameter[wanted].to(dtype)
 
         if self.is_fused(name):
-            found = parameter[wanted].to(wide)
-            fused.add_rows(found, wanted, self._native_lines(name) or ())
-            return found.to(dtype)
+            values = parameter[wanted].to(wide)
+            fused.add_rows(values, wanted, self._native_lines(name) or ())
+            return values.to(dtype)
 
         def fresh(_: Scratch) -> Tensor:
             return parameter[wanted].to(wide)

@@ -21,11 +21,11 @@ class InPlace(Engine):
 
     def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Move to one point after the other."""
-        found = []
+        losses = []
         for point in points:
             self.move_(point)
-            found.append(loss())
-        return found
+            losses.append(loss())
+        return losses
 
     def walk_(self, points: Sequence[Point]) -> None:
         """Move as `losses` does, so that the parameters round as they did then."""

@@ -1,16 +1,20 @@
 """A perturbed embedding of which only the rows that are looked at come into being."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zobench.layout import CPU, Block
-from zobench.space.sweep import Drawn, Update
+from zobench.layout import BLOCK_SIZE, CPU, Block, Segment, on_device
+from zobench.space.sweep import Drawn, Update, native_lines
 
 Rows = Callable[[Tensor], Tensor]
+Meeting = tuple[slice, Tensor, slice, int]
+"""Where a block meets sorted rows, see `overlaps`."""
+GAP = 1 << 13
+"""Rows with fewer entries between them are drawn together: to draw these takes less time than another call."""
 
 
 class LazyRows:
@@ -29,8 +33,8 @@ class LazyRows:
         """Return these rows, of any shape, (*rows.shape, width)."""
         if self.repeating:
             return self.rows(rows.flatten()).view(*rows.shape, self.shape[1])
-        wanted, place = torch.unique(rows, return_inverse=True)
-        return functional.embedding(place, self.rows(wanted))
+        wanted, inverse = torch.unique(rows, return_inverse=True)
+        return functional.embedding(inverse, self.rows(wanted))
 
     def __getitem__(self, index: Any) -> Tensor:
         chosen = _row_numbers(index, len(self), self.device)
@@ -71,7 +75,7 @@ for _name in OPERATORS:
 def _row_numbers(index: Any, count: int, device: torch.device) -> Tensor | None:
     """The rows that an index asks for, counted from the first; None if it is of another kind."""
     if isinstance(index, list) and index and all(type(i) is int for i in index):
-        index = torch.tensor(index, dtype=torch.int64, device=device)
+        index = on_device(index, device, torch.int64)
     if isinstance(index, Tensor) and index.ndim == 1 and index.dtype in (torch.int64, torch.int32):
         return torch.where(index < 0, index + count, index).long()
     return None
@@ -85,11 +89,11 @@ def _whole(value: Any) -> Any:
     return value.whole() if isinstance(value, LazyRows) else value
 
 
-def overlaps(block: Block, rows: Tensor, width: int) -> list[tuple[slice, Tensor, slice, int]]:
+def overlaps(block: Block, rows: Tensor, width: int) -> list[Meeting]:
     """Where a block of a matrix meets sorted rows: (slice of `rows`, their numbers from the offset on, columns, offset
     in the block), for the whole rows, the row it begins within, and the row it ends within.
     """
-    found = []
+    meetings = []
     first, last = -(-block.start // width), block.stop // width  # whole rows are first ... last - 1
     edges = [(first - 1, block.start - (first - 1) * width, width)] if first * width > block.start else []
     if last < first:  # within one row
@@ -100,36 +104,57 @@ def overlaps(block: Block, rows: Tensor, width: int) -> list[tuple[slice, Tensor
     numbers = torch.tensor(wanted, dtype=torch.int64, device=rows.device)
     bounds = torch.searchsorted(rows, numbers).tolist()
     if bounds[0] < bounds[1]:
-        part = slice(bounds[0], bounds[1])
-        found.append((part, rows[part] - first, slice(0, width), first * width - block.start))
-    for (row, begin, end), place in zip(edges, bounds[2:], strict=True):
-        if place < len(rows) and int(rows[place]) == row:
+        chosen_rows = slice(bounds[0], bounds[1])
+        meetings.append((chosen_rows, rows[chosen_rows] - first, slice(0, width), first * width - block.start))
+    for (row, begin, end), position in zip(edges, bounds[2:], strict=True):
+        if position < len(rows) and int(rows[position]) == row:
             first_row = torch.zeros(1, dtype=torch.int64, device=CPU)
-            part = slice(place, place + 1)
-            found.append((part, first_row, slice(begin, end), row * width + begin - block.start))
-    return found
+            chosen_rows = slice(position, position + 1)
+            meetings.append((chosen_rows, first_row, slice(begin, end), row * width + begin - block.start))
+    return meetings
+
+
+def runs(segment: Segment, offset: int, rows: Tensor) -> Iterator[tuple[Block, Meeting]]:
+    """Yield blocks of whole rows of a matrix that hold these sorted ones, and where they meet them: rows with less than
+    GAP entries between them share a block, of BLOCK_SIZE entries at most. `offset` is where the segment starts.
+    """
+    width, numbers = segment.shape[1], rows.tolist()
+    begin = 0
+    for end in range(1, len(numbers) + 1):
+        first, last = numbers[begin], numbers[end - 1] + 1
+        alone = end == len(numbers) or (numbers[end] - last) * width >= GAP
+        if alone or (numbers[end] + 1 - first) * width > BLOCK_SIZE:
+            block = Block(segment, 0, first * width, last * width, offset + first * width)
+            yield block, (slice(begin, end), rows[begin:end] - first, slice(0, width), 0)
+            begin = end
 
 
 class RowSweep:
-    """Perturbs rows of a matrix, given for each target in ascending order; blocks that hold none are not drawn."""
+    """Perturbs rows of a matrix, given for each target in ascending order. Directions that a native sweep knows, whose
+    entries are functions of their places, are drawn in runs of near rows; others in the blocks that hold a row.
+    """
 
     def __init__(
         self, blocks: Sequence[Block], wanted: Tensor, _: Update, lines: list[Drawn], targets: list[Tensor]
     ) -> None:
-        self.blocks, self.wanted, self.lines, self.targets = blocks, wanted, lines, targets
-        self._waiting = iter(blocks)
+        self.lines, self.targets = lines, targets
+        segment, width = blocks[0].segment, targets[0].shape[1]
+        if segment.dtype == torch.float32 and width <= BLOCK_SIZE and native_lines(segment, lines) is not None:
+            parts = [(block, [meeting]) for block, meeting in runs(segment, blocks[0].offset, wanted)]
+        else:
+            parts = [(block, found) for block in blocks if (found := overlaps(block, wanted, width))]
+        self.blocks, self._waiting = [block for block, _ in parts], iter(parts)
 
     @torch.no_grad()
     def take(self) -> None:
         """Perturb what lies in the blocks that no other thread has taken."""
-        for block in self._waiting:
-            meetings = overlaps(block, self.wanted, self.targets[0].shape[1])
-            for draw, amounts in self.lines if meetings else ():
+        for block, meetings in self._waiting:
+            for draw, amounts in self.lines:
                 u = draw(block)
                 if u is None:
                     continue
-                for part, rows, columns, offset in meetings:
+                for chosen_rows, rows, columns, offset in meetings:
                     length = columns.stop - columns.start
                     seen = u[offset:][: (len(u) - offset) // length * length].view(-1, length)[rows]
                     for target, amount in zip(self.targets, amounts, strict=True):
-                        target[part, columns].add_(seen, alpha=amount)  # rounded once, as in a sweep
+                        target[chosen_rows, columns].add_(seen, alpha=amount)  # rounded once, as in a sweep

@@ -165,8 +165,8 @@ class ModuleSpace(Space):
     def _losses(self, loss: Callable[[], Value], plan: Plan) -> Tensor:
         lines = list(_lines(plan, self.layout.dim))
         base = [[BASE]] if any(map(any, plan.is_base)) else []
-        found = self.engine.losses_of_lines(loss, base + [points for _, _, points in lines])
-        numbers = read([value for line in found for value in line])
+        by_line = self.engine.losses_of_lines(loss, base + [points for _, _, points in lines])
+        numbers = read([value for line in by_line for value in line])
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         if base:
             losses[:] = numbers.pop(0)
@@ -184,13 +184,13 @@ class ModuleSpace(Space):
     def _slopes(self, f: Callable[[], Any], plan: Plan) -> Tensor:
         """Loss and slope of each line; the module stays where it is."""
         self.settle_()
-        found = []
+        slopes = []
         for i in range(plan.offsets.shape[-2]):
             ((line, unit),) = plan.line(i, self.layout.dim).items()
             self.stored.prepare([line])
             with dual_numbers(), self.engine.tangents(Drawn(self.stored.direction(line), (float(unit),))):
-                found.append(loss_and_slope(f))
-        return torch.tensor(found, dtype=torch.float64, device=CPU)
+                slopes.append(loss_and_slope(f))
+        return torch.tensor(slopes, dtype=torch.float64, device=CPU)
 
     def step_(
         self, combination: Combination, scale: float = 1.0, shrink: float = 0.0, groups: Groups = UNIFORM
@@ -284,8 +284,8 @@ class ModuleSpace(Space):
                 name, u = block.segment.name, draw(block)
                 gradient = self.stored.parameters[name].grad
                 if gradient is not None and u is not None:
-                    part = self.stored.support.entries(name, gradient)[block.start : block.stop].double() @ u.double()
-                    total += amount * float(part)
+                    term = self.stored.support.entries(name, gradient)[block.start : block.stop].double() @ u.double()
+                    total += amount * float(term)
         return total
 
     def settle_(self) -> None:

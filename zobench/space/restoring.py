@@ -99,10 +99,10 @@ class Restoring(InPlace):
 
     def _alike(self, groups: Groups, names: Iterable[str]) -> dict[Factors, list[str]]:
         """These parameters by the factors of their segments."""
-        found: dict[Factors, list[str]] = {}
+        names_of: dict[Factors, list[str]] = {}
         for name in names:
-            found.setdefault(groups.of(self._segments[name]), []).append(name)
-        return found
+            names_of.setdefault(groups.of(self._segments[name]), []).append(name)
+        return names_of
 
     @torch.no_grad()
     def _keep_origin(self) -> None:

@@ -77,10 +77,10 @@ class Support:
     def tangent(self, name: str, line: Drawn) -> Tensor:
         """Return a line's displacement of a parameter, in its shape and dtype; 0 in rows that are left out."""
         whole = torch.zeros_like(self.parameters[name], memory_format=torch.contiguous_format)
-        part = self.entries(name, whole)
-        run([Sweep(self.layout.blocks_of[name], part, Update(1.0, (line,)))])
+        entries = self.entries(name, whole)
+        run([Sweep(self.layout.blocks_of[name], entries, Update(1.0, (line,)))])
         if name in self.rows:
-            whole[self.rows[name]] = part.view(-1, whole.shape[1])
+            whole[self.rows[name]] = entries.view(-1, whole.shape[1])
         return whole
 
     def stored(self, block: Block) -> Tensor:

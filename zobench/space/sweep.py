@@ -104,15 +104,15 @@ class Sweep:
             self._sweep(block)
 
     def _sweep(self, block: Block) -> None:
-        part = slice(block.start, block.stop)
-        _pay(block, self.stored[part], self.update, self._rounding)
+        span = slice(block.start, block.stop)
+        _pay(block, self.stored[span], self.update, self._rounding)
         drawn = [(u, amounts) for draw, amounts in self.lines if (u := draw(block)) is not None]
         for index, target in enumerate(self.targets):
-            x = self.stored[part]
+            x = self.stored[span]
             for u, amounts in drawn:  # the first sum is of the stored values, so that a narrow target rounds it once
-                x = torch.add(x, u, alpha=amounts[index], out=target[part])
+                x = torch.add(x, u, alpha=amounts[index], out=target[span])
             if not drawn:
-                target[part].copy_(x)
+                target[span].copy_(x)
 
 
 def _pay(block: Block, stored: Tensor, update: Update, rounding: int | None) -> None:
@@ -165,14 +165,14 @@ def _native(job: Sweep) -> native.NativeSweep | fused.FusedSweep | None:
 
 def native_lines(segment: Segment, lines: Sequence[Drawn]) -> list[native.NativeLine] | None:
     """Return what these directions are in a segment; None where one must be called."""
-    found = []
+    streams = []
     for draw, amounts in lines:
-        told: Callable[[Segment], NativeStream | None] | None = getattr(draw, "native", None)
-        stream = told(segment) if told else None  # asking a runtime protocol costs some percent of a small step
+        ask: Callable[[Segment], NativeStream | None] | None = getattr(draw, "native", None)
+        stream = ask(segment) if ask else None  # asking a runtime protocol costs some percent of a small step
         if stream is None:
             return None
-        found.append((stream, amounts))
-    return found
+        streams.append((stream, amounts))
+    return streams
 
 
 def run(jobs: Sequence[Sweep]) -> None:

@@ -13,7 +13,7 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
         ValueError: there is none, or one cannot be moved: it is complex or of 8 bits, on the meta device, has gaps or
             repeated entries in memory, or overlaps with another.
     """
-    found: dict[str, nn.Parameter] = {}
+    parameters: dict[str, nn.Parameter] = {}
     ranges: dict[tuple[int, int, int], str] = {}
     for name, p in module.named_parameters():
         if not p.requires_grad or p.numel() == 0:
@@ -24,12 +24,12 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
         if memory not in ranges:
             _require_disjoint(name, memory, ranges)
             ranges[memory] = name
-            found[name] = p
-    if not found:
+            parameters[name] = p
+    if not parameters:
         raise ValueError(
             "the module has no trainable parameter: set requires_grad=True on the parameters to be trained"
         )
-    return found
+    return parameters
 
 
 def _require_stored(name: str, p: Tensor) -> None:

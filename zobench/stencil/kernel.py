@@ -12,8 +12,11 @@ from zobench.stencil.stencil import Stencil, StencilRule
 
 @dataclass(frozen=True)
 class KernelStencil(Stencil):
-    """K(r) [f(x + e r u) - f(x - e r u)] / (2 e), r random: 2 evaluations a direction. Source: KerZOO, arXiv
-    2505.18886.
+    """K(r) [f(x + e r u) - f(x - e r u)] / (2 e), r random: 2 evaluations a direction. m_j = E[r^j K] for odd j, 0 for
+    even j. Source: KerZOO, arXiv 2505.18886.
+
+    Raises:
+        ValueError: the kernel is no Kernel.
     """
 
     kernel: Kernel
@@ -27,7 +30,7 @@ class KernelStencil(Stencil):
         return self._mirror(*self.kernel.draw(key, shape))
 
     def quadrature(self, degree: int) -> StencilRule:
-        """Return the kernel's own rule, mirrored."""
+        """Return the kernel's rule with nodes (r, -r) and weights (K/2, -K/2)."""
         rule = self.kernel.quadrature(degree)
         return StencilRule(rule.probabilities, *self._mirror(rule.nodes, rule.values))
 

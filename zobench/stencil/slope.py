@@ -26,6 +26,9 @@ class SlopeStencil(FixedStencil):
 
     There is no displacement, and so no bias: m_1 = 1 and every other m_j is 0. Noise that is added to the loss does not
     depend on x and has no slope: E[sum w^2] is 0.
+
+    Cost: one forward pass with dual numbers a direction, which counts as 3 evaluations. Source: Baydin et al. 2022,
+    arXiv 2202.08587.
     """
 
     asks: ClassVar[str] = SLOPE
@@ -33,7 +36,7 @@ class SlopeStencil(FixedStencil):
     weights = (0.0, 1.0)
 
     def quadrature(self, degree: int) -> StencilRule:
-        """Return the one outcome."""
+        """Return the one outcome, exact for any degree."""
         return SlopeRule(*super().quadrature(degree))
 
     def noise_second_moment(self) -> float:

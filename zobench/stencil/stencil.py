@@ -28,29 +28,38 @@ class StencilRule(NamedTuple):
 class Stencil(ABC):
     """Nodes r_k and weights w_k of one line, independent of its direction: c = sum_k (w_k / e) f(x + e r_k u); `asks`
     is what a plan asks at them.
+
+    Nodes and weights are numbers without a unit: e r_k is the displacement along u. Cost: a loss evaluation for each of
+    the m nodes of a direction; the base point r = 0 is evaluated once for all directions of a step.
     """
 
     asks: ClassVar[str] = LOSSES
 
     @abstractmethod
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
-        """Return nodes and weights, both float64 (*shape, m)."""
+        """Return nodes and weights, both float64 (*shape, m): independent for each entry of `shape`, equal for equal
+        keys and shapes.
+        """
 
     @abstractmethod
     def quadrature(self, degree: int) -> StencilRule:
-        """Return a rule exact for moments of total degree up to `degree` in r, also of squared sums."""
+        """Return a rule that integrates products of two power sums sum_k w_k r_k^a and sum_k w_k r_k^b exactly for
+        a + b <= `degree`.
+        """
 
     def moment(self, j: int) -> float:
-        """Return m_j = E sum_k w_k r_k^j."""
+        """Return m_j = E sum_k w_k r_k^j: m_1 multiplies grad f in the mean, m_j the term of order e^(j-1)."""
         rule = self.quadrature(j)
         return rule.mean(rule.power_sums(j))
 
     def slope_second_moment(self) -> float:
-        """Return q = E[(sum_k w_k r_k)^2]: what multiplies |grad f|^2 in the second moment."""
+        """Return q = E[(sum_k w_k r_k)^2], the factor of c_d |grad f|^2 in the second moment of one direction."""
         rule = self.quadrature(2)
         return rule.mean(rule.power_sums(1) ** 2)
 
     def noise_second_moment(self) -> float:
-        """Return E[sum_k w_k^2]: what multiplies the variance of one evaluation, over epsilon^2."""
+        """Return E[sum_k w_k^2], the factor of d s^2 / e^2 in the second moment of one direction, s^2 the variance of
+        one evaluation.
+        """
         rule = self.quadrature(0)
         return rule.mean((rule.weights**2).sum(-1))

@@ -38,6 +38,11 @@ class TelescopingStencil(Stencil):
     At any finite depth delta_K itself, SymmetricStencil((2^-K,)), has the same mean for 2 evaluations, slope 1 and
     E[sum w^2] = 4^K / 2, less than the last term here alone: where f is locally linear the telescope gains nothing.
 
+    Args:
+        decay: p_(k+1) / p_k.
+        depth: K, the number of halvings; the smallest displacement is e 2^-K.
+        by_parts: whether the series is summed by parts.
+
     Raises:
         ValueError: `decay` is not in (0, 1), `depth` is not a whole number from 1, or the last term would never be
             drawn: decay^depth is below 2^-52.
@@ -58,7 +63,7 @@ class TelescopingStencil(Stencil):
             )
 
     def draw(self, key: int, shape: Shape) -> tuple[Tensor, Tensor]:
-        """Return nodes and weights of a term drawn anew for each entry of `shape`."""
+        """Return nodes and weights, (*shape, 4), of a term drawn anew for each entry of `shape`."""
         uniform = streams.uniform(key, shape).abs_()
         term = torch.bucketize(uniform, self._rule.probabilities[:-1].cumsum(0), right=True)
         return self._rule.nodes[term], self._rule.weights[term]

@@ -59,10 +59,10 @@ def mean(subject: Subject, f: Function, x: Tensor) -> Exact | None:
     if estimator is None or not estimator.linear or getattr(subject, "by_tensor", False):
         return None
     plan = estimator.ask(0, estimator.init())
-    found = listed(plan.law, x.shape[-1]) if plan.law.credit == plan.law else None
-    if found is None:
+    outcomes = listed(plan.law, x.shape[-1]) if plan.law.credit == plan.law else None
+    if outcomes is None:
         return None
-    lines = _quadrature(estimator, found) or _as_asked(estimator, found)
+    lines = _quadrature(estimator, outcomes) or _as_asked(estimator, outcomes)
     return None if lines is None else _mean(estimator, f, x, lines)
 
 
@@ -103,31 +103,31 @@ class _Lines(NamedTuple):
     probabilities: Tensor
 
 
-def _quadrature(estimator: Estimator, found: Listed) -> _Lines | None:
+def _quadrature(estimator: Estimator, outcomes: Listed) -> _Lines | None:
     """The lines of a LineEstimator that asks as LineEstimator does, with its stencil's rule in place of draws."""
     if not isinstance(estimator, LineEstimator) or type(estimator).ask is not LineEstimator.ask:
         return None
-    rule, n, size = estimator.stencil.quadrature(DEGREE), estimator.n, len(found.directions)
+    rule, n, size = estimator.stencil.quadrature(DEGREE), estimator.n, len(outcomes.directions)
     offsets, weights = (
         part[:, None, None].expand(-1, size, n, -1).flatten(0, 1) for part in (rule.nodes, rule.weights)
     )
     epsilon, asks = estimator.epsilon, estimator.stencil.asks
     plan = Plan(estimator.law, 0, epsilon * offsets, weights / (n * epsilon), asks)
     count = len(rule.nodes)
-    probabilities = (rule.probabilities[:, None] * found.probabilities).flatten()
-    return _Lines(plan, found.directions.repeat(count, 1), probabilities)
+    probabilities = (rule.probabilities[:, None] * outcomes.probabilities).flatten()
+    return _Lines(plan, outcomes.directions.repeat(count, 1), probabilities)
 
 
-def _as_asked(estimator: Estimator, found: Listed) -> _Lines | None:
+def _as_asked(estimator: Estimator, outcomes: Listed) -> _Lines | None:
     """The lines that the estimator asks for in a batch, where they are not random."""
     try:
-        plans = [estimator.ask(key, estimator.init(), (len(found.directions),)) for key in (1, 2)]
+        plans = [estimator.ask(key, estimator.init(), (len(outcomes.directions),)) for key in (1, 2)]
     except (ValueError, TypeError, RuntimeError):
         return None
     one, other = plans
-    fixed = all(plan.batch == (len(found.directions),) and _constant(plan) for plan in plans)
+    fixed = all(plan.batch == (len(outcomes.directions),) and _constant(plan) for plan in plans)
     same = fixed and torch.equal(one.offsets, other.offsets) and torch.equal(one.weights, other.weights)
-    return _Lines(one, *found) if same else None
+    return _Lines(one, *outcomes) if same else None
 
 
 def _constant(plan: Plan) -> bool:
@@ -145,10 +145,10 @@ def _mean(estimator: Estimator, f: Function, x: Tensor, lines: _Lines) -> Exact:
             sizes.append((plan.weights.abs() * losses.abs()).sum(-1).sum(-1))
             return estimator.tell(plan, losses, state)
 
-    told = converse(
+    estimate = converse(
         space, Asked(), lambda plan: space.losses(Everywhere(f), plan), 0, estimator.init(), lines.plan.batch
     )
-    rows = space.dense(told.gradient)
+    rows = space.dense(estimate.gradient)
     value = lines.probabilities @ rows
     scale = 1.0 if lines.plan.asks == LOSSES else 10.0
     error = ROUNDING * scale * (lines.probabilities * sizes[0]) @ lines.directions.abs()

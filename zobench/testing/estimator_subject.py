@@ -88,11 +88,11 @@ class EstimatorSubject(Subject):
     def answers_batches(self) -> bool:
         """Whether the plan of a batch has the batch's shape."""
         try:
-            told = self.told(_sum, self.space(_somewhere(self.least_dim)), 0, (3,))
+            estimate = self.told(_sum, self.space(_somewhere(self.least_dim)), 0, (3,))
         except (ValueError, RuntimeError, TypeError, IndexError):
             return False
-        return all(plan.batch == (3,) for plan, _ in told.rounds) and all(
-            term.coefficients.shape[:-1] == (3,) for term in told.gradient.terms
+        return all(plan.batch == (3,) for plan, _ in estimate.rounds) and all(
+            term.coefficients.shape[:-1] == (3,) for term in estimate.gradient.terms
         )
 
     @cached_property
@@ -122,10 +122,10 @@ def made_with(make: Make, epsilon: float) -> Estimator:
     Raises:
         TypeError: that is no Estimator.
     """
-    found = make(**taken(make, {"epsilon": epsilon}))
-    if not isinstance(found, Estimator):
-        raise TypeError(f"{make!r:.200} makes {found!r:.200}, which is no zobench.Estimator: see from_function")
-    return found
+    estimator = make(**taken(make, {"epsilon": epsilon}))
+    if not isinstance(estimator, Estimator):
+        raise TypeError(f"{make!r:.200} makes {estimator!r:.200}, which is no zobench.Estimator: see from_function")
+    return estimator
 
 
 def as_make(target: "Make | Estimator | str") -> Make:

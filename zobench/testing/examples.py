@@ -21,8 +21,8 @@ class Example(NamedTuple):
     @property
     def gradient(self) -> Tensor:
         """The gradient at the point."""
-        found: Tensor = self.f.gradient(self.x)
-        return found
+        gradient: Tensor = self.f.gradient(self.x)
+        return gradient
 
     def __str__(self) -> str:
         return f"f = {self.f!r} at x = {self.x.tolist()}"

@@ -40,8 +40,8 @@ class FunctionSubject(Subject):
     @property
     def n(self) -> int | None:
         """The number of directions that the function takes by default."""
-        found = getattr(inspect.signature(self.function).parameters.get("n"), "default", None)
-        return found if isinstance(found, int) else None
+        default = getattr(inspect.signature(self.function).parameters.get("n"), "default", None)
+        return default if isinstance(default, int) else None
 
     def with_directions(self, n: int) -> "FunctionSubject | None":
         """Return the same with n directions, where the function has a parameter n."""
@@ -74,12 +74,12 @@ class FunctionSubject(Subject):
         seed = key % 2**SEED_BITS
         options = taken(self.function, {"seed": seed, "epsilon": self.given})
         with nullcontext() if self.takes_seed else globally_seeded(seed):
-            found = self.function(self._scalar(f), given.numpy() if self.array == "numpy" else given, **options)
-        plain = np.asarray(found.detach() if isinstance(found, Tensor) else found, dtype=np.float64)
-        told = torch.from_numpy(plain)
-        if told.shape != x.shape:
-            raise ValueError(f"{self.name} returned the shape {tuple(told.shape)} at x of the shape {tuple(x.shape)}")
-        return told, given
+            answer = self.function(self._scalar(f), given.numpy() if self.array == "numpy" else given, **options)
+        plain = np.asarray(answer.detach() if isinstance(answer, Tensor) else answer, dtype=np.float64)
+        vector = torch.from_numpy(plain)
+        if vector.shape != x.shape:
+            raise ValueError(f"{self.name} returned the shape {tuple(vector.shape)} at x of the shape {tuple(x.shape)}")
+        return vector, given
 
     def _scalar(self, f: Function) -> Callable[[Any], Any]:
         """The function on NumPy's vectors, or on torch's."""

@@ -53,10 +53,10 @@ def again(law: Law, level: Level) -> Finding:
     bound = law.bind(LAYOUT, lambda b: weights[b.offset : b.offset + b.size])
     draw = bound.direction(5, 0, LAYOUT, ())
     asked = [*LAYOUT.blocks, *reversed(LAYOUT.blocks)]
-    found: dict[str, list[Tensor | None]] = {}
+    entries: dict[str, list[Tensor | None]] = {}
     for block in asked:
-        found.setdefault(block.segment.name, []).append(draw(block))
-    for name, (one, two) in found.items():
+        entries.setdefault(block.segment.name, []).append(draw(block))
+    for name, (one, two) in entries.items():
         if not (one is two is None or (one is not None and two is not None and torch.equal(one, two))):
             return Finding(
                 f"the block of {name!r} is another one when it is asked for again", False, repr(law), "key = 5"
@@ -69,8 +69,8 @@ def names(law: Law, level: Level) -> Finding:
     wide = Layout.of({"only": (32, 2)})
     keys = [(key, index) for key in range(8) for index in range(min(2, _room(law, 64)))]
     distinct = {tuple(drawn(law, key, index, (), wide).tolist()) for key, index in keys}
-    told = f"{len(distinct)} of {len(keys)} names of directions differ"
-    return Finding(told, len(distinct) > 0.6 * len(keys), repr(law), "keys 0 to 7")
+    sentence = f"{len(distinct)} of {len(keys)} names of directions differ"
+    return Finding(sentence, len(distinct) > 0.6 * len(keys), repr(law), "keys 0 to 7")
 
 
 def global_state(law: Law, level: Level) -> Finding:
@@ -92,8 +92,8 @@ def odd_moments(law: Law, level: Level) -> Finding:
         values = along**power
         z = float(values.mean()) / (float(values.std()) / level.samples**0.5 + 1e-300)
         if not abs(z) < LARGEST:
-            told = f"E (u . v)^{power} = {float(values.mean()):.4g}"
-            return Finding(told, False, f"v = {V.tolist()}", f"n = {level.samples}, z = {z:.3g}, key = {_key('odd')}")
+            text = f"E (u . v)^{power} = {float(values.mean()):.4g}"
+            return Finding(text, False, f"v = {V.tolist()}", f"n = {level.samples}, z = {z:.3g}, key = {_key('odd')}")
     return Finding("E (u . v) and E (u . v)^3 are 0", True)
 
 
@@ -107,11 +107,11 @@ def second_moment(law: Law, level: Level) -> Finding:
         return Finding(f"the diagonal of E[credit u^T] is {[round(m, 3) for m in mean.diagonal().tolist()]}", True)
     z = (mean - declared * torch.eye(len(V), dtype=torch.float64, device=CPU)).abs() / error
     i, j = divmod(int(z.argmax()), len(V))
-    told = (
+    sentence = (
         f"E[credit_{i} u_{j}] = {float(mean[i, j]):.4g} (± {float(error[i, j]):.2g}), {declared * (i == j):g} declared"
     )
     return Finding(
-        told, float(z.max()) < LARGEST, repr(law), f"n = {level.samples}, z = {float(z.max()):.3g}, key = {key}"
+        sentence, float(z.max()) < LARGEST, repr(law), f"n = {level.samples}, z = {float(z.max()):.3g}, key = {key}"
     )
 
 
@@ -125,8 +125,8 @@ def fourth_moment(law: Law, level: Level) -> Finding:
         return Finding(f"E[|u|^2 (u . v)^2] = {mean:.4g} |v|^2 (± {error:.2g})", True)
     declared = law.fourth_moment(len(V))
     z = abs(mean - declared) / error
-    told = f"E[|u|^2 (u . v)^2] = {mean:.4g} |v|^2 (± {error:.2g}), c_d = {declared:g} declared"
-    return Finding(told, z < LARGEST, f"v = {V.tolist()}", f"n = {level.samples}, z = {z:.3g}, key = {key}")
+    sentence = f"E[|u|^2 (u . v)^2] = {mean:.4g} |v|^2 (± {error:.2g}), c_d = {declared:g} declared"
+    return Finding(sentence, z < LARGEST, f"v = {V.tolist()}", f"n = {level.samples}, z = {z:.3g}, key = {key}")
 
 
 def orthogonal(law: Law, level: Level) -> Finding:
@@ -163,8 +163,8 @@ def rotation(law: Law, level: Level) -> Finding:
     one, two = u[:, 0] ** 4, (u.sum(-1) / 2) ** 4
     means, error = (float(one.mean()), float(two.mean())), float((one - two).std()) / count**0.5 + 1e-9
     z = abs(means[0] - means[1]) / error
-    told = f"E (u . v)^4 is {means[0]:.4g} along an axis and {means[1]:.4g} along a diagonal"
-    return Finding(told, z < LARGEST, "d = 4", f"n = {count}, z = {z:.3g}")
+    sentence = f"E (u . v)^4 is {means[0]:.4g} along an axis and {means[1]:.4g} along a diagonal"
+    return Finding(sentence, z < LARGEST, "d = 4", f"n = {count}, z = {z:.3g}")
 
 
 def dtypes(law: Law, level: Level) -> Finding:

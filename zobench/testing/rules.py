@@ -65,8 +65,8 @@ def resumed(make: MakeRule, level: Level) -> Finding:
     _stepped(_flat(), make(lr=RATE), range(1))  # another run meets nothing of this one
     memory = _stepped(part, make(lr=RATE), range(STOP, STEPS), restored(memory))
     holds = torch.equal(whole.x, part.x) and same(end, memory)
-    told = "equal to the bit" if holds else f"x is {_far(whole.x, part.x)} away from that of the whole run"
-    return Finding(told, holds, repr(make(lr=RATE)), f"interrupted after {STOP} of {STEPS} steps")
+    sentence = "equal to the bit" if holds else f"x is {_far(whole.x, part.x)} away from that of the whole run"
+    return Finding(sentence, holds, repr(make(lr=RATE)), f"interrupted after {STOP} of {STEPS} steps")
 
 
 def downhill(make: MakeRule, level: Level) -> Finding:
@@ -108,8 +108,8 @@ def held(make: MakeRule, level: Level) -> Finding:
     rule, space = make(lr=RATE), _flat()
     memory = _stepped(space, rule, range(STEPS))
     tensors = [t for t in split(plain(memory))[1].values() if t.numel() > len(gradient_of(0).coefficients)]
-    found = sum(t.numel() for t in tensors) / space.layout.dim
-    return Finding(f"{found:g} numbers a weight, {rule.held:g} declared", found == rule.held, repr(rule))
+    numbers = sum(t.numel() for t in tensors) / space.layout.dim
+    return Finding(f"{numbers:g} numbers a weight, {rule.held:g} declared", numbers == rule.held, repr(rule))
 
 
 def module(make: MakeRule, level: Level) -> Finding:

@@ -106,5 +106,5 @@ class Subject(ABC):
     @property
     def n(self) -> int | None:
         """The number of directions, None where it is no option."""
-        found = getattr(self.estimator, "n", None)
-        return found if isinstance(found, int) else None
+        directions = getattr(self.estimator, "n", None)
+        return directions if isinstance(directions, int) else None

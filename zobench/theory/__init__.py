@@ -7,7 +7,7 @@ best; `budget` estimators side by side. `laws` holds what a law of directions br
 
 from zobench.theory.best_epsilon import best_epsilon
 from zobench.theory.budget import Forecast, equal_budget, spend
-from zobench.theory.cosine import cosine
+from zobench.theory.cosine import cosine, mean_cosine
 from zobench.theory.descent import DescentStep, best_lr, descent
 from zobench.theory.error import bias, covariance_trace, coverage, mse, second_moment
 from zobench.theory.laws import curved, odd_mean, product, quartic
@@ -33,6 +33,7 @@ __all__ = [
     "descent",
     "equal_budget",
     "linear_step",
+    "mean_cosine",
     "mse",
     "odd_mean",
     "product",

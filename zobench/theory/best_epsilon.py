@@ -37,7 +37,14 @@ def best_epsilon(
 
     Where `coverage` is not exact, only epsilons are considered up to which the terms that are left out, judged by those
     that are kept, are at most a tenth of the prediction. Where it is best at the largest of them, that one is returned
-    with a RuntimeWarning: the true best is then larger.
+    with a RuntimeWarning: the true best is then larger. Cost: as for `second_moment`, at any number of epsilons.
+
+    Args:
+        estimator: g, with its n; its epsilon does not matter.
+        problem: f.
+        x: one point, (d,).
+        noise: the standard deviation of independent noise on each evaluation, in the unit of f, or a theory.Noise.
+        goal: "mse" or "descent".
 
     Raises:
         ValueError: noise is not positive: in exact arithmetic the error then falls, or stays, as epsilon goes to 0. Or
@@ -46,13 +53,13 @@ def best_epsilon(
             ridges (for Coordinate: derivative), or it declares neither ridges nor hessian and the stencil is not
             symmetric.
     """
-    found = choose(series(estimator, problem, x), estimator, noise, goal)
-    if found is None:
+    best = choose(series(estimator, problem, x), estimator, noise, goal)
+    if best is None:
         raise ValueError(
             f"no epsilon from {LEAST:g} to {MOST:g} gains: at none are grad f . E g and E[g^T H g] both positive (f is "
             'linear, concave or stationary at x): give another x, or goal="mse"'
         )
-    return found
+    return best
 
 
 def choose(one: Series, estimator: LineEstimator, noise: float | Noise, goal: Goal) -> float | None:
@@ -132,11 +139,11 @@ def _least(cost: Costs, logs: Values) -> float | None:
         & (np.minimum(seen + SHALLOW, math.inf) < np.maximum(before, after))
     )
     places = {int(seen.argmin()), *map(int, np.flatnonzero(dips))}
-    found = [(float(seen[i]), float(logs[i])) for i in places]
+    minima = [(float(seen[i]), float(logs[i])) for i in places]
     for i in places:
         around = float(logs[max(i - 1, 0)]), float(logs[min(i + 1, len(logs) - 1)])
         near = minimize_scalar(
             lambda log: float(cost(np.asarray(log))), bounds=around, method="bounded", options={"xatol": 1e-9}
         )
-        found.append((float(near.fun), float(near.x)))
-    return min(found)[1]
+        minima.append((float(near.fun), float(near.x)))
+    return min(minima)[1]

@@ -20,9 +20,9 @@ from zobench.theory.series import displacement
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """What is predicted of one estimator: |E g - grad f|, E|g - E g|^2, their sum mse = bias^2 + covariance_trace, and
-    of a step the best rate and the decrease f(x) - E f(x - best_lr g) there, both nan where E[g^T H g] or grad f . E g
-    is not positive.
+    """The predictions for one estimator: bias |E g - grad f|, covariance trace E|g - E g|^2, mse = bias^2 +
+    covariance_trace, and for a step the best rate and its decrease f(x) - E f(x - best_lr g), in the unit of f. The
+    last two are nan where E[g^T H g] or grad f . E g is not positive. `evaluations` are those of a step.
     """
 
     estimator: LineEstimator
@@ -38,8 +38,13 @@ def spend(estimator: LineEstimator, evaluations: int, dim: int) -> LineEstimator
     """Return the estimator with as many directions as the evaluations pay, n = 1 + floor((evaluations - c_1) / (c_2 -
     c_1)) with c_n the cost of n of them; orthogonal ones are at most d.
 
+    Args:
+        estimator: g; its n is replaced.
+        evaluations: loss evaluations of one step.
+        dim: d, the number of variables.
+
     Raises:
-        ValueError: not even one direction can be paid, or more directions cost no more.
+        ValueError: one direction costs more than the evaluations, or more directions cost no more.
     """
     evaluations = count("evaluations", evaluations, least=None)
     one, two = (evaluations_a_step(replace(estimator, n=n)) for n in (1, 2))
@@ -66,12 +71,22 @@ def equal_budget(
     order given.
 
     Each keeps its epsilon; with `best` each that has one gets the epsilon that is best for it by that goal (noise must
-    be positive), except where by goal "descent" none gains: it keeps its own, and best_lr and decrease are nan. `lines`
-    of the same problem and point shares the derivatives between calls.
+    be positive), except where by goal "descent" none gains: it keeps its own, and best_lr and decrease are nan.
+
+    Args:
+        estimators: the estimators; their n is replaced.
+        problem: f; it must declare hessian.
+        x: one point, (d,).
+        evaluations: loss evaluations of one step.
+        noise: the standard deviation of independent noise on each evaluation, in the unit of f, or a theory.Noise.
+        best: "mse" or "descent", as for `best_epsilon`; None keeps the epsilons.
+        lines: the derivatives of the same problem at the same point, shared between calls.
 
     Raises:
-        ValueError: one direction of an estimator costs more than the evaluations; or as best_epsilon, save that.
-        MissingDerivativeError: the problem lacks what a prediction needs.
+        ValueError: one direction of an estimator costs more than the evaluations; or as for `descent`; or, with `best`,
+            noise is not positive.
+        MissingDerivativeError: the problem lacks a derivative that a prediction needs.
+        TypeError: as for `bias`.
     """
     lines = lines or Lines(problem, x)
     return [_forecast(estimator, lines, evaluations, noise, best) for estimator in estimators]

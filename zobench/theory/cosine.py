@@ -3,7 +3,8 @@
 import math
 
 from zobench.estimator import LineEstimator
-from zobench.law import Gaussian, Isotropic, Orthogonal
+from zobench.law import Coordinate, Gaussian, Isotropic, Orthogonal
+from zobench.numbers import count
 from zobench.stencil.fixed import FixedStencil
 
 
@@ -12,20 +13,32 @@ def cosine(estimator: LineEstimator, dim: int) -> float | None:
 
     One direction: cos^2 = (u . grad f)^2 / (|u|^2 |grad f|^2), 1/d on average. n Gaussian directions with fixed nodes:
     with a = U grad f / |grad f| the rest of g is |a| z, z ~ N(0, I_(d-1)), so that cos^2 = |a|^2 / (|a|^2 + |z|^2) and
-    E cos^2 = n / (n + d - 1). Orthogonal directions: n / d. The ratio (E g . grad f)^2 / (E|g|^2 |grad f|^2), which is
-    n / (n + d + 1), is less, since long estimates have a larger part in it. Differences only: the value of f at x must
-    drop out.
+    E cos^2 = n / (n + d - 1). Orthogonal directions with fixed nodes, coordinates too: n / d. The ratio (E g . grad
+    f)^2 / (E|g|^2 |grad f|^2), which is n / (n + d + 1), is less, since long estimates have a larger part in it.
+    Differences only: the value of f at x must drop out.
     """
     law, n = estimator.law, estimator.n
     if not estimator.linear or not isinstance(law, Isotropic) or law.by_tensor or _based(estimator):
         return None
-    if law.orthogonal:
-        return math.sqrt(n / dim) if isinstance(law, Orthogonal) else None
     if n == 1:
         return math.sqrt(1 / dim)
-    exact = isinstance(law, Gaussian) and isinstance(estimator.stencil, FixedStencil)
-    return math.sqrt(n / (n + dim - 1)) if exact else None
+    if not isinstance(estimator.stencil, FixedStencil):
+        return None
+    if isinstance(law, Orthogonal | Coordinate) and law.orthogonal:
+        return math.sqrt(n / dim)
+    return math.sqrt(n / (n + dim - 1)) if isinstance(law, Gaussian) else None
 
 
 def _based(estimator: LineEstimator) -> bool:
     return float(estimator.stencil.quadrature(0).power_sums(0).abs().max()) > 1e-12
+
+
+def mean_cosine(dim: int) -> float:
+    """Return E cos of the angle between c u and grad f for linear f and one direction of an isotropic law with normal
+    or spherical directions: E|u . v| / |u| = Gamma(d / 2) / (sqrt(pi) Gamma((d + 1) / 2)), about sqrt(2 / (pi d)).
+
+    Raises:
+        ValueError: dim is no positive integer.
+    """
+    d = count("dim", dim, "give the number of dimensions, from 1")
+    return math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi)

@@ -30,21 +30,32 @@ def descent(estimator: LineEstimator, problem: Problem, x: Tensor, lr: float, no
     up to 6 that do, and lacks O(epsilon^6) on other functions that do. Without them it is taken at epsilon 0, so that
     O(epsilon^2) is left out, for symmetric stencils too; the slope grad f . E g is as exact as bias. Also left out are,
     under Rademacher directions, terms of order epsilon^4 with entries of H off its diagonal, and, between directions
-    that are orthogonal within a step, terms of order epsilon^2.
+    that are orthogonal within a step, terms of order epsilon^2. Cost: as for `second_moment`.
+
+    Args:
+        estimator: g, with its epsilon and n.
+        problem: f; it must declare hessian.
+        x: one point, (d,).
+        lr: the learning rate.
+        noise: the standard deviation of independent noise on each evaluation, in the unit of f, or a theory.Noise.
 
     Raises:
-        MissingDerivativeError: the problem lacks hessian, or what the law needs.
-        ValueError: x, noise or epsilon is out of range, or there are more orthogonal directions than d.
+        MissingDerivativeError: the problem lacks hessian, or a derivative that the law needs.
+        TypeError: as for `bias`.
+        ValueError: x, lr, noise or epsilon is out of range, or there are more orthogonal directions than d.
     """
     return DescentStep.of(estimator, problem, x, noise).decrease(lr)
 
 
 def best_lr(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> float:
-    """Return the learning rate at which one SGD step is expected to gain most: grad f . E g / E[g^T H g].
+    """Return the learning rate at which one SGD step is expected to gain most: grad f . E g / E[g^T H g]. Arguments,
+    cost and exactness are those of `descent`.
 
     Raises:
-        ValueError: E[g^T H g] is not positive, so that longer is better within the quadratic model, or the estimate
-            points uphill on average.
+        MissingDerivativeError: as for `descent`.
+        TypeError: as for `bias`.
+        ValueError: as for `descent`; or E[g^T H g] is not positive, so that the quadratic model gains without bound; or
+            the estimate points uphill on average.
     """
     return DescentStep.of(estimator, problem, x, noise).best_lr
 
@@ -58,7 +69,7 @@ class DescentStep:
 
     @classmethod
     def of(cls, estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> "DescentStep":
-        """Return the step of this estimator at x."""
+        """Return the step of this estimator at x; arguments and errors are those of `descent`."""
         return cls.along(series(estimator, problem, x), estimator, noise)
 
     @classmethod
@@ -68,13 +79,21 @@ class DescentStep:
         return cls(float(at(one.slopes, e)), float(at(curvatures(one, estimator, Noise.of(noise)), e)))
 
     def decrease(self, lr: float) -> float:
-        """Return lr slope - lr^2/2 curvature."""
+        """Return lr slope - lr^2/2 curvature.
+
+        Raises:
+            ValueError: lr is not finite.
+        """
         lr = real("lr", lr)
         return lr * self.slope - lr * lr / 2 * self.curvature
 
     @property
     def best_lr(self) -> float:
-        """Slope / curvature."""
+        """Slope / curvature.
+
+        Raises:
+            ValueError: slope or curvature is not positive.
+        """
         if not (self.curvature > 0 and self.slope > 0):
             raise ValueError(
                 f"no best learning rate: grad f . E g is {self.slope:g} and E[g^T H g] is {self.curvature:g}; both "
@@ -89,7 +108,11 @@ class DescentStep:
 
 
 def curvatures(one: Series, estimator: LineEstimator, noise: Noise) -> Powers:
-    """E[g^T H g] as a function of e, whatever the estimator's epsilon."""
+    """Return E[g^T H g] as a function of e, for any epsilon; `one` is the series of one direction.
+
+    Raises:
+        MissingDerivativeError: the problem lacks hessian, or a derivative that the law needs.
+    """
     law, n, hessian, stencil, x = one.law, estimator.n, one.hessian, one.stencil, one.lines.x
     trace, covariance = float(hessian.trace()), noise.covariance(one.lines.dim)
     of_one = one.curvatures + powers([(-2, stencil.noise_second_moment() * trace * noise.evaluation**2)])
@@ -105,7 +128,8 @@ def curvatures(one: Series, estimator: LineEstimator, noise: Noise) -> Powers:
 
 
 def between(law: Isotropic, outer: Tensor, hessian: Tensor) -> float:
-    """Return E[u_1^T G u_2 u_1^T H u_2] for G = E g (E g)^T, two directions of one step; tr(G H) if independent.
+    """Return E[u_1^T G u_2 u_1^T H u_2], u_1 and u_2 two directions of one step, G = `outer` = E g (E g)^T and H =
+    `hessian`, both (d, d); tr(G H) if the directions are independent.
 
     Orthogonal frames: d/((d-1)(d+2)) (d tr(G H) - tr G tr H), from E[q_i q_k p_j p_l] for orthonormal q, p; distinct
     coordinates: d/(d-1) sum_{i != j} G_ij H_ij.

@@ -27,22 +27,44 @@ from zobench.theory.series import Powers, Series, at, displacement, powers
 def bias(estimator: LineEstimator, problem: Problem, x: Tensor) -> Tensor:
     """Return E g - grad f(x), float64 (d,): exact for polynomials of degree up to 6, otherwise up to O(epsilon^6).
 
-    Needs grad_laplacian or ridges for Gaussian and Sphere, derivative or ridges for Coordinate, ridges or both others
-    for Rademacher; nothing for an order j whose m_j is 0.
+    The problem must declare grad_laplacian or ridges for Gaussian and Sphere, derivative or ridges for Coordinate,
+    ridges or both others for Rademacher; nothing for an order j whose m_j is 0. Cost: no loss evaluation.
+
+    Args:
+        estimator: g; its n does not matter.
+        problem: f, with the derivatives named above.
+        x: one point, (d,).
 
     Raises:
-        MissingDerivativeError: the problem lacks what the law needs.
-        TypeError: the estimator is not linear in the losses, or its law is not Isotropic or has no theory registered.
+        MissingDerivativeError: the problem lacks a derivative that the law needs.
+        TypeError: the estimator is not linear in the losses, its law is not Isotropic or has no theory registered, or
+            the problem is no Problem.
+        ValueError: x is no finite point (d,), epsilon is not between 1e-30 and 1e30, the law draws by tensor, or there
+            are more orthogonal directions than d.
     """
     return series(estimator, problem, x).bias(displacement(estimator, problem.dim))
 
 
 def second_moment(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> float:
-    """Return E|g|^2; `noise` is the standard deviation of independent noise on each evaluation, or a theory.Noise.
+    """Return E|g|^2.
 
     Exact on polynomials of degree up to 6 that declare ridges (for Coordinate: derivative). Otherwise the terms with
     a = 1 or b = 1, and with a hessian those with a = b = 2, are exact and the rest, O(epsilon^4), is left out; without
-    a hessian O(epsilon^2) for stencils that are not symmetric. `coverage` says which. Errors as bias.
+    a hessian O(epsilon^2) for stencils that are not symmetric. `coverage` says which.
+
+    Cost: no loss evaluation for differences; f(x) where the weights of a stencil do not sum to 0.
+
+    Args:
+        estimator: g, with its epsilon and n.
+        problem: f.
+        x: one point, (d,).
+        noise: the standard deviation of independent noise on each evaluation, in the unit of f, or a theory.Noise.
+
+    Raises:
+        MissingDerivativeError: the problem lacks a derivative that the law needs.
+        TypeError: as for `bias`.
+        ValueError: as for `bias`; noise is negative; or the weights of the stencil do not sum to 0 and the problem
+            declares no ridges.
     """
     one = series(estimator, problem, x)
     e = displacement(estimator, one.lines.dim)
@@ -52,20 +74,25 @@ def second_moment(estimator: LineEstimator, problem: Problem, x: Tensor, noise: 
 def covariance_trace(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> float:
     """Return E|g - E g|^2, with E[sum_k w_k^2] d s^2 / (n e^2) for evaluation noise and, for minibatch noise of
     covariance S, (q c_d / n + (1 - 1/n) m_1^2) tr S + E[M_0^2] d x^T S x / (n e^2) if it is shared; M_0, the sum of
-    the weights, is 0 for differences. Exact as second_moment; errors as bias.
+    the weights, is 0 for differences.
+
+    Exactness, cost, arguments and errors are those of `second_moment`.
     """
     return spread(series(estimator, problem, x), estimator, noise)
 
 
 def mse(estimator: LineEstimator, problem: Problem, x: Tensor, noise: float | Noise = 0.0) -> float:
-    """Return E|g - grad f|^2 = |bias|^2 + covariance trace, exact or truncated as `coverage` says; errors as
-    bias.
+    """Return E|g - grad f|^2 = |bias|^2 + covariance trace, exact or truncated as `coverage` says.
+
+    Cost, arguments and errors are those of `second_moment`.
     """
     return error(series(estimator, problem, x), estimator, noise)
 
 
 def coverage(estimator: LineEstimator, problem: Problem) -> str:
-    """Return in words how much of E|g|^2 the prediction holds for this estimator and problem."""
+    """Return in words which orders of epsilon the predictions of E g and E|g|^2 hold for this estimator and problem:
+    "exact, all orders", or the orders of the terms that are left out. Errors are those of `bias`.
+    """
     one = series(estimator, problem, torch.zeros(dimension(problem), dtype=torch.float64, device=CPU))
     if one.exact:
         return "exact, all orders"
@@ -75,7 +102,12 @@ def coverage(estimator: LineEstimator, problem: Problem) -> str:
 
 
 def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines | None = None) -> Series:
-    """Return the series of one direction; `lines` shares what other estimators have computed at this point."""
+    """Return the series of one direction; `lines` shares the derivatives that other estimators have asked for at x.
+
+    Raises:
+        TypeError: as for `bias`.
+        ValueError: x is no finite point (d,), or the law draws by tensor.
+    """
     if isinstance(estimator, LineEstimator) and not estimator.map.linear:
         raise TypeError(
             f"theory of bias and variance covers weights times losses, and {estimator.map!r} makes something else of "
@@ -90,23 +122,23 @@ def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines |
 
 
 def error(one: Series, estimator: LineEstimator, noise: float | Noise) -> float:
-    """The mean squared error at the estimator's epsilon and n, from the series of one of its directions."""
+    """Return the mean squared error at the estimator's epsilon and n, from the series of one of its directions."""
     offset = one.bias(displacement(estimator, one.lines.dim))
     return float(offset @ offset) + spread(one, estimator, noise)
 
 
 def spread(one: Series, estimator: LineEstimator, noise: float | Noise) -> float:
-    """The covariance trace at the estimator's epsilon and n, from the series of one of its directions."""
+    """Return the covariance trace at the estimator's epsilon and n, from the series of one of its directions."""
     return float(at(spreads(one, estimator, noise), displacement(estimator, one.lines.dim)))
 
 
 def errors(one: Series, estimator: LineEstimator, noise: float | Noise) -> Powers:
-    """The mean squared error as a function of e, whatever the estimator's epsilon; `error` rounds less."""
+    """Return the mean squared error as a function of e, for any epsilon; `error` has smaller rounding errors."""
     return one.bias_squares + spreads(one, estimator, noise)
 
 
 def spreads(one: Series, estimator: LineEstimator, noise: float | Noise) -> Powers:
-    """The covariance trace as a function of e, whatever the estimator's epsilon."""
+    """Return the covariance trace as a function of e, for any epsilon."""
     noise, n, dim, stencil = Noise.of(noise), estimator.n, one.lines.dim, one.stencil
     of_one = one.second_moments + powers([(-2, stencil.noise_second_moment() * dim * noise.evaluation**2)])
     between = 0.0 if estimator.law.orthogonal else 1 - 1 / n

@@ -20,11 +20,13 @@ from zobench.theory.ridge_moments import NormalMoments, normal_moment, sign_mean
 
 @singledispatch
 def odd_mean(law: Isotropic, problem: Problem, x: Tensor, j: int) -> Tensor:
-    """Return E[D_j u], (d,), for odd j: under a Gaussian j! / (2^k k!) grad(Lap^k f), k = (j - 1) / 2.
+    """Return E[D_j u], float64 (d,), at x (d,), for odd j.
+
+    Under a Gaussian it is j! / (2^k k!) grad(Lap^k f), k = (j - 1) / 2.
 
     Raises:
         TypeError: no theory of the law is registered.
-        MissingDerivativeError: the problem lacks what the law needs.
+        MissingDerivativeError: the problem lacks a derivative that the law needs.
     """
     raise TypeError(f"no theory of the law {law!r}: register theory.odd_mean for {type(law).__name__}")
 
@@ -88,10 +90,11 @@ def _mixed_fifth(problem: Problem, x: Tensor, axis: Tensor) -> tuple[Tensor, Ten
 
 @singledispatch
 def product(law: Isotropic, lines: Lines, a: int, b: int) -> float:
-    """Return E[D_a D_b |u|^2], a <= b of equal parity.
+    """Return E[D_a D_b |u|^2] at the point of `lines`, a <= b of equal parity.
 
     Raises:
-        MissingDerivativeError: the problem declares neither ridges nor, for a = 1, what the bias needs.
+        TypeError: no theory of the law is registered.
+        MissingDerivativeError: the problem declares neither ridges nor, for a = 1, the derivative that the bias needs.
     """
     if a == b == 1:
         return law.fourth_moment(lines.dim) * float(lines.gradient @ lines.gradient)
@@ -167,7 +170,12 @@ def _apart(matrix: Tensor) -> Tensor:
 
 @singledispatch
 def quartic(law: Isotropic, left: Tensor, right: Tensor) -> float:
-    """Return E[u^T L u u^T R u] for symmetric matrices (d, d); with R = I it is fourth_moment(d) tr L."""
+    """Return E[u^T L u u^T R u] for symmetric L = `left` and R = `right`, (d, d); with R = I it is fourth_moment(d)
+    tr L.
+
+    Raises:
+        TypeError: no theory of the law is registered.
+    """
     raise TypeError(f"no theory of descent under {law!r}: register theory.laws.quartic for {type(law).__name__}")
 
 
@@ -193,7 +201,12 @@ def _(law: Coordinate, left: Tensor, right: Tensor) -> float:
 
 @singledispatch
 def curved(law: Isotropic, lines: Lines, weight: Tensor, a: int, b: int) -> float:
-    """Return E[D_a D_b u^T W u], a <= b of equal parity, for a symmetric weight (d, d)."""
+    """Return E[D_a D_b u^T W u] at the point of `lines`, a <= b of equal parity, for a symmetric W = `weight`, (d, d).
+
+    Raises:
+        TypeError: no theory of the law is registered.
+        MissingDerivativeError: the problem lacks a derivative that the law needs.
+    """
     raise TypeError(f"no theory of descent under {law!r}: register theory.laws.curved for {type(law).__name__}")
 
 

@@ -18,7 +18,11 @@ HIGHEST_ORDER = 6
 
 class Lines:
     """The derivatives D_a = D^a f(x)[u, ..., u] of a problem at one point x (d,), each asked for once, with the moments
-    of their ridges.
+    of their ridges. Cost: f is evaluated for order 0 alone.
+
+    Args:
+        problem: f; which derivatives it must declare depends on the law and the prediction.
+        x: the point, (d,).
 
     Raises:
         TypeError: the problem is no zobench.Problem.
@@ -47,7 +51,7 @@ class Lines:
         return degree is not None and degree <= HIGHEST_ORDER
 
     def knows(self, name: str) -> bool:
-        """Return whether the problem declares this."""
+        """Return whether the problem declares the derivative of this name: "ridges", "hessian", "derivative"."""
         return getattr(self.problem, name, None) is not None
 
     @property
@@ -63,13 +67,22 @@ class Lines:
         return self._gradient
 
     def hessian(self, why: str) -> Tensor:
-        """D^2 f(x), (d, d); `why` is told where the problem lacks it."""
+        """D^2 f(x), float64 (d, d).
+
+        Args:
+            why: what needs it, for the error's sentence.
+
+        Raises:
+            MissingDerivativeError: the problem declares no hessian.
+        """
         if self._hessian is None:
             self._hessian = demand(self.problem, "hessian", why)(self.x).double()
         return self._hessian
 
     def ridges(self, order: int, why: str) -> Ridges:
-        """D_order as a sum of powers; order 0 is the constant f(x)."""
+        """D_order = sum_j c_j (v_j . u)^order; order 0 is the constant f(x). `why` and errors are those of
+        `hessian`.
+        """
         if order not in self._ridges:
             if order == 0:
                 one = torch.tensor([self.value], dtype=torch.float64, device=CPU)
@@ -88,7 +101,7 @@ class Lines:
         return cast(Moments, self._joint[name])
 
     def axis_derivatives(self, order: int, why: str) -> Tensor:
-        """D^order f along each axis, (d,)."""
+        """D^order f along each axis, float64 (d,). `why` and errors are those of `hessian`."""
         if order not in self._along_axes:
             self._along_axes[order] = self._axis_derivatives(order, why)
         return self._along_axes[order]
@@ -112,7 +125,7 @@ def dimension(problem: Problem) -> int:
     """Return d.
 
     Raises:
-        TypeError: the problem declares no dimension and gradient, as a bare function.
+        TypeError: the problem declares no `dim` or no `gradient`, as a bare function does.
     """
     if not (hasattr(problem, "dim") and hasattr(problem, "gradient")):
         raise TypeError(f"theory needs a zobench.Problem, which knows .dim and .gradient; got {problem!r:.200}")

@@ -17,11 +17,14 @@ ROUNDING = 1e-6  # of a covariance that was computed in float32
 class Noise:
     """Noise of the evaluations of one step: y = f(x) + (g_B - grad f) . x + s xi, xi ~ N(0, 1), g_B of minibatch B.
 
-    `evaluation` is the standard deviation of noise that is independent at each evaluation. `minibatch` (d, d) is the
-    covariance of the gradient over minibatches: both ends of a difference see the same one, and so do all directions
-    of a step if `shared`; otherwise each direction draws its own. Exact where the minibatch changes f by a function
-    linear in x; otherwise to leading order in epsilon. A stencil whose weights do not sum to 0 (one-point) sees the
-    value (g_B - grad f) . x too, of variance x^T S x: x is measured from where the minibatches agree.
+    Both ends of a difference see one minibatch. Exact where the minibatch changes f by a function linear in x;
+    otherwise to leading order in epsilon. A stencil whose weights do not sum to 0 (one-point) sees the value
+    (g_B - grad f) . x too, of variance x^T S x: x is measured from the point where the minibatches agree.
+
+    Args:
+        evaluation: s, in the unit of f.
+        minibatch: S, (d, d), in the unit of the gradient, squared; None for no minibatch noise.
+        shared: whether all directions of a step see one minibatch.
 
     Raises:
         ValueError: evaluation is negative or above 1e100, or minibatch is no covariance: a finite, symmetric, positive
@@ -40,7 +43,11 @@ class Noise:
 
     @classmethod
     def of(cls, noise: "float | Noise") -> "Noise":
-        """Return the noise; a number is the standard deviation of one evaluation."""
+        """Return the noise; a number is the standard deviation of one evaluation.
+
+        Raises:
+            ValueError: the number is negative or above 1e100.
+        """
         return noise if isinstance(noise, Noise) else cls(noise)
 
     def covariance(self, dim: int) -> Tensor | None:

@@ -29,7 +29,13 @@ class Series:
     """What one law and one stencil make of one problem at one point, whatever epsilon and n: E g and E|g|^2 of one
     direction as sums of e^(j-1) m_j / j! E[D_j u] and e^(a+b-2) E[M_a M_b] / (a! b!) E[D_a D_b |u|^2].
 
-    Products of derivatives are computed on first use and kept, so that scanning epsilon costs nothing.
+    Products of derivatives are computed on first use and kept, so that a scan over epsilon asks the problem for nothing
+    more.
+
+    Args:
+        law: an Isotropic law.
+        stencil: nodes and weights of a line.
+        lines: the derivatives of the problem at the point.
 
     Raises:
         ValueError: the law draws by tensor: the moments of its directions depend on the tensors' shapes.
@@ -50,7 +56,7 @@ class Series:
         self.law, self.stencil, self.lines = law, stencil, lines
 
     def bias(self, e: float) -> Tensor:
-        """Return E g - grad f, (d,)."""
+        """Return E g - grad f, (d,), at the displacement e."""
         first, *others = self._offsets
         return sum((e**power * term for power, term in others), first[1])
 
@@ -101,7 +107,7 @@ class Series:
 
     @cached_property
     def base_second_moment(self) -> float:
-        """E[(sum_k w_k)^2]: what multiplies the square of what is added to every value."""
+        """E[(sum_k w_k)^2], the factor of the square of an error that all values of a line share."""
         rule = self.stencil.quadrature(0)
         return rule.mean(rule.power_sums(0).square())
 
@@ -117,8 +123,8 @@ class Series:
 
     @cached_property
     def left_out(self) -> Powers:
-        """About what the second moment lacks, 0 where it is exact: as much as is kept of the orders that are not kept
-        whole, and without ridges the least that E[M_3^2] E[D_3^2 |u|^2] / 36 can be by Cauchy and Schwarz.
+        """An estimate of the terms that the second moment lacks, 0 where it is exact: the kept part of each order that
+        is not kept whole, and without ridges the least value of E[M_3^2] E[D_3^2 |u|^2] / 36 by Cauchy and Schwarz.
         """
         if self.exact:
             return powers(())
@@ -136,13 +142,13 @@ class Series:
 
     @cached_property
     def _bias_terms(self) -> VectorTerms:
-        lines, found = self.lines, []
+        lines, terms = self.lines, []
         for j in range(3, lines.highest + 1, 2):
             m = self.stencil.moment(j)
             if abs(m) > NEGLIGIBLE:
                 term = laws.odd_mean(self.law, lines.problem, lines.x, j)
-                found.append((j - 1, term.double() * (m / math.factorial(j))))
-        return found
+                terms.append((j - 1, term.double() * (m / math.factorial(j))))
+        return terms
 
     @cached_property
     def _second_moment_terms(self) -> dict[tuple[int, int], float]:
@@ -181,11 +187,11 @@ class Series:
 
 
 def displacement(estimator: LineEstimator, dim: int) -> float:
-    """Return e = epsilon * unit(d).
+    """Return e = epsilon * unit(d), the displacement along u; `dim` is d.
 
     Raises:
-        ValueError: theory cannot say what the estimator does: it has more orthogonal directions than d, which no draw
-            gives, or powers of its epsilon are no numbers.
+        ValueError: the estimator has more orthogonal directions than d, or its epsilon is not between 1e-30 and 1e30,
+            whose powers are finite numbers.
     """
     if estimator.law.orthogonal:
         require_room(estimator.n - 1, dim)

@@ -1,10 +1,11 @@
-"""`python -m docs.examples.audit.table`: the table of docs/audit.md from the rows under results/audit."""
+"""`python -m docs.examples.audit.table`: the rows under results/audit as the table of docs/audit.md, written there."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-ROOT = Path("results/audit")
+ROOT, PAGE = Path("results/audit"), Path("docs/audit.md")
 HEAD = "| run | evaluations | lines | E[g] / ∇f | E\\|g\\|² / \\|∇f\\|² | order of the bias | composition of ours |\n"
 
 
@@ -14,16 +15,21 @@ def line(folder: Path) -> str:
     facts: dict[str, Any] = next(row for row in rows if row["kind"] == "audit")
     ratio = f"{facts['ratio']:.3g} ± {facts['ratio_error']:.1g}" + (f": {facts['factor']}" if facts["factor"] else "")
     order = "-" if facts["bias_order"] is None else f"{facts['bias_order']:.1f}"
-    match = (facts["match"] or "none").removeprefix("LineEstimator(").partition(", epsilon")[0]
     failed = ", ".join(row["check"] for row in rows if row["kind"] == "audit-check" and row["status"] == "failed")
-    told = f"{match}, n = {facts['match_n']}" if facts["match"] else match
     cells = (folder.name, "-".join(map(str, sorted({*facts["evaluations"]}))), facts["lines"], ratio)
     second = f"{facts['second_moment']:.3g} ± {facts['second_moment_error']:.1g}"
-    return "| " + " | ".join(map(str, (*cells, second, order, told))) + (f"; failed: {failed} |" if failed else " |")
+    told = (facts["composition"] or "none") + (f"; failed: {failed}" if failed else "")
+    return "| " + " | ".join(map(str, (*cells, second, order, told))) + " |"
+
+
+def write() -> None:
+    """Replace the table of the page."""
+    lines = [line(folder) for folder in sorted(ROOT.iterdir()) if folder.is_dir()]
+    table = HEAD + "|---" * 7 + "|\n" + "\n".join(lines) + "\n"
+    page = PAGE.read_text(encoding="utf-8")
+    found = re.sub(re.escape(HEAD) + r"(\|.*\n)+", lambda _: table, page)
+    PAGE.write_text(found, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    print(HEAD + "|---" * 7 + "|")
-    for one in sorted(ROOT.iterdir()):
-        if one.is_dir():
-            print(line(one))
+    write()

@@ -162,17 +162,17 @@ def _lines(lines: Sequence[NativeLine]) -> Any:
 
 def _line(stream: NativeStream, amounts: Sequence[float]) -> _Line:
     count = len(amounts)
-    found = _Line(stream.key, (ctypes.c_float * count)(*amounts), amount_count=count, scale=stream.scale)
+    line = _Line(stream.key, (ctypes.c_float * count)(*amounts), amount_count=count, scale=stream.scale)
     if stream.signs:
-        found.kind = SIGNS
+        line.kind = SIGNS
     if stream.mask is not None:
-        found.mask, found.mask_bytes = _octets(stream.mask), stream.mask.nbytes
+        line.mask, line.mask_bytes = _octets(stream.mask), stream.mask.nbytes
     if stream.factors is not None:
         left, right = stream.factors
-        found.kind, found.rank, found.columns = LOW_RANK, right.shape[0], right.shape[-1]
-        found.left, found.right = (_address(part, part.numel(), torch.float32) for part in stream.factors)
-        found.left_count, found.right_count = left.numel(), right.numel()
-    return found
+        line.kind, line.rank, line.columns = LOW_RANK, right.shape[0], right.shape[-1]
+        line.left, line.right = (_address(part, part.numel(), torch.float32) for part in stream.factors)
+        line.left_count, line.right_count = left.numel(), right.numel()
+    return line
 
 
 def _octets(mask: Tensor) -> int:
@@ -264,9 +264,9 @@ def _declared(library: Any) -> Any:
 
 def _built(compiler: str) -> Path:
     """The compiled library, built if it is not there; its name tells source, flags, compiler and processor."""
-    told = "\n".join((*(source.read_text() for source in SOURCES), *FLAGS, compiler, _processor()))
+    identity = "\n".join((*(source.read_text() for source in SOURCES), *FLAGS, compiler, _processor()))
     cache_home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    file = cache_home / "zobench" / f"sweep-{hashlib.sha256(told.encode()).hexdigest()[:16]}.so"
+    file = cache_home / "zobench" / f"sweep-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as aside:

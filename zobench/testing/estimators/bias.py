@@ -33,13 +33,13 @@ def bias_order(subject: Subject, level: Level) -> Finding:
     if subject.epsilon is None:
         return _without_epsilon(subject)
     example, promised = examples.smooth(max(2, subject.least_dim)), subject.promises.order
-    found = list(zip(EPSILONS, _biases(subject, example, level), strict=True))
-    seen = [(e, b) for e, b in found if b.size > LARGEST * b.error]
-    told = ", ".join(f"{b.size:.2g} at {e:g}" for e, b in found)
+    biases = list(zip(EPSILONS, _biases(subject, example, level), strict=True))
+    seen = [(e, b) for e, b in biases if b.size > LARGEST * b.error]
+    sentence = ", ".join(f"{b.size:.2g} at {e:g}" for e, b in biases)
     if len(seen) < 2:
-        return Finding(f"no bias is seen beyond its error: {told}", promised is None or promised >= 2, str(example))
+        return Finding(f"no bias is seen beyond its error: {sentence}", promised is None or promised >= 2, str(example))
     slope, least, most = _fitted(seen)
-    fit = f"|E g - m grad f| ~ epsilon^{slope:.2f} (from {least:.2f} to {most:.2f}): {told}"
+    fit = f"|E g - m grad f| ~ epsilon^{slope:.2f} (from {least:.2f} to {most:.2f}): {sentence}"
     holds = promised is None or least <= promised <= most
     return Finding(fit, holds, str(example), "" if promised is None else f"order {promised:g} is declared")
 
@@ -91,8 +91,8 @@ def _without_epsilon(subject: Subject) -> Finding:
     if exact is None or m is None:
         raise NotApplicableError("it has no epsilon")
     off = float((exact.value - m * example.gradient).norm())
-    told = f"|E g - m grad f| = {off:.2g}, without an epsilon"
-    return Finding(told, off < 1e-6 * float(example.gradient.norm()), str(example))
+    sentence = f"|E g - m grad f| = {off:.2g}, without an epsilon"
+    return Finding(sentence, off < 1e-6 * float(example.gradient.norm()), str(example))
 
 
 CHECKS = (

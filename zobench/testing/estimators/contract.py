@@ -3,13 +3,14 @@
 import copy
 import math
 import sys
+from contextlib import suppress
 from dataclasses import FrozenInstanceError, fields, is_dataclass
 from typing import Any, cast
 
 import torch
 
 import zobench
-from zobench import kernels, maps
+from zobench import estimators, kernels, maps
 from zobench.combination import Line
 from zobench.estimator import Estimator
 from zobench.identity import restore
@@ -35,9 +36,9 @@ def evaluations(subject: Subject, level: Level) -> Finding:
         counts = _counted(subject, example)
     least, most = min(counts), max(counts)
     seen = f"{least}" if least == most else f"{least} to {most}"
-    found = f"{seen} evaluations an estimate" + ("" if declared is None else f", {declared} declared")
+    sentence = f"{seen} evaluations an estimate" + ("" if declared is None else f", {declared} declared")
     holds = declared is None or least <= declared <= most  # of steps that differ an average is declared, or a bound
-    return Finding(found, holds, str(example), f"{2 * STEPS} estimates")
+    return Finding(sentence, holds, str(example), f"{2 * STEPS} estimates")
 
 
 def _counted(subject: Any, example: Example) -> list[int]:
@@ -48,11 +49,11 @@ def _counted(subject: Any, example: Example) -> list[int]:
     space = subject.space(example.x)
     for step in range(2 * STEPS):
         counted = Counted(example.f)
-        told = subject.told(counted, space, step, (), state)
-        state = told.state
+        estimate = subject.told(counted, space, step, (), state)
+        state = estimate.state
         counts.append(len(counted.points))
-        if counts[-1] != told.queries:
-            raise AssertionError(f"step {step} evaluates {counts[-1]} times, its plans tell {told.queries}")
+        if counts[-1] != estimate.queries:
+            raise AssertionError(f"step {step} evaluates {counts[-1]} times, its plans tell {estimate.queries}")
     return counts
 
 
@@ -66,14 +67,14 @@ def asked_is_told(subject: Subject, level: Level) -> Finding:
     space = one.space(example.x)
     for step in range(STEPS):
         key = derive("zobench.testing", "asked", step)
-        told = one.told(example.f, space, key, (), state)
-        for plan, _ in told.rounds:
+        estimate = one.told(example.f, space, key, (), state)
+        for plan, _ in estimate.rounds:
             asked |= _lines(plan, example.f.dim)
-        for (law, line_key, index), _ in told.gradient.lines:
+        for (law, line_key, index), _ in estimate.gradient.lines:
             if (law, line_key, index) not in asked:
                 told_line = f"direction {index} of {law!r} under key {line_key}, along which no plan looked"
                 return Finding(f"a step along {told_line}", False, str(example), f"key = {key}")
-        state = told.state
+        state = estimate.state
     return Finding(f"{STEPS} steps of {estimator.__class__.__name__} are along directions that were looked along", True)
 
 
@@ -95,8 +96,8 @@ def _spanned(subject: Subject, level: Level) -> Finding:
         kept = basis.Vh[large] if bool(moved.any()) else basis.Vh[:0]
         rest = float((g - kept.T @ (kept @ g)).norm()) / max(float(g.norm()), 1e-300)
         if rest > 1e-4:
-            told = f"{rest:.0%} of the estimate is across the {len(kept)} displacements that were looked along"
-            return Finding(told, False, str(example), f"key = {key}")
+            sentence = f"{rest:.0%} of the estimate is across the {len(kept)} displacements that were looked along"
+            return Finding(sentence, False, str(example), f"key = {key}")
     return Finding("the estimate is a combination of the displacements that were looked along", True)
 
 
@@ -119,12 +120,12 @@ def unchanged(subject: Subject, level: Level) -> Finding:
             seen.append((losses, losses.clone()))
             return losses
 
-        told = converse(space, estimator, answer, derive("zobench.testing", "unchanged", step), state)
+        estimate = converse(space, estimator, answer, derive("zobench.testing", "unchanged", step), state)
         if any(not torch.equal(one, other) for one, other in seen):
             return Finding("tell writes into the losses that it is told", False, str(example), f"step {step}")
         if not _alike(state, kept):
             return Finding(f"the state {kept} is {state} afterwards", False, str(example), f"step {step}")
-        state = told.state
+        state = estimate.state
         if _told_of(estimator) != before:
             return Finding(
                 f"the estimator is {_told_of(estimator)}, it was {before}", False, str(example), f"step {step}"
@@ -189,13 +190,14 @@ def restorable(subject: Subject, level: Level) -> Finding:
 
 def again(estimator: Estimator) -> Any:
     """Return the estimator that a repr makes; one of your own with the names of its module."""
-    try:
-        return restore(repr(estimator))
-    except ValueError:
-        module = vars(sys.modules[type(estimator).__module__])
-        own = {type(estimator).__name__: type(estimator), "inf": math.inf, "nan": math.nan}
-        text = repr(estimator).replace(type(estimator).__qualname__, type(estimator).__name__)
-        return eval(text, {**vars(zobench), **vars(kernels), **vars(maps), **module, **own})
+    with suppress(ValueError):
+        made = restore(repr(estimator))
+        if type(made) is type(estimator):  # and not a class of zobench that has the name of yours
+            return made
+    module = vars(sys.modules[type(estimator).__module__])
+    own = {type(estimator).__name__: type(estimator), "inf": math.inf, "nan": math.nan}
+    text = repr(estimator).replace(type(estimator).__qualname__, type(estimator).__name__)
+    return eval(text, {**vars(zobench), **vars(kernels), **vars(maps), **vars(estimators), **module, **own})
 
 
 def kept(subject: Subject, level: Level) -> Finding:

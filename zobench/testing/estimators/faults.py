@@ -32,11 +32,11 @@ def stationary(subject: Subject, level: Level) -> Finding:
     dim = max(2, subject.least_dim)
     f = polynomial(" + ".join(f"{i + 1} x{i}^2" for i in range(dim)), dim)
     example = Example(f, torch.zeros(dim, dtype=torch.float64, device=CPU))
-    found = mean_of(subject, example, level)
-    told = f"E[g] = {found.value.tolist()}"
-    zero = torch.zeros_like(found.value)
-    holds = bool(found.value.isfinite().all()) and found.z(zero) < LARGEST
-    return Finding("E[g] = 0, " + found.evidence(zero) if holds else told, holds, str(example), found.evidence(zero))
+    mean = mean_of(subject, example, level)
+    sentence = f"E[g] = {mean.value.tolist()}"
+    zero = torch.zeros_like(mean.value)
+    holds = bool(mean.value.isfinite().all()) and mean.z(zero) < LARGEST
+    return Finding("E[g] = 0, " + mean.evidence(zero) if holds else sentence, holds, str(example), mean.evidence(zero))
 
 
 def not_a_number(subject: Subject, level: Level) -> Finding:
@@ -59,12 +59,12 @@ def _spoilt(subject: Subject, level: Level, value: float) -> Finding:
             try:
                 g = subject.estimate(f, example.x, key)
             except (FloatingPointError, ValueError, OverflowError) as error:
-                found = f"{type(error).__name__}: {error}"
+                sentence = f"{type(error).__name__}: {error}"
                 continue
             if bool(g.isfinite().all()):
                 return Finding(f"g = {g.tolist()} where {name} {value}", False, str(example), f"key = {key}")
-            found = "an estimate that is not finite, which no space steps along"
-    return Finding(found, True)
+            sentence = "an estimate that is not finite, which no space steps along"
+    return Finding(sentence, True)
 
 
 def _all(x: Tensor, value: float) -> Tensor:
@@ -79,8 +79,8 @@ class _First:
 
     def __call__(self, x: Tensor) -> Tensor:
         self.calls += 1
-        found = self.f(x)
-        return found * 0 + self.value if self.calls == 1 else found
+        value = self.f(x)
+        return value * 0 + self.value if self.calls == 1 else value
 
 
 CHECKS = (

@@ -28,19 +28,19 @@ def _on(subject: Subject, level: Level, problem: Callable[[int], Example]) -> Fi
     m = 1.0 if subject.promises.mean is None else subject.promises.mean
     for dim in examples.sizes(subject.least_dim, (1, 3)):
         example = problem(dim)
-        found, wanted = mean_of(subject, example, level), m * example.gradient
-        if not found.z(wanted) < LARGEST:
-            return Finding(_told(subject, example, found, level), False, str(example), found.evidence(wanted))
-    return Finding(f"E[g] = {'' if m == 1 else f'{m:g} '}grad f, {found.evidence(wanted)}", True)
+        mean, wanted = mean_of(subject, example, level), m * example.gradient
+        if not mean.z(wanted) < LARGEST:
+            return Finding(_told(subject, example, mean, level), False, str(example), mean.evidence(wanted))
+    return Finding(f"E[g] = {'' if m == 1 else f'{m:g} '}grad f, {mean.evidence(wanted)}", True)
 
 
-def _told(subject: Subject, example: Example, found: Mean, level: Level) -> str:
+def _told(subject: Subject, example: Example, mean: Mean, level: Level) -> str:
     """What E[g] is in place of the gradient: a multiple, whose factor is named, or a vector across."""
-    ratio, error = found.along(example.gradient)
-    across = Mean(found.value - ratio * example.gradient, found.error, found.samples, found.key)
+    ratio, error = mean.along(example.gradient)
+    across = Mean(mean.value - ratio * example.gradient, mean.error, mean.samples, mean.key)
     zero: Tensor = 0.0 * example.gradient
     if not across.z(zero) < LARGEST:
-        return f"E[g] = {found.value.tolist()}, not along grad f = {example.gradient.tolist()}"
+        return f"E[g] = {mean.value.tolist()}, not along grad f = {example.gradient.tolist()}"
     named = name_factor(list(ratios(subject, level)))
     return f"E[g] = {ratio:.3g} grad f (± {error:.2g})" + (f", which {named}" if named else "")
 

@@ -29,11 +29,11 @@ class _Pair(NamedTuple):
 
 def _compared(example: Example, pairs: Iterator[_Pair]) -> Finding | None:
     """The finding of the first pair that differs by more than rounding."""
-    for found, wanted, change, key in pairs:
+    for estimate, wanted, change, key in pairs:
         size = max(float(wanted.norm()), float(example.gradient.norm()))
-        if not float((found - wanted).norm()) < CLOSE * size:
-            told = f"{found.tolist()}, not {wanted.tolist()}, with {change}"
-            return Finding(told, False, str(example), f"key = {key}")
+        if not float((estimate - wanted).norm()) < CLOSE * size:
+            sentence = f"{estimate.tolist()}, not {wanted.tolist()}, with {change}"
+            return Finding(sentence, False, str(example), f"key = {key}")
     return None
 
 
@@ -44,8 +44,8 @@ def shift(subject: Subject, level: Level) -> Finding:
         for key in range(level.keys):
             wanted = subject.estimate(example.f, example.x, key)
             for c in (1.0, -30.0):
-                found = subject.estimate(lambda x, c=c: example.f(x) + c, example.x, key)  # type: ignore[misc]
-                yield _Pair(found, wanted, f"{c:g} added to f", key)
+                estimate = subject.estimate(lambda x, c=c: example.f(x) + c, example.x, key)  # type: ignore[misc]
+                yield _Pair(estimate, wanted, f"{c:g} added to f", key)
 
     return _of_all(subject, pairs, "adding a constant to f changes nothing")
 
@@ -83,12 +83,12 @@ def rescaling(subject: Subject, level: Level) -> Finding:
     return _of_all(subject, pairs, f"x and epsilon times {SCALE:g} divide the estimate by {SCALE:g}")
 
 
-def _of_all(subject: Subject, pairs, told: str) -> Finding:  # type: ignore[no-untyped-def]
+def _of_all(subject: Subject, pairs, sentence: str) -> Finding:  # type: ignore[no-untyped-def]
     for example in examples.all_of(subject.least_dim):
         failed = _compared(example, pairs(example))
         if failed is not None:
             return failed
-    return Finding(told, True)
+    return Finding(sentence, True)
 
 
 def rotation(subject: Subject, level: Level) -> Finding:
@@ -96,16 +96,16 @@ def rotation(subject: Subject, level: Level) -> Finding:
     dim = max(2, subject.least_dim)
     axis, diagonal = polynomial("x0", dim), polynomial(" + ".join(f"x{i}" for i in range(dim)), dim)
     count, x = subject.count(level), 0.0 * examples.point(dim)  # where f is 0, which one evaluation sees
-    found = []
+    estimates = []
     for f in (axis, diagonal):
         v = f.gradient(x)
         rows = subject.samples(f, x, derive("zobench.testing", "rotation", repr(f)), count)
-        found.append((rows @ v / (v @ v)).square())
-    means = [float(squares.mean()) for squares in found]
-    error = float(sum(squares.var() / count for squares in found)) ** 0.5 + 1e-9 * max(means)
+        estimates.append((rows @ v / (v @ v)).square())
+    means = [float(squares.mean()) for squares in estimates]
+    error = float(sum(squares.var() / count for squares in estimates)) ** 0.5 + 1e-9 * max(means)
     z = abs(means[0] - means[1]) / error
-    told = f"E (g . v)^2 / |v|^4 is {means[0]:.4g} along an axis, {means[1]:.4g} along a diagonal"
-    return Finding(told, z < LARGEST, f"f = {axis!r} and f = {diagonal!r}", f"n = {count}, z = {z:.3g}")
+    sentence = f"E (g . v)^2 / |v|^4 is {means[0]:.4g} along an axis, {means[1]:.4g} along a diagonal"
+    return Finding(sentence, z < LARGEST, f"f = {axis!r} and f = {diagonal!r}", f"n = {count}, z = {z:.3g}")
 
 
 CHECKS = (

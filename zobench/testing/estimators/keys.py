@@ -24,8 +24,8 @@ def determinism(subject: Subject, level: Level) -> Finding:
         first, again = ([subject.estimate(example.f, example.x, key) for key in keys] for _ in range(2))
         for key, one, other in zip(keys, first, again, strict=True):
             if not torch.equal(one, other):
-                told = f"{one.tolist()} and {other.tolist()} under one key"
-                return Finding(told, False, str(example), f"key = {key}")
+                sentence = f"{one.tolist()} and {other.tolist()} under one key"
+                return Finding(sentence, False, str(example), f"key = {key}")
     return Finding("equal to the bit, under keys by turns", True)
 
 
@@ -39,8 +39,8 @@ def other_keys(subject: Subject, level: Level) -> Finding:
     size = float(example.gradient.norm())
     if float((subject.estimate(example.f, example.x, keys[0]) - example.gradient).norm()) < SHARE * size:
         return Finding("every key looks at the same points, and each estimate is the gradient", True)
-    told = f"{len(keys)} keys look at {distinct} sets of points: the key is not used, or not all of it"
-    return Finding(told, False, str(examples.linear(max(2, subject.least_dim))), f"key = {keys[1]}")
+    sentence = f"{len(keys)} keys look at {distinct} sets of points: the key is not used, or not all of it"
+    return Finding(sentence, False, str(examples.linear(max(2, subject.least_dim))), f"key = {keys[1]}")
 
 
 def _places(subject: Subject, example: Example, key: int) -> tuple[tuple[float, ...], ...]:
@@ -60,17 +60,17 @@ def global_state(subject: Subject, level: Level) -> Finding:
         if torch.equal(one, other):
             return Finding("it takes no seed, and no global generator matters to it", True)
         return Finding("it uses global random state, which checks seed: give it a parameter `seed`", True, warning=True)
-    found = []
+    estimates = []
     for seed in (1, 2):
         with globally_seeded(seed):
             before = global_states()
-            found.append(subject.estimate(example.f, example.x, 7))
+            estimates.append(subject.estimate(example.f, example.x, 7))
             written = [name for name, a, b in zip(NAMES, before, global_states(), strict=True) if a != b]
         if written:
             return Finding(f"the state of {' and of '.join(written)} changes", False, str(example), "key = 7")
-    if not torch.equal(*found):
-        told = f"{found[0].tolist()} and {found[1].tolist()} under two states of the global generators"
-        return Finding(told, False, str(example), "key = 7")
+    if not torch.equal(*estimates):
+        sentence = f"{estimates[0].tolist()} and {estimates[1].tolist()} under two states of the global generators"
+        return Finding(sentence, False, str(example), "key = 7")
     return Finding("no state of torch, NumPy or random is read or written", True)
 
 

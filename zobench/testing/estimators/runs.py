@@ -17,6 +17,7 @@ from zobench.testing.subject import Everywhere, Subject
 
 STEPS, STOP = 6, 3
 RATE = 1e-3
+CLOSE = 1e-7
 
 
 class Halves(nn.Module):
@@ -50,11 +51,17 @@ def module(subject: Subject, level: Level) -> Finding:
         one = query(flat, estimator, Everywhere(example.f), key, state)
         two = query(space, estimator, Everywhere(lambda *_: example.f(held.point())), key, other)
         state, other = one.state, two.state
+        scale = max(float(one.gradient.coefficients.abs().max()), 1.0)
+        far = float((one.gradient.coefficients - two.gradient.coefficients).abs().max())
+        if one.queries != two.queries or not far < CLOSE * scale:
+            told_costs = (
+                f"{one.queries} and {two.queries} evaluations on a vector and on a module, coefficients {far:.2g} apart"
+            )
+            return Finding(told_costs, False, str(example), f"step {step}, key = {key}")
         for each, told in ((flat, one), (space, two)):
-            scale = max(float(told.gradient.coefficients.abs().max()), 1.0)
             each.step_(told.gradient, -RATE / round(scale))
         space.settle_()
-        if not torch.allclose(flat.x, held.point().detach(), rtol=1e-6, atol=1e-6):
+        if not torch.allclose(flat.x, held.point().detach(), rtol=CLOSE, atol=CLOSE):
             told_points = f"x = {flat.x.tolist()} on a vector and {held.point().tolist()} on a module"
             return Finding(told_points, False, str(example), f"step {step}, key = {key}")
     return Finding(f"{STEPS // 2} steps on a vector and on a module end alike", True)
@@ -65,15 +72,17 @@ def interrupted(subject: Subject, level: Level) -> Finding:
     if subject.estimator is None:
         raise NotApplicableError("a plain function has no state")
     estimator, start = subject.estimator, examples.smooth(max(2, subject.least_dim)).x
-    x, state = _run(estimator, subject, start, None, range(STEPS))
+    x, kept = _run(estimator, subject, start, None, range(STEPS))
     y, stopped = _run(estimator, subject, start, None, range(STOP))
     told = plain(stopped)
     _run(estimator, subject, start, None, range(1))  # another run meets nothing of this one
-    y, resumed = _run(_made_again(estimator), subject, y, [restored(told)], range(STOP, STEPS))
-    holds = torch.equal(x, y) and same(state, resumed)
+    y, resumed = _run(_made_again(estimator), subject, y, restored(told), range(STOP, STEPS))
+    holds = torch.equal(x, y) and same(kept, resumed)
     example = str(examples.smooth(max(2, subject.least_dim)))
     differ = f"x = {x.tolist()} uninterrupted, {y.tolist()} interrupted after {STOP} of {STEPS} steps"
-    return Finding("equal to the bit" if holds else differ, holds, example, f"states {state!r:.80} and {resumed!r:.80}")
+    return Finding(
+        "equal to the bit" if holds else differ, holds, example, f"states {kept[0]!r:.80} and {resumed[0]!r:.80}"
+    )
 
 
 def _made_again(estimator: Any) -> Any:
@@ -84,11 +93,13 @@ def _made_again(estimator: Any) -> Any:
         return estimator
 
 
-def _run(estimator: Any, subject: Subject, x: Tensor, state: list[Any] | None, steps: range) -> tuple[Tensor, Any]:
-    """The point after these steps, and what a checkpoint holds: the state, and what laws keep in the space."""
+def _run(
+    estimator: Any, subject: Subject, x: Tensor, kept: tuple[Any, Any] | None, steps: range
+) -> tuple[Tensor, tuple[Any, Any]]:
+    """The point after these steps, and what a checkpoint keeps: the state and the snapshots of the space."""
     f = examples.smooth(len(x)).f
     space = FlatSpace(x.clone(), subject.layout(len(x)))  # type: ignore[attr-defined]
-    now, space.snapshots = (estimator.init(), {}) if state is None else state[0]
+    now, space.snapshots = (estimator.init(), {}) if kept is None else kept
     for step in steps:
         told = query(space, estimator, Everywhere(f), derive("zobench.testing", "run", step), now)
         now = told.state
@@ -97,6 +108,6 @@ def _run(estimator: Any, subject: Subject, x: Tensor, state: list[Any] | None, s
 
 
 CHECKS = (
-    Check("module", "steps on a module are those on its parameters as a vector", module),
+    Check("module", "estimates and steps on a module are those on its parameters as a vector", module),
     Check("interrupted", "a run that is interrupted and resumed equals the one that is not", interrupted),
 )

@@ -40,8 +40,8 @@ def stencil(subject: Subject, level: Level) -> Finding:
         values, outcomes = of(drawn), of(rule)
         mean, error, z = scalar_z(values, wanted, _deviation(rule, outcomes, count))
         if not z < LARGEST:
-            told = f"{name} of draws is {mean:.6g} (± {error:.2g}), {wanted:g} is declared"
-            return Finding(told, False, repr(declares), f"n = {count}, z = {z:.3g}")
+            sentence = f"{name} of draws is {mean:.6g} (± {error:.2g}), {wanted:g} is declared"
+            return Finding(sentence, False, repr(declares), f"n = {count}, z = {z:.3g}")
     return Finding(f"moments 0 to {MOMENTS[-1]} and both second moments are those declared, n = {count}", True)
 
 
@@ -70,8 +70,8 @@ def second_moment(subject: Subject, level: Level) -> Finding:
         return Finding(f"E|g|^2 = {mean:.4g} |grad f|^2 (± {error:.2g}) on {example.f!r}", True)
     if declared is not None:
         mean, error, z = scalar_z(norms, declared(dim))
-        told = f"E|g|^2 = {mean:.4g} |grad f|^2 (± {error:.2g}), {declared(dim):.4g} is declared"
-        return Finding(told, z < LARGEST, str(example), f"n = {count}, z = {z:.3g}, key = {key}")
+        sentence = f"E|g|^2 = {mean:.4g} |grad f|^2 (± {error:.2g}), {declared(dim):.4g} is declared"
+        return Finding(sentence, z < LARGEST, str(example), f"n = {count}, z = {z:.3g}, key = {key}")
     return _against_theory(subject, level)
 
 
@@ -87,7 +87,7 @@ def _has_theory(subject: Subject) -> bool:
 
 def _against_theory(subject: Subject, level: Level) -> Finding:
     key, count = derive("zobench.testing", "covariance"), subject.count(level)
-    told = []
+    shown = []
     for problem in (examples.linear, examples.quadratic):
         example = problem(max(3, subject.least_dim))
         rows = subject.samples(example.f, example.x, key, count)
@@ -96,11 +96,11 @@ def _against_theory(subject: Subject, level: Level) -> Finding:
             predicted = theory.covariance_trace(subject.estimator, example.f, example.x)
         except TypeError:  # of a law of one's own theory knows what it declares: linear functions
             continue
-        found, error, z = scalar_z((rows - mean).square().sum(-1), predicted)
-        told.append(f"{found:.5g} (± {error:.2g}), predicted {predicted:.5g}, on {example.f!r}")
-        if not z < LARGEST and abs(found - predicted) > 1e-9 * float(mean @ mean):
-            return Finding(f"E|g - E g|^2 = {told[-1]}", False, str(example), f"n = {count}, z = {z:.3g}, key = {key}")
-    return Finding(f"E|g - E g|^2 = {told[0]}", True)
+        square, error, z = scalar_z((rows - mean).square().sum(-1), predicted)
+        shown.append(f"{square:.5g} (± {error:.2g}), predicted {predicted:.5g}, on {example.f!r}")
+        if not z < LARGEST and abs(square - predicted) > 1e-9 * float(mean @ mean):
+            return Finding(f"E|g - E g|^2 = {shown[-1]}", False, str(example), f"n = {count}, z = {z:.3g}, key = {key}")
+    return Finding(f"E|g - E g|^2 = {shown[0]}", True)
 
 
 def directions(subject: Subject, level: Level) -> Finding:
@@ -115,18 +115,18 @@ def directions(subject: Subject, level: Level) -> Finding:
     example, count = examples.linear(dim), subject.count(level)
     m = 1.0 if subject.promises.mean is None else subject.promises.mean
     square = float(example.gradient @ example.gradient)
-    found = []
+    squares = []
     for each, n in ((one, 1), (many, MANY)):
         rows = each.samples(example.f, example.x, derive("zobench.testing", "directions", n), count)
         off = rows - (m * example.gradient if subject.promises.mean is not None else rows.mean(0))
-        found.append(off.square().sum(-1) / square)
-    means = [float(each.mean()) for each in found]
+        squares.append(off.square().sum(-1) / square)
+    means = [float(each.mean()) for each in squares]
     kept = m**2 * (1 - 1 / MANY) if orthogonal else 0.0  # E|g_n|^2 = E|g|^2 / n: they share no part
     wanted = means[0] / MANY - kept
-    error = math.sqrt(sum(float(f.var()) / count / s**2 for f, s in zip(found, (MANY, 1), strict=True)))
+    error = math.sqrt(sum(float(f.var()) / count / s**2 for f, s in zip(squares, (MANY, 1), strict=True)))
     z = abs(means[1] - wanted) / (error + 1e-9 * means[0])
-    told = f"E|g - E g|^2 = {means[0]:.4g} |grad f|^2 for n = 1, {means[1]:.4g} for n = {MANY}, expected {wanted:.4g}"
-    return Finding(told, z < LARGEST, str(example), f"{count} samples, z = {z:.3g}")
+    text = f"E|g - E g|^2 = {means[0]:.4g} |grad f|^2 for n = 1, {means[1]:.4g} for n = {MANY}, expected {wanted:.4g}"
+    return Finding(text, z < LARGEST, str(example), f"{count} samples, z = {z:.3g}")
 
 
 CHECKS = (

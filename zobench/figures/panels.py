@@ -6,11 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from scipy import stats
 
-from analysis import text
-from analysis.statistics import Z
-from analysis.style import Look
+from zobench.figures import text
+from zobench.figures.style import Look
 
+LEVEL = 0.95  # of every interval
+Z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 PANEL = ["problem", "dim", "noise"]
 PROBLEMS = ("quadratic", "cubic", "quartic", "sextic")
 MOST_TICKS = 6

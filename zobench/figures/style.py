@@ -2,11 +2,10 @@
 
 import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from itertools import chain, cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import matplotlib
@@ -18,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.typing import LineStyleType
 
-from analysis import sheet
+from zobench.figures import sheet
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType  # matplotlib 3.10 does not have it
@@ -265,22 +264,3 @@ def _of_caller(axes: Sequence[Axes], count: int) -> tuple[Figure, list[Axes]]:
     if len(axes) != count or figure is None:
         raise ValueError(f"{len(axes)} axes for {count} panels: give as many, or none")
     return figure, list(axes)
-
-
-METADATA: Mapping[str, dict[str, Any]] = {
-    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-    "svg": {"Date": None, "Creator": None},
-    "png": {"Software": None},
-}
-"""What Matplotlib is told by format, so that the same figure gives the same bytes: no dates, no version strings."""
-
-
-@styled
-def save(figure: Figure, stem: Path) -> tuple[Path, Path]:
-    """Write `stem`.png and `stem`.svg, the same bytes for the same figure."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once here, not twice for each file
-    png, svg = stem.with_name(stem.name + ".png"), stem.with_name(stem.name + ".svg")
-    figure.savefig(png, metadata=METADATA["png"])
-    figure.savefig(svg, metadata=METADATA["svg"])
-    return png, svg

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import Formatter, Locator, MaxNLocator, NullLocator
 
-from analysis import text
+from zobench.figures import text
 
 LEAST, MOST = 3, 7
 _STEPS: tuple[tuple[float, ...], ...] = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))

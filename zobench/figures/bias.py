@@ -11,12 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from analysis import style, ticks
-from analysis.figures import panels
-from analysis.fits import RESOLVED
-from analysis.labels import labelled
-from analysis.style import GREY, Look
+from zobench.figures import panels, style, ticks
+from zobench.figures.frame import labelled
+from zobench.figures.style import GREY, Look
 
+RESOLVED = 3.0  # the norm of pure noise is about one floor, so three floors add 5 % of noise to a norm at most
 FLOOR = "#ececec"
 EDGE: dict[str, Any] = {"color": "#9a9a9a", "linewidth": 0.8, "linestyle": (0, (2, 2)), "zorder": 1}
 COLUMNS = ("bias", "bias_error")
@@ -39,7 +38,7 @@ def bias_figure(frame: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Figu
         ReadError: a column is missing.
         ValueError: another number of axes.
     """
-    frame = labelled(frame, "bias", [*panels.PANEL, "sampling"])
+    frame = labelled(frame)
     groups = panels.split(panels.relative(frame, [*COLUMNS, "predicted_bias", "floor"]).assign(gradient_norm=1.0))
     looks = style.looks(frame["label"].unique())
     figure, places = style.panels(len(groups), 2, 3.3, axes=axes)
@@ -120,8 +119,8 @@ def _guides(axes: Axes) -> None:
     for power in (2, 4):
         end = (start * run, base * run**power)
         axes.plot([start, end[0]], [base, end[1]], color=GREY, linewidth=1.0, zorder=1)
-        place: dict[str, Any] = {"xytext": (3, -1), "textcoords": "offset points", "va": "center"}
-        axes.annotate(f"ε$^{power}$", end, color=GREY, **place)
+        beside: dict[str, Any] = {"xytext": (3, -1), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"ε$^{power}$", end, color=GREY, **beside)
 
 
 def _lost(rows: pd.DataFrame) -> pd.Series:

@@ -108,10 +108,10 @@ def style_of(file: Path) -> dict[str, Any]:
         ValueError: it cannot be read, or it has a setting that Matplotlib does not know.
     """
     try:
-        told: Any = matplotlib.rc_params_from_file(file, fail_on_error=True, use_default_template=False)
+        settings: Any = matplotlib.rc_params_from_file(file, fail_on_error=True, use_default_template=False)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"{file}: no Matplotlib style ({error}): see matplotlib.style") from error
-    return dict(told)
+    return dict(settings)
 
 
 def settings_of(file: Path) -> dict[str, Any]:
@@ -121,13 +121,13 @@ def settings_of(file: Path) -> dict[str, Any]:
         ValueError: it cannot be read, it is no TOML, or it has another key or a value of another type.
     """
     try:
-        told = tomllib.loads(file.read_text())
+        settings = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{file}: no settings of a figure ({error})") from error
-    for key, value in told.items():
+    for key, value in settings.items():
         if key not in SETTINGS:
             raise ValueError(f"{file}: {key} is no setting of a figure: there are {', '.join(SETTINGS)}")
         types, wanted = SETTINGS[key]
         if not isinstance(value, types):
             raise ValueError(f"{file}: {key} is {value!r:.60}, where {wanted} belongs")
-    return told
+    return settings

@@ -7,10 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import style, ticks
-from analysis.figures import panels
-from analysis.labels import labelled
-from analysis.style import Look
+from zobench.figures import panels, style, ticks
+from zobench.figures.frame import labelled
+from zobench.figures.style import Look
 
 
 @style.styled
@@ -19,7 +18,7 @@ def mse_figure(frame: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Figur
 
     Arguments and errors as of `bias`.
     """
-    frame = panels.relative(_labelled(frame), ["mse", "mse_error", "predicted_mse"], power=2)
+    frame = panels.relative(labelled(frame), ["mse", "mse_error", "predicted_mse"], power=2)
     figure, places = _figure(frame, "mse", axes)
     for panel in places:
         panel.set_ylabel("mean squared error / |∇f|²")
@@ -34,15 +33,11 @@ def cosine_figure(frame: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Fi
     It is sqrt(n / (n + d - 1)) for differences along n Gaussian directions on a linear f. Arguments and errors as of
     `bias`.
     """
-    figure, places = _figure(_labelled(frame), "cosine", axes)
+    figure, places = _figure(labelled(frame), "cosine", axes)
     for panel in places:
         panel.set_ylabel("cosine with ∇f (root mean square)")
         panel.set_ylim(0.0, 1.05 * panel.get_ylim()[1])
     return figure
-
-
-def _labelled(frame: pd.DataFrame) -> pd.DataFrame:
-    return labelled(frame, "bias", [*panels.PANEL, "sampling"])
 
 
 def _figure(frame: pd.DataFrame, value: str, axes: Sequence[Axes] | None) -> tuple[Figure, list[Axes]]:
