@@ -1,6 +1,6 @@
 """The convergence suite: loss against evaluations, each method at the learning rate that tuning found for it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -114,6 +114,9 @@ def descend(
 
     Steps spend the budget of evaluations, as far as it pays another; a seed whose loss passes 1e6 has diverged.
     """
+    if isinstance(getattr(estimator, "lr", None), float):  # it compares the points that SGD would step to
+        chosen: Any = estimator
+        estimator = replace(chosen, lr=lr)
     points = torch.stack([problems.start(problem, seed) for seed in seeds])
     space, rule = FlatSpace(points), SGD(lr)
     memory, state = rule.init(space), estimator.init()

@@ -40,11 +40,12 @@ def start():
 
 
 def run(estimator, f=bowl, steps=30, lr=LR):
-    """The points of a run, and what each step was told."""
+    """The points of a run, and what each step was told; coefficients are float64 throughout."""
     space, state, memory, told = start(), estimator.init(), 0, []
     points = [space.x.clone()]
     for step in range(steps):
         told.append(query(space, estimator, f, derive("rounds", step), state))
+        assert all(term.coefficients.dtype == torch.float64 for term in told[-1].gradient.terms)
         state, memory = told[-1].state, SGD(lr).apply_(space, told[-1].gradient, memory)
         points.append(space.x.clone())
     return points, told
@@ -96,7 +97,7 @@ class TestLooking:
             g = start().dense(MEZO.tell(*each.rounds[0], ()).gradient)
             three = [x, x - 0.3 * g, x + 0.3 * g]
             best = min(range(3), key=lambda i: (float(bowl(three[i])), i))
-            assert torch.allclose(after, three[best], atol=1e-12)
+            assert torch.allclose(after, three[best], rtol=1e-12, atol=1e-12)
             assert each.queries == estimator.evaluations == 2 * 2 + 3
             taken.add(best)
         assert {0, 1} <= taken
@@ -277,7 +278,7 @@ class TestRandomSearch:
             key = derive("rounds", step)
             u = [start().dense(Combination((Term(Gaussian(), key, torch.ones(1).double(), (i,)),))) for i in range(n)]
             best = min((x, *(x + 0.1 * each for each in u)), key=lambda point: float(bowl(point)))
-            assert torch.allclose(after, best, atol=1e-12) and each.queries == n + 1
+            assert torch.allclose(after, best, rtol=1e-12, atol=1e-12) and each.queries == n + 1
             stayed += torch.equal(after, x)
         assert 0 < stayed < len(told)
 

@@ -5,7 +5,10 @@ import json
 import pytest
 
 from analysis.__main__ import main as analysis_main
+from synthetic import problems
 from synthetic.__main__ import main
+from synthetic.converge import ConvergeOptions, descend
+from zobench import methods
 
 pytestmark = pytest.mark.environment
 
@@ -117,3 +120,15 @@ def test_divergence_at_every_rate_is_told(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["converge", "--rates", "1e9", "--methods", "mezo", "--evaluations", "40", "--out", str(tmp_path)])
     assert "diverged at every rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["random-search", "zo-sgd-conservative"])
+def test_an_estimator_that_chooses_a_point_is_told_the_rate_of_the_suite(method):
+    """Steps of a search have their own size; losses of a conservative step never rise, whatever the rate."""
+    options = ConvergeOptions(evaluations=200)
+    problem, estimator = problems.make("quadratic", 4), methods.make(method, epsilon=0.1)
+    curves = [
+        [float(reached.losses[0]) for reached in descend(estimator, problem, options, lr, [0])] for lr in (0.3, 0.003)
+    ]
+    assert all(curve == sorted(curve, reverse=True) for curve in curves)
+    assert (curves[0] == pytest.approx(curves[1])) is (method == "random-search")

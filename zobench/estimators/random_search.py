@@ -63,5 +63,5 @@ class RandomSearch(Estimator):
         base = torch.where(at_base, seen, torch.inf).amin((-2, -1))
         guesses = torch.where(at_base, torch.inf, seen).amin(-1)
         best, index = guesses.min(-1)
-        chosen = torch.nn.functional.one_hot(index, self.n) * (best < base)[..., None]
+        chosen = torch.nn.functional.one_hot(index, self.n).double() * (best < base)[..., None]
         return Estimate(Combination((Term(self.law, plan.key, chosen * (-self.epsilon / self.lr)),)), state)
