@@ -14,6 +14,7 @@ from zobench import (
     Combination,
     FlatSpace,
     LineEstimator,
+    PerTensor,
     Rademacher,
     Refreshed,
     Sphere,
@@ -21,6 +22,7 @@ from zobench import (
     estimate,
     query,
 )
+from zobench.kernels import legendre
 from zobench.law.adaptive import Past
 from zobench.law.bandit import VALUES
 from zobench.law.blocks import blocks_of
@@ -71,6 +73,12 @@ def test_the_moments_of_uniform_blocks(law):
     parts = SLOPE.square().split([6, 2, 4, 5])
     wanted = sum(each * float(part.sum()) for each, part in zip(c.values(), parts, strict=True))
     assert second_z(rows, wanted) < 5 < second_z(rows, 1.1 * wanted)
+
+
+def test_one_reach_for_each_tensor_keeps_the_weight_of_a_block():
+    law = PerTensor(legendre(3), Blocks())
+    rows = estimate(LineEstimator(law, CentralStencil(), 0.1), linear, ZERO, key=1, samples=N, layout=SHAPES)
+    assert mean_z(rows, SLOPE) < 5 < mean_z(rows, SLOPE / 3)  # planted: the direction of the points in place of B v
 
 
 def test_a_direction_is_in_one_block_and_the_others_are_not_drawn():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from synthetic import problems
 from zobench import (
     CentralStencil,
     Combination,
@@ -22,6 +23,7 @@ from zobench import (
     estimate,
     methods,
     query,
+    theory,
 )
 from zobench.law import subspace
 from zobench.law.memo import memo
@@ -197,6 +199,13 @@ def test_directions_of_a_step_share_the_part_that_is_held():
 def test_what_cannot_be_is_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("method", ["lozo", "hizoo"])
+def test_theory_is_asked_about_the_first_step(method):
+    f = problems.make("quadratic", 4)
+    with pytest.raises(TypeError, match=r"has another law at each step: ask about its \.line, the first step"):
+        theory.mse(methods.make(method), f, problems.start(f))
 
 
 def test_a_held_part_is_no_part_of_an_identity():

@@ -29,7 +29,7 @@ PARTS = {
     "problem": ("synthetic/problems/ackley.py", r'\bAckley\b|"ackley"'),
 }
 """Kind of part -> the file of one, and how other files name it."""
-READERS = ("zobench/testing/", "zobench/audit/", "llm/bench/", "llm/gpu/")
+READERS = ("zobench/methods/", "zobench/testing/", "zobench/audit/", "llm/bench/", "llm/gpu/")
 """Folders of checks and measurements, which name parts as examples."""
 
 

@@ -31,7 +31,8 @@ class AdaptiveLaw(Law):
 
     The buffers b_k = learn(b_(k-1), past), `past` the key and the scalars of step k - 1. The
     space keeps them with its snapshots, where checkpoints find them; a step is learned from once, however often the law
-    is bound. Given the buffers the law is fixed.
+    is bound. Given the buffers the law is fixed; in a
+    LineEstimator alone it stays at its first step.
     """
 
     past: Past = field(default=Past(), repr=False, kw_only=True)

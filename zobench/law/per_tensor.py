@@ -31,7 +31,7 @@ class PerTensor(Law):
     c_(d) of `law`: see `fourth_moments`. The factors are equal (25/4) for legendre(3). Noise adds as under a shared r.
 
     Raises:
-        ValueError: `kernel` is no Kernel, or `law` no Law that credits itself.
+        ValueError: `kernel` is no Kernel, or `law` no Law or a PerTensor.
     """
 
     kernel: Kernel
@@ -79,8 +79,8 @@ class PerTensor(Law):
 
     @property
     def credit(self) -> "PerTensorCredit":
-        """The law of K(r_l) v_l."""
-        return PerTensorCredit(self.kernel, self.law)
+        """The law of K(r_l) v_l, v_l that of the credit of `law`."""
+        return PerTensorCredit(self.kernel, self.law.credit)
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return r_l v_l, with r_l from a stream named (key, index, segment)."""

@@ -113,6 +113,12 @@ def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines |
             f"theory of bias and variance covers weights times losses, and {estimator.map!r} makes something else of "
             "them: ask theory.linear_step, or sample them with zobench.moments"
         )
+    line = getattr(estimator, "line", None)
+    if isinstance(line, LineEstimator) and estimator.linear:
+        raise TypeError(
+            f"theory covers one LineEstimator, but {type(estimator).__name__} has another law at each step: ask about "
+            f"its .line, the first step, whose law is {line.law!r}, or sample it with zobench.moments"
+        )
     if not isinstance(estimator, LineEstimator) or not estimator.linear:
         raise TypeError(
             f"theory covers the coefficients of LineEstimator, weights times losses; {type(estimator).__name__} makes "
