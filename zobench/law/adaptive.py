@@ -29,10 +29,9 @@ class AdaptiveLaw(Law):
     """A law whose directions depend on buffers in the space, which the scalars of every step change: see
     `zobench.Adaptive`.
 
-    The buffers b_k = learn(b_(k-1), past), `past` the key and the scalars of step k - 1. The
-    space keeps them with its snapshots, where checkpoints find them; a step is learned from once, however often the law
-    is bound. Given the buffers the law is fixed; in a
-    LineEstimator alone it stays at its first step.
+    The buffers b_k = learn(b_(k-1), past), `past` the key and the scalars of step k - 1. The space keeps them with its
+    snapshots, where checkpoints find them; a step is learned from once, however often the law is bound. Given the
+    buffers the law is fixed; in a LineEstimator alone it stays at its first step.
     """
 
     past: Past = field(default=Past(), repr=False, kw_only=True)
