@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 import zobench
 from zobench import FlatSpace, ModuleSpace, methods, query, theory
 from zobench.problems import Network, Polynomial, RidgeSum, Transformed, polynomial
+from zobench.stencil import FixedStencil
 from zobench.testing import strategies
 from zobench.testing.laws import drawn
 
@@ -133,3 +134,18 @@ def test_texts_that_are_no_polynomials_are_refused():
         RidgeSum("exp", ((1.0,),), (1.0, 2.0), (0.0,))
     with pytest.raises(ValueError, match="of one length"):
         RidgeSum("exp", ((1.0,), (1.0, 2.0)), (1.0, 2.0), (0.0, 0.0))
+
+
+@given(strategies.mapped_estimators(), strategies.keys())
+def test_a_mapped_estimate_keeps_what_permuting_its_lines_leaves(estimator, key):
+    """y permutes with the slopes, and its length does not: a map treats lines alike."""
+    if not isinstance(estimator.stencil, FixedStencil):
+        return
+    plan = estimator.ask(key, ())
+    losses = torch.sin(torch.arange(plan.offsets.numel(), dtype=torch.float64)).view(plan.offsets.shape)
+    losses = torch.where(plan.offsets == 0, torch.tensor(0.5, dtype=torch.float64), losses)
+    order = torch.tensor([2, 0, 3, 1])
+    if getattr(estimator.map, "groups", 1) == 2:
+        order = torch.tensor([1, 0, 2, 3])  # within groups
+    one, two = (estimator.tell(plan, each, ()).gradient.coefficients for each in (losses, losses[order]))
+    torch.testing.assert_close(two, one[order], rtol=1e-9, atol=1e-12)

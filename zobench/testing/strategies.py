@@ -18,6 +18,18 @@ from zobench.estimator import LineEstimator
 from zobench.kernels import Kernel
 from zobench.law import LAWS, Isotropic, Law
 from zobench.layout import CPU, Layout
+from zobench.maps import (
+    IDENTITY,
+    Clip,
+    CoefficientMap,
+    CurvatureWeight,
+    LossSpread,
+    PairSpread,
+    Ranks,
+    Sign,
+    Winsorise,
+    ZScore,
+)
 from zobench.noise import Additive, NoiseModel
 from zobench.plan import Plan
 from zobench.problems import SHAPES, Network, Polynomial, RidgeSum, Transformed
@@ -31,6 +43,7 @@ from zobench.stencil import (
     Stencil,
     SymmetricStencil,
     TelescopingStencil,
+    ThreePointStencil,
 )
 from zobench.testing.modules import ModuleShape
 
@@ -185,6 +198,29 @@ def stencils(differences: bool = False) -> SearchStrategy[Stencil]:
 def line_estimators(most: int = 3) -> SearchStrategy[LineEstimator]:
     """LineEstimators g = sum_i c_i u_i of any law that a vector has, stencil, epsilon and n up to `most`."""
     return st.builds(LineEstimator, laws(isotropic=True), stencils(), epsilons(), st.integers(1, most))
+
+
+def maps() -> SearchStrategy[CoefficientMap]:
+    """Coefficient maps y = map(s) of the slopes of a step that suit any stencil and 4 lines, the identity first."""
+    return st.one_of(
+        st.sampled_from([IDENTITY, Sign()]),
+        st.sampled_from([0.5, 100.0]).map(Clip),
+        st.builds(Ranks, st.sampled_from(["linear", "logarithmic"]), st.none() | st.integers(1, 4)),
+        st.sampled_from([0.0, 0.25]).map(Winsorise),
+        st.builds(ZScore, groups=st.sampled_from([1, 2])),
+    )
+
+
+def mapped_estimators() -> SearchStrategy[LineEstimator]:
+    """LineEstimators g = (1/n) sum_i y_i u_i of 4 lines, y = map(s), with stencils that the map fits."""
+    fitting: list[SearchStrategy[tuple[Stencil, CoefficientMap]]] = [
+        st.tuples(stencils(), maps()),
+        st.just((ForwardStencil(), LossSpread())),
+        st.just((CentralStencil(), PairSpread())),
+        st.booleans().map(lambda free: (ThreePointStencil(), CurvatureWeight(0.5, free))),
+    ]
+    made = st.tuples(laws(isotropic=True), epsilons(), st.one_of(fitting))
+    return made.map(lambda drawn: LineEstimator(drawn[0], drawn[2][0], drawn[1], 4, drawn[2][1]))
 
 
 def rules() -> SearchStrategy[UpdateRule]:
