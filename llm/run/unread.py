@@ -31,7 +31,7 @@ def without_unread(options: TrainOptions) -> TrainOptions:
 
 def ignored(options: TrainOptions) -> str:
     """Return what to tell of options that were given and are not read, or nothing."""
-    values, unused = asdict(options), unread(options)
-    given = [f for f in fields(options) if f.name in unused and values[f.name] != f.default]
+    values, usual, unused = asdict(options), asdict(type(options)(method=options.method)), unread(options)
+    given = [f for f in fields(options) if f.name in unused and values[f.name] != usual[f.name]]
     names = ", ".join("--" + f.name.replace("_", "-") for f in given if f.name not in UNTOLD)
     return f"{options.method} takes no step: {names} not used" if names else ""
