@@ -36,7 +36,10 @@ VARIABLES = "|".join(
         "synthetic.problems.series.Point",
     ]
 )
-PARTS = r"space\.(in_forward|meeting|scratch|support|sweep)|rule\.(adam|averaging|momentum)|testing\.modules"
+PARTS = (
+    r"space\.(in_forward|meeting|scratch|support|sweep)|rule\.(adam|averaging|iterate_average|momentum|window)"
+    r"|estimators\.\w+|law\.adaptive|maps\.(entrywise|standardised)|testing\.modules"
+)
 INTERNAL = rf"zobench\.({PARTS})\.\w+"
 """What engines and rules are made of: their signatures name it, and it has no page."""
 nitpick_ignore_regex = [(r"py:.*", r"(?!(zobench|synthetic)\b).*"), (r"py:class", VARIABLES), (r"py:class", INTERNAL)]
