@@ -101,4 +101,6 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def _left(row: dict[str, Any] | None) -> str:
-    return "-" if row is None else f"{row['loss'] / row['start_loss']:.3g}"
+    if row is None:
+        return "-"
+    return "diverged" if row["loss"] is None else f"{row['loss'] / row['start_loss']:.3g}"
