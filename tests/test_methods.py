@@ -298,3 +298,21 @@ def test_keys_are_shared_between_methods_and_nodes_are_not_directions():
     nodes = [methods.make("kerzoo", epsilon=1.0).ask(key, ()).offsets[0, 0].item() for key in range(50)]
     assert len(set(nodes)) == 50
     assert methods.make("kerzoo", epsilon=1.0).ask(5, ()).offsets[0, 0].item() == nodes[5]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("good", [0, 2, 6])
+def test_losses_that_are_no_numbers_make_an_estimate_or_a_floating_point_error(name, good):
+    """Either is a step that training skips; another error would end a run."""
+    calls, estimator = [], methods.make(name)
+
+    def f(x):
+        calls.append(1)
+        return x.square().sum(-1) * (float("nan") if len(calls) > good else 1.0)
+
+    space = FlatSpace(torch.ones(DIM, dtype=torch.float64), layout=Layout.of([(DIM,)]))
+    try:
+        estimate = query(space, estimator, {"": f, "whole": f}, 3, estimator.init())
+    except FloatingPointError:
+        return
+    assert isinstance(estimate.gradient, zobench.Combination)

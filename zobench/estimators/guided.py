@@ -72,8 +72,9 @@ class Guided(Estimator):
     def tell(self, plan: Plan, losses: Tensor, state: Guide) -> Estimate | More:
         """Return the estimate along v; or ask for it."""
         if state.vector is not None:
-            slope = float(weighted_sum(plan.weights, losses)[0])
-            return Estimate(state.vector * slope, Guide(state.best))
+            slope = weighted_sum(plan.weights, losses)[0]  # may be no number: then the step is skipped
+            terms = (t._replace(coefficients=t.coefficients * slope) for t in state.vector.terms)
+            return Estimate(Combination(tuple(terms)), Guide(state.best))
         order = torch.where(losses.isnan(), torch.inf, losses)[:, 0].argsort(stable=True).tolist()
         probes, half = self._probes(plan.key, state), self.n // 2
         low, high = (sum((probes[i] for i in part), Combination()) for part in (order[:half], order[-half:]))
