@@ -11,6 +11,7 @@ from llm.model import adapters
 from llm.model.trainable import RATES, TRAINED
 from llm.objective import MAX_TOKENS
 from llm.options import presets
+from zobench import methods
 from zobench.run.options import option
 
 
@@ -72,7 +73,7 @@ class SizeOptions(DifferenceOptions):
 
 @dataclass(frozen=True)
 class StepOptions:
-    """How steps are taken."""
+    """How steps are taken. The rule "auto" is kept as the rule that it stands for."""
 
     method: str = option("mezo", "name:option=value...: mezo, forward-gradient, adamw, icl, ... (llm list)")
     adapter: str | None = option(None, f"adapter to train in place of the weights: {adapters.HELP}")
@@ -107,6 +108,10 @@ class StepOptions:
     rounding: str = option(
         "nearest", "rounding of steps in 16 bits: nearest, stochastic, or master (weights are kept in float32)"
     )
+
+    def __post_init__(self) -> None:
+        if self.rule == "auto":
+            object.__setattr__(self, "rule", methods.rule_name(self.method))
 
 
 @dataclass(frozen=True)

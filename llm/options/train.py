@@ -12,12 +12,10 @@ from llm.options.groups import (
     SplitOptions,
     StepOptions,
 )
-from zobench import methods
 
 ROWS = ("all", "touched")
 SELECT = ("best", "last")
 ROUNDING = ("nearest", "stochastic", "master")
-AUTO = "auto"
 MOST_STEPS = 2**32 - 1
 
 
@@ -25,10 +23,4 @@ MOST_STEPS = 2**32 - 1
 class TrainOptions(
     CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SizeOptions, SplitOptions, ModelOptions
 ):
-    """Options of `python -m llm train`; `seconds` in rows are those of the steps, without evaluations. The rule "auto"
-    is kept as the rule that it stands for.
-    """
-
-    def __post_init__(self) -> None:
-        if self.rule == AUTO:
-            object.__setattr__(self, "rule", methods.rule_name(self.method))
+    """Options of `python -m llm train`; `seconds` in rows are those of the steps, without evaluations."""

@@ -122,8 +122,8 @@ class ZerothOrderMethod(TrainingMethod):
         return f"{self.row.name} compares points at lr; only --rule sgd at a constant rate steps to the best"
 
     def rule(self, options: TrainOptions) -> str:
-        """Return the spelling of the update rule, that of the method's paper where the options leave it open."""
-        return methods.rule_name(self.text) if options.rule == "auto" else options.rule
+        """Return the spelling of the update rule."""
+        return options.rule
 
     @property
     def needs_gradient(self) -> bool:
