@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from zobench.layout import CPU, Layout
 from zobench.run.progress import bar
 from zobench.run.records import Row
 
-EPSILON = 0.1
+EPSILON = 0.02
 HIDDEN, INPUTS = 6, 4
 SHAPES = {"hidden.weight": (HIDDEN, INPUTS), "hidden.bias": (HIDDEN,), "output.weight": (HIDDEN,), "output.bias": (1,)}
 KERNEL = legendre(3)
@@ -61,7 +62,8 @@ class Network(nn.Module):
     def forward(self) -> Tensor:
         """Return the loss on all examples."""
         outputs = self.output(self.hidden(self.problem.features).tanh()).squeeze(-1)
-        return 0.5 * (outputs - self.problem.labels).square().mean()
+        loss: Tensor = 0.5 * (outputs - self.problem.labels).square().mean()
+        return loss
 
 
 def rows(samples: int, seed: int) -> Iterator[Row]:
@@ -76,7 +78,7 @@ def rows(samples: int, seed: int) -> Iterator[Row]:
     predicted = predictions(problem, x, SHAPES)
     for method, estimator in METHODS.items():
         drawn = module_bias(Network(problem, x), estimator, problem.gradient(x), few, seed)
-        yield _row("module", method, predicted, drawn.mean(0), lambda u, d=drawn: _error(d @ u), few, problem.dim)
+        yield _row("module", method, predicted, drawn.mean(0), partial(_error, drawn), few, problem.dim)
 
 
 def _sampled(name: str, problem: Any, shapes: Shapes, x: Tensor, samples: int, seed: int) -> Iterator[Row]:
@@ -139,5 +141,6 @@ def module_bias(module: Network, estimator: LineEstimator, gradient: Tensor, sam
     return torch.stack(draws).reshape(samples, -1)
 
 
-def _error(values: Tensor) -> float:
+def _error(draws: Tensor, direction: Tensor) -> float:
+    values = draws @ direction
     return float(values.std()) / math.sqrt(len(values))

@@ -1,0 +1,158 @@
+"""Claims 8 and 10: KerZOO and its parts against MeZO, seed by seed, at equal forward passes."""
+
+import math
+from collections.abc import Iterator
+
+import pandas as pd
+from scipy import stats
+
+from analysis import text
+from analysis.claims import power, verdicts
+from analysis.claims.claim import CODE, PAPER, UNDECIDED, Claim
+from analysis.claims.runs import last_loss, passes_to, planned, runs
+from analysis.rows import Results
+from analysis.statistics import Comparison, holm, paired
+
+BASE = "mezo"
+CLAIMED = 0.026  # the smaller of the abstract's two gains
+Told = tuple[str, str, str, str, str, str, float, str]  # a claim but for its number
+STUDY = ["study", "model", "task"]
+WHOLE = ("kerzoo", "kerzoo-code")
+"""Arms that stand for KerZOO as a whole; all others are parts of it, or alternatives."""
+NONE_YET = "runs of `python -m llm compare`"
+
+
+Cells = list[tuple[tuple[str, ...], pd.DataFrame]]
+Plan = dict[tuple[str, str, str], int]
+
+
+def claims(results: Results) -> Iterator[Claim]:
+    """Iterations, hours and accuracy of KerZOO on each task, then each part of it; without runs, what is missing."""
+    found, plan = runs(results), planned(results)
+    cells = [(tuple(map(str, key)), mine) for key, mine in found.groupby(STUDY, sort=False) if _compares(mine)]
+    yield from _wholes(cells, plan)
+    yield from _parts(cells, plan)
+
+
+def _compares(runs: pd.DataFrame) -> bool:
+    arms = set(runs["arm"])
+    return BASE in arms and len(arms) > 1
+
+
+def common(runs: pd.DataFrame, arm: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The runs of an arm and MeZO's, by seed, as far as both ended; a diverged run is an end."""
+    ended = runs[runs["status"].isin(["ok", "diverged"])].set_index("seed")
+    one, base = ended[ended["arm"] == arm], ended[ended["arm"] == BASE]
+    seeds = one.index.intersection(base.index).sort_values()
+    return one.loc[seeds], base.loc[seeds]
+
+
+def ratios(one: pd.DataFrame, base: pd.DataFrame) -> list[float]:
+    """For each seed, the forward passes to MeZO's final dev loss over MeZO's own; a miss is infinite."""
+    found = []
+    for mine, reference in zip(one["curve"], base["curve"], strict=True):
+        loss = last_loss(reference)
+        own = passes_to(reference, loss)
+        found.append(passes_to(mine, loss) / own if own > 0 and math.isfinite(own) else math.nan)
+    return [ratio for ratio in found if not math.isnan(ratio)]
+
+
+def sign_test(values: list[float], bar: float = 1.0) -> float:
+    """The two-sided p of the sign test that the median is `bar`; ties are left out."""
+    less, more = sum(v < bar for v in values), sum(v > bar for v in values)
+    return float(stats.binomtest(less, less + more).pvalue) if less + more else math.nan
+
+
+def _wholes(cells: Cells, plan: Plan) -> Iterator[Claim]:
+    letters = iter("abcdefghijklmnopqrstuvwxyz")
+    made = False
+    for (study, model, task), mine in cells:
+        for arm in (arm for arm in WHOLE if arm in set(mine["arm"])):
+            one, base = common(mine, arm)
+            if len(one) == 0:
+                continue
+            made = True
+            for claim in _whole(one, base, arm, f"{model}, {task}", _planned(plan, study, task, arm)):
+                yield Claim(f"8{next(letters)}", *claim)
+    if not made:
+        for words in (_words("fewer iterations"), _words("fewer GPU hours"), _words("higher accuracy")):
+            missing = f"not run yet: {NONE_YET}"
+            yield Claim(f"8{next(letters)}", words, PAPER, "fine-tuning", "0 runs", text.NONE, UNDECIDED, needs=missing)
+
+
+def _words(what: str) -> str:
+    return f"KerZOO needs {what} than MeZO" if "fewer" in what else f"KerZOO has a {what} than MeZO"
+
+
+def _whole(one: pd.DataFrame, base: pd.DataFrame, arm: str, where: str, seeds: str) -> Iterator[Told]:
+    tested, n = f"{where}: {arm} against {BASE}, equal forward passes", f"{len(one)}{seeds} seeds"
+    passes = ratios(one, base)
+    yield (_words("fewer iterations"), PAPER, tested, n, *_speed(passes, "forward passes to MeZO's final dev loss"))
+    cost = _cost(one) / _cost(base)
+    hours = [ratio * cost for ratio in passes]
+    yield (_words("fewer GPU hours"), PAPER, tested, n, *_speed(hours, "seconds to it, by each run's own clock"))
+    yield (_words("higher accuracy"), PAPER, tested, n, *_accuracy(paired(one["test_accuracy"], base["test_accuracy"])))
+
+
+def _cost(runs: pd.DataFrame) -> float:
+    return float((runs["seconds"] / runs["forward_passes"]).median())
+
+
+def _speed(values: list[float], what: str) -> tuple[str, str, float, str]:
+    """Estimate, verdict, p and needs of ratios to MeZO."""
+    middle = power.median_interval(values)
+    missed = sum(math.isinf(value) for value in values)
+    bounds = "" if math.isnan(middle.low) else f" [{text.number(middle.low)}, {text.number(middle.high)}]"
+    estimate = f"median ratio {text.number(middle.estimate)}{bounds} of {what}; missed by {missed} of {len(values)}"
+    verdict = verdicts.below(middle, 1.0)
+    needs = "6 seeds or more" if len(values) < 6 else "more seeds"
+    return estimate, verdict, sign_test(values), needs if verdict == UNDECIDED else ""
+
+
+def _accuracy(compared: Comparison) -> tuple[str, str, float, str]:
+    verdict = verdicts.gain(compared.difference, CLAIMED)
+    estimate = f"{text.points(compared.difference, signed=True)} points"
+    return estimate, verdict, compared.p, _more(compared) if verdict == UNDECIDED else ""
+
+
+def _more(compared: Comparison) -> str:
+    """The seeds that would show the claimed gain."""
+    if compared.pairs < 2 or math.isnan(compared.difference.high):
+        return "2 seeds or more"
+    half = compared.difference.high - compared.difference.estimate
+    deviation = half / float(stats.t.ppf(0.975, compared.pairs - 1)) * math.sqrt(compared.pairs)
+    return f"{power.seeds_needed(deviation, CLAIMED):,} seeds (80 % power for {100 * CLAIMED:g} points)"
+
+
+def _planned(plan: Plan, study: str, task: str, arm: str) -> str:
+    total = plan.get((study, task, arm))
+    return "" if total is None else f" of {total}"
+
+
+def _parts(cells: Cells, plan: Plan) -> Iterator[Claim]:
+    """Every other arm: how much its accuracy differs from MeZO's, p adjusted over all of them."""
+    found = []
+    for (study, model, task), mine in cells:
+        for arm in sorted(set(mine["arm"]) - {BASE, *WHOLE}):
+            one, base = common(mine, arm)
+            if len(one) and _is_part(one):
+                compared = paired(one["test_accuracy"], base["test_accuracy"])
+                seeds = f"{len(one)}{_planned(plan, study, task, arm)} seeds"
+                found.append((arm, f"{model}, {task}", seeds, compared))
+    adjusted = holm([compared.p for *_, compared in found])
+    for i, ((arm, where, seeds, compared), p) in enumerate(zip(found, adjusted, strict=True), start=1):
+        verdict = verdicts.above(compared.difference, 0.0)
+        estimate = f"{text.points(compared.difference, signed=True)} points, p after Holm"
+        needs = _more(compared) if verdict == UNDECIDED else ""
+        words = f"`{arm}` has a higher accuracy than MeZO"
+        yield Claim(f"10.{i}", words, CODE, where, seeds, estimate, verdict, p, needs)
+    if not found:
+        words = "Clipping, C = 4, three directions, the second copy: what each adds to MeZO"
+        needs = f"not run yet: {NONE_YET}"
+        yield Claim("10", words, CODE, "fine-tuning", "0 runs", text.NONE, UNDECIDED, needs=needs)
+
+
+def _is_part(one: pd.DataFrame) -> bool:
+    """Whether an arm takes zeroth-order steps: baselines and first-order references are no part of KerZOO."""
+    name = str(one["method"].iloc[0]).split(":")[0]
+    return name.startswith(("mezo", "kerzoo", "n-spsa", "optimal", "richardson", "chebyshev"))

@@ -1,0 +1,56 @@
+"""Verdicts from numbers: each function returns HOLDS, FAILS or UNDECIDED."""
+
+import math
+from collections.abc import Iterable
+
+from analysis.claims.claim import FAILS, HOLDS, UNDECIDED
+from analysis.statistics import Interval
+
+FAR = 5.0  # standard errors: one of a few hundred measurements is not farther from a true prediction
+
+
+def confirmed(pairs: Iterable[tuple[float, float, float]]) -> str:
+    """HOLDS if every (predicted, measured, standard error) agrees within FAR errors, or to 1e-9 where exact."""
+    return HOLDS if all(agrees(*pair) for pair in pairs) else FAILS
+
+
+def agrees(predicted: float, measured: float, error: float) -> bool:
+    """Whether one measurement agrees with its prediction."""
+    return abs(measured - predicted) <= max(FAR * error, 1e-9 * max(1.0, abs(predicted)))
+
+
+def near(value: Interval, wanted: float, tolerance: float) -> str:
+    """HOLDS if the interval lies within `tolerance` of what is wanted, FAILS if it lies beyond, else UNDECIDED."""
+    low, high = wanted - tolerance, wanted + tolerance
+    if math.isnan(value.low):
+        return UNDECIDED
+    if low <= value.low and value.high <= high:
+        return HOLDS
+    return FAILS if value.high < low or high < value.low else UNDECIDED
+
+
+def above(value: Interval, bar: float) -> str:
+    """HOLDS if the interval lies above the bar, FAILS if below, else UNDECIDED."""
+    if math.isnan(value.low):
+        return UNDECIDED
+    return HOLDS if value.low > bar else FAILS if value.high < bar else UNDECIDED
+
+
+def below(value: Interval, bar: float) -> str:
+    """HOLDS if the interval lies below the bar, FAILS if above, else UNDECIDED."""
+    return {HOLDS: FAILS, FAILS: HOLDS, UNDECIDED: UNDECIDED}[above(value, bar)]
+
+
+def gain(difference: Interval, claimed: float) -> str:
+    """Of a claimed gain: HOLDS if the difference is above 0, FAILS if it is below the claim, else UNDECIDED."""
+    if math.isnan(difference.low):
+        return UNDECIDED
+    return HOLDS if difference.low > 0 else FAILS if difference.high < claimed else UNDECIDED
+
+
+def all_of(verdicts: Iterable[str]) -> str:
+    """FAILS if one fails, HOLDS if all hold, else UNDECIDED."""
+    found = list(verdicts)
+    if FAILS in found:
+        return FAILS
+    return HOLDS if found and all(verdict == HOLDS for verdict in found) else UNDECIDED
