@@ -17,9 +17,13 @@ NOTE = (
 
 def ledger(results: Results) -> list[Claim]:
     """Every claim, in the order of their numbers."""
-    found = [*bias.claims(results), *kernels.claims(results), *models.claims(results), *study.claims(results)]
-    found += [*test_sets.claims(), *large.claims(results)]
-    return sorted(found, key=_order)
+    return sorted([*measured(results), *study.missing(results), *test_sets.claims()], key=_order)
+
+
+def measured(results: Results) -> list[Claim]:
+    """The claims that rows decide, without those that are still to be run or need none."""
+    parts = (bias, kernels, models, study, large)
+    return sorted((claim for part in parts for claim in part.claims(results)), key=_order)
 
 
 def _order(claim: Claim) -> tuple[int, str, int]:

@@ -19,7 +19,8 @@ Told = tuple[str, str, str, str, str, str, float, str]  # a claim but for its nu
 STUDY = ["study", "model", "task"]
 WHOLE = ("kerzoo", "kerzoo-code")
 """Arms that stand for KerZOO as a whole; all others are parts of it, or alternatives."""
-NONE_YET = "runs of `python -m llm compare`"
+NOT_RUN = ("fine-tuning", "0 runs", text.NONE, UNDECIDED, math.nan, "not run yet: `python -m llm compare`")
+WORDS = ("fewer iterations", "fewer GPU hours", "higher accuracy")
 
 
 Cells = list[tuple[tuple[str, ...], pd.DataFrame]]
@@ -27,11 +28,29 @@ Plan = dict[tuple[str, str, str], int]
 
 
 def claims(results: Results) -> Iterator[Claim]:
-    """Iterations, hours and accuracy of KerZOO on each task, then each part of it; without runs, what is missing."""
-    found, plan = runs(results), planned(results)
-    cells = [(tuple(map(str, key)), mine) for key, mine in found.groupby(STUDY, sort=False) if _compares(mine)]
-    yield from _wholes(cells, plan)
-    yield from _parts(cells, plan)
+    """Iterations, hours and accuracy of KerZOO on each task, then each part of it."""
+    plan = planned(results)
+    yield from _wholes(_cells(results), plan)
+    yield from _parts(_cells(results), plan)
+
+
+def missing(results: Results) -> Iterator[Claim]:
+    """What is still to be run, where no run says anything of it."""
+    cells = _cells(results)
+    if not any(set(WHOLE) & set(mine["arm"]) for _, mine in cells):
+        for letter, words in zip("abc", map(_words, WORDS), strict=True):
+            yield Claim(f"8{letter}", words, PAPER, *NOT_RUN)
+    if not any(_other_arms(mine) for _, mine in cells):
+        yield Claim("10", "Clipping, C = 4, three directions, the second copy: what each adds to MeZO", CODE, *NOT_RUN)
+
+
+def _cells(results: Results) -> Cells:
+    found = runs(results)
+    return [(tuple(map(str, key)), mine) for key, mine in found.groupby(STUDY, sort=False) if _compares(mine)]
+
+
+def _other_arms(runs: pd.DataFrame) -> list[str]:
+    return sorted(arm for arm in set(runs["arm"]) - {BASE, *WHOLE} if _is_part(runs[runs["arm"] == arm]))
 
 
 def _compares(runs: pd.DataFrame) -> bool:
@@ -65,19 +84,12 @@ def sign_test(values: list[float], bar: float = 1.0) -> float:
 
 def _wholes(cells: Cells, plan: Plan) -> Iterator[Claim]:
     letters = iter("abcdefghijklmnopqrstuvwxyz")
-    made = False
     for (study, model, task), mine in cells:
         for arm in (arm for arm in WHOLE if arm in set(mine["arm"])):
             one, base = common(mine, arm)
-            if len(one) == 0:
-                continue
-            made = True
-            for claim in _whole(one, base, arm, f"{model}, {task}", _planned(plan, study, task, arm)):
-                yield Claim(f"8{next(letters)}", *claim)
-    if not made:
-        for words in (_words("fewer iterations"), _words("fewer GPU hours"), _words("higher accuracy")):
-            missing = f"not run yet: {NONE_YET}"
-            yield Claim(f"8{next(letters)}", words, PAPER, "fine-tuning", "0 runs", text.NONE, UNDECIDED, needs=missing)
+            if len(one):
+                for claim in _whole(one, base, arm, f"{model}, {task}", _planned(plan, study, task, arm)):
+                    yield Claim(f"8{next(letters)}", *claim)
 
 
 def _words(what: str) -> str:
@@ -133,9 +145,9 @@ def _parts(cells: Cells, plan: Plan) -> Iterator[Claim]:
     """Every other arm: how much its accuracy differs from MeZO's, p adjusted over all of them."""
     found = []
     for (study, model, task), mine in cells:
-        for arm in sorted(set(mine["arm"]) - {BASE, *WHOLE}):
+        for arm in _other_arms(mine):
             one, base = common(mine, arm)
-            if len(one) and _is_part(one):
+            if len(one):
                 compared = paired(one["test_accuracy"], base["test_accuracy"])
                 seeds = f"{len(one)}{_planned(plan, study, task, arm)} seeds"
                 found.append((arm, f"{model}, {task}", seeds, compared))
@@ -146,10 +158,6 @@ def _parts(cells: Cells, plan: Plan) -> Iterator[Claim]:
         needs = _more(compared) if verdict == UNDECIDED else ""
         words = f"`{arm}` has a higher accuracy than MeZO"
         yield Claim(f"10.{i}", words, CODE, where, seeds, estimate, verdict, p, needs)
-    if not found:
-        words = "Clipping, C = 4, three directions, the second copy: what each adds to MeZO"
-        needs = f"not run yet: {NONE_YET}"
-        yield Claim("10", words, CODE, "fine-tuning", "0 runs", text.NONE, UNDECIDED, needs=needs)
 
 
 def _is_part(one: pd.DataFrame) -> bool:

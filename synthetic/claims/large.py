@@ -11,10 +11,9 @@ from zobench.noise import Additive, NoiseModel
 from zobench.run.records import Row
 
 EVALUATIONS = (4096, 65536)
-EPSILONS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.2)
+EPSILONS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 NOISES: dict[str, NoiseModel] = {
     "none": Additive(0.0),
-    "additive, 0.1": Additive(0.1),
     "additive, 1": Additive(1.0),
     "minibatch of 4 an evaluation": MinibatchNoise(4, per="evaluation"),
 }
@@ -29,7 +28,7 @@ def rows(samples: int, seed: int) -> Iterator[Row]:
     problem = problems.make("mlp", seed=seed)
     x, most = problems.start(problem, seed), max(EVALUATIONS)
     gradient = problem.gradient(x)
-    steps = max(5, samples // 10_000)
+    steps = max(5, samples // 20_000)
     for name, noise in NOISES.items():
         for epsilon in EPSILONS:
             for method in METHODS:
