@@ -44,7 +44,9 @@ def _phase(rows: pd.DataFrame) -> Iterator[Claim]:
             f"{text.number(1 / ratios.max(), 2)} of MeZO's; measured better in {better}, worse in {worse}"
         )
         verdict = HOLDS if better else FAILS if worse else UNDECIDED
-        yield Claim(number, words, OURS, "phase map: sextics, d = 8 to 256", f"{len(mine)} cells", estimate, verdict)
+        needs = "more samples of the cells" if verdict == UNDECIDED else ""
+        tested = "phase map: sextics, d = 8 to 256"
+        yield Claim(number, words, OURS, tested, f"{len(mine)} cells", estimate, verdict, needs=needs)
 
 
 def ratio(rows: pd.DataFrame, method: str) -> Interval:

@@ -63,7 +63,7 @@ def claims(results: Results) -> Iterator[Claim]:
             text.count(int(row["lines"]), "line"),
             estimate,
             right,
-            needs="sharper bounds on the bias: more lines" if right == UNDECIDED else "",
+            needs="a sharper bound on the bias; it could count at 1,000 directions" if right == UNDECIDED else "",
         )
 
 

@@ -2,28 +2,43 @@
 
 import math
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from analysis.outcomes import IDENTITY, outcomes
+from analysis.rates import Grid, training
 from analysis.rows import Results, RunRows
 
-COLUMNS = ["study", "model", "task", "arm", "method", "seed", "status", "test_accuracy", "forward_passes", "seconds"]
+COLUMNS = [
+    "study",
+    "by",
+    "model",
+    "task",
+    "arm",
+    "method",
+    "seed",
+    "status",
+    "test_accuracy",
+    "forward_passes",
+    "seconds",
+]
+COMPARISON = "comparison"
 Curve = list[list[Any]]
 
 
 def runs(results: Results) -> pd.DataFrame:
     """One row for each run that was compared: COLUMNS, and `curve`, its forward passes and dev losses."""
     rows = results.of("arm-run")
-    rows = rows[rows["group"] == "seeds"].assign(study=rows["run"])
+    rows = rows[rows["group"] == "seeds"].assign(study=rows["run"], by=COMPARISON)
     parents = [run.folder.resolve() for run in results.runs if run.name in set(rows["study"])]
     known = {run.name for run in results.runs if any(p in run.folder.resolve().parents for p in parents)}
     others = outcomes(results)
     others = others[~others["run"].isin(known) & (others["status"] != "failed") & ~others["repeat"]]
     folders = {run.name: run.folder.resolve().parent.parent.name for run in results.runs}
-    others = others.assign(study=others["run"].map(folders))
+    others = others.assign(study=others["run"].map(folders), by="study")
     others["curve"] = others["run"].map(_curves(results))
     both = pd.concat([frame.reindex(columns=[*COLUMNS, "curve"]) for frame in (rows, others)], ignore_index=True)
     return both.drop_duplicates(["study", "model", "task", "arm", "seed"], keep="last")
@@ -33,6 +48,13 @@ def _curves(results: Results) -> dict[str, Curve]:
     rows = results.of("evaluation").drop_duplicates([*IDENTITY, "step"], keep="last").sort_values("forward_passes")
     pairs = rows.groupby("run")[["forward_passes", "dev_loss"]]
     return {str(run): mine.to_numpy().tolist() for run, mine in pairs}
+
+
+def grids(results: Results, study: str) -> dict[str, Grid]:
+    """The learning rates that each arm of a study tried."""
+    inside = {run.name for run in results.runs if study in (run.name, run.folder.resolve().parent.parent.name)}
+    frames = {kind: frame[frame["run"].isin(inside)] for kind, frame in results.frames.items()}
+    return training(replace(results, frames=frames))
 
 
 def passes_to(curve: Curve, loss: float) -> float:

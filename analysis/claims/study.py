@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pandas as pd
 from scipy import stats
@@ -9,38 +10,47 @@ from scipy import stats
 from analysis import text
 from analysis.claims import power, verdicts
 from analysis.claims.claim import CODE, PAPER, UNDECIDED, Claim
-from analysis.claims.runs import last_loss, passes_to, planned, runs
+from analysis.claims.runs import COMPARISON, grids, last_loss, passes_to, planned, runs
 from analysis.rows import Results
 from analysis.statistics import Comparison, holm, paired
 
 BASE = "mezo"
 CLAIMED = 0.026  # the smaller of the abstract's two gains
-Told = tuple[str, str, str, str, str, str, float, str]  # a claim but for its number
+Told = tuple[str, str, float, str]  # estimate, verdict, p, needs
 STUDY = ["study", "model", "task"]
 WHOLE = ("kerzoo", "kerzoo-code")
 """Arms that stand for KerZOO as a whole; all others are parts of it, or alternatives."""
-NOT_RUN = ("fine-tuning", "0 runs", text.NONE, UNDECIDED, math.nan, "not run yet: `python -m llm compare`")
+MISSING = (text.NONE, UNDECIDED, math.nan, "not run yet: `python -m llm compare`")
+NOT_RUN = ("fine-tuning", "0 runs", *MISSING)
 WORDS = ("fewer iterations", "fewer GPU hours", "higher accuracy")
 
 
 Cells = list[tuple[tuple[str, ...], pd.DataFrame]]
 Plan = dict[tuple[str, str, str], int]
+Faults = dict[str, dict[str, str]]
 
 
 def claims(results: Results) -> Iterator[Claim]:
     """Iterations, hours and accuracy of KerZOO on each task, then each part of it."""
-    plan = planned(results)
-    yield from _wholes(_cells(results), plan)
-    yield from _parts(_cells(results), plan)
+    plan, cells = planned(results), _cells(results)
+    faults = {study: {name: grid.fault for name, grid in grids(results, study).items()} for (study, *_), _ in cells}
+    yield from _wholes(cells, plan, faults)
+    yield from _parts(cells, plan, faults)
 
 
 def missing(results: Results) -> Iterator[Claim]:
-    """What is still to be run, where no run says anything of it."""
-    cells = _cells(results)
+    """What is still to be run: of a plan the arms without a run, and all of it where there is no plan."""
+    cells, plan = _cells(results), planned(results)
     if not any(set(WHOLE) & set(mine["arm"]) for _, mine in cells):
         for letter, words in zip("abc", map(_words, WORDS), strict=True):
             yield Claim(f"8{letter}", words, PAPER, *NOT_RUN)
-    if not any(_other_arms(mine) for _, mine in cells):
+    run = {(study, task, arm) for (study, _, task), mine in cells for arm in mine["arm"]}
+    absent = {place: count for place, count in plan.items() if place not in run and count}
+    if absent:
+        arms = text.listed(dict.fromkeys(f"`{arm}`" for *_, arm in absent))
+        n = f"0 of {sum(absent.values())} runs"
+        yield Claim("10", f"Other arms of the plan: {arms}", CODE, "fine-tuning", n, *MISSING)
+    elif not any(_other_arms(mine) for _, mine in cells):
         yield Claim("10", "Clipping, C = 4, three directions, the second copy: what each adds to MeZO", CODE, *NOT_RUN)
 
 
@@ -50,7 +60,14 @@ def _cells(results: Results) -> Cells:
 
 
 def _other_arms(runs: pd.DataFrame) -> list[str]:
+    """Arms of a comparison by a plan that take zeroth-order steps, other than the whole of KerZOO."""
+    runs = runs[runs["by"] == COMPARISON]
     return sorted(arm for arm in set(runs["arm"]) - {BASE, *WHOLE} if _is_part(runs[runs["arm"] == arm]))
+
+
+def _fault(faults: dict[str, str], arm: str) -> str:
+    """What makes an arm and MeZO not comparable: a best rate at the edge of its grid."""
+    return "; ".join(filter(None, (faults.get(name, "") for name in (BASE, arm))))
 
 
 def _compares(runs: pd.DataFrame) -> bool:
@@ -82,35 +99,41 @@ def sign_test(values: list[float], bar: float = 1.0) -> float:
     return float(stats.binomtest(less, less + more).pvalue) if less + more else math.nan
 
 
-def _wholes(cells: Cells, plan: Plan) -> Iterator[Claim]:
+def _wholes(cells: Cells, plan: Plan, faults: Faults) -> Iterator[Claim]:
     letters = iter("abcdefghijklmnopqrstuvwxyz")
     for (study, model, task), mine in cells:
         for arm in (arm for arm in WHOLE if arm in set(mine["arm"])):
             one, base = common(mine, arm)
-            if len(one):
-                for claim in _whole(one, base, arm, f"{model}, {task}", _planned(plan, study, task, arm)):
-                    yield Claim(f"8{next(letters)}", *claim)
+            where, n = f"{model}, {task}: {arm} against {BASE}", f"{len(one)}{_planned(plan, study, task, arm)} seeds"
+            for words, told in _whole(one, base) if len(one) else ():
+                claim = Claim(f"8{next(letters)}", words, PAPER, where, n, *told)
+                yield _comparable(claim, _fault(faults[study], arm))
+
+
+def _comparable(claim: Claim, fault: str) -> Claim:
+    """The claim, undecided where a rate lies at the edge of its grid."""
+    return replace(claim, verdict=UNDECIDED, needs=f"not comparable, {fault}") if fault else claim
 
 
 def _words(what: str) -> str:
-    return f"KerZOO needs {what} than MeZO" if "fewer" in what else f"KerZOO has a {what} than MeZO"
+    higher = f"KerZOO is more accurate than MeZO, by {100 * CLAIMED:g} points or more"
+    return f"KerZOO needs {what} than MeZO" if what in WORDS[:2] else higher
 
 
-def _whole(one: pd.DataFrame, base: pd.DataFrame, arm: str, where: str, seeds: str) -> Iterator[Told]:
-    tested, n = f"{where}: {arm} against {BASE}, equal forward passes", f"{len(one)}{seeds} seeds"
-    passes = ratios(one, base)
-    yield (_words("fewer iterations"), PAPER, tested, n, *_speed(passes, "forward passes to MeZO's final dev loss"))
-    cost = _cost(one) / _cost(base)
-    hours = [ratio * cost for ratio in passes]
-    yield (_words("fewer GPU hours"), PAPER, tested, n, *_speed(hours, "seconds to it, by each run's own clock"))
-    yield (_words("higher accuracy"), PAPER, tested, n, *_accuracy(paired(one["test_accuracy"], base["test_accuracy"])))
+def _whole(one: pd.DataFrame, base: pd.DataFrame) -> Iterator[tuple[str, Told]]:
+    """The three claims of the abstract on one task."""
+    passes, cost = ratios(one, base), _cost(one) / _cost(base)
+    compared = paired(one["test_accuracy"], base["test_accuracy"])
+    yield _words(WORDS[0]), _speed(passes, "forward passes to MeZO's final dev loss")
+    yield _words(WORDS[1]), _speed([ratio * cost for ratio in passes], "seconds to it, by each run's own clock")
+    yield _words(WORDS[2]), _accuracy(compared)
 
 
 def _cost(runs: pd.DataFrame) -> float:
     return float((runs["seconds"] / runs["forward_passes"]).median())
 
 
-def _speed(values: list[float], what: str) -> tuple[str, str, float, str]:
+def _speed(values: list[float], what: str) -> Told:
     """Estimate, verdict, p and needs of ratios to MeZO."""
     middle = power.median_interval(values)
     missed = sum(math.isinf(value) for value in values)
@@ -121,7 +144,7 @@ def _speed(values: list[float], what: str) -> tuple[str, str, float, str]:
     return estimate, verdict, sign_test(values), needs if verdict == UNDECIDED else ""
 
 
-def _accuracy(compared: Comparison) -> tuple[str, str, float, str]:
+def _accuracy(compared: Comparison) -> Told:
     verdict = verdicts.gain(compared.difference, CLAIMED)
     estimate = f"{text.points(compared.difference, signed=True)} points"
     return estimate, verdict, compared.p, _more(compared) if verdict == UNDECIDED else ""
@@ -141,7 +164,7 @@ def _planned(plan: Plan, study: str, task: str, arm: str) -> str:
     return "" if total is None else f" of {total}"
 
 
-def _parts(cells: Cells, plan: Plan) -> Iterator[Claim]:
+def _parts(cells: Cells, plan: Plan, faults: Faults) -> Iterator[Claim]:
     """Every other arm: how much its accuracy differs from MeZO's, p adjusted over all of them."""
     found = []
     for (study, model, task), mine in cells:
@@ -150,14 +173,15 @@ def _parts(cells: Cells, plan: Plan) -> Iterator[Claim]:
             if len(one):
                 compared = paired(one["test_accuracy"], base["test_accuracy"])
                 seeds = f"{len(one)}{_planned(plan, study, task, arm)} seeds"
-                found.append((arm, f"{model}, {task}", seeds, compared))
-    adjusted = holm([compared.p for *_, compared in found])
-    for i, ((arm, where, seeds, compared), p) in enumerate(zip(found, adjusted, strict=True), start=1):
+                found.append((arm, f"{model}, {task}", seeds, compared, _fault(faults[study], arm)))
+    adjusted = holm([compared.p for *_, compared, _ in found])
+    for i, ((arm, where, seeds, compared, fault), p) in enumerate(zip(found, adjusted, strict=True), start=1):
         verdict = verdicts.above(compared.difference, 0.0)
         estimate = f"{text.points(compared.difference, signed=True)} points, p after Holm"
         needs = _more(compared) if verdict == UNDECIDED else ""
         words = f"`{arm}` has a higher accuracy than MeZO"
-        yield Claim(f"10.{i}", words, CODE, where, seeds, estimate, verdict, p, needs)
+        claim = Claim(f"10.{i}", words, CODE, where, seeds, estimate, verdict, p, needs)
+        yield _comparable(claim, fault)
 
 
 def _is_part(one: pd.DataFrame) -> bool:

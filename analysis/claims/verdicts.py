@@ -6,17 +6,18 @@ from collections.abc import Iterable
 from analysis.claims.claim import FAILS, HOLDS, UNDECIDED
 from analysis.statistics import Interval
 
+EXACT = 1e-9
 FAR = 5.0  # standard errors: one of a few hundred measurements is not farther from a true prediction
 
 
-def confirmed(pairs: Iterable[tuple[float, float, float]]) -> str:
-    """HOLDS if every (predicted, measured, standard error) agrees within FAR errors, or to 1e-9 where exact."""
-    return HOLDS if all(agrees(*pair) for pair in pairs) else FAILS
+def confirmed(pairs: Iterable[tuple[float, float, float]], slack: float = EXACT) -> str:
+    """HOLDS if every (predicted, measured, standard error) agrees within FAR errors, or within the slack."""
+    return HOLDS if all(agrees(*pair, slack) for pair in pairs) else FAILS
 
 
-def agrees(predicted: float, measured: float, error: float) -> bool:
-    """Whether one measurement agrees with its prediction."""
-    return abs(measured - predicted) <= max(FAR * error, 1e-9 * max(1.0, abs(predicted)))
+def agrees(predicted: float, measured: float, error: float, slack: float = EXACT) -> bool:
+    """Whether one measurement agrees with its prediction; `slack` is what the prediction leaves out."""
+    return abs(measured - predicted) <= max(FAR * error, slack * max(1.0, abs(predicted)))
 
 
 def near(value: Interval, wanted: float, tolerance: float) -> str:

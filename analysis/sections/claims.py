@@ -8,14 +8,15 @@ from analysis.figures.large import large_figure
 from analysis.figures.parts import parts_figure
 from analysis.rows import Results
 from analysis.sections.section import Illustration, Section, missing
+from analysis.tables.parts import parts_table
 
 TITLE = "Claims on KerZOO that these runs checked"
 LIVE = "live"
 PARTS = (
     "Root mean squares over the norm of the gradient, against ε, on a real model. The black line shows the error of "
     "one estimate along one direction, nearly all of which is variance; n directions divide it by √n. Circles and "
-    "squares show upper bounds on the bias of the central difference and of the order-3 kernel, in float64 against the exact "
-    "gradient. Triangles show the rounding of one slope in a narrower dtype at the same weights."
+    "squares show upper bounds on the bias of the central difference and of the order-3 kernel, in float64 against the "
+    "exact gradient. Triangles show the rounding of one slope in a narrower dtype at the same weights."
 )
 ALT_PARTS = "Error of one estimate, bounds on the bias, and rounding against epsilon, with a panel for each model."
 INTERVAL = (
@@ -41,8 +42,10 @@ def section(results: Results) -> Section:
     claims = ledger.measured(mine)
     if not claims:
         return missing("claims", TITLE, "claim-check")
+    tables, parts = [ledger.claims_table(claims)], mine.of("error-parts")
+    tables += [parts_table(parts)] if len(parts) else []
     sentence = f"{len(claims)} claims were checked: {ledger.counted(claims)}."
-    return Section("claims", TITLE, [sentence], _shown(mine), [ledger.claims_table(claims)])
+    return Section("claims", TITLE, [sentence], _shown(mine), tables)
 
 
 def live(results: Results) -> Results:

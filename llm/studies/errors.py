@@ -53,7 +53,8 @@ def run(options: ErrorOptions) -> None:
             "give 2, 1, 0 or more, and positive ones"
         )
     adapters.check(options.adapter)
-    language_model = loading.load(options.model, options.device, options.dtype, options.trust_remote_code)
+    stored = "float32" if options.dtype == "float64" else options.dtype  # readers of GGUF files know no wider dtype
+    language_model = loading.load(options.model, options.device, stored, options.trust_remote_code)
     language_model = adapters.adapt(language_model, options.adapter, options.seed)
     language_model.model.double()  # after rounding to the dtype: the exact gradient is that of the same weights
     task, loss = loss_of(options, language_model, options.batch)

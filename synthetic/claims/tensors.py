@@ -107,12 +107,11 @@ def _row(
 
 def predictions(problem: Any, x: Tensor, shapes: Shapes) -> dict[str, Tensor]:
     """Return the bias of each method to order e^2: e^2/2 (m_3 sum_{j in l} f_ijj + m_1 E[r^2] sum_{j not in l} f_ijj)
-    for i in tensor l under one r a tensor, e^2/2 m_3 sum_j f_ijj under a shared one. Cost: d^2 third derivatives.
+    for i in tensor l under one r a tensor, e^2/2 m_3 sum_j f_ijj under a shared one.
 
     ACROSS is the part of MeZO's from j in other tensors than i.
     """
-    curvatures = torch.func.hessian(problem)
-    thirds = torch.func.jacfwd(lambda point: curvatures(point).diagonal())(x).T  # [i, j] = f_ijj
+    thirds = third_derivatives(problem, x)
     tensor = torch.repeat_interleave(torch.tensor([math.prod(shape) for shape in shapes.values()]))
     within = (thirds * (tensor[:, None] == tensor)).sum(1)
     across, third = thirds.sum(1) - within, KERNEL.moment(3)
@@ -123,6 +122,17 @@ def predictions(problem: Any, x: Tensor, shapes: Shapes) -> dict[str, Tensor]:
         "shared r": factor * third * (within + across),
         "one r a tensor": factor * (third * within + KERNEL.moment(1) / 3 * across),
     }
+
+
+def third_derivatives(f: Any, x: Tensor) -> Tensor:
+    """Return f_ijj, (d, d) in i and j, from two backward passes for each j."""
+    point = x.clone().requires_grad_()
+    slopes = torch.autograd.grad(f(point), point, create_graph=True)[0]
+    columns = []
+    for j, slope in enumerate(slopes):
+        curvature = torch.autograd.grad(slope + 0.0 * point.sum(), point, create_graph=True)[0][j]
+        columns.append(torch.autograd.grad(curvature + 0.0 * point.sum(), point, retain_graph=True)[0])
+    return torch.stack(columns, 1)
 
 
 def module_bias(module: Network, estimator: LineEstimator, gradient: Tensor, samples: int, seed: int) -> Tensor:
