@@ -1,6 +1,7 @@
 """analysis: the ledger of claims. Planted rows turn each verdict."""
 
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from analysis.claims import ledger, power, test_sets, verdicts
 from analysis.claims.claim import FAILS, HOLDS, UNDECIDED, Claim
 from analysis.claims.runs import last_loss, passes_to
 from analysis.claims.study import ratios, sign_test
+from analysis.report import SECTIONS
 from analysis.rows import read
+from analysis.sections.claims import section
 from analysis.statistics import Interval
+from docs.site import fill
 
 EPSILONS = (1e-4, 1e-3, 1e-2)
 
@@ -285,3 +289,26 @@ def test_ratios_leave_out_seeds_whose_reference_is_no_number() -> None:
     frame = pd.DataFrame({"curve": [curve(40), curve(40)]})
     base = pd.DataFrame({"curve": [curve(60), [[0, math.nan]]]})
     assert ratios(frame, base) == [40 / 60]
+
+
+def test_a_report_ends_with_the_claims_that_its_own_rows_check(tmp_path: Path) -> None:
+    live = folder(tmp_path / "live", [*interval(), *network(0.5), kernel("legendre(3)")])
+    shipped = folder(tmp_path / "shipped", parts(2.0, 4.0), provenance="shipped")
+    shown = section(read([live, shipped]))
+    assert SECTIONS[-1] is section
+    assert shown.sentences == ["8 claims were checked: 7 hold, 1 does not hold, 0 are not decidable here."]
+    assert [each.stem for each in shown.illustrations] == ["claims-interval", "claims-large"]
+    assert list(shown.tables[0].frame[""]) == ["3a", "3b", "3c", "5a", "5b", "5c", "11c", "11d"]
+    assert section(read([shipped])).missing == "python -m synthetic claims"
+    assert [table.caption for table in section(read([folder(tmp_path / "parts", parts(2.0, 4.0))])).tables] == [
+        "Claims on KerZOO",
+        "Parts of the error of one estimate",
+    ]
+
+
+def test_the_page_has_the_ledger_of_the_rows() -> None:
+    page = (fill.ROOT / "docs/kerzoo.md").read_text(encoding="utf-8")
+    assert fill.filled(page) == page, "python -m docs.site.fill writes the ledger into docs/kerzoo.md"
+    assert fill.filled(page.replace("| 3a |", "| 3z |")) == page
+    numbers = set(re.findall(r"^\| (\d+)[a-z.]?", page, re.MULTILINE))
+    assert numbers >= {str(number) for number in range(1, 12)}

@@ -40,8 +40,10 @@ def claims_table(claims: Iterable[Claim]) -> Table:
 def counted(claims: Iterable[Claim]) -> str:
     """Return `9 hold, 4 do not hold, 2 are not decidable here`."""
     found = [claim.verdict for claim in claims]
-    counts = {word: sum(verdict.startswith(word) for verdict in found) for word in (HOLDS, FAILS, UNDECIDED)}
-    return f"{counts[HOLDS]} hold, {counts[FAILS]} do not hold, {counts[UNDECIDED]} are not decidable here"
+    words = {HOLDS: "hold", FAILS: "do not hold", UNDECIDED: "are not decidable here"}
+    one = {HOLDS: HOLDS, FAILS: FAILS, UNDECIDED: f"is {UNDECIDED}"}
+    counts = {word: sum(verdict.startswith(word) for verdict in found) for word in words}
+    return ", ".join(f"{count} {one[word] if count == 1 else words[word]}" for word, count in counts.items())
 
 
 def as_markdown(claims: Iterable[Claim]) -> str:

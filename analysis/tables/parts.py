@@ -9,8 +9,9 @@ from analysis.tables.table import Table, table
 
 NOTE = (
     "Root mean squares over the norm of the gradient, in percent. MeZO's and the kernel's bias are upper bounds; along "
-    "∇f is MeZO's bias along the gradient, ± its standard error over lines. Deviation is that of one estimate. Share "
-    "is the largest part of its squared error that is bias: what any correction of bias could remove."
+    "∇f is MeZO's bias along the gradient, ± its standard error over lines. Deviation is that of one estimate, in norms "
+    "of the gradient. Share is the largest part of its squared error that is bias: what any correction of bias could "
+    "remove."
 )
 
 
@@ -26,7 +27,7 @@ def parts_table(parts: pd.DataFrame) -> Table:
             "along ∇f": f"{_percent(row['along_gradient'])} ± {_percent(row['along_gradient_error'])}",
             "the kernel's ≤": _root(row["kernel_truncation"]),
             "rounding": _root(row["rounding"]) if row["rounding"] > 0 else text.NONE,
-            "deviation": _root(row["error"]),
+            "deviation": text.number(math.sqrt(row["error"])),
             "share": text.number(row["removable"], 2),
         }
         for _, row in parts.sort_values(["model", "trained", "dtype", "epsilon"]).iterrows()

@@ -69,7 +69,8 @@ class Network(nn.Module):
 def rows(samples: int, seed: int) -> Iterator[Row]:
     """Measure on x y^2 + x^3 / 3, on a network as a function with a layout, and on the same network as a module."""
     toy = TwoTensors()
-    yield from _sampled("x y^2 + x^3/3", toy, {"x": (1,), "y": (1,)}, torch.tensor([0.3, -0.7]).double(), samples, seed)
+    point = torch.tensor([0.3, -0.7], dtype=torch.float64, device=CPU)
+    yield from _sampled("x y^2 + x^3/3", toy, {"x": (1,), "y": (1,)}, point, samples, seed)
     problem = problems.make("mlp", inputs=INPUTS, hidden=HIDDEN, seed=seed)
     assert isinstance(problem, MLP)
     x = problems.start(problem, seed)
@@ -112,7 +113,8 @@ def predictions(problem: Any, x: Tensor, shapes: Shapes) -> dict[str, Tensor]:
     ACROSS is the part of MeZO's from j in other tensors than i.
     """
     thirds = third_derivatives(problem, x)
-    tensor = torch.repeat_interleave(torch.tensor([math.prod(shape) for shape in shapes.values()]))
+    sizes = torch.tensor([math.prod(shape) for shape in shapes.values()], dtype=torch.int64, device=CPU)
+    tensor = torch.repeat_interleave(sizes)
     within = (thirds * (tensor[:, None] == tensor)).sum(1)
     across, third = thirds.sum(1) - within, KERNEL.moment(3)
     factor = EPSILON**2 / 2
