@@ -26,6 +26,7 @@ COLUMNS = [
     "seconds",
 ]
 COMPARISON = "comparison"
+ROUNDING = 1e-12  # a mean of equal losses may lie below them
 Curve = list[list[Any]]
 
 
@@ -58,8 +59,16 @@ def grids(results: Results, study: str) -> dict[str, Grid]:
 
 
 def passes_to(curve: Curve, loss: float) -> float:
-    """The forward passes after which a dev loss is reached; infinite if it never is."""
-    return next((float(p[0]) for p in curve if p[0] is not None and _number(p[1]) <= loss), math.inf)
+    """The forward passes after which a dev loss, linear between evaluations, is reached; infinite if it never is."""
+    before: tuple[float, float] | None = None
+    for passes, found in ((float(p[0]), _number(p[1])) for p in curve if p[0] is not None):
+        if found <= loss * (1 + ROUNDING):
+            if before is None or math.isinf(before[1]):
+                return passes
+            share = (before[1] - loss) / (before[1] - found) if before[1] > found else 1.0
+            return before[0] + share * (passes - before[0])
+        before = (passes, found)
+    return math.inf
 
 
 def last_loss(curve: Curve) -> float:

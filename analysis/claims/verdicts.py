@@ -30,25 +30,6 @@ def near(value: Interval, wanted: float, tolerance: float) -> str:
     return FAILS if value.high < low or high < value.low else UNDECIDED
 
 
-def above(value: Interval, bar: float) -> str:
-    """HOLDS if the interval lies above the bar, FAILS if below, else UNDECIDED."""
-    if math.isnan(value.low):
-        return UNDECIDED
-    return HOLDS if value.low > bar else FAILS if value.high < bar else UNDECIDED
-
-
-def below(value: Interval, bar: float) -> str:
-    """HOLDS if the interval lies below the bar, FAILS if above, else UNDECIDED."""
-    return {HOLDS: FAILS, FAILS: HOLDS, UNDECIDED: UNDECIDED}[above(value, bar)]
-
-
-def gain(difference: Interval, claimed: float) -> str:
-    """Of a claimed gain: HOLDS if the difference is above 0, FAILS if it is below the claim, else UNDECIDED."""
-    if math.isnan(difference.low):
-        return UNDECIDED
-    return HOLDS if difference.low > 0 else FAILS if difference.high < claimed else UNDECIDED
-
-
 def all_of(verdicts: Iterable[str]) -> str:
     """FAILS if one fails, HOLDS if all hold, else UNDECIDED."""
     found = list(verdicts)

@@ -9,9 +9,9 @@ from analysis.tables.table import Table, table
 
 NOTE = (
     "Root mean squares over the norm of the gradient, in percent. MeZO's and the kernel's bias are upper bounds; along "
-    "∇f is MeZO's bias along the gradient, ± its standard error over lines. Deviation is that of one estimate, in norms "
-    "of the gradient. Share is the largest part of its squared error that is bias: what any correction of bias could "
-    "remove."
+    "∇f is MeZO's bias along the gradient, ± its standard error over lines. Deviation is that of one estimate, in "
+    "norms of the gradient. Share is the largest part of its squared error that is bias: what any correction of bias "
+    "could remove."
 )
 
 
