@@ -134,10 +134,6 @@ def orders(problem: str, kerzoo: float) -> list[Row]:
 
 GOOD, POOR = [0.9, 0.91, 0.89, 0.9, 0.92, 0.9], [0.7, 0.69, 0.72, 0.7, 0.71, 0.7]
 SAME = [0.8, 0.9, 0.7, 0.85, 0.75, 0.8]
-    [0.9, 0.91, 0.89, 0.9, 0.92, 0.9],
-    [0.8, 0.9, 0.7, 0.85, 0.75, 0.8],
-    [0.7, 0.69, 0.72, 0.7, 0.71, 0.7],
-)
 PRINTED = "kerzoo5_as_printed()"
 CASES: dict[str, tuple[str, str, Callable[[], list[Row]]]] = {
     "orders": ("1a", HOLDS, lambda: orders("sextic", 4.0)),
@@ -291,8 +287,6 @@ def test_the_command_writes_markdown_and_html(tmp_path: Path, capsys: pytest.Cap
 
 
 def test_ratios_to_a_reference_that_misses() -> None:
-    import pandas as pd
-
     base = pd.DataFrame({"curve": [[[0, 1.0], [10, 0.5]], [[0, 1.0], [10, 0.7]]]})  # mean at the end 0.6
     arm = pd.DataFrame({"curve": [[[0, 1.0], [4, 0.6]], [[0, 1.0], [10, 0.9]]]})
     assert ratios(arm, base) == [0.5, 1.0]
