@@ -9,6 +9,7 @@ from pathlib import Path
 
 from analysis.__main__ import default_folders
 from analysis.claims import ledger
+from analysis.claims.claim import Claim
 from analysis.rows import Results, read
 from analysis.tables.parts import parts_table
 from analysis.tables.table import markdown
@@ -40,10 +41,16 @@ def rows() -> Results:
     return read(default_folders(ROOT / "results"))
 
 
+@cache
+def claims() -> list[Claim]:
+    """Return the ledger of these rows."""
+    return ledger.ledger(rows())
+
+
 BLOCKS = (
     Block("methods", listing.markdown),
-    Block("claims", lambda: ledger.as_markdown(ledger.ledger(rows()))),
-    Block("verdicts", lambda: f"Of {len(found := ledger.ledger(rows()))} rows {ledger.counted(found)}."),
+    Block("claims", lambda: ledger.as_markdown(claims())),
+    Block("verdicts", lambda: f"Of {len(claims())} rows {ledger.counted(claims())}."),
     Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),
 )
 
