@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from interrupted import gone
+from sampled import diagonal
 
 from llm.__main__ import main
 from llm.loop.loop import Loop
@@ -50,8 +51,7 @@ def saved(folder):
     return (folder / "model/model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("every", [3, 0], ids=["checkpoint", "journal alone"])
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(("every", "name"), diagonal([3, 0], RULES))
 def test_a_run_with_a_rule_is_continued_and_replayed_to_the_bit(name, every, tmp_path, capsys):
     changes = {"select": "last", "checkpoint_every": every, **RULES[name]}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))
@@ -90,10 +90,9 @@ def flip(lines):
     ]
 
 
-@pytest.mark.parametrize("every", [3, 0])
-@pytest.mark.parametrize("damage", [lose_all, cut, flip])
+@pytest.mark.parametrize(("every", "damage"), diagonal([3, 0], [lose_all, cut, flip]))
 def test_rows_are_a_report_that_decides_nothing(damage, every, tmp_path):
-    changes = {"lr": 3e-3, "eval_every": 3, "checkpoint_every": every, "steps": 12}
+    changes = {"lr": 1.4e-3, "seed": 3, "eval_every": 3, "checkpoint_every": every, "steps": 12}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))
     assert rows(tmp_path / "whole", "final")[0]["selected_step"] == 3
     run(tmp_path, stop=8, **changes)
