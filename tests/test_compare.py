@@ -13,6 +13,7 @@ from llm.studies import archive, runs
 from llm.studies.compare import Study, rounds
 from llm.studies.plan import read_plan
 from llm.studies.rates import beyond, forward_passes_a_step
+from zobench import methods
 from zobench.run.records import Run
 
 PLAN = """
@@ -253,3 +254,21 @@ def test_the_study_of_smollm2_is_a_plan_with_its_task_files():
 )
 def test_the_next_rate_lies_as_far_beyond_an_edge_as_its_neighbour_within(lr, rates, wanted):
     assert beyond(lr, rates) == wanted
+
+
+@pytest.mark.parametrize("task", ["spam", "genre"])
+def test_the_study_of_kerzoo_is_what_its_plan_says(task):
+    root = Path(__file__).parents[1]
+    plan = read_plan(str(root / f"llm/studies/kerzoo-{task}.toml"), None)
+    page = (root / "docs/kerzoo-plan.md").read_text()
+    assert plan.tasks[task].seeds == {"spam": 10, "genre": 5}[task] and plan.refine == 4
+    for name, arm in plan.arms.items():
+        assert f"`{name}`" in page
+        options = plan.run_options(task, name, plan.tasks[task].forward_passes)
+        if arm.rates or arm.tied:
+            passes = options.steps * forward_passes_a_step(options.method, options.epsilon)
+            assert 990 <= passes <= 1000
+            estimator = None if options.method == "adamw" else methods.parse(options.method)
+            if getattr(estimator, "least", 1.0) < 1:  # the interval shrinks over the run
+                assert estimator.steps == options.steps
+    assert {arm.rates for name, arm in plan.arms.items() if arm.rates and name != "adamw"} == {(3e-5, 1e-4, 3e-4, 1e-3)}
