@@ -11,6 +11,7 @@ from zobench.run.files import create_synced
 FILE = "runs.tar.xz"
 KEPT = (CONFIG, ENVIRONMENT, ROWS, JOURNAL)
 """What is kept of a run: all that its weights are rebuilt from."""
+FINAL = b'"kind": "final"'
 
 
 def pack(folder: Path, groups: tuple[str, ...]) -> int:
@@ -33,9 +34,14 @@ def pack(folder: Path, groups: tuple[str, ...]) -> int:
     return len(files)
 
 
-def unpack(folder: Path) -> int:
-    """Write the files of the archive of a study below its folder, where they are missing, and return how many."""
-    missing = {name: data for name, data in contents(folder).items() if not (folder / name).exists()}
+def unpack(folder: Path, unfinished: bool = False) -> int:
+    """Write the files of the archive of a study below its folder, where they are missing, and return how many; with
+    `unfinished` those of runs without a final row, which go on from their journals.
+    """
+    files = contents(folder)
+    rows = {Path(name).parent: data for name, data in files.items() if Path(name).name == ROWS}
+    wanted = {name: data for name, data in files.items() if not (unfinished and FINAL in rows[Path(name).parent])}
+    missing = {name: data for name, data in wanted.items() if not (folder / name).exists()}
     for name, data in missing.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         create_synced(folder / name, data)

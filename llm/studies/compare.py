@@ -4,6 +4,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from llm.model import loading
 from llm.options.groups import ResultOptions
 from llm.options.train import TrainOptions
 from llm.run.context import split_of
+from llm.run.folder import ROWS
 from llm.studies import archive
+from llm.studies.forecast import forecast
 from llm.studies.plan import StudyPlan, read_plan
 from llm.studies.rates import beyond, chosen_rate, mean_dev_loss
 from llm.studies.runs import SEEDS, TUNE, Named, OutOfTimeError, Runs
@@ -29,33 +32,42 @@ class CompareOptions(ResultOptions):
 
     plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms; docs/smollm2.md describes it")
     data: str | None = option(None, "folder that holds the data folders of the plan")
+    model: str | None = option(None, "model in place of the plan's: a folder with the same weights, say")
     allow_code: bool = option(
         False, "run the Python code that the plan names (own methods, models' own code)", code=True
     )
     arms: tuple[str, ...] = option((), "arms of the plan that this call runs, separated by commas; by default all")
     workers: int = option(1, "number of processes, each with runs of its own")
     hours: float | None = option(None, "begin no further run after this time; the same command continues")
-    pack: bool = option(False, "at the end write the folders of the runs to runs.tar.xz, and remove them")
+    dry_run: bool = option(False, "print the runs of the plan and what they cost; run nothing and write nothing")
+    pack: bool = option(
+        False, "at the end, or when interrupted, write the runs to runs.tar.xz, and remove the folders of finished ones"
+    )
     out: str = "runs/compare"
 
 
-FREE = ("out", "data", "allow_code", "arms", "workers", "hours", "pack")
+FREE = ("out", "data", "allow_code", "arms", "workers", "hours", "pack", "dry_run")
 """Options that a continued comparison may change."""
 
 
 def run(options: CompareOptions) -> None:
     """Run every arm of a plan on every task, rates chosen on dev of one task; resumes from its own runs."""
     plan = _some(read_plan(options.plan, options.data, options.allow_code), options)
+    if options.dry_run:
+        print("\n".join(forecast(plan)))
+        return
     _require_data(plan)
     record = Run(options.out, {"command": "compare", **asdict(options)}, free=FREE)
     until = math.inf if options.hours is None else time.monotonic() + 3600 * options.hours
+    archive.unpack(record.folder, unfinished=True)
     study = Study(plan, record, options.provenance, options.workers, until)
     try:
         study.compare(options.arms)
     except OutOfTimeError:
         note(f"{options.hours:g} hours are over: {study.left()}; the same command continues")
-    if options.pack:
-        _pack(record.folder)
+    finally:
+        if options.pack:
+            _pack(record.folder)
     note(f"rows: {options.out}")
 
 
@@ -67,7 +79,7 @@ def _some(plan: StudyPlan, options: CompareOptions) -> StudyPlan:
         raise ValueError(f"workers is {options.workers}: give 1 or more processes")
     wanted = options.arms or tuple(plan.arms)
     arms = {name: arm if name in wanted else replace(arm, seeds=0) for name, arm in plan.arms.items()}
-    return replace(plan, arms=arms)
+    return replace(plan, arms=arms, model=options.model or plan.model)
 
 
 def _require_data(plan: StudyPlan) -> None:
@@ -78,8 +90,12 @@ def _require_data(plan: StudyPlan) -> None:
 
 def _pack(folder: Path) -> None:
     note(f"{archive.pack(folder, (TUNE, SEEDS))} files in {folder / archive.FILE}")
+    for rows in (file for group in (TUNE, SEEDS) for file in (folder / group).glob(f"*/{ROWS}")):
+        if archive.FINAL in rows.read_bytes():  # one that goes on keeps its checkpoints
+            shutil.rmtree(rows.parent)
     for group in (TUNE, SEEDS):
-        shutil.rmtree(folder / group, ignore_errors=True)
+        with suppress(OSError):  # not empty, or not there
+            (folder / group).rmdir()
 
 
 def rounds(plan: StudyPlan) -> Iterator[tuple[int, str, str]]:
