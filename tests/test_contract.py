@@ -22,6 +22,7 @@ from zobench import (
     Combination,
     Estimate,
     Gains,
+    Interpolated,
     IterateAverage,
     LowRank,
     ModuleSpace,
@@ -30,6 +31,7 @@ from zobench import (
     Refreshed,
     SignSGD,
     SmallWeights,
+    TensorClip,
     derive,
     methods,
     query,
@@ -87,6 +89,9 @@ RULES = {
     "adamezo": AdaMeZO(1e-4, window=3),
     "gains": SGD(Gains(0.05, stability=3.0)),
     "average": IterateAverage(SGD(0.01), 1),
+    "tensor clip": TensorClip(0.01, 0.1, most=1.0),
+    "interpolated": Interpolated(0.01, 0.1, beta=4.0, most=1.0),
+    "interpolated growing": Interpolated(0.01, growing=True),
     "own": prototypes.Sign(),
 }
 

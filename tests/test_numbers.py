@@ -111,6 +111,8 @@ CALLS = {
     "adam": lambda x: zobench.Adam(x(0.5), x(0.25), beta1=x(0.5), beta2=x(0.25), eps=x(0.125), window=x(4)),
     "gains": lambda x: zobench.Gains(x(0.5), stability=x(10), alpha=x(0.5))(3),
     "adamezo": lambda x: zobench.AdaMeZO(x(0.5), beta1=x(0.5), eps=x(0.125), factor=x(8), window=x(4)),
+    "tensor clip": lambda x: zobench.TensorClip(x(0.5), most=x(8)),
+    "interpolated": lambda x: zobench.Interpolated(x(0.5), beta=x(8), most=x(4)),
     "problem": lambda x: float(problems.make("quartic", dim=x(4), condition=x(8), seed=x(1))(X)),
     "dim": lambda x: problems.make("levy", dim=x(4)).dim,
     "minibatch": lambda x: MinibatchNoise(x(4)),

@@ -18,12 +18,14 @@ from zobench import (
     AdaMeZO,
     AutoEpsilon,
     InForwardSpace,
+    Interpolated,
     IterateAverage,
     LineEstimator,
     LowRank,
     Momentum,
     PerTensor,
     SignSGD,
+    TensorClip,
     kernels,
     methods,
 )
@@ -126,6 +128,8 @@ RULES = {
     "adamezo-window": lambda lr, weight_decay=0.0: AdaMeZO(lr, weight_decay, window=3),
     "sign": SignSGD,
     "average": lambda lr, weight_decay=0.0: IterateAverage(Momentum(lr, weight_decay), 1),
+    "tensor clip": lambda lr, weight_decay=0.0: TensorClip(lr, weight_decay, most=1.0),
+    "interpolated": lambda lr, weight_decay=0.0: Interpolated(lr, weight_decay, beta=1.0, most=1.0),
     "own": prototypes.Sign,
 }
 

@@ -2,6 +2,7 @@
 
 from zobench.rule.adam import Adam
 from zobench.rule.adamezo import AdaMeZO
+from zobench.rule.interpolated import Interpolated
 from zobench.rule.iterate_average import IterateAverage
 from zobench.rule.momentum import Momentum
 from zobench.rule.rule import Memory, Memoryless, ScheduledRule, UpdateRule
@@ -9,6 +10,7 @@ from zobench.rule.schedule import Gains, Schedule, schedule
 from zobench.rule.sgd import SGD
 from zobench.rule.sign import SignSGD
 from zobench.rule.table import RULES, parse
+from zobench.rule.tensor_clip import TensorClip
 
 __all__ = [
     "RULES",
@@ -16,6 +18,7 @@ __all__ = [
     "AdaMeZO",
     "Adam",
     "Gains",
+    "Interpolated",
     "IterateAverage",
     "Memory",
     "Memoryless",
@@ -23,6 +26,7 @@ __all__ = [
     "Schedule",
     "ScheduledRule",
     "SignSGD",
+    "TensorClip",
     "UpdateRule",
     "parse",
     "schedule",
