@@ -1,4 +1,4 @@
-"""Command line: `python -m analysis report | tables RUN_FOLDER...`, `python -m analysis figure KIND ROWS...`."""
+"""Command line: `python -m analysis report | tables | claims RUN_FOLDER...`, `... figure KIND ROWS...`."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import drawings
+from analysis.claims import ledger
 from analysis.drawings import DRAWINGS
 from analysis.report import SECTIONS, write
 from analysis.rows import ReadError, Results, read
@@ -53,8 +54,53 @@ def parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--title", default="zobench report", help="heading of the page (default: %(default)s)")
     report.set_defaults(run=_report)
+    _add_claims(commands)
     _add_figure(commands)
     return top
+
+
+FOLDERS = ("bias", "kernels", "design", "phase", "spam", "kerzoo-claims", "kerzoo", "smollm2-long")
+"""The folders below results/ that the ledger reads by default, as far as they have rows."""
+
+
+def _add_claims(commands: Any) -> None:
+    claims = commands.add_parser(
+        "claims",
+        help="the ledger of claims on KerZOO: each with what was measured, and a verdict",
+        description="Compute the ledger of claims on KerZOO from rows: claim, source, how it was tested, n, estimate "
+        "with interval, p, verdict. The suffix of --out chooses Markdown or HTML; without it Markdown is printed.",
+    )
+    add = claims.add_argument
+    add("folders", nargs="*", type=Path, metavar="RUN_FOLDER", help="run folders (default: those under results/)")
+    add("--out", type=Path, metavar="FILE", help="the file to write, .md or .html")
+    claims.set_defaults(run=_claims)
+
+
+def _claims(arguments: argparse.Namespace) -> None:
+    out: Path | None = arguments.out
+    if out is not None and out.suffix not in (".md", ".html"):
+        raise ReadError(f"--out {str(out)!r}: give a file that ends in .md or .html")
+    results = _warned(read(arguments.folders or default_folders()))
+    found = ledger.ledger(results)
+    if out is None:
+        print(ledger.as_markdown(found))
+        return
+    page = ledger.as_html(found) if out.suffix == ".html" else ledger.as_markdown(found) + "\n"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    print(f"{len(found)} claims, of which {ledger.counted(found)} -> {out}")
+
+
+def default_folders(root: Path = Path("results")) -> list[Path]:
+    """Return the folders of FOLDERS that have rows.
+
+    Raises:
+        ReadError: none has.
+    """
+    found = [root / name for name in FOLDERS if any((root / name).rglob("rows.jsonl"))]
+    if not found:
+        raise ReadError(f"no rows under {str(root)!r}: give run folders, or call this from the checkout")
+    return found
 
 
 FIGURES = """examples:

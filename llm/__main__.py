@@ -9,7 +9,7 @@ from llm.bench import profile
 from llm.options.train import TrainOptions
 from llm.pretraining import pretrain
 from llm.run import journal
-from llm.studies import compare, noise, power, rounding, study, tune
+from llm.studies import compare, errors, noise, power, rounding, study, tune
 from zobench.run.options import run_command
 
 COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int | None]]] = {
@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int | None]]] = {
     "study": (study.StudyOptions, study.run),
     "power": (power.PowerOptions, power.run),
     "noise": (noise.NoiseOptions, noise.run),
+    "errors": (errors.ErrorOptions, errors.run),
     "bench": (bench.StepBenchOptions, bench.run),
     "gpu": (gpu.GpuOptions, gpu.run),
     "profile": (profile.ProfileOptions, profile.run),

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from synthetic import bench, bias, converge, descent, design, epsilon, kernel_table, phase, smoke
+from synthetic import bench, bias, claims, converge, descent, design, epsilon, kernel_table, phase, smoke
 from zobench.audit.run import AuditOptions
 from zobench.audit.run import run as run_audit
 from zobench.run.options import Command, run_command
@@ -12,6 +12,7 @@ COMMANDS: dict[str, Command] = {
     "bias": (bias.BiasOptions, bias.run),
     "converge": (converge.ConvergeOptions, converge.run),
     "kernels": (kernel_table.KernelOptions, kernel_table.run),
+    "claims": (claims.ClaimOptions, claims.run),
     "design": (design.DesignOptions, design.run),
     "descent": (descent.DescentOptions, descent.run),
     "epsilon": (epsilon.EpsilonOptions, epsilon.run),
