@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import prod
 
 from torch import Tensor
 
+from zobench.law.by_tensor import PartlyHeld
 from zobench.law.independent import Gaussian, Independent
 from zobench.law.law import Direction, Law
 from zobench.layout import HOW_TO_GIVE, Block, Layout, Segment
@@ -20,7 +21,7 @@ Factors = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, repr=False)
-class LowRank(Law):
+class LowRank(PartlyHeld):
     """u = U V^T / sqrt(rank) in every matrix (rows, columns), U (rows, rank) and V (columns, rank) standard normal;
     standard normal elsewhere. E[u u^T] = I for every rank, and u is not Gaussian: its entries depend on each other.
 
@@ -43,7 +44,6 @@ class LowRank(Law):
 
     rank: int = 2
     scaled: bool = True
-    refresh: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         store(self, rank=count("rank", self.rank, "give the rank of a direction in a matrix, from 1"))
@@ -58,18 +58,9 @@ class LowRank(Law):
         return 1.0 if self.scaled else None
 
     @property
-    def by_tensor(self) -> bool:
-        """True."""
-        return True
-
-    @property
     def factored(self) -> bool:
         """True."""
         return True
-
-    def refreshed(self, key: int) -> "LowRank":
-        """Return the law whose right factors V are those of `key`."""
-        return replace(self, refresh=key)
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return a direction that draws the factors of a matrix when its first block is asked for."""

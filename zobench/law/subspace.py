@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from zobench.law.by_tensor import PartlyHeld
 from zobench.law.independent import Gaussian
-from zobench.law.law import Direction, Law
+from zobench.law.law import Direction
 from zobench.law.low_rank import FactoredDirection, Factors
 from zobench.law.memo import memo
 from zobench.layout import Layout, Segment
@@ -19,7 +20,7 @@ from zobench.random.streams import Shape
 
 
 @dataclass(frozen=True)
-class Subspace(Law):
+class Subspace(PartlyHeld):
     """u = (sqrt(rows columns) / r) U Z V^T in every matrix (rows, columns), Z (r, r) standard normal, U (rows, r) and V
     (columns, r) the orthonormal factors Q of Gaussian matrices, r the least of rank, rows and columns; standard normal
     elsewhere. E|u|^2 = d.
@@ -41,29 +42,14 @@ class Subspace(Law):
     """
 
     rank: int = 24
-    refresh: int | None = field(default=None, repr=False, kw_only=True)
 
     def __post_init__(self) -> None:
         store(self, rank=count("rank", self.rank, "give the rank of the subspace of a matrix, from 1"))
 
     @property
-    def second_moment(self) -> float:
-        """1: over refreshes."""
-        return 1.0
-
-    @property
-    def by_tensor(self) -> bool:
-        """True."""
-        return True
-
-    @property
     def factored(self) -> bool:
         """True."""
         return True
-
-    def refreshed(self, key: int) -> "Subspace":
-        """Return the law whose frames U and V are those of `key`."""
-        return replace(self, refresh=key)
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return a direction that draws what it needs of a matrix when its first block is asked for."""
