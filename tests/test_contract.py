@@ -21,6 +21,7 @@ from zobench import (
     AdaMeZO,
     Combination,
     Estimate,
+    FactorMomentum,
     Gains,
     IterateAverage,
     LowRank,
@@ -87,8 +88,10 @@ RULES = {
     "adamezo": AdaMeZO(1e-4, window=3),
     "gains": SGD(Gains(0.05, stability=3.0)),
     "average": IterateAverage(SGD(0.01), 1),
+    "factor momentum": FactorMomentum(0.01, 0.1),
     "own": prototypes.Sign(),
 }
+ON_MATRICES = ("factor momentum",)
 
 
 class Run:
@@ -131,6 +134,7 @@ def cases():
     yield from (("mezo", rule, engine) for rule in RULES for engine in ENGINES)
     yield from (("low rank", rule, "batched") for rule in RULES)  # which needs directions of low rank
     yield from ((name, rule, "plain") for name in ("two terms", "svrg", "two rounds") for rule in RULES)
+    yield from (("lozo", rule, engine) for rule in ON_MATRICES for engine in (*ENGINES, "batched"))
 
 
 def require_resumed(estimator, rule, engine, stops):
@@ -180,6 +184,7 @@ USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) fo
             for case in itertools.product(STATEFUL, RULES)
         ),
         *itertools.product(OF_SPACES, ("sgd", "adam")),
+        *itertools.product(("lozo",), ON_MATRICES),
     ],
 )
 def test_a_checkpoint_carries_state_and_memory(estimator, rule, tmp_path):

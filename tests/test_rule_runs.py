@@ -25,6 +25,7 @@ RULES = {
     "adam": {"rule": "adam:beta1=0.8", "lr": 1e-3, "weight_decay": 0.1},
     "momentum window": {"rule": "momentum:window=3", "method": "mezo:n=2"},
     "momentum": {"rule": "momentum", "engine": "in-forward"},
+    "lozo-m": {"method": "lozo-m:every=3", "weight_decay": 0.1},
     "adam window": {"rule": "adam:window=2", "lr": 1e-3, "dtype": "bfloat16", "rounding": "stochastic"},
 }
 

@@ -17,6 +17,7 @@ from zobench import (
     Adam,
     AdaMeZO,
     AutoEpsilon,
+    FactorMomentum,
     InForwardSpace,
     IterateAverage,
     LineEstimator,
@@ -125,6 +126,7 @@ RULES = {
     "adamezo": AdaMeZO,
     "adamezo-window": lambda lr, weight_decay=0.0: AdaMeZO(lr, weight_decay, window=3),
     "sign": SignSGD,
+    "factor-momentum": FactorMomentum,
     "average": lambda lr, weight_decay=0.0: IterateAverage(Momentum(lr, weight_decay), 1),
     "own": prototypes.Sign,
 }

@@ -1,23 +1,20 @@
 """Directions of low rank in every matrix."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 
 from torch import Tensor
 
 from zobench.law.by_tensor import PartlyHeld
-from zobench.law.independent import Gaussian, Independent
-from zobench.law.law import Direction, Law
-from zobench.layout import HOW_TO_GIVE, Block, Layout, Segment
+from zobench.law.factors import Coordinates, FactoredDirection, Factors
+from zobench.law.independent import Gaussian
+from zobench.law.law import Direction
+from zobench.layout import Layout, Segment
 from zobench.numbers import count, flag, store
 from zobench.random import streams
 from zobench.random.keys import derive
-from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
-
-Factors = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,56 +82,15 @@ class LowRank(PartlyHeld):
 
 
 @dataclass(frozen=True, eq=False)
-class FactoredDirection(ABC):
-    """The entries of a block: those of left right where the segment is a matrix, or those of `plain`."""
-
-    plain: Independent
-    law: Law
-    _factors: dict[str, Factors] = field(default_factory=dict, init=False)
-
-    @abstractmethod
-    def _made(self, segment: Segment) -> Factors:
-        """The factors of a matrix, (*batch, rows, rank) and (*batch, rank, columns)."""
-
-    def __call__(self, block: Block) -> Tensor:
-        """Return the entries of a block.
-
-        Raises:
-            ValueError: its segment is a vector that stands for tensors whose shapes nobody gave.
-        """
-        if not _is_matrix(block.segment, self.law):
-            return self.plain(block)
-        shape = block.segment.shape
-        first, last = block.start // shape[1], -(-block.stop // shape[1])
-        left, right = self.factors(block.segment)
-        left = left[..., first:last, :]
-        total = left[..., :1] * right[..., :1, :]
-        for k in range(1, left.shape[-1]):  # the order of the sums and their roundings are those of the native sweep
-            total += left[..., k : k + 1] * right[..., k : k + 1, :]
-        start = block.start - first * shape[1]
-        return total.flatten(-2)[..., start : start + block.size]
-
-    def native(self, segment: Segment) -> NativeStream | None:
-        """Return the factors of a matrix, or what the plain normals of another segment are."""
-        if not _is_matrix(segment, self.law):
-            return self.plain.native(segment)
-        return None if self.plain.batch else NativeStream(factors=self.factors(segment))
-
-    def factors(self, segment: Segment) -> Factors:
-        """Return L (*batch, rows, rank) and R (*batch, rank, columns) of a matrix, drawn once a segment; its entries
-        are those of their product.
-        """
-        if segment.name not in self._factors:
-            made = self._made(segment)
-            self._factors.setdefault(segment.name, made)  # two threads may draw: equal numbers, one is kept
-        return self._factors[segment.name]
-
-
-@dataclass(frozen=True, eq=False)
 class LowRankDirection(FactoredDirection):
     """The entries of a block: sum_k U_ik V_jk / sqrt(rank), or those of `plain` where the segment is no matrix."""
 
     law: LowRank
+
+    def coordinates(self, segment: Segment) -> Coordinates:
+        """Return U sqrt(columns / rank) in the frame V^T / sqrt(columns)."""
+        left, right = self.factors(segment)
+        return Coordinates(left * segment.shape[1] ** 0.5, right=right * segment.shape[1] ** -0.5)
 
     def _made(self, segment: Segment) -> Factors:
         rows, columns = segment.shape
@@ -148,10 +104,3 @@ class LowRankDirection(FactoredDirection):
         named = (self.plain.key, self.plain.index) if fresh else (self.law.refresh,)
         key = derive(*named, segment.name, side)
         return streams.normal(key, (*self.plain.batch, *shape), segment.dtype, segment.device)
-
-
-def _is_matrix(segment: Segment, law: Law) -> bool:
-    if segment.shape == () and segment.size > 1:
-        name = type(law).__name__
-        raise ValueError(f"the law {name} draws by the shapes of tensors, but x is one vector: {HOW_TO_GIVE}")
-    return len(segment.shape) == 2

@@ -45,6 +45,15 @@ ROWS = (
         _lozo,
     ),
     Method(
+        "lozo-m",
+        "x <- x - lr N V^T, N <- 0.9 N + 0.1 s U, s U V^T the estimate of lozo",
+        "2 n",
+        "Chen et al. 2024, arXiv 2410.07698",
+        _lozo,
+        "factor-momentum",
+        "rank numbers a row of a matrix",
+    ),
+    Method(
         "subzero",
         "[f(x+eu) - f(x-eu)] / (2e) u, u = U Z V^T sqrt(d) / rank, U and V held for 1000 steps",
         "2 n",

@@ -2,6 +2,7 @@
 
 from zobench.rule.adam import Adam
 from zobench.rule.adamezo import AdaMeZO
+from zobench.rule.factor_momentum import FactorMomentum
 from zobench.rule.iterate_average import IterateAverage
 from zobench.rule.momentum import Momentum
 from zobench.rule.rule import Memory, Memoryless, ScheduledRule, UpdateRule
@@ -15,6 +16,7 @@ __all__ = [
     "SGD",
     "AdaMeZO",
     "Adam",
+    "FactorMomentum",
     "Gains",
     "IterateAverage",
     "Memory",

@@ -4,6 +4,7 @@ from typing import Any
 
 from zobench.rule.adam import Adam
 from zobench.rule.adamezo import AdaMeZO
+from zobench.rule.factor_momentum import FactorMomentum
 from zobench.rule.momentum import Momentum
 from zobench.rule.rule import UpdateRule
 from zobench.rule.sgd import SGD
@@ -16,6 +17,7 @@ RULES: dict[str, type[UpdateRule]] = {
     "adam": Adam,
     "sign": SignSGD,
     "adamezo": AdaMeZO,
+    "factor-momentum": FactorMomentum,
 }
 """The rules that `parse` knows."""
 

@@ -1,0 +1,112 @@
+"""Heavy-ball momentum of one factor of a gradient of low rank."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zobench.combination import Combination, Line
+from zobench.law.by_tensor import PartlyHeld
+from zobench.law.factors import Coordinates
+from zobench.layout import Segment
+from zobench.numbers import store
+from zobench.rule.rule import ScheduledRule
+from zobench.rule.window import factor
+from zobench.space.space import Space
+
+
+class Cores(NamedTuple):
+    """The number of the next step, a direction that has the frames of the cores, and these, in the layout's order; none
+    before the first step.
+    """
+
+    step: int = 0
+    line: Line | None = None
+    averages: tuple[Tensor, ...] = ()
+
+    def carried(self, space: Space, line: Line) -> "Carried":
+        """Return the cores for a step along directions of this name."""
+        names = [s.name for s in space.layout.segments]
+        held = dict(zip(names, self.averages, strict=True)) if self.averages else {}
+        if self.line is None or same_frames(self.line, line):
+            return Carried(held)
+        law, key, index = self.line
+        return Carried(held, getattr(law.direction(key, index, space.layout, ()), "coordinates", None))
+
+
+class Carried(NamedTuple):
+    """Cores by segment, and what draws the frames that they are in, where these are not those of the step."""
+
+    held: dict[str, Tensor]
+    frames: Callable[[Segment], Coordinates] | None = None
+
+    def into(self, segment: Segment, g: Coordinates) -> Tensor | None:
+        """Return the core of a segment in the frames of a gradient; None where nothing is held of it."""
+        core = self.held.get(segment.name)
+        if core is None or len(segment.shape) != 2 or (self.frames is None and core.shape == g.core.shape):
+            return core
+        before = Coordinates(core) if self.frames is None else self.frames(segment)
+        return before._replace(core=core).within(g)
+
+
+def same_frames(one: Line, other: Line) -> bool:
+    """Return whether two directions share what their law holds."""
+    law = one[0]
+    return law == other[0] and (not isinstance(law, PartlyHeld) or law.refresh is not None)
+
+
+@dataclass(frozen=True)
+class FactorMomentum(ScheduledRule):
+    """N <- beta N + (1 - beta) c U, x <- (1 - lr_t wd) x - lr_t N V^T in a matrix, c U V^T its gradient and V held for
+    several steps; elsewhere the same average of the gradient. The first gradient begins the average.
+
+    Where V is drawn anew, N <- N V_old^T V_new / columns: the projection of N V_old^T on V_new, of which E|.|^2 is rank
+    / columns of what was held, so that a refresh forgets nearly all. N is (rows, rank) numbers a matrix and one a
+    weight elsewhere; under a law that holds no part one a weight. Memory keeps the key of V, and no V.
+
+    Source: LOZO-M, Chen et al. 2024, arXiv 2410.07698, and its code.
+
+    Raises:
+        ValueError: as SGD; or beta is not in [0, 1).
+    """
+
+    at_most: ClassVar[bool] = True
+    beta: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        store(self, beta=factor("beta", self.beta))
+
+    @property
+    def held(self) -> float:
+        """1: a core is as large as its parameter, or smaller."""
+        return 1.0
+
+    def init(self, space: Space) -> Cores:
+        """Return that nothing is held."""
+        return Cores()
+
+    def rate(self, memory: Cores) -> float:
+        """Return the learning rate of the next step."""
+        return self.lr_at(memory.step)
+
+    def apply_(self, space: Space, gradient: Combination, memory: Cores) -> Cores:
+        """Take one step."""
+        lr = self.rate(memory)
+        line = next(line for line, _ in gradient.lines)
+        carried, averages, framed = memory.carried(space, line), list[Tensor](), list[bool]()
+
+        def average(segment: Segment, x: Tensor, g: Coordinates) -> Tensor:
+            before = carried.into(segment, g)
+            averages.append(g.core.clone() if before is None else torch.lerp(g.core, before, self.beta))
+            framed.append(g.framed)
+            return averages[-1]
+
+        space.update_whole_(gradient, average, -lr, lr * self.weight_decay, self.groups)
+        return Cores(memory.step + 1, line if any(framed) else None, tuple(averages))
+
+    def skip(self, memory: Cores) -> Cores:
+        """Return the memory with the next step."""
+        return memory._replace(step=memory.step + 1)
