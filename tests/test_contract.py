@@ -27,6 +27,9 @@ from zobench import (
     LowRank,
     ModuleSpace,
     Momentum,
+    Muon,
+    NormalisedCore,
+    PowerMuon,
     RandomMask,
     Refreshed,
     SignSGD,
@@ -62,6 +65,7 @@ ESTIMATORS = {
     "low rank": LOW_RANK,
     "lozo": methods.make("lozo", epsilon=0.05, n=2, every=2),
     "subzero": methods.make("subzero", epsilon=0.05, rank=2, every=2),
+    "zo-muon": methods.make("zo-muon", epsilon=0.05, n=2, rank=3, every=2),
     "held mask": Refreshed(replace(MEZO, law=RandomMask()), 2),
     "sparse-mezo": methods.make("sparse-mezo", epsilon=0.05),
     "adalezo": methods.make("adalezo", epsilon=0.05, n=2),
@@ -89,9 +93,13 @@ RULES = {
     "gains": SGD(Gains(0.05, stability=3.0)),
     "average": IterateAverage(SGD(0.01), 1),
     "factor momentum": FactorMomentum(0.01, 0.1),
+    "muon": Muon(0.01, 0.1),
+    "normalised": NormalisedCore(0.01),
+    "power muon": PowerMuon(0.01, 0.1, k=2),
     "own": prototypes.Sign(),
 }
-ON_MATRICES = ("factor momentum",)
+ON_MATRICES = {"factor momentum": "lozo", "muon": "zo-muon", "normalised": "zo-muon", "power muon": "zo-muon"}
+"""Rules that see matrices, each with an estimator whose law holds a part."""
 
 
 class Run:
@@ -134,7 +142,7 @@ def cases():
     yield from (("mezo", rule, engine) for rule in RULES for engine in ENGINES)
     yield from (("low rank", rule, "batched") for rule in RULES)  # which needs directions of low rank
     yield from ((name, rule, "plain") for name in ("two terms", "svrg", "two rounds") for rule in RULES)
-    yield from (("lozo", rule, engine) for rule in ON_MATRICES for engine in (*ENGINES, "batched"))
+    yield from ((name, rule, engine) for rule, name in ON_MATRICES.items() for engine in (*ENGINES, "batched"))
 
 
 def require_resumed(estimator, rule, engine, stops):
@@ -184,7 +192,7 @@ USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) fo
             for case in itertools.product(STATEFUL, RULES)
         ),
         *itertools.product(OF_SPACES, ("sgd", "adam")),
-        *itertools.product(("lozo",), ON_MATRICES),
+        *((name, rule) for rule, name in ON_MATRICES.items()),
     ],
 )
 def test_a_checkpoint_carries_state_and_memory(estimator, rule, tmp_path):

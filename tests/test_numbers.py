@@ -110,6 +110,8 @@ CALLS = {
     "momentum": lambda x: zobench.Momentum(x(0.5), beta=x(0.25), window=x(4)),
     "adam": lambda x: zobench.Adam(x(0.5), x(0.25), beta1=x(0.5), beta2=x(0.25), eps=x(0.125), window=x(4)),
     "factor-momentum": lambda x: zobench.FactorMomentum(x(0.5), x(0.25), beta=x(0.25)),
+    "muon": lambda x: zobench.Muon(x(0.5), vectors=x(0.25)),
+    "power-muon": lambda x: zobench.PowerMuon(x(0.5), k=x(4), beta=x(0.25), vectors=x(0.125)),
     "gains": lambda x: zobench.Gains(x(0.5), stability=x(10), alpha=x(0.5))(3),
     "adamezo": lambda x: zobench.AdaMeZO(x(0.5), beta1=x(0.5), eps=x(0.125), factor=x(8), window=x(4)),
     "problem": lambda x: float(problems.make("quartic", dim=x(4), condition=x(8), seed=x(1))(X)),

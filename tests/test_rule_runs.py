@@ -26,6 +26,9 @@ RULES = {
     "momentum window": {"rule": "momentum:window=3", "method": "mezo:n=2"},
     "momentum": {"rule": "momentum", "engine": "in-forward"},
     "lozo-m": {"method": "lozo-m:every=3", "weight_decay": 0.1},
+    "zo-muon": {"method": "zo-muon:every=3:rank=8:n=2", "lr": 1e-3},
+    "zo-muon-normalised": {"method": "zo-muon-normalised:every=3:rank=8:n=2", "lr": 1e-3},
+    "zo-mopi": {"method": "zo-mopi:every=3:rank=8:n=2", "lr": 1e-3},
     "adam window": {"rule": "adam:window=2", "lr": 1e-3, "dtype": "bfloat16", "rounding": "stochastic"},
 }
 

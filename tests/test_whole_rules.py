@@ -6,17 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 from engines import ENGINES, Net, space_of, threads
+from whole import F64, GROUPS, LAWS_HELD, REFRESHES, UNSCALED, gradients, space_for, stepped, term, vector
 
 from zobench import (
     SGD,
     Combination,
     FactorMomentum,
     FlatSpace,
-    Groups,
     LowRank,
-    ModuleSpace,
     Subspace,
-    Term,
     derive,
     methods,
     query,
@@ -24,45 +22,9 @@ from zobench import (
 from zobench.groups import decays
 from zobench.law import LAWS
 from zobench.layout import Layout
-from zobench.space import Batched
 from zobench.state import plain, split
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-F64 = torch.float64
-GROUPS = Groups({"embedding.weight": 0.3, "shared.bias": 7.0})
-REFRESHES = (11, 11, 12, 12, 12, 13)
-LAWS_HELD = {"low rank": LowRank(2), "subspace": Subspace(3), "left": Subspace(3, right=False)}
-
-
-def term(law, key, *coefficients):
-    return Term(law, key, torch.tensor(coefficients, dtype=F64))
-
-
-def gradients(law):
-    """Six steps of two directions under three refreshes."""
-    coefficients = ((0.5, -1.5), (1.0, 0.3), (-0.7, 0.2), (0.4, 0.9), (1.1, -0.6), (0.8, 0.8))
-    pairs = enumerate(zip(REFRESHES, coefficients, strict=True))
-    return [Combination((term(law.refreshed(refresh), 100 + k, *c),)) for k, (refresh, c) in pairs]
-
-
-def space_for(engine):
-    if engine == "flat":
-        space = space_of("plain", Net())
-        return FlatSpace(space.vector(), space.layout)
-    return ModuleSpace(Net(), Batched()) if engine == "batched" else space_of(engine, Net())
-
-
-def vector(space):
-    return space.x.clone() if isinstance(space, FlatSpace) else space.vector()
-
-
-def stepped(space, rule, combinations):
-    memory = rule.init(space)
-    for gradient in combinations:
-        memory = rule.apply_(space, gradient, memory)
-    space.settle_()
-    return memory
 
 
 def itself(segment, x, g):
@@ -70,10 +32,10 @@ def itself(segment, x, g):
 
 
 @pytest.mark.parametrize("engine", ["flat", "batched", *ENGINES])
-@pytest.mark.parametrize("law", [*LAWS_HELD.values(), LowRank(2, scaled=False), *LAWS.values()], ids=repr)
+@pytest.mark.parametrize("law", [*LAWS_HELD.values(), *UNSCALED, *LAWS.values()], ids=repr)
 def test_a_rule_that_returns_the_gradient_takes_its_step(law, engine):
     """So the core in the frames is the gradient: under every law, held or not, with rates and decay."""
-    law = law.refreshed(5) if law in LAWS_HELD.values() else law
+    law = law.refreshed(5) if isinstance(law, LowRank | Subspace) else law
     one, other = space_for(engine), space_for(engine)
     gradient = Combination((term(law.credit, 3, 0.5, -1.5),))
     if not isinstance(one, FlatSpace) or not law.reads_weights:

@@ -1,7 +1,9 @@
 """Matrices as products of factors: those of a direction of low rank, and what rules on whole parameters make."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -11,6 +13,7 @@ from zobench.law.independent import Independent
 from zobench.law.law import Law
 from zobench.layout import HOW_TO_GIVE, Block, Segment
 from zobench.random.native import NativeStream
+from zobench.random.streams import Shape
 
 Factors = tuple[Tensor, Tensor]
 
@@ -40,7 +43,8 @@ class Coordinates(NamedTuple):
         """Return the core of M in the frames of another: L'^T L C R R'^T, the projection of M where these frames are
         orthonormal; what they do not span is lost.
         """
-        core = self.core.double()
+        # Products round by the place of a matrix in memory, which is another in one that a file brought back.
+        core = self.core.double().clone(memory_format=torch.contiguous_format)
         for frame, there in ((self.left, False), (other.left, True)):
             if frame is not None:
                 core = (frame.double().mT if there else frame.double()) @ core
@@ -140,6 +144,17 @@ class FactoredDirection(ABC):
             made = self._made(segment)
             self._factors.setdefault(segment.name, made)  # two threads may draw: equal numbers, one is kept
         return self._factors[segment.name]
+
+
+def fourth_moments(shapes: Sequence[Shape], within: Sequence[float], squares: Sequence[float]) -> tuple[float, ...]:
+    """Return c_m in E[|u|^2 (u . g)^2] = sum_m c_m |g_m|^2, the u_m of tensors of these shapes independent.
+
+    c_m = s_m^2 (s_m^2 within_m + sum of s_l^2 d_l over the others), where E[u_m u_m^T] = s_m^2 I, and `within` is c_m
+    of u_m / s_m alone.
+    """
+    lengths = [square * prod(s) for square, s in zip(squares, shapes, strict=True)]
+    rest = [sum(lengths) - length for length in lengths]
+    return tuple(square * (square * own + other) for square, own, other in zip(squares, within, rest, strict=True))
 
 
 def is_matrix(segment: Segment, law: Law) -> bool:

@@ -7,7 +7,7 @@ from math import prod
 from torch import Tensor
 
 from zobench.law.by_tensor import PartlyHeld
-from zobench.law.factors import Coordinates, FactoredDirection, Factors
+from zobench.law.factors import Coordinates, FactoredDirection, Factors, fourth_moments
 from zobench.law.independent import Gaussian
 from zobench.law.law import Direction
 from zobench.layout import Layout, Segment
@@ -73,12 +73,8 @@ class LowRank(PartlyHeld):
         """
         shapes = list(shapes)
         within = [prod(s) + 2.0 + (2.0 * (sum(s) + 1) / self.rank if len(s) == 2 else 0.0) for s in shapes]
-        squares = [self.rank if len(s) == 2 and not self.scaled else 1 for s in shapes]
-        length = sum(square * prod(s) for square, s in zip(squares, shapes, strict=True))
-        return tuple(
-            square * (square * own + length - square * prod(s))
-            for square, own, s in zip(squares, within, shapes, strict=True)
-        )
+        squares = [float(self.rank) if len(s) == 2 and not self.scaled else 1.0 for s in shapes]
+        return fourth_moments(shapes, within, squares)
 
 
 @dataclass(frozen=True, eq=False)

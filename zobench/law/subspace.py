@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from zobench.law.by_tensor import PartlyHeld
-from zobench.law.factors import Coordinates, FactoredDirection, Factors
+from zobench.law.factors import Coordinates, FactoredDirection, Factors, fourth_moments
 from zobench.law.independent import Gaussian
 from zobench.law.law import Direction
 from zobench.law.memo import memo
@@ -31,7 +31,8 @@ class Subspace(PartlyHeld):
     u^T] = I over refreshes, and wherever the law is drawn anew at every step.
 
     With `right=False` V is the identity and u = sqrt(rows / r) U Z, Z (r, columns), r the least of rank and rows: the
-    form of ZO-Muon, there without the factor, which is epsilon times sqrt(r / rows) here.
+    form of ZO-Muon. With `scaled=False` u is U Z V^T or U Z, as published there: a rank is then a hidden epsilon and
+    learning rate of the matrices, and E[u u^T] is no multiple of I.
 
     Second moment, f locally linear: sum_m c_m |g_m|^2 over tensors, see `fourth_moments`. The law is not Isotropic.
 
@@ -41,18 +42,25 @@ class Subspace(PartlyHeld):
     arXiv 2410.08989; its code fails where the rank exceeds a side, and folds long matrices to nearly square ones.
 
     Raises:
-        ValueError: rank is no whole number from 1, or right no bool.
+        ValueError: rank is no whole number from 1, or right or scaled no bool.
     """
 
     rank: int = 24
     right: bool = True
+    scaled: bool = True
 
     def __post_init__(self) -> None:
         store(self, rank=count("rank", self.rank, "give the rank of the subspace of a matrix, from 1"))
-        store(self, right=flag("right", self.right))
+        store(self, **{name: flag(name, getattr(self, name)) for name in ("right", "scaled")})
 
     def __repr__(self) -> str:
-        return f"Subspace(rank={self.rank}{'' if self.right else ', right=False'})"
+        flags = "".join(f", {name}=False" for name in ("right", "scaled") if not getattr(self, name))
+        return f"Subspace(rank={self.rank}{flags})"
+
+    @property
+    def second_moment(self) -> float | None:
+        """1; None where it is not scaled."""
+        return 1.0 if self.scaled else None
 
     def core(self, shape: Shape) -> tuple[int, int]:
         """Return the shape of Z in a matrix of this shape."""
@@ -74,11 +82,12 @@ class Subspace(PartlyHeld):
 
         c_m = d + 2 rows columns / k in a matrix whose Z has k entries, d + 2 elsewhere, for d entries in all: A M B has
         the law of M for orthogonal A and B, so that it is E|M|^4 / (rows columns), and |M|^2 is rows columns / k times
-        a chi-square of k degrees.
+        a chi-square of k degrees. Unscaled, u_m is s_m times that, s_m^2 = k / (rows columns): see `LowRank`.
         """
         shapes = list(shapes)
-        dim = sum(map(math.prod, shapes))
-        return tuple(dim + 2.0 * (math.prod(s) / math.prod(self.core(s)) if len(s) == 2 else 1.0) for s in shapes)
+        shares = [math.prod(self.core(s)) / math.prod(s) if len(s) == 2 else 1.0 for s in shapes]
+        within = [math.prod(s) + 2.0 / share for s, share in zip(shapes, shares, strict=True)]
+        return fourth_moments(shapes, within, [1.0] * len(shapes) if self.scaled else shares)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +115,7 @@ class SubspaceDirection(FactoredDirection):
         return product.to(segment.dtype), right.mT.to(segment.dtype).contiguous()
 
     def _scale(self, segment: Segment) -> float:
-        return math.sqrt(segment.size / math.prod(self.law.core(segment.shape)))
+        return math.sqrt(segment.size / math.prod(self.law.core(segment.shape))) if self.law.scaled else 1.0
 
     def _middle(self, segment: Segment, shape: Shape, dtype: torch.dtype) -> Tensor:
         key = derive(self.plain.key, self.plain.index, segment.name, "middle")

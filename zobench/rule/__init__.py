@@ -5,6 +5,8 @@ from zobench.rule.adamezo import AdaMeZO
 from zobench.rule.factor_momentum import FactorMomentum
 from zobench.rule.iterate_average import IterateAverage
 from zobench.rule.momentum import Momentum
+from zobench.rule.muon import Muon, NormalisedCore
+from zobench.rule.power_muon import PowerMuon
 from zobench.rule.rule import Memory, Memoryless, ScheduledRule, UpdateRule
 from zobench.rule.schedule import Gains, Schedule, schedule
 from zobench.rule.sgd import SGD
@@ -22,6 +24,9 @@ __all__ = [
     "Memory",
     "Memoryless",
     "Momentum",
+    "Muon",
+    "NormalisedCore",
+    "PowerMuon",
     "Schedule",
     "ScheduledRule",
     "SignSGD",

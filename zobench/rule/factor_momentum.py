@@ -26,11 +26,15 @@ class Cores(NamedTuple):
     line: Line | None = None
     averages: tuple[Tensor, ...] = ()
 
+    def same_frames(self, line: Line) -> bool:
+        """Return whether a direction has the frames of the cores."""
+        return self.line is None or same_frames(self.line, line)
+
     def carried(self, space: Space, line: Line) -> "Carried":
         """Return the cores for a step along directions of this name."""
         names = [s.name for s in space.layout.segments]
         held = dict(zip(names, self.averages, strict=True)) if self.averages else {}
-        if self.line is None or same_frames(self.line, line):
+        if self.line is None or self.same_frames(line):
             return Carried(held)
         law, key, index = self.line
         return Carried(held, getattr(law.direction(key, index, space.layout, ()), "coordinates", None))
@@ -49,6 +53,11 @@ class Carried(NamedTuple):
             return core
         before = Coordinates(core) if self.frames is None else self.frames(segment)
         return before._replace(core=core).within(g)
+
+    def average(self, segment: Segment, g: Coordinates, beta: float) -> Tensor:
+        """Return beta times what is held and 1 - beta times the core of a gradient; that core where nothing is held."""
+        before = self.into(segment, g)
+        return g.core.clone() if before is None else torch.lerp(g.core, before, beta)
 
 
 def same_frames(one: Line, other: Line) -> bool:
@@ -99,8 +108,7 @@ class FactorMomentum(ScheduledRule):
         carried, averages, framed = memory.carried(space, line), list[Tensor](), list[bool]()
 
         def average(segment: Segment, x: Tensor, g: Coordinates) -> Tensor:
-            before = carried.into(segment, g)
-            averages.append(g.core.clone() if before is None else torch.lerp(g.core, before, self.beta))
+            averages.append(carried.average(segment, g, self.beta))
             framed.append(g.framed)
             return averages[-1]
 

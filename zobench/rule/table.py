@@ -6,6 +6,8 @@ from zobench.rule.adam import Adam
 from zobench.rule.adamezo import AdaMeZO
 from zobench.rule.factor_momentum import FactorMomentum
 from zobench.rule.momentum import Momentum
+from zobench.rule.muon import Muon, NormalisedCore
+from zobench.rule.power_muon import PowerMuon
 from zobench.rule.rule import UpdateRule
 from zobench.rule.sgd import SGD
 from zobench.rule.sign import SignSGD
@@ -18,6 +20,9 @@ RULES: dict[str, type[UpdateRule]] = {
     "sign": SignSGD,
     "adamezo": AdaMeZO,
     "factor-momentum": FactorMomentum,
+    "muon": Muon,
+    "normalised": NormalisedCore,
+    "power-muon": PowerMuon,
 }
 """The rules that `parse` knows."""
 
