@@ -71,6 +71,7 @@ ESTIMATORS = {
     "adalezo": methods.make("adalezo", epsilon=0.05, n=2),
     "conmezo": methods.make("conmezo", epsilon=0.05, n=2, warm=3),
     "hizoo": methods.make("hizoo", epsilon=0.05, smooth=0.01),
+    "dizo": methods.make("dizo", epsilon=0.05, n=2, every=2, lr=0.01),
     "baseline": prototypes.MovingBaseline(),
     **{name: methods.make(name) for name in ("one-point-residual", "mezo-gv", "zo-ranksgd", "random-search", "spall")},
     "zo-sgd-conservative": methods.make("zo-sgd-conservative", lr=0.01),
@@ -179,7 +180,7 @@ def test_in_other_dtypes(rule, engine, dtype):
     Run(MEZO, RULES[rule], engine, dtype).replay(whole.records[:4]).go().require_same(whole)
 
 
-OF_SPACES = ("lozo", "sparse-mezo", "adalezo", "conmezo", "hizoo")  # whose laws keep tensors, but for the first
+OF_SPACES = ("lozo", "sparse-mezo", "adalezo", "conmezo", "hizoo", "dizo")  # laws that keep tensors, but for the first
 STATEFUL = ("auto", "two terms", "mezo-svrg", "zo-ranksgd", "mezo-gv", "baseline")
 USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) for rule in RULES)}
 

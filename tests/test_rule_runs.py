@@ -284,7 +284,7 @@ def test_evaluations_read_what_steps_read(tmp_path):
     assert kept["dev_loss"] == evaluated
 
 
-@pytest.mark.parametrize("method", ["zo-ranksgd:n=4", "mezo-svrg:whole=", "zo-sgd-conservative"])
+@pytest.mark.parametrize("method", ["zo-ranksgd:n=4", "mezo-svrg:whole=", "zo-sgd-conservative", "dizo:every=2"])
 def test_a_run_of_several_rounds_is_continued_and_replayed_to_the_bit(method, tmp_path, capsys):
     changes = {"select": "last", "checkpoint_every": 3, "method": method, "steps": 6, "lr": 1e-3}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))
