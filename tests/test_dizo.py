@@ -7,6 +7,7 @@ import pytest
 import torch
 from engines import ENGINES, Net, loss_of, space_of, threads
 
+from synthetic import problems
 from zobench import (
     SGD,
     Combination,
@@ -199,5 +200,7 @@ def test_theory_and_samples_know_the_first_step():
     rows = estimate(MADE, lambda x: x @ SLOPE, torch.zeros(17, dtype=F64), key=3, samples=200, layout=LAYOUT)
     assert rows.shape == (200, 17) and MADE.evaluations == 4 and MADE.perturbed_by == 0.05
     assert isinstance(MADE.line, LineEstimator)
-    with pytest.raises(TypeError):
-        theory.mse(MADE, lambda x: x, torch.zeros(17, dtype=F64))
+    f = problems.make("quadratic", 17)
+    with pytest.raises(TypeError, match=r"DiZO makes its own: .*; its \.line is covered, LineEstimator\("):
+        theory.mse(MADE, f, problems.start(f))
+    assert theory.mse(MADE.line, f, problems.start(f)) > 0

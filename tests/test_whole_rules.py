@@ -14,6 +14,7 @@ from zobench import (
     FactorMomentum,
     FlatSpace,
     LowRank,
+    PowerMuon,
     Subspace,
     derive,
     methods,
@@ -207,6 +208,30 @@ def test_lozo_m_descends_where_lozo_does():
         left[name] = float((slopes * space.x.square()).sum() / slopes.sum())
     assert isinstance(methods.rule("lozo", 1.0), SGD) and isinstance(rule, FactorMomentum)
     assert left["lozo-m"] < 0.7 and left["lozo"] < 0.7 and left["lozo"] != left["lozo-m"]
+
+
+@pytest.mark.parametrize("rule", [FactorMomentum(0.01), PowerMuon(0.01, k=2)], ids=repr)
+def test_a_gradient_of_no_terms_and_one_of_several_laws_are_steps_too(rule):
+    """No terms: 0, in the frames that are held. Several laws: no frames, and what is held is multiplied out."""
+    space = space_for("flat")
+    cores = lambda memory: getattr(memory, "cores", memory)  # noqa: E731
+    memory = stepped(space, rule, gradients(LowRank(2))[:2])
+    faded = rule.apply_(space, Combination(), memory)
+    assert cores(faded).line == cores(memory).line
+    for before, now in zip(cores(memory).averages, cores(faded).averages, strict=True):
+        assert torch.allclose(now, 0.9 * before, atol=1e-12)
+    law = LowRank(2).refreshed(REFRESHES[1])
+    mixed = Combination((term(law, 7, 0.3), term(LAWS["gaussian"], 8, 0.4)))
+    whole = rule.apply_(space, mixed, faded)
+    assert cores(whole).line is None
+    for s, before, now in zip(space.layout.segments, cores(faded).averages, cores(whole).averages, strict=True):
+        here = space.layout.blocks_of[s.name][0].offset
+        g = space.dense(mixed)[here : here + s.size].view(s.shape)
+        is_matrix = len(s.shape) == 2
+        held = before @ law.direction(7, 0, space.layout, ()).coordinates(s).right if is_matrix else before
+        assert torch.allclose(now, 0.9 * held + 0.1 * g, atol=1e-12), s.name
+    first = rule.apply_(space_for("flat"), Combination(), rule.init(space))
+    assert not any(bool(average.any()) for average in cores(first).averages)
 
 
 def test_a_schedule_goes_on_over_a_skipped_step():

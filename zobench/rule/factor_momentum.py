@@ -7,10 +7,10 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from zobench.combination import Combination, Line
+from zobench.combination import Combination, Line, Term
 from zobench.law.by_tensor import PartlyHeld
 from zobench.law.factors import Coordinates
-from zobench.layout import Segment
+from zobench.layout import CPU, Segment
 from zobench.numbers import store
 from zobench.rule.rule import ScheduledRule
 from zobench.rule.window import factor
@@ -26,44 +26,49 @@ class Cores(NamedTuple):
     line: Line | None = None
     averages: tuple[Tensor, ...] = ()
 
-    def same_frames(self, line: Line) -> bool:
-        """Return whether a direction has the frames of the cores."""
-        return self.line is None or same_frames(self.line, line)
+    def named(self, gradient: Combination) -> tuple[Combination, Line | None]:
+        """Return a gradient and one of its directions; one without terms as 0 along the direction of the cores."""
+        line = next((line for line, _ in gradient.lines), self.line)
+        if gradient.terms or line is None:
+            return gradient, line
+        law, key, index = line
+        return Combination((Term(law, key, torch.zeros(1, dtype=torch.float64, device=CPU), (index,)),)), line
 
-    def carried(self, space: Space, line: Line) -> "Carried":
+    def goes_on(self, line: Line | None) -> bool:
+        """Return whether a direction shares the part that its law holds with that of the cores."""
+        if self.line is None or line is None:
+            return True
+        law = self.line[0]
+        return law == line[0] and (not isinstance(law, PartlyHeld) or law.refresh is not None)
+
+    def carried(self, space: Space, line: Line | None) -> "Carried":
         """Return the cores for a step along directions of this name."""
         names = [s.name for s in space.layout.segments]
         held = dict(zip(names, self.averages, strict=True)) if self.averages else {}
-        if self.line is None or self.same_frames(line):
-            return Carried(held)
-        law, key, index = self.line
-        return Carried(held, getattr(law.direction(key, index, space.layout, ()), "coordinates", None))
+        law, key, index = self.line or (None, 0, 0)
+        before = law and law.direction(key, index, space.layout, ())
+        return Carried(held, getattr(before, "coordinates", None), self.goes_on(line))
 
 
 class Carried(NamedTuple):
-    """Cores by segment, and what draws the frames that they are in, where these are not those of the step."""
+    """Cores by segment, what draws the frames that they are in, and whether these are those of the step."""
 
     held: dict[str, Tensor]
-    frames: Callable[[Segment], Coordinates] | None = None
+    frames: Callable[[Segment], Coordinates] | None
+    same: bool
 
     def into(self, segment: Segment, g: Coordinates) -> Tensor | None:
         """Return the core of a segment in the frames of a gradient; None where nothing is held of it."""
         core = self.held.get(segment.name)
-        if core is None or len(segment.shape) != 2 or (self.frames is None and core.shape == g.core.shape):
+        if core is None or core.ndim != 2 or (self.same and core.shape == g.core.shape):
             return core
-        before = Coordinates(core) if self.frames is None else self.frames(segment)
+        before = self.frames(segment) if self.frames is not None else Coordinates(core)
         return before._replace(core=core).within(g)
 
     def average(self, segment: Segment, g: Coordinates, beta: float) -> Tensor:
         """Return beta times what is held and 1 - beta times the core of a gradient; that core where nothing is held."""
         before = self.into(segment, g)
         return g.core.clone() if before is None else torch.lerp(g.core, before, beta)
-
-
-def same_frames(one: Line, other: Line) -> bool:
-    """Return whether two directions share what their law holds."""
-    law = one[0]
-    return law == other[0] and (not isinstance(law, PartlyHeld) or law.refresh is not None)
 
 
 @dataclass(frozen=True)
@@ -103,8 +108,7 @@ class FactorMomentum(ScheduledRule):
 
     def apply_(self, space: Space, gradient: Combination, memory: Cores) -> Cores:
         """Take one step."""
-        lr = self.rate(memory)
-        line = next(line for line, _ in gradient.lines)
+        lr, (gradient, line) = self.rate(memory), memory.named(gradient)
         carried, averages, framed = memory.carried(space, line), list[Tensor](), list[bool]()
 
         def average(segment: Segment, x: Tensor, g: Coordinates) -> Tensor:

@@ -72,8 +72,8 @@ class PowerMuon(ScheduledRule):
     def apply_(self, space: Space, gradient: Combination, memory: Powers) -> Powers:
         """Take one step."""
         lr, cores = self.rate(memory), memory.cores
-        line = next(line for line, _ in gradient.lines)
-        carried, goes_on = cores.carried(space, line), cores.same_frames(line)
+        gradient, line = cores.named(gradient)
+        carried, goes_on, (_, key, _) = cores.carried(space, line), cores.goes_on(line), line or (None, 0, 0)
         averages, bases, framed = list[Tensor](), dict[str, Tensor](), list[bool]()
 
         def step(segment: Segment, x: Tensor, g: Coordinates) -> Tensor:
@@ -83,7 +83,7 @@ class PowerMuon(ScheduledRule):
             if average.ndim != 2:
                 return average * self.vectors
             before = memory.bases.get(segment.name) if goes_on else None
-            left, bases[segment.name] = powered(average, self.k, before, derive(line[1], segment.name, "power"))
+            left, bases[segment.name] = powered(average, self.k, before, derive(key, segment.name, "power"))
             return (left @ bases[segment.name].mT).to(average.dtype)
 
         space.update_whole_(gradient, step, -lr, lr * self.weight_decay, self.groups)
