@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from engines import ENGINES, Net, space_of, threads
+from sampled import diagonal
 from whole import F64, GROUPS, LAWS_HELD, REFRESHES, UNSCALED, gradients, space_for, stepped, term, vector
 
 from zobench import (
@@ -32,8 +33,9 @@ def itself(segment, x, g):
     return g.core
 
 
-@pytest.mark.parametrize("engine", ["flat", "batched", *ENGINES])
-@pytest.mark.parametrize("law", [*LAWS_HELD.values(), *UNSCALED, *LAWS.values()], ids=repr)
+@pytest.mark.parametrize(
+    ("law", "engine"), diagonal([*LAWS_HELD.values(), *UNSCALED, *LAWS.values()], ["flat", "batched", *ENGINES])
+)
 def test_a_rule_that_returns_the_gradient_takes_its_step(law, engine):
     """So the core in the frames is the gradient: under every law, held or not, with rates and decay."""
     law = law.refreshed(5) if isinstance(law, LowRank | Subspace) else law
