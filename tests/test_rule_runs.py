@@ -25,6 +25,10 @@ RULES = {
     "adam": {"rule": "adam:beta1=0.8", "lr": 1e-3, "weight_decay": 0.1},
     "momentum window": {"rule": "momentum:window=3", "method": "mezo:n=2"},
     "momentum": {"rule": "momentum", "engine": "in-forward"},
+    "lozo-m": {"method": "lozo-m:every=3", "weight_decay": 0.1},
+    "zo-muon": {"method": "zo-muon:every=3:rank=8:n=2", "lr": 1e-3},
+    "zo-muon-normalised": {"method": "zo-muon-normalised:every=3:rank=8:n=2", "lr": 1e-3},
+    "zo-mopi": {"method": "zo-mopi:every=3:rank=8:n=2", "lr": 1e-3},
     "adam window": {"rule": "adam:window=2", "lr": 1e-3, "dtype": "bfloat16", "rounding": "stochastic"},
 }
 
@@ -280,7 +284,7 @@ def test_evaluations_read_what_steps_read(tmp_path):
     assert kept["dev_loss"] == evaluated
 
 
-@pytest.mark.parametrize("method", ["zo-ranksgd:n=4", "mezo-svrg:whole=", "zo-sgd-conservative"])
+@pytest.mark.parametrize("method", ["zo-ranksgd:n=4", "mezo-svrg:whole=", "zo-sgd-conservative", "dizo:every=2"])
 def test_a_run_of_several_rounds_is_continued_and_replayed_to_the_bit(method, tmp_path, capsys):
     changes = {"select": "last", "checkpoint_every": 3, "method": method, "steps": 6, "lr": 1e-3}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))
