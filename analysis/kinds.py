@@ -9,7 +9,6 @@ UNREPORTED = frozenset(
         *("environment", "measurement", "bench", "skipped", "divergence", "rounding", "note", "bench-slope"),
         *(
             "trial",
-            "arm-run",
             "audit",
             "audit-check",
             "smoke",

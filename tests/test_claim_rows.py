@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 import torch
 
 from llm.__main__ import main as llm
-from llm.studies.errors import nodes
+from llm.studies.errors import nodes, widen_norms
 from synthetic import problems
 from synthetic.__main__ import main as synthetic
 from synthetic.claims import cost, interval, tensors
 from synthetic.problems.mlp import MLP
+from zobench import Combination, Gaussian, InForwardSpace, Term
 from zobench.kernels import legendre
+from zobench.plan import Plan
 
 Row = dict[str, Any]
 FAR = 5.0
@@ -89,6 +92,26 @@ def test_the_command_writes_each_part_once(tmp_path: Path, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         synthetic(["claims", "--parts", "costs", "--out", str(tmp_path / "other")])
     assert "Did you mean" in capsys.readouterr().err and not (tmp_path / "other").exists()
+
+
+def test_norms_compute_in_float64() -> None:
+    """Of a Llama in float64 a difference is exact to 1e-6 once its norms are, and not before."""
+    module = tiny_models.model("llama").double()
+    ids = 2 + torch.arange(12)[None] % 7  # the row of the padding, 1, has no gradient
+    space = InForwardSpace(module)
+
+    def error() -> float:
+        loss = lambda: module(input_ids=ids).logits.log_softmax(-1)[..., 0].mean()  # noqa: E731
+        module.zero_grad()
+        loss().backward()
+        slope = space.dot(Combination((Term(Gaussian(), 5, torch.ones(1, dtype=torch.float64)),)))
+        offsets = torch.tensor([[1e-6, -1e-6]], dtype=torch.float64)
+        up, down = space.losses(loss, Plan(Gaussian(), 5, offsets, offsets))[0]
+        return abs(float(up - down) / 2e-6 / slope - 1)
+
+    assert error() > 1e-5
+    widen_norms(module)
+    assert error() < 1e-6
 
 
 @pytest.mark.usefixtures("one_thread")
