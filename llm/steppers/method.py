@@ -2,25 +2,29 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from llm import baselines
 from llm.baselines import Baseline
 from llm.model import trainable
 from llm.model.language_model import LanguageModel
+from llm.model.last_blocks import frozen, last_blocks
 from llm.model.recompute import recompute_layers
 from llm.options.train import TrainOptions
 from llm.steppers.engines import require_batched, require_rounding, rounded
-from llm.steppers.first_order import FIRST_ORDER, FirstOrderStepper
+from llm.steppers.first_order import FIRST_ORDER, HYBRID, FirstOrderStepper
+from llm.steppers.hybrid import HybridStepper
 from llm.steppers.stepper import Stepper
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import Estimator, ForwardGradient, methods, schedule
 from zobench import rule as rules
+from zobench.evaluations import evaluations_a_step
 from zobench.groups import Groups
 from zobench.naming import require_known
+from zobench.numbers import count, real
 from zobench.rule import Schedule
-from zobench.spelling import spelled
+from zobench.spelling import bracketed, construct, spelled
 
 Touched = Callable[[int], dict[str, list[int]]]
 """The rows of embeddings that the minibatch of a step reads, by parameter."""
@@ -35,6 +39,7 @@ class TrainingMethod(ABC):
     text: str
     takes_steps: ClassVar[bool] = True
     backpropagates: ClassVar[bool] = False
+    replays: ClassVar[bool] = True
 
     @staticmethod
     def parse(text: str) -> "TrainingMethod":
@@ -45,12 +50,14 @@ class TrainingMethod(ABC):
             ValueError: a part is not option=value.
         """
         name = text.partition(":")[0]
-        known = [*(row.name for row in methods.table()), *FIRST_ORDER, *baselines.BASELINES]
+        known = [*(row.name for row in methods.table()), *FIRST_ORDER, HYBRID, *baselines.BASELINES]
         if spelled(text, known).is_own:
             return ZerothOrderMethod(text)
         require_known(name, known, "method")
         if name in baselines.BASELINES:
             return BaselineMethod(text)
+        if name == HYBRID:
+            return HybridMethod(text)
         return FirstOrderMethod(text) if name in FIRST_ORDER else ZerothOrderMethod(text)
 
     @abstractmethod
@@ -86,6 +93,14 @@ class TrainingMethod(ABC):
     def rule(self, options: TrainOptions) -> str:
         """Return what takes its steps, as the header of a journal names it."""
         return self.text
+
+    def forward_passes_a_step(self, options: TrainOptions, backward: int) -> int:
+        """Return the forward passes that a step costs, a backward pass counted as `backward` of them.
+
+        Raises:
+            ValueError: steps of the method cost differently, and it declares no number to count.
+        """
+        return 1 + backward
 
 
 class ZerothOrderMethod(TrainingMethod):
@@ -129,7 +144,9 @@ class ZerothOrderMethod(TrainingMethod):
     def needs_gradient(self) -> bool:
         return isinstance(methods.parse(self.text), ForwardGradient)
 
-    def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
+    def stepper(
+        self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None
+    ) -> ZerothOrderStepper:
         # The plain engine can only round to nearest: auto must not choose it for a small model.
         engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
         rate, groups = _rates(options, language_model)
@@ -139,6 +156,9 @@ class ZerothOrderMethod(TrainingMethod):
 
     def identity(self, options: TrainOptions) -> str:
         return repr(self.estimator(options))
+
+    def forward_passes_a_step(self, options: TrainOptions, backward: int) -> int:
+        return evaluations_a_step(self.estimator(options))
 
 
 def _require_one_loss(method: str, estimator: Estimator) -> None:
@@ -154,6 +174,7 @@ class FirstOrderMethod(TrainingMethod):
     """An optimizer of torch, with backpropagation."""
 
     backpropagates = True
+    replays = False
 
     def check(self, options: TrainOptions) -> None:
         if self.text not in FIRST_ORDER:
@@ -168,7 +189,9 @@ class FirstOrderMethod(TrainingMethod):
                 f"clip is {options.clip}, but {self.text} has no projected gradients to clip: leave --clip out"
             )
 
-    def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
+    def stepper(
+        self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None
+    ) -> FirstOrderStepper:
         rate, groups = _rates(options, language_model)
         if options.gradient_checkpointing:
             recompute_layers(language_model.model)
@@ -176,6 +199,98 @@ class FirstOrderMethod(TrainingMethod):
 
     def identity(self, options: TrainOptions) -> str:
         return f"{self.text}()"
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """The options of `hybrid`: the number of last blocks with backpropagation, the optimizer of their steps ("sgd" or
+    "adamw"), their learning rate (that of the run where it is 0), and the zeroth-order method of the rest, with its
+    options in brackets.
+
+    Raises:
+        UnknownNameError: no such optimizer.
+        ValueError: a number is out of range.
+    """
+
+    blocks: int = 1
+    first: str = "sgd"
+    rate: float = 0.0
+    zeroth: str = "mezo"
+
+    def __post_init__(self) -> None:
+        count("blocks", self.blocks, "give the number of last blocks with backpropagation, from 1")
+        require_known(self.first, FIRST_ORDER, "first-order method")
+        real("rate", self.rate, "give the learning rate of the last blocks, or 0 for that of the run", lambda r: r >= 0)
+
+    @property
+    def rest(self) -> ZerothOrderMethod:
+        """The method of the rest."""
+        name, options = bracketed(self.zeroth)
+        require_known(name, [row.name for row in methods.table()], "zeroth-order method")
+        return ZerothOrderMethod(":".join([name, *(f"{key}={_spelt(value)}" for key, value in options.items())]))
+
+
+def _spelt(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+class HybridMethod(TrainingMethod):
+    """First order on the last blocks, zeroth order on the rest."""
+
+    replays = False
+
+    @property
+    def hybrid(self) -> Hybrid:
+        """The options in the spelling."""
+        return construct(spelled(self.text, (HYBRID,)), {HYBRID: Hybrid}, "method")
+
+    def check(self, options: TrainOptions) -> None:
+        hybrid = self.hybrid
+        hybrid.rest.check(options)
+        FirstOrderMethod(hybrid.first).check(replace(options, clip=None))  # --clip bounds the zeroth-order half
+        if options.rates:
+            raise ValueError(f"--rates is given, but {HYBRID} has two rates: give --lr and {HYBRID}:rate=1e-3")
+        if options.rows != "all":
+            raise ValueError(f"rows is {options.rows}, but {HYBRID} perturbs whole tensors: leave --rows out")
+
+    def note(self, options: TrainOptions) -> str:
+        rest = self.hybrid.rest
+        usual = methods.rule_name(rest.text)
+        if usual != options.rule:
+            return f"the paper of {rest.text} uses the rule {usual}; this run takes --rule {options.rule}"
+        return rest.note(options)
+
+    @property
+    def needs_gradient(self) -> bool:
+        return True
+
+    def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
+        hybrid = self.hybrid
+        last = last_blocks(language_model, hybrid.blocks)
+        names = {each.name for each in last}
+        rest = [each for each in trainable.tensors(language_model.model) if each.name not in names]
+        if not (last and rest):
+            raise ValueError(
+                f"{self.text} has {len(last)} trained tensors in the last blocks and {len(rest)} before them: give "
+                "another number of blocks or another --trained, or one of the two methods alone"
+            )
+        with frozen(last):
+            zeroth = hybrid.rest.stepper(options, language_model)
+        lr = hybrid.rate or options.lr
+        with frozen(rest):
+            first = FirstOrderMethod(hybrid.first).stepper(replace(options, lr=lr), language_model)
+        return HybridStepper(first, zeroth, last, rest)
+
+    def identity(self, options: TrainOptions) -> str:
+        hybrid = self.hybrid
+        rate = hybrid.rate or options.lr
+        return f"hybrid(blocks={hybrid.blocks}, first={hybrid.first}, rate={rate!r}, {hybrid.rest.identity(options)})"
+
+    def rule(self, options: TrainOptions) -> str:
+        return f"{self.text} with {options.rule}"
+
+    def forward_passes_a_step(self, options: TrainOptions, backward: int) -> int:
+        return 1 + backward + self.hybrid.rest.forward_passes_a_step(options, backward)
 
 
 class BaselineMethod(TrainingMethod):

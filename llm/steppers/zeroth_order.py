@@ -134,6 +134,14 @@ class ZerothOrderStepper:
         self.steps += 1
         return Taken(record, outcome.loss, outcome.clipped, self.estimator.report(before, self.state))
 
+    def skip(self, key: int, losses: Sequence[float], reason: str) -> Taken:
+        """Count a step that is not taken, for a reason that the losses did not tell; the weights do not change."""
+        self.space.settle_()
+        lr, step = self.rule.rate(self.memory), self.steps
+        self.memory = self.rule.skip(self.memory)
+        self.steps += 1
+        return Taken(Record(step, key, tuple(losses), lr, skipped=reason), losses[0])
+
     def _require_same(self, repeated: Record, record: Record) -> None:
         if (repeated.checksum, bool(repeated.skipped)) != (record.checksum, bool(record.skipped)):
             raise ValueError(

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from llm.options.train import TrainOptions
 from llm.steppers.method import TrainingMethod
-from zobench import methods
-from zobench.evaluations import evaluations_a_step
 from zobench.run.progress import warn
 from zobench.run.records import Row, Run
 
@@ -55,6 +54,4 @@ def forward_passes_a_step(method: str, epsilon: float | str) -> int:
     Raises:
         ValueError: steps of the method cost differently, and it declares no number to count.
     """
-    if TrainingMethod.parse(method).backpropagates:
-        return 1 + BACKWARD
-    return evaluations_a_step(methods.parse(method, epsilon=epsilon))
+    return TrainingMethod.parse(method).forward_passes_a_step(TrainOptions(method=method, epsilon=epsilon), BACKWARD)
