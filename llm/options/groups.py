@@ -95,6 +95,11 @@ class StepOptions:
     micro_batch: int | None = option(
         None, "largest number of examples in one forward pass, which bounds memory; by default the whole minibatch"
     )
+    anchor_examples: int | None = option(
+        None,
+        "with mezo-svrg: training examples, drawn by the seed, that stand for all in the estimate at a snapshot; by "
+        "default all training examples",
+    )
     engine: str = option(
         "auto",
         "engine that perturbs the weights: plain, in-forward, paired (in-forward, both points at once), batched (all "

@@ -16,9 +16,10 @@ from llm.steppers.engines import require_batched, require_rounding, rounded
 from llm.steppers.first_order import FIRST_ORDER, HYBRID, FirstOrderStepper
 from llm.steppers.hybrid import HybridStepper
 from llm.steppers.stepper import Stepper
-from llm.steppers.zeroth_order import ZerothOrderStepper
+from llm.steppers.zeroth_order import WHOLE, Whole, ZerothOrderStepper
 from zobench import Estimator, ForwardGradient, methods, schedule
 from zobench import rule as rules
+from zobench.estimators import SVRG
 from zobench.evaluations import evaluations_a_step
 from zobench.groups import Groups
 from zobench.naming import require_known
@@ -79,8 +80,14 @@ class TrainingMethod(ABC):
         return self.backpropagates
 
     @abstractmethod
-    def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
-        """Return the stepper of a model.
+    def stepper(
+        self,
+        options: TrainOptions,
+        language_model: LanguageModel,
+        touched: Touched | None = None,
+        whole: Whole | None = None,
+    ) -> Stepper:
+        """Return the stepper of a model; `whole` is the loss of all training examples, for methods that ask for it.
 
         Raises:
             ValueError: an option is out of range, or epsilon is below the resolution of the weights.
@@ -109,7 +116,7 @@ class ZerothOrderMethod(TrainingMethod):
     def check(self, options: TrainOptions) -> None:
         schedule(options.schedule, options.lr, options.steps, options.warmup)
         estimator = self.estimator(options)
-        _require_one_loss(self.text, estimator)
+        _require_closures(self.text, estimator, options)
         require_batched(options.engine, options.points, estimator)
         rules.parse(self.rule(options), lr=options.lr, weight_decay=options.weight_decay)
         require_rounding(options.engine, *rounded(options.rounding, options.dtype))
@@ -145,29 +152,55 @@ class ZerothOrderMethod(TrainingMethod):
         return isinstance(methods.parse(self.text), ForwardGradient)
 
     def stepper(
-        self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None
+        self,
+        options: TrainOptions,
+        language_model: LanguageModel,
+        touched: Touched | None = None,
+        whole: Whole | None = None,
     ) -> ZerothOrderStepper:
         # The plain engine can only round to nearest: auto must not choose it for a small model.
         engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
         rate, groups = _rates(options, language_model)
         rule = rules.parse(self.rule(options), lr=rate, weight_decay=options.weight_decay, groups=groups)
-        how = (*rounded(options.rounding, options.dtype), touched, options.clip, options.points)
+        how = (*rounded(options.rounding, options.dtype), touched, options.clip, options.points, whole)
         return ZerothOrderStepper(language_model.model, self.estimator(options), rule, engine, *how)
 
     def identity(self, options: TrainOptions) -> str:
         return repr(self.estimator(options))
 
     def forward_passes_a_step(self, options: TrainOptions, backward: int) -> int:
-        return evaluations_a_step(self.estimator(options))
+        estimator = self.estimator(options)
+        each = evaluations_a_step(estimator)
+        if not _first_closure(estimator):
+            return each
+        examples = options.anchor_examples or options.train
+        if examples is None:
+            raise ValueError(f"{self.text} reads all training examples in some steps: give --train, to count them")
+        more, every = -(-examples // options.batch) - 1, getattr(estimator, "every", 1)
+        whole = estimator.line.evaluations if isinstance(estimator, SVRG) else each
+        return each + -(-(whole or 0) * more // every)
 
 
-def _require_one_loss(method: str, estimator: Estimator) -> None:
-    closure = estimator.ask(0, estimator.init()).closure
-    if closure:
+def _first_closure(estimator: Estimator) -> str:
+    return estimator.ask(0, estimator.init()).closure
+
+
+def _require_closures(method: str, estimator: Estimator, options: TrainOptions) -> None:
+    """Refuse losses that a run does not have, and a number of examples of a loss that is not asked for."""
+    closure, examples = _first_closure(estimator), options.anchor_examples
+    if closure not in ("", WHOLE):
         raise ValueError(
-            f"{method} asks for the loss {closure!r} beside the minibatch's, which a run does not have: give "
-            "mezo-svrg:whole= for the published form, in which the minibatch stands for all examples"
+            f"{method} asks for the loss {closure!r}, which a run does not have: it has that of the minibatch, '', and "
+            f"that of all training examples, {WHOLE!r}"
         )
+    if examples is not None and not closure:
+        raise ValueError(f"anchor_examples is {examples}, but {method} has no anchor: leave --anchor-examples out")
+    if examples is not None and options.train is not None and examples > options.train:
+        raise ValueError(
+            f"anchor_examples is {examples}, but there are {options.train} training examples: lower --anchor-examples"
+        )
+    if closure and options.rows != "all":
+        raise ValueError(f"{method} compares minibatches, whose rows differ: leave --rows {options.rows} out")
 
 
 class FirstOrderMethod(TrainingMethod):
@@ -190,7 +223,11 @@ class FirstOrderMethod(TrainingMethod):
             )
 
     def stepper(
-        self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None
+        self,
+        options: TrainOptions,
+        language_model: LanguageModel,
+        touched: Touched | None = None,
+        whole: Whole | None = None,
     ) -> FirstOrderStepper:
         rate, groups = _rates(options, language_model)
         if options.gradient_checkpointing:
@@ -247,7 +284,9 @@ class HybridMethod(TrainingMethod):
     def check(self, options: TrainOptions) -> None:
         hybrid = self.hybrid
         hybrid.rest.check(options)
-        FirstOrderMethod(hybrid.first).check(replace(options, clip=None))  # --clip bounds the zeroth-order half
+        FirstOrderMethod(hybrid.first).check(
+            replace(options, clip=None, anchor_examples=None)
+        )  # --clip bounds the zeroth-order half
         if options.rates:
             raise ValueError(f"--rates is given, but {HYBRID} has two rates: give --lr and {HYBRID}:rate=1e-3")
         if options.rows != "all":
@@ -264,7 +303,13 @@ class HybridMethod(TrainingMethod):
     def needs_gradient(self) -> bool:
         return True
 
-    def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
+    def stepper(
+        self,
+        options: TrainOptions,
+        language_model: LanguageModel,
+        touched: Touched | None = None,
+        whole: Whole | None = None,
+    ) -> Stepper:
         hybrid = self.hybrid
         last = last_blocks(language_model, hybrid.blocks)
         names = {each.name for each in last}
@@ -275,7 +320,7 @@ class HybridMethod(TrainingMethod):
                 "another number of blocks or another --trained, or one of the two methods alone"
             )
         with frozen(last):
-            zeroth = hybrid.rest.stepper(options, language_model)
+            zeroth = hybrid.rest.stepper(options, language_model, None, whole)
         lr = hybrid.rate or options.lr
         with frozen(rest):
             first = FirstOrderMethod(hybrid.first).stepper(replace(options, lr=lr), language_model)
@@ -305,7 +350,13 @@ class BaselineMethod(TrainingMethod):
     def baseline(self) -> Baseline:
         return baselines.parse(self.text)
 
-    def stepper(self, options: TrainOptions, language_model: LanguageModel, touched: Touched | None = None) -> Stepper:
+    def stepper(
+        self,
+        options: TrainOptions,
+        language_model: LanguageModel,
+        touched: Touched | None = None,
+        whole: Whole | None = None,
+    ) -> Stepper:
         raise ValueError(f"{self.text} takes no step")
 
     def identity(self, options: TrainOptions) -> str:

@@ -46,12 +46,14 @@ def mean_dev_loss(finals: Iterable[Row]) -> float:
     return sum(losses) / len(losses)
 
 
-def forward_passes_a_step(method: str, epsilon: float | str) -> int:
+def forward_passes_a_step(method: str, epsilon: float | str, **sizes: int | None) -> int:
     """Return the forward passes that a step costs: loss evaluations, or a forward pass and a backward one as BACKWARD.
 
-    Probes of an automatic epsilon come on top, and are counted in rows.
+    Probes of an automatic epsilon come on top, and are counted in rows. `sizes` are batch, train and anchor_examples:
+    a loss of all training examples counts one pass for each minibatch's worth of them.
 
     Raises:
         ValueError: steps of the method cost differently, and it declares no number to count.
     """
-    return TrainingMethod.parse(method).forward_passes_a_step(TrainOptions(method=method, epsilon=epsilon), BACKWARD)
+    options = TrainOptions(method=method, epsilon=epsilon, **sizes)  # type: ignore[arg-type]
+    return TrainingMethod.parse(method).forward_passes_a_step(options, BACKWARD)
