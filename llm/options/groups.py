@@ -80,7 +80,10 @@ class StepOptions:
     trained: tuple[str, ...] = option((), TRAINED)
     steps: int = option(500, "number of optimisation steps")
     rates: tuple[str, ...] = option((), RATES)
-    schedule: str = option("constant", "schedule of the learning rate: constant, linear or cosine")
+    schedule: str = option(
+        "constant",
+        "schedule of the learning rate: constant, linear, cosine, or gains (lr / (steps / 10 + step + 1)^0.602)",
+    )
     warmup: int = option(0, "steps of linear warm-up")
     rule: str = option(
         "auto",

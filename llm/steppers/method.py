@@ -25,6 +25,7 @@ from zobench.groups import Groups
 from zobench.naming import require_known
 from zobench.numbers import count, real
 from zobench.rule import Schedule
+from zobench.rule.schedule import GAINS
 from zobench.spelling import bracketed, construct, spelled
 
 Touched = Callable[[int], dict[str, list[int]]]
@@ -136,8 +137,9 @@ class ZerothOrderMethod(TrainingMethod):
         return next((row for row in methods.table() if row.name == self.text.partition(":")[0]), None)
 
     def note(self, options: TrainOptions) -> str:
-        if self.row is not None and self.row.rate is not float:
-            return f"the paper of {self.row.name} has a learning rate that falls; this run takes --schedule"
+        if self.row is not None and self.row.rate is not float and not options.schedule.startswith(GAINS):
+            taken = f"--schedule {options.schedule}"
+            return f"the paper of {self.row.name} has a learning rate that falls; this run takes {taken}, not gains"
         varies = options.schedule != "constant" or options.warmup or self.rule(options) != "sgd"
         if self.row is None or "lr" not in self.row.options or not varies:
             return ""

@@ -11,10 +11,11 @@ from zobench.estimators.looking import Blocking, Conservative
 from zobench.estimators.random_search import RandomSearch
 from zobench.estimators.rank_search import RankSearch
 from zobench.estimators.residual import Residual
+from zobench.estimators.second_order import SecondOrderSPSA
 from zobench.estimators.spsa import SPSA
 from zobench.estimators.svrg import SVRG
 
 __all__ = [
     "SPSA", "SVRG", "Blocking", "Conservative", "Guided", "Halving", "JointOracle", "RandomSearch", "RankSearch",
-    "Residual",
+    "Residual", "SecondOrderSPSA",
 ]  # fmt: skip
