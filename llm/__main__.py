@@ -9,7 +9,7 @@ from llm.bench import profile
 from llm.options.train import TrainOptions
 from llm.pretraining import pretrain
 from llm.run import journal
-from llm.studies import compare, noise, rounding, study, tune
+from llm.studies import compare, noise, rounding, smoke, study, tune
 from zobench.run.options import run_command
 
 COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int | None]]] = {
@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int | None]]] = {
     "tune": (tune.TuneOptions, tune.run),
     "export": (export.ExportOptions, export.run),
     "study": (study.StudyOptions, study.run),
+    "smoke": (smoke.SmokeOptions, smoke.run),
     "noise": (noise.NoiseOptions, noise.run),
     "bench": (bench.StepBenchOptions, bench.run),
     "gpu": (gpu.GpuOptions, gpu.run),

@@ -1,20 +1,51 @@
-"""Writes the tables that are made from code into the pages that show them: python -m docs.site.fill"""
+"""Writes the tables that are made from code and rows into the pages that show them: python -m docs.site.fill"""
 
+import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from zobench.methods import listing
 
 ROOT = Path(__file__).parents[2]
-BEGIN, END = "<!-- methods: python -m docs.site.fill -->", "<!-- end of methods -->"
-PAGES = ("README.md",)
+
+
+def _rows(folder: str) -> list[dict[str, Any]]:
+    lines = (ROOT / "results" / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _smoke() -> str:
+    from synthetic import smoke
+
+    return smoke.markdown(_rows("smoke"))
+
+
+def _smoke_on_a_language_model() -> str:
+    from llm.studies import smoke  # with transformers, which the other tables do not need
+
+    return smoke.markdown(_rows("smoke-llm"))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "methods": listing.markdown,
+    "smoke on problems": _smoke,
+    "smoke on a language model": _smoke_on_a_language_model,
+}
+"""What stands between the marks of each name."""
+PAGES = ("README.md", "docs/smoke.md")
 
 
 def filled(page: str) -> str:
-    """Return the page with the table of methods between its marks."""
-    block = f"{BEGIN}\n\n{listing.markdown()}\n\n{END}"
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, page, flags=re.DOTALL)
+    """Return the page with each table between its marks."""
+    for name, table in TABLES.items():
+        begin, end = f"<!-- {name}: python -m docs.site.fill -->", f"<!-- end of {name} -->"
+        if begin in page:
+            block = f"{begin}\n\n{table()}\n\n{end}"
+            page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, b=block: b, page, flags=re.DOTALL)
+    return page
 
 
 def main() -> int:
