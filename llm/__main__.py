@@ -9,7 +9,7 @@ from llm.bench import profile
 from llm.options.train import TrainOptions
 from llm.pretraining import pretrain
 from llm.run import journal
-from llm.studies import compare, errors, noise, power, rounding, study, tune
+from llm.studies import compare, errors, noise, power, rounding, smoke, study, tune
 from zobench.run.options import run_command
 
 COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int | None]]] = {
@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int | None]]] = {
     "export": (export.ExportOptions, export.run),
     "study": (study.StudyOptions, study.run),
     "power": (power.PowerOptions, power.run),
+    "smoke": (smoke.SmokeOptions, smoke.run),
     "noise": (noise.NoiseOptions, noise.run),
     "errors": (errors.ErrorOptions, errors.run),
     "bench": (bench.StepBenchOptions, bench.run),

@@ -6,7 +6,7 @@ from llm import tasks
 from llm.baselines import BASELINES
 from llm.model import loading
 from llm.options import presets
-from llm.steppers.first_order import FIRST_ORDER
+from llm.steppers.first_order import FIRST_ORDER, HYBRID
 from zobench import methods
 from zobench.naming import require_known
 from zobench.run.options import option
@@ -80,6 +80,7 @@ def _ends(text: str) -> str:
 def _methods() -> str:
     rows = [(row.name, row.formula) for row in methods.table()]
     rows += [(name, "first-order reference") for name in FIRST_ORDER]
+    rows += [(HYBRID, "sgd or adamw on the last blocks, mezo or another method on the rest, in one step")]
     rows += [(name, baseline.about) for name, baseline in BASELINES.items()]
     width = max(len(name) for name, _ in rows) + 2
     return "\n".join(["methods", *(f"  {name:{width}}{formula}" for name, formula in rows)])

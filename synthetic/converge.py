@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from synthetic import problems
+from synthetic import peers, problems
+from synthetic.peers import Peer
 from zobench import SGD, Combination, Estimator, FlatSpace, derive, methods, query
 from zobench.evaluations import evaluations_a_step
 from zobench.problem import Problem
@@ -23,7 +24,8 @@ class ConvergeOptions:
     """Options of `python -m synthetic converge`."""
 
     methods: tuple[str, ...] = option(
-        ("mezo", "kerzoo", "forward", "richardson", "coordinate"), "name[:option=value]..."
+        ("mezo", "kerzoo", "forward", "richardson", "coordinate"),
+        f"name[:option=value]..., or {peers.PREFIX}NAME of another package: {', '.join(peers.PEERS)}",
     )
     problem: str = option("quartic", f"quadratic, quartic, sextic, or {problems.catalogue.OWN}")
     dim: int = option(16, "number of variables")
@@ -49,9 +51,9 @@ def run(options: ConvergeOptions) -> None:
         )
     if min(options.seeds, options.tuning_seeds, options.points, len(options.rates), len(options.methods)) < 1:
         raise ValueError("--seeds, --tuning-seeds, --points, --rates and --methods each need at least one entry")
-    estimators = {name: methods.parse(name, epsilon=options.epsilon) for name in options.methods}
+    estimators = {name: _made(name, options.epsilon) for name in options.methods}
     for name, estimator in estimators.items():
-        if evaluations_a_step(estimator) > options.evaluations:
+        if not isinstance(estimator, Peer) and evaluations_a_step(estimator) > options.evaluations:
             raise ValueError(f"evaluations is {options.evaluations}: not enough for one step of {name}")
     record = Run(options.out, {"command": "converge", **asdict(options)})
     with bar(estimators.items(), unit="method") as progress:
@@ -64,9 +66,15 @@ def run(options: ConvergeOptions) -> None:
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-def _tuned(record: Run, name: str, estimator: Estimator, problem: Problem, options: ConvergeOptions) -> float:
+def _made(name: str, epsilon: float) -> Estimator | Peer:
+    return peers.find(name) if name.startswith(peers.PREFIX) else methods.parse(name, epsilon=epsilon)
+
+
+def _tuned(record: Run, name: str, estimator: Estimator | Peer, problem: Problem, options: ConvergeOptions) -> float:
     """The rate with the least mean final loss on the tuning seeds, all rates tried, diverged ones too."""
     seeds = range(-options.tuning_seeds, 0)
+    if isinstance(estimator, Peer) and not estimator.rated:
+        return options.rates[0]
     for lr in options.rates:
         if not record.find(kind="tune", method=name, lr=lr):
             final = descend(estimator, problem, options, lr, list(seeds))[-1].losses
@@ -80,9 +88,12 @@ def _tuned(record: Run, name: str, estimator: Estimator, problem: Problem, optio
     return float(min(finished, key=lambda row: row["loss"])["lr"])
 
 
-def _final(record: Run, name: str, estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float) -> None:
+def _final(
+    record: Run, name: str, estimator: Estimator | Peer, problem: Problem, options: ConvergeOptions, lr: float
+) -> None:
     seeds = list(range(options.seeds))
     common = {"method": name, "estimator": repr(estimator), "problem": options.problem, "dim": problem.dim, "lr": lr}
+    common |= {"theory": estimator.theory} if isinstance(estimator, Peer) else {}
     minimum = getattr(problem, "minimum", None)
     kept = {(row["seed"], row["step"]) for row in record.find(kind="converge", method=name)}
     for step, evaluations, losses in descend(estimator, problem, options, lr, seeds):
@@ -108,15 +119,26 @@ class Reached(NamedTuple):
 
 
 def descend(
-    estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float, seeds: list[int]
+    estimator: Estimator | Peer, problem: Problem, options: ConvergeOptions, lr: float, seeds: list[int]
 ) -> list[Reached]:
     """Return what SGD reaches from the seeds' starting points; all seeds are one batch.
 
-    Steps spend the budget of evaluations, as far as it pays another; a seed whose loss passes 1e6 has diverged.
+    Steps spend the budget of evaluations, as far as it pays another; a seed whose loss passes 1e6 has diverged. A peer
+    runs seed by seed, with random numbers of its own: the starting points are the same, the directions are not.
     """
+    if isinstance(estimator, Peer):
+        told = estimator.reached(problem, lr, options.epsilon, seeds, options.evaluations, options.points)
+        return [Reached(*each) for each in told]
     if isinstance(getattr(estimator, "lr", None), float):  # it compares the points that SGD would step to
         chosen: Any = estimator
-        estimator = replace(chosen, lr=lr)
+        found: Estimator = replace(chosen, lr=lr)
+        return _descended(found, problem, options, lr, seeds)
+    return _descended(estimator, problem, options, lr, seeds)
+
+
+def _descended(
+    estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float, seeds: list[int]
+) -> list[Reached]:
     points = torch.stack([problems.start(problem, seed) for seed in seeds])
     space, rule = FlatSpace(points), SGD(lr)
     memory, state = rule.init(space), estimator.init()
@@ -155,4 +177,5 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{method:16}{final[0]['lr']:10.4g}{final[0]['evaluations']:13d}{losses[len(losses) // 2]:13.4e}"
             f"{losses[0]:11.3e}{losses[-1]:11.3e}"
         )
+        lines += [f"  {final[0]['theory']}"] if "theory" in final[0] else []
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from llm.bench import adapters, memory, probes, scaling, slopes, steps, sweeps
+from llm.bench import adapters, memory, methods, probes, scaling, slopes, steps, sweeps
 from llm.bench.setting import SIZES, setting
 from llm.model.language_model import DTYPES
 from zobench.law import LAWS
@@ -15,7 +15,7 @@ from zobench.run.options import option
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 
-PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes")
+PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods")
 SCALED = tuple(size for size in SIZES if size.startswith("opt-"))
 
 
@@ -25,6 +25,7 @@ class StepBenchOptions:
 
     parts: tuple[str, ...] = option(PARTS, "parts of the benchmark")
     size: str = option("opt-125m", f"{', '.join(SIZES)}: OPT of this size with random weights")
+    methods: tuple[str, ...] = option((), "methods whose steps are timed; by default all of the table")
     laws: tuple[str, ...] = option(("gaussian", "rademacher"), "laws of directions whose steps are timed")
     batch: int = option(16, "examples in the minibatch of a step")
     tokens: int = option(48, "tokens of a prompt")
@@ -83,6 +84,10 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
             lambda: probes.measure(size, dtype, probes.cells(options.probe_cells), options.probe_directions, count),
             probes.table,
         ),
+        "methods": (
+            lambda: methods.measure(setting(size, dtype, batch, tokens), options.methods, count),
+            methods.table,
+        ),
         "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
     }
 
@@ -98,6 +103,7 @@ def _check(options: StepBenchOptions) -> None:
     if min(*numbers, *options.scaling_batches) < 1 or min(options.tokens, *options.scaling_lengths) < 2:
         raise ValueError(f"{options}: give repetitions, batches and entries of 1 or more, and tokens of 2 or more")
     probes.cells(options.probe_cells)
+    methods.chosen(options.methods)
     for names, known, what in (
         (options.parts, PARTS, "part"),
         ((options.size, *options.scaling_sizes), SIZES, "size"),

@@ -79,4 +79,5 @@ def _train(options: StudyOptions, method: str, lr: float, seed: int, group: str)
 def _steps(options: StudyOptions, method: str) -> int:
     if TrainingMethod.parse(method).backpropagates:
         return options.backward_passes
-    return options.forward_passes // forward_passes_a_step(method, options.epsilon)
+    sizes = {"batch": options.batch, "train": options.train}
+    return options.forward_passes // forward_passes_a_step(method, options.epsilon, **sizes)

@@ -12,6 +12,7 @@ from zobench.law.cone import Cone
 from zobench.law.coordinate import Coordinate
 from zobench.law.diagonal import Diagonal
 from zobench.law.independent import Gaussian, Independent, Rademacher, Uniform
+from zobench.law.inverse_curvature import InverseCurvature
 from zobench.law.law import DenseDirection, Direction, Isotropic, Kept, Law, NativeDirection
 from zobench.law.low_rank import LowRank
 from zobench.law.per_tensor import PerTensor, PerTensorCredit
@@ -41,7 +42,7 @@ LAWS: dict[str, Law] = {
 
 __all__ = [
     "LAWS", "AdaptiveLaw", "BlockBandit", "BlockBanditCredit", "Blocks", "BlocksCredit", "Cone", "Coordinate",
-    "DenseDirection", "Diagonal", "Direction", "Gaussian", "Independent", "Isotropic", "Kept", "Law", "LowRank",
-    "NativeDirection", "OneBlock", "Orthogonal", "PerTensor", "PerTensorCredit", "Rademacher", "Radial",
-    "RandomMask", "SmallWeights", "Sphere", "Subspace", "Tied", "Uniform",
+    "DenseDirection", "Diagonal", "Direction", "Gaussian", "Independent", "InverseCurvature", "Isotropic", "Kept",
+    "Law", "LowRank", "NativeDirection", "OneBlock", "Orthogonal", "PerTensor", "PerTensorCredit", "Rademacher",
+    "Radial", "RandomMask", "SmallWeights", "Sphere", "Subspace", "Tied", "Uniform",
 ]  # fmt: skip
