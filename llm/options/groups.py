@@ -82,7 +82,7 @@ class StepOptions:
     rates: tuple[str, ...] = option((), RATES)
     schedule: str = option(
         "constant",
-        "schedule of the learning rate: constant, linear, cosine, kerzoo, or gains (lr / (steps / 10 + step + 1)^0.602)",
+        "schedule of the learning rate: constant, linear, cosine, kerzoo, gains (lr / (steps / 10 + step + 1)^0.602)",
     )
     warmup: int = option(0, "steps of linear warm-up")
     rule: str = option(
