@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 from llm.__main__ import main
 from zobench.run import exit_status, progress
+from zobench.run.command import run_command
 from zobench.run.journal import read
-from zobench.run.options import option, run_command
+from zobench.run.options import option
 
 pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 

@@ -52,7 +52,7 @@ class Loop:
             self.costs,
             self.divergence,
             self.evaluations,
-            StepRows(self.log, context.names, self.costs),
+            StepRows(self.log, context.names, self.costs, self.divergence),
             DivergenceReport(self.divergence, self.log, context.names),
             EvaluationSets(context, self.stepper, self.log),
             *([SavedModel(context, self.log.folder)] if options.save else []),
@@ -130,7 +130,9 @@ class Loop:
             raise
         self.costs.speed.see(self.stepper.forward_passes - passes, seconds)
         self._hear(taken)
-        progress = f"train loss {taken.loss:.3f}, {self.costs.speed} {self.evaluations.status}"
+        progress = ", ".join(
+            filter(None, (f"train loss {taken.loss:.3f}", self.evaluations.status, str(self.costs.speed)))
+        )
         shown.set_postfix_str(progress, refresh=False)
 
     def _hear(self, taken: Taken) -> None:

@@ -14,8 +14,6 @@ from zobench.spelling import own
 TASKS_OWN = "task"
 DIFFERENTIABLE: dict[str, type[Objective]] = {"classification": Objective, "language-model": AnswerObjective}
 NAMES = (TASKS_OWN, *DIFFERENTIABLE, *metrics.METRICS)
-MAX_TOKENS = "length limit of prompts in tokens; longer prompts lose their beginning; by default the limit of the model"
-HELP = f"{', '.join(NAMES)}, or package.module:function"
 
 
 def choose(name: str, task: Task) -> Callable[..., Objective]:

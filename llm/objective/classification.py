@@ -16,6 +16,7 @@ from llm.objective.measured import Measured, measured, parts
 from llm.objective.scoring import candidate_scores
 from llm.tasks import Example
 from zobench.layout import on_device
+from zobench.run.progress import bar
 
 
 class Judged(NamedTuple):
@@ -154,14 +155,16 @@ class Objective:
         answers: list[str | None] = [None] * len(examples)
         judged = Judged(None, None, None)
         lengths = [len(row.tokens) + sum(len(c) - 1 for c in self.options(row)) for row in examples]
-        for part in parts([len(row.tokens) for row in examples], lengths, batch_size):
-            judged = self.judge([examples[i] for i in part])
-            if judged.losses is not None:
-                losses[part] = judged.losses.cpu()
-            if judged.scores is not None:
-                scores[part, : judged.scores.shape[1]] = judged.scores.cpu()
-            for i, text in zip(part, judged.answers or (), strict=False):
-                answers[i] = text
+        with bar(total=len(examples), desc="evaluation", unit="example", delay=2, leave=False) as shown:
+            for part in parts([len(row.tokens) for row in examples], lengths, batch_size):
+                judged = self.judge([examples[i] for i in part])
+                if judged.losses is not None:
+                    losses[part] = judged.losses.cpu()
+                if judged.scores is not None:
+                    scores[part, : judged.scores.shape[1]] = judged.scores.cpu()
+                for i, text in zip(part, judged.answers or (), strict=False):
+                    answers[i] = text
+                shown.update(len(part))
         labels = torch.tensor([row.label for row in examples])
         loss = functional.cross_entropy(scores, labels) if judged.losses is None else losses.mean()
         known = [row.example for row in examples]

@@ -1,47 +1,58 @@
 """A comparison of arms on tasks, from a plan."""
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from llm.loop.train import train
 from llm.model import loading
-from llm.options.groups import ResultOptions
+from llm.options.studies import CompareOptions
 from llm.run.context import split_of
+from llm.studies.overall import Overall
 from llm.studies.plan import StudyPlan, read_plan
 from llm.studies.rates import chosen_rate, mean_dev_loss
-from zobench.run.options import option
 from zobench.run.progress import note
 from zobench.run.records import Row, Run, within
 
 TUNING_SEED = -1
 
 
-@dataclass(frozen=True)
-class CompareOptions(ResultOptions):
-    """Options of `python -m llm compare`."""
-
-    plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms; docs/smollm2.md describes it")
-    data: str | None = option(None, "folder that holds the data folders of the plan")
-    allow_code: bool = option(
-        False, "run the Python code that the plan names (own methods, models' own code)", code=True
-    )
-    out: str = "runs/compare"
-
-
 def run(options: CompareOptions) -> None:
-    """Run every arm of a plan on every task, rates chosen on dev of one task; resumes from its own runs."""
+    """Run the command: CompareOptions says what it does."""
     plan = read_plan(options.plan, options.data, options.allow_code)
     _require_data(plan)
     record = Run(options.out, {"command": "compare", **asdict(options)}, free=("out", "data", "allow_code"))
     study = Study(plan, record, options.provenance)
     rates = {arm: study.rate(arm) for arm in plan.arms}
+    finals: dict[tuple[str, str], list[Row]] = {}
     for seed, task, arm in rounds(plan):
         row = study.train(arm, rates[arm], task, seed)
-        print(f"{task}, seed {seed}, {arm}: test {row.get('metric', 'accuracy')} {row['test_accuracy']:.1%}")
+        note(f"{task}, seed {seed}, {arm}: test {row.get('metric', 'accuracy')} {row['test_accuracy']:.1%}")
+        finals.setdefault((arm, task), []).append(row)
+    print(table(finals, rates, list(plan.tasks)))
     note(f"rows: {options.out}")
+
+
+def table(finals: Mapping[tuple[str, str], Sequence[Row]], rates: Mapping[str, float | None], tasks: list[str]) -> str:
+    """Return the mean test metric of each arm on each task in percent, with the number of its runs and the least and
+    the greatest of them, and the learning rate that was chosen.
+    """
+    width = max(map(len, rates)) + 2
+    lines = [f"{'arm':{width}}{'lr':>10}" + "".join(f"{task:>24}" for task in tasks)]
+    for arm, lr in rates.items():
+        cells = "".join(f"{_cell(finals.get((arm, task), ())):>24}" for task in tasks)
+        lines.append(f"{arm:{width}}{'-' if lr is None else f'{lr:g}':>10}{cells}")
+    return "\n".join([*lines, "test metric in percent: mean (least to greatest, number of runs)"])
+
+
+def _cell(rows: Sequence[Row]) -> str:
+    scores = [100 * row["test_accuracy"] for row in rows if row.get("test_accuracy") is not None]
+    if not scores:
+        return "-"
+    diverged = "!" if any(row["status"] != "ok" for row in rows) else ""
+    return f"{sum(scores) / len(scores):.1f}{diverged} ({min(scores):.1f} to {max(scores):.1f}, {len(rows)})"
 
 
 def _require_data(plan: StudyPlan) -> None:
@@ -56,12 +67,20 @@ def rounds(plan: StudyPlan) -> Iterator[tuple[int, str, str]]:
         yield from ((seed, task, arm) for task in plan.tasks for arm in plan.arms if plan.seeds(task, arm) > seed)
 
 
+def _name(task: str, arm: str, which: float | int | None) -> str:
+    """The name of a run: one that tunes is told by its rate, the others by their seed."""
+    return f"{task}-{arm}-{f'seed{which}' if isinstance(which, int) else f'lr{which:g}'}"
+
+
 class Study:
     """The runs of a plan, each in a folder of its own; those that are finished are read."""
 
     def __init__(self, plan: StudyPlan, record: Run, provenance: str) -> None:
         self.plan, self.record, self.provenance = plan, record, provenance
         self.model = self._base()
+        tuning = [_name(plan.tuned_on, arm, lr) for arm in plan.arms for lr in plan.arms[arm].rates]
+        seeds = {_name(task, arm, seed): float(plan.tasks[task].forward_passes) for seed, task, arm in rounds(plan)}
+        self.whole = Overall({**dict.fromkeys(tuning, float(plan.tuning_passes)), **seeds})
 
     def rate(self, arm: str) -> float | None:
         """Return the rate that the tuning task's dev set chooses; None where there is nothing to choose."""
@@ -71,11 +90,12 @@ class Study:
     def train(self, arm: str, lr: float | None, task: str, seed: int, tuning: bool = False) -> Row:
         """Return the final row of one run, made now if it is not there."""
         passes = self.plan.tuning_passes if tuning else self.plan.tasks[task].forward_passes
-        name = f"{task}-{arm}-lr{lr:g}" if tuning else f"{task}-{arm}-seed{seed}"
+        name = _name(task, arm, lr if tuning else seed)
         folder = within(self.record.folder, f"{'tune' if tuning else 'seeds'}/{name}")
         changes = {"model": self.model, "seed": seed, "out": str(folder), "provenance": self.provenance}
         changes |= {"save": False} | ({} if lr is None else {"lr": lr})
-        return train(self.plan.run_options(task, arm, passes, **changes))
+        with self.whole.run(name, folder):
+            return train(self.plan.run_options(task, arm, passes, **changes))
 
     def _dev_loss(self, arm: str, lr: float) -> float:
         return mean_dev_loss([self.train(arm, lr, self.plan.tuned_on, TUNING_SEED, tuning=True)])

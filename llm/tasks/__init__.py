@@ -2,11 +2,10 @@
 
 from llm.tasks.example import Example
 from llm.tasks.split import split
-from llm.tasks.table import HELP, TASKS, find
+from llm.tasks.table import TASKS, find
 from llm.tasks.task import METRICS, OBJECTIVES, Item, Pools, Sizes, Split, Task
 
 __all__ = [
-    "HELP",
     "METRICS",
     "OBJECTIVES",
     "TASKS",

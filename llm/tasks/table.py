@@ -10,7 +10,6 @@ from llm.tasks.task import Task
 from zobench.naming import require_known
 
 TASKS = {task.name: task for task in (*SHIPPED, *(official.task for official in PUBLISHED.values()))}
-HELP = "a name (python -m llm list), a task file (my.toml), or package.module:function"
 
 
 def find(name: str) -> Task:

@@ -1,0 +1,94 @@
+"""The options of studies: `compare`, `tune`, `study`, `noise`, `rounding`."""
+
+from dataclasses import dataclass
+
+from llm.options.groups import (
+    CallOptions,
+    DifferenceOptions,
+    FolderOptions,
+    LoopOptions,
+    ModelOptions,
+    ResultOptions,
+    SeedOptions,
+    SelectionOptions,
+    SplitOptions,
+    StepOptions,
+    TaskOptions,
+)
+from zobench.run.options import option
+
+RANGE = "low:high (logarithmic), choices a,b,c, or one value"
+SAMPLERS = ("tpe", "random")
+WAYS = ("walk, nearest", "nearest", "stochastic", "float32 master")
+
+
+@dataclass(frozen=True)
+class CompareOptions(ResultOptions):
+    """Run every arm of a plan on every task, rates chosen on dev of one task; resumes from its own runs."""
+
+    plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms; docs/smollm2.md describes it")
+    data: str | None = option(None, "folder that holds the data folders of the plan")
+    allow_code: bool = option(
+        False, "run the Python code that the plan names (own methods, models' own code)", code=True
+    )
+    out: str = "runs/compare"
+
+
+@dataclass(frozen=True)
+class TuneOptions(CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SplitOptions, ModelOptions):
+    """Search learning rate, epsilon and batch on dev, never on test; each trial is a run, which can be resumed."""
+
+    lr: float | str = option("1e-6:1e-3", f"learning rate: {RANGE}")
+    epsilon: float | str = option(1e-3, f"perturbation scale of the zeroth-order methods: {RANGE}, or auto")
+    batch: int | str = option(
+        16, f"examples in the minibatch of a step: {RANGE.removeprefix('low:high (logarithmic), ')}"
+    )
+    trials: int = option(
+        20, "number of trials, each of which is a run; with a larger number a finished search continues"
+    )
+    sampler: str = option("tpe", f"sampler that proposes values: {', '.join(SAMPLERS)}")
+    out: str = "runs/tune"
+
+
+@dataclass(frozen=True)
+class StudyOptions(ResultOptions, SelectionOptions, DifferenceOptions, SplitOptions, ModelOptions):
+    """Tune every method's learning rate on dev of other seeds, then run all seeds; an interrupted study resumes."""
+
+    methods: tuple[str, ...] = option(
+        ("mezo", "kerzoo", "forward", "richardson", "sgd", "adamw"),
+        "methods to compare, each written as for train --method",
+    )
+    forward_passes: int = option(2000, "forward passes of a zeroth-order run")
+    backward_passes: int = option(200, "backward passes (one a step) of a first-order run")
+    rates: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3), "learning rates tried by each zeroth-order method")
+    first_order_rates: tuple[float, ...] = option(
+        (1e-3, 1e-2, 3e-2, 1e-1), "learning rates tried by each first-order method"
+    )
+    seeds: int = option(5, "number of runs of each method at its chosen learning rate")
+    tuning_seeds: int = option(1, "number of further seeds, whose dev sets choose the learning rate")
+    evaluations: int = option(10, "number of evaluations on dev in a run")
+    out: str = "runs/study"
+
+
+@dataclass(frozen=True)
+class NoiseOptions(SeedOptions, TaskOptions, ModelOptions):
+    """Measure noise, derivatives along lines and truncation of a model's loss, and recommend an epsilon."""
+
+    batch: int = option(16, "examples in the minibatch on which everything is measured")
+    lines: int = option(200, "number of lines along which truncation is measured")
+    epsilons: tuple[float, ...] = option(
+        (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "perturbation scales at which truncation is measured"
+    )
+    out: str = option("runs/noise", "folder of the results")
+
+
+@dataclass(frozen=True)
+class RoundingOptions(SeedOptions, DifferenceOptions, TaskOptions, ModelOptions):
+    """Take MeZO steps in 16 bits and compare each with the intended step."""
+
+    dtype: str = option("bfloat16", "bfloat16; float16 has no stochastic rounding")
+    batch: int = 4
+    ways: tuple[str, ...] = option(WAYS, "kinds of rounding")
+    rates: tuple[float, ...] = option((1e-6, 1e-5, 1e-4), "learning rates of the steps")
+    steps: int = option(5, "number of steps with each rounding and learning rate")
+    out: str = option("runs/rounding", "folder of the results; every call appends rows")
