@@ -18,7 +18,7 @@ SHOWN := bias mse kernels convergence design design-roads design-interval descen
     phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
 
 .PHONY: demo test conformance browser docs gpu gpu-files gpu-trial triton all-extras oldest oldest-torch environments audit check soak damage fuzz mutants planted hunt sanitize battery \
-    install bench paired-bench study smollm2 figures clean
+    install release bench paired-bench study smollm2 figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -67,6 +67,7 @@ environments: all-extras oldest
 audit: .venv-audit/.ready
 	rm -rf results/audit
 	OMP_NUM_THREADS=1 .venv-audit/bin/python -W ignore -m docs.examples.audit.everything
+	find results/audit -name .gitignore -delete
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
@@ -181,6 +182,17 @@ figures: $(READY)
 	    results/epsilon results/noise results/speed results/rounding results/spam --out build/report.html
 	cp $(addprefix build/report_figures/,$(addsuffix .png,$(SHOWN))) docs/
 	cp build/report_figures/finetuning-*.png docs/
+
+# Wheel and source distribution in dist/, built and checked in environments of their own; nothing is uploaded.
+release:
+	rm -rf dist build/release
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/python -m pip install --quiet build twine
+	build/release/tools/bin/python -m build --outdir dist .
+	build/release/tools/bin/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/release/clean
+	build/release/clean/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	build/release/clean/bin/python -P .ci/check_release.py dist
 
 install: $(READY)
 

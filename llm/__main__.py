@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from llm.options.bench import GpuOptions, ProfileOptions, StepBenchOptions
-from llm.options.evaluate import EvaluateOptions
+from llm.options.evaluate import EvaluateOptions, PredictOptions
 from llm.options.export import ExportOptions
 from llm.options.journal import main as journal
 from llm.options.listing import ListOptions
@@ -17,6 +17,7 @@ COMMANDS: dict[str, Command] = {
     "list": (ListOptions, "llm.listing:run"),
     "train": (TrainOptions, "llm.train:run"),
     "evaluate": (EvaluateOptions, "llm.evaluate:run"),
+    "predict": (PredictOptions, "llm.predict.command:run"),
     "compare": (CompareOptions, "llm.studies.compare:run"),
     "tune": (TuneOptions, "llm.studies.tune:run"),
     "export": (ExportOptions, "llm.export:run"),

@@ -62,7 +62,7 @@ def on_terminal(arguments):
 def test_a_bar_on_a_terminal_shows_loss_and_forward_passes_a_second(tmp_path):
     out, shown = on_terminal([sys.executable, "-m", "llm", *command(tmp_path)])
     assert "\r" in shown and "10/10" in shown
-    assert re.search(r"train loss \d+\.\d+, [\d.e+]+ forward passes/s", shown)
+    assert re.search(r"train loss \d+\.\d+, dev loss \d+\.\d+, accuracy [\d.]+%, [\d.e+]+ forward passes/s", shown)
     assert re.fullmatch(r"prompts cut .*\nmezo: dev accuracy .*\nrows: .*\n", out)
 
 
@@ -84,7 +84,8 @@ def test_no_log_file_holds_a_carriage_return(tmp_path, capfd):
 def test_a_long_command_that_is_no_terminal_leaves_lines(monkeypatch):
     stream, now = io.StringIO(), [0.0]
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    monkeypatch.setattr("zobench.run.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "_told", None)
     with progress.bar(range(10), desc="mezo", unit="step") as shown:
         for step in shown:
             now[0] += 25

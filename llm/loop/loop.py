@@ -7,6 +7,7 @@ from llm.loop.costs import Costs
 from llm.loop.divergence import Divergence, DivergenceReport
 from llm.loop.evaluation import Evaluations, EvaluationSets, summary
 from llm.loop.listener import Listener
+from llm.loop.reports import Reports
 from llm.loop.resume import Checkpoints, Resumption
 from llm.loop.saved_model import SavedModel
 from llm.loop.selection import Selection
@@ -53,6 +54,7 @@ class Loop:
             self.divergence,
             self.evaluations,
             StepRows(self.log, context.names, self.costs, self.divergence),
+            *([Reports(options, self.log, self.costs)] if options.report_to else []),
             DivergenceReport(self.divergence, self.log, context.names),
             EvaluationSets(context, self.stepper, self.log),
             *([SavedModel(context, self.log.folder)] if options.save else []),
@@ -85,6 +87,8 @@ class Loop:
                         raise KeyboardInterrupt
             return self._finish()
         finally:
+            for listener in self.listeners:
+                listener.on_left()
             self.log.close()
             self._lock.release()
 

@@ -1,6 +1,7 @@
 """Candidate classification, and what every objective shares: tokenising, measuring."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
@@ -8,15 +9,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm.model.generation import MAX_NEW_TOKENS
+from llm.model.generation import greedy
 from llm.model.language_model import LanguageModel
 from llm.model.logits import position_limit, vocabulary_size
+from llm.objective.chat import rendered
 from llm.objective.encoding import Encoded, Encoder, require_distinct, require_labelled
-from llm.objective.measured import Measured, measured, parts
+from llm.objective.measured import Measured, chosen, measured, parts
 from llm.objective.scoring import candidate_scores
 from llm.tasks import Example
+from llm.tasks.task import LINE, REWARD, Writing
 from zobench.layout import on_device
 from zobench.run.progress import bar
+
+Reward = Callable[[str, Example], float]
+"""(answer, example) -> a number from 0 to 1, the greater the better."""
 
 
 class Judged(NamedTuple):
@@ -43,6 +49,8 @@ class Objective:
     max_tokens: int | None = None
     bos: int | None = None
     metric: str = "accuracy"
+    writing: Writing = LINE
+    reward: Reward | None = None
 
     differentiable: ClassVar[bool] = True
     fewest: ClassVar[int] = 2
@@ -55,6 +63,8 @@ class Objective:
         max_tokens: int | None = None,
         bos: int | None = None,
         metric: str = "accuracy",
+        writing: Writing = LINE,
+        reward: Reward | None = None,
     ) -> Self:
         """Return the objective over these candidate strings, or over each example's own.
 
@@ -65,11 +75,13 @@ class Objective:
                 number that the model reads, less the tokens that follow.
             bos: id of the first token in place of the tokenizer's; 0 is MeZO's choice for OPT, whose own is 2.
             metric: a name in `llm.objective.metrics.METRICS`.
+            writing: bounds of answers that are generated.
+            reward: what the metric "reward" is the mean of.
 
         Raises:
             ValueError: a candidate tokenises to nothing, two to the same, or the model cannot read `max_tokens`.
         """
-        objective = cls(language_model, None, max_tokens, bos, metric)
+        objective = cls(language_model, None, max_tokens, bos, metric, writing, reward)
         if not candidates:
             objective._room(0)
             return objective
@@ -78,7 +90,7 @@ class Objective:
         require_distinct(candidates, tokens)
         objective._require_known(candidates, tokens)
         objective._room(max(map(len, tokens)))
-        return cls(language_model, tokens, max_tokens, bos, metric)
+        return cls(language_model, tokens, max_tokens, bos, metric, writing, reward)
 
     @property
     def encoder(self) -> Encoder:
@@ -93,10 +105,11 @@ class Objective:
         """
         if not examples:
             raise ValueError("the data set is empty")
-        texts = [example.prompt for example in examples]
+        shown = rendered(self.language_model.tokenizer, examples, self.language_model.name)
+        texts = [example.prompt for example in shown]
         whole = self.encoder.whole(texts)
         self._require_known(texts, whole)
-        pairs = zip(whole, examples, self._own_candidates(examples), strict=True)
+        pairs = zip(whole, examples, self._own_candidates(shown), strict=True)
         rows = [Encoded(ids, example.label, own, example, len(ids)) for ids, example, own in pairs]
         cut = self.encoder.cut(texts, whole, [self.room(row) for row in rows])
         return [row._replace(tokens=ids) for row, ids in zip(rows, cut, strict=True)]
@@ -108,7 +121,7 @@ class Objective:
             ValueError: the model cannot read `max_tokens` and what follows.
         """
         lengths = list(map(len, self.options(row)))
-        return self._room(max(MAX_NEW_TOKENS if len(lengths) == 1 else 0, *lengths))
+        return self._room(max(self.writing.tokens if len(lengths) == 1 else 0, *lengths))
 
     def _own_candidates(self, examples: Sequence[Example]) -> list[tuple[tuple[int, ...], ...]]:
         """The tokens of the candidates of each example, none where all share the objective's."""
@@ -142,6 +155,10 @@ class Objective:
         labels = on_device([row.label for row in batch], self.language_model.device)
         return functional.cross_entropy(self.scores(batch), labels, reduction="none")
 
+    def write(self, batch: Sequence[Encoded]) -> list[str | None]:
+        """Return what the model writes after each prompt; cost as `greedy`."""
+        return greedy(self.language_model, [row.tokens for row in batch], *self.writing)
+
     def judge(self, batch: Sequence[Encoded]) -> Judged:
         """Return losses, scores or answers of a batch, from which an evaluation is made."""
         return Judged(None, self.scores(batch), None)
@@ -168,9 +185,22 @@ class Objective:
         labels = torch.tensor([row.label for row in examples])
         loss = functional.cross_entropy(scores, labels) if judged.losses is None else losses.mean()
         known = [row.example for row in examples]
+        if self.metric == REWARD:
+            texts = answers if judged.scores is None else chosen(scores, known)
+            return self._rewarded(float(loss), labels, known, texts)
         if judged.scores is None:
             return measured(self.metric, float(loss), labels, known, answers=answers)
         return measured(self.metric, float(loss), labels, known, scores=scores, common=self.candidates is not None)
+
+    def _rewarded(
+        self, loss: float, labels: Tensor, examples: Sequence[Example | None], answers: Sequence[str | None]
+    ) -> Measured:
+        """The mean reward, and the share of answers whose reward is 1; NaN where the model gave an answer no number."""
+        assert self.reward is not None
+        pairs = zip(answers, examples, strict=True)
+        found = [math.nan if text is None or e is None else self.reward(text, e) for text, e in pairs]
+        mean, solved = sum(found) / len(found), sum(value >= 1 for value in found) / len(found)
+        return Measured(loss, mean, None, labels, REWARD, {"solved": solved}, False)
 
     def _room(self, beyond: int) -> int | None:
         """The most tokens of a prompt after which so many more follow."""

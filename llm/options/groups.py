@@ -11,7 +11,7 @@ from zobench.run.options import option
 
 TASK = "a name (python -m llm list), a task file (my.toml), or package.module:function"
 OBJECTIVE = (
-    "task, classification, language-model, accuracy, f1, exact-match, drop-f1, drop-exact-match, or "
+    "task, classification, language-model, accuracy, f1, exact-match, drop-f1, drop-exact-match, reward, or "
     "package.module:function"
 )
 MAX_TOKENS = "length limit of prompts in tokens; longer prompts lose their beginning; by default the limit of the model"
@@ -192,6 +192,9 @@ class CallOptions:
 
     preset: str | None = option(
         None, "name of a preset: recommended values of the other options, which `list` shows", presets.values
+    )
+    report_to: tuple[str, ...] = option(
+        (), "where losses and metrics are shown too, each through its own library: tensorboard, wandb, mlflow"
     )
     dry_run: bool = option(
         False, "print what would be trained, with memory, passes and time; train nothing and write nothing"

@@ -26,7 +26,7 @@ from zobench.run.records import Row, Run, within, write_atomically
 from zobench.spelling import spelled
 
 SEARCHED = ("lr", "epsilon", "batch")
-FREE = ("out", "trials", "checkpoint_every", "preset")
+FREE = ("out", "trials", "checkpoint_every", "preset", "report_to")
 BEST = "best.toml"
 
 

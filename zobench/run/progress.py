@@ -70,7 +70,7 @@ def bar(items: Iterable[Any] | None = None, *, shown: bool = True, **about: Any)
     from tqdm import tqdm  # comes with the suites, not with the library
 
     about = {"file": sys.stderr, "mininterval": 0.5, "miniters": 1, "dynamic_ncols": True, **about}
-    return tqdm(items, desc=desc or None, bar_format=TERMINAL, **about)
+    return tqdm(items, desc=desc and f"{desc}: ", bar_format=TERMINAL, **about)
 
 
 class Lines:
