@@ -8,6 +8,7 @@ from llm import tasks
 from llm.__main__ import main
 from llm.model import loading
 from llm.objective import choose
+from llm.objective.answers import written
 from llm.options import presets
 from llm.tasks import countdown
 from llm.tasks.countdown import COUNTDOWN, FORM, posed, reward
@@ -52,7 +53,7 @@ def test_the_loss_is_one_minus_the_reward_of_what_is_written():
     made = loading.load("tiny-opt")
     objective = choose("task", COUNTDOWN)(made, max_tokens=None, bos=None)
     rows = objective.encode(tasks.split(COUNTDOWN, None, 4, 2, 2, 0).train)
-    answers = objective.write(rows)
+    answers = written(objective, rows)
     wanted = [1 - reward(text, row.example) for text, row in zip(answers, rows, strict=True)]
     assert objective.losses(rows).tolist() == pytest.approx(wanted)
     measured = objective.measure(rows)
@@ -63,7 +64,7 @@ def test_the_loss_is_one_minus_the_reward_of_what_is_written():
 def test_a_perfect_writer_has_reward_1(monkeypatch):
     objective = choose("task", COUNTDOWN)(loading.load("tiny-opt"), max_tokens=None, bos=None)
     rows = objective.encode(tasks.split(COUNTDOWN, None, 4, 2, 2, 0).train)
-    monkeypatch.setattr(type(objective), "write", lambda _, batch: [row.example.answers[0] for row in batch])
+    monkeypatch.setattr("llm.objective.answers.written", lambda _, batch: [row.example.answers[0] for row in batch])
     measured = objective.measure(rows)
     assert (measured.loss, measured.accuracy, measured.others["solved"]) == (0, 1, 1)
 

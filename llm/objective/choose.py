@@ -32,7 +32,7 @@ def choose(name: str, task: Task) -> Callable[..., Objective]:
         ValueError: the function cannot be imported or called.
     """
     metric = task.metric
-    own = {"writing": task.writing, "reward": task.reward}
+    own = {name: getattr(task, name) for name in ("writing", "reward") if hasattr(task, name)}
     shared: dict[str, Any] = {"candidates": task.candidates, "metric": metric, **own}
     if ":" in name:
         return partial(_judging, _imported(name), **shared)

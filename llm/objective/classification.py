@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm.model.generation import greedy
 from llm.model.language_model import LanguageModel
 from llm.model.logits import position_limit, vocabulary_size
 from llm.objective.chat import rendered
@@ -154,10 +153,6 @@ class Objective:
         """Return the loss of each example, (examples,). Cost: one forward pass."""
         labels = on_device([row.label for row in batch], self.language_model.device)
         return functional.cross_entropy(self.scores(batch), labels, reduction="none")
-
-    def write(self, batch: Sequence[Encoded]) -> list[str | None]:
-        """Return what the model writes after each prompt; cost as `greedy`."""
-        return greedy(self.language_model, [row.tokens for row in batch], *self.writing)
 
     def judge(self, batch: Sequence[Encoded]) -> Judged:
         """Return losses, scores or answers of a batch, from which an evaluation is made."""

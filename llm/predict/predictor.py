@@ -12,6 +12,7 @@ import torch
 from llm import objective, tasks
 from llm.model import loading
 from llm.objective import Objective
+from llm.objective.answers import written
 from llm.objective.measured import choices
 from llm.run.folder import run_of
 from llm.tasks import Example, Task
@@ -131,7 +132,7 @@ class Predictor:
         rows = self.objective.encode(examples)
         self.cut += sum(len(row.tokens) < row.whole for row in rows)
         if all(len(self.objective.options(row)) == 1 for row in rows):
-            return iter([Prediction(text, {}) for text in self.objective.write(rows)])
+            return iter([Prediction(text, {}) for text in written(self.objective, rows)])
         normalised = self.task.objective == "language-model"
         scores = self.objective.scores(rows, normalised).double().cpu()
         return iter([self._best(example, row) for example, row in zip(examples, scores.tolist(), strict=True)])

@@ -73,6 +73,7 @@ def load(file: Path) -> Task:
     official = PUBLISHED[spec.task] if spec.task else None
     left = official is not None and spec.prompt is None and spec.labels is None and spec.answer is None
     make: Make
+    asked: Callable[[DataRecord], Example]
     if official is not None and left:
         make, candidates, usual = official.item, official.candidates, (official.objective, official.metric)
         empty, asked = official.content_free, official.ask
