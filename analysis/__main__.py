@@ -1,4 +1,4 @@
-"""Command line: `python -m analysis report | tables RUN_FOLDER...`, `python -m analysis figure KIND ROWS...`."""
+"""Command line: `python -m analysis report | tables | claims RUN_FOLDER...`, `... figure KIND ROWS...`."""
 
 import sys
 from argparse import RawDescriptionHelpFormatter
@@ -45,6 +45,7 @@ def parser(prog: str = "python -m analysis") -> CommandParser:
         "--out", type=Path, default=Path("report.html"), help="the page to write (default: %(default)s)"
     )
     report.add_argument("--title", default="zobench report", help="heading of the page (default: %(default)s)")
+    _add_claims(commands)
     _add_figure(commands)
     return top
 
@@ -53,6 +54,18 @@ FIGURES = """examples:
   python -m analysis figure bias runs/bias --out bias.pdf --columns one --only problem=sextic
   python -m analysis figure convergence rows.csv --out convergence.svg --order mezo,mine --label mine="This paper"
 """
+
+
+def _add_claims(commands: Any) -> None:
+    claims = commands.add_parser(
+        "claims",
+        help="the ledger of claims on KerZOO: each with what was measured, and a verdict",
+        description="Compute the ledger of claims on KerZOO from rows: claim, source, how it was tested, n, estimate "
+        "with interval, p, verdict. The suffix of --out chooses Markdown or HTML; without it Markdown is printed.",
+    )
+    add = claims.add_argument
+    add("folders", nargs="*", type=Path, metavar="RUN_FOLDER", help="run folders (default: those under results/)")
+    add("--out", type=Path, metavar="FILE", help="the file to write, .md or .html")
 
 
 def _add_figure(commands: Any) -> None:

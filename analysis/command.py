@@ -7,12 +7,44 @@ from pathlib import Path
 from typing import Any
 
 from analysis import drawings
+from analysis.claims import ledger
 from analysis.drawings import DRAWINGS
 from analysis.report import SECTIONS, write
 from analysis.rows import ReadError, Results, read
 from analysis.tables.table import markdown
 from zobench.figures.files import require_format
 from zobench.figures.sheet import Sheet, settings_of, style_of, width
+
+FOLDERS = ("bias", "kernels", "design", "phase", "spam", "kerzoo-claims", "kerzoo", "smollm2-long")
+"""The folders below results/ that the ledger reads by default, as far as they have rows."""
+
+
+def claims(arguments: argparse.Namespace) -> None:
+    """Write or print the ledger of claims."""
+    out: Path | None = arguments.out
+    if out is not None and out.suffix not in (".md", ".html"):
+        raise ReadError(f"--out {str(out)!r}: give a file that ends in .md or .html")
+    results = _warned(read(arguments.folders or default_folders()))
+    found = ledger.ledger(results)
+    if out is None:
+        print(ledger.as_markdown(found))
+        return
+    page = ledger.as_html(found) if out.suffix == ".html" else ledger.as_markdown(found) + "\n"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    print(f"{len(found)} claims, of which {ledger.counted(found)} -> {out}")
+
+
+def default_folders(root: Path = Path("results")) -> list[Path]:
+    """Return the folders of FOLDERS that have rows.
+
+    Raises:
+        ReadError: none has.
+    """
+    found = [root / name for name in FOLDERS if any((root / name).rglob("rows.jsonl"))]
+    if not found:
+        raise ReadError(f"no rows under {str(root)!r}: give run folders, or call this from the checkout")
+    return found
 
 
 def figure(arguments: argparse.Namespace) -> None:

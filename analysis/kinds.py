@@ -9,6 +9,7 @@ UNREPORTED = frozenset(
         *("environment", "measurement", "bench", "skipped", "divergence", "rounding", "note", "bench-slope"),
         *(
             "trial",
+            "arm-run",
             "audit",
             "audit-check",
             "smoke",
@@ -18,6 +19,7 @@ UNREPORTED = frozenset(
             "gpu-job",
             "gpu-smollm2",
             "gpu-waits",
+            "claim-part",
         ),
     }
 )
@@ -45,6 +47,10 @@ _NOISE = "python -m llm noise"
 _MODEL = ("model", "task", "dtype")
 _BENCH, _PROFILE = "python -m llm bench", "python -m llm profile"
 _ENGINE = ("engine", "law", "rows")
+_CLAIMS = "python -m synthetic claims"
+_PARTS = ("truncation", "along_gradient", "rounding", "second_moment", "error")
+_KERNEL_PARTS = ("kernel_truncation", "kernel_along_gradient", "kernel_second_moment")
+_ERRORS = tuple(f"{name}_error" for name in (*_PARTS, *_KERNEL_PARTS))
 
 KINDS: dict[str, Kind] = {
     "bias": BIAS,
@@ -111,6 +117,30 @@ KINDS: dict[str, Kind] = {
         (*_MODEL, "epsilon", "relative_error", "relative_error_error", "along_gradient", "along_gradient_error"),
         ("weights", "lines", "gradient_norm"),
         (*_MODEL, "weights"),
+    ),
+    "error-parts": Kind(
+        "python -m llm errors",
+        (*_MODEL, "trained", "epsilon", "lines", "parameters", *_PARTS, "removable"),
+        ("weights", "gradient_norm", *_KERNEL_PARTS, *_ERRORS),
+        (*_MODEL, "trained", "weights"),
+    ),
+    "claim-check": Kind(
+        _CLAIMS,
+        ("part", "quantity", "method", "predicted", "measured", "measured_error"),
+        ("problem", "dim", "epsilon", "scale", "samples"),
+        ("part", "quantity", "method", "problem"),
+    ),
+    "claim-large": Kind(
+        _CLAIMS,
+        ("problem", "dim", "noise", "method", "epsilon", "evaluations", "mse", "mse_error"),
+        ("steps",),
+        ("problem", "noise", "method"),
+    ),
+    "arm-run": Kind(
+        "python -m llm compare",
+        ("group", "task", "arm", "seed", "status"),
+        ("lr", "model", "method", "test_accuracy", "test_examples", "metric", "forward_passes", "seconds", "curve"),
+        ("group", "task", "arm", "status", "model", "method", "metric", "curve"),
     ),
     "bench-step": Kind(
         _BENCH,

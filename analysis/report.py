@@ -13,6 +13,7 @@ from analysis.lead import lead
 from analysis.rows import Results, RunRows
 from analysis.sections import (
     bias,
+    claims,
     convergence,
     descent,
     design,
@@ -45,6 +46,7 @@ SECTIONS: tuple[Callable[[Results], Section], ...] = (
     speed.section,
     profile.section,
     rounding.section,
+    claims.section,
 )
 SCALE = 130  # pixels an inch of a figure where the page has room
 SHOWN_APART = ("command", "provenance")

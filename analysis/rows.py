@@ -22,7 +22,7 @@ ROWS = "rows.jsonl"
 LISTS = frozenset(
     {
         *("nodes", "probabilities", "values", "rates", "dev_losses", "rounds", "r", "moments"),
-        *("seconds", "limit_seconds"),
+        *("seconds", "limit_seconds", "curve"),
     }
 )
 """Columns that are no numbers and may hold several."""

@@ -9,7 +9,15 @@ from llm.options.export import ExportOptions
 from llm.options.journal import main as journal
 from llm.options.listing import ListOptions
 from llm.options.pretrain import PretrainConfig
-from llm.options.studies import CompareOptions, NoiseOptions, RoundingOptions, StudyOptions, TuneOptions
+from llm.options.studies import (
+    CompareOptions,
+    ErrorOptions,
+    NoiseOptions,
+    PowerOptions,
+    RoundingOptions,
+    StudyOptions,
+    TuneOptions,
+)
 from llm.options.train import TrainOptions
 from zobench.run.command import Command, run_command
 
@@ -22,7 +30,9 @@ COMMANDS: dict[str, Command] = {
     "tune": (TuneOptions, "llm.studies.tune:run"),
     "export": (ExportOptions, "llm.export:run"),
     "study": (StudyOptions, "llm.studies.study:run"),
+    "power": (PowerOptions, "llm.studies.power:run"),
     "noise": (NoiseOptions, "llm.studies.noise:run"),
+    "errors": (ErrorOptions, "llm.studies.errors:run"),
     "bench": (StepBenchOptions, "llm.bench:run"),
     "gpu": (GpuOptions, "llm.gpu:run"),
     "profile": (ProfileOptions, "llm.bench.profile:run"),

@@ -11,6 +11,7 @@ COMMANDS: dict[str, Command] = {
     "bias": (options.BiasOptions, "synthetic.bias:run"),
     "converge": (options.ConvergeOptions, "synthetic.converge:run"),
     "kernels": (options.KernelOptions, "synthetic.kernel_table:run"),
+    "claims": (options.ClaimOptions, "synthetic.claims:run"),
     "design": (options.DesignOptions, "synthetic.design:run"),
     "descent": (options.DescentOptions, "synthetic.descent:run"),
     "epsilon": (options.EpsilonOptions, "synthetic.epsilon:run"),

@@ -162,3 +162,13 @@ class MonteCarloBenchOptions:
     predict_dim: int = option(1000, "number of variables of the problems that are predicted; 0 leaves predictions out")
     draws: int = option(20_000_000, "numbers of a stream that are drawn on one thread; 0 leaves streams out")
     out: str = option("runs/bench", "folder of the results; every call appends rows")
+
+
+@dataclass(frozen=True)
+class ClaimOptions:
+    """Measure the quantities that the claims ledger compares with theory: python -m analysis claims."""
+
+    parts: tuple[str, ...] = option(("cost", "interval", "tensors", "smooth", "large"), "what is measured")
+    samples: int = option(200_000, "estimates of each quantity; parts that cost more take a fixed share of it")
+    seed: int = option(0, "seed of the problems, the points and the draws")
+    out: str = option("runs/claims", "folder of the results; parts that are there are not repeated")

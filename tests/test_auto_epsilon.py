@@ -358,8 +358,12 @@ def test_the_choices_behind_journals_stay(kind):
         warnings.simplefilter("ignore", RuntimeWarning)
         choice = step(space, estimator, f, 3, estimator.init()).state.choice
     found = [*choice[:6], sum(map(len, choice.rounds)), max(map(max, choice.rounds)), min(map(min, choice.rounds))]
-    # What rounding decides about differs between processors: only the order of magnitude is pinned there.
-    assert found == pytest.approx(PINNED[kind], rel=0.5 if kind in ("float32", "well") else 1e-3)
+    by_rounding = (2, 5) if kind in ("float32", "well") else ()  # a noise and a third that differ between processors
+    for place, (ours, pinned) in enumerate(zip(found, PINNED[kind], strict=True)):
+        if place in by_rounding:
+            assert pinned / 10 < ours < 10 * pinned
+        else:
+            assert ours == pytest.approx(pinned, rel=0.5 if by_rounding else 1e-3)
 
 
 def test_a_probe_begins_around_the_choice_within_what_it_may_look_at():

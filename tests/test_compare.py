@@ -2,14 +2,19 @@
 
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from llm.__main__ import main
-from llm.studies.compare import rounds
+from llm.studies import archive, runs
+from llm.studies.compare import Study, rounds
 from llm.studies.plan import read_plan
-from llm.studies.rates import forward_passes_a_step
+from llm.studies.rates import beyond, forward_passes_a_step
+from zobench import methods
+from zobench.run.records import Run
 
 PLAN = """
 model = "tiny-opt"
@@ -75,6 +80,91 @@ def test_every_arm_runs_for_the_same_forward_passes_at_the_rate_that_dev_chose(p
     assert (tmp_path / "out/seeds/spam-mezo-seed0/rows.jsonl").read_bytes() == before
 
 
+def test_finished_runs_are_read_from_the_rows_of_the_study(plan, tmp_path, monkeypatch):
+    """Packed, or copied without the folders of the runs: nothing is run again."""
+    argv = ["compare", "--plan", str(plan), "--out", str(tmp_path / "out"), "--arms", "mezo"]
+    assert main([*argv, "--pack"]) == 0
+    assert not (tmp_path / "out/seeds").exists()
+    ended = rows(tmp_path / "out", "arm-run")
+    assert {(row["group"], row["arm"]) for row in ended} == {("tune", "mezo"), ("seeds", "mezo")}
+    assert all(row["curve"][-1][1:] == [row["dev_loss"], row["dev_accuracy"]] for row in ended)
+    monkeypatch.setattr(runs, "train", lambda _: pytest.fail("a finished run is made again"))
+    assert main(argv) == 0
+    assert rows(tmp_path / "out", "arm-run") == ended
+    before = (tmp_path / "out" / archive.FILE).read_bytes()
+    assert archive.unpack(tmp_path / "out") == 15 and archive.unpack(tmp_path / "out") == 0
+    archive.pack(tmp_path / "out", ("tune", "seeds"))
+    assert (tmp_path / "out" / archive.FILE).read_bytes() == before
+
+
+def test_as_many_runs_are_made_at_once_as_there_are_workers(plan, tmp_path, monkeypatch):
+    study, made, ended = study_of(plan, tmp_path, {1e-4: 0.9, 1e-3: 0.8})
+    barrier = threading.Barrier(2, timeout=30)  # which breaks where one run waits for another
+
+    def together(options):
+        barrier.wait()
+        return ended(options)
+
+    monkeypatch.setattr(runs, "ended", together)
+    monkeypatch.setattr(runs, "ProcessPoolExecutor", lambda workers, _: ThreadPoolExecutor(workers))
+    wanted = [runs.Named("tune", "spam", "mezo", seed, lr) for lr in (1e-4, 1e-3) for seed in (-1, -2)]
+    told = []
+    two = runs.Runs(study.record, study.options, workers=2)
+    two.finish(wanted, lambda run, row: told.append(run))
+    assert sorted(told) == sorted(wanted) and len(made) == 4
+    two.finish(wanted, lambda *_: pytest.fail("a finished run is made again"))
+
+
+@pytest.mark.exhaustive
+def test_two_processes_make_the_rows_of_one(plan, tmp_path):
+    plan.write_text(PLAN.replace("seeds = 2", "seeds = 1").replace("rates = [1e-4, 1e-3]", "rates = [1e-4]"))
+    found = {}
+    for workers in ("1", "2"):
+        out = tmp_path / workers
+        assert main(["compare", "--plan", str(plan), "--out", str(out), "--workers", workers]) == 0
+        found[workers] = {
+            (row["group"], row["task"], row["arm"]): (row["test_loss"], row["curve"]) for row in rows(out, "arm-run")
+        }
+    assert found["1"] == found["2"] and len(found["1"]) == 6
+
+
+def test_no_run_begins_when_the_time_is_over(plan, tmp_path, capsys):
+    argv = ["compare", "--plan", str(plan), "--out", str(tmp_path / "out")]
+    for workers in ("1", "2"):
+        assert main([*argv, "--hours", "0", "--workers", workers]) == 0
+        assert "0 hours are over: 0 of 6 runs are done; the same command continues" in capsys.readouterr().out
+    assert not rows(tmp_path / "out", "arm-run") if (tmp_path / "out/rows.jsonl").exists() else True
+
+
+def study_of(plan, tmp_path, losses):
+    """A study whose runs have these dev losses by arm and rate, and the list of its trials."""
+    study, made = Study(read_plan(str(plan), None), Run(tmp_path / "out", {}), ""), []
+
+    def ended(options):
+        made.append((options.method, options.lr, options.seed))
+        return {"dev_loss": losses[options.lr], "status": "ok", "test_accuracy": 0.5}
+
+    return study, made, ended
+
+
+def test_a_best_rate_at_an_edge_is_tried_beyond_and_a_tied_arm_takes_its_multiple(plan, tmp_path, monkeypatch):
+    tied = '[arms.four]\nmethod = "mezo"\ntied = "mezo"\ntimes = 4.0\n'
+    plan.write_text("tuning_seeds = 2\nrefine = 3\n" + PLAN + tied)
+    losses = {1e-4: 0.9, 1e-3: 0.8, 1e-2: 0.5, 0.1: 0.7}
+    study, made, ended = study_of(plan, tmp_path, losses)
+    monkeypatch.setattr(runs, "ended", ended)
+    assert study.rates(["four", "mezo"]) == {"mezo": 1e-2, "four": 4e-2}
+    assert made == [("mezo", lr, seed) for lr in losses for seed in (-1, -2)]
+    assert study.record.find(kind="chosen")[0]["rates"] == [1e-4, 1e-3, 1e-2, 0.1]
+
+
+def test_rates_beyond_an_edge_are_bounded(plan, tmp_path, monkeypatch):
+    plan.write_text("refine = 1\n" + PLAN)
+    study, made, ended = study_of(plan, tmp_path, {1e-4: 0.9, 1e-3: 0.8, 1e-2: 0.5})
+    monkeypatch.setattr(runs, "ended", ended)
+    assert study.rates(["mezo"]) == {"mezo": 1e-2} and len(made) == 3
+
+
 def test_a_seed_of_all_tasks_comes_before_the_next(plan):
     plan.write_text(PLAN.replace('method = "adamw"', 'method = "adamw"\nseeds = 1'))
     first = [(0, "spam", "mezo"), (0, "spam", "adamw"), (0, "sentences", "mezo"), (0, "sentences", "adamw")]
@@ -118,6 +208,10 @@ def test_an_arm_overrides_a_task_and_a_task_the_rest(plan):
             '[arms.c]\nmethod = "icl"\ntasks = ["span"]\n[arms.mezo]',
             "unknown task of arms.c in .*: 'span'",
         ),
+        ("tuned_on", "tuning_seeds = 0\ntuned_on", "tuning_seeds in .* is 0: give 1 or more"),
+        ("rates = [1e-3]", 'tied = "mezzo"', "unknown arm that arms.adamw in .* is tied to: 'mezzo'"),
+        ("rates = [1e-3]", 'tied = "adamw"', "is tied to adamw: give rates to adamw"),
+        ("rates = [1e-3]", 'tied = "mezo"\ntimes = 0.0', "times in arms.adamw in .* is 0.0: give a positive factor"),
         ("rates = [1e-3]", "", "arms.adamw in .* has no rates: give the learning rates to choose from for adamw"),
         ("[arms.mezo]", '[arms.c]\nmethod = "icl"\nrates = [1.0]\n[arms.mezo]', "but icl takes no step"),
         ("batch = 4", 'preset = "mezo-tiny-opt-spam"', "preset in train in .*: a plan does not read it"),
@@ -147,3 +241,34 @@ def test_the_study_of_smollm2_is_a_plan_with_its_task_files():
     assert set(plan.tasks) == {"sst2", "rte", "cb", "boolq", "copa", "wic"}
     assert all(Path(p.options.get("task", "wic.toml")).name.endswith(".toml") for p in plan.tasks.values())
     assert Path(plan.run_options("wic", "mezo", 100).task).is_file()
+
+
+@pytest.mark.parametrize(
+    ("lr", "rates", "wanted"),
+    [
+        (1e-3, (1e-4, 1e-3), 1e-2),
+        (1e-4, (1e-4, 1e-3, 1e-2), 1e-5),
+        (3e-4, (1e-4, 3e-4, 1e-3), None),
+        (1.0, (1.0,), None),
+    ],
+)
+def test_the_next_rate_lies_as_far_beyond_an_edge_as_its_neighbour_within(lr, rates, wanted):
+    assert beyond(lr, rates) == wanted
+
+
+@pytest.mark.parametrize("task", ["spam", "genre"])
+def test_the_study_of_kerzoo_is_what_its_plan_says(task):
+    root = Path(__file__).parents[1]
+    plan = read_plan(str(root / f"llm/studies/kerzoo-{task}.toml"), None)
+    page = (root / "docs/kerzoo-plan.md").read_text()
+    assert plan.tasks[task].seeds == {"spam": 10, "genre": 5}[task] and plan.refine == 4
+    for name, arm in plan.arms.items():
+        assert f"`{name}`" in page
+        options = plan.run_options(task, name, plan.tasks[task].forward_passes)
+        if arm.rates or arm.tied:
+            passes = options.steps * forward_passes_a_step(options.method, options.epsilon)
+            assert 990 <= passes <= 1000
+            estimator = None if options.method == "adamw" else methods.parse(options.method)
+            if getattr(estimator, "least", 1.0) < 1:  # the interval shrinks over the run
+                assert estimator.steps == options.steps
+    assert {arm.rates for name, arm in plan.arms.items() if arm.rates and name != "adamw"} == {(3e-5, 1e-4, 3e-4, 1e-3)}

@@ -21,15 +21,21 @@ from zobench import (
     AdaMeZO,
     Combination,
     Estimate,
+    FactorMomentum,
     Gains,
+    Interpolated,
     IterateAverage,
     LowRank,
     ModuleSpace,
     Momentum,
+    Muon,
+    NormalisedCore,
+    PowerMuon,
     RandomMask,
     Refreshed,
     SignSGD,
     SmallWeights,
+    TensorClip,
     derive,
     methods,
     query,
@@ -61,11 +67,13 @@ ESTIMATORS = {
     "low rank": LOW_RANK,
     "lozo": methods.make("lozo", epsilon=0.05, n=2, every=2),
     "subzero": methods.make("subzero", epsilon=0.05, rank=2, every=2),
+    "zo-muon": methods.make("zo-muon", epsilon=0.05, n=2, rank=3, every=2),
     "held mask": Refreshed(replace(MEZO, law=RandomMask()), 2),
     "sparse-mezo": methods.make("sparse-mezo", epsilon=0.05),
     "adalezo": methods.make("adalezo", epsilon=0.05, n=2),
     "conmezo": methods.make("conmezo", epsilon=0.05, n=2, warm=3),
     "hizoo": methods.make("hizoo", epsilon=0.05, smooth=0.01),
+    "dizo": methods.make("dizo", epsilon=0.05, n=2, every=2, lr=0.01),
     "baseline": prototypes.MovingBaseline(),
     **{name: methods.make(name) for name in ("one-point-residual", "mezo-gv", "zo-ranksgd", "random-search", "spall")},
     "zo-sgd-conservative": methods.make("zo-sgd-conservative", lr=0.01),
@@ -87,8 +95,17 @@ RULES = {
     "adamezo": AdaMeZO(1e-4, window=3),
     "gains": SGD(Gains(0.05, stability=3.0)),
     "average": IterateAverage(SGD(0.01), 1),
+    "tensor clip": TensorClip(0.01, 0.1, most=1.0),
+    "interpolated": Interpolated(0.01, 0.1, beta=4.0, most=1.0),
+    "interpolated growing": Interpolated(0.01, growing=True),
+    "factor momentum": FactorMomentum(0.01, 0.1),
+    "muon": Muon(0.01, 0.1),
+    "normalised": NormalisedCore(0.01),
+    "power muon": PowerMuon(0.01, 0.1, k=2),
     "own": prototypes.Sign(),
 }
+ON_MATRICES = {"factor momentum": "lozo", "muon": "zo-muon", "normalised": "zo-muon", "power muon": "zo-muon"}
+"""Rules that see matrices, each with an estimator whose law holds a part."""
 
 
 class Run:
@@ -131,6 +148,7 @@ def cases():
     yield from (("mezo", rule, engine) for rule in RULES for engine in ENGINES)
     yield from (("low rank", rule, "batched") for rule in RULES)  # which needs directions of low rank
     yield from ((name, rule, "plain") for name in ("two terms", "svrg", "two rounds") for rule in RULES)
+    yield from ((name, rule, engine) for rule, name in ON_MATRICES.items() for engine in (*ENGINES, "batched"))
 
 
 def require_resumed(estimator, rule, engine, stops):
@@ -167,7 +185,7 @@ def test_in_other_dtypes(rule, engine, dtype):
     Run(MEZO, RULES[rule], engine, dtype).replay(whole.records[:4]).go().require_same(whole)
 
 
-OF_SPACES = ("lozo", "sparse-mezo", "adalezo", "conmezo", "hizoo")  # whose laws keep tensors, but for the first
+OF_SPACES = ("lozo", "sparse-mezo", "adalezo", "conmezo", "hizoo", "dizo")  # laws that keep tensors, but for the first
 STATEFUL = ("auto", "two terms", "mezo-svrg", "zo-ranksgd", "mezo-gv", "baseline")
 USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) for rule in RULES)}
 
@@ -180,6 +198,7 @@ USUAL = {*((name, "adam window") for name in STATEFUL), *(("two terms", rule) fo
             for case in itertools.product(STATEFUL, RULES)
         ),
         *itertools.product(OF_SPACES, ("sgd", "adam")),
+        *((name, rule) for rule, name in ON_MATRICES.items()),
     ],
 )
 def test_a_checkpoint_carries_state_and_memory(estimator, rule, tmp_path):

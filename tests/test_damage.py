@@ -41,6 +41,7 @@ def run(*arguments, **environment):
     return subprocess.run([sys.executable, *arguments], cwd=TESTS, env=own, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.exhaustive
 def test_first_order_runs_killed_at_single_operations_end_as_an_uninterrupted_one(tmp_path):
     if kill_at.built(tmp_path) is None:
         pytest.skip("no C compiler, or not Linux")
@@ -48,6 +49,7 @@ def test_first_order_runs_killed_at_single_operations_end_as_an_uninterrupted_on
     assert found.returncode == 0 and "6 of 6 kills" in found.stdout, found.stdout + found.stderr
 
 
+@pytest.mark.exhaustive
 def test_planted_what_a_kill_leaves_and_nobody_removes_is_seen(tmp_path):
     library = kill_at.built(tmp_path)
     if library is None:
@@ -62,6 +64,7 @@ def test_a_sample_covers_every_class_before_it_takes_one_twice():
     assert kill_at.sample(kills, None, 0) == kills
 
 
+@pytest.mark.exhaustive
 def test_damaged_run_folders_end_in_words_or_in_the_same_result():
     found = run("damage.py", "--damages", "5")
     assert found.returncode == 0 and " of 25 commands" in found.stdout, found.stdout + found.stderr

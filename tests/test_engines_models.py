@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from engines import ENGINES, IDS, IN_FORWARD, bits, loss_of, space_of, steps, swept_by
+from sampled import diagonal
 from torch import nn
 from transformers import (
     GPT2Config,
@@ -111,8 +112,7 @@ def test_losses_are_those_of_a_copy_with_the_direction_added(name, dtype):
     assert abs(direct[0] - direct[1]) > 1e-4 * abs(direct[0])  # planted: nothing perturbed
 
 
-@pytest.mark.parametrize("way", ["native", "eager"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("way", "name"), diagonal(["native", "eager"], MODELS))
 def test_ten_steps_are_the_same_on_all(name, way):
     ends = []
     for engine in IN_FORWARD:

@@ -368,6 +368,7 @@ shutil.copytree("run", finished)
 """
 
 
+@pytest.mark.exhaustive
 def test_training_fills_a_real_small_file_system_and_goes_on_when_it_has_room(tmp_path):
     """On 3 MiB a checkpoint of 4.3 MB does not fit; where nobody may mount one, the tests above have to do."""
     place = tmp_path / "small"
@@ -474,6 +475,7 @@ assert soak.main(["--instants", "1", "--planted"]) == 1
 """
 
 
+@pytest.mark.exhaustive
 def test_runs_killed_at_seven_instants_end_with_the_same_weights_and_a_replay_that_forgets_to_walk_does_not():
     found = subprocess.run(
         [sys.executable, "-c", SOAK], cwd=ROOT / "tests", capture_output=True, text=True, timeout=300

@@ -19,6 +19,7 @@ from analysis.figures.agreement import agreement_figure
 from analysis.figures.kernels import worded
 from analysis.report import SECTIONS
 from analysis.rows import read
+from analysis.sections import claims
 from analysis.sections.section import Illustration
 from zobench.figures import sheet, style, ticks
 
@@ -40,6 +41,7 @@ def drawn() -> dict[str, Illustration]:
     names = ("bias", "kernels", "converge", "design", "descent", "phase", "epsilon", "noise", "speed", "rounding")
     results = read([ROOT / "results" / name for name in (*names, "spam/seeds")])
     figures = [each for section in SECTIONS for each in section(results).illustrations]
+    figures += claims.section(read([ROOT / "results/kerzoo-claims"])).illustrations
     for each in figures:
         laid_out(each.figure)
     return {each.stem: each for each in figures}

@@ -16,6 +16,7 @@ def written(folder: Path, *sources: str) -> Path:
     return file
 
 
+@pytest.mark.exhaustive
 def test_the_tour_runs_without_a_warning_and_its_assertions_hold() -> None:
     cells = executed(TOUR, TOUR.parent).cells
     outputs = [output for cell in cells if cell.cell_type == "code" for output in cell.outputs]

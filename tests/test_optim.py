@@ -189,7 +189,9 @@ class TestResuming:
             fewer.load_state_dict(optimizer.state_dict())
 
 
-@pytest.mark.parametrize("rule", ["momentum:beta=0.5", "adam:beta1=0.5", "adam:window=2"])
+@pytest.mark.parametrize(
+    "rule", ["momentum:beta=0.5", "adam:beta1=0.5", "adam:window=2", "power-muon:k=2", "factor-momentum"]
+)
 def test_a_rule_takes_the_steps_of_its_own_loop_and_goes_on_from_a_state(rule, tmp_path):
     def model():
         torch.manual_seed(3)

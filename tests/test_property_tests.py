@@ -56,6 +56,7 @@ def test_the_estimators_of_the_page_of_ones_own_pass(own, name):
     assert not check_estimator(own[name]).failed
 
 
+@pytest.mark.exhaustive
 def test_the_law_and_the_rule_of_the_page_of_ones_own_pass(own):
     assert not check_law(own["Cauchyish"]()).failed
     assert not check_rule(own["SignDescent"]).failed

@@ -201,7 +201,7 @@ def test_what_cannot_be_is_named(make, message):
         make()
 
 
-@pytest.mark.parametrize("method", ["lozo", "hizoo"])
+@pytest.mark.parametrize("method", ["lozo", "lozo-m", "zo-muon", "zo-mopi", "hizoo"])
 def test_theory_is_asked_about_the_first_step(method):
     f = problems.make("quadratic", 4)
     with pytest.raises(TypeError, match=r"has another law at each step: ask about its \.line, the first step"):

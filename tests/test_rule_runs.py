@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from interrupted import gone
+from sampled import diagonal
 
 from llm.__main__ import main
 from llm.loop.loop import Loop
@@ -24,6 +25,10 @@ RULES = {
     "adam": {"rule": "adam:beta1=0.8", "lr": 1e-3, "weight_decay": 0.1},
     "momentum window": {"rule": "momentum:window=3", "method": "mezo:n=2"},
     "momentum": {"rule": "momentum", "engine": "in-forward"},
+    "lozo-m": {"method": "lozo-m:every=3", "weight_decay": 0.1},
+    "zo-muon": {"method": "zo-muon:every=3:rank=8:n=2", "lr": 1e-3},
+    "zo-muon-normalised": {"method": "zo-muon-normalised:every=3:rank=8:n=2", "lr": 1e-3},
+    "zo-mopi": {"method": "zo-mopi:every=3:rank=8:n=2", "lr": 1e-3},
     "adam window": {"rule": "adam:window=2", "lr": 1e-3, "dtype": "bfloat16", "rounding": "stochastic"},
 }
 
@@ -50,8 +55,7 @@ def saved(folder):
     return (folder / "model/model.safetensors").read_bytes()
 
 
-@pytest.mark.parametrize("every", [3, 0], ids=["checkpoint", "journal alone"])
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize(("every", "name"), diagonal([3, 0], RULES))
 def test_a_run_with_a_rule_is_continued_and_replayed_to_the_bit(name, every, tmp_path, capsys):
     changes = {"select": "last", "checkpoint_every": every, **RULES[name]}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))
@@ -90,10 +94,9 @@ def flip(lines):
     ]
 
 
-@pytest.mark.parametrize("every", [3, 0])
-@pytest.mark.parametrize("damage", [lose_all, cut, flip])
+@pytest.mark.parametrize(("every", "damage"), diagonal([3, 0], [lose_all, cut, flip]))
 def test_rows_are_a_report_that_decides_nothing(damage, every, tmp_path):
-    changes = {"lr": 3e-3, "eval_every": 3, "checkpoint_every": every, "steps": 12}
+    changes = {"lr": 1.4e-3, "seed": 3, "eval_every": 3, "checkpoint_every": every, "steps": 12}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))
     assert rows(tmp_path / "whole", "final")[0]["selected_step"] == 3
     run(tmp_path, stop=8, **changes)
@@ -281,7 +284,7 @@ def test_evaluations_read_what_steps_read(tmp_path):
     assert kept["dev_loss"] == evaluated
 
 
-@pytest.mark.parametrize("method", ["zo-ranksgd:n=4", "mezo-svrg:whole=", "zo-sgd-conservative"])
+@pytest.mark.parametrize("method", ["zo-ranksgd:n=4", "mezo-svrg:whole=", "zo-sgd-conservative", "dizo:every=2"])
 def test_a_run_of_several_rounds_is_continued_and_replayed_to_the_bit(method, tmp_path, capsys):
     changes = {"select": "last", "checkpoint_every": 3, "method": method, "steps": 6, "lr": 1e-3}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))

@@ -41,6 +41,7 @@ def fingerprint(split):
         ("spam", -1, "74631d786fa3a781"),
         ("sentences", 0, "2dfb1c9f6d693cf5"),
         ("sentences", -1, "f08df652748aa7c2"),
+        ("genre", 0, "a68dffd47639b0b0"),
     ],
 )
 def test_the_splits_under_the_committed_rows_never_change(name, seed, wanted):

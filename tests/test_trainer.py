@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from sampled import diagonal, sampled
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
 from transformers import OPTConfig, OPTForCausalLM, TrainerCallback, TrainingArguments
@@ -124,8 +125,10 @@ def test_the_last_step_of_an_epoch_has_fewer_microbatches(tmp_path):
     assert all(math.isfinite(row["loss"]) for row in ours.state.log_history if "loss" in row)
 
 
-@pytest.mark.parametrize("estimator", [methods.make("mezo"), KERZOO, AutoEpsilon(every=3, lines=2)], ids=repr)
-@pytest.mark.parametrize("accumulation", [1, 2])
+RESUMED = [methods.make("mezo"), KERZOO, AutoEpsilon(every=3, lines=2)]
+
+
+@pytest.mark.parametrize(("estimator", "accumulation"), diagonal(RESUMED, [1, 2]))
 def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(tmp_path, estimator, accumulation):
     options = {"estimator": estimator, "max_steps": 6, "gradient_accumulation_steps": accumulation, "weight_decay": 0.1}
     whole = trainer(tmp_path / "whole", **options)
@@ -277,7 +280,7 @@ def test_arguments_that_mean_nothing_here_are_told(tmp_path, option):
     trainer(tmp_path, max_grad_norm=0.0)  # off is off
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", sampled([torch.bfloat16, torch.float16], lambda dtype: dtype is torch.bfloat16))
 def test_weights_of_16_bits_follow_the_step_or_tell_that_they_do_not(tmp_path, dtype):
     ends = {}
     for kind in (torch.float32, dtype):

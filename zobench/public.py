@@ -23,6 +23,7 @@ from zobench.law import (
     PerTensor,
     PerTensorCredit,
     Rademacher,
+    Radial,
     RandomMask,
     SmallWeights,
     Sphere,
@@ -35,7 +36,23 @@ from zobench.plan import Plan
 from zobench.query import query
 from zobench.random.keys import derive, keyed
 from zobench.refreshed import Adaptive, Refreshed
-from zobench.rule import SGD, Adam, AdaMeZO, Gains, IterateAverage, Momentum, SignSGD, UpdateRule, schedule
+from zobench.rule import (
+    SGD,
+    Adam,
+    AdaMeZO,
+    FactorMomentum,
+    Gains,
+    Interpolated,
+    IterateAverage,
+    Momentum,
+    Muon,
+    NormalisedCore,
+    PowerMuon,
+    SignSGD,
+    TensorClip,
+    UpdateRule,
+    schedule,
+)
 from zobench.space import FlatSpace, InForwardSpace, ModuleSpace, ParameterSpace, Space
 from zobench.stencil import (
     CentralStencil,
@@ -54,12 +71,13 @@ from zobench.stencil import (
 __all__ = [
     "SGD", "AdaMeZO", "Adam", "Adaptive", "AdaptiveLaw", "AutoEpsilon", "BlockBandit", "BlockBanditCredit", "Blocks",
     "BlocksCredit", "CentralStencil", "Combination", "Cone", "Coordinate", "Diagonal", "Estimate", "Estimator",
-    "FlatSpace", "ForwardGradient", "ForwardStencil", "Gains", "Gaussian", "Groups", "InForwardSpace", "Isotropic",
-    "IterateAverage",
-    "KernelStencil", "Law", "LineEstimator", "LowRank", "ModuleSpace", "Moments", "Momentum", "More", "OnePointStencil",
-    "Orthogonal", "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "Rademacher", "RandomMask", "Refreshed",
-    "RichardsonStencil", "Round", "Shrinking", "SignSGD", "SlopeStencil", "SmallWeights", "Space", "Sphere", "Stencil",
-    "Subspace", "SymmetricStencil", "TelescopingStencil", "Term", "ThreePointStencil", "Tied", "Uniform", "UpdateRule",
+    "FactorMomentum", "FlatSpace", "ForwardGradient", "ForwardStencil", "Gains", "Gaussian", "Groups",
+    "InForwardSpace", "Interpolated", "Isotropic", "IterateAverage", "KernelStencil", "Law", "LineEstimator",
+    "LowRank", "ModuleSpace", "Moments", "Momentum", "More", "Muon", "NormalisedCore", "OnePointStencil", "Orthogonal",
+    "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "PowerMuon", "Rademacher", "Radial", "RandomMask",
+    "Refreshed", "RichardsonStencil", "Round", "Shrinking", "SignSGD", "SlopeStencil", "SmallWeights", "Space",
+    "Sphere", "Stencil", "Subspace", "SymmetricStencil", "TelescopingStencil", "TensorClip", "Term",
+    "ThreePointStencil", "Tied", "Uniform", "UpdateRule",
     "controlled_moments", "derive", "estimate", "estimators", "kernels", "keyed", "least_noise", "maps", "methods",
     "moments", "optim", "query", "schedule", "theory",
 ]  # fmt: skip

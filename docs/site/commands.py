@@ -16,7 +16,7 @@ SUITES: dict[str, tuple[Main, Sequence[str]]] = {
     "python -m synthetic": (synthetic.__main__.main, tuple(synthetic.__main__.COMMANDS)),
     "python -m llm": (llm.__main__.main, tuple(llm.__main__.COMMANDS)),
     "python -m llm journal": (llm.options.journal.main, tuple(llm.options.journal.COMMANDS)),
-    "python -m analysis": (analysis.__main__.main, ("report",)),
+    "python -m analysis": (analysis.__main__.main, ("report", "claims")),
 }
 
 

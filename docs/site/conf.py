@@ -37,7 +37,7 @@ VARIABLES = "|".join(
     ]
 )
 PARTS = (
-    r"space\.(in_forward|meeting|scratch|support|sweep)|rule\.(adam|averaging|iterate_average|momentum|window)"
+    r"space\.(in_forward|meeting|scratch|support|sweep)|rule\.(adam|averaging|factor_momentum|interpolated|iterate_average|momentum|muon|power_muon|tensor_clip|window)"
     r"|estimators\.\w+|law\.adaptive|maps\.(entrywise|standardised)|testing\.modules"
 )
 INTERNAL = rf"zobench\.({PARTS})\.\w+"

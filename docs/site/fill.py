@@ -1,20 +1,58 @@
-"""Writes the tables that are made from code into the pages that show them: python -m docs.site.fill"""
+"""Writes the tables that are made from code and from rows into the pages that show them: python -m docs.site.fill"""
 
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from analysis.__main__ import default_folders
+from analysis.claims import ledger
+from analysis.rows import Results, read
+from analysis.tables.parts import parts_table
+from analysis.tables.table import markdown
 from zobench.methods import listing
 
 ROOT = Path(__file__).parents[2]
-BEGIN, END = "<!-- methods: python -m docs.site.fill -->", "<!-- end of methods -->"
-PAGES = ("README.md",)
+PAGES = ("README.md", "docs/kerzoo.md")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a page between marks of its name, and what makes it."""
+
+    name: str
+    made: Callable[[], str]
+
+    def put(self, page: str) -> str:
+        """Return the page with this block between its marks, as it is where it has none."""
+        begin, end = f"<!-- {self.name}: python -m docs.site.fill -->", f"<!-- end of {self.name} -->"
+        if begin not in page:
+            return page
+        block = f"{begin}\n\n{self.made()}\n\n{end}"
+        return re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, page, flags=re.DOTALL)
+
+
+@cache
+def rows() -> Results:
+    """Return the committed rows that the ledger reads."""
+    return read(default_folders(ROOT / "results"))
+
+
+BLOCKS = (
+    Block("methods", listing.markdown),
+    Block("claims", lambda: ledger.as_markdown(ledger.ledger(rows()))),
+    Block("verdicts", lambda: f"Of {len(found := ledger.ledger(rows()))} rows {ledger.counted(found)}."),
+    Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),
+)
 
 
 def filled(page: str) -> str:
-    """Return the page with the table of methods between its marks."""
-    block = f"{BEGIN}\n\n{listing.markdown()}\n\n{END}"
-    return re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, page, flags=re.DOTALL)
+    """Return the page with every table between its marks."""
+    for block in BLOCKS:
+        page = block.put(page)
+    return page
 
 
 def main() -> int:

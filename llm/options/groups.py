@@ -94,12 +94,13 @@ class StepOptions:
     trained: tuple[str, ...] = option((), TRAINED)
     steps: int = option(500, "number of optimisation steps")
     rates: tuple[str, ...] = option((), RATES)
-    schedule: str = option("constant", "schedule of the learning rate: constant, linear or cosine")
+    schedule: str = option("constant", "schedule of the learning rate: constant, linear, cosine or kerzoo")
     warmup: int = option(0, "steps of linear warm-up")
     rule: str = option(
         "auto",
         "update rule, which turns the gradient estimate into a step: sgd, momentum:beta=0.9, "
-        "adam:beta1=0.9,window=10, sign, adamezo, ..., or auto (that of the method's paper: llm list)",
+        "adam:beta1=0.9,window=10, sign, adamezo, tensor-clip, interpolated, ..., or auto (that of the method's "
+        "paper: llm list)",
     )
     weight_decay: float = option(0.0, "decoupled weight decay; biases and norms have none")
     gradient_checkpointing: bool = option(

@@ -1,8 +1,9 @@
-"""The options of studies: `compare`, `tune`, `study`, `noise`, `rounding`."""
+"""The options of studies: `compare`, `tune`, `study`, `power`, `noise`, `errors`, `rounding`."""
 
 from dataclasses import dataclass
 
 from llm.options.groups import (
+    ADAPTER,
     CallOptions,
     DifferenceOptions,
     FolderOptions,
@@ -28,8 +29,16 @@ class CompareOptions(ResultOptions):
 
     plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms; docs/smollm2.md describes it")
     data: str | None = option(None, "folder that holds the data folders of the plan")
+    model: str | None = option(None, "model in place of the plan's: a folder with the same weights, say")
     allow_code: bool = option(
         False, "run the Python code that the plan names (own methods, models' own code)", code=True
+    )
+    arms: tuple[str, ...] = option((), "arms of the plan that this call runs, separated by commas; by default all")
+    workers: int = option(1, "number of processes, each with runs of its own")
+    hours: float | None = option(None, "begin no further run after this time; the same command continues")
+    dry_run: bool = option(False, "print the runs of the plan and what they cost; run nothing and write nothing")
+    pack: bool = option(
+        False, "at the end, or when interrupted, write the runs to runs.tar.xz, and remove the folders of finished ones"
     )
     out: str = "runs/compare"
 
@@ -71,7 +80,12 @@ class StudyOptions(ResultOptions, SelectionOptions, DifferenceOptions, SplitOpti
 
 
 @dataclass(frozen=True)
-class NoiseOptions(SeedOptions, TaskOptions, ModelOptions):
+class LossOptions(SeedOptions, TaskOptions, ModelOptions):
+    """A model, and a minibatch of a task."""
+
+
+@dataclass(frozen=True)
+class NoiseOptions(LossOptions):
     """Measure noise, derivatives along lines and truncation of a model's loss, and recommend an epsilon."""
 
     batch: int = option(16, "examples in the minibatch on which everything is measured")
@@ -92,3 +106,35 @@ class RoundingOptions(SeedOptions, DifferenceOptions, TaskOptions, ModelOptions)
     rates: tuple[float, ...] = option((1e-6, 1e-5, 1e-4), "learning rates of the steps")
     steps: int = option(5, "number of steps with each rounding and learning rate")
     out: str = option("runs/rounding", "folder of the results; every call appends rows")
+
+
+@dataclass(frozen=True)
+class PowerOptions:
+    """Print which differences a comparison can show, with how many seeds, and what the test set leaves open."""
+
+    spread: float | None = option(
+        None, "standard deviation of the paired difference between seeds, in points; by default that of --questions"
+    )
+    seeds: int = option(10, "number of seeds, each of which is a pair")
+    differences: tuple[float, ...] = option((1.0, 2.0, 3.0, 5.0, 10.0), "differences of the means, in points")
+    tests: int = option(1, "number of tests in the family: the first of Holm's steps has the level / tests")
+    level: float = option(0.05, "level of the family, two-sided")
+    power: float = option(0.8, "power that is wanted")
+    questions: int | None = option(None, "questions of the test set")
+    accuracy: float = option(0.63, "accuracy of both methods, as a share")
+    disagreement: float | None = option(
+        None, "share of questions on which two runs differ in being right; by default that of independent answers"
+    )
+
+
+@dataclass(frozen=True)
+class ErrorOptions(LossOptions):
+    """Measure bias, variance and rounding of the central difference and of the kernel on a model."""
+
+    dtype: str = option("float64", "dtype of weights and losses: float64, float32, bfloat16 or float16")
+    adapter: str | None = option(None, f"adapter that is perturbed in place of the weights: {ADAPTER}")
+    batch: int = option(8, "examples in the minibatch on which everything is measured")
+    lines: int = option(60, "number of lines")
+    nodes: int = option(4, "positive nodes of the kernel's quadrature over r; 0 leaves the kernel out")
+    epsilons: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "perturbation scales")
+    out: str = option("runs/errors", "folder of the results; an interrupted run continues there")

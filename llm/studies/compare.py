@@ -1,37 +1,53 @@
 """A comparison of arms on tasks, from a plan."""
 
+import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from llm.loop.train import train
 from llm.model import loading
 from llm.options.studies import CompareOptions
+from llm.options.train import TrainOptions
 from llm.run.context import split_of
+from llm.run.folder import ROWS
+from llm.studies import archive
+from llm.studies.forecast import forecast
 from llm.studies.overall import Overall
 from llm.studies.plan import StudyPlan, read_plan
-from llm.studies.rates import chosen_rate, mean_dev_loss
+from llm.studies.rates import beyond, chosen_rate, mean_dev_loss
+from llm.studies.runs import SEEDS, TUNE, Named, OutOfTimeError, Runs
+from zobench.naming import require_known
 from zobench.run.progress import note
 from zobench.run.records import Row, Run, within
 
 TUNING_SEED = -1
 
 
+FREE = ("out", "data", "allow_code", "arms", "workers", "hours", "pack", "dry_run")
+"""Options that a continued comparison may change."""
+
+
 def run(options: CompareOptions) -> None:
     """Run the command: CompareOptions says what it does."""
-    plan = read_plan(options.plan, options.data, options.allow_code)
+    plan = _some(read_plan(options.plan, options.data, options.allow_code), options)
+    if options.dry_run:
+        print("\n".join(forecast(plan)))
+        return
     _require_data(plan)
-    record = Run(options.out, {"command": "compare", **asdict(options)}, free=("out", "data", "allow_code"))
-    study = Study(plan, record, options.provenance)
-    rates = {arm: study.rate(arm) for arm in plan.arms}
-    finals: dict[tuple[str, str], list[Row]] = {}
-    for seed, task, arm in rounds(plan):
-        row = study.train(arm, rates[arm], task, seed)
-        note(f"{task}, seed {seed}, {arm}: test {row.get('metric', 'accuracy')} {row['test_accuracy']:.1%}")
-        finals.setdefault((arm, task), []).append(row)
-    print(table(finals, rates, list(plan.tasks)))
+    record = Run(options.out, {"command": "compare", **asdict(options)}, free=FREE)
+    until = math.inf if options.hours is None else time.monotonic() + 3600 * options.hours
+    archive.unpack(record.folder, unfinished=True)
+    study = Study(plan, record, options.provenance, options.workers, until)
+    try:
+        print(study.compare(options.arms))
+    except OutOfTimeError:
+        note(f"{options.hours:g} hours are over: {study.left()}; the same command continues")
+    finally:
+        if options.pack:
+            _pack(record.folder)
     note(f"rows: {options.out}")
 
 
@@ -55,10 +71,31 @@ def _cell(rows: Sequence[Row]) -> str:
     return f"{sum(scores) / len(scores):.1f}{diverged} ({min(scores):.1f} to {max(scores):.1f}, {len(rows)})"
 
 
+def _some(plan: StudyPlan, options: CompareOptions) -> StudyPlan:
+    """The plan with nothing to run for the arms that are not asked for."""
+    for arm in options.arms:
+        require_known(arm, plan.arms, f"arm of {options.plan}:")
+    if options.workers < 1:
+        raise ValueError(f"workers is {options.workers}: give 1 or more processes")
+    wanted = options.arms or tuple(plan.arms)
+    arms = {name: arm if name in wanted else replace(arm, seeds=0) for name, arm in plan.arms.items()}
+    return replace(plan, arms=arms, model=options.model or plan.model)
+
+
 def _require_data(plan: StudyPlan) -> None:
     """Find the examples of every task before the first run, not hours after it."""
     for _, task, arm in {task: (seed, task, arm) for seed, task, arm in rounds(plan)}.values():
         split_of(plan.run_options(task, arm, plan.tasks[task].forward_passes))
+
+
+def _pack(folder: Path) -> None:
+    note(f"{archive.pack(folder, (TUNE, SEEDS))} files in {folder / archive.FILE}")
+    for rows in (file for group in (TUNE, SEEDS) for file in (folder / group).glob(f"*/{ROWS}")):
+        if archive.FINAL in rows.read_bytes():  # one that goes on keeps its checkpoints
+            shutil.rmtree(rows.parent)
+    for group in (TUNE, SEEDS):
+        with suppress(OSError):  # not empty, or not there
+            (folder / group).rmdir()
 
 
 def rounds(plan: StudyPlan) -> Iterator[tuple[int, str, str]]:
@@ -67,38 +104,85 @@ def rounds(plan: StudyPlan) -> Iterator[tuple[int, str, str]]:
         yield from ((seed, task, arm) for task in plan.tasks for arm in plan.arms if plan.seeds(task, arm) > seed)
 
 
-def _name(task: str, arm: str, which: float | int | None) -> str:
-    """The name of a run: one that tunes is told by its rate, the others by their seed."""
-    return f"{task}-{arm}-{f'seed{which}' if isinstance(which, int) else f'lr{which:g}'}"
-
-
 class Study:
     """The runs of a plan, each in a folder of its own; those that are finished are read."""
 
-    def __init__(self, plan: StudyPlan, record: Run, provenance: str) -> None:
+    def __init__(
+        self, plan: StudyPlan, record: Run, provenance: str, workers: int = 1, until: float = math.inf
+    ) -> None:
         self.plan, self.record, self.provenance = plan, record, provenance
         self.model = self._base()
-        tuning = [_name(plan.tuned_on, arm, lr) for arm in plan.arms for lr in plan.arms[arm].rates]
-        seeds = {_name(task, arm, seed): float(plan.tasks[task].forward_passes) for seed, task, arm in rounds(plan)}
-        self.whole = Overall({**dict.fromkeys(tuning, float(plan.tuning_passes)), **seeds})
+        self.runs = Runs(record, self.options, workers, until, self._whole())
 
-    def rate(self, arm: str) -> float | None:
-        """Return the rate that the tuning task's dev set chooses; None where there is nothing to choose."""
-        rates = self.plan.arms[arm].rates
-        return chosen_rate(self.record, arm, rates, partial(self._dev_loss, arm)) if rates else None
+    def compare(self, arms: Iterable[str] = ()) -> str:
+        """Choose the rates of these arms, of all by default, make their runs, and return the table of both.
 
-    def train(self, arm: str, lr: float | None, task: str, seed: int, tuning: bool = False) -> Row:
-        """Return the final row of one run, made now if it is not there."""
-        passes = self.plan.tuning_passes if tuning else self.plan.tasks[task].forward_passes
-        name = _name(task, arm, lr if tuning else seed)
-        folder = within(self.record.folder, f"{'tune' if tuning else 'seeds'}/{name}")
-        changes = {"model": self.model, "seed": seed, "out": str(folder), "provenance": self.provenance}
-        changes |= {"save": False} | ({} if lr is None else {"lr": lr})
-        with self.whole.run(name, folder):
-            return train(self.plan.run_options(task, arm, passes, **changes))
+        Raises:
+            OutOfTimeError: the time is over.
+        """
+        rates = self.rates(tuple(arms) or tuple(self.plan.arms))
+        runs = [self._seed(*each, rates) for each in rounds(self.plan)]
+        self.runs.finish(runs, _tell)
+        finals: dict[tuple[str, str], list[Row]] = {}
+        for run in runs:
+            finals.setdefault((run.arm, run.task), []).append(self.runs.find(run) or {})
+        return table(finals, rates, list(self.plan.tasks))
 
-    def _dev_loss(self, arm: str, lr: float) -> float:
-        return mean_dev_loss([self.train(arm, lr, self.plan.tuned_on, TUNING_SEED, tuning=True)])
+    def _whole(self) -> Overall:
+        """All runs, but for rates beyond an edge, which nobody knows before."""
+        plan = self.plan
+        tuned = [arm for arm in plan.arms if any(plan.seeds(task, arm) for task in plan.tasks)]
+        trials = [str(run) for arm in tuned for run in self._trials(arm, plan.arms[arm].rates)]
+        seeds = {f"{task}-{arm}-{seed}": float(plan.tasks[task].forward_passes) for seed, task, arm in rounds(plan)}
+        return Overall({**dict.fromkeys(trials, float(plan.tuning_passes)), **seeds})
+
+    def rates(self, arms: Iterable[str]) -> dict[str, float | None]:
+        """Return the rate that the tuning task's dev set chooses for each arm; None where there is nothing to choose.
+        All arms are tuned at once, and those whose best rate is at an edge once more.
+        """
+        tuned = {name: self.plan.arms[name].tied or name for name in arms}
+        tried = {name: list(self.plan.arms[name].rates) for name in dict.fromkeys(tuned.values())}
+        for _ in range(1 + self.plan.refine):
+            self.runs.finish((run for name in tried for run in self._trials(name, tried[name])), _tell)
+            further = {name: self._further(name, rates) for name, rates in tried.items() if rates}
+            for name, lr in further.items():
+                tried[name] += [] if lr is None else [lr]
+        found = {name: self._chosen(name, rates) if rates else None for name, rates in tried.items()}
+        return {name: _times(found[source], self.plan.arms[name].times) for name, source in tuned.items()}
+
+    def options(self, run: Named) -> TrainOptions:
+        """Return the options of a run."""
+        tuning = run.group == TUNE
+        passes = self.plan.tuning_passes if tuning else self.plan.tasks[run.task].forward_passes
+        seed = "" if run.seed == TUNING_SEED else f"-seed{run.seed}"
+        name = f"{run.task}-{run.arm}-lr{run.lr:g}{seed}" if tuning else f"{run.task}-{run.arm}-seed{run.seed}"
+        folder = within(self.record.folder, f"{run.group}/{name}")
+        changes = {"model": self.model, "seed": run.seed, "out": str(folder), "provenance": self.provenance}
+        changes |= {"save": False} | ({} if run.lr is None else {"lr": run.lr})
+        return self.plan.run_options(run.task, run.arm, passes, **changes)
+
+    def left(self) -> str:
+        """Return how many runs of the plan are kept, in words."""
+        kept = [row for row in self.record.find(group=SEEDS) if row["arm"] in self.plan.arms]
+        return f"{len(kept)} of {sum(1 for _ in rounds(self.plan))} runs are done"
+
+    def _trials(self, arm: str, rates: Iterable[float]) -> Iterator[Named]:
+        seeds = range(TUNING_SEED, TUNING_SEED - self.plan.tuning_seeds, -1)
+        return (Named(TUNE, self.plan.tuned_on, arm, seed, lr) for lr in rates for seed in seeds)
+
+    def _loss(self, arm: str, lr: float) -> float:
+        return mean_dev_loss(row for run in self._trials(arm, (lr,)) if (row := self.runs.find(run)))
+
+    def _further(self, arm: str, rates: list[float]) -> float | None:
+        if len(rates) >= len(self.plan.arms[arm].rates) + self.plan.refine:
+            return None
+        return beyond(min(rates, key=lambda lr: self._loss(arm, lr)), rates)
+
+    def _chosen(self, arm: str, rates: list[float]) -> float:
+        return chosen_rate(self.record, arm, rates, lambda lr: self._loss(arm, lr))
+
+    def _seed(self, seed: int, task: str, arm: str, rates: dict[str, float | None]) -> Named:
+        return Named(SEEDS, task, arm, seed, rates[arm])
 
     def _base(self) -> str:
         """The model, or a copy of a slowly read one that every run can load: GGUF files are dequantised once."""
@@ -109,3 +193,13 @@ class Study:
             shutil.rmtree(folder, ignore_errors=True)
             loading.save(loading.load(self.plan.model), folder)
         return str(folder)
+
+
+def _times(lr: float | None, factor: float) -> float | None:
+    return None if lr is None else lr * factor
+
+
+def _tell(run: Named, row: Row) -> None:
+    if run.group == SEEDS:
+        tested = f"test {row.get('metric', 'accuracy')} {row['test_accuracy']:.1%}"
+        print(f"{run.task}, seed {run.seed}, {run.arm}: {tested} ({row['status']})", flush=True)

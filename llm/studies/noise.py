@@ -17,8 +17,9 @@ from torch import Tensor
 
 from llm import tasks
 from llm.model import loading
+from llm.model.language_model import LanguageModel
 from llm.objective import choose, data_notes
-from llm.options.studies import NoiseOptions
+from llm.options.studies import LossOptions, NoiseOptions
 from zobench import (
     AutoEpsilon,
     CentralStencil,
@@ -37,6 +38,8 @@ from zobench.run.progress import Speed, bar, note
 from zobench.run.records import Row, Run
 from zobench.space import require_reproducible
 
+Loss = Callable[[], Tensor]
+
 
 def run(options: NoiseOptions) -> None:
     """Run the command: NoiseOptions says what it does."""
@@ -46,8 +49,24 @@ def run(options: NoiseOptions) -> None:
             "positive ones"
         )
     language_model = loading.load(options.model, options.device, options.dtype, options.trust_remote_code)
+    task, loss = loss_of(options, language_model, options.batch)
+    place = {"model": options.model, "task": task, "dtype": options.dtype, "weights": language_model.weights}
+    record = Run(options.out, {"command": "noise", **asdict(options)}, unnamed(NoiseOptions))
+    report = Report(record, InForwardSpace(language_model.model), loss, options, place)
+    choice = report.choice()
+    found = [report.at(epsilon) for epsilon in sorted({*options.epsilons, choice.epsilon})]
+    print(table(found, choice, report.space.layout.dim))
+    note(f"rows: {record.folder / 'rows.jsonl'}")
+
+
+def loss_of(options: LossOptions, language_model: LanguageModel, examples: int) -> tuple[str, Loss]:
+    """Return the name of the task and the losses of a fixed minibatch of it.
+
+    Raises:
+        ValueError: the objective has no gradient, or the loss is not the same twice.
+    """
     task = tasks.find(options.task)
-    train, _, _ = tasks.split(task, options.data, options.batch, 1, 1, options.seed)
+    train, _, _ = tasks.split(task, options.data, examples, 1, 1, options.seed)
     minimised = choose(options.objective, task)(language_model, max_tokens=options.max_tokens, bos=options.bos)
     if not minimised.differentiable:
         raise ValueError(
@@ -58,13 +77,7 @@ def run(options: NoiseOptions) -> None:
         note(text)
     loss = lambda: minimised.losses(batch)  # noqa: E731
     require_reproducible(loss)
-    place = {"model": options.model, "task": task.name, "dtype": options.dtype, "weights": language_model.weights}
-    record = Run(options.out, {"command": "noise", **asdict(options)}, unnamed(NoiseOptions))
-    report = Report(record, InForwardSpace(language_model.model), loss, options, place)
-    choice = report.choice()
-    found = [report.at(epsilon) for epsilon in sorted({*options.epsilons, choice.epsilon})]
-    print(table(found, choice, report.space.layout.dim))
-    note(f"rows: {record.folder / 'rows.jsonl'}")
+    return task.name, loss
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +86,7 @@ class Report:
 
     record: Run
     space: InForwardSpace
-    loss: Callable[[], Tensor]
+    loss: Loss
     options: NoiseOptions
     place: Row
 

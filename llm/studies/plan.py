@@ -16,6 +16,8 @@ from zobench.run.options import checked, read_toml, running_code
 Values = dict[str, Any]
 DECIDED = ("lr", "steps", "seed", "out", "eval_every", "resume")
 """Options of a run that the plan decides in ways of its own."""
+COUNTS = {"tuning_passes": 1, "evaluations": 1, "tuning_seeds": 1, "refine": 0}
+"""Whole numbers of a plan, with the least of each."""
 UNREAD = ("preset", "dry_run")
 """Options of the command line, which a plan would name in vain."""
 
@@ -33,10 +35,13 @@ class TaskPlan:
 class Arm:
     """What is compared: training options, and the rates among which the tuning task chooses; none: nothing is tuned.
 
-    `seeds` bounds the task's own number, for what no seed changes; `tasks` are those it is run on, none meaning all.
+    `tied` names an arm whose chosen rate this one takes, `times` a factor, in place of rates of its own. `seeds` bounds
+    the task's own number, for what no seed changes; `tasks` are those it is run on, none meaning all.
     """
 
     rates: tuple[float, ...] = ()
+    tied: str | None = None
+    times: float = 1.0
     seeds: int | None = None
     tasks: tuple[str, ...] = ()
     options: Values = field(default_factory=dict)
@@ -47,7 +52,8 @@ class StudyPlan:
     """A comparison: every arm on every task, at equal forward passes, at the rate that `tuned_on`'s dev set chose.
 
     A backward pass counts as two forward ones. `options` are those of all runs, which a task's override, and an arm's
-    these. The rate is chosen on another seed than those of the runs, at `tuning_passes`.
+    these. The rate is chosen on other seeds than those of the runs, `tuning_seeds` of them, at `tuning_passes`. Where
+    the best rate is at an edge, up to `refine` further rates are tried beyond it.
     """
 
     model: str
@@ -56,6 +62,8 @@ class StudyPlan:
     tasks: dict[str, TaskPlan]
     arms: dict[str, Arm]
     evaluations: int = 4
+    tuning_seeds: int = 1
+    refine: int = 0
     options: Values = field(default_factory=dict)
 
     def seeds(self, task: str, arm: str) -> int:
@@ -69,7 +77,7 @@ class StudyPlan:
         """Return the options of one run of so many forward passes."""
         values = {**self.options, **self.tasks[task].options, **self.arms[arm].options, **changes}
         options = TrainOptions(**{"model": self.model, "task": task, **values})
-        if not self.arms[arm].rates:
+        if not (self.arms[arm].rates or self.arms[arm].tied):
             return options
         steps = passes // forward_passes_a_step(options.method, options.epsilon)
         if steps < 1:
@@ -124,6 +132,9 @@ def _require_no_code(plan: StudyPlan, file: str) -> None:
 def _require_rates(plan: StudyPlan, name: str, file: str) -> None:
     """Refuse an arm whose steps no budget and no choice would decide, or that has nothing to choose for."""
     arm = plan.arms[name]
+    if arm.tied is not None:
+        _require_tie(plan, name, file)
+        return
     method = str({**plan.options, **arm.options}.get("method", TrainOptions.method))
     if not arm.rates and TrainingMethod.parse(method).takes_steps:
         raise ValueError(
@@ -131,6 +142,16 @@ def _require_rates(plan: StudyPlan, name: str, file: str) -> None:
         )
     if arm.rates and not TrainingMethod.parse(method).takes_steps:
         raise ValueError(f"arms.{name} in {file} has rates, but {method} takes no step: leave them out")
+
+
+def _require_tie(plan: StudyPlan, name: str, file: str) -> None:
+    """Refuse an arm that is tied to one without rates, or that has both."""
+    arm, where = plan.arms[name], f"arms.{name} in {file}"
+    require_known(str(arm.tied), plan.arms, f"arm that {where} is tied to:")
+    if arm.rates or not plan.arms[str(arm.tied)].rates:
+        raise ValueError(f"{where} is tied to {arm.tied}: give rates to {arm.tied}, and none to {name}")
+    if not arm.times > 0:
+        raise ValueError(f"times in {where} is {arm.times}: give a positive factor of the rate of {arm.tied}")
 
 
 def _require_possible(options: TrainOptions) -> None:
@@ -141,11 +162,13 @@ def _require_possible(options: TrainOptions) -> None:
 
 
 def _scalars(contents: Values, file: str) -> Values:
-    wanted = {"model": str, "tuned_on": str, "tuning_passes": int, "evaluations": int}
+    wanted = {"model": str, "tuned_on": str} | dict.fromkeys(COUNTS, int)
     for name, value in contents.items():
         require_known(name, wanted, f"key in {file}:")
         if type(value) is not wanted[name]:
             raise ValueError(f"{name} in {file} is {value!r}: give a {wanted[name].__name__}")
+        if isinstance(value, int) and value < COUNTS[name]:
+            raise ValueError(f"{name} in {file} is {value}: give {COUNTS[name]} or more")
     for name in ("model", "tuned_on", "tuning_passes"):
         if name not in contents:
             raise ValueError(f"{file} does not say {name}")

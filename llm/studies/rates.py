@@ -23,8 +23,9 @@ def chosen_rate(record: Run, method: str, rates: Sequence[float], loss_at: Calla
     loss, lr = min(zip(losses, rates, strict=True))
     if not math.isfinite(loss):
         raise ValueError(f"{method} diverged at every learning rate of {tuple(rates)}: give smaller learning rates")
-    if not record.find(kind="chosen", method=method):
-        record.append({"kind": "chosen", "method": method, "lr": lr, "rates": list(rates), "dev_losses": losses})
+    kept, row = record.find(kind="chosen", method=method), {"lr": lr, "rates": list(rates), "dev_losses": losses}
+    if not kept or kept[-1]["lr"] != lr:
+        record.append({"kind": "chosen", "method": method, **row})
     if at_edge := edge(lr, rates):
         warn(
             f"{method}: {at_edge}. The best rate may lie beyond, and reports do not compare this method: "
@@ -39,6 +40,17 @@ def edge(lr: float, rates: Sequence[float]) -> str:
         return f"only one learning rate was tried, {lr:g}"
     ends = {min(rates): "smallest", max(rates): "largest"}
     return f"the best learning rate, {lr:g}, is the {ends[lr]} tried" if lr in ends else ""
+
+
+def beyond(lr: float, rates: Sequence[float]) -> float | None:
+    """Return the rate to try next where the best one is at an edge of the rates: as far beyond it as its neighbour is
+    within; None where it is inside, or there is one rate only.
+    """
+    ordered = sorted(set(rates))
+    if len(ordered) < 2 or lr not in (ordered[0], ordered[-1]):
+        return None
+    neighbour = ordered[1] if lr == ordered[0] else ordered[-2]
+    return float(f"{lr * lr / neighbour:.2g}")
 
 
 def mean_dev_loss(finals: Iterable[Row]) -> float:

@@ -4,6 +4,7 @@ Several choose a point by its loss. Their gradient is the way there divided by t
 learning rate steps to the point that was evaluated.
 """
 
+from zobench.estimators.dizo import DiZO
 from zobench.estimators.guided import Guided
 from zobench.estimators.halving import Halving
 from zobench.estimators.joint import JointOracle
@@ -15,6 +16,6 @@ from zobench.estimators.spsa import SPSA
 from zobench.estimators.svrg import SVRG
 
 __all__ = [
-    "SPSA", "SVRG", "Blocking", "Conservative", "Guided", "Halving", "JointOracle", "RandomSearch", "RankSearch",
-    "Residual",
+    "SPSA", "SVRG", "Blocking", "Conservative", "DiZO", "Guided", "Halving", "JointOracle", "RandomSearch",
+    "RankSearch", "Residual",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from zobench.law.independent import Gaussian, Independent, Rademacher, Uniform
 from zobench.law.law import DenseDirection, Direction, Isotropic, Kept, Law, NativeDirection
 from zobench.law.low_rank import LowRank
 from zobench.law.per_tensor import PerTensor, PerTensorCredit
+from zobench.law.radial import Radial
 from zobench.law.random_mask import RandomMask
 from zobench.law.small_weights import SmallWeights
 from zobench.law.sphere import Orthogonal, Sphere
@@ -41,6 +42,6 @@ LAWS: dict[str, Law] = {
 __all__ = [
     "LAWS", "AdaptiveLaw", "BlockBandit", "BlockBanditCredit", "Blocks", "BlocksCredit", "Cone", "Coordinate",
     "DenseDirection", "Diagonal", "Direction", "Gaussian", "Independent", "Isotropic", "Kept", "Law", "LowRank",
-    "NativeDirection", "OneBlock", "Orthogonal", "PerTensor", "PerTensorCredit", "Rademacher", "RandomMask",
-    "SmallWeights", "Sphere", "Subspace", "Tied", "Uniform",
+    "NativeDirection", "OneBlock", "Orthogonal", "PerTensor", "PerTensorCredit", "Rademacher", "Radial",
+    "RandomMask", "SmallWeights", "Sphere", "Subspace", "Tied", "Uniform",
 ]  # fmt: skip

@@ -2,12 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from zobench.law.by_tensor import ByTensor, PartlyHeld
 from zobench.law.independent import Gaussian, Rademacher
 from zobench.law.law import Direction, Law
 from zobench.law.per_tensor import Scaled
@@ -38,7 +39,7 @@ def _layer(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class OneBlock(Law):
+class OneBlock(ByTensor):
     """u = v, of `law`, in one block of the parameters, and 0 elsewhere; block l has probability p_l, and a coefficient
     multiplies v / p_l, so that E[credit u^T] = I whatever the p_l are.
 
@@ -58,16 +59,6 @@ class OneBlock(Law):
         if not isinstance(self.law, Gaussian | Rademacher):
             raise ValueError(f"law is {self.law!r}: give Gaussian() or Rademacher(), whose entries are independent")
         require_known(self.by, (LAYER, TENSOR), "kind of block:")
-
-    @property
-    def second_moment(self) -> float:
-        """1."""
-        return 1.0
-
-    @property
-    def by_tensor(self) -> bool:
-        """True."""
-        return True
 
     @abstractmethod
     def drawn(self, key: int, index: int, count: int, batch: Shape) -> tuple[Tensor, Tensor]:
@@ -114,7 +105,7 @@ class InBlock(Scaled):
 
 
 @dataclass(frozen=True)
-class Blocks(OneBlock):
+class Blocks(OneBlock, PartlyHeld):
     """A direction in one block of the parameters, each of the B blocks with probability 1 / B: see `OneBlock`. A
     coefficient multiplies B v, so that E[credit u^T] = I; second moment, f locally linear: B sum_l c_l |g_l|^2, (d + 2
     B) |grad f|^2 for Gaussians and blocks of one size.
@@ -124,16 +115,10 @@ class Blocks(OneBlock):
     its code gives each block the same noise and leaves the embeddings out.
     """
 
-    refresh: int | None = field(default=None, repr=False, kw_only=True)
-
     @property
     def credit(self) -> "BlocksCredit":
         """The law of B v."""
         return as_kind(BlocksCredit, self)
-
-    def refreshed(self, key: int) -> "Blocks":
-        """Return the law whose block is that of `key`."""
-        return replace(self, refresh=key)
 
     def drawn(self, key: int, index: int, count: int, batch: Shape) -> tuple[Tensor, Tensor]:
         """Return blocks of equal probabilities."""

@@ -1,26 +1,24 @@
 """Directions of low rank in every matrix."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from math import prod
 
 from torch import Tensor
 
-from zobench.law.independent import Gaussian, Independent
-from zobench.law.law import Direction, Law
-from zobench.layout import HOW_TO_GIVE, Block, Layout, Segment
+from zobench.law.by_tensor import PartlyHeld
+from zobench.law.factors import Coordinates, FactoredDirection, Factors, fourth_moments
+from zobench.law.independent import Gaussian
+from zobench.law.law import Direction
+from zobench.layout import Layout, Segment
 from zobench.numbers import count, flag, store
 from zobench.random import streams
 from zobench.random.keys import derive
-from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
-
-Factors = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True, repr=False)
-class LowRank(Law):
+class LowRank(PartlyHeld):
     """u = U V^T / sqrt(rank) in every matrix (rows, columns), U (rows, rank) and V (columns, rank) standard normal;
     standard normal elsewhere. E[u u^T] = I for every rank, and u is not Gaussian: its entries depend on each other.
 
@@ -43,7 +41,6 @@ class LowRank(Law):
 
     rank: int = 2
     scaled: bool = True
-    refresh: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         store(self, rank=count("rank", self.rank, "give the rank of a direction in a matrix, from 1"))
@@ -58,18 +55,9 @@ class LowRank(Law):
         return 1.0 if self.scaled else None
 
     @property
-    def by_tensor(self) -> bool:
-        """True."""
-        return True
-
-    @property
     def factored(self) -> bool:
         """True."""
         return True
-
-    def refreshed(self, key: int) -> "LowRank":
-        """Return the law whose right factors V are those of `key`."""
-        return replace(self, refresh=key)
 
     def direction(self, key: int, index: int, layout: Layout, batch: Shape) -> Direction:
         """Return a direction that draws the factors of a matrix when its first block is asked for."""
@@ -85,58 +73,8 @@ class LowRank(Law):
         """
         shapes = list(shapes)
         within = [prod(s) + 2.0 + (2.0 * (sum(s) + 1) / self.rank if len(s) == 2 else 0.0) for s in shapes]
-        squares = [self.rank if len(s) == 2 and not self.scaled else 1 for s in shapes]
-        length = sum(square * prod(s) for square, s in zip(squares, shapes, strict=True))
-        return tuple(
-            square * (square * own + length - square * prod(s))
-            for square, own, s in zip(squares, within, shapes, strict=True)
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class FactoredDirection(ABC):
-    """The entries of a block: those of left right where the segment is a matrix, or those of `plain`."""
-
-    plain: Independent
-    law: Law
-    _factors: dict[str, Factors] = field(default_factory=dict, init=False)
-
-    @abstractmethod
-    def _made(self, segment: Segment) -> Factors:
-        """The factors of a matrix, (*batch, rows, rank) and (*batch, rank, columns)."""
-
-    def __call__(self, block: Block) -> Tensor:
-        """Return the entries of a block.
-
-        Raises:
-            ValueError: its segment is a vector that stands for tensors whose shapes nobody gave.
-        """
-        if not _is_matrix(block.segment, self.law):
-            return self.plain(block)
-        shape = block.segment.shape
-        first, last = block.start // shape[1], -(-block.stop // shape[1])
-        left, right = self.factors(block.segment)
-        left = left[..., first:last, :]
-        total = left[..., :1] * right[..., :1, :]
-        for k in range(1, left.shape[-1]):  # the order of the sums and their roundings are those of the native sweep
-            total += left[..., k : k + 1] * right[..., k : k + 1, :]
-        start = block.start - first * shape[1]
-        return total.flatten(-2)[..., start : start + block.size]
-
-    def native(self, segment: Segment) -> NativeStream | None:
-        """Return the factors of a matrix, or what the plain normals of another segment are."""
-        if not _is_matrix(segment, self.law):
-            return self.plain.native(segment)
-        return None if self.plain.batch else NativeStream(factors=self.factors(segment))
-
-    def factors(self, segment: Segment) -> Factors:
-        """Return L (*batch, rows, rank) and R (*batch, rank, columns) of a matrix, drawn once a segment; its entries
-        are those of their product.
-        """
-        if segment.name not in self._factors:
-            made = self._made(segment)
-            self._factors.setdefault(segment.name, made)  # two threads may draw: equal numbers, one is kept
-        return self._factors[segment.name]
+        squares = [float(self.rank) if len(s) == 2 and not self.scaled else 1.0 for s in shapes]
+        return fourth_moments(shapes, within, squares)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +82,11 @@ class LowRankDirection(FactoredDirection):
     """The entries of a block: sum_k U_ik V_jk / sqrt(rank), or those of `plain` where the segment is no matrix."""
 
     law: LowRank
+
+    def coordinates(self, segment: Segment) -> Coordinates:
+        """Return U sqrt(columns / rank) in the frame V^T / sqrt(columns)."""
+        left, right = self.factors(segment)
+        return Coordinates(left * segment.shape[1] ** 0.5, right=right * segment.shape[1] ** -0.5)
 
     def _made(self, segment: Segment) -> Factors:
         rows, columns = segment.shape
@@ -157,10 +100,3 @@ class LowRankDirection(FactoredDirection):
         named = (self.plain.key, self.plain.index) if fresh else (self.law.refresh,)
         key = derive(*named, segment.name, side)
         return streams.normal(key, (*self.plain.batch, *shape), segment.dtype, segment.device)
-
-
-def _is_matrix(segment: Segment, law: Law) -> bool:
-    if segment.shape == () and segment.size > 1:
-        name = type(law).__name__
-        raise ValueError(f"the law {name} draws by the shapes of tensors, but x is one vector: {HOW_TO_GIVE}")
-    return len(segment.shape) == 2

@@ -4,7 +4,7 @@ from zobench.estimator import Estimator, LineEstimator
 from zobench.law import BlockBandit, Blocks, Cone, Diagonal, LowRank, SmallWeights, Subspace
 from zobench.methods.row import Method, along_lines
 from zobench.refreshed import Adaptive, Refreshed
-from zobench.stencil import CentralStencil, ThreePointStencil
+from zobench.stencil import CentralStencil, ForwardStencil, ThreePointStencil
 
 
 def _lozo(epsilon: float = 1e-3, n: int = 1, rank: int = 2, every: int = 50, scaled: bool = True) -> Estimator:
@@ -17,6 +17,19 @@ def _lozo(epsilon: float = 1e-3, n: int = 1, rank: int = 2, every: int = 50, sca
 def _subzero(epsilon: float = 1e-3, n: int = 1, rank: int = 24, every: int = 1000) -> Estimator:
     """SubZero takes rank 48 for OPT-13B."""
     return Refreshed(LineEstimator(Subspace(rank), CentralStencil(), epsilon, n), every)
+
+
+def _zo_muon(epsilon: float = 1e-3, n: int = 4, rank: int = 64, every: int = 100, scaled: bool = True) -> Estimator:
+    """ZO-Muon's readme has rank 64 and 1e-2 as the rate, its script rank 2 and 1e-5. Its P is drawn anew for each
+    direction of a step that refreshes it; here all directions of a step share it. Where `scaled`, its epsilon is
+    `epsilon` sqrt(rows / rank) in matrices; the step does not depend on that factor.
+    """
+    return Refreshed(LineEstimator(Subspace(rank, False, scaled), ForwardStencil(), epsilon, n), every)
+
+
+def _zo_mopi(epsilon: float = 1e-3, n: int = 8, rank: int = 64, every: int = 500, scaled: bool = True) -> Estimator:
+    """ZO-MOPI's command for OPT-13B on RTE."""
+    return _zo_muon(epsilon, n, rank, every, scaled)
 
 
 def _adalezo(
@@ -45,12 +58,48 @@ ROWS = (
         _lozo,
     ),
     Method(
+        "lozo-m",
+        "x <- x - lr N V^T, N <- 0.9 N + 0.1 s U, s U V^T the estimate of lozo",
+        "2 n",
+        "Chen et al. 2024, arXiv 2410.07698",
+        _lozo,
+        "factor-momentum",
+        "rank numbers a row of a matrix",
+    ),
+    Method(
         "subzero",
         "[f(x+eu) - f(x-eu)] / (2e) u, u = U Z V^T sqrt(d) / rank, U and V held for 1000 steps",
         "2 n",
         "Yu et al. 2024, arXiv 2410.08989",
         _subzero,
         memory="rank (rows + columns) numbers a matrix",
+    ),
+    Method(
+        "zo-muon",
+        "x <- x - lr P O(S), P S the mean of [f(x+eu) - f(x)] / e u, u = P Z sqrt(rows / r), P held for 100 steps",
+        "n + 1",
+        "ZO-Muon 2026, code at OPTML-Group/ZO-Muon",
+        _zo_muon,
+        "muon",
+        "rank numbers a row of a matrix",
+    ),
+    Method(
+        "zo-muon-normalised",
+        "zo-muon with sqrt(r) S / |S| in place of O(S), its polar factor",
+        "n + 1",
+        "a control of zo-muon",
+        _zo_muon,
+        "normalised",
+        "rank numbers a row of a matrix",
+    ),
+    Method(
+        "zo-mopi",
+        "zo-muon with U V^T of 32 directions of M <- 0.9 M + 0.1 S, V <- Q(M^T M V), P held for 500 steps",
+        "n + 1",
+        "ZO-MOPI 2026, code at MOFA-LAB/ZO-MOPI",
+        _zo_mopi,
+        "power-muon",
+        "rank numbers a row, and rank + k a column of a matrix",
     ),
     Method(
         "sparse-mezo",

@@ -1,7 +1,7 @@
 """Methods whose steps take several rounds, closures or earlier steps."""
 
 from zobench.estimator import Estimator, LineEstimator
-from zobench.estimators import SPSA, SVRG, Conservative, Guided, RandomSearch, RankSearch, Residual
+from zobench.estimators import SPSA, SVRG, Conservative, DiZO, Guided, RandomSearch, RankSearch, Residual
 from zobench.law import Gaussian, Law, Rademacher
 from zobench.methods.row import Method
 from zobench.rule import Gains
@@ -25,6 +25,19 @@ def _svrg(
     boost: float = 1.0,
 ) -> Estimator:
     return SVRG(LineEstimator(law, CentralStencil(), epsilon, n), every, whole, boost)
+
+
+def _dizo(
+    epsilon: float = 1e-3,
+    n: int = 1,
+    law: Law = Gaussian(),
+    every: int = 50,
+    reach: float = 0.1,
+    rate: float = 1.0,
+    bound: float = 0.1,
+    lr: float = 1e-3,
+) -> Estimator:
+    return DiZO(LineEstimator(law, CentralStencil(), epsilon, n), every, reach, rate, bound, lr)
 
 
 def _guided(epsilon: float = 1e-3, n: int = 2, law: Law = Gaussian(), remember: bool = True) -> Estimator:
@@ -77,6 +90,14 @@ ROWS = (
         "Gautam et al. 2024",
         _svrg,
         memory="a copy of the weights; n scalars and a key",
+    ),
+    Method(
+        "dizo",
+        "mezo; each 50th step x_m <- y_m + (1 + s_m) (x_m - y_m), y the start, s = -clip(df/ds) of mezo, one a tensor",
+        "2 n",
+        "DiZO 2025, code at Skilteee/DiZO",
+        _dizo,
+        memory="2 copies of the weights",
     ),
     Method(
         "mezo-gv",

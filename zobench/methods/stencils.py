@@ -53,8 +53,8 @@ def _kerzoo_code(
     """KerZOO as a third-party port of its code seems to be: C = 4, one r for each tensor, r's interval shrinking as
     max(1 - step / 4000, 1e-4) under the kernel of [-1, 1].
 
-    Each part is an option; `least` = 1 keeps the interval. Left out: the clip of each tensor's estimate to norm 4e5,
-    and the interpolation with a second copy of the weights.
+    Each part is an option; `least` = 1 keeps the interval. The clip of each tensor's estimate to norm 4e5 and the
+    second copy of the weights are its rule, see `Interpolated`; b_k = 100 there, `growing=true` is the other guess.
     """
     kernel = kernels.legendre(order, constant)
     return Shrinking(law, kernel, epsilon, n, steps, least, unscaled, per_tensor)
@@ -117,6 +117,8 @@ ROWS = (
         "2 n",
         "third-party port of the code of arXiv 2505.18886",
         _kerzoo_code,
+        "interpolated:most=4e5",
+        "1 number a weight",
     ),
     Method("optimal", f"K(r) [{DIFFERENCE}] / (2e) u, r and K of least second moment", "2 n", "Elfving 1952", _optimal),
     Method("chebyshev", f"±q [{DIFFERENCE}] / (2e) u, r at Chebyshev extrema", "2 n", "Elfving 1952", _chebyshev),

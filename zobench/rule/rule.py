@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from zobench.combination import Combination
 from zobench.groups import UNIFORM, Groups
@@ -24,6 +24,8 @@ class UpdateRule(ABC):
 
     weight_decay: float = 0.0
     groups: Groups = UNIFORM
+    at_most: ClassVar[bool] = False
+    """Whether `held` is a bound: what memory holds depends on shapes and on the law."""
 
     @property
     def held(self) -> float:

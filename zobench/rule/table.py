@@ -4,10 +4,15 @@ from typing import Any
 
 from zobench.rule.adam import Adam
 from zobench.rule.adamezo import AdaMeZO
+from zobench.rule.factor_momentum import FactorMomentum
+from zobench.rule.interpolated import Interpolated
 from zobench.rule.momentum import Momentum
+from zobench.rule.muon import Muon, NormalisedCore
+from zobench.rule.power_muon import PowerMuon
 from zobench.rule.rule import UpdateRule
 from zobench.rule.sgd import SGD
 from zobench.rule.sign import SignSGD
+from zobench.rule.tensor_clip import TensorClip
 from zobench.spelling import construct, made, spelled
 
 RULES: dict[str, type[UpdateRule]] = {
@@ -16,6 +21,12 @@ RULES: dict[str, type[UpdateRule]] = {
     "adam": Adam,
     "sign": SignSGD,
     "adamezo": AdaMeZO,
+    "tensor-clip": TensorClip,
+    "interpolated": Interpolated,
+    "factor-momentum": FactorMomentum,
+    "muon": Muon,
+    "normalised": NormalisedCore,
+    "power-muon": PowerMuon,
 }
 """The rules that `parse` knows."""
 

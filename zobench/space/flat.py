@@ -16,6 +16,7 @@ from zobench.random.streams import Shape
 from zobench.space.slope import dual, dual_numbers, value_and_slope
 from zobench.space.space import Direction as Rule
 from zobench.space.space import Functions, Space, require_finite
+from zobench.space.whole import WholeRule, step_of
 
 REMEMBERED_BYTES = 1 << 24
 Function = Callable[[Tensor], Tensor]
@@ -124,6 +125,38 @@ class FlatSpace(Space):
                 direction(block, self.x[here].to(block.segment.dtype), [g[here].to(block.segment.dtype) for g in dense])
             )
         self._move(torch.cat(parts, -1).to(self.x), scale, shrink, groups)
+
+    def update_whole_(
+        self,
+        gradient: Combination,
+        rule: WholeRule,
+        scale: float = 1.0,
+        shrink: float = 0.0,
+        groups: Groups = UNIFORM,
+    ) -> None:
+        """Replace x, in place, by (1 - p d shrink) x + p scale * step, tensor by tensor of the layout.
+
+        Raises:
+            ValueError: x or the gradient has a batch; or as of the contract.
+        """
+        require_finite(gradient)
+        batches = {tuple(self.x.shape[:-1]), *(tuple(c.shape) for _, c in gradient.lines)}
+        if batches != {()}:
+            raise ValueError(
+                f"x and the gradient have the batches {sorted(batches)}, but a rule on whole parameters steps from one "
+                "point: give each point a space of its own"
+            )
+        drawn = [
+            (self._bound(law).direction(key, index, self.layout, ()), float(c) / law.unit(self.layout.dim))
+            for (law, key, index), c in gradient.lines
+        ]
+        parts = []
+        for segment in self.layout.segments:
+            blocks = self.layout.blocks_of[segment.name]
+            x = self.x[blocks[0].offset : blocks[0].offset + segment.size]
+            step = step_of(segment, blocks, x, drawn, rule)
+            parts += [self._block(step(block), (block.size,)) for block in blocks]
+        self._move(torch.cat(parts), scale, shrink, groups)
 
     def _move(self, step: Tensor | None, scale: float, shrink: float, groups: Groups) -> None:
         scale, shrink = real("scale", scale), real("shrink", shrink)

@@ -28,8 +28,9 @@ from zobench.space.space import Direction as Rule
 from zobench.space.space import Functions, Space, require_finite
 from zobench.space.stored import Point, Step, Stored
 from zobench.space.support import Rows
-from zobench.space.sweep import Drawn
+from zobench.space.sweep import Change, Drawn, Moved
 from zobench.space.threads import survive_forks
+from zobench.space.whole import WholeRule, step_of
 
 ROUNDING = ("nearest", "stochastic")
 SAMPLE = 4096
@@ -214,12 +215,7 @@ class ModuleSpace(Space):
         Raises:
             ValueError: directions are restricted to some rows.
         """
-        rows = self.stored.support.rows
-        if rows:
-            raise ValueError(
-                f"directions are restricted to rows of {sorted(rows)}, and an element-wise rule steps "
-                "all of them: lift the restriction (--rows all)"
-            )
+        self._require_all_rows("an element-wise rule")
         lines = [self._amounts(gradient) for gradient in gradients]
         self.settle_()
         self.stored.sweeps += 1
@@ -227,6 +223,42 @@ class ModuleSpace(Space):
         rounding = self._rounding_key(lines[-1] if lines else {})  # a rule may look at x alone
         with self.stored.writing():
             update(self.stored.support, Elementwise(drawn, direction, scale, shrink, groups, rounding))
+
+    @torch.no_grad()
+    def update_whole_(
+        self,
+        gradient: Combination,
+        rule: WholeRule,
+        scale: float = 1.0,
+        shrink: float = 0.0,
+        groups: Groups = UNIFORM,
+    ) -> None:
+        """Replace x by (1 - p d shrink) x + p scale * step, parameter by parameter, in a sweep of its own after the one
+        that restores x. Holds one parameter, or the factors of one.
+
+        Raises:
+            ValueError: directions are restricted to some rows; or as of the contract.
+        """
+        self._require_all_rows("a rule on whole parameters")
+        amounts = self._amounts(gradient)
+        self.settle_()
+        self.stored.sweeps += 1
+        support, rounding = self.stored.support, self._rounding_key(amounts)
+        drawn = [(self.stored.direction(line), amount) for line, amount in amounts.items()]
+        with self.stored.writing():
+            for segment in self.layout.segments:
+                x = support.entries(segment.name, self.stored.parameters[segment.name].detach())
+                step = step_of(segment, self.layout.blocks_of[segment.name], x, drawn, rule)
+                change = Change(shrink, [Moved(step, 0.0, 0.0, scale)], rounding, groups)
+                self.stored.write_(change, [segment.name])
+
+    def _require_all_rows(self, who: str) -> None:
+        rows = self.stored.support.rows
+        if rows:
+            raise ValueError(
+                f"directions are restricted to rows of {sorted(rows)}, and {who} steps all of them: lift the "
+                "restriction (--rows all)"
+            )
 
     def motion(
         self, combination: Combination, scale: float = 1.0, shrink: float = 0.0, groups: Groups = UNIFORM

@@ -12,6 +12,7 @@ from zobench.combination import Combination
 from zobench.groups import UNIFORM, Groups
 from zobench.layout import Block, Layout
 from zobench.plan import CURRENT, Plan
+from zobench.space.whole import WholeRule
 
 TOLERATED_SHARE = 0.5
 Direction = Callable[[Block, Tensor, Sequence[Tensor]], Tensor]
@@ -92,6 +93,26 @@ class Space(ABC):
 
         Raises:
             FloatingPointError: as step_.
+        """
+
+    @abstractmethod
+    def update_whole_(
+        self,
+        gradient: Combination,
+        rule: WholeRule,
+        scale: float = 1.0,
+        shrink: float = 0.0,
+        groups: Groups = UNIFORM,
+    ) -> None:
+        """Replace x by (1 - p d shrink) x + p scale * step, one whole parameter after the other: what rules on matrices
+        do. `rule(segment, x, g)` gets x of a parameter in its shape, and the gradient g = L C R in it (`Coordinates`);
+        it returns the core of the step L core R. Under a law that holds a part of its directions for several steps, and
+        so for all of one, the frames L and R are that part; else C is the gradient itself. A matrix of low rank is
+        never formed, any other is, one at a time.
+
+        Raises:
+            FloatingPointError: as step_.
+            ValueError: the rule returns a core of another shape.
         """
 
     def zeros(self) -> tuple[Tensor, ...]:

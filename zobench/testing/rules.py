@@ -104,12 +104,13 @@ def skipped(make: MakeRule, level: Level) -> Finding:
 
 
 def held(make: MakeRule, level: Level) -> Finding:
-    """Numbers of the memory for each weight."""
+    """Numbers of the memory for each weight: as many as declared; of a rule on matrices some, and no more than that."""
     rule, space = make(lr=RATE), _flat()
     memory = _stepped(space, rule, range(STEPS))
     tensors = [t for t in split(plain(memory))[1].values() if t.numel() > len(gradient_of(0).coefficients)]
     numbers = sum(t.numel() for t in tensors) / space.layout.dim
-    return Finding(f"{numbers:g} numbers a weight, {rule.held:g} declared", numbers == rule.held, repr(rule))
+    holds = numbers == rule.held or (rule.at_most and 0 < numbers < rule.held)
+    return Finding(f"{numbers:g} numbers a weight, {rule.held:g} declared", holds, repr(rule))
 
 
 def module(make: MakeRule, level: Level) -> Finding:

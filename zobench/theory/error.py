@@ -123,6 +123,7 @@ def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines |
         raise TypeError(
             f"theory covers the coefficients of LineEstimator, weights times losses; {type(estimator).__name__} makes "
             "its own: sample them with zobench.moments; or, if they are weights times losses, let its `linear` be True"
+            + (f"; its .line is covered, {line!r}" if isinstance(line, LineEstimator) else "")
         )
     return Series(estimator.law, estimator.stencil, lines or Lines(problem, x))
 
