@@ -22,7 +22,7 @@ SHOWN := bias mse kernels convergence design design-roads design-interval descen
     claims-interval claims-parts claims-large
 
 .PHONY: demo test conformance browser docs gpu gpu-files gpu-trial triton all-extras oldest oldest-torch environments audit check soak damage fuzz mutants planted hunt sanitize battery \
-    install bench paired-bench study smollm2 claims figures clean
+    install release bench paired-bench study smollm2 claims figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -72,6 +72,7 @@ environments: all-extras oldest
 audit: .venv-audit/.ready
 	rm -rf results/audit
 	OMP_NUM_THREADS=1 .venv-audit/bin/python -W ignore -m docs.examples.audit.everything
+	find results/audit -name .gitignore -delete
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
@@ -205,6 +206,17 @@ figures: $(READY)
 	cp $(addprefix build/report_figures/,$(addsuffix .png,$(filter-out claims-%,$(SHOWN)))) docs/
 	cp build/claims-report_figures/claims-*.png docs/
 	cp build/report_figures/finetuning-*.png docs/
+
+# Wheel and source distribution in dist/, built and checked in environments of their own; nothing is uploaded.
+release:
+	rm -rf dist build/release
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/python -m pip install --quiet build twine
+	build/release/tools/bin/python -m build --outdir dist .
+	build/release/tools/bin/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/release/clean
+	build/release/clean/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	build/release/clean/bin/python -P .ci/check_release.py dist
 
 install: $(READY)
 

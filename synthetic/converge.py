@@ -1,17 +1,18 @@
 """The convergence suite: loss against evaluations, each method at the learning rate that tuning found for it."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from synthetic import peers, problems
+from synthetic.options import ConvergeOptions
 from synthetic.peers import Peer
 from zobench import SGD, Combination, Estimator, FlatSpace, derive, methods, query
 from zobench.evaluations import evaluations_a_step
+from zobench.numbers import require_rates
 from zobench.problem import Problem
-from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Run
 
@@ -19,30 +20,8 @@ DIVERGED = 1e6
 OVERFLOW = 1e60  # beyond this the next step could not be evaluated
 
 
-@dataclass(frozen=True)
-class ConvergeOptions:
-    """Options of `python -m synthetic converge`."""
-
-    methods: tuple[str, ...] = option(
-        ("mezo", "kerzoo", "forward", "richardson", "coordinate"),
-        f"name[:option=value]..., or {peers.PREFIX}NAME of another package: {', '.join(peers.PEERS)}",
-    )
-    problem: str = option("quartic", f"quadratic, quartic, sextic, or {problems.catalogue.OWN}")
-    dim: int = option(16, "number of variables")
-    condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
-    epsilon: float = option(1e-3, "displacement")
-    evaluations: int = option(20_000, "budget of loss evaluations of one run")
-    seeds: int = option(5, "runs of each method: starting points and directions")
-    tuning_seeds: int = option(5, "other runs, on which the learning rate is chosen")
-    rates: tuple[float, ...] = option(
-        tuple(2.0**-k for k in range(11)), "learning rates tried, the same number for every method"
-    )
-    points: int = option(100, "rows of a run")
-    out: str = option("runs/converge", "folder of the results; an interrupted run continues there")
-
-
 def run(options: ConvergeOptions) -> None:
-    """Minimise a problem with every method at equal loss evaluations, learning rates tuned on other seeds."""
+    """Run the command: ConvergeOptions says what it does."""
     problem = problems.make(options.problem, options.dim, options.condition)
     if getattr(problem, "minimum", None) is None:
         raise ValueError(
@@ -51,17 +30,19 @@ def run(options: ConvergeOptions) -> None:
         )
     if min(options.seeds, options.tuning_seeds, options.points, len(options.rates), len(options.methods)) < 1:
         raise ValueError("--seeds, --tuning-seeds, --points, --rates and --methods each need at least one entry")
+    require_rates("--rates", options.rates)
     estimators = {name: _made(name, options.epsilon) for name in options.methods}
     for name, estimator in estimators.items():
         if not isinstance(estimator, Peer) and evaluations_a_step(estimator) > options.evaluations:
             raise ValueError(f"evaluations is {options.evaluations}: not enough for one step of {name}")
     record = Run(options.out, {"command": "converge", **asdict(options)})
-    with bar(estimators.items(), unit="method") as progress:
-        for name, estimator in progress:
-            lr = _tuned(record, name, estimator, problem, options)
+    with bar(total=len(estimators) * (len(options.rates) + 1), unit="run") as progress:
+        for name, estimator in estimators.items():
+            lr = _tuned(record, name, estimator, problem, options, progress)
             progress.set_postfix_str(f"{name}: lr {lr:g}")
             if not record.find(kind="end", method=name):
                 _final(record, name, estimator, problem, options, lr)
+            progress.update()
     print(table(record.rows))
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
@@ -70,10 +51,13 @@ def _made(name: str, epsilon: float) -> Estimator | Peer:
     return peers.find(name) if name.startswith(peers.PREFIX) else methods.parse(name, epsilon=epsilon)
 
 
-def _tuned(record: Run, name: str, estimator: Estimator | Peer, problem: Problem, options: ConvergeOptions) -> float:
+def _tuned(
+    record: Run, name: str, estimator: Estimator | Peer, problem: Problem, options: ConvergeOptions, progress: Any
+) -> float:
     """The rate with the least mean final loss on the tuning seeds, all rates tried, diverged ones too."""
     seeds = range(-options.tuning_seeds, 0)
     if isinstance(estimator, Peer) and not estimator.rated:
+        progress.update(len(options.rates))
         return options.rates[0]
     for lr in options.rates:
         if not record.find(kind="tune", method=name, lr=lr):
@@ -82,6 +66,7 @@ def _tuned(record: Run, name: str, estimator: Estimator | Peer, problem: Problem
             row = {"kind": "tune", "method": name, "problem": options.problem, "dim": problem.dim, "lr": lr}
             status = "diverged" if diverged else "ok"
             record.append({**row, "seeds": len(seeds), "loss": None if diverged else final.mean(), "status": status})
+        progress.update()
     finished = [row for row in record.find(kind="tune", method=name) if row["status"] == "ok"]
     if not finished:
         raise ValueError(f"{name} diverged at every rate in {options.rates}: give smaller --rates")

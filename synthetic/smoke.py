@@ -6,18 +6,19 @@ the other see three layers.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from synthetic import problems
+from synthetic.options import SmokeOptions
 from zobench import FlatSpace, derive, methods, query
 from zobench.layout import Layout
 from zobench.methods import Method
 from zobench.naming import require_known
+from zobench.numbers import require_rates
 from zobench.problem import Problem
-from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Run
 
@@ -30,22 +31,9 @@ and laws of blocks have several blocks.
 DIM = sum(math.prod(shape) for shape in SHAPES.values())
 
 
-@dataclass(frozen=True)
-class SmokeOptions:
-    """Options of `python -m synthetic smoke`."""
-
-    methods: tuple[str, ...] = option((), "names of the table; by default all")
-    problems: tuple[str, ...] = option(
-        ("quadratic", "quartic", "sextic", "rosenbrock", "logistic"), "problems in 78 variables"
-    )
-    evaluations: int = option(2000, "loss evaluations of a run")
-    rates: tuple[float, ...] = option(tuple(4.0**-k for k in range(10)), "learning rates tried")
-    seed: int = option(0, "starting point and directions")
-    out: str = option("runs/smoke", "folder of the results; an interrupted run continues there")
-
-
 def run(options: SmokeOptions) -> None:
-    """Take steps of every method of the table on a few problems; its table ranks nothing."""
+    """Run the command: SmokeOptions says what it does."""
+    require_rates("--rates", options.rates)
     rows = {method.name: method for method in methods.table()}
     for name in options.methods:
         require_known(name, rows, "method")

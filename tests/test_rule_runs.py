@@ -12,8 +12,8 @@ from llm.__main__ import main
 from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
+from llm.options.journal import main as journal
 from llm.options.train import TrainOptions
-from llm.run.journal import main as journal
 from llm.steppers.method import TrainingMethod
 from llm.studies.rates import forward_passes_a_step
 from zobench import derive, query

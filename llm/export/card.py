@@ -207,12 +207,26 @@ def _prompt(name: str) -> list[str]:
         task = tasks.find(name)
     except ValueError:
         return []
+    if task.template is not None and (task.candidates or task.sample is None):
+        return _template(task)
     example = task.sample
     if example is None:
         answers = ", ".join(code(repr(candidate)) for candidate in task.candidates or ())
         return [f"Its answers are {answers}."] if answers else []
     answers = ", ".join(code(repr(candidate)) for candidate in example.candidates)
     return [f"Prompts are written as in training: {code(repr(example.prompt))}, followed by one of {answers}."]
+
+
+def _template(task: tasks.Task) -> list[str]:
+    """The prompt of a task by its template, and which continuation stands for which label."""
+    where = " (what the user says, in the chat template of the model)" if not task.writing.one_line else ""
+    lines = [f"Prompts are written as in training, by the template {code(repr(task.template))}{where}."]
+    pairs = zip(task.candidates or (), task.label_names, strict=False)
+    stands = ", ".join(f"{code(repr(text))} for {code(name)}" for text, name in pairs)
+    if stands:
+        lines.append(f"What follows stands for a label: {stands}.")
+    ask = "`python -m llm predict --model FOLDER --task TASK --input new.csv --out answers.csv`"
+    return ["\n".join([*lines, f"In a checkout of zobench, {ask} answers rows without labels."])]
 
 
 def _results(made: Exported, run: RunFolder) -> str:

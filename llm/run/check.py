@@ -19,6 +19,10 @@ def check(options: TrainOptions) -> None:
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")
     _check_loop(options)
+    for name in ("train", "dev", "test"):
+        size = getattr(options, name)
+        if size is not None and size < 1:
+            raise ValueError(f"{name} is {size}: each split needs at least one example")
     if options.steps < 1 or options.batch < 1 or options.eval_every < 1:
         raise ValueError(
             f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"

@@ -19,7 +19,7 @@ from llm import tasks
 from llm.model import loading
 from llm.model.language_model import LanguageModel
 from llm.objective import choose, data_notes
-from llm.options.groups import ModelOptions, SeedOptions, TaskOptions
+from llm.options.studies import LossOptions, NoiseOptions
 from zobench import (
     AutoEpsilon,
     CentralStencil,
@@ -33,7 +33,7 @@ from zobench import (
     theory,
 )
 from zobench.auto import Choice
-from zobench.run.options import option, unnamed
+from zobench.run.options import unnamed
 from zobench.run.progress import Speed, bar, note
 from zobench.run.records import Row, Run
 from zobench.space import require_reproducible
@@ -41,25 +41,8 @@ from zobench.space import require_reproducible
 Loss = Callable[[], Tensor]
 
 
-@dataclass(frozen=True)
-class LossOptions(SeedOptions, TaskOptions, ModelOptions):
-    """A model, and a minibatch of a task."""
-
-
-@dataclass(frozen=True)
-class NoiseOptions(LossOptions):
-    """Options of `python -m llm noise`."""
-
-    batch: int = option(16, "examples in the minibatch on which everything is measured")
-    lines: int = option(200, "number of lines along which truncation is measured")
-    epsilons: tuple[float, ...] = option(
-        (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "perturbation scales at which truncation is measured"
-    )
-    out: str = option("runs/noise", "folder of the results")
-
-
 def run(options: NoiseOptions) -> None:
-    """Measure noise, derivatives along lines and truncation of a model's loss, and recommend an epsilon."""
+    """Run the command: NoiseOptions says what it does."""
     if options.lines < 2 or options.batch < 1 or not options.epsilons or not min(options.epsilons) > 0:
         raise ValueError(
             f"lines {options.lines}, batch {options.batch}, epsilons {options.epsilons}: give 2, 1 or more, and "

@@ -10,6 +10,7 @@ from llm.steppers.method import TrainingMethod
 from llm.studies.rates import forward_passes_a_step
 from llm.tasks import find
 from zobench.naming import require_known
+from zobench.numbers import require_rates
 from zobench.run.options import checked, read_toml, running_code
 
 Values = dict[str, Any]
@@ -186,6 +187,7 @@ def _task(name: str, values: Values, file: str, data: str | None) -> TaskPlan:
 
 def _arm(values: Values, where: str) -> Arm:
     own, options = _apart(_table(values, where), Arm, where)
+    require_rates(where, own.get("rates", ()))
     return Arm(**own, options=options)
 
 

@@ -3,12 +3,12 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from llm.loop.train import train
-from llm.options.groups import ModelOptions, SeedOptions, SplitOptions
+from llm.options.studies import SmokeOptions
 from llm.options.train import TrainOptions
 from llm.run.folder import ROWS
 from llm.steppers.first_order import HYBRID
@@ -16,7 +16,7 @@ from llm.steppers.method import TrainingMethod, ZerothOrderMethod
 from zobench import methods
 from zobench.naming import require_known
 from zobench.rule.schedule import GAINS
-from zobench.run.options import from_groups, option
+from zobench.run.options import from_groups
 from zobench.run.progress import note
 from zobench.run.records import Row, Run, within
 
@@ -36,23 +36,8 @@ RATES = {
 """Rates of methods whose steps are larger or smaller at one rate, by their second moments or units of their own."""
 
 
-@dataclass(frozen=True)
-class SmokeOptions(SeedOptions, SplitOptions, ModelOptions):
-    """Options of `python -m llm smoke`."""
-
-    methods: tuple[str, ...] = option((), "names of the table; by default all, and hybrid")
-    rates: tuple[float, ...] = option((), "learning rates tried; by default one, that of the method")
-    steps: int = option(60, "number of steps of a run")
-    batch: int = option(4, "examples in the minibatch of a step")
-    max_tokens: int | None = 24
-    train: int | None = 32
-    dev: int | None = 32
-    test: int | None = 2
-    out: str = option("runs/smoke-llm", "folder of the results; an interrupted table continues there")
-
-
 def run(options: SmokeOptions) -> None:
-    """Fine-tune by every method of the table for a few steps; its table ranks nothing."""
+    """Run the command: SmokeOptions says what it does."""
     known = [*(row.name for row in methods.table()), HYBRID]
     for name in options.methods:
         require_known(name, known, "method")
