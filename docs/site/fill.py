@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from analysis.__main__ import default_folders
 from analysis.claims import ledger
+from analysis.command import default_folders
 from analysis.rows import Results, read
 from analysis.tables.parts import parts_table
 from analysis.tables.table import markdown
