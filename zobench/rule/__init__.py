@@ -2,8 +2,8 @@
 
 from zobench.rule.adam import Adam
 from zobench.rule.adamezo import AdaMeZO
-from zobench.rule.interpolated import Interpolated
 from zobench.rule.factor_momentum import FactorMomentum
+from zobench.rule.interpolated import Interpolated
 from zobench.rule.iterate_average import IterateAverage
 from zobench.rule.momentum import Momentum
 from zobench.rule.muon import Muon, NormalisedCore

@@ -4,8 +4,8 @@ from typing import Any
 
 from zobench.rule.adam import Adam
 from zobench.rule.adamezo import AdaMeZO
-from zobench.rule.interpolated import Interpolated
 from zobench.rule.factor_momentum import FactorMomentum
+from zobench.rule.interpolated import Interpolated
 from zobench.rule.momentum import Momentum
 from zobench.rule.muon import Muon, NormalisedCore
 from zobench.rule.power_muon import PowerMuon
