@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.claims import ledger
+from analysis.claims.claim import Claim
 from analysis.command import default_folders
 from analysis.rows import Results, read
 from analysis.tables.parts import parts_table
@@ -43,6 +44,12 @@ def rows() -> Results:
     return read(default_folders(ROOT / "results"))
 
 
+@cache
+def claims() -> list[Claim]:
+    """Return the ledger of these rows."""
+    return ledger.ledger(rows())
+
+
 def smoke_rows(folder: str) -> list[dict[str, Any]]:
     """Return the committed rows of a smoke table."""
     lines = (ROOT / "results" / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
@@ -57,8 +64,8 @@ def _smoke_on_a_language_model() -> str:
 
 BLOCKS = (
     Block("methods", listing.markdown),
-    Block("claims", lambda: ledger.as_markdown(ledger.ledger(rows()))),
-    Block("verdicts", lambda: f"Of {len(found := ledger.ledger(rows()))} rows {ledger.counted(found)}."),
+    Block("claims", lambda: ledger.as_markdown(claims())),
+    Block("verdicts", lambda: f"Of {len(claims())} rows {ledger.counted(claims())}."),
     Block("smoke on problems", lambda: smoke.markdown(smoke_rows("smoke"))),
     Block("smoke on a language model", _smoke_on_a_language_model),
     Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),
