@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from analysis.__main__ import default_folders
 from analysis.claims import ledger
+from analysis.command import default_folders
 from analysis.rows import Results, read
 from analysis.tables.parts import parts_table
 from analysis.tables.table import markdown
