@@ -10,9 +10,9 @@ from llm.loop.loop import Loop
 from llm.model import loading
 from llm.model.last_blocks import frozen, last_blocks
 from llm.model.trainable import tensors
+from llm.options.journal import main as journal
 from llm.options.train import TrainOptions
 from llm.run.check import check
-from llm.run.journal import main as journal
 from llm.steppers.hybrid import HybridStepper
 from llm.steppers.method import TrainingMethod
 from zobench import derive
