@@ -162,6 +162,7 @@ study: $(READY)
 	$(RUN) -m llm bench --parts sweeps,scaling --out runs/results/speed/scaling
 	$(RUN) -m llm bench --parts steps --size opt-10m --dtype bfloat16 --repetitions 3 --laws gaussian \
 	    --out runs/results/speed/opt-10m-bfloat16
+	$(RUN) -m llm bench --parts methods --out runs/results/speed/methods
 	$(RUN) -m llm bench --parts slopes --size tiny-opt --repetitions 15 --out runs/results/speed/slopes-tiny-opt
 	$(RUN) -m llm bench --parts slopes --size opt-10m --out runs/results/speed/slopes-opt-10m
 	$(RUN) -m llm profile --out runs/results/speed/profile

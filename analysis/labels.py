@@ -47,6 +47,7 @@ _DEFAULTS: Mapping[str, object] = {
     "weight_decay": 0.0,
     "gradient_checkpointing": False,
     "clip": None,
+    "anchor_examples": None,
     "data": None,
     "bos": None,
     "patience": None,

@@ -15,6 +15,7 @@ from llm.options.studies import (
     NoiseOptions,
     PowerOptions,
     RoundingOptions,
+    SmokeOptions,
     StudyOptions,
     TuneOptions,
 )
@@ -31,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "export": (ExportOptions, "llm.export:run"),
     "study": (StudyOptions, "llm.studies.study:run"),
     "power": (PowerOptions, "llm.studies.power:run"),
+    "smoke": (SmokeOptions, "llm.studies.smoke:run"),
     "noise": (NoiseOptions, "llm.studies.noise:run"),
     "errors": (ErrorOptions, "llm.studies.errors:run"),
     "bench": (StepBenchOptions, "llm.bench:run"),

@@ -5,7 +5,7 @@ from llm.baselines import BASELINES
 from llm.model import loading
 from llm.options import presets
 from llm.options.listing import ListOptions
-from llm.steppers.first_order import FIRST_ORDER
+from llm.steppers.first_order import FIRST_ORDER, HYBRID
 from zobench import methods
 from zobench.methods import listing
 from zobench.naming import require_known
@@ -73,9 +73,9 @@ def _methods() -> str:
 
 def _others() -> list[tuple[str, str]]:
     """First-order references and baselines."""
-    return [(name, "first-order reference") for name in FIRST_ORDER] + [
-        (name, baseline.about) for name, baseline in BASELINES.items()
-    ]
+    first = [(name, "first-order reference") for name in FIRST_ORDER]
+    both = [(HYBRID, "sgd or adamw on the last blocks, mezo or another method on the rest, in one step")]
+    return [*first, *both, *((name, baseline.about) for name, baseline in BASELINES.items())]
 
 
 def _references() -> str:

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from synthetic import problems
+from synthetic import peers, problems
 from synthetic.options import ConvergeOptions
+from synthetic.peers import Peer
 from zobench import SGD, Combination, Estimator, FlatSpace, derive, methods, query
 from zobench.evaluations import evaluations_a_step
 from zobench.numbers import require_rates
@@ -30,9 +31,9 @@ def run(options: ConvergeOptions) -> None:
     if min(options.seeds, options.tuning_seeds, options.points, len(options.rates), len(options.methods)) < 1:
         raise ValueError("--seeds, --tuning-seeds, --points, --rates and --methods each need at least one entry")
     require_rates("--rates", options.rates)
-    estimators = {name: methods.parse(name, epsilon=options.epsilon) for name in options.methods}
+    estimators = {name: _made(name, options.epsilon) for name in options.methods}
     for name, estimator in estimators.items():
-        if evaluations_a_step(estimator) > options.evaluations:
+        if not isinstance(estimator, Peer) and evaluations_a_step(estimator) > options.evaluations:
             raise ValueError(f"evaluations is {options.evaluations}: not enough for one step of {name}")
     record = Run(options.out, {"command": "converge", **asdict(options)})
     with bar(total=len(estimators) * (len(options.rates) + 1), unit="run") as progress:
@@ -46,11 +47,18 @@ def run(options: ConvergeOptions) -> None:
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
+def _made(name: str, epsilon: float) -> Estimator | Peer:
+    return peers.find(name) if name.startswith(peers.PREFIX) else methods.parse(name, epsilon=epsilon)
+
+
 def _tuned(
-    record: Run, name: str, estimator: Estimator, problem: Problem, options: ConvergeOptions, progress: Any
+    record: Run, name: str, estimator: Estimator | Peer, problem: Problem, options: ConvergeOptions, progress: Any
 ) -> float:
     """The rate with the least mean final loss on the tuning seeds, all rates tried, diverged ones too."""
     seeds = range(-options.tuning_seeds, 0)
+    if isinstance(estimator, Peer) and not estimator.rated:
+        progress.update(len(options.rates))
+        return options.rates[0]
     for lr in options.rates:
         if not record.find(kind="tune", method=name, lr=lr):
             final = descend(estimator, problem, options, lr, list(seeds))[-1].losses
@@ -65,9 +73,12 @@ def _tuned(
     return float(min(finished, key=lambda row: row["loss"])["lr"])
 
 
-def _final(record: Run, name: str, estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float) -> None:
+def _final(
+    record: Run, name: str, estimator: Estimator | Peer, problem: Problem, options: ConvergeOptions, lr: float
+) -> None:
     seeds = list(range(options.seeds))
     common = {"method": name, "estimator": repr(estimator), "problem": options.problem, "dim": problem.dim, "lr": lr}
+    common |= {"theory": estimator.theory} if isinstance(estimator, Peer) else {}
     minimum = getattr(problem, "minimum", None)
     kept = {(row["seed"], row["step"]) for row in record.find(kind="converge", method=name)}
     for step, evaluations, losses in descend(estimator, problem, options, lr, seeds):
@@ -93,15 +104,26 @@ class Reached(NamedTuple):
 
 
 def descend(
-    estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float, seeds: list[int]
+    estimator: Estimator | Peer, problem: Problem, options: ConvergeOptions, lr: float, seeds: list[int]
 ) -> list[Reached]:
     """Return what SGD reaches from the seeds' starting points; all seeds are one batch.
 
-    Steps spend the budget of evaluations, as far as it pays another; a seed whose loss passes 1e6 has diverged.
+    Steps spend the budget of evaluations, as far as it pays another; a seed whose loss passes 1e6 has diverged. A peer
+    runs seed by seed, with random numbers of its own: the starting points are the same, the directions are not.
     """
+    if isinstance(estimator, Peer):
+        told = estimator.reached(problem, lr, options.epsilon, seeds, options.evaluations, options.points)
+        return [Reached(*each) for each in told]
     if isinstance(getattr(estimator, "lr", None), float):  # it compares the points that SGD would step to
         chosen: Any = estimator
-        estimator = replace(chosen, lr=lr)
+        found: Estimator = replace(chosen, lr=lr)
+        return _descended(found, problem, options, lr, seeds)
+    return _descended(estimator, problem, options, lr, seeds)
+
+
+def _descended(
+    estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float, seeds: list[int]
+) -> list[Reached]:
     points = torch.stack([problems.start(problem, seed) for seed in seeds])
     space, rule = FlatSpace(points), SGD(lr)
     memory, state = rule.init(space), estimator.init()
@@ -140,4 +162,5 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{method:16}{final[0]['lr']:10.4g}{final[0]['evaluations']:13d}{losses[len(losses) // 2]:13.4e}"
             f"{losses[0]:11.3e}{losses[-1]:11.3e}"
         )
+        lines += [f"  {final[0]['theory']}"] if "theory" in final[0] else []
     return "\n".join(lines)

@@ -32,7 +32,8 @@ class ConvergeOptions:
     """Minimise a problem with every method at equal loss evaluations, learning rates tuned on other seeds."""
 
     methods: tuple[str, ...] = option(
-        ("mezo", "kerzoo", "forward", "richardson", "coordinate"), "name[:option=value]..."
+        ("mezo", "kerzoo", "forward", "richardson", "coordinate"),
+        "name[:option=value]..., or peer:NAME of another package, such as peer:torchzero-spsa or peer:scipy-powell",
     )
     problem: str = option("quartic", f"quadratic, quartic, sextic, or {OWN}")
     dim: int = option(16, "number of variables")

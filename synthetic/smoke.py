@@ -1,8 +1,8 @@
 """Every method of the table once, with the options and the update rule of its row, on a few problems.
 
 A smoke table: it shows that each method lowers a loss where its paper would have it run. The learning rate is the best
-of a coarse grid on the very run that is shown, so that nothing here ranks methods. Methods of one step after the other
-in blocks of layers are mezo here, as the three tensors are one layer.
+of a coarse grid on the very run that is shown, so that nothing here ranks methods. Methods that step in one layer after
+the other see three layers.
 """
 
 import math
@@ -22,8 +22,12 @@ from zobench.problem import Problem
 from zobench.run.progress import bar, note
 from zobench.run.records import Run
 
-SHAPES = {"first": (6, 6), "bias": (6,), "second": (6, 6)}
-"""The tensors that x is cut into, so that laws of tensors have matrices, two of one shape, and a vector."""
+SHAPES: dict[str, tuple[int, ...]] = {
+    name: shape for layer in range(3) for name, shape in ((f"{layer}.weight", (5, 4)), (f"{layer}.bias", (6,)))
+}
+"""The tensors that x is cut into, three layers of a matrix and a vector: laws of tensors have matrices of one shape,
+and laws of blocks have several blocks.
+"""
 DIM = sum(math.prod(shape) for shape in SHAPES.values())
 
 
@@ -87,6 +91,17 @@ def table(rows: list[dict[str, Any]]) -> str:
         left = "".join(f"{_left(mine.get(name)):>13}" for name in names)
         lines.append(f"{method:22}{axes:60}{left}")
     return "\n".join([*lines, "loss after the run over the loss at the start, at the best of the rates: no ranking"])
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Return what `table` does, in Markdown, without the axes."""
+    rows = [row for row in rows if row["kind"] == "smoke"]
+    names = list(dict.fromkeys(row["problem"] for row in rows))
+    lines = [f"| method | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = {row["problem"]: row for row in rows if row["method"] == method}
+        lines.append(f"| `{method}` | {' | '.join(_left(mine.get(name)) for name in names)} |")
+    return "\n".join(lines)
 
 
 def _left(row: dict[str, Any] | None) -> str:

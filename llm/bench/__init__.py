@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import torch
 
-from llm.bench import adapters, memory, probes, scaling, slopes, steps, sweeps
+from llm.bench import adapters, memory, methods, probes, scaling, slopes, steps, sweeps
 from llm.bench.setting import setting
 from llm.model.language_model import DTYPES
 from llm.options.bench import PARTS, SIZES, StepBenchOptions
@@ -54,6 +54,10 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
             lambda: probes.measure(size, dtype, probes.cells(options.probe_cells), options.probe_directions, count),
             probes.table,
         ),
+        "methods": (
+            lambda: methods.measure(setting(size, dtype, batch, tokens), options.methods, count),
+            methods.table,
+        ),
         "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
     }
 
@@ -69,6 +73,7 @@ def _check(options: StepBenchOptions) -> None:
     if min(*numbers, *options.scaling_batches) < 1 or min(options.tokens, *options.scaling_lengths) < 2:
         raise ValueError(f"{options}: give repetitions, batches and entries of 1 or more, and tokens of 2 or more")
     probes.cells(options.probe_cells)
+    methods.chosen(options.methods)
     for names, known, what in (
         (options.parts, PARTS, "part"),
         ((options.size, *options.scaling_sizes), SIZES, "size"),

@@ -17,7 +17,7 @@ from llm.model.language_model import LanguageModel
 from llm.options.train import TrainOptions
 from llm.run import checkpoint
 from llm.run.folder import JOURNAL, MODEL, RECORD, RunFolder, selected_step
-from llm.steppers.first_order import backpropagates
+from llm.steppers.first_order import HYBRID, backpropagates
 from llm.tasks.published import PUBLISHED
 from zobench.run import toml
 from zobench.run.options import code_arguments
@@ -149,6 +149,8 @@ def _introduction(made: Exported, run: RunFolder | None) -> str:
     if run is not None:
         first = backpropagates(run.config["method"])
         how = "with backpropagation" if first else "from loss values alone, by forward passes, without backpropagation"
+        if str(run.config["method"]).partition(":")[0] == HYBRID:
+            how = "with backpropagation through its last blocks, and from loss values alone elsewhere"
         version = run.environment.get("zobench", "of unknown version")
         lines.append(f"It was trained {how}: method {code(str(run.config['method']))} of zobench {plain(version)}.")
         lines += _warnings(made, run)

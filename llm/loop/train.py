@@ -84,7 +84,7 @@ def _require_whole(record: Run, options: TrainOptions) -> None:
     first, more = bad[0], f", and {len(bad) - 1} more" if bad[1:] else ""
     raise ValueError(
         f"{record.folder} holds a finished run, but {first.file} is {first.state} ({first.why}){more}: "
-        + _way_out(record.folder, first.file, writes[0] and not method.backpropagates and options.rows == "all")
+        + _way_out(record.folder, first.file, writes[0] and method.replays and options.rows == "all")
     )
 
 

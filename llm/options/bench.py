@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from zobench.run.options import option
 
-PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes")
+PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods")
 GPU_PARTS = ("tests", "directions", "engines", "replay", "smollm2", "cells", "waits", "sweeps", "probes")
 SIZES = {  # hidden, layers, heads, vocabulary
     "tiny-opt": (128, 4, 4, 2000),
@@ -26,6 +26,7 @@ class StepBenchOptions:
 
     parts: tuple[str, ...] = option(PARTS, "parts of the benchmark")
     size: str = option("opt-125m", f"{', '.join(SIZES)}: OPT of this size with random weights")
+    methods: tuple[str, ...] = option((), "methods whose steps are timed; by default all of the table")
     laws: tuple[str, ...] = option(("gaussian", "rademacher"), "laws of directions whose steps are timed")
     batch: int = option(16, "examples in the minibatch of a step")
     tokens: int = option(48, "tokens of a prompt")

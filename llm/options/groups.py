@@ -94,7 +94,10 @@ class StepOptions:
     trained: tuple[str, ...] = option((), TRAINED)
     steps: int = option(500, "number of optimisation steps")
     rates: tuple[str, ...] = option((), RATES)
-    schedule: str = option("constant", "schedule of the learning rate: constant, linear, cosine or kerzoo")
+    schedule: str = option(
+        "constant",
+        "schedule of the learning rate: constant, linear, cosine, kerzoo, gains (lr / (steps / 10 + step + 1)^0.602)",
+    )
     warmup: int = option(0, "steps of linear warm-up")
     rule: str = option(
         "auto",
@@ -109,6 +112,11 @@ class StepOptions:
     clip: float | None = option(None, "bound on the projected gradient of each direction of a zeroth-order step")
     micro_batch: int | None = option(
         None, "largest number of examples in one forward pass, which bounds memory; by default the whole minibatch"
+    )
+    anchor_examples: int | None = option(
+        None,
+        "with mezo-svrg: training examples, drawn by the seed, that stand for all in the estimate at a snapshot; by "
+        "default all training examples",
     )
     engine: str = option(
         "auto",

@@ -138,3 +138,18 @@ class ErrorOptions(LossOptions):
     nodes: int = option(4, "positive nodes of the kernel's quadrature over r; 0 leaves the kernel out")
     epsilons: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "perturbation scales")
     out: str = option("runs/errors", "folder of the results; an interrupted run continues there")
+
+
+@dataclass(frozen=True)
+class SmokeOptions(SeedOptions, SplitOptions, ModelOptions):
+    """Fine-tune by every method of the table for a few steps; its table ranks nothing."""
+
+    methods: tuple[str, ...] = option((), "names of the table; by default all, and hybrid")
+    rates: tuple[float, ...] = option((), "learning rates tried; by default one, that of the method")
+    steps: int = option(60, "number of steps of a run")
+    batch: int = option(4, "examples in the minibatch of a step")
+    max_tokens: int | None = 24
+    train: int | None = 32
+    dev: int | None = 32
+    test: int | None = 2
+    out: str = option("runs/smoke-llm", "folder of the results; an interrupted table continues there")

@@ -49,5 +49,7 @@ def _check_loop(options: TrainOptions) -> None:
         raise ValueError(f"micro_batch is {options.micro_batch}: give 1 or more examples, or leave it out")
     if options.clip is not None and not 0 < options.clip < math.inf:
         raise ValueError(f"clip is {options.clip}: give a positive number, or leave it out")
+    if options.anchor_examples is not None and options.anchor_examples < 1:
+        raise ValueError(f"anchor_examples is {options.anchor_examples}: give 1 or more examples, or leave it out")
     if options.patience is not None and options.patience < 1:
         raise ValueError(f"patience is {options.patience}: give 1 or more evaluations, or leave it out")

@@ -12,13 +12,12 @@ from llm.model import loading
 from llm.options.studies import CompareOptions
 from llm.options.train import TrainOptions
 from llm.run.context import split_of
-from llm.run.folder import ROWS
 from llm.studies import archive
 from llm.studies.forecast import forecast
 from llm.studies.overall import Overall
 from llm.studies.plan import StudyPlan, read_plan
 from llm.studies.rates import beyond, chosen_rate, mean_dev_loss
-from llm.studies.runs import SEEDS, TUNE, Named, OutOfTimeError, Runs
+from llm.studies.runs import KIND, SEEDS, TUNE, Named, OutOfTimeError, Runs
 from zobench.naming import require_known
 from zobench.run.progress import note
 from zobench.run.records import Row, Run, within
@@ -47,7 +46,7 @@ def run(options: CompareOptions) -> None:
         note(f"{options.hours:g} hours are over: {study.left()}; the same command continues")
     finally:
         if options.pack:
-            _pack(record.folder)
+            _pack(study)
     note(f"rows: {options.out}")
 
 
@@ -88,11 +87,11 @@ def _require_data(plan: StudyPlan) -> None:
         split_of(plan.run_options(task, arm, plan.tasks[task].forward_passes))
 
 
-def _pack(folder: Path) -> None:
+def _pack(study: "Study") -> None:
+    folder = study.record.folder
     note(f"{archive.pack(folder, (TUNE, SEEDS))} files in {folder / archive.FILE}")
-    for rows in (file for group in (TUNE, SEEDS) for file in (folder / group).glob(f"*/{ROWS}")):
-        if archive.FINAL in rows.read_bytes():  # one that goes on keeps its checkpoints
-            shutil.rmtree(rows.parent)
+    for ended in study.ended():  # a run that goes on keeps its checkpoints
+        shutil.rmtree(ended, ignore_errors=True)
     for group in (TUNE, SEEDS):
         with suppress(OSError):  # not empty, or not there
             (folder / group).rmdir()
@@ -160,6 +159,12 @@ class Study:
         changes = {"model": self.model, "seed": run.seed, "out": str(folder), "provenance": self.provenance}
         changes |= {"save": False} | ({} if run.lr is None else {"lr": run.lr})
         return self.plan.run_options(run.task, run.arm, passes, **changes)
+
+    def ended(self) -> Iterator[Path]:
+        """Yield the folder of each run of the plan whose row the record has."""
+        for row in self.record.find(kind=KIND):
+            if row["arm"] in self.plan.arms and row["task"] in self.plan.tasks:
+                yield Path(self.options(Named(**{name: row[name] for name in Named._fields})).out)
 
     def left(self) -> str:
         """Return how many runs of the plan are kept, in words."""

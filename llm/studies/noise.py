@@ -168,9 +168,16 @@ def table(rows: list[Row], choice: Choice, parameters: int) -> str:
         f"at epsilon {near['epsilon']:.3g} the bias that a kernel could remove is at most {near['relative_error']:.2g} "
         "of the gradient, noise included"
     )
-    several = math.sqrt(1000 / (parameters + 999))
-    lines.append(
-        f"to expect in {parameters:,} weights: a cosine of an estimate with the gradient of "
-        f"{theory.mean_cosine(parameters):.2g} along one direction, of {several:.2g} along 1,000"
+    return "\n".join([*lines, expected_cosines(parameters)])
+
+
+def expected_cosines(parameters: int) -> str:
+    """Return in words the cosine of an estimate with the gradient that is to be expected, f locally linear."""
+    told = []
+    for n in (1, 1000):
+        square = theory.cosine(LineEstimator(Gaussian(), CentralStencil(), 1e-3, n), parameters)
+        told.append(f"{theory.mean_cosine(parameters, n):.2g} (root mean square {square:.2g}) along {n:,}")
+    return (
+        f"to expect in {parameters:,} weights, and no fault: a cosine of an estimate with the gradient of "
+        f"{' and '.join(told)} Gaussian directions"
     )
-    return "\n".join(lines)

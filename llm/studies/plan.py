@@ -79,7 +79,8 @@ class StudyPlan:
         options = TrainOptions(**{"model": self.model, "task": task, **values})
         if not (self.arms[arm].rates or self.arms[arm].tied):
             return options
-        steps = passes // forward_passes_a_step(options.method, options.epsilon)
+        sizes = {name: getattr(options, name) for name in ("batch", "train", "anchor_examples")}
+        steps = passes // forward_passes_a_step(options.method, options.epsilon, **sizes)
         if steps < 1:
             raise ValueError(f"{passes} forward passes are not enough for one step of {arm} ({options.method})")
         return replace(options, steps=steps, eval_every=max(1, steps // self.evaluations))

@@ -85,4 +85,5 @@ def _train(options: StudyOptions, whole: Overall, method: str, lr: float, seed: 
 def _steps(options: StudyOptions, method: str) -> int:
     if TrainingMethod.parse(method).backpropagates:
         return options.backward_passes
-    return options.forward_passes // forward_passes_a_step(method, options.epsilon)
+    sizes = {"batch": options.batch, "train": options.train}
+    return options.forward_passes // forward_passes_a_step(method, options.epsilon, **sizes)

@@ -75,7 +75,7 @@ def rows(samples: int, seed: int) -> Iterator[Row]:
     assert isinstance(problem, MLP)
     x = problems.start(problem, seed)
     yield from _sampled("mlp", problem, SHAPES, x, samples, seed)
-    few = max(200, samples // 16)
+    few = max(200, samples // 100)
     predicted = predictions(problem, x, SHAPES)
     for method, estimator in METHODS.items():
         drawn = module_bias(Network(problem, x), estimator, problem.gradient(x), few, seed)
