@@ -13,7 +13,7 @@ def rendered(tokenizer: Any, examples: Sequence[Example], name: str) -> list[Exa
     Raises:
         ValueError: the tokenizer has no chat template, or the template refuses the turns.
     """
-    return [_rendered(tokenizer, example, name) if example.turns else example for example in examples]
+    return [_rendered(tokenizer, each, name) if getattr(each, "turns", ()) else each for each in examples]
 
 
 def _rendered(tokenizer: Any, example: Example, name: str) -> Example:
