@@ -22,7 +22,7 @@ SHOWN := bias mse kernels convergence design design-roads design-interval descen
     claims-interval claims-parts claims-large
 
 .PHONY: demo test conformance browser docs gpu gpu-files gpu-trial triton all-extras oldest oldest-torch environments audit check soak damage fuzz mutants planted hunt sanitize battery \
-    install bench paired-bench study smollm2 claims figures clean
+    install release bench paired-bench study smollm2 claims figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -72,6 +72,7 @@ environments: all-extras oldest
 audit: .venv-audit/.ready
 	rm -rf results/audit
 	OMP_NUM_THREADS=1 .venv-audit/bin/python -W ignore -m docs.examples.audit.everything
+	find results/audit -name .gitignore -delete
 
 check: $(READY)
 	$(VENV)/bin/ruff check .
@@ -161,6 +162,7 @@ study: $(READY)
 	$(RUN) -m llm bench --parts sweeps,scaling --out runs/results/speed/scaling
 	$(RUN) -m llm bench --parts steps --size opt-10m --dtype bfloat16 --repetitions 3 --laws gaussian \
 	    --out runs/results/speed/opt-10m-bfloat16
+	$(RUN) -m llm bench --parts methods --out runs/results/speed/methods
 	$(RUN) -m llm bench --parts slopes --size tiny-opt --repetitions 15 --out runs/results/speed/slopes-tiny-opt
 	$(RUN) -m llm bench --parts slopes --size opt-10m --out runs/results/speed/slopes-opt-10m
 	$(RUN) -m llm profile --out runs/results/speed/profile
@@ -204,6 +206,17 @@ figures: $(READY)
 	cp $(addprefix build/report_figures/,$(addsuffix .png,$(filter-out claims-%,$(SHOWN)))) docs/
 	cp build/claims-report_figures/claims-*.png docs/
 	cp build/report_figures/finetuning-*.png docs/
+
+# Wheel and source distribution in dist/, built and checked in environments of their own; nothing is uploaded.
+release:
+	rm -rf dist build/release
+	$(PYTHON) -m venv build/release/tools
+	build/release/tools/bin/python -m pip install --quiet build twine
+	build/release/tools/bin/python -m build --outdir dist .
+	build/release/tools/bin/python -m twine check --strict dist/*
+	$(PYTHON) -m venv build/release/clean
+	build/release/clean/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	build/release/clean/bin/python -P .ci/check_release.py dist
 
 install: $(READY)
 

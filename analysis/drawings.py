@@ -22,13 +22,12 @@ Named = tuple[str, Figure]
 
 @dataclass(frozen=True)
 class Drawing:
-    """One kind of figure: the kinds of rows it is made of, what it shows, and a function that draws it.
+    """One kind of figure: the kinds of rows it is made of, and a function that draws it. `SHOWN` says what it shows.
 
     `draw` gives each figure with a name that tells it from the others of the same rows.
     """
 
     rows: tuple[str, ...]
-    shows: str
     draw: Callable[[Results], Iterable[Named]]
 
 
@@ -86,14 +85,14 @@ def _accuracy(results: Results) -> Iterator[Named]:
 
 _RUNS = ("final", "evaluation")
 DRAWINGS: Mapping[str, Drawing] = {
-    "bias": Drawing(("bias",), "norm of the bias against epsilon, over its prediction", _bias),
-    "mse": Drawing(("bias",), "mean squared error of one estimate against epsilon", _mse),
-    "cosine": Drawing(("bias",), "cosine of one estimate with the gradient against epsilon", _cosine),
-    "convergence": Drawing(("converge",), "loss gap against loss evaluations", _convergence),
-    "phase": Drawing(("phase",), "maps of the best estimator over noise and dimension", _phase),
-    "kernels": Drawing(("kernel",), "kernels K(r), and steps r K(r)", _kernels),
-    "finetuning": Drawing(_RUNS, "dev loss and accuracy against forward passes", _finetuning),
-    "accuracy": Drawing(_RUNS, "test accuracies with intervals and seeds", _accuracy),
+    "bias": Drawing(("bias",), _bias),
+    "mse": Drawing(("bias",), _mse),
+    "cosine": Drawing(("bias",), _cosine),
+    "convergence": Drawing(("converge",), _convergence),
+    "phase": Drawing(("phase",), _phase),
+    "kernels": Drawing(("kernel",), _kernels),
+    "finetuning": Drawing(_RUNS, _finetuning),
+    "accuracy": Drawing(_RUNS, _accuracy),
 }
 
 

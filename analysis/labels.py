@@ -27,7 +27,7 @@ _INCIDENTAL = frozenset(
         *("seed", "seeds", "out", "name", "run", "runs", "folder", "provenance", "device", "threads"),
         *("workers", "resume", "journal", "preset", "baselines", "overwrite", "quiet", "verbose", "progress"),
         *("also", "also_examples", "max_skipped", "diverged_at", "diverged_window", "trust_remote_code", "dry_run"),
-        *("micro_batch", "points"),
+        *("micro_batch", "points", "report_to"),
     }
 )
 _WATCHING = ("eval", "log", "checkpoint", "save")
@@ -47,6 +47,7 @@ _DEFAULTS: Mapping[str, object] = {
     "weight_decay": 0.0,
     "gradient_checkpointing": False,
     "clip": None,
+    "anchor_examples": None,
     "data": None,
     "bos": None,
     "patience": None,

@@ -14,6 +14,9 @@ from zobench.figures import frame as frames
 from zobench.figures.frame import ReadError as ReadError
 from zobench.run.reading import file_bytes, json_object, toml_table
 
+# With pyarrow beside it pandas keeps strings in Arrow, where adding them to objects and indexing by them differ.
+pd.set_option("mode.string_storage", "python")
+
 Row = dict[str, Any]
 ROWS = "rows.jsonl"
 LISTS = frozenset(

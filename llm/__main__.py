@@ -1,46 +1,58 @@
 """`python -m llm COMMAND`; `python -m llm journal ...` has commands of its own."""
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from llm import bench, evaluate, export, gpu, listing, train
-from llm.bench import profile
+from llm.options.bench import GpuOptions, ProfileOptions, StepBenchOptions
+from llm.options.evaluate import EvaluateOptions, PredictOptions
+from llm.options.export import ExportOptions
+from llm.options.journal import main as journal
+from llm.options.listing import ListOptions
+from llm.options.pretrain import PretrainConfig
+from llm.options.studies import (
+    CompareOptions,
+    ErrorOptions,
+    NoiseOptions,
+    PowerOptions,
+    RoundingOptions,
+    SmokeOptions,
+    StudyOptions,
+    TuneOptions,
+)
 from llm.options.train import TrainOptions
-from llm.pretraining import pretrain
-from llm.run import journal
-from llm.studies import compare, errors, noise, power, rounding, study, tune
-from zobench.run.options import run_command
+from zobench.run.command import Command, run_command
 
-COMMANDS: dict[str, tuple[type[Any], Callable[[Any], int | None]]] = {
-    "list": (listing.ListOptions, listing.run),
-    "train": (TrainOptions, train.run),
-    "evaluate": (evaluate.EvaluateOptions, evaluate.run),
-    "compare": (compare.CompareOptions, compare.run),
-    "tune": (tune.TuneOptions, tune.run),
-    "export": (export.ExportOptions, export.run),
-    "study": (study.StudyOptions, study.run),
-    "power": (power.PowerOptions, power.run),
-    "noise": (noise.NoiseOptions, noise.run),
-    "errors": (errors.ErrorOptions, errors.run),
-    "bench": (bench.StepBenchOptions, bench.run),
-    "gpu": (gpu.GpuOptions, gpu.run),
-    "profile": (profile.ProfileOptions, profile.run),
-    "rounding": (rounding.RoundingOptions, rounding.run),
-    "pretrain": (pretrain.PretrainConfig, pretrain.run),
+COMMANDS: dict[str, Command] = {
+    "list": (ListOptions, "llm.listing:run"),
+    "train": (TrainOptions, "llm.train:run"),
+    "evaluate": (EvaluateOptions, "llm.evaluate:run"),
+    "predict": (PredictOptions, "llm.predict.command:run"),
+    "compare": (CompareOptions, "llm.studies.compare:run"),
+    "tune": (TuneOptions, "llm.studies.tune:run"),
+    "export": (ExportOptions, "llm.export:run"),
+    "study": (StudyOptions, "llm.studies.study:run"),
+    "power": (PowerOptions, "llm.studies.power:run"),
+    "smoke": (SmokeOptions, "llm.studies.smoke:run"),
+    "noise": (NoiseOptions, "llm.studies.noise:run"),
+    "errors": (ErrorOptions, "llm.studies.errors:run"),
+    "bench": (StepBenchOptions, "llm.bench:run"),
+    "gpu": (GpuOptions, "llm.gpu:run"),
+    "profile": (ProfileOptions, "llm.bench.profile:run"),
+    "rounding": (RoundingOptions, "llm.studies.rounding:run"),
+    "pretrain": (PretrainConfig, "llm.pretraining.pretrain:run"),
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m llm") -> int:
     """Run one command of the language-model suite."""
-    given = sys.argv[1:] if argv is None else argv
+    given = list(sys.argv[1:] if argv is None else argv)
     if given[:1] == ["journal"]:
-        return journal.main(given[1:])
+        return journal(given[1:], f"{prog} journal")
     about = (
         "Zeroth-order fine-tuning of causal language models. `journal` has commands of its own: "
         "show, verify, replay, diff."
     )
-    return run_command("python -m llm", about, COMMANDS, given)
+    return run_command(prog, about, COMMANDS, given)
 
 
 if __name__ == "__main__":

@@ -1,28 +1,17 @@
 """Zero-shot, calibrated or tuned: accuracy of a model on a task, without training."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from llm import objective, tasks
 from llm.baselines import untouched
 from llm.model import loading
-from llm.options.groups import ModelOptions, SeedOptions, SplitOptions
-from zobench.run.options import option
+from llm.options.evaluate import EvaluateOptions
 from zobench.run.progress import note
 from zobench.run.records import Run
 
 
-@dataclass(frozen=True)
-class EvaluateOptions(SeedOptions, SplitOptions, ModelOptions):
-    """Options of `python -m llm evaluate`."""
-
-    out: str | None = option(None, "folder for the result; by default nothing is written")
-
-
 def run(options: EvaluateOptions) -> None:
-    """Measure loss and accuracy of a model on dev and test, with plain and with calibrated scores.
-
-    To evaluate the tuned weights of a run, give --model <run>/model.
-    """
+    """Run the command: EvaluateOptions says what it does."""
     task = tasks.find(options.task)
     chosen = objective.choose(options.objective, task)
     split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)

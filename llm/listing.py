@@ -1,15 +1,14 @@
 """Lists of tasks, methods, models and presets, and the examples of a task as a model reads them."""
 
-from dataclasses import dataclass
-
 from llm import tasks
 from llm.baselines import BASELINES
 from llm.model import loading
 from llm.options import presets
-from llm.steppers.first_order import FIRST_ORDER
+from llm.options.listing import ListOptions
+from llm.steppers.first_order import FIRST_ORDER, HYBRID
 from zobench import methods
+from zobench.methods import listing
 from zobench.naming import require_known
-from zobench.run.options import option
 
 MODELS = {
     "tiny-opt": "1.1 M weights, comes with the repository: tests, demo, results/spam",
@@ -26,25 +25,12 @@ LONGEST = 4000
 KEYS = ("lr", "epsilon", "batch", "steps", "adapter", "dtype")
 
 
-@dataclass(frozen=True)
-class ListOptions:
-    """Options of `python -m llm list`."""
-
-    presets: str | None = option(
-        None, "show the values of the presets whose names contain this text; all: the values of all presets"
-    )
-    task: str | None = option(None, f"show examples of one task: {tasks.HELP}")
-    data: str | None = option(
-        None, "folder of the task's files; by default the shipped files, the folder of the task file, or the hub"
-    )
-    examples: int = option(2, "number of examples shown for each label")
-    seed: int = option(0, "seed of the split")
-
-
 def run(options: ListOptions) -> None:
-    """List tasks, methods, models and presets; with --task, show how its data are read and split, and some examples."""
+    """Run the command: ListOptions says what it does."""
     if options.presets is not None:
         print(_whole_presets(options.presets))
+    elif options.methods:
+        print("\n".join((listing.plain(), _references())))
     elif options.task is None:
         print("\n\n".join((all_tasks(), _methods(), _models(), _presets())))
     else:
@@ -79,10 +65,21 @@ def _ends(text: str) -> str:
 
 def _methods() -> str:
     rows = [(row.name, row.formula) for row in methods.table()]
-    rows += [(name, "first-order reference") for name in FIRST_ORDER]
-    rows += [(name, baseline.about) for name, baseline in BASELINES.items()]
+    rows += _others()
     width = max(len(name) for name, _ in rows) + 2
-    return "\n".join(["methods", *(f"  {name:{width}}{formula}" for name, formula in rows)])
+    head = "methods (--methods shows their axes, evaluations a step and options)"
+    return "\n".join([head, *(f"  {name:{width}}{formula}" for name, formula in rows)])
+
+
+def _others() -> list[tuple[str, str]]:
+    """First-order references and baselines."""
+    first = [(name, "first-order reference") for name in FIRST_ORDER]
+    both = [(HYBRID, "sgd or adamw on the last blocks, mezo or another method on the rest, in one step")]
+    return [*first, *both, *((name, baseline.about) for name, baseline in BASELINES.items())]
+
+
+def _references() -> str:
+    return "\n".join(f"{name:20}{about}" for name, about in _others())
 
 
 def _models() -> str:

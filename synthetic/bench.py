@@ -8,16 +8,16 @@ import statistics
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 
 import torch
 
 from synthetic import predictable, problems
+from synthetic.options import MonteCarloBenchOptions
 from zobench import methods, moments, theory
 from zobench.montecarlo import CHUNK_ENTRIES, chunk_rows
 from zobench.random import native, streams
-from zobench.run.options import option
 from zobench.run.records import Run
 from zobench.run.timing import alternating
 
@@ -30,22 +30,8 @@ STREAMS: dict[str, Callable[[int, int, int], object]] = {
 LAWS_TIMED = ("gaussian", "sphere", "rademacher", "coordinate")
 
 
-@dataclass(frozen=True)
-class MonteCarloBenchOptions:
-    """Options of `python -m synthetic bench`."""
-
-    methods: tuple[str, ...] = option(("mezo", "kerzoo", "kerzoo:law=rademacher"), "name[:option=value]...")
-    problem: str = option("quartic", f"quadratic, cubic, quartic, sextic, or {problems.catalogue.OWN}")
-    dim: int = option(16, "number of variables")
-    samples: int = option(10_000_000, "estimates a repetition")
-    repetitions: int = option(3, "alternating repetitions; their median is printed")
-    predict_dim: int = option(1000, "number of variables of the problems that are predicted; 0 leaves predictions out")
-    draws: int = option(20_000_000, "numbers of a stream that are drawn on one thread; 0 leaves streams out")
-    out: str = option("runs/bench", "folder of the results; every call appends rows")
-
-
 def run(options: MonteCarloBenchOptions) -> None:
-    """Time `moments` and print estimates per second and the share of the random-number bound."""
+    """Run the command: MonteCarloBenchOptions says what it does."""
     if options.repetitions < 1 or options.samples < 1 or options.draws < 0:
         raise ValueError(
             f"repetitions is {options.repetitions}, samples {options.samples}, draws {options.draws}: give 1 or more "

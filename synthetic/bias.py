@@ -10,36 +10,15 @@ from torch import Tensor
 
 import zobench
 from synthetic import predictable, problems
+from synthetic.options import BiasOptions
 from zobench import FlatSpace, LineEstimator, Moments, derive, theory
 from zobench.evaluations import evaluations_a_step
 from zobench.problem import Problem
-from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Run
 from zobench.space import require_resolved
 
 PLAIN, CONTROLLED = "plain", "controlled"
-
-
-@dataclass(frozen=True)
-class BiasOptions:
-    """Options of `python -m synthetic bias`."""
-
-    methods: tuple[str, ...] = option(
-        ("mezo", "kerzoo", "forward", "richardson", "coordinate"), "name[:option=value]..."
-    )
-    problem: tuple[str, ...] = option(
-        ("quadratic", "sextic"), f"quadratic, cubic, quartic, sextic, or {problems.catalogue.OWN}"
-    )
-    dim: int = option(16, "number of variables")
-    condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
-    rotated: bool = option(True, "random eigenvectors instead of the axes")
-    epsilons: tuple[float, ...] = option((0.02, 0.05, 0.1, 0.2, 0.5), "displacements")
-    samples: int = option(1_000_000, "plain estimates a cell")
-    controlled_samples: int = option(100_000, "estimates with the control variate a cell; 0 leaves them out")
-    noise: float = option(0.0, "standard deviation of the noise of one evaluation (plain sampling only)")
-    seed: int = option(0, "seed of the problem, the point and the draws")
-    out: str = option("runs/bias", "folder of the results; an interrupted run continues there")
 
 
 @dataclass(frozen=True)
@@ -65,7 +44,7 @@ class BiasCell:
 
 
 def run(options: BiasOptions) -> None:
-    """Measure bias, variance, mean squared error and cosine against exact gradients, beside the theory."""
+    """Run the command: BiasOptions says what it does."""
     cells = _cells(options)
     record = Run(options.out, {"command": "bias", **asdict(options)})
     with bar(cells, unit="cell") as progress:

@@ -1,16 +1,18 @@
 """The convergence suite: loss against evaluations, each method at the learning rate that tuning found for it."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from synthetic import problems
+from synthetic import peers, problems
+from synthetic.options import ConvergeOptions
+from synthetic.peers import Peer
 from zobench import SGD, Combination, Estimator, FlatSpace, derive, methods, query
 from zobench.evaluations import evaluations_a_step
+from zobench.numbers import require_rates
 from zobench.problem import Problem
-from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Run
 
@@ -18,29 +20,8 @@ DIVERGED = 1e6
 OVERFLOW = 1e60  # beyond this the next step could not be evaluated
 
 
-@dataclass(frozen=True)
-class ConvergeOptions:
-    """Options of `python -m synthetic converge`."""
-
-    methods: tuple[str, ...] = option(
-        ("mezo", "kerzoo", "forward", "richardson", "coordinate"), "name[:option=value]..."
-    )
-    problem: str = option("quartic", f"quadratic, quartic, sextic, or {problems.catalogue.OWN}")
-    dim: int = option(16, "number of variables")
-    condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
-    epsilon: float = option(1e-3, "displacement")
-    evaluations: int = option(20_000, "budget of loss evaluations of one run")
-    seeds: int = option(5, "runs of each method: starting points and directions")
-    tuning_seeds: int = option(5, "other runs, on which the learning rate is chosen")
-    rates: tuple[float, ...] = option(
-        tuple(2.0**-k for k in range(11)), "learning rates tried, the same number for every method"
-    )
-    points: int = option(100, "rows of a run")
-    out: str = option("runs/converge", "folder of the results; an interrupted run continues there")
-
-
 def run(options: ConvergeOptions) -> None:
-    """Minimise a problem with every method at equal loss evaluations, learning rates tuned on other seeds."""
+    """Run the command: ConvergeOptions says what it does."""
     problem = problems.make(options.problem, options.dim, options.condition)
     if getattr(problem, "minimum", None) is None:
         raise ValueError(
@@ -49,24 +30,35 @@ def run(options: ConvergeOptions) -> None:
         )
     if min(options.seeds, options.tuning_seeds, options.points, len(options.rates), len(options.methods)) < 1:
         raise ValueError("--seeds, --tuning-seeds, --points, --rates and --methods each need at least one entry")
-    estimators = {name: methods.parse(name, epsilon=options.epsilon) for name in options.methods}
+    require_rates("--rates", options.rates)
+    estimators = {name: _made(name, options.epsilon) for name in options.methods}
     for name, estimator in estimators.items():
-        if evaluations_a_step(estimator) > options.evaluations:
+        if not isinstance(estimator, Peer) and evaluations_a_step(estimator) > options.evaluations:
             raise ValueError(f"evaluations is {options.evaluations}: not enough for one step of {name}")
     record = Run(options.out, {"command": "converge", **asdict(options)})
-    with bar(estimators.items(), unit="method") as progress:
-        for name, estimator in progress:
-            lr = _tuned(record, name, estimator, problem, options)
+    with bar(total=len(estimators) * (len(options.rates) + 1), unit="run") as progress:
+        for name, estimator in estimators.items():
+            lr = _tuned(record, name, estimator, problem, options, progress)
             progress.set_postfix_str(f"{name}: lr {lr:g}")
             if not record.find(kind="end", method=name):
                 _final(record, name, estimator, problem, options, lr)
+            progress.update()
     print(table(record.rows))
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-def _tuned(record: Run, name: str, estimator: Estimator, problem: Problem, options: ConvergeOptions) -> float:
+def _made(name: str, epsilon: float) -> Estimator | Peer:
+    return peers.find(name) if name.startswith(peers.PREFIX) else methods.parse(name, epsilon=epsilon)
+
+
+def _tuned(
+    record: Run, name: str, estimator: Estimator | Peer, problem: Problem, options: ConvergeOptions, progress: Any
+) -> float:
     """The rate with the least mean final loss on the tuning seeds, all rates tried, diverged ones too."""
     seeds = range(-options.tuning_seeds, 0)
+    if isinstance(estimator, Peer) and not estimator.rated:
+        progress.update(len(options.rates))
+        return options.rates[0]
     for lr in options.rates:
         if not record.find(kind="tune", method=name, lr=lr):
             final = descend(estimator, problem, options, lr, list(seeds))[-1].losses
@@ -74,15 +66,19 @@ def _tuned(record: Run, name: str, estimator: Estimator, problem: Problem, optio
             row = {"kind": "tune", "method": name, "problem": options.problem, "dim": problem.dim, "lr": lr}
             status = "diverged" if diverged else "ok"
             record.append({**row, "seeds": len(seeds), "loss": None if diverged else final.mean(), "status": status})
+        progress.update()
     finished = [row for row in record.find(kind="tune", method=name) if row["status"] == "ok"]
     if not finished:
         raise ValueError(f"{name} diverged at every rate in {options.rates}: give smaller --rates")
     return float(min(finished, key=lambda row: row["loss"])["lr"])
 
 
-def _final(record: Run, name: str, estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float) -> None:
+def _final(
+    record: Run, name: str, estimator: Estimator | Peer, problem: Problem, options: ConvergeOptions, lr: float
+) -> None:
     seeds = list(range(options.seeds))
     common = {"method": name, "estimator": repr(estimator), "problem": options.problem, "dim": problem.dim, "lr": lr}
+    common |= {"theory": estimator.theory} if isinstance(estimator, Peer) else {}
     minimum = getattr(problem, "minimum", None)
     kept = {(row["seed"], row["step"]) for row in record.find(kind="converge", method=name)}
     for step, evaluations, losses in descend(estimator, problem, options, lr, seeds):
@@ -108,15 +104,26 @@ class Reached(NamedTuple):
 
 
 def descend(
-    estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float, seeds: list[int]
+    estimator: Estimator | Peer, problem: Problem, options: ConvergeOptions, lr: float, seeds: list[int]
 ) -> list[Reached]:
     """Return what SGD reaches from the seeds' starting points; all seeds are one batch.
 
-    Steps spend the budget of evaluations, as far as it pays another; a seed whose loss passes 1e6 has diverged.
+    Steps spend the budget of evaluations, as far as it pays another; a seed whose loss passes 1e6 has diverged. A peer
+    runs seed by seed, with random numbers of its own: the starting points are the same, the directions are not.
     """
+    if isinstance(estimator, Peer):
+        told = estimator.reached(problem, lr, options.epsilon, seeds, options.evaluations, options.points)
+        return [Reached(*each) for each in told]
     if isinstance(getattr(estimator, "lr", None), float):  # it compares the points that SGD would step to
         chosen: Any = estimator
-        estimator = replace(chosen, lr=lr)
+        found: Estimator = replace(chosen, lr=lr)
+        return _descended(found, problem, options, lr, seeds)
+    return _descended(estimator, problem, options, lr, seeds)
+
+
+def _descended(
+    estimator: Estimator, problem: Problem, options: ConvergeOptions, lr: float, seeds: list[int]
+) -> list[Reached]:
     points = torch.stack([problems.start(problem, seed) for seed in seeds])
     space, rule = FlatSpace(points), SGD(lr)
     memory, state = rule.init(space), estimator.init()
@@ -155,4 +162,5 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{method:16}{final[0]['lr']:10.4g}{final[0]['evaluations']:13d}{losses[len(losses) // 2]:13.4e}"
             f"{losses[0]:11.3e}{losses[-1]:11.3e}"
         )
+        lines += [f"  {final[0]['theory']}"] if "theory" in final[0] else []
     return "\n".join(lines)

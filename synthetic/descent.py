@@ -7,19 +7,19 @@ On other problems the prediction leaves out O(lr^3).
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from synthetic import predictable, problems
+from synthetic.options import DescentOptions
 from zobench import FlatSpace, LineEstimator, derive, query
 from zobench.evaluations import evaluations_a_step
 from zobench.layout import CPU
 from zobench.noise import NoisySpace, as_model
 from zobench.problem import Problem, demand
-from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Row, Run
 from zobench.theory import DescentStep
@@ -28,30 +28,8 @@ BASELINE = "mezo"
 OWN, EQUAL = "own best", "equal"
 
 
-@dataclass(frozen=True)
-class DescentOptions:
-    """Options of `python -m synthetic descent`."""
-
-    methods: tuple[str, ...] = option(
-        ("mezo", "kerzoo", "kerzoo:order=5", "optimal", "forward", "richardson", "orthogonal", "coordinate"),
-        "name[:option=value]...",
-    )
-    problem: tuple[str, ...] = option(
-        ("quadratic", "quartic"), f"with a minimum and a Hessian: quadratic, quartic, ..., or {problems.catalogue.OWN}"
-    )
-    dim: int = option(32, "number of variables")
-    condition: float = option(3.0, "largest over least eigenvalue of the Hessian at the centre")
-    epsilon: float = option(0.05, "displacement")
-    noise: float = option(0.0, "standard deviation of one evaluation")
-    n: int = option(1, "directions of a step")
-    evaluations: int = option(800, "loss evaluations of a run")
-    fraction: float = option(0.02, "the equal rate, in units of MeZO's best rate at the start")
-    seeds: int = option(10, "runs of each method: starting points and directions")
-    out: str = option("runs/descent", "folder of the results; an interrupted run continues there")
-
-
 def run(options: DescentOptions) -> None:
-    """Predict the gain of every SGD step, at each method's own best rate and at one rate for all, and take it."""
+    """Run the command: DescentOptions says what it does."""
     if options.seeds < 1 or options.evaluations < 4 or not options.fraction > 0:
         raise ValueError(
             f"seeds {options.seeds}, evaluations {options.evaluations}, fraction {options.fraction}: give 1, 4 or "
@@ -70,10 +48,11 @@ def run(options: DescentOptions) -> None:
         for estimator in estimators.values():
             DescentStep.of(estimator, problem, problems.start(problem), options.noise)  # refuses what a problem lacks
     record = Run(options.out, {"command": "descent", **asdict(options)})
-    for name, problem in chosen.items():
-        for rate in (OWN, EQUAL):
-            for seed in bar(range(options.seeds), desc=f"{name}, {rate} rate", unit="seed"):
-                _one_seed(record, name, problem, estimators, rate, seed, options)
+    cells = [(name, rate, seed) for name in chosen for rate in (OWN, EQUAL) for seed in range(options.seeds)]
+    with bar(cells, unit="seed") as progress:
+        for name, rate, seed in progress:
+            progress.set_postfix_str(f"{name}, {rate} rate")
+            _one_seed(record, name, chosen[name], estimators, rate, seed, options)
     print(table(record.rows))
     note(f"rows: {record.folder / 'rows.jsonl'}")
 

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 
+from synthetic.options import DesignOptions
 from zobench import (
     CentralStencil,
     KernelStencil,
@@ -18,30 +19,14 @@ from zobench import (
 )
 from zobench.kernels import DiscreteKernel, Kernel, PolynomialKernel
 from zobench.layout import CPU
-from zobench.run.options import option
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 
 NEGLIGIBLE = 1e-14
 
 
-@dataclass(frozen=True)
-class DesignOptions:
-    """Options of `python -m synthetic design`."""
-
-    orders: tuple[int, ...] = option((1, 3, 5, 7), "orders of the kernels")
-    ratios: tuple[float, ...] = option((0.01, 0.1, 1.0, 10.0, math.inf), "noise-to-gradient ratios t; inf: only noise")
-    scales: tuple[float, ...] = option((1.0, 0.9, 0.77, 0.7, 0.5, 0.25, 0.1), "intervals under KerZOO's kernel")
-    least: float = option(0.05, "floor on |r| of the kernels for t = 0")
-    depths: tuple[int, ...] = option((2, 5, 20), "depths of the telescoping stencils")
-    points: int = option(201, "points at which a polynomial kernel is listed")
-    out: str = option("runs/design", "folder of the results")
-
-
 def run(options: DesignOptions) -> None:
-    """Print kernels and stencils with nodes, moments and costs, and the cost of each way to less bias at equal
-    evaluations.
-    """
+    """Run the command: DesignOptions says what it does."""
     rows = [*kernel_rows(options), *interval_rows(options), *road_rows(options)]
     record = Run(options.out, {"command": "design", **asdict(options)})
     for row in rows:

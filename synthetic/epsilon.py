@@ -16,11 +16,11 @@ from torch import Tensor
 
 from synthetic import problems
 from synthetic.noise import Rounding
+from synthetic.options import EpsilonOptions
 from zobench import CentralStencil, Combination, Gaussian, LineEstimator, Term, derive, query
 from zobench.auto import AutoEpsilon, Choice
 from zobench.noise import Evaluate, Function, NoiseModel, NoisySpace, errors
 from zobench.plan import Plan
-from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Row, Run
 from zobench.spelling import spelled
@@ -28,29 +28,6 @@ from zobench.spelling import spelled
 GOOD = 2.0
 
 SEEDED = ("quadratic", "cubic", "quartic", "sextic", "logistic")
-
-
-@dataclass(frozen=True)
-class EpsilonOptions:
-    """Options of `python -m synthetic epsilon`."""
-
-    problem: tuple[str, ...] = option(
-        (
-            *("cubic", "quartic", "sextic", "rosenbrock", "styblinski-tang", "rastrigin", "levy", "ackley", "logistic"),
-            "mlp",
-        ),
-        f"names, or {problems.catalogue.OWN}",
-    )
-    dim: int = option(20, "number of variables, for problems of any dimension")
-    noises: tuple[float, ...] = option((0.0, 1e-5, 1e-3, 1e-1), "standard deviation of one evaluation over |f(x)|")
-    dtypes: tuple[str, ...] = option(("float32", "bfloat16"), "dtypes to which losses are rounded")
-    lines: int = option(5, "lines of a probe")
-    start: float = option(1e-3, "displacement at which the probe starts")
-    choices: int = option(9, "independent choices in each cell; the cell reports their median ratio")
-    directions: int = option(1000, "lines over which the excess is measured")
-    fixed: float = option(1e-3, "the fixed epsilon of the comparison")
-    seed: int = option(0, "seed of the problems, points and draws")
-    out: str = option("runs/epsilon", "folder of the results; an interrupted run continues there")
 
 
 @dataclass(frozen=True)
@@ -115,7 +92,7 @@ class EpsilonCell:
 
 
 def run(options: EpsilonOptions) -> None:
-    """Compare epsilon="auto" with the best epsilon of a fine grid, and with a fixed one, cell by cell."""
+    """Run the command: EpsilonOptions says what it does."""
     if options.choices < 1 or options.directions < 2:
         raise ValueError(f"choices {options.choices}, directions {options.directions}: give 1 or more, and 2 or more")
     cells = list(_cells(options))

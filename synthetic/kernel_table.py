@@ -1,28 +1,19 @@
 """The kernels with their moments, as rows from which they can be drawn."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 
+from synthetic.options import KernelOptions
 from zobench import kernels
 from zobench.kernels import PolynomialKernel
 from zobench.layout import CPU
-from zobench.run.options import option
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 
 
-@dataclass(frozen=True)
-class KernelOptions:
-    """Options of `python -m synthetic kernels`."""
-
-    orders: tuple[int, ...] = option((1, 3, 5), "orders of the Legendre kernels")
-    points: int = option(201, "points on [-1, 1]")
-    out: str = option("runs/kernels", "folder of the results")
-
-
 def run(options: KernelOptions) -> None:
-    """Print the kernels with their moments and costs, KerZOO's misprint beside the intended kernel."""
+    """Run the command: KernelOptions says what it does."""
     listed = [(kernels.legendre(order), "") for order in options.orders]
     record = Run(options.out, {"command": "kernels", **asdict(options)})
     printed = (kernels.kerzoo5_as_printed(), "as printed in KerZOO: 195/64 where 105/64 gives E[rK] = 1")

@@ -13,10 +13,10 @@ from torch import Tensor
 
 import zobench
 from synthetic import predictable, problems
+from synthetic.options import PhaseOptions
 from synthetic.problems import ExactProblem
 from zobench import LineEstimator, derive, theory
 from zobench.problem import Problem
-from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Row, Run
 from zobench.theory import Forecast, equal_budget
@@ -25,25 +25,6 @@ from zobench.theory.lines import Lines
 
 BASELINE = "mezo"
 COMMON, OWN_MSE, OWN_DESCENT = "common", "own, by mse", "own, by descent"
-
-
-@dataclass(frozen=True)
-class PhaseOptions:
-    """Options of `python -m synthetic phase`."""
-
-    methods: tuple[str, ...] = option(
-        ("mezo", "kerzoo", "kerzoo:order=5", "optimal", "chebyshev", "forward", "central4", "telescoping"),
-        "name[:option=value]...",
-    )
-    measured: tuple[str, ...] = option(("mezo", "kerzoo"), "methods that are sampled in addition to the winners")
-    noises: tuple[float, ...] = option((1e-6, 1e-4, 1e-2, 1.0), "standard deviations of one evaluation")
-    dims: tuple[int, ...] = option((8, 32, 256), "numbers of variables")
-    bends: tuple[float, ...] = option((0.0, 0.25, 1.0, 4.0), "0 is a quadratic; 1/sqrt(bend) is the length scale")
-    evaluations: tuple[int, ...] = option((4, 64, 1024), "loss evaluations of one step")
-    epsilons: tuple[float, ...] = option((1e-3, 0.1, 0.5), "common displacements")
-    entries: int = option(2_000_000, "numbers drawn for one measurement: samples = entries / (n d), from 20 to 20,000")
-    seed: int = option(0, "seed of the problems, points and draws")
-    out: str = option("runs/phase", "folder of the results; an interrupted run continues there")
 
 
 @dataclass(frozen=True)
@@ -64,7 +45,7 @@ class PhaseCell:
 
 
 def run(options: PhaseOptions) -> None:
-    """Map which estimator is best over noise, dimension, bend and evaluations, by error and by expected descent."""
+    """Run the command: PhaseOptions says what it does."""
     estimators = {name: predictable.parse(name) for name in options.methods}
     _check(options, estimators)
     record = Run(options.out, {"command": "phase", **asdict(options)})

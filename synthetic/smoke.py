@@ -1,47 +1,39 @@
 """Every method of the table once, with the options and the update rule of its row, on a few problems.
 
 A smoke table: it shows that each method lowers a loss where its paper would have it run. The learning rate is the best
-of a coarse grid on the very run that is shown, so that nothing here ranks methods. Methods of one step after the other
-in blocks of layers are mezo here, as the three tensors are one layer.
+of a coarse grid on the very run that is shown, so that nothing here ranks methods. Methods that step in one layer after
+the other see three layers.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from synthetic import problems
+from synthetic.options import SmokeOptions
 from zobench import FlatSpace, derive, methods, query
 from zobench.layout import Layout
 from zobench.methods import Method
 from zobench.naming import require_known
+from zobench.numbers import require_rates
 from zobench.problem import Problem
-from zobench.run.options import option
 from zobench.run.progress import bar, note
 from zobench.run.records import Run
 
-SHAPES = {"first": (6, 6), "bias": (6,), "second": (6, 6)}
-"""The tensors that x is cut into, so that laws of tensors have matrices, two of one shape, and a vector."""
+SHAPES: dict[str, tuple[int, ...]] = {
+    name: shape for layer in range(3) for name, shape in ((f"{layer}.weight", (5, 4)), (f"{layer}.bias", (6,)))
+}
+"""The tensors that x is cut into, three layers of a matrix and a vector: laws of tensors have matrices of one shape,
+and laws of blocks have several blocks.
+"""
 DIM = sum(math.prod(shape) for shape in SHAPES.values())
 
 
-@dataclass(frozen=True)
-class SmokeOptions:
-    """Options of `python -m synthetic smoke`."""
-
-    methods: tuple[str, ...] = option((), "names of the table; by default all")
-    problems: tuple[str, ...] = option(
-        ("quadratic", "quartic", "sextic", "rosenbrock", "logistic"), "problems in 78 variables"
-    )
-    evaluations: int = option(2000, "loss evaluations of a run")
-    rates: tuple[float, ...] = option(tuple(4.0**-k for k in range(10)), "learning rates tried")
-    seed: int = option(0, "starting point and directions")
-    out: str = option("runs/smoke", "folder of the results; an interrupted run continues there")
-
-
 def run(options: SmokeOptions) -> None:
-    """Take steps of every method of the table on a few problems; its table ranks nothing."""
+    """Run the command: SmokeOptions says what it does."""
+    require_rates("--rates", options.rates)
     rows = {method.name: method for method in methods.table()}
     for name in options.methods:
         require_known(name, rows, "method")
@@ -99,6 +91,17 @@ def table(rows: list[dict[str, Any]]) -> str:
         left = "".join(f"{_left(mine.get(name)):>13}" for name in names)
         lines.append(f"{method:22}{axes:60}{left}")
     return "\n".join([*lines, "loss after the run over the loss at the start, at the best of the rates: no ranking"])
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """Return what `table` does, in Markdown, without the axes."""
+    rows = [row for row in rows if row["kind"] == "smoke"]
+    names = list(dict.fromkeys(row["problem"] for row in rows))
+    lines = [f"| method | {' | '.join(names)} |", f"| --- |{' --- |' * len(names)}"]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = {row["problem"]: row for row in rows if row["method"] == method}
+        lines.append(f"| `{method}` | {' | '.join(_left(mine.get(name)) for name in names)} |")
+    return "\n".join(lines)
 
 
 def _left(row: dict[str, Any] | None) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from synthetic import problems
-from zobench import Coordinate, Gaussian, Rademacher, Sphere
+from zobench import Coordinate, Gaussian, Rademacher, RandomMask, Sphere, Uniform
 
 KERNELS: dict[str, Callable[[Tensor], Tensor]] = {
     "kernel1": lambda r: 3 * r,
@@ -98,12 +98,28 @@ def signed_axes(dim: int) -> tuple[Tensor, Tensor]:
     return torch.cat((eye, -eye)), torch.full((2 * dim,), 1 / (2 * dim), dtype=torch.float64)
 
 
-def gauss_hermite(dim: int, count: int = 10) -> tuple[Tensor, Tensor]:
+def normal_entry(count: int = 10) -> tuple[list[float], list[float]]:
     nodes, weights = np.polynomial.hermite_e.hermegauss(count)
-    weights = weights / weights.sum()
-    u = torch.tensor(list(itertools.product(nodes.tolist(), repeat=dim)), dtype=torch.float64)
-    p = torch.tensor(list(itertools.product(weights.tolist(), repeat=dim)), dtype=torch.float64).prod(-1)
-    return u, p
+    return nodes.tolist(), (weights / weights.sum()).tolist()
+
+
+def uniform_entry(count: int = 10) -> tuple[list[float], list[float]]:
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return (math.sqrt(3) * nodes).tolist(), (weights / 2).tolist()
+
+
+def masked_entry(nodes: list[float], weights: list[float], density: float) -> tuple[list[float], list[float]]:
+    return [0.0, *(v / math.sqrt(density) for v in nodes)], [1 - density, *(density * w for w in weights)]
+
+
+def products(nodes: list[float], weights: list[float], dim: int) -> tuple[Tensor, Tensor]:
+    """Every vector of independent entries, with its probability."""
+    u = torch.tensor(list(itertools.product(nodes, repeat=dim)), dtype=torch.float64)
+    return u, torch.tensor(list(itertools.product(weights, repeat=dim)), dtype=torch.float64).prod(-1)
+
+
+def gauss_hermite(dim: int, count: int = 10) -> tuple[Tensor, Tensor]:
+    return products(*normal_entry(count), dim)
 
 
 def circle(count: int = 64) -> tuple[Tensor, Tensor]:
@@ -138,6 +154,10 @@ CASES = {
     "coordinate-3": Case(Coordinate(), signed_axes(3)),
     "gaussian-2": Case(Gaussian(), gauss_hermite(2)),
     "gaussian-3": Case(Gaussian(), gauss_hermite(3)),
+    "uniform-2": Case(Uniform(), products(*uniform_entry(), 2)),
+    "uniform-3": Case(Uniform(), products(*uniform_entry(), 3)),
+    "masked-signs-3": Case(RandomMask(Rademacher(), 0.3), products(*masked_entry([-1.0, 1.0], [0.5, 0.5], 0.3), 3)),
+    "masked-gaussian-2": Case(RandomMask(Gaussian(), 0.9), products(*masked_entry(*normal_entry(), 0.9), 2)),
     "sphere-2": Case(Sphere(), circle()),
     "sphere-3": Case(Sphere(), ball_surface()),
 }

@@ -30,16 +30,16 @@ from hypothesis import strategies as st
 
 from llm.loop.loop import Loop
 from llm.model import loading
+from llm.options.journal import main as journal_command
 from llm.options.train import TrainOptions
 from llm.run import checkpoint, context
 from llm.run.header import fingerprint, header
-from llm.run.journal import main as journal_command
 from llm.run.record import open_record
 from zobench import ModuleSpace, derive
 from zobench.random import streams
 from zobench.run import journal_format
+from zobench.run.command import run_command
 from zobench.run.journal import Journal, Record, describe, read
-from zobench.run.options import run_command
 
 SECONDS = 60
 QUICK = {"train": 20, "dev": 10, "test": 10, "batch": 4, "max_tokens": 16, "save": False, "steps": 3}

@@ -97,5 +97,5 @@ def test_text_from_rows_is_escaped(tmp_path: Path) -> None:
 def test_errors_end_with_status_2_and_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path / "nowhere")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: no folder")
+    assert error.startswith("python -m analysis report: no folder")
     assert error.count("\n") == 1

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from llm.__main__ import main
-from llm.bench import memory, steps
+from llm.bench import memory, methods, steps
 from llm.bench.published import Published
 from llm.bench.setting import ENGINES, setting
 
 SMALL = ["--size", "opt-1m", "--batch", "2", "--tokens", "8", "--repetitions", "1", "--entries", "100000"]
 PROBES = ["--probe-cells", "1x4,2x8", "--probe-directions", "2"]
+METHODS = ["--methods", "mezo,lozo,sparse-mezo,es,zo-adam,mezo-svrg,conmezo"]
 SCALING = ["--scaling-sizes", "opt-1m,opt-10m", "--scaling-batches", "1,2", "--scaling-lengths", "4,8"]
 
 
@@ -22,7 +23,10 @@ def rows(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "PROCESSES", imported())
-        assert main(["bench", *SMALL, *SCALING, *PROBES, "--scaling-repetitions", "1", "--out", str(folder)]) == 0
+        assert (
+            main(["bench", *SMALL, *SCALING, *PROBES, *METHODS, "--scaling-repetitions", "1", "--out", str(folder)])
+            == 0
+        )
     return _rows(folder)
 
 
@@ -50,9 +54,24 @@ def test_steps_are_set_beside_the_published_loop_and_the_limit(rows):
     assert barred == {f"in-forward, paired, {law}, touched rows" for law in ("gaussian", "rademacher")}
 
 
+def test_every_step_is_set_beside_forwards_and_mezo(rows):
+    found = {row["method"]: row for row in of(rows, "bench-method")}
+    assert list(found) == METHODS[1].split(",") and all(row["status"] == "ok" for row in found.values())
+    evaluations = {name: row["evaluations"] for name, row in found.items()}
+    assert evaluations == dict.fromkeys(found, 2) | {"es": 4, "mezo-svrg": 4}  # its second step, after the snapshot
+    assert {name for name, row in found.items() if row["bar"]} == {"lozo", "sparse-mezo"}
+    assert all(row["of_mezo"] > 0 < row["of_limit"] for row in found.values())
+
+
+def test_a_method_that_fails_is_a_row_with_its_reason(monkeypatch):
+    monkeypatch.setattr(methods, "ZerothOrderStepper", lambda *_, **__: 1 / 0)
+    (row,) = methods.measure(setting("opt-1m", "float32", 1, 4), ("mezo",), 1)
+    assert row["status"] == "failed" and "failed: ZeroDivisionError" in methods.table([row])
+
+
 def test_memory_is_that_of_processes_of_their_own(rows):
     found = {row["job"]: row for row in of(rows, "bench-memory")}
-    assert set(found) == {"inference", "published", *ENGINES}
+    assert set(found) == {"inference", "published", *ENGINES, *memory.FIRST_ORDER}
     assert found["inference"]["of_inference"] == 1
     for row in found.values():
         assert row["peak_mb"] > row["model_mb"] > row["largest_mb"] > 0

@@ -3,11 +3,12 @@
 import itertools
 import math
 from dataclasses import replace
+from math import comb
 
 import numpy as np
 import pytest
 import torch
-from enumeration import CASES, enumerated, setting
+from enumeration import CASES, enumerated, masked_entry, normal_entry, setting, uniform_entry
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,15 +25,17 @@ from zobench import (
     OnePointStencil,
     Orthogonal,
     Rademacher,
+    RandomMask,
     RichardsonStencil,
     Sphere,
+    Uniform,
     methods,
     theory,
 )
 from zobench.kernels import legendre, shrunk
 from zobench.law import LAWS
 from zobench.problem import Ridges
-from zobench.theory import DescentStep, Noise, laws, ridge_moments
+from zobench.theory import DescentStep, Noise, independent, laws, ridge_moments
 from zobench.theory.lines import Lines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -396,3 +399,30 @@ def test_the_bias_of_a_law_counts_its_second_moment():
     for stencil in (CentralStencil(), WEAK):
         found = theory.bias(LineEstimator(Doubled(), stencil, 0.1), f, x)
         assert torch.allclose(found, (2 * stencil.moment(1) - 1) * f.gradient(x), rtol=1e-12)
+
+
+@pytest.mark.parametrize("law", [Uniform(), RandomMask(Rademacher(), 0.25), RandomMask(Gaussian(), 0.5)], ids=repr)
+def test_cumulants_of_an_entry_are_those_of_its_moments(law):
+    """E exp(s u) = exp(sum kappa_n s^n / n!), order by order, from moments by plain integration."""
+    table = independent.entry_cumulants(law)
+    nodes, weights = uniform_entry(12) if law == Uniform() else normal_entry(12)
+    if law == RandomMask(Rademacher(), 0.25):
+        nodes, weights = [-1.0, 1.0], [0.5, 0.5]
+    if isinstance(law, RandomMask):
+        nodes, weights = masked_entry(nodes, weights, law.density)
+    u, p = torch.tensor(nodes, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
+    moments = {n: float(p @ u**n) for n in range(0, 15, 2)}
+    for n in range(2, 15, 2):
+        known = sum(comb(n - 1, k - 1) * table[k] * moments[n - k] for k in range(2, n + 1, 2))
+        assert known == pytest.approx(moments[n], rel=1e-9)
+
+
+def test_signs_are_the_law_of_cumulants_that_they_were():
+    """A mask of density 1 over signs is a sign, whatever the formula."""
+    case, f, x = setting("rademacher-8", "sextic")
+    for name, stencil in STENCILS.items():
+        one, other = (LineEstimator(law, stencil, 0.3) for law in (Rademacher(), RandomMask(Rademacher(), 1.0)))
+        for predict in (theory.mse, theory.second_moment):
+            assert predict(other, f, x) == pytest.approx(predict(one, f, x), rel=PROVEN)
+        truth = enumerated(case, f, x, 0.3, name, weight=f.hessian(x))
+        assert DescentStep.of(other, f, x).curvature == pytest.approx(truth.curvature, rel=PROVEN)

@@ -137,7 +137,7 @@ def test_what_cannot_be_drawn_is_told_in_one_line(
     frame().to_csv(tmp_path / "rows.csv", index=False)
     assert main(["figure", "bias", str(tmp_path / "rows.csv"), *arguments]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("error: ") and told.count("\n") == 1 and said in told
+    assert told.startswith("python -m analysis figure: ") and told.count("\n") == 1 and said in told
 
 
 @pytest.mark.parametrize(

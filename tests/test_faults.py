@@ -23,9 +23,9 @@ from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
 from llm.objective import Objective
+from llm.options.journal import main as journal
 from llm.options.train import TrainOptions
 from llm.run import checkpoint, context
-from llm.run.journal import main as journal
 from llm.run.journal import rebuild
 from llm.steppers.first_order import FirstOrderStepper
 from llm.steppers.taken import Taken

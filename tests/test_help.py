@@ -6,7 +6,7 @@ import pytest
 
 from analysis.__main__ import main as analysis
 from llm.__main__ import main as llm
-from llm.run.journal import main as journal
+from llm.options.journal import main as journal
 from synthetic.__main__ import main as synthetic
 
 
@@ -20,7 +20,7 @@ def parsers(main, monkeypatch):
     def see(parser, *_):
         raise Seen(parser)
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", see)
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_known_args", see)
     with pytest.raises(Seen) as seen:
         main([])
     (parser,) = seen.value.args

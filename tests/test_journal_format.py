@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from journals import EVALUATION, HEADER, RECORDS, record, written
 
-from llm.run.journal import main
+from llm.options.journal import main
 from zobench import derive
 from zobench.layout import Layout, Segment
 from zobench.run import journal_format, journal_version1

@@ -181,11 +181,16 @@ def test_schedule_values():
     assert [schedule("constant", 8.0, 4, warmup=4)(s) for s in range(5)] == [2.0, 4.0, 6.0, 8.0, 8.0]
     assert [schedule("linear", 8.0, 6, warmup=2)(s) for s in range(7)] == [4.0, 8.0, 8.0, 6.0, 4.0, 2.0, 0.0]
     assert schedule("cosine", 8.0, 4)(2) == pytest.approx(4.0)
+    gains = schedule("gains", 8.0, 104, warmup=4)
+    assert [gains(4 + k) for k in range(3)] == [pytest.approx(8.0 / (10 + k + 1) ** 0.602) for k in range(3)]
+    assert gains(1) == gains(4) / 2 and schedule("gains:alpha=1:stability=3", 8.0, 9)(0) == 2.0
 
 
 def test_schedules_that_cannot_be():
     with pytest.raises(UnknownNameError, match="Did you mean 'cosine'"):
         schedule("cosin", 1.0, 10)
+    with pytest.raises(UnknownNameError, match="alpa"):
+        schedule("gains:alpa=1", 1.0, 10)
     for steps, warmup in [(0, 0), (10, 11), (10, -1), (-1, 0)]:
         with pytest.raises(ValueError, match=f"steps is {steps}, warmup {warmup}"):
             schedule("linear", 1.0, steps, warmup)

@@ -16,11 +16,11 @@ from llm.loop.loop import Loop
 from llm.loop.selection import Selection
 from llm.loop.train import train
 from llm.model import loading
+from llm.options.journal import main as journal
 from llm.options.train import TrainOptions
 from llm.run import checkpoint
 from llm.run.check import check
 from llm.run.folder import RunFolder
-from llm.run.journal import main as journal
 from llm.run.journal import rebuild
 from zobench.run.journal import read
 

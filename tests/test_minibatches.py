@@ -11,9 +11,9 @@ from llm.loop.loop import Loop
 from llm.model import loading
 from llm.objective import Objective
 from llm.objective.minibatch import Minibatch, shares
+from llm.options.journal import main as journal
 from llm.options.train import TrainOptions
 from llm.run import checkpoint
-from llm.run.journal import main as journal
 from llm.steppers.clipping import clip
 from llm.steppers.first_order import FirstOrderStepper
 from llm.steppers.zeroth_order import ZerothOrderStepper

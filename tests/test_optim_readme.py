@@ -12,12 +12,11 @@ pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_loop_of_the_readme_trains_a_cnn():
+def test_the_loop_of_the_readme_trains():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     (code,) = [block for block in blocks if "ZerothOrder" in block]
-    assert len(code.strip().splitlines()) <= 15
+    assert len(code.strip().splitlines()) <= 16
     torch.manual_seed(0)
     names: dict[str, Any] = {}
-    exec(code.replace("1000", "300"), names)
-    accuracy = (names["model"](names["images"]).argmax(-1) == names["labels"]).double().mean()
-    assert accuracy > 0.6
+    exec(code.replace("1001", "301"), names)
+    assert names["right"] > 0.75

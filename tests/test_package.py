@@ -2,12 +2,15 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import zobench
@@ -120,8 +123,28 @@ def test_what_the_pages_link_to_is_committed(page):
     assert wanted and wanted <= set(tracked.stdout.splitlines())
 
 
-def test_the_library_example_of_the_readme_runs():
-    code, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    names: dict[str, object] = {}
+def blocks_of_the_readme():
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_estimators_of_the_readme_have_the_bias_that_is_predicted(capsys):
+    (code,) = [block for block in blocks_of_the_readme() if "moments" in block]
+    names: dict[str, Any] = {}
     exec(code.replace("1_000_000", "20_000"), names)
-    assert names["memory"] == 100 and names["told"].queries == 2
+    assert capsys.readouterr().out.count("predicted") == 2
+    f, x, found = names["f"], names["x"], names["found"]  # of kerzoo, the last one
+    assert ((found.mean - f.gradient(x)).abs() < 5 * found.mean_error).all()
+    assert zobench.theory.bias(names["methods"].make("mezo", epsilon=0.5), f, x).norm() > 0.5
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "docs/examples/scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_a_script_of_the_examples_runs(script, capsys):
+    names = runpy.run_path(str(script))
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) >= 1 and "nan" not in said
+    if script.stem == "train_a_module":
+        assert names["right"] > 0.85
+    if script.stem == "compose_a_method":
+        assert names["loss"] < 0.3
+    if script.stem == "minimise_a_black_box":
+        assert np.abs(names["found"].x - 1).max() < 0.2

@@ -20,9 +20,11 @@ import torch
 from tqdm import tqdm
 
 from llm.__main__ import main
+from llm.studies.overall import Overall
 from zobench.run import exit_status, progress
+from zobench.run.command import run_command
 from zobench.run.journal import read
-from zobench.run.options import option, run_command
+from zobench.run.options import option
 
 pytestmark = [pytest.mark.environment, pytest.mark.usefixtures("one_thread")]
 
@@ -61,7 +63,7 @@ def on_terminal(arguments):
 def test_a_bar_on_a_terminal_shows_loss_and_forward_passes_a_second(tmp_path):
     out, shown = on_terminal([sys.executable, "-m", "llm", *command(tmp_path)])
     assert "\r" in shown and "10/10" in shown
-    assert re.search(r"train loss \d+\.\d+, [\d.e+]+ forward passes/s", shown)
+    assert re.search(r"train loss \d+\.\d+, dev loss \d+\.\d+, accuracy [\d.]+%, [\d.e+]+ forward passes/s", shown)
     assert re.fullmatch(r"prompts cut .*\nmezo: dev accuracy .*\nrows: .*\n", out)
 
 
@@ -83,7 +85,8 @@ def test_no_log_file_holds_a_carriage_return(tmp_path, capfd):
 def test_a_long_command_that_is_no_terminal_leaves_lines(monkeypatch):
     stream, now = io.StringIO(), [0.0]
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+    monkeypatch.setattr("zobench.run.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "_told", None)
     with progress.bar(range(10), desc="mezo", unit="step") as shown:
         for step in shown:
             now[0] += 25
@@ -214,3 +217,49 @@ def test_whoever_reads_may_leave():
     line = f"{sys.executable} -m llm list | head -1; exit ${{PIPESTATUS[0]}}"
     found = subprocess.run(["bash", "-c", line], capture_output=True, cwd=ROOT, env=ENVIRONMENT)
     assert found.stderr == b"" and found.returncode in (exit_status.OK, exit_status.BROKEN_PIPE)
+
+
+def test_many_short_bars_together_write_a_line_a_minute(monkeypatch):
+    stream, now = io.StringIO(), [0.0]
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr("zobench.run.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "_told", None)
+    for number in range(5):
+        with progress.part_of(f"run {number + 1}/5"), progress.bar(total=2, desc="mezo", unit="step") as shown:
+            for _ in range(2):
+                now[0] += 20
+                shown.set_postfix_str(f"loss {number}")  # writes nothing by itself
+                shown.update()
+    assert stream.getvalue().splitlines() == [
+        "run 2/5, mezo: 1/2 step after 00:20, 00:20 left, loss 1",
+        "run 3/5, mezo: 2/2 step after 00:40, 00:00 left, loss 2",
+        "run 5/5, mezo: 1/2 step after 00:20, 00:20 left, loss 4",
+    ]
+
+
+def test_a_narrow_terminal_cuts_the_bar_and_not_the_loss(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with progress.bar(range(3), desc="mezo", unit="step", ncols=50, dynamic_ncols=False, mininterval=0) as shown:
+        for _ in shown:
+            shown.set_postfix_str("train loss 0.523")
+    last = stream.getvalue().split("\r")[-1].rstrip()
+    assert last.startswith("mezo: 3/3 step") and "train loss 0.523" in last and len(last) <= 51
+
+
+def test_the_time_left_of_a_study_is_that_of_the_runs_it_made(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("llm.studies.overall.time.monotonic", lambda: now[0])
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done/rows.jsonl").write_text('{"kind": "final"}\n')
+    whole = Overall({"done": 100, "a": 100, "b": 300, "c": 100})
+    assert str(whole) == "run 1/4"
+    with whole.run("done", tmp_path / "done"):  # found finished: it tells nothing of the speed
+        now[0] += 1
+    assert str(whole) == "run 2/4"
+    with whole.run("a", tmp_path / "a"):
+        now[0] += 60
+    assert str(whole) == "run 3/4 (04:00 left)"  # 400 of 100 a minute
+    with whole.run("b", tmp_path / "b"):
+        now[0] += 180
+    assert str(whole) == "run 4/4 (01:00 left)"

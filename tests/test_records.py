@@ -10,7 +10,8 @@ import torch
 
 from zobench.naming import UnknownNameError
 from zobench.run import toml
-from zobench.run.options import add_arguments, build, option, run_command
+from zobench.run.command import run_command
+from zobench.run.options import add_arguments, build, option
 from zobench.run.reading import file_bytes, json_object, toml_table
 from zobench.run.records import Run
 

@@ -12,9 +12,11 @@ from llm.__main__ import main
 from llm.loop.loop import Loop
 from llm.loop.train import train
 from llm.model import loading
+from llm.options.journal import main as journal
 from llm.options.train import TrainOptions
-from llm.run.journal import main as journal
 from llm.steppers.method import TrainingMethod
+from llm.studies.rates import forward_passes_a_step
+from zobench import derive, query
 from zobench.run.journal import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -284,7 +286,10 @@ def test_evaluations_read_what_steps_read(tmp_path):
     assert kept["dev_loss"] == evaluated
 
 
-@pytest.mark.parametrize("method", ["zo-ranksgd:n=4", "mezo-svrg:whole=", "zo-sgd-conservative", "dizo:every=2"])
+SEVERAL_ROUNDS = ("zo-ranksgd:n=4", "mezo-svrg:whole=", "mezo-svrg:every=3", "zo-sgd-conservative", "dizo:every=2")
+
+
+@pytest.mark.parametrize("method", SEVERAL_ROUNDS)
 def test_a_run_of_several_rounds_is_continued_and_replayed_to_the_bit(method, tmp_path, capsys):
     changes = {"select": "last", "checkpoint_every": 3, "method": method, "steps": 6, "lr": 1e-3}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))
@@ -304,8 +309,67 @@ def test_an_estimator_that_chooses_a_point_is_told_the_learning_rate(tmp_path):
 
 def test_a_loss_that_a_run_does_not_have_is_refused_before_a_model_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(loading, "load", lambda *_: pytest.fail("the model was loaded"))
-    with pytest.raises(ValueError, match=r"asks for the loss 'whole' .*: give mezo-svrg:whole="):
-        Loop.of(options(tmp_path, method="mezo-svrg"))
+    with pytest.raises(ValueError, match=r"asks for the loss 'dev', which a run does not have"):
+        Loop.of(options(tmp_path, method="mezo-svrg:whole=dev"))
+    for changes, message in {
+        ("mezo", 4): "has no anchor",
+        ("mezo-svrg", 0): "give 1 or more examples",
+        ("mezo-svrg", 99): "there are 20 training examples",
+    }.items():
+        method, examples = changes
+        with pytest.raises(ValueError, match=message):
+            Loop.of(options(tmp_path, method=method, anchor_examples=examples))
+
+
+@pytest.mark.parametrize(("examples", "passes"), [(None, 5), (6, 2)])
+def test_the_anchor_is_the_estimate_of_all_training_examples(examples, passes, tmp_path):
+    """Two closures and equal directions: step 0 takes the anchor, step 1 subtracts the minibatch's estimate at the
+    snapshot along the directions of its own.
+    """
+    told = options(tmp_path, method="mezo-svrg:n=2", lr=1e-2, anchor_examples=examples)
+    loop = Loop.of(told)
+    context, stepper = loop.context, loop.stepper
+    whole = context.whole()
+    read = whole.losses.examples
+    assert whole.passes == passes and len(read) == (examples or 20)
+    assert len({id(each) for each in read} & {id(each) for each in context.data.train}) == len(read)
+    plain = TrainingMethod.parse("mezo:n=2").stepper(told, context.language_model)
+    keys = [derive(*context.keys["key"], step) for step in range(2)]
+    start = [p.detach().clone() for p in context.language_model.model.parameters()]
+
+    def estimated(losses, key):
+        estimate = query(plain.space, plain.estimator, losses, key, ())
+        plain.settle()
+        return estimate.gradient.terms[0]
+
+    anchor = estimated(whole.losses, derive(keys[0], "anchor"))
+    minibatch = estimated(context.losses(0), derive(keys[0], "anchor"))
+    at_snapshot = estimated(context.losses(1), keys[1])
+    stepper.step(keys[0], context.losses(0))
+    stepper.settle()
+    assert (stepper.forward_passes, stepper.state.step) == (4 * passes, 1)
+    (kept,) = stepper.state.anchor.terms
+    assert kept.coefficients == pytest.approx(anchor.coefficients, abs=3e-3)
+    assert kept.coefficients != pytest.approx(minibatch.coefficients, abs=3e-2)  # planted: the minibatch for all
+    snapshot = stepper.space.snapshots["anchor"]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(snapshot, start, strict=True))
+    here = estimated(context.losses(1), keys[1])
+    taken = stepper.step(keys[1], context.losses(1))
+    seen = torch.tensor(taken.record.losses, dtype=torch.float64).view(2, 2, 2)
+    slopes = (seen[..., 0] - seen[..., 1]).abs() / (2e-3 * 2)
+    assert slopes[0] == pytest.approx(here.coefficients.abs(), abs=3e-3)
+    assert slopes[1] == pytest.approx(at_snapshot.coefficients.abs(), abs=3e-3)
+    assert slopes[0] != pytest.approx(slopes[1], abs=3e-2)  # planted: no step between snapshot and point
+    assert stepper.forward_passes == 4 * passes + 8
+
+
+def test_a_budget_counts_the_examples_of_the_anchor():
+    sizes = {"batch": 4, "train": 20}
+    assert forward_passes_a_step("mezo-svrg:n=2:every=2", 1e-3, **sizes) == 6 + 4 * 4 // 2
+    assert forward_passes_a_step("mezo-svrg:n=2", 1e-3, **sizes, anchor_examples=4) == 6
+    assert forward_passes_a_step("mezo-svrg:whole=", 1e-3) == 3
+    with pytest.raises(ValueError, match="give --train"):
+        forward_passes_a_step("mezo-svrg", 1e-3)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,19 @@ def test_tol_ends_it_where_the_loss_stands():
     assert (early.success, early.status, early.nit) == (False, 1, 60)
 
 
+@pytest.mark.parametrize(("ends", "steps"), [(True, 3), (np.bool_(True), 3), (False, 9), (None, 9), (np.ones(3), 9)])
+def test_a_callback_that_returns_true_ends_the_run(ends, steps):
+    seen = []
+
+    def told(x):
+        seen.append(x)
+        return ends if len(seen) == 3 else None
+
+    found = minimize(bowl, START, method=zeroth_order, callback=told, options={"lr": 0.05, "maxiter": 9})
+    assert found.nit == len(seen) == steps and found.success == (steps == 9)
+    assert (found.status == 3) == ("callback" in found.message) == (steps == 3)
+
+
 def test_callbacks_of_both_kinds():
     points, results = [], []
     minimize(bowl, START, method=zeroth_order, callback=lambda x: points.append(x), options={"lr": 0.1, "maxiter": 5})

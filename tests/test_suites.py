@@ -102,7 +102,7 @@ def test_kernel_rows_show_the_misprint(tmp_path):
         (["bias", "--dim", "0"], "dim is 0"),
         (["bias", "--epsilons", "0.1,1e-20"], "below the resolution"),
         (["bias", "--samples", "0"], "samples is 0"),
-        (["bias", "--samples", "inf"], "invalid whole value"),
+        (["bias", "--samples", "inf"], "'inf' is no whole number"),
         (["converge", "--problem", "cubic"], "has no known minimum"),
         (["converge", "--seeds", "0"], "--seeds"),
         (["kernels", "--orders", "2"], "give an odd order"),

@@ -135,7 +135,6 @@ RULES = {
     "muon": Muon,
     "normalised": NormalisedCore,
     "power-muon": lambda lr, weight_decay=0.0: PowerMuon(lr, weight_decay, k=2),
-    "power-muon without momentum": lambda lr, weight_decay=0.0: PowerMuon(lr, weight_decay, k=2, beta=0.0),
     "average": lambda lr, weight_decay=0.0: IterateAverage(Momentum(lr, weight_decay), 1),
     "tensor clip": lambda lr, weight_decay=0.0: TensorClip(lr, weight_decay, most=1.0),
     "interpolated": lambda lr, weight_decay=0.0: Interpolated(lr, weight_decay, beta=1.0, most=1.0),

@@ -4,87 +4,43 @@ An estimator asks for losses on seeded lines and is told them; a space owns the 
 estimates.
 """
 
-from zobench import estimators, kernels, maps, methods, optim, theory
-from zobench.auto import AutoEpsilon
-from zobench.combination import Combination, Term
-from zobench.estimator import Estimate, Estimator, LineEstimator, More, Round, Shrinking
-from zobench.forward_gradient import ForwardGradient
-from zobench.groups import Groups
-from zobench.law import (
-    AdaptiveLaw,
-    BlockBandit,
-    BlockBanditCredit,
-    Blocks,
-    BlocksCredit,
-    Cone,
-    Coordinate,
-    Diagonal,
-    Gaussian,
-    Isotropic,
-    Law,
-    LowRank,
-    Orthogonal,
-    PerTensor,
-    PerTensorCredit,
-    Rademacher,
-    Radial,
-    RandomMask,
-    SmallWeights,
-    Sphere,
-    Subspace,
-    Tied,
-    Uniform,
-)
-from zobench.montecarlo import Moments, controlled_moments, estimate, moments
-from zobench.plan import Plan
-from zobench.query import query
-from zobench.random.keys import derive, keyed
-from zobench.refreshed import Adaptive, Refreshed
-from zobench.rule import (
-    SGD,
-    Adam,
-    AdaMeZO,
-    FactorMomentum,
-    Gains,
-    Interpolated,
-    IterateAverage,
-    Momentum,
-    Muon,
-    NormalisedCore,
-    PowerMuon,
-    SignSGD,
-    TensorClip,
-    UpdateRule,
-    schedule,
-)
-from zobench.space import FlatSpace, InForwardSpace, ModuleSpace, ParameterSpace, Space
-from zobench.stencil import (
-    CentralStencil,
-    ForwardStencil,
-    KernelStencil,
-    OnePointStencil,
-    RichardsonStencil,
-    SlopeStencil,
-    Stencil,
-    SymmetricStencil,
-    TelescopingStencil,
-    ThreePointStencil,
-    least_noise,
-)
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
 from zobench.version import VERSION
+
+if TYPE_CHECKING:
+    from zobench.public import *  # noqa: F403
 
 __version__ = VERSION
 
-__all__ = [
-    "SGD", "AdaMeZO", "Adam", "Adaptive", "AdaptiveLaw", "AutoEpsilon", "BlockBandit", "BlockBanditCredit", "Blocks",
-    "BlocksCredit", "CentralStencil", "Combination", "Cone", "Coordinate", "Diagonal", "Estimate", "Estimator",
-    "FactorMomentum", "FlatSpace", "ForwardGradient", "ForwardStencil", "Gains", "Gaussian", "Groups",
-    "InForwardSpace", "Interpolated", "Isotropic", "IterateAverage", "KernelStencil", "Law", "LineEstimator",
-    "LowRank", "ModuleSpace", "Moments", "Momentum", "More", "Muon", "NormalisedCore", "OnePointStencil", "Orthogonal",
-    "ParameterSpace", "PerTensor", "PerTensorCredit", "Plan", "PowerMuon", "Rademacher", "Radial", "RandomMask",
-    "Refreshed", "RichardsonStencil", "Round", "Shrinking", "SignSGD", "SlopeStencil", "SmallWeights", "Space",
-    "Sphere", "Stencil", "Subspace", "SymmetricStencil", "TelescopingStencil", "TensorClip", "Term",
-    "ThreePointStencil", "Tied", "Uniform", "UpdateRule",
-    "controlled_moments", "derive", "estimate", "estimators", "kernels", "keyed", "least_noise", "maps", "methods",
-    "moments", "optim", "query", "schedule", "theory",
-]  # fmt: skip
+
+def __getattr__(name: str) -> Any:
+    """Import all public names when the first is used (PEP 562): a command line is parsed without torch."""
+    if not name.startswith("_") or name == "__all__":
+        public = importlib.import_module("zobench.public")
+        globals().update({each: getattr(public, each) for each in ("__all__", *public.__all__)})
+        if name in globals():
+            return globals()[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *importlib.import_module("zobench.public").__all__})
+
+
+class _Package(ModuleType):
+    """The package, whose `query` is the function: importing the module zobench.query would set it to that module."""
+
+    @property
+    def query(self) -> Any:
+        return importlib.import_module("zobench.query").query
+
+    @query.setter
+    def query(self, module: ModuleType) -> None:
+        pass
+
+
+sys.modules[__name__].__class__ = _Package

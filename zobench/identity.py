@@ -4,15 +4,14 @@ import ast
 import math
 from typing import Any
 
-import zobench
-from zobench import estimators, maps
+from zobench import estimators, kernels, maps, public
 from zobench.estimator import Estimator
 from zobench.kernels import Kernel
 from zobench.law import Law
 from zobench.maps import CoefficientMap
 from zobench.stencil import Stencil
 
-MODULES = (zobench.kernels, zobench, maps, estimators)
+MODULES = (kernels, public, maps, estimators)
 PARTS = (Estimator, Law, Stencil, Kernel, CoefficientMap)
 LONGEST, LARGEST, HIGHEST = 100_000, 1_000_000, 101
 """Characters of a text, its largest whole number, and that in a kernel: what is beyond would take forever to build."""
@@ -65,7 +64,7 @@ def _bounded(value: Any, most: int) -> Any:
 
 def _call(name: str, positional: list[Any], named: dict[str, Any]) -> Any:
     function = next((vars(module)[name] for module in MODULES if name in module.__all__), None)
-    for value in (*positional, *named.values()) if name in zobench.kernels.__all__ else ():
+    for value in (*positional, *named.values()) if name in kernels.__all__ else ():
         _bounded(value, HIGHEST)
     if not callable(function):
         raise ValueError(f"{name!r} is no public constructor of zobench")

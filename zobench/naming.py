@@ -17,6 +17,19 @@ def require_known(name: str, valid: Iterable[str], what: str) -> None:
     valid = list(valid)
     if name in valid:
         return
+    raise UnknownNameError(f"unknown {what} {name!r}.{nearest(name, valid)} Known: {', '.join(valid) or 'none'}.")
+
+
+SYNONYMS = {
+    "normal": "gaussian", "bernoulli": "rademacher", "signs": "rademacher", "lowrank": "low-rank",
+    "axes": "coordinate", "gpu": "cuda", "spsa": "n-spsa",
+}  # fmt: skip
+"""Other words for names of ours: too far from them in letters to be found."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """Return a sentence that asks for the nearest valid name, after a space; "" where none is near."""
+    if SYNONYMS.get(name) in (valid := list(valid)):
+        return f" Did you mean {SYNONYMS[name]!r}?"
     near = get_close_matches(str(name), valid, n=1, cutoff=0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UnknownNameError(f"unknown {what} {name!r}.{hint} Known: {', '.join(valid) or 'none'}.")
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,7 +1,7 @@
 """Numbers that callers give, as Python's own: one rule for NumPy's, torch's and the standard library's."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,12 @@ def count(name: str, value: Any, advice: str = "", least: int | None = 1) -> int
         range_ = "" if least is None else f" from {least}"
         raise ValueError(f"{name} is {value!r:.200}: {advice or f'give a whole number{range_}'}") from None
     return whole
+
+
+def require_rates(option: str, rates: Iterable[float]) -> None:
+    """Raise ValueError unless each of the learning rates is above 0."""
+    for lr in rates:
+        real(f"a rate of {option}", lr, "give learning rates above 0", lambda rate: rate > 0)
 
 
 def flag(name: str, value: Any) -> bool:

@@ -146,7 +146,7 @@ def _tensors(rows: pd.DataFrame) -> Iterator[Claim]:
     }
     for letter, (problem, mine) in zip("abc", rows.groupby("problem", sort=False), strict=False):
         own = mine[mine["method"] == "one r a tensor"]
-        if own.empty:  # an interrupted run
+        if own.empty:  # the rows of a measurement that goes on
             continue
         third = abs(own["predicted"].iloc[0] - 1 / 3) < 1e-6
         shares = "; ".join(f"{row['method']} {measured(mine.loc[[i]])}" for i, row in mine.iterrows())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import analysis.__main__
 import llm.__main__
-import llm.run.journal
+import llm.options.journal
 import synthetic.__main__
 from zobench import methods
 
@@ -15,7 +15,7 @@ Main = Callable[[Sequence[str]], int]
 SUITES: dict[str, tuple[Main, Sequence[str]]] = {
     "python -m synthetic": (synthetic.__main__.main, tuple(synthetic.__main__.COMMANDS)),
     "python -m llm": (llm.__main__.main, tuple(llm.__main__.COMMANDS)),
-    "python -m llm journal": (llm.run.journal.main, tuple(llm.run.journal.COMMANDS)),
+    "python -m llm journal": (llm.options.journal.main, tuple(llm.options.journal.COMMANDS)),
     "python -m analysis": (analysis.__main__.main, ("report", "claims")),
 }
 

@@ -37,8 +37,9 @@ VARIABLES = "|".join(
     ]
 )
 PARTS = (
-    r"space\.(in_forward|meeting|scratch|support|sweep)|rule\.(adam|averaging|factor_momentum|interpolated|iterate_average|momentum|muon|power_muon|tensor_clip|window)"
-    r"|estimators\.\w+|law\.adaptive|maps\.(entrywise|standardised)|testing\.modules"
+    r"space\.(in_forward|meeting|scratch|support|sweep|whole)"
+    r"|rule\.(adam|averaging|factor_momentum|interpolated|iterate_average|momentum|muon|power_muon|tensor_clip|window)"
+    r"|estimators\.\w+|law\.(adaptive|by_tensor|factors)|maps\.(entrywise|standardised)|testing\.modules"
 )
 INTERNAL = rf"zobench\.({PARTS})\.\w+"
 """What engines and rules are made of: their signatures name it, and it has no page."""

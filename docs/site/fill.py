@@ -1,22 +1,25 @@
 """Writes the tables that are made from code and from rows into the pages that show them: python -m docs.site.fill"""
 
+import json
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from analysis.__main__ import default_folders
 from analysis.claims import ledger
 from analysis.claims.claim import Claim
+from analysis.command import default_folders
 from analysis.rows import Results, read
 from analysis.tables.parts import parts_table
 from analysis.tables.table import markdown
+from synthetic import smoke
 from zobench.methods import listing
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/kerzoo.md")
+PAGES = ("README.md", "docs/kerzoo.md", "docs/smoke.md")
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,24 @@ def claims() -> list[Claim]:
     return ledger.ledger(rows())
 
 
+def smoke_rows(folder: str) -> list[dict[str, Any]]:
+    """Return the committed rows of a smoke table."""
+    lines = (ROOT / "results" / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _smoke_on_a_language_model() -> str:
+    from llm.studies import smoke  # with transformers, which the other tables do not need
+
+    return smoke.markdown(smoke_rows("smoke-llm"))
+
+
 BLOCKS = (
     Block("methods", listing.markdown),
     Block("claims", lambda: ledger.as_markdown(claims())),
     Block("verdicts", lambda: f"Of {len(claims())} rows {ledger.counted(claims())}."),
+    Block("smoke on problems", lambda: smoke.markdown(smoke_rows("smoke"))),
+    Block("smoke on a language model", _smoke_on_a_language_model),
     Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),
 )
 

@@ -20,14 +20,15 @@ FIRST = (
     "run-folder",
     "integrations",
     "own",
-    "own-estimator",
     "property-tests",
     "audit",
     "figures",
     "speed",
     "gpu",
+    "smoke",
 )
 """The order of the guide; other pages of docs/ follow by name."""
+WAY_IN = ("install", "own-data", "own-estimator", "faq")
 THEORY = ("theory", "epsilon")
 FOUND = ("findings", "gallery")
 
@@ -61,7 +62,7 @@ def stage(folder: Path) -> None:
 
 def guide(pages: dict[str, str]) -> list[str]:
     """Return the pages of the guide in order: every page that has no other place."""
-    elsewhere = {*THEORY, *FOUND, "changelog"}
+    elsewhere = {*WAY_IN, *THEORY, *FOUND, "changelog"}
     return [n for n in FIRST if n in pages] + sorted(n for n in pages if n not in FIRST and n not in elsewhere)
 
 

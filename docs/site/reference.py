@@ -32,7 +32,8 @@ PAGES = {
     "optimizers": ("Where people work", "optim integrations.transformers integrations.scipy"),
     "records": (
         "Records, journals, options",
-        "run.records run.journal state spelling identity run.lock run.options naming run.progress run.exit_status",
+        "run.records run.journal state spelling identity run.lock run.options run.command naming run.progress "
+        "run.exit_status",
     ),
 }
 """Page -> title and modules, those of zobench without its name."""
@@ -44,12 +45,14 @@ INTERNAL = (
     "audit.figures",
     "audit.matching",
     "audit.measuring",
+    "audit.options",
     "audit.probing",
     "audit.run",
     "audit.weights",
     "forward_only",
     "numbers",
     "optim_watch",
+    "public",
     "random",
     "random.eager",
     "random.fused",

@@ -34,6 +34,8 @@ class InContext(Baseline):
     def check_setting(self, setting: BaselineSetting) -> None:
         if setting.objective.language_model.masked:
             raise ValueError("icl needs a model that continues texts, but a masked model fills one gap")
+        if any(row.example is not None and row.example.turns for row in setting.train):
+            raise ValueError("icl writes solved examples before a prompt: give it a task without chat and messages")
         if self.shots > len(setting.train):
             raise ValueError(
                 f"icl needs {self.shots} demonstrations, but there are {len(setting.train)} training examples: raise "

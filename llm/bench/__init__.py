@@ -1,60 +1,31 @@
 """Time and memory of a step, side by side with the published loop, bare forwards and inference."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 
-from llm.bench import adapters, memory, probes, scaling, slopes, steps, sweeps
-from llm.bench.setting import SIZES, setting
+from llm.bench import adapters, memory, methods, probes, scaling, slopes, steps, sweeps
+from llm.bench.setting import setting
 from llm.model.language_model import DTYPES
+from llm.options.bench import PARTS, SIZES, StepBenchOptions
 from zobench.law import LAWS
 from zobench.naming import require_known
 from zobench.random import native
-from zobench.run.options import option
-from zobench.run.progress import note
+from zobench.run.progress import note, part_of
 from zobench.run.records import Row, Run
-
-PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes")
-SCALED = tuple(size for size in SIZES if size.startswith("opt-"))
-
-
-@dataclass(frozen=True)
-class StepBenchOptions:
-    """Options of `python -m llm bench`."""
-
-    parts: tuple[str, ...] = option(PARTS, "parts of the benchmark")
-    size: str = option("opt-125m", f"{', '.join(SIZES)}: OPT of this size with random weights")
-    laws: tuple[str, ...] = option(("gaussian", "rademacher"), "laws of directions whose steps are timed")
-    batch: int = option(16, "examples in the minibatch of a step")
-    tokens: int = option(48, "tokens of a prompt")
-    dtype: str = option("float32", "float32, bfloat16")
-    repetitions: int = option(7, "alternating repetitions; the median counts")
-    entries: int = option(50_000_000, "entries of the parameter on which the sweeps are timed")
-    scaling_sizes: tuple[str, ...] = option(SCALED, "sizes of the scaling table")
-    scaling_batches: tuple[int, ...] = option(
-        (4, 16), "batches of the scaling table; the first is timed with all lengths"
-    )
-    scaling_lengths: tuple[int, ...] = option(
-        (32, 128, 512), "lengths of the scaling table; the first is timed with all batches"
-    )
-    scaling_repetitions: int = option(3, "repetitions of the scaling table")
-    probe_cells: tuple[str, ...] = option(
-        ("1x16", "4x32", "16x48"), "minibatches of the probes table, examples x tokens"
-    )
-    probe_directions: int = option(8, "directions of rank 1 of the probes table, with two points each")
-    out: str = option("runs/llm-bench", "folder of the results; every call appends rows")
 
 
 def run(options: StepBenchOptions) -> None:
-    """Time a MeZO step of each engine against the published four-walk loop and two bare forwards, and its memory."""
+    """Run the command: StepBenchOptions says what it does."""
     _check(options)
     record = Run(options.out, {"command": "bench", **asdict(options)})
     note(f"{torch.get_num_threads()} threads; native sweep: {native.status()}")
     measures = _measures(options)
     for part in (part for part in PARTS if part in options.parts):
         measured, table = measures[part]
-        rows = measured()
+        with part_of(part):
+            rows = measured()
         for row in rows:
             record.append(row)
         print(f"\n{table(rows)}", flush=True)
@@ -83,6 +54,10 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
             lambda: probes.measure(size, dtype, probes.cells(options.probe_cells), options.probe_directions, count),
             probes.table,
         ),
+        "methods": (
+            lambda: methods.measure(setting(size, dtype, batch, tokens), options.methods, count),
+            methods.table,
+        ),
         "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
     }
 
@@ -98,6 +73,7 @@ def _check(options: StepBenchOptions) -> None:
     if min(*numbers, *options.scaling_batches) < 1 or min(options.tokens, *options.scaling_lengths) < 2:
         raise ValueError(f"{options}: give repetitions, batches and entries of 1 or more, and tokens of 2 or more")
     probes.cells(options.probe_cells)
+    methods.chosen(options.methods)
     for names, known, what in (
         (options.parts, PARTS, "part"),
         ((options.size, *options.scaling_sizes), SIZES, "size"),

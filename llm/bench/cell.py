@@ -6,12 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from llm.bench import memory, steps
-from llm.bench.memory import MIB
+from llm.bench.memory import FIRST_ORDER, MIB
 from llm.bench.setting import BenchSetting, waited
 from llm.cost.live import free_memory, size_of
 from llm.cost.memory import PeakMemory
-from llm.model.recompute import recompute_layers
-from llm.steppers.first_order import FirstOrderStepper
 from zobench.run.records import Row
 from zobench.run.timing import alternating
 
@@ -54,25 +52,22 @@ def peak(here: BenchSetting, job: Callable[[], object]) -> Row:
 def _first_order(here: BenchSetting, repetitions: int, limit: float) -> Iterator[Row]:
     """The rows of AdamW; a job that has no room is a row that says so."""
     weights = size_of(here.model.parameters())
-    for recomputed in (False, True):
-        about = {"kind": "bench-first-order", **here.about, "job": "adamw" + ", checkpointing" * recomputed}
+    for job in FIRST_ORDER:
+        about = {"kind": "bench-first-order", **here.about, "job": job}
         free = free_memory(str(here.device))
         if free is not None and free < (HELD - 1) * weights:
             reason = f"gradients and moments take {(HELD - 1) * weights / MIB:.0f} MiB, and {free / MIB:.0f} are free"
             yield {**about, "status": "skipped", "reason": reason}
             continue
-        if recomputed:
-            recompute_layers(here.model)
+        step = waited(here.device, memory.adamw_step(here, recomputed=job != FIRST_ORDER[0]))
         try:
-            yield {**about, "status": "ok", **_adamw(here, repetitions, limit)}
+            yield {**about, "status": "ok", **_timed(here, step, repetitions, limit)}
         except torch.OutOfMemoryError as error:
             yield {**about, "status": "failed", "reason": str(error)}
         here.model.zero_grad(set_to_none=True)
 
 
-def _adamw(here: BenchSetting, repetitions: int, limit: float) -> Row:
-    stepper, losses = FirstOrderStepper(here.model, "adamw", lambda step: 1e-7, 0.0), torch.enable_grad()(here.loss)
-    step = waited(here.device, lambda: stepper.step(0, losses))
+def _timed(here: BenchSetting, step: Callable[[], object], repetitions: int, limit: float) -> Row:
     memory = peak(here, step)
     seconds = alternating({"step": step}, repetitions)["step"]
     return {**memory, "seconds": seconds, "of_limit": statistics.median(seconds) / limit}

@@ -9,22 +9,25 @@ from pathlib import Path
 import torch
 
 from llm.bench.published import Published
-from llm.bench.setting import ENGINES, setting, stepper
+from llm.bench.setting import ENGINES, BenchSetting, setting, stepper
+from llm.model.recompute import recompute_layers
+from llm.steppers.first_order import FirstOrderStepper
 from zobench.run.records import Row
 
 MIB = 2**20
 SLOPES = "forward-gradient"
+FIRST_ORDER = ("adamw", "adamw, checkpointing")
 SHARE = 1.05  # of inference, and the largest layer on top
 PROCESSES = get_context("spawn")  # a process that was forked begins with the memory of its parent
 
 
 def measure(size: str, dtype: str, batch: int, tokens: int) -> list[Row]:
-    """Return a row a job: "inference", "published" and each engine.
+    """Return a row a job: "inference", "published", each engine, and AdamW without and with gradient checkpointing.
 
     `peak_mb` is the highest resident size from the first forward on, of a process that does nothing else; its limit is
     1.05 times that of inference, and the largest parameter on top.
     """
-    jobs = ["inference", "published", *ENGINES]
+    jobs = ["inference", "published", *ENGINES, *FIRST_ORDER]
     peaks = {job: in_a_process(size, dtype, batch, tokens, job) for job in jobs}
     return rows_of({"size": size, "dtype": dtype, "batch": batch, "tokens": tokens}, peaks)
 
@@ -60,6 +63,8 @@ def child(size: str, dtype: str, batch: int, tokens: int, job: str, threads: int
     work: Callable[[], object]
     if job == "inference":
         work = torch.inference_mode()(here.loss)
+    elif job in FIRST_ORDER:
+        work = adamw_step(here, recomputed=job != FIRST_ORDER[0])
     else:
         engine = job.removeprefix(f"{SLOPES}, ")
         method = "mezo" if engine == job else SLOPES
@@ -68,6 +73,14 @@ def child(size: str, dtype: str, batch: int, tokens: int, job: str, threads: int
         for _ in range(3):
             work()
     return {"peak_mb": peak.mb, "model_mb": sum(sizes), "largest_mb": max(sizes)}
+
+
+def adamw_step(here: BenchSetting, recomputed: bool) -> Callable[[], object]:
+    """Return a step of AdamW by backpropagation, which with `recomputed` keeps activations of layers alone."""
+    if recomputed:
+        recompute_layers(here.model)
+    stepper, losses = FirstOrderStepper(here.model, "adamw", lambda step: 1e-7, 0.0), torch.enable_grad()(here.loss)
+    return lambda: stepper.step(0, losses)
 
 
 class Peak:

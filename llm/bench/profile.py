@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from llm.bench.setting import ENGINES, SIZES, BenchSetting, setting, stepper
+from llm.bench.setting import ENGINES, BenchSetting, setting, stepper
 from llm.model.language_model import DTYPES
+from llm.options.bench import SIZES, ProfileOptions
 from zobench import Combination, ModuleSpace, Term, derive
 from zobench.law import LAWS
 from zobench.naming import require_known
 from zobench.random import native
-from zobench.run.options import option
-from zobench.run.progress import note
+from zobench.run.progress import bar, note
 from zobench.run.records import Row, Run
 from zobench.space import in_forward, stored
 from zobench.space import sweep as sweep_module
@@ -27,24 +27,8 @@ PARTS = (DRAW, APPLY, "attention", "MLP", "embeddings and logits", REST)
 ATTENTION, MLP = ("self_attn", "attn", "attention"), ("fc1", "fc2", "mlp", "activation_fn")
 
 
-@dataclass(frozen=True)
-class ProfileOptions:
-    """Options of `python -m llm profile`."""
-
-    size: str = option("opt-125m", f"{', '.join(SIZES)}: OPT of this size with random weights")
-    engines: tuple[str, ...] = option(
-        ("plain", "in-forward"), "engines: plain, in-forward (engines that use one Python thread)"
-    )
-    laws: tuple[str, ...] = option(("gaussian", "rademacher"), "laws of directions")
-    batch: int = option(16, "examples in the minibatch of a step")
-    tokens: int = option(48, "tokens of a prompt")
-    dtype: str = option("float32", "float32, bfloat16")
-    steps: int = option(5, "number of steps over which times are averaged")
-    out: str = option("runs/llm-profile", "folder of the results; every call appends rows")
-
-
 def run(options: ProfileOptions) -> None:
-    """Print and record how many seconds of a MeZO step the drawing, the applying and each part of the model take."""
+    """Run the command: ProfileOptions says what it does."""
     if min(options.steps, options.batch) < 1 or options.tokens < 2:
         raise ValueError(f"{options}: give steps and batch of 1 or more, and tokens of 2 or more")
     require_known(options.size, SIZES, "size")
@@ -75,7 +59,7 @@ def profile(here: BenchSetting, engine: str, law: str, steps: int) -> list[Row]:
     clock = Clock()
     with clock.on_sweeps(), clock.on_modules(here.model):
         began = time.perf_counter()
-        for _ in range(steps):
+        for _ in bar(range(steps), desc=f"{engine}, {law}", unit="step", leave=False):
             step()
         total = (time.perf_counter() - began) / steps
     spent = {part: seconds / steps for part, seconds in clock.seconds.items()}

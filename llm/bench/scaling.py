@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from llm.bench.setting import SIZES, BenchSetting, setting, stepper
+from llm.bench.setting import BenchSetting, setting, stepper
+from llm.options.bench import SIZES
 from zobench.run.records import Row
 from zobench.run.timing import alternating
 

@@ -10,21 +10,11 @@ from torch import Tensor
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
 from llm.objective.touched import touched_rows
+from llm.options.bench import SIZES
 from llm.steppers import engines
 from zobench import ModuleSpace, derive, methods, query
 from zobench.random import streams
 
-SIZES = {  # hidden, layers, heads, vocabulary
-    "tiny-opt": (128, 4, 4, 2000),
-    "opt-1m": (64, 4, 4, 8192),
-    "opt-10m": (256, 6, 4, 16384),
-    "opt-125m": (768, 12, 12, 50272),
-    "opt-350m": (1024, 24, 16, 50272),
-    "opt-1.3b": (2048, 24, 32, 50272),
-    "opt-6.7b": (4096, 32, 32, 50272),
-    "opt-13b": (5120, 40, 40, 50272),
-    "opt-30b": (7168, 48, 56, 50272),
-}
 POSITIONS = 2048
 ENGINES: dict[str, Callable[[Any], ModuleSpace]] = {  # those of training, under the names that rows have
     "plain": engines.ENGINES["plain"],

@@ -17,7 +17,7 @@ from llm.model.language_model import LanguageModel
 from llm.options.train import TrainOptions
 from llm.run import checkpoint
 from llm.run.folder import JOURNAL, MODEL, RECORD, RunFolder, selected_step
-from llm.steppers.first_order import backpropagates
+from llm.steppers.first_order import HYBRID, backpropagates
 from llm.tasks.published import PUBLISHED
 from zobench.run import toml
 from zobench.run.options import code_arguments
@@ -149,6 +149,8 @@ def _introduction(made: Exported, run: RunFolder | None) -> str:
     if run is not None:
         first = backpropagates(run.config["method"])
         how = "with backpropagation" if first else "from loss values alone, by forward passes, without backpropagation"
+        if str(run.config["method"]).partition(":")[0] == HYBRID:
+            how = "with backpropagation through its last blocks, and from loss values alone elsewhere"
         version = run.environment.get("zobench", "of unknown version")
         lines.append(f"It was trained {how}: method {code(str(run.config['method']))} of zobench {plain(version)}.")
         lines += _warnings(made, run)
@@ -205,12 +207,26 @@ def _prompt(name: str) -> list[str]:
         task = tasks.find(name)
     except ValueError:
         return []
+    if task.template is not None and (task.candidates or task.sample is None):
+        return _template(task)
     example = task.sample
     if example is None:
         answers = ", ".join(code(repr(candidate)) for candidate in task.candidates or ())
         return [f"Its answers are {answers}."] if answers else []
     answers = ", ".join(code(repr(candidate)) for candidate in example.candidates)
     return [f"Prompts are written as in training: {code(repr(example.prompt))}, followed by one of {answers}."]
+
+
+def _template(task: tasks.Task) -> list[str]:
+    """The prompt of a task by its template, and which continuation stands for which label."""
+    where = " (what the user says, in the chat template of the model)" if not task.writing.one_line else ""
+    lines = [f"Prompts are written as in training, by the template {code(repr(task.template))}{where}."]
+    pairs = zip(task.candidates or (), task.label_names, strict=False)
+    stands = ", ".join(f"{code(repr(text))} for {code(name)}" for text, name in pairs)
+    if stands:
+        lines.append(f"What follows stands for a label: {stands}.")
+    ask = "`python -m llm predict --model FOLDER --task TASK --input new.csv --out answers.csv`"
+    return ["\n".join([*lines, f"In a checkout of zobench, {ask} answers rows without labels."])]
 
 
 def _results(made: Exported, run: RunFolder) -> str:

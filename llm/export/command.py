@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -14,6 +14,7 @@ from llm.export.tuned import BaseSource, Tuned
 from llm.model import loading
 from llm.model.adapted import is_adapted
 from llm.model.language_model import DTYPES
+from llm.options.export import ExportOptions
 from llm.run import saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, RunFolder, run_of
 from llm.run.header import fingerprint
@@ -22,32 +23,13 @@ from llm.steppers.first_order import backpropagates
 from zobench.naming import require_known
 from zobench.run import toml
 from zobench.run.files import sync, sync_all
-from zobench.run.options import argument, option
 from zobench.run.progress import note, warn
 
 MERGED = "with its adapter merged in"
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    """Options of `python -m llm export`."""
-
-    run: str = argument("folder of a run, a model as train --model takes it, or the folder of an adapter")
-    to: str | None = option(None, "folder to write: a new or an empty one")
-    source: str = option(
-        "auto", "source of the weights: model, checkpoint, journal, or auto (the first of these that the run has)"
-    )
-    dtype: str | None = option(None, "float32, bfloat16 or float16; by default the dtype of the weights")
-    merge: bool = option(False, "merge an adapter into its base model")
-    model: str | None = option(None, "the base model, if it is not the one that the run or the adapter names")
-    device: str | None = option(
-        None, "device on which the steps of a journal are repeated; by default the device of the journal"
-    )
-    trust_remote_code: bool = option(False, "allow the model to run Python code of its own", code=True)
-
-
 def run(options: ExportOptions) -> None:
-    """Write the tuned weights of a run into a folder that transformers or peft loads, with a model card."""
+    """Run the command: ExportOptions says what it does."""
     goal = export(options)
     note(f"written to {goal}")
 

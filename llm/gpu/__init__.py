@@ -1,7 +1,7 @@
 """One command for whoever has a GPU: everything that one must show, most important first, within some minutes."""
 
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from llm.gpu import beside
@@ -9,9 +9,9 @@ from llm.gpu.job import Here, Job, SkippedError
 from llm.gpu.parts import PARTS, jobs
 from llm.gpu.worker import FailedError, LateError, Worker
 from llm.model.loading import require_device
+from llm.options.bench import GpuOptions
 from zobench.naming import require_known
 from zobench.run import exit_status
-from zobench.run.options import option
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 
@@ -19,20 +19,8 @@ LEAST = 30.0
 """Seconds that a job may take whatever its share, where so many are left."""
 
 
-@dataclass(frozen=True)
-class GpuOptions:
-    """Options of `python -m llm gpu`."""
-
-    minutes: float = option(8.0, "minutes that the command may take")
-    device: str = option("cuda", "cuda, cuda:1, ...; cpu tries every part at a small size")
-    parts: tuple[str, ...] = option(tuple(PARTS), "parts of the command")
-    beside: str = option("build/gpu", "folder of the files of SmolLM2 and SST-2, which docs/gpu.md says how to make")
-    prepare: str | None = option(None, "only make the folder --beside, of SST-2 in this folder's sst2")
-    out: str = option("runs/gpu", "folder of the results; every call appends rows")
-
-
 def run(options: GpuOptions) -> int:
-    """Show that a device draws the directions of a CPU and trains as it does, and measure memory and time there."""
+    """Run the command: GpuOptions says what it does."""
     for name in options.parts:
         require_known(name, PARTS, "part")
     if options.minutes <= 0:

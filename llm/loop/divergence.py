@@ -73,11 +73,18 @@ class Divergence(Listener):
         bad = self.exhausted or self.diverged or not finite
         return "diverged" if bad or self.skipped == steps else "ok"
 
-    def warning(self) -> str:
-        """Return the warning of a divergence."""
+    def diverging(self, taken: Taken) -> bool:
+        """Whether a step was skipped, or its loss is above the limit."""
+        return bool(taken.record.skipped) or not taken.loss <= self.limit
+
+    def warning(self, noise: bool) -> str:
+        """Return the warning of a divergence; `noise` says that steps were lost in rounding, where a lower rate would
+        lose the rest of them.
+        """
+        way_out = "lower --epsilon, or use a wider --dtype" if noise else "lower --lr or --epsilon"
         return (
             f"the mean loss of the last {self.window} steps is {self.mean:.3g}, above {self.limit:.3g}, "
-            f"{self.factor:g} times that of the start: the run has diverged; lower --lr or --epsilon"
+            f"{self.factor:g} times that of the start: the run has diverged; {way_out}"
         )
 
     def advice(self) -> str:
@@ -99,4 +106,4 @@ class DivergenceReport(Listener):
         if watch.diverged and not self.log.record.find(kind="divergence"):
             about = {"mean_loss": watch.mean, "limit": watch.limit, "steps": watch.window}
             self.log.record.append({"kind": "divergence", "step": taken.record.step, **self.names, **about})
-            warn(watch.warning())
+            warn(watch.warning(noise=bool(self.log.measured("rounding"))))

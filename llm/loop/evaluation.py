@@ -53,7 +53,7 @@ class Evaluations(Listener):
         self._losses.clear()
         row = {"train_loss": train_loss, "dev_loss": dev.loss, "dev_accuracy": dev.accuracy, **dev.named("dev")}
         self.log.keep({"kind": "evaluation", "step": step, **self.context.names, **self.costs.row, **row})
-        self.status = f"dev loss {dev.loss:.3f} {dev.metric} {dev.accuracy:.1%}"
+        self.status = f"dev loss {dev.loss:.3f}, {dev.metric} {dev.accuracy:.1%}"
 
     def final(self, selected: int, weights: str, best: Row, divergence: Divergence) -> Row:
         """Measure test, if there are test examples, keep the final row and return it; the model has the weights of the

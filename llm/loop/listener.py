@@ -23,3 +23,6 @@ class Listener:
 
     def on_ended(self, final: Row) -> None:
         """The final row is on disk."""
+
+    def on_left(self) -> None:
+        """The process leaves the run, which has ended, failed or been interrupted."""

@@ -7,6 +7,7 @@ from llm.loop.costs import Costs
 from llm.loop.divergence import Divergence, DivergenceReport
 from llm.loop.evaluation import Evaluations, EvaluationSets, summary
 from llm.loop.listener import Listener
+from llm.loop.reports import Reports
 from llm.loop.resume import Checkpoints, Resumption
 from llm.loop.saved_model import SavedModel
 from llm.loop.selection import Selection
@@ -52,7 +53,8 @@ class Loop:
             self.costs,
             self.divergence,
             self.evaluations,
-            StepRows(self.log, context.names, self.costs),
+            StepRows(self.log, context.names, self.costs, self.divergence),
+            *([Reports(options, self.log, self.costs)] if options.report_to else []),
             DivergenceReport(self.divergence, self.log, context.names),
             EvaluationSets(context, self.stepper, self.log),
             *([SavedModel(context, self.log.folder)] if options.save else []),
@@ -85,6 +87,8 @@ class Loop:
                         raise KeyboardInterrupt
             return self._finish()
         finally:
+            for listener in self.listeners:
+                listener.on_left()
             self.log.close()
             self._lock.release()
 
@@ -130,7 +134,9 @@ class Loop:
             raise
         self.costs.speed.see(self.stepper.forward_passes - passes, seconds)
         self._hear(taken)
-        progress = f"train loss {taken.loss:.3f}, {self.costs.speed} {self.evaluations.status}"
+        progress = ", ".join(
+            filter(None, (f"train loss {taken.loss:.3f}", self.evaluations.status, str(self.costs.speed)))
+        )
         shown.set_postfix_str(progress, refresh=False)
 
     def _hear(self, taken: Taken) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from llm.loop.baseline_run import BaselineRun
 from llm.loop.loop import Loop
+from llm.loop.reports import SINKS, library
 from llm.loop.saved_model import complete
 from llm.loop.selection import discard
 from llm.options.train import TrainOptions
@@ -12,6 +13,7 @@ from llm.run.folder import JOURNAL, MODEL, ROWS
 from llm.run.record import open_record
 from llm.run.verify import results
 from llm.steppers.method import TrainingMethod
+from zobench.naming import require_known
 from zobench.run.lock import lock
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
@@ -26,10 +28,13 @@ def train(options: TrainOptions, test: bool = True) -> Row:
         test: whether the selected weights are measured on test.
 
     Raises:
-        ValueError: the folder holds a run that cannot be resumed, any run with --no-resume, or a finished run whose
-            files are damaged.
+        ValueError: a library of --report-to is missing, or the folder holds a run that cannot be resumed, any run with
+            --no-resume, or a finished run whose files are damaged.
         FolderInUseError: another process writes there.
     """
+    for name in options.report_to:
+        require_known(name, SINKS, "place to report to")
+        library(name)
     finished = _finished(options)
     if finished is not None:
         return finished
@@ -79,7 +84,7 @@ def _require_whole(record: Run, options: TrainOptions) -> None:
     first, more = bad[0], f", and {len(bad) - 1} more" if bad[1:] else ""
     raise ValueError(
         f"{record.folder} holds a finished run, but {first.file} is {first.state} ({first.why}){more}: "
-        + _way_out(record.folder, first.file, writes[0] and not method.backpropagates and options.rows == "all")
+        + _way_out(record.folder, first.file, writes[0] and method.replays and options.rows == "all")
     )
 
 

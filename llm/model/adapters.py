@@ -16,10 +16,6 @@ from zobench.naming import require_known
 from zobench.random import streams
 from zobench.spelling import construct, spelled
 
-HELP = (
-    "lora:r=8:alpha=16:targets=q_proj+v_proj, prefix:tokens=5, prompt:tokens=10; by default "
-    "the weights themselves are trained"
-)
 STARTS = ("real", "random")
 
 

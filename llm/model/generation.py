@@ -17,9 +17,11 @@ def greedy(
     language_model: LanguageModel,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int = MAX_NEW_TOKENS,
+    one_line: bool = True,
     cache: bool = True,
 ) -> list[str | None]:
-    """Return what the model writes after each prompt up to its first line break or end of text, stripped.
+    """Return what the model writes after each prompt up to the end of text, or (`one_line`) its first line break,
+    stripped.
 
     The prompts run as one batch and leave it as they end. With `cache` they are padded on the left and keys and values
     are kept; without it, or where the architecture takes no position ids or peft learns a prompt, whole rows padded on
@@ -32,7 +34,7 @@ def greedy(
     advance = _Cached(language_model, prompts) if kept else _Whole(language_model, prompts)
     answers: list[list[int]] = [[] for _ in prompts]
     broken: set[int] = set()
-    ends = _Ends(language_model)
+    ends = _Ends(language_model, one_line)
     running, going = list(range(len(prompts))), list(range(len(prompts)))
     latest = torch.empty(0, dtype=torch.long, device=language_model.device)
     for _ in range(max_new_tokens):
@@ -48,21 +50,22 @@ def greedy(
             break
         latest = latest[going]
     texts = language_model.tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return [None if i in broken else text.split("\n")[0].strip() for i, text in enumerate(texts)]
+    texts = [text.split("\n")[0] for text in texts] if one_line else texts
+    return [None if i in broken else text.strip() for i, text in enumerate(texts)]
 
 
 class _Ends:
-    """Whether a token ends an answer: the end of the text, or a token with a line break in it."""
+    """Whether a token ends an answer: the end of the text, or of one line a token with a line break in it."""
 
-    def __init__(self, language_model: LanguageModel) -> None:
-        self.tokenizer = language_model.tokenizer
+    def __init__(self, language_model: LanguageModel, one_line: bool) -> None:
+        self.one_line, self.tokenizer = one_line, language_model.tokenizer
         ends = getattr(getattr(inner(language_model), "generation_config", None), "eos_token_id", None)
         ends = ends if isinstance(ends, list) else [ends]
         self.known = {token: True for token in (*ends, self.tokenizer.eos_token_id) if token is not None}
 
     def __call__(self, token: int) -> bool:
         if token not in self.known:
-            self.known[token] = "\n" in self.tokenizer.decode([token])
+            self.known[token] = self.one_line and "\n" in self.tokenizer.decode([token])
         return self.known[token]
 
 

@@ -4,10 +4,12 @@ import difflib
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils.tqdm import disable_progress_bars
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
@@ -17,20 +19,25 @@ from transformers import (
     AutoTokenizer,
     GPT2Tokenizer,
 )
+from transformers import modeling_gguf_pytorch_utils as gguf_reader
 from transformers.utils import logging
 
 from llm.model import adapted, files, weights
 from llm.model.language_model import DTYPES, LanguageModel
-from zobench.naming import require_known
+from zobench.naming import nearest, require_known
 from zobench.run.files import sync, sync_all
-from zobench.run.progress import warn
+from zobench.run.progress import bar, warn
 from zobench.run.reading import file_bytes, json_object
 
 logging.disable_progress_bar()
+if not sys.stderr.isatty():  # the bars of downloads would fill a log with carriage returns
+    disable_progress_bars()
 
 TINY_OPT = Path(__file__).parents[1] / "tiny_opt"
 SMOLLM2 = "smollm2-135m-instruct"
+gguf_reader.tqdm = bar  # the reader of GGUF files shows one of its own, in logs too
 NAMED = ("tiny-opt", SMOLLM2)
+KINDS = ("cpu", "cuda", "mps")
 DAMAGED = ": its file of weights is damaged or not whole (or a pointer of git lfs, without its file): fetch it again"
 ORIGIN = "zobench_weights"
 """Key of a saved configuration."""
@@ -210,6 +217,10 @@ def require_device(device: str) -> torch.device:
         torch.empty(0, dtype=torch.uint8, device=place)
     except (RuntimeError, AssertionError) as error:
         said = str(error).partition(". ")[0].partition("\n")[0]
+        if said.startswith("Expected one of"):  # and thirty kinds, most of which torch was not built with
+            raise ValueError(
+                f"unknown device {device!r}:{nearest(device, KINDS)} Give cpu, cuda, cuda:1 or mps"
+            ) from None
         raise ValueError(f"device {device!r} is not available here ({said}); use --device cpu") from None
     if place.type == "meta":
         raise ValueError(f"device {device!r} cannot hold weights; use --device cpu")
@@ -232,12 +243,33 @@ def _locate(name: str) -> tuple[str, str | None, str]:
             raise ValueError(f"model {name!r}: no such file")
         return str(path.parent), path.name, f"{path.name}: a quantised rounding of the original weights"
     if path.is_dir():
+        path = _of_run(path)
         return str(path), None, f"folder {path.name}"
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise ValueError(f"model {name!r}: no such folder")
+    if name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1 or any(path.parent.glob("*/rows.jsonl")):
+        raise ValueError(f"model {name!r}: no such folder{_beside(path)}")
     if "/" not in name and difflib.get_close_matches(name, NAMED, cutoff=0.8):  # the hub need not be asked about a typo
         raise ValueError(f"model {name!r} is unknown; known names: {', '.join(NAMED)}, or give a hub id or a folder")
     return name, None, f"hub {name}"
+
+
+def _of_run(folder: Path) -> Path:
+    """The folder of the model that a run has written, where the folder is that of a run; or the folder itself."""
+    if (folder / "config.json").exists() or not (folder / "rows.jsonl").exists():
+        return folder
+    if not (folder / "model").is_dir():
+        raise ValueError(
+            f"{folder} is the folder of a run, but has no model: the run is not finished, or was made with --no-save; "
+            f"python -m llm export {folder} --to FOLDER writes the weights of its journal or latest checkpoint"
+        )
+    return folder / "model"
+
+
+def _beside(path: Path) -> str:
+    """What the folder above a missing one holds, the nearest name first."""
+    if not path.parent.is_dir():
+        return f", and no folder {path.parent} either"
+    names = sorted(child.name for child in path.parent.iterdir() if child.is_dir())
+    return f".{nearest(path.name, names)}" if nearest(path.name, names) else ""
 
 
 def _smollm2() -> Path:

@@ -17,9 +17,14 @@ def recompute_layers(model: nn.Module) -> int:
     Raises:
         ValueError: the architecture has no layers that transformers would checkpoint.
     """
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    if not layers:
+    found = blocks(model)
+    if not found:
         raise ValueError(f"{type(model).__name__} has no layers to recompute: leave --gradient-checkpointing out")
-    for layer in layers:
+    for layer in found:
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
-    return len(layers)
+    return len(found)
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """Return the transformer layers of a model, from the input to the output."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]

@@ -9,15 +9,6 @@ from typing import NamedTuple
 
 from torch import nn
 
-TRAINED = (
-    'patterns of the names of the trainable tensors, such as "*q_proj*,*layer_norm*"; by '
-    "default all weights are trained"
-)
-RATES = (
-    'learning rates by patterns of tensor names, such as "*.bias=1e-3,*fc1*=1e-5"; the first '
-    "pattern that matches a name decides, and the other tensors use --lr"
-)
-
 
 class Tied(NamedTuple):
     """A parameter, or parameters that share one memory: all their names, the first of which stands for them."""

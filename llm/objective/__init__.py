@@ -1,7 +1,7 @@
 """Objectives: what is minimised and what evaluations report."""
 
 from llm.objective.answers import AnswerObjective, Losses, MetricObjective, one_minus
-from llm.objective.choose import HELP, MAX_TOKENS, TASKS_OWN, choose
+from llm.objective.choose import TASKS_OWN, choose
 from llm.objective.classification import Judged, Objective
 from llm.objective.encoding import Encoded, Encoder
 from llm.objective.measured import (
@@ -17,8 +17,6 @@ from llm.objective.notes import data_notes
 from llm.objective.scoring import answer_log_probs, candidate_scores, first_places
 
 __all__ = [
-    "HELP",
-    "MAX_TOKENS",
     "TASKS_OWN",
     "AnswerObjective",
     "Encoded",

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from llm.model.generation import greedy
 from llm.objective import metrics
-from llm.objective.classification import Judged, Objective
+from llm.objective.classification import Judged, Objective, Reward
 from llm.objective.encoding import Encoded
 from llm.objective.measured import choices, chosen, right_answers
 from llm.objective.scoring import answer_log_probs
 from llm.tasks import Example
+from llm.tasks.task import LINE
 from zobench.layout import on_device
 
 Losses = Callable[[Sequence[str], Sequence[Example]], Sequence[float] | Tensor]
@@ -37,7 +38,7 @@ class AnswerObjective(Objective):
 
     def judge(self, batch: Sequence[Encoded]) -> Judged:
         if _generated(self, batch):
-            return Judged(self.losses(batch), None, greedy(self.language_model, [row.tokens for row in batch]))
+            return Judged(self.losses(batch), None, written(self, batch))
         scores = self.scores(batch, normalised=True)
         right = on_device([row.label for row in batch], scores.device)
         return Judged(-scores.gather(1, right[:, None])[:, 0], scores, None)
@@ -66,7 +67,7 @@ class MetricObjective(Objective):
     def judge(self, batch: Sequence[Encoded]) -> Judged:
         examples = [_known(row) for row in batch]
         if _generated(self, batch):
-            answers = greedy(self.language_model, [row.tokens for row in batch])
+            answers = written(self, batch)
             return Judged(self._of(answers, examples), None, answers)
         scores = self.scores(batch)
         return Judged(self._of(chosen(scores, examples), examples), scores, None)
@@ -90,6 +91,21 @@ def one_minus(metric: str) -> Losses:
             return 1 - metrics.values(metric, answers, [right_answers(example) for example in examples])
         right = [text == choices(e)[e.label] for text, e in zip(answers, examples, strict=True)]
         return 1 - torch.tensor(right, dtype=torch.float64)
+
+    return losses
+
+
+def written(objective: Objective, batch: Sequence[Encoded]) -> list[str | None]:
+    """Return what the model writes after each prompt; cost as `greedy`."""
+    bounds = () if objective.writing == LINE else objective.writing
+    return greedy(objective.language_model, [row.tokens for row in batch], *bounds)
+
+
+def rewarded(reward: Reward) -> Losses:
+    """Return the loss 1 - reward."""
+
+    def losses(answers: Sequence[str], examples: Sequence[Example]) -> list[float]:
+        return [1 - reward(text, example) for text, example in zip(answers, examples, strict=True)]
 
     return losses
 

@@ -1,6 +1,7 @@
 """Candidate classification, and what every objective shares: tokenising, measuring."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, Self
 
@@ -8,14 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from llm.model.generation import MAX_NEW_TOKENS
 from llm.model.language_model import LanguageModel
 from llm.model.logits import position_limit, vocabulary_size
+from llm.objective.chat import rendered
 from llm.objective.encoding import Encoded, Encoder, require_distinct, require_labelled
-from llm.objective.measured import Measured, measured, parts
+from llm.objective.measured import Measured, chosen, measured, parts
 from llm.objective.scoring import candidate_scores
 from llm.tasks import Example
+from llm.tasks.task import LINE, REWARD, Writing
 from zobench.layout import on_device
+from zobench.run.progress import bar
+
+Reward = Callable[[str, Example], float]
+"""(answer, example) -> a number from 0 to 1, the greater the better."""
 
 
 class Judged(NamedTuple):
@@ -42,6 +48,8 @@ class Objective:
     max_tokens: int | None = None
     bos: int | None = None
     metric: str = "accuracy"
+    writing: Writing = LINE
+    reward: Reward | None = None
 
     differentiable: ClassVar[bool] = True
     fewest: ClassVar[int] = 2
@@ -54,6 +62,8 @@ class Objective:
         max_tokens: int | None = None,
         bos: int | None = None,
         metric: str = "accuracy",
+        writing: Writing = LINE,
+        reward: Reward | None = None,
     ) -> Self:
         """Return the objective over these candidate strings, or over each example's own.
 
@@ -64,11 +74,13 @@ class Objective:
                 number that the model reads, less the tokens that follow.
             bos: id of the first token in place of the tokenizer's; 0 is MeZO's choice for OPT, whose own is 2.
             metric: a name in `llm.objective.metrics.METRICS`.
+            writing: bounds of answers that are generated.
+            reward: what the metric "reward" is the mean of.
 
         Raises:
             ValueError: a candidate tokenises to nothing, two to the same, or the model cannot read `max_tokens`.
         """
-        objective = cls(language_model, None, max_tokens, bos, metric)
+        objective = cls(language_model, None, max_tokens, bos, metric, writing, reward)
         if not candidates:
             objective._room(0)
             return objective
@@ -77,7 +89,7 @@ class Objective:
         require_distinct(candidates, tokens)
         objective._require_known(candidates, tokens)
         objective._room(max(map(len, tokens)))
-        return cls(language_model, tokens, max_tokens, bos, metric)
+        return cls(language_model, tokens, max_tokens, bos, metric, writing, reward)
 
     @property
     def encoder(self) -> Encoder:
@@ -92,10 +104,11 @@ class Objective:
         """
         if not examples:
             raise ValueError("the data set is empty")
-        texts = [example.prompt for example in examples]
+        shown = rendered(self.language_model.tokenizer, examples, self.language_model.name)
+        texts = [example.prompt for example in shown]
         whole = self.encoder.whole(texts)
         self._require_known(texts, whole)
-        pairs = zip(whole, examples, self._own_candidates(examples), strict=True)
+        pairs = zip(whole, examples, self._own_candidates(shown), strict=True)
         rows = [Encoded(ids, example.label, own, example, len(ids)) for ids, example, own in pairs]
         cut = self.encoder.cut(texts, whole, [self.room(row) for row in rows])
         return [row._replace(tokens=ids) for row, ids in zip(rows, cut, strict=True)]
@@ -107,7 +120,7 @@ class Objective:
             ValueError: the model cannot read `max_tokens` and what follows.
         """
         lengths = list(map(len, self.options(row)))
-        return self._room(max(MAX_NEW_TOKENS if len(lengths) == 1 else 0, *lengths))
+        return self._room(max(self.writing.tokens if len(lengths) == 1 else 0, *lengths))
 
     def _own_candidates(self, examples: Sequence[Example]) -> list[tuple[tuple[int, ...], ...]]:
         """The tokens of the candidates of each example, none where all share the objective's."""
@@ -154,20 +167,35 @@ class Objective:
         answers: list[str | None] = [None] * len(examples)
         judged = Judged(None, None, None)
         lengths = [len(row.tokens) + sum(len(c) - 1 for c in self.options(row)) for row in examples]
-        for part in parts([len(row.tokens) for row in examples], lengths, batch_size):
-            judged = self.judge([examples[i] for i in part])
-            if judged.losses is not None:
-                losses[part] = judged.losses.cpu()
-            if judged.scores is not None:
-                scores[part, : judged.scores.shape[1]] = judged.scores.cpu()
-            for i, text in zip(part, judged.answers or (), strict=False):
-                answers[i] = text
+        with bar(total=len(examples), desc="evaluation", unit="example", delay=2, leave=False) as shown:
+            for part in parts([len(row.tokens) for row in examples], lengths, batch_size):
+                judged = self.judge([examples[i] for i in part])
+                if judged.losses is not None:
+                    losses[part] = judged.losses.cpu()
+                if judged.scores is not None:
+                    scores[part, : judged.scores.shape[1]] = judged.scores.cpu()
+                for i, text in zip(part, judged.answers or (), strict=False):
+                    answers[i] = text
+                shown.update(len(part))
         labels = torch.tensor([row.label for row in examples])
         loss = functional.cross_entropy(scores, labels) if judged.losses is None else losses.mean()
         known = [row.example for row in examples]
+        if self.metric == REWARD:
+            texts = answers if judged.scores is None else chosen(scores, known)
+            return self._rewarded(float(loss), labels, known, texts)
         if judged.scores is None:
             return measured(self.metric, float(loss), labels, known, answers=answers)
         return measured(self.metric, float(loss), labels, known, scores=scores, common=self.candidates is not None)
+
+    def _rewarded(
+        self, loss: float, labels: Tensor, examples: Sequence[Example | None], answers: Sequence[str | None]
+    ) -> Measured:
+        """The mean reward, and the share of answers whose reward is 1; NaN where the model gave an answer no number."""
+        assert self.reward is not None
+        pairs = zip(answers, examples, strict=True)
+        found = [math.nan if text is None or e is None else self.reward(text, e) for text, e in pairs]
+        mean, solved = sum(found) / len(found), sum(value >= 1 for value in found) / len(found)
+        return Measured(loss, mean, None, labels, REWARD, {"solved": solved}, False)
 
     def _room(self, beyond: int) -> int | None:
         """The most tokens of a prompt after which so many more follow."""

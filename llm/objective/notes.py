@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from llm.model.generation import MAX_NEW_TOKENS
 from llm.objective.classification import Objective
 from llm.objective.encoding import Encoded
 
@@ -12,7 +11,7 @@ Parts = Mapping[str, Sequence[Encoded]]
 
 def data_notes(objective: Objective, parts: Parts) -> list[str]:
     """Return the notes about examples as the objective encoded them."""
-    return [note for note in (_cut(objective, parts), _endless(parts)) if note]
+    return [note for note in (_cut(objective, parts), _endless(objective, parts)) if note]
 
 
 def _cut(objective: Objective, parts: Parts) -> str | None:
@@ -35,13 +34,14 @@ def _cut(objective: Objective, parts: Parts) -> str | None:
     )
 
 
-def _endless(parts: Parts) -> str | None:
+def _endless(objective: Objective, parts: Parts) -> str | None:
     """Answers are generated up to a number of tokens."""
+    most = objective.writing.tokens
     rows = [row for part in parts.values() for row in part if len(row.candidates) == 1]
-    long = [row for row in rows if len(row.candidates[0]) > MAX_NEW_TOKENS]
+    long = [row for row in rows if len(row.candidates[0]) > most]
     if not long:
         return None
     return (
-        f"{len(long)} of {len(rows)} answers have more than the {MAX_NEW_TOKENS} tokens that are generated, so that no "
+        f"{len(long)} of {len(rows)} answers have more than the {most} tokens that are generated, so that no "
         "exact match is possible"
     )

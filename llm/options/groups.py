@@ -6,13 +6,27 @@ default and the same help. Fields are in order from the last base to the first.
 
 from dataclasses import dataclass
 
-from llm import objective, tasks
-from llm.model import adapters
-from llm.model.trainable import RATES, TRAINED
-from llm.objective import MAX_TOKENS
 from llm.options import presets
-from zobench import methods
 from zobench.run.options import option
+
+TASK = "a name (python -m llm list), a task file (my.toml), or package.module:function"
+OBJECTIVE = (
+    "task, classification, language-model, accuracy, f1, exact-match, drop-f1, drop-exact-match, reward, or "
+    "package.module:function"
+)
+MAX_TOKENS = "length limit of prompts in tokens; longer prompts lose their beginning; by default the limit of the model"
+ADAPTER = (
+    "lora:r=8:alpha=16:targets=q_proj+v_proj, prefix:tokens=5, prompt:tokens=10; by default "
+    "the weights themselves are trained"
+)
+TRAINED = (
+    'patterns of the names of the trainable tensors, such as "*q_proj*,*layer_norm*"; by '
+    "default all weights are trained"
+)
+RATES = (
+    'learning rates by patterns of tensor names, such as "*.bias=1e-3,*fc1*=1e-5"; the first '
+    "pattern that matches a name decides, and the other tensors use --lr"
+)
 
 
 @dataclass(frozen=True)
@@ -29,11 +43,11 @@ class ModelOptions:
 class TaskOptions:
     """The task, and how its texts are read."""
 
-    task: str = option("spam", tasks.HELP)
+    task: str = option("spam", TASK)
     data: str | None = option(
         None, "folder of the task's files; by default the shipped files, the folder of the task file, or the hub"
     )
-    objective: str = option("task", f"the loss: {objective.HELP}")
+    objective: str = option("task", f"the loss: {OBJECTIVE}")
     max_tokens: int | None = option(None, MAX_TOKENS)
     bos: int | None = option(None, "id of the first token, in place of the tokenizer's own; MeZO's runs of OPT used 0")
 
@@ -76,11 +90,14 @@ class StepOptions:
     """How steps are taken. The rule "auto" is kept as the rule that it stands for."""
 
     method: str = option("mezo", "name:option=value...: mezo, forward-gradient, adamw, icl, ... (llm list)")
-    adapter: str | None = option(None, f"adapter to train in place of the weights: {adapters.HELP}")
+    adapter: str | None = option(None, f"adapter to train in place of the weights: {ADAPTER}")
     trained: tuple[str, ...] = option((), TRAINED)
     steps: int = option(500, "number of optimisation steps")
     rates: tuple[str, ...] = option((), RATES)
-    schedule: str = option("constant", "schedule of the learning rate: constant, linear, cosine or kerzoo")
+    schedule: str = option(
+        "constant",
+        "schedule of the learning rate: constant, linear, cosine, kerzoo, gains (lr / (steps / 10 + step + 1)^0.602)",
+    )
     warmup: int = option(0, "steps of linear warm-up")
     rule: str = option(
         "auto",
@@ -95,6 +112,11 @@ class StepOptions:
     clip: float | None = option(None, "bound on the projected gradient of each direction of a zeroth-order step")
     micro_batch: int | None = option(
         None, "largest number of examples in one forward pass, which bounds memory; by default the whole minibatch"
+    )
+    anchor_examples: int | None = option(
+        None,
+        "with mezo-svrg: training examples, drawn by the seed, that stand for all in the estimate at a snapshot; by "
+        "default all training examples",
     )
     engine: str = option(
         "auto",
@@ -112,7 +134,9 @@ class StepOptions:
 
     def __post_init__(self) -> None:
         if self.rule == "auto":
-            object.__setattr__(self, "rule", methods.rule_name(self.method))
+            from zobench.methods import rule_name  # parsing does without torch
+
+            object.__setattr__(self, "rule", rule_name(self.method))
 
 
 @dataclass(frozen=True)
@@ -177,6 +201,9 @@ class CallOptions:
 
     preset: str | None = option(
         None, "name of a preset: recommended values of the other options, which `list` shows", presets.values
+    )
+    report_to: tuple[str, ...] = option(
+        (), "where losses and metrics are shown too, each through its own library: tensorboard, wandb, mlflow"
     )
     dry_run: bool = option(
         False, "print what would be trained, with memory, passes and time; train nothing and write nothing"

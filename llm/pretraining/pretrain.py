@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,34 +24,12 @@ import torch
 import transformers
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
+from llm.options.pretrain import PretrainConfig
 from llm.pretraining.bpe import BOS, PAD, train_tokenizer
 from llm.pretraining.perplexity import encode, perplexity, shuffled_words, token_losses
 from llm.tasks import corpus
 from zobench.run.files import sync, sync_all
-from zobench.run.options import option
 from zobench.run.progress import bar
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """What determines a pretrained model. The defaults are the recipe of the committed `llm/tiny_opt`."""
-
-    out: Path = option(Path("llm/tiny_opt"), "folder to write: a new one")  # noqa: RUF009 a field
-    data: Path = option(corpus.DATA, "folder of the texts")  # noqa: RUF009 a field
-    steps: int = option(5000, "number of optimisation steps")
-    batch: int = option(16, "texts in the minibatch of a step")
-    length: int = option(128, "tokens of the longest text trained on")
-    lr: float = option(3e-3, "learning rate, the greatest of its schedule")
-    warmup: int = option(100, "steps over which the learning rate rises to it")
-    weight_decay: float = option(0.1, "decoupled weight decay")
-    dropout: float = option(0.2, "probability of dropout")
-    layers: int = option(4, "number of layers")
-    width: int = option(128, "numbers in the hidden state of a token")
-    heads: int = option(4, "attention heads of a layer")
-    vocabulary: int = option(2000, "number of tokens")
-    positions: int = option(256, "tokens of the longest text that the model can read")
-    seed: int = option(0, "seed of the weights and the order of the texts")
-    threads: int = option(2, "threads of the CPU: float sums depend on them")
 
 
 def pretrain(config: PretrainConfig) -> dict[str, object]:
@@ -230,6 +208,6 @@ def _write(out: Path, tokenizer: PreTrainedTokenizerFast, model: OPTForCausalLM,
 
 
 def run(config: PretrainConfig) -> None:
-    """Pretrain a tiny OPT on the shipped texts and write weights, tokenizer and record into a new folder."""
+    """Run the command: PretrainConfig says what it does."""
     record = pretrain(config)
     print(json.dumps(record["perplexity_per_token"], indent=2))

@@ -19,6 +19,10 @@ def check(options: TrainOptions) -> None:
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")
     _check_loop(options)
+    for name in ("train", "dev", "test"):
+        size = getattr(options, name)
+        if size is not None and size < 1:
+            raise ValueError(f"{name} is {size}: each split needs at least one example")
     if options.steps < 1 or options.batch < 1 or options.eval_every < 1:
         raise ValueError(
             f"steps {options.steps}, batch {options.batch}, eval_every {options.eval_every}: give 1 or more"
@@ -45,5 +49,7 @@ def _check_loop(options: TrainOptions) -> None:
         raise ValueError(f"micro_batch is {options.micro_batch}: give 1 or more examples, or leave it out")
     if options.clip is not None and not 0 < options.clip < math.inf:
         raise ValueError(f"clip is {options.clip}: give a positive number, or leave it out")
+    if options.anchor_examples is not None and options.anchor_examples < 1:
+        raise ValueError(f"anchor_examples is {options.anchor_examples}: give 1 or more examples, or leave it out")
     if options.patience is not None and options.patience < 1:
         raise ValueError(f"patience is {options.patience}: give 1 or more evaluations, or leave it out")

@@ -21,6 +21,7 @@ from llm.run.evaluation_sets import EvaluationSet
 from llm.run.unread import ignored, without_unread
 from llm.steppers.method import TrainingMethod
 from llm.steppers.stepper import Stepper
+from llm.steppers.zeroth_order import Whole
 from zobench import derive
 from zobench.random import streams
 from zobench.run.progress import note
@@ -71,6 +72,16 @@ class RunContext:
         """Return the rows of embeddings that the minibatch of a step reads, by parameter."""
         return touched_rows(self.objective, self.minibatch(step))
 
+    def whole(self) -> Whole:
+        """Return the loss of all training examples, or of the `anchor_examples` of them that the seed draws, in parts
+        of a minibatch's size: as many forward passes as there are parts.
+        """
+        options, train = self.options, self.data.train
+        order = streams.uniform(derive("anchor", options.seed), (len(train),)).argsort()
+        drawn = sorted(order[: options.anchor_examples or len(train)].tolist())
+        size = min(options.batch, options.micro_batch or options.batch)
+        return Whole(Minibatch(self.objective, [train[i] for i in drawn], size), -(-len(drawn) // options.batch))
+
     def stepper(self) -> Stepper:
         """Return what takes the steps.
 
@@ -78,7 +89,7 @@ class RunContext:
             ValueError: as for `TrainingMethod.stepper`.
         """
         touched = self.touched if self.options.rows == "touched" else None
-        return self.method.stepper(self.options, self.language_model, touched)
+        return self.method.stepper(self.options, self.language_model, touched, self.whole())
 
     def setting(self, tell: Callable[[str], None] = note) -> BaselineSetting:
         """Return what a baseline may use; `tell` gets what is to be told of it."""

@@ -16,7 +16,7 @@ from zobench.random import streams
 from zobench.run.journal import FREE
 from zobench.run.records import environment
 
-OPTIONAL = ("micro_batch", "clip")
+OPTIONAL = ("micro_batch", "clip", "anchor_examples")
 """Options that change the bits of steps, in headers only where given: those of before have neither."""
 ENVIRONMENT = ("zobench", "python", "torch", "commit", "cpu", "gpu")
 

@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -14,6 +14,7 @@ import torch
 from llm.model import loading, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
+from llm.options.journal import OWN_PARTS
 from llm.run import checkpoint, saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, journal_of
 from llm.run.header import fingerprint
@@ -29,46 +30,8 @@ from zobench.run import journal_version1
 from zobench.run.exit_status import DIFFERENT, OK
 from zobench.run.journal import Contents, Record, describe, differing, other_stream, read, version_of
 from zobench.run.journal_format import OLD
-from zobench.run.options import add_quiet, ended
-from zobench.run.progress import bar, quietly, warn
+from zobench.run.progress import bar, warn
 from zobench.spelling import names_code
-
-OWN_PARTS = {"method": "an estimator", "rule": "an update rule", "engine": "an engine"}
-"""Parts that may be the user's own: a journal imports no module, so the command line must name it again."""
-
-
-def main(argv: Sequence[str]) -> int:
-    """Run one of the commands; return 0, 1 where what was asked does not hold, or another zobench.run.exit_status."""
-    parser = argparse.ArgumentParser(prog="python -m llm journal", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (function, places) in COMMANDS.items():
-        command = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
-        add_quiet(command)
-        for place in places:
-            command.add_argument(place, help="folder of a run, or a journal file")
-        if name == "show":
-            command.add_argument("--last", type=int, default=10, metavar="N", help="steps to show (default: 10)")
-        if name == "verify":
-            command.add_argument("--replay", action="store_true", help="rebuild the weights too, and compare them")
-        if name == "replay":
-            command.add_argument("--out", help="folder for the weights; by default nothing is written")
-            command.add_argument(
-                "--steps", type=int, metavar="N", help="number of steps to repeat; by default up to the selected step"
-            )
-        if name in ("verify", "replay"):
-            command.add_argument("--model", help="the base model, where it is not what the journal names")
-            for part, what in OWN_PARTS.items():
-                command.add_argument(f"--{part}", help=f"package.module:function that makes {what} of your own")
-            command.add_argument("--device", help="where to repeat the steps; by default on the device of the journal")
-            command.add_argument(
-                "--trust-remote-code", action="store_true", help="allow the model to run Python code of its own"
-            )
-    arguments = parser.parse_args(argv)
-    try:
-        with ended(f"python -m llm journal {arguments.command}"), quietly(arguments.quiet):
-            return COMMANDS[arguments.command][0](arguments)
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -387,17 +350,11 @@ def _text(header: dict[str, Any], name: str) -> str:
 
 def _file(path: str) -> Path:
     file = journal_of(path)
+    if not Path(path).exists():
+        raise ValueError(f"{path}: no such folder: give the folder of a training run, or a journal file")
     if not file.is_file():
         raise ValueError(
             f"{path} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it "
             "back from a copy"
         )
     return file
-
-
-COMMANDS: dict[str, tuple[Callable[[argparse.Namespace], int], tuple[str, ...]]] = {
-    "show": (show, ("run",)),
-    "verify": (verify, ("run",)),
-    "replay": (replay, ("run",)),
-    "diff": (diff, ("run", "other")),
-}

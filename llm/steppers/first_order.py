@@ -17,9 +17,14 @@ from zobench.run.journal import Record
 FIRST_ORDER: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 
 
+HYBRID = "hybrid"
+
+
 def backpropagates(method: str) -> bool:
-    """Return whether a text spells a first-order method; any other text, from a file of others too, spells none."""
-    return method in FIRST_ORDER
+    """Return whether a text spells a method with backpropagation, so that losses do not rebuild its steps; any other
+    text, from a file of others too, spells none.
+    """
+    return method in FIRST_ORDER or method.partition(":")[0] == HYBRID
 
 
 class FirstOrderStepper:
@@ -61,20 +66,30 @@ class FirstOrderStepper:
     def step(self, key: int, losses: Callable[[], Tensor], watched: bool = False) -> Taken:
         """Take one step; it is skipped where the loss or the gradient is not finite."""
         lr, step = self.rate(self.steps), self.steps
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr * group["multiplier"]
+        loss, reason = self.differentiate(losses)
+        self.move_(taken=not reason)
+        return Taken(Record(step, key, (loss,), lr, skipped=reason), loss)
+
+    def differentiate(self, losses: Callable[[], Tensor]) -> tuple[float, str]:
+        """Compute the mean loss and its gradient; return the loss, and why no step along the gradient may be taken, or
+        an empty text.
+        """
         self.optimiser.zero_grad(set_to_none=True)
         loss = self._backward(losses)
         self.forward_passes += 1
+        if not math.isfinite(loss):
+            return loss, f"loss {loss}: lower --lr"
+        self.backward_passes += 1
+        return loss, "" if self._finite_gradient() else "the gradient is not finite: lower --lr, or use a wider dtype"
+
+    def move_(self, taken: bool = True) -> None:
+        """Step along the gradient that `differentiate` computed, or leave the weights; count the step."""
+        lr = self.rate(self.steps)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr * group["multiplier"]
+        if taken:
+            self.optimiser.step()
         self.steps += 1
-        reason = "" if math.isfinite(loss) else f"loss {loss}: lower --lr"
-        if not reason:
-            self.backward_passes += 1
-            reason = "" if self._finite_gradient() else "the gradient is not finite: lower --lr, or use a wider dtype"
-        if reason:
-            return Taken(Record(step, key, (loss,), lr, skipped=reason), loss)
-        self.optimiser.step()
-        return Taken(Record(step, key, (loss,), lr), loss)
 
     def replay(self, record: Record) -> Taken:
         """Raise ValueError: losses do not rebuild a step along a gradient."""

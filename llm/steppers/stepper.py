@@ -19,9 +19,18 @@ class Stepper(Protocol):
 
     identity: str
     replays: bool
-    steps: int
-    forward_passes: int
-    backward_passes: int
+
+    @property
+    def steps(self) -> int:
+        """Steps so far."""
+
+    @property
+    def forward_passes(self) -> int:
+        """Forward passes of the steps so far."""
+
+    @property
+    def backward_passes(self) -> int:
+        """Backward passes of the steps so far."""
 
     def step(self, key: int, losses: Callable[[], Tensor], watched: bool = False) -> Taken:
         """Take one step; a step that would make a weight infinite or NaN is skipped, and its record gives the reason.

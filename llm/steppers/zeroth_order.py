@@ -16,6 +16,7 @@ from llm.steppers.recorded import Recorded
 from llm.steppers.rounding import measure, sample
 from llm.steppers.taken import Taken
 from zobench import Combination, Estimator, Plan, state
+from zobench.plan import CURRENT
 from zobench.query import converse
 from zobench.rule import SGD, UpdateRule
 from zobench.run.journal import Record, describe
@@ -24,6 +25,19 @@ from zobench.space.motion import Motion
 
 STATE = "state."
 REASON = 300
+
+
+WHOLE = "whole"
+"""The name of the loss of all training examples."""
+
+
+class Whole(NamedTuple):
+    """The loss of all training examples, or of those that stand for them, and how many forward passes an evaluation of
+    it counts: one for each minibatch's worth of examples.
+    """
+
+    losses: Callable[[], Tensor]
+    passes: int
 
 
 class Told(NamedTuple):
@@ -57,6 +71,8 @@ class ZerothOrderStepper:
         reads: the dtype in which layers read the parameters; None for the parameters' own dtype.
         touched: step -> the rows of the embeddings that the step's minibatch reads; directions are zero elsewhere.
         most: bound on each projected gradient, see `clip`; None for no bound.
+        points: the most points in one forward of the batched engine; None for all.
+        whole: the loss that plans ask for by the name "whole"; None where no estimator asks for it.
 
     Raises:
         UnknownNameError: no such engine or rounding.
@@ -77,10 +93,11 @@ class ZerothOrderStepper:
         touched: Callable[[int], Mapping[str, Sequence[int]]] | None = None,
         most: float | None = None,
         points: int | None = None,
+        whole: Whole | None = None,
     ) -> None:
         self.engine = chosen_engine(engine, model)
         self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads, points)
-        self.touched, self.most, self.rule = touched, most, rule
+        self.touched, self.most, self.rule, self.whole = touched, most, rule, whole
         rule.groups.require_known([segment.name for segment in self.space.layout.segments])
         self._fastest = max((1.0, *rule.groups.multipliers.values()))
         require_resolved(self.space, estimator.perturbed_by)
@@ -101,7 +118,8 @@ class ZerothOrderStepper:
             losses: the closure; it returns the losses of the minibatch, (examples,).
             watched: whether to measure the share of weights that move and the cosine with the intended step.
         """
-        return self._take(key, partial(self.space.losses, losses), watched)
+        named = {CURRENT: losses} | ({WHOLE: self.whole.losses} if self.whole else {})
+        return self._take(key, partial(self.space.losses, named), watched)
 
     def replay(self, record: Record) -> Taken:
         """Repeat a recorded step without a forward pass, to the bit.
@@ -133,6 +151,14 @@ class ZerothOrderStepper:
         self._require_same(record._replace(checksum=outcome.checksum, skipped=outcome.reason), record)
         self.steps += 1
         return Taken(record, outcome.loss, outcome.clipped, self.estimator.report(before, self.state))
+
+    def skip(self, key: int, losses: Sequence[float], reason: str) -> Taken:
+        """Count a step that is not taken, for a reason that the losses did not tell; the weights do not change."""
+        self.space.settle_()
+        lr, step = self.rule.rate(self.memory), self.steps
+        self.memory = self.rule.skip(self.memory)
+        self.steps += 1
+        return Taken(Record(step, key, tuple(losses), lr, skipped=reason), losses[0])
 
     def _require_same(self, repeated: Record, record: Record) -> None:
         if (repeated.checksum, bool(repeated.skipped)) != (record.checksum, bool(record.skipped)):
@@ -194,7 +220,7 @@ class ZerothOrderStepper:
 
         def answered(plan: Plan) -> Tensor:
             answers = answer(plan)
-            self.forward_passes += plan.queries
+            self.forward_passes += plan.queries * (self.whole.passes if self.whole and plan.closure == WHOLE else 1)
             losses.extend(plan.distinct(answers))
             return answers
 

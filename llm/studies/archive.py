@@ -21,7 +21,7 @@ def pack(folder: Path, groups: tuple[str, ...]) -> int:
     Raises:
         OSError: no space, or the like; the archive before stays.
     """
-    files = {name: data for name, data in contents(folder).items()}
+    files = contents(folder)
     for path in (path for group in groups for path in sorted((folder / group).glob("*/*")) if path.name in KEPT):
         files[path.relative_to(folder).as_posix()] = path.read_bytes()
     packed = io.BytesIO()
@@ -40,7 +40,9 @@ def unpack(folder: Path, unfinished: bool = False) -> int:
     """
     files = contents(folder)
     rows = {Path(name).parent: data for name, data in files.items() if Path(name).name == ROWS}
-    wanted = {name: data for name, data in files.items() if not (unfinished and FINAL in rows[Path(name).parent])}
+    wanted = {
+        name: data for name, data in files.items() if not (unfinished and FINAL in rows.get(Path(name).parent, b""))
+    }
     missing = {name: data for name, data in wanted.items() if not (folder / name).exists()}
     for name, data in missing.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -3,47 +3,26 @@
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from llm.model import loading
-from llm.options.groups import ResultOptions
+from llm.options.studies import CompareOptions
 from llm.options.train import TrainOptions
 from llm.run.context import split_of
-from llm.run.folder import ROWS
 from llm.studies import archive
 from llm.studies.forecast import forecast
+from llm.studies.overall import Overall
 from llm.studies.plan import StudyPlan, read_plan
 from llm.studies.rates import beyond, chosen_rate, mean_dev_loss
-from llm.studies.runs import SEEDS, TUNE, Named, OutOfTimeError, Runs
+from llm.studies.runs import KIND, SEEDS, TUNE, Named, OutOfTimeError, Runs
 from zobench.naming import require_known
-from zobench.run.options import option
 from zobench.run.progress import note
 from zobench.run.records import Row, Run, within
 
 TUNING_SEED = -1
-
-
-@dataclass(frozen=True)
-class CompareOptions(ResultOptions):
-    """Options of `python -m llm compare`."""
-
-    plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms; docs/smollm2.md describes it")
-    data: str | None = option(None, "folder that holds the data folders of the plan")
-    model: str | None = option(None, "model in place of the plan's: a folder with the same weights, say")
-    allow_code: bool = option(
-        False, "run the Python code that the plan names (own methods, models' own code)", code=True
-    )
-    arms: tuple[str, ...] = option((), "arms of the plan that this call runs, separated by commas; by default all")
-    workers: int = option(1, "number of processes, each with runs of its own")
-    hours: float | None = option(None, "begin no further run after this time; the same command continues")
-    dry_run: bool = option(False, "print the runs of the plan and what they cost; run nothing and write nothing")
-    pack: bool = option(
-        False, "at the end, or when interrupted, write the runs to runs.tar.xz, and remove the folders of finished ones"
-    )
-    out: str = "runs/compare"
 
 
 FREE = ("out", "data", "allow_code", "arms", "workers", "hours", "pack", "dry_run")
@@ -51,7 +30,7 @@ FREE = ("out", "data", "allow_code", "arms", "workers", "hours", "pack", "dry_ru
 
 
 def run(options: CompareOptions) -> None:
-    """Run every arm of a plan on every task, rates chosen on dev of one task; resumes from its own runs."""
+    """Run the command: CompareOptions says what it does."""
     plan = _some(read_plan(options.plan, options.data, options.allow_code), options)
     if options.dry_run:
         print("\n".join(forecast(plan)))
@@ -62,13 +41,33 @@ def run(options: CompareOptions) -> None:
     archive.unpack(record.folder, unfinished=True)
     study = Study(plan, record, options.provenance, options.workers, until)
     try:
-        study.compare(options.arms)
+        print(study.compare(options.arms))
     except OutOfTimeError:
         note(f"{options.hours:g} hours are over: {study.left()}; the same command continues")
     finally:
         if options.pack:
-            _pack(record.folder)
+            _pack(study)
     note(f"rows: {options.out}")
+
+
+def table(finals: Mapping[tuple[str, str], Sequence[Row]], rates: Mapping[str, float | None], tasks: list[str]) -> str:
+    """Return the mean test metric of each arm on each task in percent, with the number of its runs and the least and
+    the greatest of them, and the learning rate that was chosen.
+    """
+    width = max(map(len, rates)) + 2
+    lines = [f"{'arm':{width}}{'lr':>10}" + "".join(f"{task:>24}" for task in tasks)]
+    for arm, lr in rates.items():
+        cells = "".join(f"{_cell(finals.get((arm, task), ())):>24}" for task in tasks)
+        lines.append(f"{arm:{width}}{'-' if lr is None else f'{lr:g}':>10}{cells}")
+    return "\n".join([*lines, "test metric in percent: mean (least to greatest, number of runs)"])
+
+
+def _cell(rows: Sequence[Row]) -> str:
+    scores = [100 * row["test_accuracy"] for row in rows if row.get("test_accuracy") is not None]
+    if not scores:
+        return "-"
+    diverged = "!" if any(row["status"] != "ok" for row in rows) else ""
+    return f"{sum(scores) / len(scores):.1f}{diverged} ({min(scores):.1f} to {max(scores):.1f}, {len(rows)})"
 
 
 def _some(plan: StudyPlan, options: CompareOptions) -> StudyPlan:
@@ -88,11 +87,11 @@ def _require_data(plan: StudyPlan) -> None:
         split_of(plan.run_options(task, arm, plan.tasks[task].forward_passes))
 
 
-def _pack(folder: Path) -> None:
+def _pack(study: "Study") -> None:
+    folder = study.record.folder
     note(f"{archive.pack(folder, (TUNE, SEEDS))} files in {folder / archive.FILE}")
-    for rows in (file for group in (TUNE, SEEDS) for file in (folder / group).glob(f"*/{ROWS}")):
-        if archive.FINAL in rows.read_bytes():  # one that goes on keeps its checkpoints
-            shutil.rmtree(rows.parent)
+    for ended in study.ended():  # a run that goes on keeps its checkpoints
+        shutil.rmtree(ended, ignore_errors=True)
     for group in (TUNE, SEEDS):
         with suppress(OSError):  # not empty, or not there
             (folder / group).rmdir()
@@ -112,16 +111,29 @@ class Study:
     ) -> None:
         self.plan, self.record, self.provenance = plan, record, provenance
         self.model = self._base()
-        self.runs = Runs(record, self.options, workers, until)
+        self.runs = Runs(record, self.options, workers, until, self._whole())
 
-    def compare(self, arms: Iterable[str] = ()) -> None:
-        """Choose the rates of these arms, of all by default, and make their runs.
+    def compare(self, arms: Iterable[str] = ()) -> str:
+        """Choose the rates of these arms, of all by default, make their runs, and return the table of both.
 
         Raises:
             OutOfTimeError: the time is over.
         """
         rates = self.rates(tuple(arms) or tuple(self.plan.arms))
-        self.runs.finish((self._seed(*each, rates) for each in rounds(self.plan)), _tell)
+        runs = [self._seed(*each, rates) for each in rounds(self.plan)]
+        self.runs.finish(runs, _tell)
+        finals: dict[tuple[str, str], list[Row]] = {}
+        for run in runs:
+            finals.setdefault((run.arm, run.task), []).append(self.runs.find(run) or {})
+        return table(finals, rates, list(self.plan.tasks))
+
+    def _whole(self) -> Overall:
+        """All runs, but for rates beyond an edge, which nobody knows before."""
+        plan = self.plan
+        tuned = [arm for arm in plan.arms if any(plan.seeds(task, arm) for task in plan.tasks)]
+        trials = [str(run) for arm in tuned for run in self._trials(arm, plan.arms[arm].rates)]
+        seeds = {f"{task}-{arm}-{seed}": float(plan.tasks[task].forward_passes) for seed, task, arm in rounds(plan)}
+        return Overall({**dict.fromkeys(trials, float(plan.tuning_passes)), **seeds})
 
     def rates(self, arms: Iterable[str]) -> dict[str, float | None]:
         """Return the rate that the tuning task's dev set chooses for each arm; None where there is nothing to choose.
@@ -147,6 +159,12 @@ class Study:
         changes = {"model": self.model, "seed": run.seed, "out": str(folder), "provenance": self.provenance}
         changes |= {"save": False} | ({} if run.lr is None else {"lr": run.lr})
         return self.plan.run_options(run.task, run.arm, passes, **changes)
+
+    def ended(self) -> Iterator[Path]:
+        """Yield the folder of each run of the plan whose row the record has."""
+        for row in self.record.find(kind=KIND):
+            if row["arm"] in self.plan.arms and row["task"] in self.plan.tasks:
+                yield Path(self.options(Named(**{name: row[name] for name in Named._fields})).out)
 
     def left(self) -> str:
         """Return how many runs of the plan are kept, in words."""

@@ -21,33 +21,21 @@ from torch import Tensor
 
 from llm.model import adapters, loading
 from llm.model.language_model import DTYPES
-from llm.studies.noise import Loss, LossOptions, loss_of
+from llm.options.studies import ErrorOptions
+from llm.studies.noise import Loss, loss_of
 from zobench import Combination, Gaussian, InForwardSpace, Term, derive
 from zobench.kernels import PolynomialKernel, legendre
 from zobench.layout import CPU
 from zobench.plan import Plan
-from zobench.run.options import option, unnamed
+from zobench.run.options import unnamed
 from zobench.run.progress import bar, note
 from zobench.run.records import Row, Run
 
 FULL = "all weights"
 
 
-@dataclass(frozen=True)
-class ErrorOptions(LossOptions):
-    """Options of `python -m llm errors`."""
-
-    dtype: str = option("float64", "dtype of weights and losses: float64, float32, bfloat16 or float16")
-    adapter: str | None = option(None, f"adapter that is perturbed in place of the weights: {adapters.HELP}")
-    batch: int = option(8, "examples in the minibatch on which everything is measured")
-    lines: int = option(60, "number of lines")
-    nodes: int = option(4, "positive nodes of the kernel's quadrature over r; 0 leaves the kernel out")
-    epsilons: tuple[float, ...] = option((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), "perturbation scales")
-    out: str = option("runs/errors", "folder of the results; an interrupted run continues there")
-
-
 def run(options: ErrorOptions) -> None:
-    """Measure bias, variance and rounding of the central difference and of the kernel on a model."""
+    """Run the command: ErrorOptions says what it does."""
     if min(options.lines - 1, options.batch, options.nodes + 1) < 1 or not min(options.epsilons, default=0) > 0:
         raise ValueError(
             f"lines {options.lines}, batch {options.batch}, nodes {options.nodes}, epsilons {options.epsilons}: "

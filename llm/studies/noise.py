@@ -19,7 +19,7 @@ from llm import tasks
 from llm.model import loading
 from llm.model.language_model import LanguageModel
 from llm.objective import choose, data_notes
-from llm.options.groups import ModelOptions, SeedOptions, TaskOptions
+from llm.options.studies import LossOptions, NoiseOptions
 from zobench import (
     AutoEpsilon,
     CentralStencil,
@@ -33,7 +33,7 @@ from zobench import (
     theory,
 )
 from zobench.auto import Choice
-from zobench.run.options import option, unnamed
+from zobench.run.options import unnamed
 from zobench.run.progress import Speed, bar, note
 from zobench.run.records import Row, Run
 from zobench.space import require_reproducible
@@ -41,25 +41,8 @@ from zobench.space import require_reproducible
 Loss = Callable[[], Tensor]
 
 
-@dataclass(frozen=True)
-class LossOptions(SeedOptions, TaskOptions, ModelOptions):
-    """A model, and a minibatch of a task."""
-
-
-@dataclass(frozen=True)
-class NoiseOptions(LossOptions):
-    """Options of `python -m llm noise`."""
-
-    batch: int = option(16, "examples in the minibatch on which everything is measured")
-    lines: int = option(200, "number of lines along which truncation is measured")
-    epsilons: tuple[float, ...] = option(
-        (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), "perturbation scales at which truncation is measured"
-    )
-    out: str = option("runs/noise", "folder of the results")
-
-
 def run(options: NoiseOptions) -> None:
-    """Measure noise, derivatives along lines and truncation of a model's loss, and recommend an epsilon."""
+    """Run the command: NoiseOptions says what it does."""
     if options.lines < 2 or options.batch < 1 or not options.epsilons or not min(options.epsilons) > 0:
         raise ValueError(
             f"lines {options.lines}, batch {options.batch}, epsilons {options.epsilons}: give 2, 1 or more, and "
@@ -185,9 +168,16 @@ def table(rows: list[Row], choice: Choice, parameters: int) -> str:
         f"at epsilon {near['epsilon']:.3g} the bias that a kernel could remove is at most {near['relative_error']:.2g} "
         "of the gradient, noise included"
     )
-    several = math.sqrt(1000 / (parameters + 999))
-    lines.append(
-        f"to expect in {parameters:,} weights: a cosine of an estimate with the gradient of "
-        f"{theory.mean_cosine(parameters):.2g} along one direction, of {several:.2g} along 1,000"
+    return "\n".join([*lines, expected_cosines(parameters)])
+
+
+def expected_cosines(parameters: int) -> str:
+    """Return in words the cosine of an estimate with the gradient that is to be expected, f locally linear."""
+    told = []
+    for n in (1, 1000):
+        square = theory.cosine(LineEstimator(Gaussian(), CentralStencil(), 1e-3, n), parameters)
+        told.append(f"{theory.mean_cosine(parameters, n):.2g} (root mean square {square:.2g}) along {n:,}")
+    return (
+        f"to expect in {parameters:,} weights, and no fault: a cosine of an estimate with the gradient of "
+        f"{' and '.join(told)} Gaussian directions"
     )
-    return "\n".join(lines)

@@ -10,6 +10,7 @@ from llm.steppers.method import TrainingMethod
 from llm.studies.rates import forward_passes_a_step
 from llm.tasks import find
 from zobench.naming import require_known
+from zobench.numbers import require_rates
 from zobench.run.options import checked, read_toml, running_code
 
 Values = dict[str, Any]
@@ -78,7 +79,8 @@ class StudyPlan:
         options = TrainOptions(**{"model": self.model, "task": task, **values})
         if not (self.arms[arm].rates or self.arms[arm].tied):
             return options
-        steps = passes // forward_passes_a_step(options.method, options.epsilon)
+        sizes = {name: getattr(options, name) for name in ("batch", "train", "anchor_examples")}
+        steps = passes // forward_passes_a_step(options.method, options.epsilon, **sizes)
         if steps < 1:
             raise ValueError(f"{passes} forward passes are not enough for one step of {arm} ({options.method})")
         return replace(options, steps=steps, eval_every=max(1, steps // self.evaluations))
@@ -185,6 +187,7 @@ def _task(name: str, values: Values, file: str, data: str | None) -> TaskPlan:
 
 def _arm(values: Values, where: str) -> Arm:
     own, options = _apart(_table(values, where), Arm, where)
+    require_rates(where, own.get("rates", ()))
     return Arm(**own, options=options)
 
 

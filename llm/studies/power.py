@@ -1,36 +1,16 @@
 """The power of a comparison before it is run: which differences so many seeds and questions can show."""
 
 import math
-from dataclasses import dataclass
 
 from scipy import stats
 
-from zobench.run.options import option
+from llm.options.studies import PowerOptions
 
 MOST_SEEDS = 100_000
 
 
-@dataclass(frozen=True)
-class PowerOptions:
-    """Options of `python -m llm power`."""
-
-    spread: float | None = option(
-        None, "standard deviation of the paired difference between seeds, in points; by default that of --questions"
-    )
-    seeds: int = option(10, "number of seeds, each of which is a pair")
-    differences: tuple[float, ...] = option((1.0, 2.0, 3.0, 5.0, 10.0), "differences of the means, in points")
-    tests: int = option(1, "number of tests in the family: the first of Holm's steps has the level / tests")
-    level: float = option(0.05, "level of the family, two-sided")
-    power: float = option(0.8, "power that is wanted")
-    questions: int | None = option(None, "questions of the test set")
-    accuracy: float = option(0.63, "accuracy of both methods, as a share")
-    disagreement: float | None = option(
-        None, "share of questions on which two runs differ in being right; by default that of independent answers"
-    )
-
-
 def run(options: PowerOptions) -> None:
-    """Print which differences a comparison can show, with how many seeds, and what the test set leaves open."""
+    """Run the command: PowerOptions says what it does."""
     _check(options)
     questions = _questions(options) if options.questions else []
     spread = options.spread if options.spread is not None else 100 * one_run(*_answers(options))

@@ -3,9 +3,8 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 
+from llm.options.train import TrainOptions
 from llm.steppers.method import TrainingMethod
-from zobench import methods
-from zobench.evaluations import evaluations_a_step
 from zobench.run.progress import warn
 from zobench.run.records import Row, Run
 
@@ -59,14 +58,14 @@ def mean_dev_loss(finals: Iterable[Row]) -> float:
     return sum(losses) / len(losses)
 
 
-def forward_passes_a_step(method: str, epsilon: float | str) -> int:
+def forward_passes_a_step(method: str, epsilon: float | str, **sizes: int | None) -> int:
     """Return the forward passes that a step costs: loss evaluations, or a forward pass and a backward one as BACKWARD.
 
-    Probes of an automatic epsilon come on top, and are counted in rows.
+    Probes of an automatic epsilon come on top, and are counted in rows. `sizes` are batch, train and anchor_examples:
+    a loss of all training examples counts one pass for each minibatch's worth of them.
 
     Raises:
         ValueError: steps of the method cost differently, and it declares no number to count.
     """
-    if TrainingMethod.parse(method).backpropagates:
-        return 1 + BACKWARD
-    return evaluations_a_step(methods.parse(method, epsilon=epsilon))
+    options = TrainOptions(method=method, epsilon=epsilon, **sizes)  # type: ignore[arg-type]
+    return TrainingMethod.parse(method).forward_passes_a_step(options, BACKWARD)

@@ -1,7 +1,7 @@
 """The share of a step in 16 bits that remains after rounding, for each kind of rounding."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 
 import torch
@@ -11,12 +11,13 @@ from llm import tasks
 from llm.model import loading
 from llm.model.language_model import DTYPES
 from llm.objective import choose
-from llm.options.groups import DifferenceOptions, ModelOptions, SeedOptions, TaskOptions
+from llm.options.studies import RoundingOptions
 from llm.steppers.engines import make_space
 from zobench import Estimator, derive, methods, query
 from zobench.naming import require_known
+from zobench.numbers import require_rates
 from zobench.random import streams
-from zobench.run.options import option, unnamed
+from zobench.run.options import unnamed
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 from zobench.space import ModuleSpace
@@ -30,22 +31,11 @@ WAYS = {  # engine, rounding, dtype held
 }
 
 
-@dataclass(frozen=True)
-class RoundingOptions(SeedOptions, DifferenceOptions, TaskOptions, ModelOptions):
-    """Options of `python -m llm rounding`."""
-
-    dtype: str = option("bfloat16", "bfloat16; float16 has no stochastic rounding")
-    batch: int = 4
-    ways: tuple[str, ...] = option(tuple(WAYS), "kinds of rounding")
-    rates: tuple[float, ...] = option((1e-6, 1e-5, 1e-4), "learning rates of the steps")
-    steps: int = option(5, "number of steps with each rounding and learning rate")
-    out: str = option("runs/rounding", "folder of the results; every call appends rows")
-
-
 def run(options: RoundingOptions) -> None:
-    """Take MeZO steps in 16 bits and compare each with the intended step."""
+    """Run the command: RoundingOptions says what it does."""
     if options.steps < 1 or options.batch < 1 or not options.rates or not options.ways:
         raise ValueError(f"{options}: give steps and batch of 1 or more, a rate and a way")
+    require_rates("--rates", options.rates)
     require_known(options.dtype, DTYPES, "dtype")
     for way in options.ways:
         require_known(way, WAYS, "way of rounding")

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from llm.loop.train import train
 from llm.options.train import TrainOptions
 from llm.run.folder import RunFolder
+from llm.studies.overall import Overall
 from zobench.run.records import Row, Run
 
 KIND = "arm-run"
@@ -26,6 +27,11 @@ class Named(NamedTuple):
     arm: str
     seed: int
     lr: float | None
+
+    @property
+    def name(self) -> str:
+        """The name among all runs of a study, those at a chosen rate without the rate."""
+        return str(self) if self.group == TUNE else f"{self.task}-{self.arm}-{self.seed}"
 
     @property
     def row(self) -> Row:
@@ -46,12 +52,14 @@ class Runs:
         options: the options of a run.
         workers: number of processes; with one the runs are made in this one.
         until: when no further run begins, by `time.monotonic`.
+        whole: all runs by name, of which bars tell the part.
     """
 
     record: Run
     options: Callable[[Named], TrainOptions]
     workers: int = 1
     until: float = float("inf")
+    whole: Overall = field(default_factory=lambda: Overall({}))
 
     def find(self, run: Named) -> Row | None:
         """Return the row of a run that has ended."""
@@ -72,7 +80,10 @@ class Runs:
     def _here(self, runs: list[Named]) -> Iterator[tuple[Named, Row]]:
         for run in runs:
             self._require_time()
-            yield run, ended(self.options(run))
+            options = self.options(run)
+            with self.whole.run(run.name, Path(options.out)):
+                row = ended(options)
+            yield run, row
 
     def _beside(self, runs: list[Named]) -> Iterator[tuple[Named, Row]]:
         """As many at once as there are workers; those that have begun are waited for when the time is over."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from llm.options.studies import SAMPLERS
 from zobench import derive
 from zobench.naming import require_known
 
-SAMPLERS = ("tpe", "random")
 WORST = float("inf")
 
 Value = int | float | str

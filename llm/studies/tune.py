@@ -2,59 +2,36 @@
 
 import math
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from llm.dry_run import dry_run
 from llm.loop.train import train
-from llm.options.groups import (
-    CallOptions,
-    FolderOptions,
-    LoopOptions,
-    ModelOptions,
-    SeedOptions,
-    SplitOptions,
-    StepOptions,
-)
+from llm.options.studies import SAMPLERS, TuneOptions
 from llm.options.train import TrainOptions
 from llm.run.check import check
 from llm.run.folder import CHECKPOINTS
 from llm.run.record import config_of
 from llm.steppers.method import TrainingMethod
-from llm.studies.search import SAMPLERS, Axis, Tried, Value, axis, library, propose
+from llm.studies.overall import Overall
+from llm.studies.search import Axis, Tried, Value, axis, library, propose
 from zobench.naming import require_known
 from zobench.run import toml
 from zobench.run.lock import FolderInUseError
-from zobench.run.options import code_arguments, from_groups, option
+from zobench.run.options import code_arguments, from_groups
 from zobench.run.progress import note
 from zobench.run.records import Row, Run, within, write_atomically
 from zobench.spelling import spelled
 
-RANGE = "low:high (logarithmic), choices a,b,c, or one value"
 SEARCHED = ("lr", "epsilon", "batch")
-FREE = ("out", "trials", "checkpoint_every", "preset")
+FREE = ("out", "trials", "checkpoint_every", "preset", "report_to")
 BEST = "best.toml"
 
 
-@dataclass(frozen=True)
-class TuneOptions(CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SplitOptions, ModelOptions):
-    """Options of `python -m llm tune`: those of train, three of which are searched."""
-
-    lr: float | str = option("1e-6:1e-3", f"learning rate: {RANGE}")
-    epsilon: float | str = option(1e-3, f"perturbation scale of the zeroth-order methods: {RANGE}, or auto")
-    batch: int | str = option(
-        16, f"examples in the minibatch of a step: {RANGE.removeprefix('low:high (logarithmic), ')}"
-    )
-    trials: int = option(
-        20, "number of trials, each of which is a run; with a larger number a finished search continues"
-    )
-    sampler: str = option("tpe", f"sampler that proposes values: {', '.join(SAMPLERS)}")
-    out: str = "runs/tune"
-
-
 def run(options: TuneOptions) -> None:
-    """Search learning rate, epsilon and batch on dev, never on test; each trial is a run, which can be resumed."""
+    """Run the command: TuneOptions says what it does."""
     axes = _checked(options)
     if options.dry_run:
         print(f"one of {options.trials} trials:")
@@ -63,11 +40,10 @@ def run(options: TuneOptions) -> None:
         dry_run.run(_trial_options(options, first, out=folder, dry_run=True), test=False)
         return
     record = Run(options.out, _config(options), _config(TuneOptions()), FREE)
-    for number in range(options.trials):
-        if not record.find(kind="trial", number=number):
-            record.append({"kind": "trial", "number": number, **_tried(options, axes, record, number)})
-            _keep_best(options, record)
-    print(table(record.rows, tuple(axes)))
+    try:
+        _search(options, axes, record)
+    finally:  # an interrupted search tells what it found
+        print(table(record.rows, tuple(axes)))
     best = _best(record)
     if best is None:
         raise ValueError(f"all {options.trials} trials diverged or failed: search smaller values")
@@ -77,6 +53,22 @@ def run(options: TuneOptions) -> None:
     print(f"\ntrial {best['number']} has the lowest dev loss; to train with its values:")
     code = code_arguments(TrainOptions, asdict(_train_options(options, {name: best[name] for name in axes})))
     print(f"  python -m llm train --config {Path(options.out) / BEST} --out {options.out}-best {code}".rstrip())
+
+
+def _search(options: TuneOptions, axes: dict[str, Axis], record: Run) -> None:
+    """Run the trials that have no row yet."""
+    missing = [number for number in range(options.trials) if not record.find(kind="trial", number=number)]
+    whole = Overall(dict.fromkeys(map(str, missing), 1.0))
+    for number in missing:
+        row = {"kind": "trial", "number": number, **_tried(options, axes, record, number, whole)}
+        record.append(row)
+        loss = "no dev loss" if row["dev_loss"] is None else f"dev loss {row['dev_loss']:.4f}"
+        note(f"trial {number}: {_values(row, axes)}: {loss} ({row['status']})")
+        _keep_best(options, record)
+
+
+def _values(row: Mapping[str, Any], axes: Iterable[str]) -> str:
+    return ", ".join(f"{name} {row[name]:.3g}" for name in axes)
 
 
 def _checked(options: TuneOptions) -> dict[str, Axis]:
@@ -118,15 +110,15 @@ def _trial_options(options: TuneOptions, values: dict[str, Value], **more: Any) 
     return _train_options(options, values, **{**plain, "also": (), **more})
 
 
-def _tried(options: TuneOptions, axes: dict[str, Axis], record: Run, number: int) -> Row:
+def _tried(options: TuneOptions, axes: dict[str, Axis], record: Run, number: int, whole: Overall) -> Row:
     """The row of a trial, which is run or continued."""
     before = record.find(kind="trial")
     tried = [Tried({name: row[name] for name in axes}, _loss(row)) for row in before]
     values = propose(axes, tried, options.sampler, options.seed)
-    note(f"trial {number}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items()))
     folder = within(record.folder, f"trials/{number:04d}")
     try:
-        final = train(_trial_options(options, values, out=str(folder)), test=False)
+        with whole.run(str(number), folder):
+            final = train(_trial_options(options, values, out=str(folder)), test=False)
     except (OSError, FolderInUseError):
         raise
     except Exception as error:

@@ -2,11 +2,10 @@
 
 from llm.tasks.example import Example
 from llm.tasks.split import split
-from llm.tasks.table import HELP, TASKS, find
-from llm.tasks.task import METRICS, OBJECTIVES, Item, Pools, Sizes, Split, Task
+from llm.tasks.table import TASKS, find
+from llm.tasks.task import METRICS, OBJECTIVES, Item, Pools, Sizes, Split, Task, columns
 
 __all__ = [
-    "HELP",
     "METRICS",
     "OBJECTIVES",
     "TASKS",
@@ -16,6 +15,7 @@ __all__ = [
     "Sizes",
     "Split",
     "Task",
+    "columns",
     "find",
     "split",
 ]

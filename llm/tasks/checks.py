@@ -57,7 +57,10 @@ def notes(task: Task, pools: Pools, parts: Mapping[str, Sequence[Example]]) -> l
 def _joined(examples: Sequence[Example]) -> str | None:
     """A letter on a letter, a colon or the like: the verbaliser has lost its space."""
     joined = [
-        (example, text) for example in examples for text in example.candidates if _run_together(example.prompt, text)
+        (example, text)
+        for example in examples
+        for text in example.candidates
+        if not example.turns and _run_together(example.prompt, text)
     ]
     if not joined:
         return None
@@ -88,7 +91,7 @@ def _trailing(examples: Sequence[Example]) -> str | None:
 
 
 def _lines(examples: Sequence[Example]) -> str | None:
-    written = [example for example in examples if example.answers and len(example.candidates) == 1]
+    written = [e for e in examples if e.answers and len(e.candidates) == 1 and not e.turns]
     long = [example for example in written if all("\n" in answer.strip() for answer in example.answers)]
     if not long:
         return None

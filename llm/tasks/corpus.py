@@ -11,7 +11,9 @@ from pathlib import Path
 
 DATA = Path(__file__).parents[1] / "data"
 COLUMNS = {"spam": ("text", "label"), "sentences": ("text", "label", "source")}
-CLASSES = {"spam": ("normal", "spam"), "sentences": ("negative", "positive")}
+CLASSES = {
+    "spam": ("normal", "spam"), "sentences": ("negative", "positive"), "genre": ("message", "review")
+}  # fmt: skip
 TEST_SHARE = 0.25
 
 

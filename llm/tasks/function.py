@@ -62,7 +62,7 @@ def _example(where: str, example: Any) -> Example:
             f"{where} is {example!r}: give Example(prompt, label, candidates), or "
             'Example(prompt, 0, (" " + answer + "\\n",), answers)'
         )
-    lists = example[2:]
+    lists = example[2:5]
     for texts in lists:
         if not isinstance(texts, list | tuple):
             raise ValueError(f"{where} has {texts!r}: give a tuple of texts")
@@ -71,4 +71,5 @@ def _example(where: str, example: Any) -> Example:
             raise ValueError(f"{where} has {text!r}: give texts, without lone surrogates")
     if not isinstance(example.label, SupportsIndex):
         raise ValueError(f"{where}: label is {example.label!r}: give the index of the right candidate")
-    return Example(example.prompt, int(example.label), *map(tuple, lists))
+    candidates, answers, choices = map(tuple, lists)
+    return Example(example.prompt, int(example.label), candidates, answers, choices, example.turns)

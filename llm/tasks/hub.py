@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face hub, through the optional package `datasets`."""
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -39,6 +40,8 @@ class HubSet:
                 f"task {task} needs --data FOLDER ({files}), or the library of the hub: pip install -e "
                 f'".[hub]" ({error})'
             ) from None
+        if not sys.stderr.isatty():  # no log holds a carriage return
+            datasets.disable_progress_bars()
         try:
             sets = self._sets(datasets.load_dataset)
             return self._records(sets["train"], "train"), self._records(sets[self.test], self.test)

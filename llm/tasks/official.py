@@ -58,7 +58,17 @@ class Official:
             source=f"{self.training[0]}, {self.test[0]}, or hub {self.hub}",
             sample=self.example(DataRecord("sample", self.sample)),
             content_free=self.content_free,
+            ask=self.ask,
+            read=self.read,
         )
+
+    def ask(self, record: DataRecord) -> Example:
+        """Return the example of a record without an answer: that of the sample stands in its place."""
+        sample, fields = self.sample, dict(record.fields)
+        fields |= {name: sample[name] for name in (self.label, "answer", "answers") if name in sample}
+        if "entities" in fields:  # of ReCoRD, whose answers are some of them
+            fields["answers"] = fields["entities"]
+        return self.item(DataRecord(record.where, fields)).example._replace(label=0)
 
     def pools(self, folder: str | None) -> Pools:
         """Return the pools from a folder of the official files, or from the hub.

@@ -29,6 +29,9 @@ def shipped(name: str, suffix: str, candidates: tuple[str, ...], sample: str, so
         source=f"shipped: {sources}",
         sample=Example(sample + suffix, 0, candidates),
         content_free=Example(suffix.lstrip(), 0, candidates),
+        labels=corpus.CLASSES.get(name, ()),
+        template="{text}" + suffix,
+        ask=lambda record: Example(record.shown("text") + suffix, 0, candidates),
     )
 
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from llm.tasks import function, taskfile
+from llm.tasks.countdown import COUNTDOWN
 from llm.tasks.files import SUFFIXES
 from llm.tasks.published import PUBLISHED
 from llm.tasks.shipped import SHIPPED
 from llm.tasks.task import Task
 from zobench.naming import require_known
 
-TASKS = {task.name: task for task in (*SHIPPED, *(official.task for official in PUBLISHED.values()))}
-HELP = "a name (python -m llm list), a task file (my.toml), or package.module:function"
+TASKS = {task.name: task for task in (*SHIPPED, COUNTDOWN, *(official.task for official in PUBLISHED.values()))}
 
 
 def find(name: str) -> Task:

@@ -1,12 +1,12 @@
 """`python -m synthetic claims`."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from synthetic import bias, predictable, problems
 from synthetic.claims import cost, interval, large, tensors
+from synthetic.options import BiasOptions, ClaimOptions
 from zobench.naming import require_known
-from zobench.run.options import option
 from zobench.run.progress import note
 from zobench.run.records import Row, Run
 
@@ -14,19 +14,9 @@ SMOOTH = ("mlp", "logistic")
 EPSILONS = (0.005, 0.01, 0.02, 0.05)
 
 
-@dataclass(frozen=True)
-class ClaimOptions:
-    """Options of `python -m synthetic claims`."""
-
-    parts: tuple[str, ...] = option(("cost", "interval", "tensors", "smooth", "large"), "what is measured")
-    samples: int = option(200_000, "estimates of each quantity; parts that cost more take a fixed share of it")
-    seed: int = option(0, "seed of the problems, the points and the draws")
-    out: str = option("runs/claims", "folder of the results; parts that are there are not repeated")
-
-
 def smooth(samples: int, seed: int) -> Iterator[Row]:
     """Measure the bias on functions that are no polynomials, with a control variate."""
-    options = bias.BiasOptions(controlled_samples=max(1000, samples // 10), seed=seed)
+    options = BiasOptions(controlled_samples=max(1000, samples // 10), seed=seed)
     for name in SMOOTH:
         problem = problems.make(name, seed=seed)
         x = problems.start(problem, seed)
@@ -46,7 +36,7 @@ PARTS: dict[str, Callable[[int, int], Iterator[Row]]] = {
 
 
 def run(options: ClaimOptions) -> None:
-    """Measure the quantities that the claims ledger compares with theory: python -m analysis claims."""
+    """Run the command: ClaimOptions says what it does."""
     for part in options.parts:
         require_known(part, PARTS, "part")
     if not options.parts or options.samples < 1000:

@@ -56,7 +56,6 @@ ENTRIES = (
 )
 NAMES = tuple(entry.name for entry in ENTRIES)
 """The names that `make` knows."""
-OWN = "package.module:function of your own"
 """The spelling of a user's own problem on the command line."""
 SHARED = ("dim", "condition", "rotated", "seed")
 """Options that suites give to every problem that has them."""

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,11 +11,11 @@ from typing import Any
 from zobench.audit import target
 from zobench.audit.command import Program
 from zobench.audit.facts import PROBLEMS, audit, text, version
+from zobench.audit.options import AuditOptions, MethodsOptions
 from zobench.methods import listing
 from zobench.naming import require_known
 from zobench.numbers import count, real
 from zobench.run import exit_status
-from zobench.run.options import argument, option
 from zobench.run.progress import note
 from zobench.run.records import Run
 from zobench.spelling import made, spelled
@@ -26,30 +26,8 @@ from zobench.testing.report import FAILED
 LEAST_SAMPLES = 100
 
 
-@dataclass(frozen=True)
-class AuditOptions:
-    """Options of `zobench audit`."""
-
-    target: str = argument("package.module:object[:option=value...], or a method's name", default="")
-    program: str = option(
-        "", "a program in any language in place of TARGET (docs/audit.md)", code=True, also=("--command",)
-    )
-    array: str = option("numpy", "what a plain function is given: numpy or torch")
-    vary: str = option("epsilon", "option of the target that is the displacement")
-    problem: tuple[str, ...] = option(
-        ("quadratic", "smooth"), "linear, quadratic, smooth, or package.module:function of a problem with a gradient"
-    )
-    dim: int = option(6, "number of variables")
-    epsilons: tuple[float, ...] = option((0.05, 0.1, 0.2, 0.4), "displacements, where the target takes one")
-    samples: int = option(2000, "estimates for each number")
-    out: str = option("runs/audit", "folder of the results")
-    figure: str = option(
-        "", "a file .pdf, .svg, .png or .pgf, after which figures of bias, MSE and cosine are named (extra: figures)"
-    )
-
-
 def run(options: AuditOptions) -> int:
-    """Audit an estimator from outside: what it does, which composition of ours it is, and the verdict of each check."""
+    """Run the command: AuditOptions says what it does."""
     problems = _checked(options)
     if options.figure:
         _figures().require_format(Path(options.figure), "--figure")
@@ -118,13 +96,6 @@ def _problem(name: str, dim: int) -> Example:
     return Example(problem, point(problem.dim))
 
 
-@dataclass(frozen=True)
-class MethodsOptions:
-    """Options of `zobench methods`."""
-
-    markdown: bool = option(False, "print the table in Markdown")
-
-
 def list_methods(options: MethodsOptions) -> None:
-    """List the methods of zobench: name, evaluations a step, formula, law x stencil x map x rule, options."""
+    """Run the command: MethodsOptions says what it does."""
     print(listing.markdown() if options.markdown else listing.plain())

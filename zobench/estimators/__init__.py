@@ -12,10 +12,11 @@ from zobench.estimators.looking import Blocking, Conservative
 from zobench.estimators.random_search import RandomSearch
 from zobench.estimators.rank_search import RankSearch
 from zobench.estimators.residual import Residual
+from zobench.estimators.second_order import SecondOrderSPSA
 from zobench.estimators.spsa import SPSA
 from zobench.estimators.svrg import SVRG
 
 __all__ = [
     "SPSA", "SVRG", "Blocking", "Conservative", "DiZO", "Guided", "Halving", "JointOracle", "RandomSearch",
-    "RankSearch", "Residual",
+    "RankSearch", "Residual", "SecondOrderSPSA",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ MESSAGES = (
     "the mean loss changes by less than tol from one window to the next",
     "maxiter steps were taken",
     "a loss or a step is not finite: lower lr or epsilon",
-    "the callback raised StopIteration",
+    "the callback ended the run",
     "fun is not lower than at the start, which is returned: lower lr",
     "maxfev evaluations were made",
 )
@@ -65,7 +65,7 @@ def zeroth_order(
     `window` steps differs by less than tol from that of the `window` before. The loss of a step is the mean of the
     points looked at. fun is evaluated at the start and at the last point too; nfev counts every evaluation and is at
     most `maxfev`: a step that would need more is not taken. A callback is given x, or `intermediate_result`, as SciPy
-    does, and ends the run by StopIteration.
+    does, and ends the run by StopIteration or by returning True (as with SciPy's trust-constr).
 
     The result is the last point (the one before where fun is not finite there), or the start where fun is lower there
     (status 4). `success` is that fun is not higher than at the start and that tol was reached, or that all steps or
@@ -157,8 +157,10 @@ class _Run:
                 return ALL_EVALUATIONS
             if callback is not None:
                 try:
-                    self._call(callback, losses[-1])
+                    ends = self._call(callback, losses[-1])
                 except StopIteration:
+                    return STOPPED
+                if isinstance(ends, bool | np.bool_) and ends:
                     return STOPPED
             if tol is not None and len(losses) % window == 0 and len(losses) >= 2 * window:
                 latest, before = np.mean(losses[-window:]), np.mean(losses[-2 * window : -window])
@@ -192,12 +194,11 @@ class _Run:
         self.before = before
         return float(estimate.losses.mean())
 
-    def _call(self, callback: Callable[..., Any], loss: float) -> None:
+    def _call(self, callback: Callable[..., Any], loss: float) -> Any:
         x = self.space.x.numpy().copy()
         if set(inspect.signature(callback).parameters) == {"intermediate_result"}:
-            callback(intermediate_result=OptimizeResult(x=x, fun=loss, nit=self.memory, nfev=self.nfev))
-        else:
-            callback(x)
+            return callback(intermediate_result=OptimizeResult(x=x, fun=loss, nit=self.memory, nfev=self.nfev))
+        return callback(x)
 
 
 def _one_number(value: Any) -> float:

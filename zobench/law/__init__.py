@@ -11,7 +11,9 @@ from zobench.law.blocks import Blocks, BlocksCredit, OneBlock
 from zobench.law.cone import Cone
 from zobench.law.coordinate import Coordinate
 from zobench.law.diagonal import Diagonal
+from zobench.law.factors import Coordinates
 from zobench.law.independent import Gaussian, Independent, Rademacher, Uniform
+from zobench.law.inverse_curvature import InverseCurvature
 from zobench.law.law import DenseDirection, Direction, Isotropic, Kept, Law, NativeDirection
 from zobench.law.low_rank import LowRank
 from zobench.law.per_tensor import PerTensor, PerTensorCredit
@@ -41,7 +43,7 @@ LAWS: dict[str, Law] = {
 
 __all__ = [
     "LAWS", "AdaptiveLaw", "BlockBandit", "BlockBanditCredit", "Blocks", "BlocksCredit", "Cone", "Coordinate",
-    "DenseDirection", "Diagonal", "Direction", "Gaussian", "Independent", "Isotropic", "Kept", "Law", "LowRank",
-    "NativeDirection", "OneBlock", "Orthogonal", "PerTensor", "PerTensorCredit", "Rademacher", "Radial",
-    "RandomMask", "SmallWeights", "Sphere", "Subspace", "Tied", "Uniform",
+    "Coordinates", "DenseDirection", "Diagonal", "Direction", "Gaussian", "Independent", "InverseCurvature",
+    "Isotropic", "Kept", "Law", "LowRank", "NativeDirection", "OneBlock", "Orthogonal", "PerTensor", "PerTensorCredit",
+    "Rademacher", "Radial", "RandomMask", "SmallWeights", "Sphere", "Subspace", "Tied", "Uniform",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from zobench.naming import require_known
 from zobench.numbers import count, real, store
+from zobench.spelling import Spelled, spelled
 
 NOT_NEGATIVE = "give 0 or a positive number"
 Schedule = Callable[[int], float]
@@ -39,39 +40,49 @@ class Gains:
         return self.lr / float((self.stability + step + 1) ** self.alpha)
 
 
-def schedule(name: str, lr: float, steps: int, warmup: int = 0) -> Schedule:
-    """Return the schedule of a name: after a linear warm-up from lr / warmup to lr, with p the share of the other steps
-    that are done, lr_t = lr ("constant"), lr (1 - p) ("linear"), lr (1 + cos(pi p)) / 2 ("cosine") or
-    lr (25 s^2 - 21 s^4) / 4 with s = max(1 - p, 1e-4) ("kerzoo").
+SHAPES: dict[str, Callable[[float], float]] = {
+    "constant": lambda t: 1.0,
+    "linear": lambda t: 1.0 - t,
+    "cosine": lambda t: 0.5 * (1.0 + math.cos(math.pi * t)),
+    "kerzoo": lambda t: _hidden(max(1.0 - t, LEAST)),
+}
+GAINS = "gains"
 
-    The last is E[r K] of KerZOO's kernel at C = 1 once r's interval has shrunk to [-s, s] under the kernel of [-1, 1]:
+
+def schedule(name: str, lr: float, steps: int, warmup: int = 0) -> Schedule:
+    """Return the schedule of a name: after a linear warm-up from lr_0 / warmup to lr_0, with p the share of the other
+    steps that are done, lr_t = lr ("constant"), lr (1 - p) ("linear"), lr (1 + cos(pi p)) / 2 ("cosine") or
+    lr (25 s^2 - 21 s^4) / 4 with s = max(1 - p, 1e-4) ("kerzoo"); or, with k the number of those steps, Spall's gains
+    lr_t = lr / (A + k + 1)^alpha ("gains", "gains:alpha=1:stability=50"), by default with A a tenth of them and alpha
+    0.602.
+
+    "kerzoo" is E[r K] of KerZOO's kernel at C = 1 once r's interval has shrunk to [-s, s] under the kernel of [-1, 1]:
     the schedule that is hidden in its code. It rises to 1.86 lr at s = sqrt(25/42), a quarter of the way, then falls to
     0; in the mean a step moves as far as one of MeZO under it, see `kernels.shrunk`.
 
     Raises:
-        UnknownNameError: no such schedule.
-        ValueError: lr, steps or warmup is out of range.
+        UnknownNameError: no such schedule, or option of it.
+        ValueError: lr, steps, warmup or an option is out of range.
     """
-    shapes: dict[str, Callable[[float], float]] = {
-        "constant": lambda t: 1.0,
-        "linear": lambda t: 1.0 - t,
-        "cosine": lambda t: 0.5 * (1.0 + math.cos(math.pi * t)),
-        "kerzoo": lambda t: _hidden(max(1.0 - t, LEAST)),
-    }
-    require_known(name, shapes, "schedule")
+    spelling = spelled(name, (*SHAPES, GAINS))
+    require_known(spelling.name, (*SHAPES, GAINS), "schedule")
     lr = real("lr", lr, NOT_NEGATIVE, lambda rate: rate >= 0)
     steps, warmup = count("steps", steps, least=None), count("warmup", warmup, least=None)
     if steps < 1 or not 0 <= warmup <= steps:
         raise ValueError(f"steps is {steps}, warmup {warmup}: give steps >= 1 and 0 <= warmup <= steps")
-
-    def rate(step: int) -> float:
-        if step < warmup:
-            return lr * (step + 1) / warmup
-        return lr * shapes[name](min((step - warmup) / max(steps - warmup, 1), 1.0))
-
-    return rate
+    rate = _after_warmup(spelling, lr, steps - warmup)
+    return lambda step: rate(0) * (step + 1) / warmup if step < warmup else rate(step - warmup)
 
 
 def _hidden(s: float) -> float:
     """E[r K], r ~ Uniform[-s, s], K = (15/4) r (5 - 7 r^2)."""
     return (25 * s**2 - 21 * s**4) / 4
+
+
+def _after_warmup(spelling: Spelled, lr: float, steps: int) -> Schedule:
+    name, options = spelling
+    for option in options:
+        require_known(option, ("alpha", "stability") if name == GAINS else (), f"option of the schedule {name}")
+    if name == GAINS:
+        return Gains(lr, **{"stability": steps / 10, **options})
+    return lambda step: lr * SHAPES[name](min(step / max(steps, 1), 1.0))

@@ -1,6 +1,6 @@
 """What a command ends with, so that scripts can tell."""
 
-import torch
+import sys
 
 OK = 0
 DIFFERENT = 1
@@ -16,7 +16,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 """Whoever read the output has left, as in `| head`."""
 
-FAULTS = (OSError, MemoryError, torch.OutOfMemoryError)
+FAULTS = (OSError, MemoryError)
 MISSING = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
@@ -26,6 +26,12 @@ def status(error: BaseException) -> int | None:
         return BROKEN_PIPE
     if isinstance(error, (ValueError, *MISSING)):
         return BAD_INPUT
-    if isinstance(error, FAULTS):
+    if isinstance(error, FAULTS) or _of_torch(error):
         return FAULT
     return INTERRUPTED if isinstance(error, KeyboardInterrupt) else None
+
+
+def _of_torch(error: BaseException) -> bool:
+    """Whether a device has no memory left; without torch in the process no error is of torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)

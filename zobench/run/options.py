@@ -2,18 +2,13 @@
 
 import argparse
 import dataclasses
-import os
 import shlex
-import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from zobench.naming import require_known
-from zobench.run import exit_status
-from zobench.run.progress import quietly
 from zobench.run.reading import toml_table
 from zobench.spelling import names_code
 
@@ -249,6 +244,18 @@ def whole(text: str) -> int:
     return int(number)
 
 
+def _told(wanted: str, convert: Callable[[str], Any]) -> Callable[[str], Any]:
+    """The converter with an error that shows the text and what is wanted."""
+
+    def told(text: str) -> Any:
+        try:
+            return convert(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no {wanted}") from None
+
+    return _named(convert.__name__, told)
+
+
 def _converter(kind: Any) -> Callable[[str], Any]:
     if get_origin(kind) is tuple:
         item = _converter(get_args(kind)[0])
@@ -256,14 +263,18 @@ def _converter(kind: Any) -> Callable[[str], Any]:
     if isinstance(kind, types.UnionType):
         first = _converter(next(k for k in get_args(kind) if k is not type(None)))
         return _named("number", lambda text: _or_text(first, text)) if get_args(kind)[-1] is str else first
-    converters: dict[Any, Callable[[str], Any]] = {int: whole, float: float, Path: Path}
+    converters: dict[Any, Callable[[str], Any]] = {
+        int: _told("whole number", whole),
+        float: _told("number", float),
+        Path: Path,
+    }
     return converters.get(kind, str)
 
 
 def _or_text(convert: Callable[[str], Any], text: str) -> Any:
     try:
         return convert(text)
-    except ValueError:
+    except argparse.ArgumentTypeError:
         return text
 
 
@@ -278,51 +289,3 @@ def _metavar(convert: Callable[[str], Any]) -> str:
 
 def _shown(default: Any) -> str:
     return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-Command = tuple[type[Any], Callable[[Any], int | None]]
-
-
-def run_command(prog: str, description: str, commands: dict[str, Command], argv: Sequence[str] | None) -> int:
-    """Run the command that argv names and return the exit status, what the command returned or 0; an error that the
-    user can correct becomes one line on stderr, not a traceback, and exits with a status of zobench.run.exit_status.
-    """
-    parser = argparse.ArgumentParser(prog=prog, description=description)
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, (cls, function) in commands.items():
-        text = (function.__doc__ or "").strip().partition("\n")[0]
-        subparser = subparsers.add_parser(name, help=text, description=function.__doc__)
-        add_quiet(subparser)
-        add_arguments(subparser, cls)
-    arguments = parser.parse_args(argv)
-    cls, function = commands[arguments.command]
-    with ended(f"{prog} {arguments.command}"), quietly(arguments.quiet):
-        return function(build(cls, arguments)) or exit_status.OK
-
-
-def add_quiet(parser: argparse.ArgumentParser) -> None:
-    """Give the parser --quiet, which is no option of a run: it changes nothing that is measured."""
-    parser.add_argument("--quiet", action="store_true", help="print results, warnings and errors only")
-
-
-@contextmanager
-def ended(prog: str) -> Iterator[None]:
-    """Tell an error that the user can correct in one line, and exit with its status.
-
-    Raises:
-        SystemExit: in place of such an error.
-    """
-    try:
-        yield
-        sys.stdout.flush()
-    except (Exception, KeyboardInterrupt) as error:
-        status = exit_status.status(error)
-        if status is None:
-            raise
-        if status == exit_status.BROKEN_PIPE:
-            with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
-            sys.exit(status)
-        message = "interrupted; what was measured is kept" if status == exit_status.INTERRUPTED else error
-        sys.stderr.write(f"{prog}: {message}\n")
-        sys.exit(status)

@@ -1,19 +1,23 @@
 """What commands print besides results: bars, notes and warnings, fit for terminals, log files and --quiet.
 
-On a terminal there are bars. Elsewhere a bar is a line a minute, so that short commands leave none and no log holds a
-carriage return. Results go to stdout by `print`, and are all that --quiet leaves there; warnings and errors go to
-stderr, always.
+On a terminal there are bars: the loss first and the bar last, so that a narrow window cuts the bar. Elsewhere a command
+writes a line a minute, however many bars it has, so that short commands leave none and no log holds a carriage return.
+Results go to stdout by `print`, and are all that --quiet leaves there; warnings and errors go to stderr, always.
 """
 
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
 LINE_SECONDS = 60.0
-LINE = "{n_fmt}/{total_fmt} {unit} after {elapsed}, {remaining} left{postfix}"
+TERMINAL = "{desc}{n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}]{postfix} |{bar}|"
 
 _quiet = False
+_whole = ""
+_told: float | None = None
+"""When the last line of progress was written, or the first bar of the command was made."""
 
 
 @contextmanager
@@ -38,28 +42,94 @@ def warn(text: str) -> None:
     _write(text, sys.stderr)
 
 
+@contextmanager
+def part_of(whole: str) -> Iterator[None]:
+    """Begin the bars within by a text: which part of a whole they are, and what is left of that."""
+    global _whole
+    before, _whole = _whole, whole
+    try:
+        yield
+    finally:
+        _whole = before
+
+
 def bar(items: Iterable[Any] | None = None, *, shown: bool = True, **about: Any) -> Any:
-    """Return a progress bar of tqdm over the items, or without items a bar that the caller updates.
+    """Return a progress bar over the items, or without items a bar that the caller updates.
 
     Args:
         items: the items to iterate over.
         shown: whether the bar is shown; with --quiet it never is.
-        **about: options of tqdm: total, initial, desc, unit.
+        **about: options of tqdm: total, initial, desc, unit; on a terminal delay and leave too.
 
     Returns:
-        the bar: iterable, a context manager, with update(n) and set_postfix_str(text).
+        the bar: iterable, a context manager, with update(n) and set_postfix_str(text, refresh).
     """
+    desc = ", ".join(filter(None, (_whole, about.pop("desc", ""))))
+    if not (sys.stderr.isatty() and shown and not _quiet):
+        return Lines(items, desc=desc, shown=shown and not _quiet, **about)
     from tqdm import tqdm  # comes with the suites, not with the library
 
-    if _quiet or not shown:
-        return tqdm(items, disable=True, **about)
-    if sys.stderr.isatty():
-        return tqdm(items, file=sys.stderr, mininterval=0.5, dynamic_ncols=True, **about)
-    desc = f"{about.pop('desc')}: " if "desc" in about else ""
-    lines = {"mininterval": LINE_SECONDS, "maxinterval": LINE_SECONDS, "delay": LINE_SECONDS, "miniters": 1}
-    return tqdm(
-        items, file=ProgressLines(sys.stderr), bar_format=desc + LINE, position=0, leave=False, **lines, **about
-    )
+    about = {"file": sys.stderr, "mininterval": 0.5, "miniters": 1, "dynamic_ncols": True, **about}
+    return tqdm(items, desc=desc and f"{desc}: ", bar_format=TERMINAL, **about)
+
+
+class Lines:
+    """A bar where there is no terminal: an update writes a line if the command has written none for a minute."""
+
+    def __init__(
+        self,
+        items: Iterable[Any] | None = None,
+        total: int | None = None,
+        initial: int = 0,
+        desc: str = "",
+        unit: str = "it",
+        shown: bool = True,
+        **_: Any,
+    ) -> None:
+        global _told
+        self.items, self.n, self.initial, self.desc, self.unit, self.shown = items, initial, initial, desc, unit, shown
+        self.total = len(items) if total is None and isinstance(items, Sized) else total
+        self.postfix, self.began = "", time.monotonic()
+        _told = self.began if _told is None else _told
+
+    def __iter__(self) -> Iterator[Any]:
+        for item in self.items or ():
+            yield item
+            self.update()
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def update(self, n: int = 1) -> None:
+        """Count n more."""
+        global _told
+        self.n += n
+        now = time.monotonic()
+        if self.shown and _told is not None and now - _told >= LINE_SECONDS:
+            _told = now
+            sys.stderr.write(f"{self}\n")
+            sys.stderr.flush()
+
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+        """Set what a line ends with."""
+        self.postfix = text
+
+    def __str__(self) -> str:
+        seconds, done = time.monotonic() - self.began, self.n - self.initial
+        left = f", {duration(seconds / done * (self.total - self.n))} left" if self.total and done else ""
+        count = f"{self.n}/{self.total}" if self.total else f"{self.n}"
+        named = f"{self.desc}: " if self.desc else ""
+        return f"{named}{count} {self.unit} after {duration(seconds)}{left}" + (self.postfix and f", {self.postfix}")
+
+
+def duration(seconds: float) -> str:
+    """Return a time as 01:15, or as 2:01:15 from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
 
 
 class Speed:
@@ -83,23 +153,6 @@ class Speed:
 
     def __str__(self) -> str:
         return f"{self.passes / self.seconds:.3g} forward passes/s" if self.seconds else ""
-
-
-class ProgressLines:
-    """A stream that writes each state of a bar on a line of its own."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    def write(self, text: str) -> None:
-        """Write the text without carriage returns and cursor movements."""
-        text = text.replace("\x1b[A", "").strip("\r\n ")
-        if text:
-            self.stream.write(text + "\n")
-
-    def flush(self) -> None:
-        """Flush the stream."""
-        self.stream.flush()
 
 
 def _write(text: str, stream: Any) -> None:

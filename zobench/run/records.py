@@ -107,6 +107,7 @@ class Run:
         if not file.exists() or not self.rows:  # without rows nothing depends on an older configuration
             if not self._look:
                 self.own()
+                self._keep_out_of_git()
                 write_atomically(file, toml.dumps(config))
             return
         try:
@@ -122,6 +123,12 @@ class Run:
             raise ValueError(
                 f"{self.folder} holds a run with another configuration in {file.name} ({changes}): give another --out"
             )
+
+    def _keep_out_of_git(self) -> None:
+        """A run folder in a checkout leaves it clean, or `commit` of every later run would tell of changes."""
+        ignored = self.folder / ".gitignore"
+        if not ignored.exists():
+            ignored.write_text("*\n", encoding="utf-8")
 
     def _keep_environment(self) -> None:
         file = self.folder / "environment.json"

@@ -3,15 +3,20 @@
 import time
 from collections.abc import Callable, Mapping
 
+from zobench.run.progress import bar
+
 Job = Callable[[], object]
 
 
 def alternating(jobs: Mapping[str, Job], repetitions: int) -> dict[str, list[float]]:
     """Return the seconds of each job, `repetitions` times in turn: what slows the machine for a while slows all."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(repetitions):
-        for name, job in jobs.items():
-            began = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - began)
+    with bar(total=repetitions * len(jobs), unit="repetition", leave=False) as shown:
+        for _ in range(repetitions):
+            for name, job in jobs.items():
+                shown.set_postfix_str(name, refresh=False)
+                began = time.perf_counter()
+                job()
+                seconds[name].append(time.perf_counter() - began)
+                shown.update()
     return seconds

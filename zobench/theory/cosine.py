@@ -33,12 +33,18 @@ def _based(estimator: LineEstimator) -> bool:
     return float(estimator.stencil.quadrature(0).power_sums(0).abs().max()) > 1e-12
 
 
-def mean_cosine(dim: int) -> float:
-    """Return E cos of the angle between c u and grad f for linear f and one direction of an isotropic law with normal
-    or spherical directions: E|u . v| / |u| = Gamma(d / 2) / (sqrt(pi) Gamma((d + 1) / 2)), about sqrt(2 / (pi d)).
+def mean_cosine(dim: int, n: int = 1) -> float:
+    """Return E cos of the angle between g and grad f for linear f, g from n Gaussian directions with fixed nodes:
+    Gamma((n + 1) / 2) Gamma((n + d - 1) / 2) / (Gamma(n / 2) Gamma((n + d) / 2)); with n = 1, where spherical
+    directions have the same, Gamma(d / 2) / (sqrt(pi) Gamma((d + 1) / 2)), about sqrt(2 / (pi d)).
+
+    cos^2 = |a|^2 / (|a|^2 + |z|^2) of `cosine` has the law Beta(n / 2, (d - 1) / 2), whose half moment this is.
 
     Raises:
-        ValueError: dim is no positive integer.
+        ValueError: dim or n is no positive integer.
     """
-    d = count("dim", dim, "give the number of dimensions, from 1")
-    return math.exp(math.lgamma(d / 2) - math.lgamma((d + 1) / 2)) / math.sqrt(math.pi)
+    d, n = count("dim", dim, "give the number of dimensions, from 1"), count("n", n, "give the number of directions")
+    if d == 1:
+        return 1.0
+    halves = math.lgamma((n + 1) / 2) - math.lgamma(n / 2) + math.lgamma((n + d - 1) / 2) - math.lgamma((n + d) / 2)
+    return math.exp(halves)

@@ -10,10 +10,10 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from zobench.law import Coordinate, Gaussian, Isotropic, Rademacher, Sphere
+from zobench.law import Coordinate, Gaussian, Isotropic, Rademacher, RandomMask, Sphere, Uniform
 from zobench.layout import CPU
 from zobench.problem import Problem, Ridges, demand
-from zobench.theory import ridge_moments
+from zobench.theory import independent, ridge_moments
 from zobench.theory.lines import Lines, radial
 from zobench.theory.ridge_moments import NormalMoments, normal_moment, sign_mean, sign_moments, sign_quadratic_mean
 
@@ -73,6 +73,16 @@ def _(law: Rademacher, problem: Problem, x: Tensor, j: int) -> Tensor:
     return full - 10 * first_fourth - 20 * third_second + 16 * axis
 
 
+@odd_mean.register(Uniform)
+@odd_mean.register(RandomMask)
+def _(law: Uniform | RandomMask, problem: Problem, x: Tensor, j: int) -> Tensor:
+    """3 grad Lap f + kappa_4 f_iii for j = 3; above it, and where ridges are known, by the cumulants of an entry."""
+    lines, table, why = Lines(problem, x), independent.entry_cumulants(law), f"the bias of order {j} under {law!r}"
+    if j == 3 and not lines.knows("ridges"):
+        return odd_mean(Gaussian(), problem, x, j) + table[4] * lines.axis_derivatives(j, why)
+    return ridge_moments.sign_odd_mean(lines.ridges(j, why), j, table)
+
+
 def _mixed_fifth(problem: Problem, x: Tensor, axis: Tensor) -> tuple[Tensor, Tensor]:
     """sum_j d_i^3 d_j^2 f and sum_j d_i d_j^4 f, both (d,), from derivatives along c e_i ± e_j (O(d^2) of them)."""
     eye = torch.eye(problem.dim, dtype=torch.float64, device=CPU)
@@ -115,6 +125,22 @@ def _(law: Gaussian, lines: Lines, a: int, b: int) -> float:
 def _(law: Coordinate, lines: Lines, a: int, b: int) -> float:
     left, right = (lines.axis_derivatives(order, f"the variance under {law!r}") for order in (a, b))
     return float(lines.dim ** ((a + b) / 2)) * float(left @ right)
+
+
+@product.register(Uniform)
+@product.register(RandomMask)
+def _(law: Uniform | RandomMask, lines: Lines, a: int, b: int) -> float:
+    if a == b == 1:
+        return law.fourth_moment(lines.dim) * float(lines.gradient @ lines.gradient)
+    eye = torch.eye(lines.dim, dtype=torch.float64, device=CPU)
+    return _with_form(law, lines, eye, a, b, f"the variance under {law!r}")
+
+
+def _with_form(law: Isotropic, lines: Lines, weight: Tensor, a: int, b: int, why: str) -> float:
+    """E[D_a D_b u^T W u] for independent entries, by their cumulants."""
+    left, right = (lines.ridges(order, why) for order in (a, b))
+    joint = lines.joint(independent.moments_of(law), left, right)
+    return joint.contract_with(weight, left.coefficients, a, b, right.coefficients)
 
 
 @singledispatch
@@ -194,6 +220,13 @@ def _(law: Rademacher, left: Tensor, right: Tensor) -> float:
     return quartic(Gaussian(), left, right) - 2 * float(left.diagonal() @ right.diagonal())
 
 
+@quartic.register(Uniform)
+@quartic.register(RandomMask)
+def _(law: Uniform | RandomMask, left: Tensor, right: Tensor) -> float:
+    fourth = independent.entry_cumulants(law)[4]
+    return quartic(Gaussian(), left, right) + fourth * float(left.diagonal() @ right.diagonal())
+
+
 @quartic.register
 def _(law: Coordinate, left: Tensor, right: Tensor) -> float:
     return len(left) * float(left.diagonal() @ right.diagonal())
@@ -256,6 +289,12 @@ def _curved_quadratic(hessian: Tensor, weight: Tensor, ridges: Ridges, b: int) -
 @curved.register
 def _(law: Sphere, lines: Lines, weight: Tensor, a: int, b: int) -> float:
     return radial(lines.dim, a + b + 2) * curved(Gaussian(), lines, weight, a, b)
+
+
+@curved.register(Uniform)
+@curved.register(RandomMask)
+def _(law: Uniform | RandomMask, lines: Lines, weight: Tensor, a: int, b: int) -> float:
+    return _with_form(law, lines, weight, a, b, f"the expected descent under {law!r}")
 
 
 @curved.register

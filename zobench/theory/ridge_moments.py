@@ -6,6 +6,7 @@ those of independent entries add, and M_{a,b} = sum_{s < a, t <= b} C(a-1, s) C(
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from math import comb, factorial, prod
 
 import torch
@@ -69,10 +70,13 @@ class NormalMoments(JointMoments):
 
 
 class SignMoments(JointMoments):
-    """Independent random signs. Cost: a product (m, d) x (d, l) for each cumulant, then O(m l)."""
+    """Independent entries with the cumulants of `table`, by default random signs. Cost: a product (m, d) x (d, l) for
+    each cumulant, then O(m l).
+    """
 
-    def __init__(self, left: Tensor, right: Tensor) -> None:
+    def __init__(self, left: Tensor, right: Tensor, table: Mapping[int, float] = CUMULANTS) -> None:
         super().__init__(left, right)
+        self.table = table
         self._cumulants: dict[tuple[int, int], Tensor] = {}
         self._moments: dict[tuple[int, int], Tensor] = {(0, 0): torch.ones(1, 1, dtype=torch.float64, device=CPU)}
 
@@ -102,7 +106,7 @@ class SignMoments(JointMoments):
 
     def _cumulant(self, s: int, t: int) -> Tensor:
         if (s, t) not in self._cumulants:
-            self._cumulants[s, t] = CUMULANTS[s + t] * self._power_sums(s, t)
+            self._cumulants[s, t] = self.table[s + t] * self._power_sums(s, t)
         return self._cumulants[s, t]
 
     def _power_sums(self, s: int, t: int) -> Tensor:
@@ -112,7 +116,7 @@ class SignMoments(JointMoments):
         if not s:
             return (self.right**t).sum(1)[None]
         if s < t and self.left is self.right:
-            return (self._cumulant(t, s) / CUMULANTS[s + t]).mT
+            return (self._cumulant(t, s) / self.table[s + t]).mT
         sums: Tensor = self.left**s @ (self.right**t).T
         return sums
 
@@ -140,14 +144,16 @@ def normal_odd_mean(ridges: Ridges, a: int) -> Tensor:
     return mean
 
 
-def sign_odd_mean(ridges: Ridges, a: int) -> Tensor:
-    """Return E[sum_j c_j (v_j . u)^a u], (d,), for odd a and random signs: sum_s C(a, s) kappa_{s+1} M_{a-s} v^s."""
+def sign_odd_mean(ridges: Ridges, a: int, table: Mapping[int, float] = CUMULANTS) -> Tensor:
+    """Return E[sum_j c_j (v_j . u)^a u], (d,), for odd a and random signs, or other independent entries with the
+    cumulants of `table`: sum_s C(a, s) kappa_{s+1} M_{a-s} v^s.
+    """
     c, v = ridges
-    one = SignMoments(v, v[:1])
+    one = SignMoments(v, v[:1], table)
     total = torch.zeros(v.shape[1], dtype=torch.float64, device=CPU)
     for s in range(1, a + 1, 2):
         weights = c * one.moment(a - s, 0).expand(len(c), 1)[:, 0]
-        total = total + comb(a, s) * CUMULANTS[s + 1] * (weights @ v**s)
+        total = total + comb(a, s) * table[s + 1] * (weights @ v**s)
     return total
 
 

@@ -9,8 +9,7 @@ from typing import Any, cast
 
 import torch
 
-import zobench
-from zobench import estimators, kernels, maps
+from zobench import estimators, kernels, maps, public
 from zobench.combination import Line
 from zobench.estimator import Estimator
 from zobench.identity import restore
@@ -197,7 +196,7 @@ def again(estimator: Estimator) -> Any:
     module = vars(sys.modules[type(estimator).__module__])
     own = {type(estimator).__name__: type(estimator), "inf": math.inf, "nan": math.nan}
     text = repr(estimator).replace(type(estimator).__qualname__, type(estimator).__name__)
-    return eval(text, {**vars(zobench), **vars(kernels), **vars(maps), **vars(estimators), **module, **own})
+    return eval(text, {**vars(public), **vars(kernels), **vars(maps), **vars(estimators), **module, **own})
 
 
 def kept(subject: Subject, level: Level) -> Finding:

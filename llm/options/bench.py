@@ -1,0 +1,76 @@
+"""The options of benchmarks: `bench`, `profile`, `gpu`."""
+
+from dataclasses import dataclass
+
+from zobench.run.options import option
+
+PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods")
+GPU_PARTS = ("tests", "directions", "engines", "replay", "smollm2", "cells", "waits", "sweeps", "probes")
+SIZES = {  # hidden, layers, heads, vocabulary
+    "tiny-opt": (128, 4, 4, 2000),
+    "opt-1m": (64, 4, 4, 8192),
+    "opt-10m": (256, 6, 4, 16384),
+    "opt-125m": (768, 12, 12, 50272),
+    "opt-350m": (1024, 24, 16, 50272),
+    "opt-1.3b": (2048, 24, 32, 50272),
+    "opt-6.7b": (4096, 32, 32, 50272),
+    "opt-13b": (5120, 40, 40, 50272),
+    "opt-30b": (7168, 48, 56, 50272),
+}
+SCALED = tuple(size for size in SIZES if size.startswith("opt-"))
+
+
+@dataclass(frozen=True)
+class StepBenchOptions:
+    """Time a MeZO step of each engine against the published four-walk loop and two bare forwards, and its memory."""
+
+    parts: tuple[str, ...] = option(PARTS, "parts of the benchmark")
+    size: str = option("opt-125m", f"{', '.join(SIZES)}: OPT of this size with random weights")
+    methods: tuple[str, ...] = option((), "methods whose steps are timed; by default all of the table")
+    laws: tuple[str, ...] = option(("gaussian", "rademacher"), "laws of directions whose steps are timed")
+    batch: int = option(16, "examples in the minibatch of a step")
+    tokens: int = option(48, "tokens of a prompt")
+    dtype: str = option("float32", "float32, bfloat16")
+    repetitions: int = option(7, "alternating repetitions; the median counts")
+    entries: int = option(50_000_000, "entries of the parameter on which the sweeps are timed")
+    scaling_sizes: tuple[str, ...] = option(SCALED, "sizes of the scaling table")
+    scaling_batches: tuple[int, ...] = option(
+        (4, 16), "batches of the scaling table; the first is timed with all lengths"
+    )
+    scaling_lengths: tuple[int, ...] = option(
+        (32, 128, 512), "lengths of the scaling table; the first is timed with all batches"
+    )
+    scaling_repetitions: int = option(3, "repetitions of the scaling table")
+    probe_cells: tuple[str, ...] = option(
+        ("1x16", "4x32", "16x48"), "minibatches of the probes table, examples x tokens"
+    )
+    probe_directions: int = option(8, "directions of rank 1 of the probes table, with two points each")
+    out: str = option("runs/llm-bench", "folder of the results; every call appends rows")
+
+
+@dataclass(frozen=True)
+class ProfileOptions:
+    """Print and record how many seconds of a MeZO step the drawing, the applying and each part of the model take."""
+
+    size: str = option("opt-125m", f"{', '.join(SIZES)}: OPT of this size with random weights")
+    engines: tuple[str, ...] = option(
+        ("plain", "in-forward"), "engines: plain, in-forward (engines that use one Python thread)"
+    )
+    laws: tuple[str, ...] = option(("gaussian", "rademacher"), "laws of directions")
+    batch: int = option(16, "examples in the minibatch of a step")
+    tokens: int = option(48, "tokens of a prompt")
+    dtype: str = option("float32", "float32, bfloat16")
+    steps: int = option(5, "number of steps over which times are averaged")
+    out: str = option("runs/llm-profile", "folder of the results; every call appends rows")
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """Show that a device draws the directions of a CPU and trains as it does, and measure memory and time there."""
+
+    minutes: float = option(8.0, "minutes that the command may take")
+    device: str = option("cuda", "cuda, cuda:1, ...; cpu tries every part at a small size")
+    parts: tuple[str, ...] = option(GPU_PARTS, "parts of the command")
+    beside: str = option("build/gpu", "folder of the files of SmolLM2 and SST-2, which docs/gpu.md says how to make")
+    prepare: str | None = option(None, "only make the folder --beside, of SST-2 in this folder's sst2")
+    out: str = option("runs/gpu", "folder of the results; every call appends rows")
