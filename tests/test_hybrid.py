@@ -73,12 +73,13 @@ def test_a_step_is_that_of_each_half_alone_at_the_same_point(engine, made):
             if each.name in last:
                 assert torch.equal(each.parameter, before[each.name])
                 each.parameter.data -= 0.1 * slopes[each.name]
-        seen = stepper.step(derive("hybrid", step), a_loss(made, step))
-        stepper.settle()
+        seen = stepper.step(derive("hybrid", step), a_loss(made, step))  # the first one's restore is left pending
         assert seen.record.losses == pytest.approx((loss.item(), *taken.record.losses), rel=2e-5)
-        for name, value in weights(apart.model).items():
+        if step:
+            stepper.settle()
+        for name, value in weights(apart.model).items() if step else ():
             torch.testing.assert_close(weights(made.model)[name], value, rtol=2e-4, atol=1e-5, msg=name)
-            assert step or not torch.equal(value, before[name])  # planted: a half that stays
+            assert not torch.equal(value, before[name])  # planted: a half that stays
     assert (stepper.steps, stepper.forward_passes, stepper.backward_passes) == (2, 10, 2)
 
 
