@@ -14,7 +14,7 @@ from engines import Copied, Net, bits, loss_of, threads
 
 from llm.run import checkpoint
 from llm.steppers import engines
-from llm.steppers.zeroth_order import ZerothOrderStepper
+from llm.steppers.zeroth_order import Whole, ZerothOrderStepper
 from zobench import (
     SGD,
     Adam,
@@ -114,16 +114,16 @@ class Run:
     def __init__(self, estimator, rule, engine: str = "plain", dtype: torch.dtype = torch.float32) -> None:
         self.module = Net(dtype=dtype).eval()
         with patch.dict(engines.ENGINES, OWN):
-            self.stepper = ZerothOrderStepper(self.module, estimator, rule, engine)
+            whole = Whole(lambda: 2.0 * self.losses(), 1)
+            self.stepper = ZerothOrderStepper(self.module, estimator, rule, engine, whole=whole)
         self.records = []
 
     def losses(self):
-        loss = loss_of(self.module)
-        return {"": loss, "whole": lambda: 2.0 * loss()}
+        return loss_of(self.module)()
 
     def go(self, stop: int = STEPS) -> "Run":
         while self.stepper.steps < stop:
-            self.records.append(self.stepper.step(derive("contract", self.stepper.steps), self.losses()).record)
+            self.records.append(self.stepper.step(derive("contract", self.stepper.steps), self.losses).record)
         return self
 
     def replay(self, records) -> "Run":
