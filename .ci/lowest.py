@@ -17,11 +17,11 @@ def lowest(requirements: Iterable[str]) -> dict[str, str]:
     """Return the highest lower bound of each package.
 
     Raises:
-        ValueError: a requirement has no lower bound, or has more than that.
+        ValueError: a requirement has no lower bound, or has more than that and an upper one.
     """
     bounds: dict[str, str] = {}
     for requirement in requirements:
-        match = re.fullmatch(r"([\w-]+)>=(\d+(?:\.\d+)*)", requirement)
+        match = re.fullmatch(r"([\w-]+)>=(\d+(?:\.\d+)*)(?:,<[\d.]+)?", requirement)
         if match is None:
             raise ValueError(f"pyproject.toml requires {requirement!r}: write it as name>=version")
         name, bound = match.groups()

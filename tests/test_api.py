@@ -197,7 +197,7 @@ def test_links_of_a_page_lead_to_files_of_the_repository_too(file: Path) -> None
 
 def test_every_page_of_docs_has_a_place() -> None:
     known = {page.stem for page in pages.DOCS.glob("*.md")}
-    placed = [*pages.guide(dict.fromkeys(known, "")), *pages.THEORY, *pages.FOUND]
+    placed = [*pages.guide(dict.fromkeys(known, "")), *pages.WAY_IN, *pages.THEORY, *pages.FOUND]
     assert sorted(placed) == sorted(known)
     assert "new" in pages.guide({"new": "", "tasks": ""})
 

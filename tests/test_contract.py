@@ -306,8 +306,9 @@ def test_an_estimator_that_never_ends_is_stopped(monkeypatch):
 
 def test_a_loss_or_a_snapshot_that_there_is_none_of_is_named():
     run = Run(prototypes.SVRG(), SGD(0.1))
+    alone = ZerothOrderStepper(run.module, prototypes.SVRG(), SGD(0.1), "plain")
     with pytest.raises(ValueError, match="asks for the loss 'whole', but f has the losses"):
-        run.stepper.step(1, loss_of(run.module))
+        alone.step(1, loss_of(run.module))
     plan = replace(MEZO.ask(1, ()), base="anchor")
     with pytest.raises(ValueError, match="based on the snapshot 'anchor', but the snapshots kept are"):
         run.stepper.space.losses(loss_of(run.module), plan)

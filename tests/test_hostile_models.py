@@ -196,7 +196,7 @@ def test_a_folder_that_is_not_there_is_told_where_the_hub_does_not_know_it_eithe
 
     monkeypatch.setattr(loading, "_tokenizer", unknown)
     with pytest.raises(ValueError, match=r"no folder here has that name.*no such repository"):
-        loading.load("runs/nothere")
+        loading.load("somebody/nothere")
 
 
 def test_the_hub_is_not_asked_about_folders_and_typos(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ def test_the_highest_lower_bound_counts_by_number():
     assert script.lowest(["a>=4.48", "b>=2", "a>=5.0", "c>=1.9", "c>=1.10"]) == {"a": "5.0", "b": "2", "c": "1.10"}
 
 
-@pytest.mark.parametrize("requirement", ["a", "a==1.0", "a>=1.0,<2"])
+@pytest.mark.parametrize("requirement", ["a", "a==1.0", "a<2"])
 def test_a_requirement_that_is_no_lower_bound_is_refused(requirement):
     with pytest.raises(ValueError, match=f"requires '{requirement}': write it as name>=version"):
         script.lowest([requirement])

@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,7 +97,9 @@ FILES += ["checkpoints/step-00000006.safetensors"]
 def test_a_file_that_is_cut_flipped_or_gone_is_told(name, copy, capsys):
     file = copy / name
     data = file.read_bytes()
-    for damage in (lambda: file.write_bytes(data[: len(data) // 2]), lambda: flip(file, len(data) // 3), file.unlink):
+    flips = [partial(flip, file, len(data) * k // 8) for k in range(8)] if name == "config.toml" else []
+    flips.append(partial(flip, file, len(data) // 3))
+    for damage in (lambda: file.write_bytes(data[: len(data) // 2]), *flips, file.unlink):
         file.write_bytes(data)
         damage()
         if name.startswith("checkpoints") and not file.exists():

@@ -13,7 +13,7 @@ from llm.run.header import identity, schedule
 from llm.run.reported import disagreements
 from zobench.run import journal_version1
 from zobench.run.journal import Contents, read, version_of
-from zobench.run.records import Row
+from zobench.run.records import Row, checksum
 
 SAME = ("model", "dtype", "device", "epsilon", "weight_decay", "rows", "rounding", "micro_batch", "clip")
 """What config.toml and the header of the journal both say."""
@@ -108,6 +108,9 @@ def _run(folder: Path) -> Iterator[Finding]:
 
 
 def _config(run: RunFolder, contents: Contents | None) -> Finding:
+    told = run.environment.get("config")  # older runs have none
+    if told is not None and told != checksum(run.folder / CONFIG):
+        return Finding(CONFIG, DAMAGED, "its checksum is not the one that environment.json has")
     if contents is None:
         return Finding(CONFIG, UNCHECKED, "there is no journal to compare it with")
     config, header = run.config, contents.header

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import zlib
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from functools import cache
@@ -125,16 +126,19 @@ class Run:
             )
 
     def _keep_out_of_git(self) -> None:
-        """A run folder in a checkout leaves it clean, or `commit` of every later run would tell of changes."""
+        """A run folder in a checkout leaves it clean, or `commit` of every later run would tell of changes; one below
+        results/ is there to be committed.
+        """
         ignored = self.folder / ".gitignore"
-        if not ignored.exists():
+        if not ignored.exists() and "results" not in self.folder.resolve().parts:
             ignored.write_text("*\n", encoding="utf-8")
 
     def _keep_environment(self) -> None:
         file = self.folder / "environment.json"
         if not self._look and (not file.exists() or not self.rows):
             self.own()
-            write_atomically(file, json.dumps(environment(), indent=2) + "\n")
+            said = environment() | {"config": checksum(self.folder / "config.toml")}
+            write_atomically(file, json.dumps(said, indent=2) + "\n")
 
     def _announce(self) -> None:
         """Before the first row that this process adds to others': a row that says so, if another version adds it."""
@@ -185,6 +189,11 @@ def within(folder: Path, name: str) -> Path:
 def write_atomically(file: Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one, never half of it."""
     create_synced(file, text.encode())
+
+
+def checksum(file: Path) -> str:
+    """Return "crc32:" and eight hexadecimal digits of the contents of a file."""
+    return f"crc32:{zlib.crc32(file.read_bytes()):08x}"
 
 
 def environment() -> dict[str, Any]:
