@@ -43,7 +43,7 @@ TEXTS = {
 def commands(text: str) -> list[str]:
     """Return the indented command lines of a page, in order; lines that end with a backslash go on."""
     lines = re.findall(r"(?<=\n\n)(?:    .+\n)+", FENCE.sub("", text) + "\n")
-    return [line for block in lines for line in re.sub(r"\\\n *", "", block).split("\n    ") if line.strip()]
+    return [line.strip() for block in lines for line in re.sub(r"\\\n *", "", block).splitlines()]
 
 
 def fenced(text: str, language: str) -> list[str]:
@@ -114,7 +114,7 @@ def _orders(folder: Path, page: str) -> None:
 
 def _predicted(folder: Path) -> dict[str, Any]:
     with (folder / "answers.csv").open(newline="") as file:
-        labels = [row["label"] for row in csv.DictReader(file)]
+        labels = [row["prediction"] for row in csv.DictReader(file)]
     right = sum(label == kind for label, (_, kind) in zip(labels, table_of_texts(40, seed=1), strict=True))
     assert right >= 30, f"{right} of 40 new texts"
     return {"new_texts_right": right, "new_texts": len(labels), **_final(folder / "runs/orders")}
