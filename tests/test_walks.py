@@ -14,7 +14,8 @@ PROGRAMS = {
     "own-estimator": ["python3.11 -m venv", "pip wheel", "pip install", "mkdir", "python -m zobench audit"],
     "own-data": [
         "python3.11 -m venv", "pip install", "python -m llm list", "python -m llm train", "python -m llm train",
-        "python -m llm evaluate", "python -m analysis report", "python -m llm predict", "python -m llm export", "python -c",
+        "python -m llm evaluate", "python -m analysis report", "python -m llm predict", "python -m llm export",
+        "python -c",
     ],
     "findings": ["python3.11 -m venv", "pip install", "python -m llm train", "python -m analysis tables"],
 }  # fmt: skip
@@ -39,7 +40,9 @@ def test_the_committed_times_are_of_the_commands_that_the_page_has(name):
 
 
 def test_commands_are_the_indented_lines_outside_of_fences():
-    page = "# A\n\nText:\n\n    one --x \\\n        --y     # why\n    two\n\n```python\n\n    no()\n```\n\n- item\n\n    three\n"
+    page = (
+        "Text:\n\n    one --x \\\n        --y     # why\n    two\n\n```python\n\n    no()\n```\n\nText\n\n    three\n"
+    )
     assert walks.commands(page) == ["one --x --y     # why", "two", "three"]
     assert walks.fenced(page, "python") == ["\n    no()\n"] and not walks.fenced(page, "toml")
 
