@@ -30,7 +30,7 @@ def test_a_walk_runs_the_commands_of_its_page_in_order(name):
     assert all(command.startswith(program) for command, program in zip(found, PROGRAMS[name], strict=True)), found
 
 
-@pytest.mark.parametrize("name", walks.WALKS)
+@pytest.mark.parametrize("name", sorted({row["walk"] for row in ROWS}))
 def test_the_committed_times_are_of_the_commands_that_the_page_has(name):
     walk = walks.WALKS[name]
     steps = [row for row in ROWS if row["walk"] == name and row["kind"] == "walk-step"]
@@ -91,7 +91,7 @@ def test_a_repeated_row_far_from_the_committed_one_is_refused(tmp_path):
     run(walks.AGAIN, 0.95)
     assert walks.WALKS["findings"].check(tmp_path)["committed_test_accuracy"] == 0.93
     (tmp_path / walks.AGAIN / "rows.jsonl").write_text(
-        (tmp_path / walks.AGAIN / "rows.jsonl").read_text().replace("0.95", "0.8")
+        (tmp_path / walks.AGAIN / "rows.jsonl").read_text().replace("0.95", "0.7")
     )
     with pytest.raises(AssertionError):
         walks.WALKS["findings"].check(tmp_path)

@@ -130,7 +130,8 @@ def _compared(folder: Path) -> dict[str, Any]:
 
 
 def _final(run: Path) -> dict[str, Any]:
-    (row,) = (row for row in map(json.loads, (run / "rows.jsonl").open()) if row["kind"] == "final")
+    lines = (run / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    (row,) = (row for row in map(json.loads, lines) if row["kind"] == "final")
     return {name: row[name] for name in ("test_accuracy", "test_examples", "forward_passes", "status")}
 
 
