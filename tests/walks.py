@@ -89,11 +89,10 @@ class Walk:
 
 
 def _own_estimator(folder: Path, page: str) -> None:
-    """Write the page's code as one script, and the module that it tells to save."""
+    """Save the module that the page tells to save."""
     mine = folder.parent / "staircase"  # the page makes it, and goes there
     blocks = fenced(page, "python")
     mine.mkdir()
-    (mine / "page.py").write_text("\n".join([*blocks, "print(float(unexplained.abs().max()))\n"]))
     (mine / "staircase.py").write_text(next(block for block in blocks if "class Staircase" in block))
 
 
