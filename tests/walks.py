@@ -214,7 +214,8 @@ def main(words: Sequence[str]) -> None:
     for name in options.walk.split(","):
         with tempfile.TemporaryDirectory(prefix="walk-") as folder:
             before = machine()
-            rows = [{**before, "walk": name, "load_after": machine()["load"]}, *walk(name, Path(folder))]
+            taken = walk(name, Path(folder))
+        rows = [{**before, "walk": name, "load_after": machine()["load"]}, *taken]
         with (options.out / "rows.jsonl").open("a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         print(f"{name}: {rows[-1]}\n", flush=True)
