@@ -22,7 +22,7 @@ SHOWN := bias mse kernels convergence design design-roads design-interval descen
     claims-interval claims-parts claims-large
 
 .PHONY: demo test conformance browser docs gpu gpu-files gpu-trial triton all-extras oldest oldest-torch environments audit check soak damage fuzz mutants planted hunt sanitize battery \
-    install release bench paired-bench study smollm2 claims figures clean
+    install release walks bench paired-bench study smollm2 claims figures clean
 
 demo: $(READY)
 	rm -rf runs/demo
@@ -197,6 +197,12 @@ browser: $(READY)
 claims: $(READY)
 	$(RUN) -m docs.site.fill
 	$(RUN) -m analysis claims --out build/claims.html
+
+# By hand: three walks of a newcomer, each from an empty folder by the commands of one page, timed, into results/walks. Each makes an
+# environment of its own (2 GB, removed at its end).
+WALKS ?= own-estimator,own-data,findings
+walks:
+	OMP_NUM_THREADS=1 $(QUIET) $(PYTHON) tests/walks.py --walk $(WALKS) --out results/walks
 
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)

@@ -9,6 +9,7 @@ from llm.steppers.first_order import FIRST_ORDER, HYBRID
 from zobench import methods
 from zobench.methods import listing
 from zobench.naming import require_known
+from zobench.run.progress import note
 
 MODELS = {
     "tiny-opt": "1.1 M weights, comes with the repository: tests, demo, results/spam",
@@ -35,6 +36,7 @@ def run(options: ListOptions) -> None:
         print("\n\n".join((all_tasks(), _methods(), _models(), _presets())))
     else:
         print(_one(tasks.find(options.task), options))
+        note(f"next: python -m llm train --task {options.task} --out runs/NAME --dry-run prints what training costs")
 
 
 def all_tasks() -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from own_page import blocks, defined
+from walks import commands as indented
 
 import llm.__main__
 import zobench.__main__
@@ -45,7 +46,7 @@ def test_the_commands_run(tmp_path, monkeypatch):
     (tmp_path / "staircase.py").write_text(module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    commands = [shlex.split(line) for line in PAGE.splitlines() if line.startswith("    python -m ")]
+    commands = [shlex.split(line) for line in indented(PAGE) if line.startswith("python -m ")]
     assert [words[2] for words in commands] == ["zobench", "llm"]
     for _, _, program, *words in commands:
         assert not MAINS[program](words)

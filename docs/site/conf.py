@@ -9,13 +9,17 @@ from zobench.version import VERSION
 project = "zobench"
 author = copyright = "The zobench maintainers"
 release = version = VERSION
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
+copybutton_prompt_text = "$ "  # of transcripts; without it all of a block is copied
+copybutton_line_continuation_character = "\\"
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 highlight_language = "none"
 default_role = "code"
 smartquotes = False
 html_theme = "furo"
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
 html_title = f"zobench {VERSION}"
 html_copy_source = False
 html_show_sphinx = False

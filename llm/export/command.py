@@ -32,6 +32,7 @@ def run(options: ExportOptions) -> None:
     """Run the command: ExportOptions says what it does."""
     goal = export(options)
     note(f"written to {goal}")
+    note(f"next: {goal / 'README.md'} has the lines that load it")
 
 
 def export(options: ExportOptions) -> Path:

@@ -38,6 +38,7 @@ def run(options: PredictOptions) -> None:
         warn(f"{predictor.cut} of {len(records)} prompts were cut from the left: --max-tokens says how much is read")
     if options.out:
         note(f"{len(records)} rows: {options.out}")
+        note(f"next: python -m llm export {options.model} --to FOLDER writes the model for other programs")
 
 
 def _suffix(out: str | None) -> str:
