@@ -160,7 +160,7 @@ def test_errors_are_one_line(tmp_path, capsys, words, message):
 
 
 def test_the_version_and_the_methods(capsys):
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["--version"])
     assert capsys.readouterr().out.startswith("zobench ") and main(["methods"]) == 0
     assert "richardson" in capsys.readouterr().out
