@@ -321,3 +321,19 @@ def test_the_page_has_the_ledger_of_the_rows() -> None:
     assert fill.filled(page.replace("| 3a |", "| 3z |")) == page
     numbers = set(re.findall(r"^\| (\d+)[a-z.]?", page, re.MULTILINE))
     assert numbers >= {str(number) for number in range(1, 12)}
+
+
+def test_a_planned_comparison_is_not_mixed_with_a_study_of_its_name(tmp_path: Path) -> None:
+    """Both are called spam, and have the same model, task, arms and seeds."""
+    rows = arms("kerzoo", [0.5, 0.5, 0.52])
+    folder(tmp_path / "new/spam", rows)
+    alone = claims_of(tmp_path)["8c"]
+    for arm in ("mezo", "kerzoo"):
+        for seed in range(3):
+            row = {"kind": "final", "status": "ok", "method": arm, "task": "spam", "model": "tiny", "seed": seed}
+            folder(tmp_path / f"old/spam/seeds/{arm}{seed}", [{**row, "test_accuracy": 0.8, "forward_passes": 9}])
+    assert claims_of(tmp_path)["8c"].estimate == alone.estimate
+
+
+def claims_of(place: Path) -> dict[str, Claim]:
+    return {claim.number: claim for claim in ledger.measured(read([place]))}

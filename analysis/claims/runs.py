@@ -31,18 +31,27 @@ Curve = list[list[Any]]
 
 
 def runs(results: Results) -> pd.DataFrame:
-    """One row for each run that was compared: COLUMNS, and `curve`, its forward passes and dev losses."""
+    """One row for each run that was compared: COLUMNS, and `curve`, its forward passes and dev losses. Of a model and a
+    task that a planned comparison has, studies without a plan are left out.
+    """
     rows = results.of("arm-run")
     rows = rows[rows["group"] == "seeds"].assign(study=rows["run"], by=COMPARISON)
     parents = [run.folder.resolve() for run in results.runs if run.name in set(rows["study"])]
     known = {run.name for run in results.runs if any(p in run.folder.resolve().parents for p in parents)}
     others = outcomes(results)
     others = others[~others["run"].isin(known) & (others["status"] != "failed") & ~others["repeat"]]
-    folders = {run.name: run.folder.resolve().parent.parent.name for run in results.runs}
+    folders = {run.name: _study(run) for run in results.runs}
     others = others.assign(study=others["run"].map(folders), by="study")
     others["curve"] = others["run"].map(_curves(results))
+    compared = set(zip(rows["model"], rows["task"], strict=True))
+    others = others[[place not in compared for place in zip(others["model"], others["task"], strict=True)]]
     both = pd.concat([frame.reindex(columns=[*COLUMNS, "curve"]) for frame in (rows, others)], ignore_index=True)
     return both.drop_duplicates(["study", "model", "task", "arm", "seed"], keep="last")
+
+
+def _study(run: RunRows) -> str:
+    """The folder of a study by one of its runs; a name alone might be that of a comparison too."""
+    return str(run.folder.resolve().parent.parent)
 
 
 def _curves(results: Results) -> dict[str, Curve]:
@@ -53,7 +62,7 @@ def _curves(results: Results) -> dict[str, Curve]:
 
 def grids(results: Results, study: str) -> dict[str, Grid]:
     """The learning rates that each arm of a study tried."""
-    inside = {run.name for run in results.runs if study in (run.name, run.folder.resolve().parent.parent.name)}
+    inside = {run.name for run in results.runs if study in (run.name, _study(run))}
     frames = {kind: frame[frame["run"].isin(inside)] for kind, frame in results.frames.items()}
     return training(replace(results, frames=frames))
 
