@@ -330,7 +330,15 @@ def test_a_planned_comparison_is_not_mixed_with_a_study_of_its_name(tmp_path: Pa
     alone = claims_of(tmp_path)["8c"]
     for arm in ("mezo", "kerzoo"):
         for seed in range(3):
-            row = {"kind": "final", "status": "ok", "method": arm, "task": "spam", "model": "tiny", "seed": seed}
+            row = {
+                "kind": "final",
+                "status": "ok",
+                "method": arm,
+                "task": "spam",
+                "model": "tiny",
+                "seed": seed,
+                "estimator": "e",
+            }
             folder(tmp_path / f"old/spam/seeds/{arm}{seed}", [{**row, "test_accuracy": 0.8, "forward_passes": 9}])
     assert claims_of(tmp_path)["8c"].estimate == alone.estimate
 
