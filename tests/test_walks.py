@@ -17,7 +17,7 @@ PROGRAMS = {
         "python -m llm evaluate", "python -m analysis report", "python -m llm predict", "python -m llm export",
         "python -c",
     ],
-    "findings": ["python3.11 -m venv", "pip install", "python -m llm train", "python -m analysis tables"],
+    "findings": ["python3.11 -m venv", "pip install", "python -m llm train", "python -m analysis tables", "python -m analysis tables"],
 }  # fmt: skip
 ROWS = [json.loads(line) for line in (walks.ROOT / "results/walks/rows.jsonl").read_text().splitlines()]
 
