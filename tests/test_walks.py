@@ -17,7 +17,7 @@ PROGRAMS = {
         "python -m llm evaluate", "python -m analysis report", "python -m llm predict", "python -m llm export",
         "python -c",
     ],
-    "findings": ["python3.11 -m venv", "pip install", "python -m llm train", "python -m analysis tables", "python -m analysis tables"],
+    "findings": ["python3.11 -m venv", "pip install", "python -m llm train", *2 * ["python -m analysis tables"]],
 }  # fmt: skip
 ROWS = [json.loads(line) for line in (walks.ROOT / "results/walks/rows.jsonl").read_text().splitlines()]
 
@@ -30,7 +30,7 @@ def test_a_walk_runs_the_commands_of_its_page_in_order(name):
     assert all(command.startswith(program) for command, program in zip(found, PROGRAMS[name], strict=True)), found
 
 
-@pytest.mark.parametrize("name", sorted({row["walk"] for row in ROWS}))
+@pytest.mark.parametrize("name", walks.WALKS)
 def test_the_committed_times_are_of_the_commands_that_the_page_has(name):
     walk = walks.WALKS[name]
     steps = [row for row in ROWS if row["walk"] == name and row["kind"] == "walk-step"]
