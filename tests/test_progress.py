@@ -64,7 +64,7 @@ def test_a_bar_on_a_terminal_shows_loss_and_forward_passes_a_second(tmp_path):
     out, shown = on_terminal([sys.executable, "-m", "llm", *command(tmp_path)])
     assert "\r" in shown and "10/10" in shown
     assert re.search(r"train loss \d+\.\d+, dev loss \d+\.\d+, accuracy [\d.]+%, [\d.e+]+ forward passes/s", shown)
-    assert re.fullmatch(r"prompts cut .*\nmezo: dev accuracy .*\nrows: .*\n", out)
+    assert re.fullmatch(r"prompts cut .*\nmezo: dev accuracy .*\nrows: .*\nnext: .*\n", out)
 
 
 def test_quiet_leaves_the_result_alone_and_is_no_part_of_the_run(tmp_path, monkeypatch, capfd):
