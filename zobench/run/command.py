@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from zobench.naming import nearest
 from zobench.run import exit_status
 from zobench.run.options import add_arguments, build
-from zobench.run.progress import quietly
+from zobench.run.progress import begin, quietly
 from zobench.version import VERSION
 
 Command = tuple[type[Any], str | Callable[[Any], int | None]]
@@ -103,6 +103,7 @@ def ended(prog: str) -> Iterator[None]:
     Raises:
         SystemExit: in place of such an error.
     """
+    begin()
     try:
         yield
         sys.stdout.flush()

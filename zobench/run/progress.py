@@ -20,6 +20,12 @@ _told: float | None = None
 """When the last line of progress was written, or the first bar of the command was made."""
 
 
+def begin() -> None:
+    """Forget when an earlier command of this process wrote its last line of progress."""
+    global _told
+    _told = None
+
+
 @contextmanager
 def quietly(quiet: bool = True) -> Iterator[None]:
     """Leave out bars and notes within, or not."""
