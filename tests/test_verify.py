@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from interrupted import gone
 
 from llm.__main__ import main
 from llm.loop import train as training
@@ -108,6 +109,16 @@ def test_a_file_that_is_cut_flipped_or_gone_is_told(name, copy, capsys):
         assert status == 1 and {"damaged", "missing"} & set(found.values()), damage
     file.write_bytes(data)
     assert verified(copy, capsys)[0] == 0
+
+
+def test_selected_weights_that_are_gone_are_told_until_they_are_rebuilt(whole, tmp_path, capsys):
+    gone(Loop.of(options(tmp_path / "run")), stop=5)
+    assert verified(tmp_path / "run", capsys)[0] == 0
+    (tmp_path / "run/best.safetensors").unlink()
+    status, found = verified(tmp_path / "run", capsys)
+    assert status == 1 and found["best.safetensors"] == "missing"
+    train(options(tmp_path / "run"))
+    assert verified(tmp_path / "run", capsys)[0] == 0 and lasting(tmp_path / "run") == lasting(whole)
 
 
 @pytest.mark.parametrize("name", ["model/model.safetensors", "model/config.json", "model", "journal.bin"])

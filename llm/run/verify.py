@@ -101,7 +101,7 @@ def _run(folder: Path) -> Iterator[Finding]:
     yield kept.finding
     yield _rows(run.rows, kept)
     yield from _checkpoints(folder, kept.contents)
-    yield from _best(folder, kept.contents)
+    yield from _best(run, kept)
     final = kept.final or (finals[-1] if finals else None)
     if final is not None and ((folder / MODEL).exists() or (run.config["save"] and "fingerprint" in final)):
         yield from _model(folder, final)
@@ -153,9 +153,11 @@ def _checkpoints(folder: Path, contents: Contents | None) -> Iterator[Finding]:
             yield Finding(name, DAMAGED, "it is sound, but not of this journal")
 
 
-def _best(folder: Path, contents: Contents | None) -> Iterator[Finding]:
-    file = folder / BEST
+def _best(run: RunFolder, kept_by: Journalled) -> Iterator[Finding]:
+    file, contents = run.folder / BEST, kept_by.contents
     if not file.exists():
+        if run.config["select"] == "best" and kept_by.final is None and _evaluated(contents):
+            yield Finding(BEST, MISSING, "it holds the weights of the lowest dev loss; the same command rebuilds them")
         return
     try:
         kept = checkpoint.load(file)
@@ -166,6 +168,11 @@ def _best(folder: Path, contents: Contents | None) -> Iterator[Finding]:
         yield Finding(BEST, DAMAGED, "it is sound, but of another run")
     else:
         yield Finding(BEST, SOUND, f"it has its checksum, and the weights of step {kept.step}")
+
+
+def _evaluated(contents: Contents | None) -> bool:
+    """Whether the weights of an evaluation were kept, before its record was written."""
+    return contents is not None and any(event.body.get("kind") == "evaluation" for event in contents.events)
 
 
 def _model(folder: Path, final: Row) -> Iterator[Finding]:
