@@ -7,6 +7,7 @@ from llm.options.groups import (
     FolderOptions,
     LoopOptions,
     ModelOptions,
+    RankOptions,
     SeedOptions,
     SizeOptions,
     SplitOptions,
@@ -21,6 +22,14 @@ MOST_STEPS = 2**32 - 1
 
 @dataclass(frozen=True)
 class TrainOptions(
-    CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SizeOptions, SplitOptions, ModelOptions
+    CallOptions,
+    RankOptions,
+    FolderOptions,
+    LoopOptions,
+    SeedOptions,
+    StepOptions,
+    SizeOptions,
+    SplitOptions,
+    ModelOptions,
 ):
     """Options of `python -m llm train`; `seconds` in rows are those of the steps, without evaluations."""
