@@ -171,3 +171,32 @@ def test_the_rank_whose_weights_differ_is_named(tmp_path):
 
     for ended in together(3, work, tmp_path):
         assert ended.error.startswith("RanksDifferError: rank 1 of 3 ranks has another checksum of the weights")
+
+
+def optimized(ranks, seed=0, **options):
+    """The weights after three steps of an optimizer, whose closure has the rows of its rank where data is divided."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    model, rows = network(), list(range(12))
+    if ranks in ("auto", "data"):
+        rows = [rows[place] for place in slice_of(12, world, rank)]
+    if seed and rank == 1:
+        with torch.no_grad():
+            model[0].bias.add_(1.0)
+    optimizer = ZerothOrder(model.named_parameters(), methods.make("mezo", n=2), lr=0.05, ranks=ranks, **options)
+    for _ in range(3):
+        optimizer.step(lambda: parts(model, rows, 6))
+    optimizer.space.settle_()
+    return [p.detach().clone() for p in model.parameters()], float(optimizer.loss)
+
+
+@pytest.mark.parametrize("ranks", ["probes", "auto"])
+def test_optimizers_of_several_processes_take_the_step_of_one(ranks, tmp_path):
+    weights, loss = optimized("alone")
+    for ended in together(2, lambda _: optimized(ranks), tmp_path):
+        assert ended.value[1] == loss
+        assert all(map(torch.equal, ended.value[0], weights))
+
+
+def test_an_optimizer_names_the_process_that_began_elsewhere(tmp_path):
+    for ended in together(2, lambda _: optimized("data", seed=1), tmp_path):
+        assert ended.error.startswith("RanksDifferError: rank 1 of 2 ranks has another checksum of the parameters")

@@ -20,7 +20,7 @@ TIMEOUT = 600.0
 """Seconds that a rank waits for another one, unless told otherwise."""
 GRACE = 3.0  # seconds in which those that wait for a lost rank tell that they are not it
 FAILED = -1.0  # in place of a count: the rank has met an error of its own
-PROBES, DATA, AUTO = "probes", "data", "auto"
+PROBES, DATA, AUTO, ALONE = "probes", "data", "auto", "alone"
 DIVISIONS = "auto, probes, data, or PROBESxDATA such as 2x2"
 
 
@@ -97,6 +97,11 @@ def slice_of(count: int, parts: int, index: int) -> range:
 def launched() -> bool:
     """Return whether this process is one of several that torchrun, or a launcher like it, has started."""
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def several() -> bool:
+    """Return whether there are several processes: torch.distributed runs with them, or a launcher has started them."""
+    return distributed.get_world_size() > 1 if distributed.is_initialized() else launched()
 
 
 class Ranks:
