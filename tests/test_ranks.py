@@ -200,3 +200,33 @@ def test_optimizers_of_several_processes_take_the_step_of_one(ranks, tmp_path):
 def test_an_optimizer_names_the_process_that_began_elsewhere(tmp_path):
     for ended in together(2, lambda _: optimized("data", seed=1), tmp_path):
         assert ended.error.startswith("RanksDifferError: rank 1 of 2 ranks has another checksum of the parameters")
+
+
+@pytest.mark.environment
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of transformers and accelerate
+def test_the_trainers_of_two_processes_train_as_one_with_both_batches(tmp_path):
+    from test_trainer import InOrder, rows, stacked, tiny
+    from transformers import TrainingArguments
+
+    def train(batch, folder):
+        from accelerate.state import AcceleratorState, GradientState, PartialState
+
+        for state in (AcceleratorState, PartialState, GradientState):
+            state._shared_state.clear()  # those of the process that was forked
+        model = tiny(0.0)
+        quiet = {"report_to": "none", "save_strategy": "no", "use_cpu": True, "disable_tqdm": True}
+        args = TrainingArguments(
+            str(folder), per_device_train_batch_size=batch, max_steps=2, learning_rate=0.05, **quiet
+        )
+        trainer = InOrder(
+            model=model, args=args, train_dataset=rows(8), data_collator=stacked, estimator=methods.make("mezo")
+        )
+        trainer.train()
+        assert type(trainer.model_wrapped) is type(model)  # no DistributedDataParallel
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+    ((alone, _),) = together(1, lambda _: train(4, tmp_path / "alone"), tmp_path / "one")
+    one, two = together(2, lambda _: train(2, tmp_path / "both"), tmp_path / "two")
+    assert not torch.equal(alone, torch.cat([p.flatten() for p in tiny(0.0).parameters()]))
+    assert torch.equal(one.value, two.value)
+    assert torch.allclose(one.value, alone, rtol=0, atol=1e-5)

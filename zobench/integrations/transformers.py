@@ -58,8 +58,8 @@ class ZerothOrderTrainer(Trainer):  # type: ignore[misc]
         self._microbatches: list[Microbatch] = []
         self.add_callback(_Fresh(self._microbatches))
         _require_supported(self)
-        if self.args.world_size > 1:  # evaluation: without DistributedDataParallel, whose buffers are for gradients
-            self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
+        # As for an evaluation: without DistributedDataParallel, whose buffers are for gradients.
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         _tell_ignored(self.args)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
