@@ -219,7 +219,11 @@ def test_the_trainers_of_two_processes_train_as_one_with_both_batches(tmp_path):
             str(folder), per_device_train_batch_size=batch, max_steps=2, learning_rate=0.05, **quiet
         )
         trainer = InOrder(
-            model=model, args=args, train_dataset=rows(8), data_collator=stacked, estimator=methods.make("mezo")
+            model=model,
+            args=args,
+            train_dataset=rows(8),
+            data_collator=stacked,
+            estimator=methods.make("mezo", epsilon=0.1),
         )
         trainer.train()
         assert type(trainer.model_wrapped) is type(model)  # no DistributedDataParallel
