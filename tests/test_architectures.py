@@ -264,6 +264,9 @@ def test_opts_published_tokenizer(tmp_path):
     objective = Objective.of(made, (" terrible", " great"), 32)
     assert objective.candidates == ((6587,), (372,)) and objective.encode(examples)[1].tokens == [2, 31414, 232]
     assert Objective.of(made, (" terrible", " great"), 32, bos=0).encode(examples)[1].tokens == [0, 31414, 232]
+    for bos in (-1, 10**9):  # torch reads -1 as an index out of range, deep within the model
+        with pytest.raises(ValueError, match=f"bos is {bos}: give the id of a token, from 0 to"):
+            Objective.of(made, (" terrible", " great"), 32, bos=bos)
 
 
 @pytest.mark.parametrize("kind", ["opt", "gpt2", "llama"])
