@@ -99,6 +99,11 @@ def launched() -> bool:
     return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def is_first() -> bool:
+    """Return whether this process is the only one, or number 0 of those that a launcher has started."""
+    return not launched() or int(os.environ["RANK"]) == 0
+
+
 def several() -> bool:
     """Return whether there are several processes: torch.distributed runs with them, or a launcher has started them."""
     return distributed.get_world_size() > 1 if distributed.is_initialized() else launched()

@@ -306,6 +306,8 @@ class ZerothOrder(torch.optim.Optimizer):
         super().__setstate__(state)
         self._start()
 
+    _compared = False
+    """Whether the parameters of several processes were compared."""
     loss: Tensor = torch.tensor(math.nan, dtype=torch.float64, device=CPU)
 
     def _start(self) -> None:
