@@ -23,7 +23,7 @@ class Shared:
     points, and the number that all ranks are told comes from one of them: so all take the same step, to the bit.
 
     With one slice of the minibatch a loss is f() as one process computes it. With several, f() on a rank is the loss of
-    its slice, a number or one for each example: the loss of the whole is the mean of all these values, the slices in
+    its slice, a number or one for each example: the loss of the whole is f(x) = mean of all these values, the slices in
     the order of the ranks, taken as one process takes the mean of a minibatch that it computes in the same parts.
 
     An engine that works in place walks to the points of other ranks as well, since the way there rounds.
