@@ -74,6 +74,7 @@ CASES = [
     (4, "probes", "deferred", "mezo"),  # two of the four have no point
     (4, "2x2", "paired", "fzoo:n=3"),
     (2, "data", "plain", "kerzoo"),
+    (4, "2x2", "deferred", "forward-gradient:n=3"),
 ]
 MORE = [
     (world, text, kind, method)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from llm.loop.crew import points_of
 from llm.options.train import TrainOptions
+from llm.steppers.method import TrainingMethod
 from zobench.distributed import Division, launched
 
 NUMBER = 8
@@ -20,6 +21,7 @@ class Several:
     world: int
     division: Division
     points: int
+    answers: int = 1
 
     @classmethod
     def of(cls, options: TrainOptions) -> "Several | None":
@@ -31,7 +33,8 @@ class Several:
         if not launched():
             return None
         world, points = int(os.environ["WORLD_SIZE"]), points_of(options)
-        return cls(world, Division.parse(options.ranks, world, points), points)
+        answers = 2 if TrainingMethod.parse(options.method).needs_gradient else 1  # a slope comes with its loss
+        return cls(world, Division.parse(options.ranks, world, points), points, answers)
 
     @property
     def most(self) -> int:
@@ -50,7 +53,7 @@ class Several:
 
     def bytes_a_step(self, batch: int) -> int:
         """Return the bytes that a process sends in such a step."""
-        numbers = MEETING + 1 + self.most
+        numbers = MEETING + 1 + self.answers * self.most
         if self.division.data > 1:
-            numbers += 1 + self.most * -(-batch // self.division.data)
+            numbers += 1 + self.answers * self.most * -(-batch // self.division.data)
         return NUMBER * numbers

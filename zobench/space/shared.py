@@ -49,7 +49,7 @@ class Shared:
             return [value for i in mine for value in jobs[i](ask)]
 
         if self.division.data == 1:
-            return list(chain(*self._by_probe(self.ranks.gather(lambda: own(loss_and_slope)))))
+            return self._whole(len(jobs), lambda: own(loss_and_slope), 2)
         return self._means(len(jobs), lambda: own(losses_and_slopes), 2)
 
     def mean(self, f: Callable[[], Any]) -> float:
@@ -65,8 +65,8 @@ class Shared:
         """What the first rank of each slice of the points gave."""
         return rows[:: self.division.data]
 
-    def _whole(self, count: int, work: Callable[[], list[float]]) -> list[float]:
-        most = -(-count // self.division.probes)
+    def _whole(self, count: int, work: Callable[[], list[float]], each: int = 1) -> list[float]:
+        most = each * -(-count // self.division.probes)
         return list(chain(*self._by_probe(self.ranks.gather(work, most))))
 
     def _means(self, count: int, work: Callable[[], list[Any]], each: int = 1) -> list[float]:
