@@ -72,6 +72,7 @@ def _started(job: Job, words: Sequence[str]) -> Iterator[Callable[[], Row]]:
             _pipe(process.stdin).close()
         for process in processes:
             process.wait(60)
+            _pipe(process.stdout).close()
 
 
 def _process(job: Job, rank: int, where: dict[str, str], words: Sequence[str]) -> "subprocess.Popen[str]":
