@@ -2,8 +2,6 @@
 
 import json
 import re
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -95,24 +93,6 @@ def test_finished_runs_are_read_from_the_rows_of_the_study(plan, tmp_path, monke
     assert archive.unpack(tmp_path / "out") == 15 and archive.unpack(tmp_path / "out") == 0
     archive.pack(tmp_path / "out", ("tune", "seeds"))
     assert (tmp_path / "out" / archive.FILE).read_bytes() == before
-
-
-def test_as_many_runs_are_made_at_once_as_there_are_workers(plan, tmp_path, monkeypatch):
-    study, made, ended = study_of(plan, tmp_path, {1e-4: 0.9, 1e-3: 0.8})
-    barrier = threading.Barrier(2, timeout=30)  # which breaks where one run waits for another
-
-    def together(options):
-        barrier.wait()
-        return ended(options)
-
-    monkeypatch.setattr(runs, "ended", together)
-    monkeypatch.setattr(runs, "ProcessPoolExecutor", lambda workers, _: ThreadPoolExecutor(workers))
-    wanted = [runs.Named("tune", "spam", "mezo", seed, lr) for lr in (1e-4, 1e-3) for seed in (-1, -2)]
-    told = []
-    two = runs.Runs(study.record, study.options, workers=2)
-    two.finish(wanted, lambda run, row: told.append(run))
-    assert sorted(told) == sorted(wanted) and len(made) == 4
-    two.finish(wanted, lambda *_: pytest.fail("a finished run is made again"))
 
 
 @pytest.mark.exhaustive
