@@ -232,7 +232,8 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 # Peers are other people's optimizers, with requirements of their own: tests/test_peers.py takes those that are there.
-EVERY_EXTRA = $(shell $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"].keys() - {"peers"}, sep=",")')
+# Ray is large, and its adapter is not tested.
+EVERY_EXTRA = $(shell $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"].keys() - {"peers", "ray"}, sep=",")')
 define ENVIRONMENT
 	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt --editable ".[$(EVERY_EXTRA)]"
 	touch $@

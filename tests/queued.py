@@ -1,11 +1,12 @@
-"""Runs of a toy study, cheap enough to be killed often: `python tests/queued.py FOLDER RUNS` is a worker of them."""
+"""Runs of a toy study, cheap enough to be killed often."""
 
 import fcntl
 import os
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from llm.studies import queue
 from llm.studies.queue import Queue
@@ -72,8 +73,12 @@ def tell(file, line):
 def main(folder, runs):
     """Work in a study until all of its runs are done."""
     queue.POLL = 0.02
-    Queue(Path(folder)).finish([Toy(number, Path(folder)) for number in range(int(runs))])
+    Queue(folder).finish([Toy(number, folder) for number in range(runs)])
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def command(argv):
+    """Give a command of the language-model suite."""
+    from llm.__main__ import main
+
+    torch.set_num_threads(1)
+    raise SystemExit(main(argv))

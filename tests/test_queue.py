@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import queued
 from queued import Meeting, Toy
 
 from llm.__main__ import main
@@ -23,9 +25,35 @@ TESTS = Path(__file__).parent
 ELSEWHERE = {"host": "elsewhere", "boot": "b", "processes": "p", "pid": 1, "started": "s"}
 
 
-def worker(folder, runs):
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}"}
-    return subprocess.Popen([sys.executable, TESTS / "queued.py", folder, str(runs)], env=environment)
+FORKS = get_context("forkserver")  # whose workers start at once: it imports torch only once
+FORKS.set_forkserver_preload(["queued"])
+
+
+def worker(target, *arguments):
+    process = FORKS.Process(target=target, args=arguments)
+    process.start()
+    return process
+
+
+def killed(workers, start, kills, begun, draw, pause):
+    """Kill workers at random instants and start others in their places, until there were so many kills; then wait for
+    all, and return how many kills there were before the work was done.
+    """
+    done, deadline = 0, time.monotonic() + 900
+    while done < kills and time.monotonic() < deadline:
+        time.sleep(draw.uniform(*pause))
+        if not begun():
+            continue
+        place = draw.randrange(len(workers))
+        if workers[place].is_alive():
+            workers[place].kill()
+            workers[place].join()
+            done += 1
+        workers[place] = start()
+    for process in workers:
+        process.join(900)
+    assert [process.exitcode for process in workers] == [0] * len(workers)
+    return done
 
 
 def dead_process():
@@ -171,20 +199,13 @@ def test_a_command_with_other_options_does_not_join_those_that_have_begun(tmp_pa
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.exhaustive) for seed in range(1, 6))])
 def test_three_workers_that_are_killed_make_each_run_once_and_never_two_at_a_time(seed, tmp_path):
-    draw, runs = random.Random(seed), 40
-    workers = [worker(tmp_path, runs) for _ in range(3)]
-    kills, deadline = 0, time.monotonic() + 900
-    while kills < 9 and time.monotonic() < deadline:
-        time.sleep(draw.uniform(0.02, 0.15))
-        if not (tmp_path / claims.FOLDER).exists():
-            continue  # the first still starts
-        place = draw.randrange(3)
-        if workers[place].poll() is None:
-            workers[place].kill()
-            workers[place].wait()
-            kills += 1
-        workers[place] = worker(tmp_path, runs)
-    assert [process.wait(900) for process in workers] == [0, 0, 0] and kills == 9
+    runs = 40
+
+    def start():
+        return worker(queued.main, tmp_path, runs)
+
+    begun = (tmp_path / claims.FOLDER).exists
+    assert killed([start() for _ in range(3)], start, 9, begun, random.Random(seed), (0.02, 0.15)) == 9
     assert not (tmp_path / "overlaps").exists()
     made = (tmp_path / "made").read_text().split()
     assert len(made) == len(set(made)) >= runs - 9  # a kill may come between a run and what tells of it
@@ -193,6 +214,55 @@ def test_three_workers_that_are_killed_make_each_run_once_and_never_two_at_a_tim
         ["0", str(n), str(2 * n)] for n in range(runs)
     ]
     assert not [path for path in (tmp_path / claims.FOLDER).iterdir() if "@" in path.name]
+
+
+COMMANDS = {
+    "compare": ["--plan", "PLAN"],
+    "study": ["--methods", "mezo,adamw", "--forward-passes", "60", "--backward-passes", "20", "--rates", "1e-4,1e-3"],
+    "tune": ["--steps", "20", "--trials", "6", "--together", "3", "--lr", "1e-5:1e-3"],
+}
+SMALL = ["--train", "20", "--dev", "10", "--test", "10", "--max-tokens", "24"]
+PLAN = """
+model = "tiny-opt"
+tuned_on = "spam"
+tuning_passes = 20
+evaluations = 1
+train = {batch = 4, train = 20, dev = 10, test = 10, max_tokens = 24, checkpoint_every = 5}
+tasks.spam = {seeds = 3, forward_passes = 60}
+arms.mezo = {method = "mezo", rates = [1e-4, 1e-3]}
+arms.adamw = {method = "adamw", batch = 2, rates = [1e-3]}
+"""
+TIMES = ("seconds", "peak_mb", "steps_per_second", "date")
+
+
+def results(folder):
+    """The rows of a study and of its runs in any order, without times and without what a continued run tells more."""
+    files = [folder / "rows.jsonl", *folder.glob("*/*/rows.jsonl")]
+    kinds = ("arm-run", "chosen", "trial", "final", "step", "evaluation")
+    return sorted(
+        json.dumps([str(file.relative_to(folder)), {k: v for k, v in row.items() if k not in TIMES}], sort_keys=True)
+        for file in files
+        for row in rows_now(file.parent)
+        if row["kind"] in kinds
+    )
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("command", COMMANDS)
+def test_three_workers_of_a_command_that_are_killed_give_the_rows_of_one(command, tmp_path):
+    (tmp_path / "plan.toml").write_text(PLAN)
+    words = [word.replace("PLAN", str(tmp_path / "plan.toml")) for word in COMMANDS[command]]
+    argv = [command, "--quiet", *words, *(SMALL if command != "compare" else [])]
+
+    def start(name="three"):
+        return worker(queued.command, [*argv, "--out", str(tmp_path / name)])
+
+    alone = start("one")
+    alone.join()
+    assert alone.exitcode == 0
+    begun, draw = (tmp_path / "three/config.toml").exists, random.Random(0)
+    assert killed([start() for _ in range(3)], start, 6, begun, draw, (0.1, 2.0)) > 1
+    assert results(tmp_path / "three") == results(tmp_path / "one")
 
 
 def test_a_worker_waits_for_the_runs_of_others_and_takes_those_that_they_give_up(tmp_path, monkeypatch, capsys):
@@ -242,7 +312,7 @@ def test_a_backend_that_is_not_installed_names_its_package(monkeypatch):
         queue.engine("ray")
 
 
-@pytest.mark.parametrize("backend", ["dask", "submitit"])
+@pytest.mark.parametrize("backend", ["dask", pytest.param("submitit", marks=pytest.mark.exhaustive)])
 def test_a_backend_makes_the_runs(backend, tmp_path, monkeypatch):
     pytest.importorskip({"dask": "distributed", "submitit": "submitit"}[backend], reason=f"{backend} is not installed")
     code = f"""
