@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import walks
 
+from llm.evaluate import next_command
+from llm.options.evaluate import EvaluateOptions
 from llm.train import next_commands
 
 PROGRAMS = {
@@ -95,3 +97,8 @@ def test_a_repeated_row_far_from_the_committed_one_is_refused(tmp_path):
     )
     with pytest.raises(AssertionError):
         walks.WALKS["findings"].check(tmp_path)
+
+
+def test_an_evaluation_names_the_command_that_predicts():
+    said = next_command(EvaluateOptions(model="runs/x", task="my.toml"))
+    assert said == "next: python -m llm predict --model runs/x --task my.toml --input NEW.csv --out answers.csv"
