@@ -44,7 +44,7 @@ class WorkerOptions(ResultOptions):
 
 @dataclass(frozen=True)
 class CompareOptions(WorkerOptions):
-    """Run every arm of a plan on every task, rates chosen on dev of one task; resumes from its own runs."""
+    """Run every arm of a plan on every task; the dev set of one task chooses the rates. The same command continues."""
 
     plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms; docs/smollm2.md describes it")
     data: str | None = option(None, "folder that holds the data folders of the plan")
@@ -86,7 +86,7 @@ class TuneOptions(
 
 @dataclass(frozen=True)
 class StudyOptions(WorkerOptions, SelectionOptions, DifferenceOptions, SplitOptions, ModelOptions):
-    """Tune every method's learning rate on dev of other seeds, then run all seeds; an interrupted study resumes."""
+    """Choose each method's learning rate on the dev sets of other seeds, then run all seeds; a study can be resumed."""
 
     methods: tuple[str, ...] = option(
         ("mezo", "kerzoo", "forward", "richardson", "sgd", "adamw"),
@@ -123,7 +123,7 @@ class NoiseOptions(LossOptions):
 
 @dataclass(frozen=True)
 class RoundingOptions(SeedOptions, DifferenceOptions, TaskOptions, ModelOptions):
-    """Take MeZO steps in 16 bits and compare each with the intended step."""
+    """Take MeZO steps in 16 bits and compare each step with the step that was intended."""
 
     dtype: str = option("bfloat16", "bfloat16; float16 has no stochastic rounding")
     batch: int = 4
@@ -167,7 +167,7 @@ class ErrorOptions(LossOptions):
 
 @dataclass(frozen=True)
 class SmokeOptions(SeedOptions, SplitOptions, ModelOptions):
-    """Fine-tune by every method of the table for a few steps; its table ranks nothing."""
+    """Fine-tune with every method of the table for a few steps; the printed table is no ranking."""
 
     methods: tuple[str, ...] = option((), "names of the table; by default all, and hybrid")
     rates: tuple[float, ...] = option((), "learning rates tried; by default one, that of the method")
