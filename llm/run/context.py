@@ -10,7 +10,7 @@ from llm import objective, tasks
 from llm.baselines import BaselineSetting
 from llm.model import loading, trainable
 from llm.model.adapters import adapt
-from llm.model.language_model import LanguageModel
+from llm.model.language_model import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
 from llm.objective.minibatch import Minibatch
 from llm.objective.touched import touched_rows
@@ -157,6 +157,8 @@ def _loaded(options: TrainOptions) -> LanguageModel:
     base = loading.load(options.model, options.device, held, options.trust_remote_code)
     language_model = adapt(base, options.adapter, options.seed)
     trainable.select(language_model.model, options.trained)
+    if options.rounding == "master" and options.adapter:  # a run without an adapter saves its frozen tensors, too
+        trainable.hold_frozen(language_model.model, DTYPES[options.dtype])
     return language_model
 
 
