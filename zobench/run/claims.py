@@ -249,4 +249,5 @@ def _started(pid: int) -> str:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:
         return ""
-    return "dead" if fields[0] in "ZX" else fields[19]
+    # A killed process whose first thread is gone holds its files until the last thread is gone too.
+    return "dead" if fields[0] in "ZX" and int(fields[17]) <= 1 else fields[19]
