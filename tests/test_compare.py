@@ -145,6 +145,20 @@ def test_rates_beyond_an_edge_are_bounded(plan, tmp_path, monkeypatch):
     assert study.rates(["mezo"]) == {"mezo": 1e-2} and len(made) == 3
 
 
+@pytest.mark.parametrize("last, chosen", [(1, 1e-2), (2, 1e-3), (3, 1e-3)])
+def test_a_trial_is_judged_by_its_last_evaluations(last, chosen, plan, tmp_path, monkeypatch):
+    """An unsteady run may end with the least loss, by chance and because its rate has fallen to 0."""
+    curves = {1e-4: [1.0, 0.9, 0.9], 1e-3: [1.0, 0.8, 0.6], 1e-2: [1.0, 2.0, 0.5], 0.1: [1.0, 3.0, 3.0]}
+    plan.write_text(f"tuning_evaluations = {last}\nrefine = 1\n" + PLAN)
+    study, _, ended = study_of(plan, tmp_path, {lr: curve[-1] for lr, curve in curves.items()})
+
+    def with_curve(options):
+        return ended(options) | {"curve": [[0, loss, 0.5] for loss in curves[options.lr]]}
+
+    monkeypatch.setattr(runs, "ended", with_curve)
+    assert study.rates(["mezo"]) == {"mezo": chosen}
+
+
 def test_a_seed_of_all_tasks_comes_before_the_next(plan):
     plan.write_text(PLAN.replace('method = "adamw"', 'method = "adamw"\nseeds = 1'))
     first = [(0, "spam", "mezo"), (0, "spam", "adamw"), (0, "sentences", "mezo"), (0, "sentences", "adamw")]

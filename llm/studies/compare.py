@@ -177,7 +177,8 @@ class Study:
         return (Named(TUNE, self.plan.tuned_on, arm, seed, lr) for lr in rates for seed in seeds)
 
     def _loss(self, arm: str, lr: float) -> float:
-        return mean_dev_loss(row for run in self._trials(arm, (lr,)) if (row := self.runs.find(run)))
+        finals = (row for run in self._trials(arm, (lr,)) if (row := self.runs.find(run)))
+        return mean_dev_loss(finals, self.plan.tuning_evaluations)
 
     def _further(self, arm: str, rates: list[float]) -> float | None:
         if len(rates) >= len(self.plan.arms[arm].rates) + self.plan.refine:
