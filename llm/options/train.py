@@ -32,4 +32,7 @@ class TrainOptions(
     SplitOptions,
     ModelOptions,
 ):
-    """Options of `python -m llm train`; `seconds` in rows are those of the steps, without evaluations."""
+    """Fine-tune a causal language model with forward passes only, or with a first-order reference.
+
+    `seconds` in rows are the time of the steps, without evaluations.
+    """

@@ -86,7 +86,10 @@ class Shared:
         def means() -> list[float]:
             if self.ranks.rank != first or not values:
                 return []
-            parts = [torch.tensor(row, dtype=torch.float64).view(len(values), -1) for row in rows[first : first + size]]
+            parts = [
+                torch.tensor(row, dtype=torch.float64, device=CPU).view(len(values), -1)
+                for row in rows[first : first + size]
+            ]
             return read([row.to(values[0]).mean() for row in torch.cat(parts, 1)])
 
         most = each * -(-count // self.division.probes)
