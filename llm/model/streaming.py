@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import GenerationConfig
 
 from llm.model import adapted, loading
+from llm.model.free_memory import free_memory
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.model.mapped import MappedBlocks, MappedFile, remember
 from zobench.run.reading import file_bytes, json_object
@@ -27,22 +28,24 @@ Places = dict[str, tuple[Path, str]]
 
 def load(
     name: str,
-    beside: Path,
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
-    evict: bool = False,
+    beside: Path | None = None,
+    evict: bool | None = None,
 ) -> LanguageModel:
     """Return the model that `loading.load` would, with its weights in memory-mapped files of a working copy, which
     never are in memory as a whole; the folder of the model is only read.
 
     Args:
         name: the name, or the folder, of a model whose weights are in safetensors files on this machine.
-        beside: the folder on whose disk the working copy lies, without a name and so gone with the process.
         device: "cpu".
         dtype: the dtype of the weights.
         trust_remote_code: run the code that comes with the model.
-        evict: whether blocks leave the page cache after their use, as where they do not fit in memory.
+        beside: the folder on whose disk the working copy lies, without a name and so gone with the process; by default
+            that of temporary files.
+        evict: whether blocks leave the page cache after their use; by default, if the model is larger than half of the
+            memory that is free.
 
     Raises:
         ValueError: as for `loading.load`; or the model has no list of layers, an adapter, weights in GGUF or on the
@@ -50,14 +53,27 @@ def load(
         OSError: the working copy could not be written.
     """
     if loading.require_device(device).type != "cpu":
-        raise ValueError(f"device is {device!r}, but the streamed engine computes on a CPU: give --device cpu, or {HELD}")
+        raise ValueError(
+            f"device is {device!r}, but the streamed engine computes on a CPU: give --device cpu, or {HELD}"
+        )
     if adapted.is_adapter(name):
         raise ValueError(f"{name} is an adapter, whose base the streamed engine does not read: {HELD}")
-    return loading.load(name, device, dtype, trust_remote_code, partial(_read, beside, evict))
+    return loading.load(
+        name, device, dtype, trust_remote_code, partial(_read, beside or Path(tempfile.gettempdir()), evict)
+    )
+
+
+def load_for(
+    engine: str, name: str, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
+) -> LanguageModel:
+    """Return the model as a run with this engine loads it, a working copy among the temporary files; errors as for
+    `load` and `loading.load`.
+    """
+    return (load if engine == "streamed" else loading.load)(name, device, dtype, trust_remote_code)
 
 
 def _read(
-    beside: Path, evict: bool, source: str, gguf: str | None, dtype: str, options: dict[str, Any]
+    beside: Path, evict: bool | None, source: str, gguf: str | None, dtype: str, options: dict[str, Any]
 ) -> tuple[Any, str]:
     """As `loading`'s own reader, with the weights mapped."""
     if gguf or not Path(source).is_dir():
@@ -73,8 +89,9 @@ def _read(
     places, info = _places(model, keys)
     lost = loading.lost(model, info, config)
     tied = {id(p): name for name, p in model.named_parameters()}
-    _require_room(beside, sum(p.numel() for p in model.parameters()) * DTYPES[dtype].itemsize)
-    _put(model, places, DTYPES[dtype], beside, evict, tied)
+    size, free = sum(p.numel() for p in model.parameters()) * DTYPES[dtype].itemsize, free_memory("cpu")
+    _require_room(beside, size)
+    _put(model, places, DTYPES[dtype], beside, 2 * size > (free or 0) if evict is None else evict, tied)
     if (Path(source) / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(source)
     return model, lost

@@ -49,6 +49,18 @@ class StepBenchOptions:
 
 
 @dataclass(frozen=True)
+class RandomModelOptions:
+    """Write a folder of a model with random weights, layer by layer, so that the memory holds one layer: for
+    measurements of time and memory at a published size.
+    """
+
+    size: str = option("opt-1.3b", f"{', '.join(SIZES)}: OPT of this size")
+    dtype: str = option("bfloat16", "float32, bfloat16 or float16")
+    seed: int = option(0, "seed of the weights")
+    out: str = option("runs/random-model", "folder of the model: a new one")
+
+
+@dataclass(frozen=True)
 class ProfileOptions:
     """Print and record how many seconds of a MeZO step the drawing, the applying and each part of the model take."""
 

@@ -13,7 +13,7 @@ from zobench.naming import require_known
 from zobench.space import Batched, Engine, Streamed
 from zobench.spelling import made, own, spelled, taken
 
-AUTO = "auto"
+AUTO, STREAMED = "auto", "streamed"
 LARGE = 10_000_000
 """Number of trainable weights from which `auto` takes the in-forward engine."""
 
@@ -35,7 +35,7 @@ ENGINES: dict[str, Callable[..., ModuleSpace]] = {
     "in-forward": partial(InForwardSpace, deferred=True),
     "paired": partial(InForwardSpace, deferred=True, paired=True),
     "batched": batched_space,
-    "streamed": streamed_space,
+    STREAMED: streamed_space,
 }
 
 
