@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import torch
 
-from llm.bench import adapters, memory, methods, probes, scaling, slopes, steps, sweeps
+from llm.bench import adapters, memory, methods, probes, scaling, slopes, steps, streamed, sweeps
 from llm.bench.setting import setting
 from llm.model.language_model import DTYPES
 from llm.options.bench import PARTS, SIZES, StepBenchOptions
@@ -59,6 +59,10 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
             methods.table,
         ),
         "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
+        "streamed": (
+            lambda: streamed.measure(size, dtype, batch, tokens, count, options.streamed_model),
+            streamed.table,
+        ),
     }
 
 

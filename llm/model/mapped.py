@@ -67,9 +67,19 @@ class MappedFile:
         if evict and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def sync(self) -> None:
-        """Return when all that was written is on disk."""
+    def drop(self) -> None:
+        """Write what changed to disk, wait for it, and leave nothing in memory: the next read is one of the disk."""
         self._pages.flush()
+        os.fsync(self._descriptor)
+        self.release(evict=True)
+
+    def copy_over(self, size: int = 1 << 23) -> None:
+        """Read all bytes and write them again where they were, and wait until they are on disk."""
+        buffer = memoryview(bytearray(size))
+        for start in range(0, self.size, size):
+            count = os.preadv(self._descriptor, [buffer[: min(size, self.size - start)]], start)
+            os.pwrite(self._descriptor, buffer[:count], start)
+        os.fsync(self._descriptor)
 
 
 class MappedBlocks:
@@ -81,9 +91,20 @@ class MappedBlocks:
         self.files, self.rest, self.evict = files, rest, evict
 
     @property
+    def all(self) -> list[MappedFile]:
+        """The files of the blocks and of the rest."""
+        return [*self.files, *([self.rest] if self.rest else [])]
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(file.size for file in [*self.files, *([self.rest] if self.rest else [])])
+        return sum(file.size for file in self.all)
+
+    def let_go(self, name: str) -> None:
+        """Release the file of a tensor, as after a pass over all tensors that asks for no layer."""
+        for file in self.all:
+            if name in file.tensors:
+                file.release(self.evict)
 
     def fetch(self, block: int) -> None:
         """Begin to read a block."""
