@@ -116,11 +116,11 @@ def _parameters_on_meta() -> Iterator[None]:
         if parameter is not None and not parameter.is_meta:
             module._parameters[name] = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
 
-    nn.Module.register_parameter = on_meta  # type: ignore[method-assign]
+    setattr(nn.Module, "register_parameter", on_meta)  # noqa: B010 mypy takes no assignment to a method
     try:
         yield
     finally:
-        nn.Module.register_parameter = register  # type: ignore[method-assign]
+        setattr(nn.Module, "register_parameter", register)  # noqa: B010
 
 
 def _keys(folder: Path) -> dict[str, Path]:
