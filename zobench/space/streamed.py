@@ -90,9 +90,9 @@ class _Stream:
         pool(1, "zobench-fetch", None).submit(self._move_to, k)
 
     def _move_to(self, k: int) -> None:
-        self._residence.fetch((k + 1) % self._count)
         if self._count > KEPT:  # the second point is one parameter behind the first at most: in the layer before
             self._residence.release((k - 2) % self._count)
+        self._residence.fetch((k + 1) % self._count)
 
 
 def layers_of(module: nn.Module) -> Sequence[nn.Module]:
