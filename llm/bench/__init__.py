@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import torch
 
-from llm.bench import adapters, memory, methods, probes, scaling, slopes, steps, streamed, sweeps
+from llm.bench import adapters, memory, methods, padding, probes, scaling, slopes, steps, streamed, sweeps
 from llm.bench.setting import setting
 from llm.model.language_model import DTYPES
 from llm.options.bench import PARTS, SIZES, StepBenchOptions
@@ -57,6 +57,12 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
         "methods": (
             lambda: methods.measure(setting(size, dtype, batch, tokens), options.methods, count),
             methods.table,
+        ),
+        "padding": (
+            lambda: padding.measure(
+                options.padding_model, dtype, options.padding_tasks, options.padding_data, batch, count
+            ),
+            padding.table,
         ),
         "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
         "streamed": (

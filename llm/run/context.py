@@ -10,7 +10,7 @@ from llm import objective, tasks
 from llm.baselines import BaselineSetting
 from llm.model import loading, streaming, trainable
 from llm.model.adapters import adapt
-from llm.model.language_model import LanguageModel
+from llm.model.language_model import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
 from llm.objective.minibatch import Minibatch
 from llm.objective.touched import touched_rows
@@ -160,6 +160,8 @@ def _loaded(options: TrainOptions) -> LanguageModel:
     base = streaming.load(*how, existing(Path(options.out))) if options.engine == STREAMED else loading.load(*how)
     language_model = adapt(base, options.adapter, options.seed)
     trainable.select(language_model.model, options.trained)
+    if options.rounding == "master" and options.adapter:  # a run without an adapter saves its frozen tensors, too
+        trainable.hold_frozen(language_model.model, DTYPES[options.dtype])
     return language_model
 
 
