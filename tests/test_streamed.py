@@ -1,4 +1,4 @@
-"""Engine streamed: the bits of in-forward from weights on disk, each layer fetched once a step, nothing lost or left."""
+"""Engine streamed: the bits of in-forward from weights on disk, each layer fetched once a step, nothing lost."""
 
 import os
 import shutil

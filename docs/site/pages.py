@@ -24,6 +24,7 @@ FIRST = (
     "audit",
     "figures",
     "speed",
+    "scale",
     "gpu",
     "smoke",
 )
