@@ -83,17 +83,18 @@ class MappedFile:
 
 
 class MappedBlocks:
-    """The files of the blocks of a model, as a streamed engine fetches and releases them; `rest` is the file of what is
-    in no block. With `evict` the page cache keeps no block: the files are larger than the memory that is free.
+    """The files of the blocks of a model, by their numbers, as a streamed engine fetches and releases them; `rest` is
+    the file of what is in no block. With `evict` the page cache keeps no block: the files are larger than the memory
+    that is free.
     """
 
-    def __init__(self, files: list[MappedFile], rest: MappedFile | None, evict: bool) -> None:
+    def __init__(self, files: Mapping[int, MappedFile], rest: MappedFile | None, evict: bool) -> None:
         self.files, self.rest, self.evict = files, rest, evict
 
     @property
     def all(self) -> list[MappedFile]:
         """The files of the blocks and of the rest."""
-        return [*self.files, *([self.rest] if self.rest else [])]
+        return [*self.files.values(), *([self.rest] if self.rest else [])]
 
     @property
     def size(self) -> int:
@@ -108,11 +109,13 @@ class MappedBlocks:
 
     def fetch(self, block: int) -> None:
         """Begin to read a block."""
-        self.files[block].fetch()
+        if block in self.files:  # a layer whose parameters all belong to an earlier one has no file
+            self.files[block].fetch()
 
     def release(self, block: int) -> None:
         """Let a block go."""
-        self.files[block].release(self.evict)
+        if block in self.files:
+            self.files[block].release(self.evict)
 
 
 _mapped: "WeakKeyDictionary[nn.Module, MappedBlocks]" = WeakKeyDictionary()

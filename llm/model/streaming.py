@@ -49,8 +49,7 @@ def load(
 
     Raises:
         ValueError: as for `loading.load`; or the model has no list of layers, an adapter, weights in GGUF or on the
-            hub; or another device than a CPU; or the disk has no room for the working copy.
-        OSError: the working copy could not be written.
+            hub; or another device than a CPU; or the working copy could not be written.
     """
     if loading.require_device(device).type != "cpu":
         raise ValueError(
@@ -182,7 +181,7 @@ def _put(model: Any, places: Places, dtype: torch.dtype, beside: Path, evict: bo
             if p is not None:
                 module._parameters[name] = new[id(p)]
     rest = files.pop(-1, None)
-    remember(model, MappedBlocks(list(files.values()), rest, evict))
+    remember(model, MappedBlocks(files, rest, evict))
 
 
 def _mapped(file: Path, group: Mapping[str, nn.Parameter], places: Places, dtype: torch.dtype) -> MappedFile:

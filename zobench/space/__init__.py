@@ -13,10 +13,10 @@ from zobench.space.parameters import ParameterSpace
 from zobench.space.restoring import Restoring
 from zobench.space.space import Space, require_resolved
 from zobench.space.stored import Point, Step, Stored
-from zobench.space.streamed import Residence, Streamed
+from zobench.space.streamed import Streamed
 
 __all__ = [
     "Batched", "Engine", "FlatSpace", "InForward", "InForwardSpace", "InPlace", "ModuleSpace", "Motion", "Paired",
-    "ParameterSpace", "Point", "Residence", "Restoring", "Space", "Step", "Stored", "Streamed", "require_reproducible",
+    "ParameterSpace", "Point", "Restoring", "Space", "Step", "Stored", "Streamed", "require_reproducible",
     "require_resolved",
 ]  # fmt: skip
