@@ -27,10 +27,11 @@ class Residence(Protocol):
 
 
 class Streamed(Paired):
-    """x, x + a u and x + b u of a model whose layers lie outside of memory, such as in memory-mapped files: a thread
-    fetches the next layer while one is read. The layer that is read is written with the pending step in the same pass,
-    is perturbed to both points of a line, and goes back: a step of two points fetches each layer once (ZO2, arXiv 2503.12668, with the deferred
-    update at the rate of its own step). Other devices than a CPU take the points one after the other.
+    """Two points x + a u and x + b u of a model whose layers lie outside of memory, such as in memory-mapped files: a
+    thread fetches the next layer while one is read. The layer that is read is written with the pending step in the same
+    pass, is perturbed to both points of a line, and goes back: a step of two points fetches each layer once (ZO2, arXiv
+    2503.12668, with the deferred update at the rate of its own step). Other devices than a CPU take the points one
+    after the other.
 
     Losses and parameters are those of InForward to the bit. Holds three layers, two perturbed parameters, and the
     activations of two forwards.
