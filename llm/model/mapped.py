@@ -59,12 +59,14 @@ class MappedFile:
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def release(self, evict: bool) -> None:
-        """Take the pages out of this process; with `evict` begin to write what changed to disk, and drop from the page
-        cache what is there.
+        """With `evict` take the pages out of this process, begin to write what changed to disk, and drop from the page
+        cache what is there. Without, the system does so when it needs the memory: to map them again takes time.
         """
+        if not evict:
+            return
         if hasattr(mmap, "MADV_DONTNEED"):  # of a shared mapping of a file nothing is lost by it
             self._pages.madvise(mmap.MADV_DONTNEED)
-        if evict and hasattr(os, "posix_fadvise"):
+        if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def drop(self) -> None:
@@ -109,8 +111,9 @@ class MappedBlocks:
 
     def fetch(self, block: int) -> None:
         """Begin to read a block."""
-        if block in self.files:  # a layer whose parameters all belong to an earlier one has no file
-            self.files[block].fetch()
+        file = self.rest if block < 0 else self.files.get(block)
+        if file is not None:  # a layer whose parameters all belong to an earlier one has none
+            file.fetch()
 
     def release(self, block: int) -> None:
         """Let a block go."""

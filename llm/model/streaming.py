@@ -187,7 +187,7 @@ def _put(model: Any, places: Places, dtype: torch.dtype, beside: Path, evict: bo
 def _mapped(file: Path, group: Mapping[str, nn.Parameter], places: Places, dtype: torch.dtype) -> MappedFile:
     tensors = {name: _tensor(places[name]).to(dtype).contiguous() for name in group}
     mapped = MappedFile(file, tensors)
-    mapped.release(evict=False)
+    mapped.release(evict=True)
     return mapped
 
 
