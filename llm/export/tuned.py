@@ -9,6 +9,7 @@ from llm.run import checkpoint, journal
 from llm.run.folder import CHECKPOINTS, JOURNAL, MODEL, RunFolder, selected_step
 from zobench.naming import require_known
 from zobench.run.journal import Contents
+from zobench.run.progress import warn
 
 SOURCES = ("auto", "model", "checkpoint", "journal")
 
@@ -84,6 +85,10 @@ def last_step(run: RunFolder, contents: Contents | None = None) -> int:
 
 
 def _restored(run: RunFolder, kept: checkpoint.Checkpoint, places: BaseSource) -> Tuned:
+    if run.config.get("journal") and not (run.folder / JOURNAL).is_file():
+        warn(
+            f"{run.folder / JOURNAL} is missing: nothing shows whether checkpoint {kept.step} is the run's latest step"
+        )
     name, trust = places.model or str(run.config["model"]), places.trust_remote_code
     base = loading.load(name, places.device or "cpu", run.held, trust)
     base = adapt(base, run.config["adapter"], run.config["seed"])
