@@ -118,10 +118,10 @@ def test_plans_of_several_lines_and_of_the_base_point(folder, method):
 
 
 class Layers(nn.Module):
-    def __init__(self, count, width=520):  # matrices of two blocks, over which the two points meet
+    def __init__(self, count):
         super().__init__()
-        self.table = nn.Embedding(10, width)
-        self.layers = nn.ModuleList([nn.Linear(width, width) for _ in range(count)])
+        self.table = nn.Embedding(10, 4)
+        self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(count)])
 
     def forward(self, ids):
         x = self.table(ids)
@@ -135,8 +135,6 @@ class Recorder:
         self.events, self.inside, self.most = [], set(), 0
 
     def fetch(self, block):
-        if block < 0:
-            return
         self.events.append(block)
         self.inside.add(block)
         self.most = max(self.most, len(self.inside))
@@ -157,7 +155,7 @@ def test_each_layer_is_fetched_once_a_step_and_three_are_inside():
     assert recorder.events == [1, 2, 3, 4, 5, 0] * 3 and recorder.most <= streamed.KEPT
     space.settle_()
     pool(1, "zobench-fetch", None).submit(int).result()
-    assert recorder.events[-6:] == [1, 2, 3, 4, 5, 0]  # what was pending, layer by layer
+    assert recorder.events[18:] == [1, 2, 3, 4, 5, 0]  # what was pending, layer by layer
 
 
 def test_a_module_without_layers_is_refused():

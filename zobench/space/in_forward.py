@@ -122,14 +122,11 @@ class InForward(Engine):
             self.pending[name] = left
 
     def _is_written_as_read(self, name: str) -> bool:
-        """Whether what is pending is written while the parameter is read."""
-        return len(self.stored.layout.blocks_of[name]) >= self.least_blocks and self._can_be_written_as_read(name)
-
-    def _can_be_written_as_read(self, name: str) -> bool:
-        """Whether what is pending is one change, of a whole matrix."""
+        """Whether what is pending can be written while the parameter is read: one change, of a whole matrix."""
         pending, support = self.pending.get(name, ()), self.stored.support
+        large = len(support.layout.blocks_of[name]) >= self.least_blocks
         whole = name not in self.tables and not support.copies(name)
-        return whole and len(pending) == 1 and name not in pending[0].support.rows
+        return large and whole and len(pending) == 1 and name not in pending[0].support.rows
 
     @contextmanager
     def looking(self, point: Point) -> Iterator[None]:

@@ -79,7 +79,4 @@ class _SharedView(View):
             self.meeting.wait_for(self.index, name)
             with self.engine.flushing:  # the other thread reads something else, or nothing any more
                 self.engine.write_pending([name])
-        elif name in self.engine.pending:  # a small one, which an engine leaves to the thread that reads it first
-            with self.engine.flushing:
-                self.engine.write_pending([name])
         return super().fill(name, fresh, make, wanted)

@@ -20,7 +20,7 @@ class Residence(Protocol):
     """How the blocks of a model come into memory and leave it. Both calls are advice: no value depends on them."""
 
     def fetch(self, block: int) -> None:
-        """Begin to bring a block into memory; -1 is what belongs to no block."""
+        """Begin to bring a block into memory."""
 
     def release(self, block: int) -> None:
         """Let a block, with what was written to it, go back to where it is kept."""
@@ -45,6 +45,8 @@ class Streamed(Paired):
         ValueError: when attached, as Paired; or the module has no list of layers.
     """
 
+    least_blocks = 1  # what is pending for a small parameter, too, is written when its layer is in memory anyway
+
     def __init__(
         self, rounding: str = "nearest", reads: torch.dtype | None = None, residence: Residence | None = None
     ) -> None:
@@ -68,13 +70,9 @@ class Streamed(Paired):
             if name in self.pending:
                 parts.setdefault(self._block.get(name, -1), []).append(name)
         for k, part in sorted(parts.items()):
-            if self._stream is not None:
+            if self._stream is not None and k >= 0:
                 self._stream.enter(k)
             super().write_pending(part)
-
-    def _is_written_as_read(self, name: str) -> bool:
-        # Small parameters, too: their layer would have to be fetched for them before. Other engines write them at once.
-        return self._can_be_written_as_read(name)
 
 
 class _Stream:
@@ -86,16 +84,13 @@ class _Stream:
 
     def enter(self, k: int, *_: Any) -> None:
         with self._lock:  # two threads enter each layer, one for each point
-            if k == self._latest or (self._count > 2 and self._latest > 0 and k == self._latest - 1):
-                return  # the second thread, up to a layer behind
+            if k == self._latest:
+                return
             self._latest = k
         # In a thread: the disk may let advice wait until there is room for more requests.
         pool(1, "zobench-fetch", None).submit(self._move_to, k)
 
     def _move_to(self, k: int) -> None:
-        if k < 0:  # what is in no layer, before the first, which was fetched when the last was entered
-            self._residence.fetch(k)
-            return
         if self._count > KEPT:  # the second point is one parameter behind the first at most: in the layer before
             self._residence.release((k - 2) % self._count)
         self._residence.fetch((k + 1) % self._count)
