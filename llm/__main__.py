@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from llm.options.bench import GpuOptions, ProfileOptions, StepBenchOptions
+from llm.options.bench import GpuOptions, ProfileOptions, RandomModelOptions, StepBenchOptions
 from llm.options.evaluate import EvaluateOptions, PredictOptions
 from llm.options.export import ExportOptions
 from llm.options.journal import main as journal
@@ -39,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "gpu": (GpuOptions, "llm.gpu:run"),
     "profile": (ProfileOptions, "llm.bench.profile:run"),
     "rounding": (RoundingOptions, "llm.studies.rounding:run"),
+    "random-model": (RandomModelOptions, "llm.bench.random_model:run"),
     "pretrain": (PretrainConfig, "llm.pretraining.pretrain:run"),
 }
 

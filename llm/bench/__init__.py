@@ -5,7 +5,19 @@ from dataclasses import asdict
 
 import torch
 
-from llm.bench import adapters, distributed, memory, methods, padding, probes, scaling, slopes, steps, sweeps
+from llm.bench import (
+    adapters,
+    distributed,
+    memory,
+    methods,
+    padding,
+    probes,
+    scaling,
+    slopes,
+    steps,
+    streamed,
+    sweeps,
+)  # fmt: skip
 from llm.bench.setting import setting
 from llm.model.language_model import DTYPES
 from llm.options.bench import PARTS, SIZES, StepBenchOptions
@@ -66,6 +78,10 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
         ),
         "distributed": (lambda: distributed.measure(size, dtype, batch, tokens, count), distributed.table),
         "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
+        "streamed": (
+            lambda: streamed.measure(size, dtype, batch, tokens, count, options.streamed_model),
+            streamed.table,
+        ),
     }
 
 

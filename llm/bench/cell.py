@@ -8,8 +8,9 @@ import torch
 from llm.bench import memory, steps
 from llm.bench.memory import FIRST_ORDER, MIB
 from llm.bench.setting import BenchSetting, waited
-from llm.cost.live import free_memory, size_of
+from llm.cost.live import size_of
 from llm.cost.memory import PeakMemory
+from llm.model.free_memory import free_memory
 from zobench.run.records import Row
 from zobench.run.timing import alternating
 

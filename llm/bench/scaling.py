@@ -1,5 +1,6 @@
 """The growth of the cost of a step and of a forward with parameters, examples and tokens."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -40,7 +41,7 @@ def _fitted(rows: Sequence[Row], job: str) -> Row:
     """Least squares of log seconds on the logarithms of parameters outside the embeddings, batch and tokens."""
     mine = [row for row in rows if row["job"] == job]
     inner = {size: 12 * hidden**2 * layers for size, (hidden, layers, _, _) in SIZES.items()}
-    design = np.log([[inner[row["size"]], row["batch"], row["tokens"], np.e] for row in mine])
+    design = np.log([[inner[row["size"]], row["batch"], row["tokens"], math.e] for row in mine])
     seconds = np.log([statistics.median(row["seconds"]) for row in mine])
     solution, *_ = np.linalg.lstsq(design, seconds, rcond=None)
     residual = float(np.sqrt(np.mean((design @ solution - seconds) ** 2)))

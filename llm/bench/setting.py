@@ -73,7 +73,11 @@ def waited(device: torch.device, job: Callable[[], object]) -> Callable[[], None
 
 def setting(size: str, dtype: str, batch: int, tokens: int, candidates: int = 2, device: str = "cpu") -> BenchSetting:
     """Return the setting of a named size: weights, prompts and labels are the same in every process."""
-    model = random_opt(size, dtype, device, max(POSITIONS, tokens + 1))
+    return of_model(random_opt(size, dtype, device, max(POSITIONS, tokens + 1)), size, dtype, batch, tokens, candidates)
+
+
+def of_model(model: Any, size: str, dtype: str, batch: int, tokens: int, candidates: int = 2) -> BenchSetting:
+    """Return the setting of a model, with the prompts and labels of `setting`."""
     ids = streams.integers(derive("bench", "tokens"), (batch, tokens), model.config.vocab_size - 4) + 4
     labels = streams.integers(derive("bench", "labels"), (batch,), candidates).tolist()
     language_model = LanguageModel(size, model, _NoTokenizer(), "random")

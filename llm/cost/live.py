@@ -2,7 +2,6 @@
 
 import weakref
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,27 +46,6 @@ class LiveMemory(TorchDispatchMode):
 
 def _address(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
-
-
-def free_memory(device: str) -> int | None:
-    """Return the free bytes of a device, None if they are unknown; on a CPU the memory that Linux calls available,
-    within the limit of the control group.
-    """
-    try:
-        if torch.device(device).type == "cuda":
-            return torch.cuda.mem_get_info(device)[0]
-    except (RuntimeError, AssertionError):  # there is no such device, which loading says in words
-        return None
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
-    group = Path("/sys/fs/cgroup")
-    try:
-        return min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no limit, or another system
-        return free
 
 
 def size_of(tensors: Iterable[Tensor]) -> int:

@@ -11,18 +11,22 @@ from statistics import mean
 from torch import nn
 
 from llm import objective, tasks
-from llm.cost.live import free_memory, held, size_of
+from llm.cost.live import held, size_of
+from llm.cost.streamed import in_memory
 from llm.dry_run.several import Several
 from llm.dry_run.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
 from llm.model import loading
+from llm.model.free_memory import free_memory
+from llm.model.mapped import blocks_of
 from llm.model.trainable import distinct, tensors
 from llm.options.train import TrainOptions
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
 from llm.run.context import RunContext, prepare, sized, split_of
-from llm.run.folder import JOURNAL, ROWS
+from llm.run.folder import JOURNAL, ROWS, existing
 from llm.run.header import header
 from llm.run.record import open_record
+from llm.steppers.engines import STREAMED
 from llm.steppers.method import TrainingMethod, ZerothOrderMethod
 from llm.steppers.stepper import Stepper
 from zobench import AutoEpsilon
@@ -112,7 +116,8 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
         blank = loading.skeleton(options.model, "float32" if master else options.dtype, options.trust_remote_code)
     except Exception:  # the real loader meets the same fault and reports it
         return ["none: the configuration of the model cannot be read alone"]
-    parts = {"weights": held(blank.model)}
+    streamed = options.engine == STREAMED
+    parts = in_memory(blank.model) if streamed else {"weights": held(blank.model)}
     if TrainingMethod.parse(options.method).backpropagates and not (options.adapter or options.trained):
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
@@ -123,21 +128,26 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
         f"{count:,} weights, by the configuration alone: {said}",
         f"{_bytes(total)} without activations; {_free(free, options.device)}",
     ]
+    if streamed:
+        lines.append(f"on disk twice: {_bytes(held(blank.model))} of the model, which is only read, and a working copy")
     if free is not None and total > free:
         _tell("estimate", lines)
+        streams = "" if streamed else ", or --engine streamed, which keeps the weights on disk"
         lighter = "a zeroth-order --method, " if TrainingMethod.parse(options.method).backpropagates else ""
         raise ValueError(
             f"{options.model} needs {_bytes(total)}, but {_bytes(free)} are free on {options.device}, so that it was "
-            f"not loaded: give a narrower --dtype, {lighter}another --device or another --model"
+            f"not loaded: give a narrower --dtype, {lighter}another --device or another --model{streams}"
         )
     return lines
 
 
 def _memory(context: RunContext, tryout: "Tryout", free: int | None) -> list[str]:
-    model = held(context.language_model.model)
+    mapped = blocks_of(context.language_model.model)
+    weights = sum(in_memory(context.language_model.model).values()) if mapped else held(context.language_model.model)
     kept = tryout.gradients + tryout.optimiser
-    total = model + max(tryout.step_peak, tryout.evaluation_peak + kept)
-    parts = [f"weights {_bytes(model)}"]
+    total = weights + max(tryout.step_peak, tryout.evaluation_peak + kept)
+    of = f" of {_bytes(mapped.size)}, at most three blocks at a time" if mapped else ""
+    parts = [f"weights {_bytes(weights)}{of}"]
     if kept:
         parts.append(f"gradients {_bytes(tryout.gradients)}, optimiser {_bytes(tryout.optimiser)}")
     parts.append(f"activations and scratch {_bytes(tryout.step_peak - kept)} in a step")
@@ -234,7 +244,8 @@ def _processes(several: Several, context: RunContext, tryout: Tryout) -> list[st
 
 def _disk(context: RunContext, stepper: Stepper) -> list[str]:
     options, model = context.options, context.language_model.model
-    parts: dict[str, int] = {}
+    mapped = blocks_of(model)
+    parts = {"working copy of the weights": mapped.size} if mapped else {}
     trained = size_of(weights(model).values())
     if options.save:
         parts["model"] = trained if options.adapter else held(model)
@@ -245,7 +256,7 @@ def _disk(context: RunContext, stepper: Stepper) -> list[str]:
         parts["checkpoints"] = one * (1 + min(KEPT, options.steps // options.checkpoint_every))
     if options.journal:
         parts["rows and journal"] = options.steps * (ROW + RECORD)
-    folder = _existing(Path(options.out))
+    folder = existing(Path(options.out))
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{folder} cannot be written: give another --out")
     free, total = shutil.disk_usage(folder).free, sum(parts.values())
@@ -254,12 +265,6 @@ def _disk(context: RunContext, stepper: Stepper) -> list[str]:
     return (
         lines if total <= free else [*lines, "this does not fit: give --no-save, --checkpoint-every 0 or another --out"]
     )
-
-
-def _existing(path: Path) -> Path:
-    """The nearest folder above that is there, or the path itself."""
-    path = path.resolve()
-    return path if path.exists() or path == path.parent else _existing(path.parent)
 
 
 def _bytes(count: float) -> str:

@@ -7,8 +7,9 @@ import torch
 
 from llm.bench import cell, probes
 from llm.bench.setting import BenchSetting, random_opt, setting
-from llm.cost.live import free_memory, size_of
+from llm.cost.live import size_of
 from llm.gpu.job import Here, SkippedError
+from llm.model.free_memory import free_memory
 from zobench.run.records import Row
 
 CELLS = (  # size, dtype, examples, tokens; what tells most comes first

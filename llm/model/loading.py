@@ -5,6 +5,7 @@ import importlib.util
 import json
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +42,24 @@ KINDS = ("cpu", "cuda", "mps")
 DAMAGED = ": its file of weights is damaged or not whole (or a pointer of git lfs, without its file): fetch it again"
 ORIGIN = "zobench_weights"
 """Key of a saved configuration."""
+Reader = Callable[[str, str | None, str, dict[str, Any]], tuple[Any, str]]
+"""(folder or hub id, GGUF file, dtype, options of transformers' readers) -> the model, and the words of `lost`."""
 
 
-def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
+def load(
+    name: str,
+    device: str = "cpu",
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    read: Reader | None = None,
+) -> LanguageModel:
     """Return a model by name: "tiny-opt", "smollm2-135m-instruct", a hub id, a folder, or a .gguf file.
 
     It is masked where its configuration says that it was saved as ...ForMaskedLM or that its attention looks ahead
     (BERT, RoBERTa), and causal otherwise. Weights are read from safetensors or GGUF, never from pickles, which can run
     code. Python code that comes with a model runs only with `trust_remote_code`. A folder or a file never makes the hub
-    be asked. A folder with an adapter of peft gives its base with the adapter, which alone is trainable.
+    be asked. A folder with an adapter of peft gives its base with the adapter, which alone is trainable. `read` reads
+    configuration and weights in place of transformers' reader, as `streaming.load` does.
 
     No weight is random: a file in which one is missing is refused. What the model has no place for, such as the head of
     a classifier, is left out, told on stderr, and named in `weights`.
@@ -67,40 +77,47 @@ def load(name: str, device: str = "cpu", dtype: str = "float32", trust_remote_co
     options = _reading(source, gguf, trust_remote_code)
     files.require_safe(Path(source), gguf)
     _refuse_two(Path(source))
-    read = "tokenizer.json, tokenizer_config.json"
+    reading = "tokenizer.json, tokenizer_config.json"
     try:
         with files.pickles_refused():
             tokenizer = _tokenizer(source, options)
-            read = "config.json, *.safetensors"
-            model, lost = _read(source, gguf, dtype, options)
+            reading = "config.json, *.safetensors"
+            model, unread = (read or _read)(source, gguf, dtype, options)
     except Exception as error:  # each reader of weights has errors of its own
         near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
         near += "" if Path(source).exists() else "; no folder here has that name, so it was taken for a hub id"
         code = _needs_code(error, trust_remote_code)
         code += DAMAGED if "deserializing header" in str(error) else ""
         said = files.damage(Path(source)) or " ".join(str(error).split())
-        near += f" ({read}: bring a damaged or missing file back)" if Path(source).is_dir() else ""
+        near += f" ({reading}: bring a damaged or missing file back)" if Path(source).is_dir() else ""
         raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {said}") from error
     if gguf:
         _forget_quantisation(model)
     before = getattr(model.config, ORIGIN, None)
     origin = f"{origin}: {before}" if isinstance(before, str) else origin
-    if lost:
-        warn(f"model {name!r}: {lost}")
-        origin = f"{origin}; {lost}"
+    if unread:
+        warn(f"model {name!r}: {unread}")
+        origin = f"{origin}; {unread}"
     return LanguageModel(name, model.to(place).eval(), tokenizer, origin)
 
 
 def _read(source: str, gguf: str | None, dtype: str, options: dict[str, Any]) -> tuple[Any, str]:
     """The model with the weights of its file, and in words which of these it has no place for."""
-    config, made = _class(source, gguf, options)
+    config, made = configured(source, gguf, options)
     safe = {} if gguf else {"use_safetensors": True}
     how = {"dtype": DTYPES[dtype], "output_loading_info": True, "ignore_mismatched_sizes": True}
     with weights.unreported():
         model, info = made.from_pretrained(source, **how, **options, **safe)
+    return model, lost(model, info, config)
+
+
+def lost(model: Any, info: Mapping[str, Any], config: Any) -> str:
+    """Return in words which tensors of the file the model has no place for, "" where none; errors as
+    `weights.left_out`.
+    """
     saved_as = _saved_as(config)
-    lost = weights.left_out(model, info, saved_as)
-    return model, weights.without(lost, model, saved_as) if lost else ""
+    left_out = weights.left_out(model, info, saved_as)
+    return weights.without(left_out, model, saved_as) if left_out else ""
 
 
 def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
@@ -111,7 +128,7 @@ def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False)
     """
     source, gguf, origin = _locate(name)
     options = _reading(source, gguf, trust_remote_code)
-    config, made = _class(source, gguf, options)
+    config, made = configured(source, gguf, options)
     own_code = {"trust_remote_code": True} if trust_remote_code else {}
     with torch.device("meta"):
         model = made.from_config(config, dtype=DTYPES[dtype], **own_code)
@@ -279,8 +296,12 @@ def _smollm2() -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def _class(source: str, gguf: str | None, options: dict[str, Any]) -> tuple[Any, Any]:
-    """The configuration of a model, and the class that reads it."""
+def configured(source: str, gguf: str | None, options: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the configuration of a model, and the class that reads it.
+
+    Raises:
+        ValueError: it is no language model, or its configuration names files that are not read.
+    """
     config = AutoConfig.from_pretrained(source, **options)
     files.require_plain(config)
     if gguf:

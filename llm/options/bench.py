@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 from zobench.run.options import option
 
-PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods", "padding", "distributed")
+PARTS = (
+    "steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods", "padding",
+    "distributed", "streamed",
+)  # fmt: skip
 GPU_PARTS = ("tests", "directions", "engines", "replay", "smollm2", "cells", "waits", "sweeps", "probes")
 SIZES = {  # hidden, layers, heads, vocabulary
     "tiny-opt": (128, 4, 4, 2000),
@@ -48,7 +51,22 @@ class StepBenchOptions:
     padding_model: str = option("tiny-opt", "model of the padding table")
     padding_tasks: tuple[str, ...] = option(("spam", "sentences"), "tasks of the padding table")
     padding_data: str | None = option(None, "folder of the tasks' files; by default the shipped files")
+    streamed_model: str | None = option(
+        None, "folder of a model by `random-model` for the streamed table; by default one of --size is made and removed"
+    )
     out: str = option("runs/llm-bench", "folder of the results; every call appends rows")
+
+
+@dataclass(frozen=True)
+class RandomModelOptions:
+    """Write a folder of a model with random weights, layer by layer, so that the memory holds one layer: for
+    measurements of time and memory at a published size.
+    """
+
+    size: str = option("opt-1.3b", f"{', '.join(SIZES)}: OPT of this size")
+    dtype: str = option("bfloat16", "float32, bfloat16 or float16")
+    seed: int = option(0, "seed of the weights")
+    out: str = option("runs/random-model", "folder of the model: a new one")
 
 
 @dataclass(frozen=True)

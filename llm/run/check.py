@@ -16,6 +16,7 @@ def check(options: TrainOptions) -> None:
     adapters.check(options.adapter, options.gradient_checkpointing)
     parse_rates(options.rates)
     engines.is_own(options.engine)  # refuses an unknown name
+    _check_streamed(options, method)
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")
     _check_loop(options)
@@ -39,6 +40,21 @@ def check(options: TrainOptions) -> None:
     if options.train is not None and options.batch > options.train and method.takes_steps:
         raise ValueError(f"batch is {options.batch} but there are {options.train} training examples: lower --batch")
     method.check(options)
+
+
+def _check_streamed(options: TrainOptions, method: TrainingMethod) -> None:
+    if options.engine != engines.STREAMED or not method.takes_steps:
+        return
+    if not method.replays:  # a first-order part
+        raise ValueError(
+            f"--engine streamed keeps the weights on disk, and {options.method} needs gradients of them in memory: "
+            "give a zeroth-order --method, or leave --engine out"
+        )
+    if options.adapter:
+        raise ValueError(
+            f"--engine streamed trains the weights of the model themselves, and --adapter is {options.adapter}: leave "
+            "--adapter out, or give --engine in-forward"
+        )
 
 
 def _check_loop(options: TrainOptions) -> None:

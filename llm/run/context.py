@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llm import objective, tasks
 from llm.baselines import BaselineSetting
-from llm.model import loading, trainable
+from llm.model import loading, streaming, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
@@ -18,7 +18,9 @@ from llm.options.train import TrainOptions
 from llm.run import evaluation_sets
 from llm.run.check import check
 from llm.run.evaluation_sets import EvaluationSet
+from llm.run.folder import existing
 from llm.run.unread import ignored, without_unread
+from llm.steppers.engines import STREAMED
 from llm.steppers.method import TrainingMethod
 from llm.steppers.stepper import Stepper
 from llm.steppers.zeroth_order import Whole
@@ -160,7 +162,8 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
 def _loaded(options: TrainOptions) -> LanguageModel:
     """The model with its adapter, with what is not trained frozen."""
     held = "float32" if options.rounding == "master" else options.dtype
-    base = loading.load(options.model, options.device, held, options.trust_remote_code)
+    how = (options.model, options.device, held, options.trust_remote_code)
+    base = streaming.load(*how, existing(Path(options.out))) if options.engine == STREAMED else loading.load(*how)
     language_model = adapt(base, options.adapter, options.seed)
     trainable.select(language_model.model, options.trained)
     if options.rounding == "master" and options.adapter:  # a run without an adapter saves its frozen tensors, too

@@ -75,6 +75,12 @@ def journal_of(path: str | Path) -> Path:
     return file / JOURNAL if file.is_dir() else file
 
 
+def existing(path: Path) -> Path:
+    """Return the nearest folder above a path that is there, or the path itself."""
+    path = path.resolve()
+    return path if path.exists() or path == path.parent else existing(path.parent)
+
+
 def run_of(folder: Path) -> RunFolder | None:
     """Return the run that a folder is of, or that wrote its weights there, if any."""
     for candidate in (folder, folder.parent) if folder.name == MODEL else (folder,):

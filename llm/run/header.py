@@ -9,6 +9,7 @@ from zlib import crc32
 import torch
 from torch import nn
 
+from llm.model.mapped import blocks_of
 from llm.run import checkpoint
 from llm.run.context import RunContext
 from llm.steppers.stepper import Stepper
@@ -69,10 +70,12 @@ def fingerprint(model: nn.Module, trained: bool = True) -> str:
     """Return 128 bits of BLAKE2b over names, shapes, dtypes and bytes of what training changes, or of what it does
     not.
     """
-    digest = blake2b(digest_size=16)
+    digest, mapped = blake2b(digest_size=16), blocks_of(model)
     for name, tensor in checkpoint.weights(model, trained).items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
         digest.update(checkpoint.octets(tensor))
+        if mapped is not None:
+            mapped.let_go(name)
     return digest.hexdigest()
 
 

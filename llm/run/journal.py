@@ -11,15 +11,16 @@ from typing import Any
 
 import torch
 
-from llm.model import loading, trainable
+from llm.model import streaming, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
+from llm.model.mapped import blocks_of
 from llm.options.journal import OWN_PARTS
 from llm.run import checkpoint, saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, journal_of
 from llm.run.header import fingerprint
 from llm.run.verify import Journalled, findings
-from llm.steppers.engines import rounded
+from llm.steppers.engines import STREAMED, rounded
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import Estimator, methods
 from zobench import rule as rules
@@ -178,7 +179,8 @@ def rebuild(
     _require_repeatable(header)
     name, place = model or _text(header, "model"), device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
-    base = _adapted(loading.load(name, place, held, trust_remote_code), header.get("adapter"))
+    base = streaming.load_for(str(header.get("engine")), name, place, held, trust_remote_code)
+    base = _adapted(base, header.get("adapter"))
     trainable.select(base.model, list(map(str, header.get("trained") or ())))
     begun = fingerprint(base.model), fingerprint(base.model, False)
     if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
@@ -298,9 +300,10 @@ def _compare(rebuilt: LanguageModel, folder: Path, device: str) -> int:
     if not folder.is_dir():
         return OK
     dtype = next(name for name, kind in DTYPES.items() if kind == rebuilt.model.dtype)
+    engine = STREAMED if blocks_of(rebuilt.model) else "in-forward"
     written, mine = (
         checkpoint.weights(model) | checkpoint.weights(model, trained=False)
-        for model in (loading.load(str(folder), device, dtype).model, rebuilt.model)
+        for model in (streaming.load_for(engine, str(folder), device, dtype).model, rebuilt.model)
     )
     if mine.keys() != written.keys():
         raise ValueError(f"{folder} has other parameters than the journal")

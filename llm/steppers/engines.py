@@ -7,12 +7,13 @@ import torch
 from torch import nn
 
 from llm.model.language_model import DTYPES
+from llm.model.mapped import blocks_of
 from zobench import Estimator, InForwardSpace, ModuleSpace
 from zobench.naming import require_known
-from zobench.space import Batched, Engine
+from zobench.space import Batched, Engine, Streamed
 from zobench.spelling import made, own, spelled, taken
 
-AUTO = "auto"
+AUTO, STREAMED = "auto", "streamed"
 LARGE = 10_000_000
 """Number of trainable weights from which `auto` takes the in-forward engine."""
 
@@ -24,11 +25,17 @@ def batched_space(
     return ModuleSpace(model, Batched(points, rounding, reads))
 
 
+def streamed_space(model: nn.Module, rounding: str = "nearest", reads: torch.dtype | None = None) -> ModuleSpace:
+    """Return the space of the streamed engine, which fetches the layers of a model that `streaming.load` mapped."""
+    return ModuleSpace(model, Streamed(rounding, reads, blocks_of(model)))
+
+
 ENGINES: dict[str, Callable[..., ModuleSpace]] = {
     "plain": ModuleSpace,
     "in-forward": partial(InForwardSpace, deferred=True),
     "paired": partial(InForwardSpace, deferred=True, paired=True),
     "batched": batched_space,
+    STREAMED: streamed_space,
 }
 
 
@@ -112,7 +119,7 @@ def make_space(
 
     Args:
         model: the module whose trainable parameters the space perturbs.
-        engine: "plain", "in-forward", "paired", "batched", or the spelling of one's own.
+        engine: "plain", "in-forward", "paired", "batched", "streamed", or the spelling of one's own.
         rounding: "nearest" or "stochastic", for steps of bfloat16 parameters.
         reads: the dtype in which layers read the parameters; None for the parameters' own dtype.
         points: the most points in one forward of the batched engine; None for all.

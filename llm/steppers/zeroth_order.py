@@ -66,7 +66,7 @@ class ZerothOrderStepper:
         model: the module whose trainable parameters are stepped.
         estimator: asks for losses and turns them into a gradient estimate.
         rule: the update rule, which has the learning rate.
-        engine: "auto", "plain", "in-forward", "paired", "batched", or the spelling of one's own.
+        engine: "auto", "plain", "in-forward", "paired", "batched", "streamed", or the spelling of one's own.
         rounding: "nearest" or "stochastic".
         reads: the dtype in which layers read the parameters; None for the parameters' own dtype.
         touched: step -> the rows of the embeddings that the step's minibatch reads; directions are zero elsewhere.

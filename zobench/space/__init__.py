@@ -14,9 +14,10 @@ from zobench.space.restoring import Restoring
 from zobench.space.shared import Shared
 from zobench.space.space import Space, require_resolved
 from zobench.space.stored import Point, Step, Stored
+from zobench.space.streamed import Streamed
 
 __all__ = [
     "Batched", "Engine", "FlatSpace", "InForward", "InForwardSpace", "InPlace", "ModuleSpace", "Motion", "Paired",
-    "ParameterSpace", "Point", "Restoring", "Shared", "Space", "Step", "Stored",
-    "require_reproducible", "require_resolved",
+    "ParameterSpace", "Point", "Restoring", "Shared", "Space", "Step", "Stored", "Streamed", "require_reproducible",
+    "require_resolved",
 ]  # fmt: skip

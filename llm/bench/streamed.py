@@ -1,0 +1,199 @@
+"""A streamed step against the same step in memory, and against the disk: seconds and memory, side by side."""
+
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llm.bench import random_model
+from llm.bench.memory import MIB, PROCESSES
+from llm.bench.setting import BenchSetting, of_model
+from llm.cost.streamed import in_memory
+from llm.model import loading, streaming
+from llm.model.mapped import MappedBlocks, blocks_of
+from llm.steppers.engines import make_space
+from zobench import ModuleSpace, derive, methods, query
+from zobench.run.progress import bar
+from zobench.run.records import Row
+
+CACHED, UNCACHED, MEMORY, DISK = "streamed, cached", "streamed, not cached", "in memory", "read and written once"
+STEPS = 2
+
+
+def measure(size: str, dtype: str, batch: int, tokens: int, repetitions: int, model: str | None = None) -> list[Row]:
+    """Return a row with the seconds of a MeZO step streamed and in memory (the paired engine), and those of the disk
+    alone, alternating; and a row with the peak memory of a process that takes streamed steps.
+
+    Not cached, nothing of the model is in the page cache before a step, and its end is when all weights are on disk.
+    """
+    with _folder(size, dtype, model) as folder:
+        about = {"size": size, "dtype": dtype, "batch": batch, "tokens": tokens, "threads": torch.get_num_threads()}
+        return [
+            {"kind": "bench-streamed-memory", **about, **_in_a_process(_peaks, folder, *about.values())},
+            {"kind": "bench-streamed", **about, **_in_a_process(_seconds, folder, *about.values(), repetitions)},
+        ]
+
+
+@contextmanager
+def _folder(size: str, dtype: str, given: str | None) -> Iterator[str]:
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        random_model.write(Path(folder) / "model", size, dtype, 0)
+        yield str(Path(folder) / "model")
+
+
+def _in_a_process(work: Callable[..., Row], *arguments: Any) -> Row:
+    with ProcessPoolExecutor(1, PROCESSES) as pool:
+        return pool.submit(work, *arguments).result()
+
+
+def _stepper(here: BenchSetting, space: ModuleSpace) -> Callable[[], None]:
+    """A step of MeZO; it is pending until the next one reads the weights."""
+    mezo, keys = methods.make("mezo"), iter(range(10**9))
+
+    def step() -> None:
+        estimate = query(space, mezo, here.loss, derive("bench", "step", next(keys)), ())
+        space.step_(estimate.gradient, -1e-7)
+
+    return torch.inference_mode()(step)
+
+
+def _streamed(folder: str, size: str, dtype: str, batch: int, tokens: int) -> tuple[Callable[[], None], MappedBlocks]:
+    model = streaming.load(folder, dtype=dtype).model
+    blocks = blocks_of(model)
+    assert blocks is not None  # it was loaded so
+    return _stepper(of_model(model, size, dtype, batch, tokens), make_space(model, "streamed", "nearest", None)), blocks
+
+
+def _peaks(folder: str, size: str, dtype: str, batch: int, tokens: int, threads: int) -> Row:
+    """The memory of a process that loads a model and takes steps, above the one before: anonymous pages, which only
+    this process can give back, and all resident ones, with pages of files.
+    """
+    torch.set_num_threads(threads)
+    before = resident()
+    with Peaks() as whole:
+        step, blocks = _streamed(folder, size, dtype, batch, tokens)
+        blocks.evict = True
+        with Peaks() as stepping:
+            for _ in range(STEPS):
+                step()
+    blank = loading.skeleton(folder, dtype).model
+    row: Row = {"empty_anonymous_mb": before[0] / MIB, "empty_resident_mb": before[1] / MIB}
+    row |= {"anonymous_mb": (whole.highest[0] - before[0]) / MIB, "step_mb": (stepping.highest[1] - before[1]) / MIB}
+    return row | {"model_mb": blocks.size / MIB, "bound_mb": sum(in_memory(blank).values()) / MIB}
+
+
+def _seconds(folder: str, size: str, dtype: str, batch: int, tokens: int, threads: int, repetitions: int) -> Row:
+    torch.set_num_threads(threads)
+    held = loading.load(folder, dtype=dtype).model
+    in_ram = _stepper(of_model(held, size, dtype, batch, tokens), make_space(held, "paired", "nearest", None))
+    step, blocks = _streamed(folder, size, dtype, batch, tokens)
+
+    def drop() -> None:
+        for file in blocks.all:
+            file.drop()
+
+    def from_disk() -> None:
+        blocks.evict = True
+        step()
+        drop()  # its end is when what was written is on disk
+        blocks.evict = False
+
+    def disk_alone() -> None:
+        for file in blocks.all:
+            file.copy_over()
+
+    jobs = {
+        MEMORY: (_nothing, in_ram),
+        CACHED: (step, step),  # a step before it brings all into the page cache
+        DISK: (drop, disk_alone),
+        UNCACHED: (drop, from_disk),
+    }
+    for job in (in_ram, step):  # the first step has no step before it to write
+        job()
+    medians = {name: statistics.median(times) for name, times in _alternating(jobs, repetitions).items()}
+    ratios = {"cached_ratio": medians[CACHED] / medians[MEMORY], "uncached_ratio": medians[UNCACHED] / medians[DISK]}
+    slower = max(medians[DISK], medians[MEMORY])
+    return {"seconds": medians, **ratios, "uncached_of_slower": medians[UNCACHED] / slower, "repetitions": repetitions}
+
+
+def _nothing() -> None:
+    """Nothing is done before the job."""
+
+
+Prepared = tuple[Callable[[], None], Callable[[], None]]
+
+
+def _alternating(jobs: Mapping[str, Prepared], repetitions: int) -> dict[str, list[float]]:
+    """Seconds of each job in turn, without those of what prepares it."""
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    with bar(total=repetitions * len(jobs), unit="job", leave=False) as shown:
+        for name, (prepare, job) in [each for _ in range(repetitions) for each in jobs.items()]:
+            prepare()
+            began = time.perf_counter()
+            job()
+            seconds[name].append(time.perf_counter() - began)
+            shown.update()
+    return seconds
+
+
+class Peaks:
+    """The highest anonymous and resident bytes of this process within the block, read every five milliseconds."""
+
+    def __enter__(self) -> "Peaks":
+        self.highest, self._over = resident(), threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watcher.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(5e-3):
+            now = resident()
+            self.highest = max(self.highest[0], now[0]), max(self.highest[1], now[1])
+
+
+def resident() -> tuple[int, int]:
+    """Return the anonymous and all resident bytes of this process.
+
+    Raises:
+        RuntimeError: the system does not tell; Linux does.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
+        if "RssAnon" in lines:
+            anonymous, whole = (int(lines[name].split()[0]) * 1024 for name in ("RssAnon", "VmRSS"))
+            return anonymous, whole
+    raise RuntimeError("/proc/self/status has no RssAnon: this memory is measured on Linux only")
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the rows as text."""
+    lines = []
+    for row in rows:
+        if row["kind"] == "bench-streamed":
+            lines.append(f"{'a step':42}{'seconds':>9}")
+            lines += [f"{name:42}{seconds:9.2f}" for name, seconds in row["seconds"].items()]
+            lines.append(f"{'cached, of the step in memory':42}{row['cached_ratio']:9.2f}")
+            lines.append(f"{'not cached, of the disk alone':42}{row['uncached_ratio']:9.2f}")
+            lines.append(f"{'not cached, of the slower of both':42}{row['uncached_of_slower']:9.2f}")
+        else:
+            lines.append(f"{'memory above an empty process':42}{'MiB':>9}")
+            lines.append(f"{'weights on disk':42}{row['model_mb']:9.0f}")
+            lines.append(f"{'anonymous, loading and steps':42}{row['anonymous_mb']:9.0f}")
+            lines.append(f"{'resident in steps, with pages of files':42}{row['step_mb']:9.0f}")
+            lines.append(f"{'three blocks, the rest, two tensors':42}{row['bound_mb']:9.0f}")
+    return "\n".join(lines)

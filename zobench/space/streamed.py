@@ -1,0 +1,121 @@
+"""The streamed engine: paired, with the blocks of a model fetched into memory ahead of their use."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from zobench.space.paired import Paired
+from zobench.space.stored import Stored
+from zobench.space.threads import pool
+
+KEPT = 3
+"""Blocks in memory: the one that is read, the one before it, which the second point may still read, and the next."""
+
+
+class Residence(Protocol):
+    """How the blocks of a model come into memory and leave it. Both calls are advice: no value depends on them."""
+
+    def fetch(self, block: int) -> None:
+        """Begin to bring a block into memory."""
+
+    def release(self, block: int) -> None:
+        """Let a block, with what was written to it, go back to where it is kept."""
+
+
+class Streamed(Paired):
+    """Two points x + a u and x + b u of a model whose layers lie outside of memory, such as in memory-mapped files: a
+    thread fetches the next layer while one is read. The layer that is read is written with the pending step in the same
+    pass, is perturbed to both points of a line, and goes back: a step of two points fetches each layer once (ZO2, arXiv
+    2503.12668, with the deferred update at the rate of its own step). Other devices than a CPU take the points one
+    after the other.
+
+    Losses and parameters are those of InForward to the bit. Holds three layers, two perturbed parameters, and the
+    activations of two forwards.
+
+    Args:
+        rounding: "nearest" or "stochastic", as InForward.
+        reads: the dtype in which layers read the parameters; None for the parameters' own dtype.
+        residence: what fetches and releases layers; None where the model is in memory anyway.
+
+    Raises:
+        ValueError: when attached, as Paired; or the module has no list of layers.
+    """
+
+    least_blocks = 1  # what is pending for a small parameter, too, is written when its layer is in memory anyway
+
+    def __init__(
+        self, rounding: str = "nearest", reads: torch.dtype | None = None, residence: Residence | None = None
+    ) -> None:
+        super().__init__(True, rounding, reads)
+        self.residence = residence
+
+    def attach(self, stored: Stored) -> None:
+        """Find the layers, and see when each is entered."""
+        super().attach(stored)
+        layers = layers_of(stored.module)
+        self._block = {self._segments[id(p)]: k for p, k in owners(layers).items() if id(p) in self._segments}
+        self._stream = _Stream(len(layers), self.residence) if self.residence is not None else None
+        if self._stream is not None:
+            for k, layer in enumerate(layers):
+                layer.register_forward_pre_hook(partial(self._stream.enter, k))
+
+    def write_pending(self, names: Iterable[str]) -> None:
+        """Write what is pending for these parameters, layer by layer."""
+        parts: dict[int, list[str]] = {}
+        for name in names:
+            if name in self.pending:
+                parts.setdefault(self._block.get(name, -1), []).append(name)
+        for k, part in sorted(parts.items()):
+            if self._stream is not None and k >= 0:
+                self._stream.enter(k)
+            super().write_pending(part)
+
+
+class _Stream:
+    """Fetches the layer after the one that was entered, and releases the one that nobody reads any more."""
+
+    def __init__(self, count: int, residence: Residence) -> None:
+        self._count, self._residence = count, residence
+        self._lock, self._latest = threading.Lock(), -1
+
+    def enter(self, k: int, *_: Any) -> None:
+        with self._lock:  # two threads enter each layer, one for each point
+            if k == self._latest:
+                return
+            self._latest = k
+        # In a thread: the disk may let advice wait until there is room for more requests.
+        pool(1, "zobench-fetch", None).submit(self._move_to, k)
+
+    def _move_to(self, k: int) -> None:
+        if self._count > KEPT:  # the second point is one parameter behind the first at most: in the layer before
+            self._residence.release((k - 2) % self._count)
+        self._residence.fetch((k + 1) % self._count)
+
+
+def layers_of(module: nn.Module) -> Sequence[nn.Module]:
+    """Return the layers of a model: of all lists of modules of one class, the list with the most parameters.
+
+    Raises:
+        ValueError: there is no such list.
+    """
+    lists = [m for m in module.modules() if isinstance(m, nn.ModuleList) and len({type(layer) for layer in m}) == 1]
+    sizes = [sum(p.numel() for p in each.parameters()) for each in lists]
+    if not any(sizes):
+        raise ValueError(
+            f"{type(module).__name__} has no list of layers (a torch.nn.ModuleList of modules of one class), by which "
+            "the streamed engine fetches a model: give --engine in-forward, which holds the model in memory"
+        )
+    return list(lists[sizes.index(max(sizes))])
+
+
+def owners(layers: Sequence[nn.Module]) -> dict[nn.Parameter, int]:
+    """Return the number of the layer of each parameter: the first that has it, where layers share parameters."""
+    found: dict[nn.Parameter, int] = {}
+    for k, layer in enumerate(layers):
+        for p in layer.parameters():
+            found.setdefault(p, k)
+    return found
