@@ -5,6 +5,7 @@ from typing import NamedTuple
 from llm.model import loading, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import LanguageModel
+from llm.quantised import Choice, round_
 from llm.run import checkpoint, journal
 from llm.run.folder import CHECKPOINTS, JOURNAL, MODEL, RunFolder, selected_step
 from zobench.naming import require_known
@@ -85,10 +86,12 @@ def last_step(run: RunFolder, contents: Contents | None = None) -> int:
 
 def _restored(run: RunFolder, kept: checkpoint.Checkpoint, places: BaseSource) -> Tuned:
     name, trust = places.model or str(run.config["model"]), places.trust_remote_code
-    base = loading.load(name, places.device or "cpu", run.held, trust)
+    chosen = Choice.of(run.config["quantize"], run.config["group"])
+    base = loading.load(name, places.device or "cpu", run.held, trust, chosen)
     base = adapt(base, run.config["adapter"], run.config["seed"])
     trainable.select(base.model, run.config["trained"])
     checkpoint.restore(base.model, kept)
+    round_(base.model)
     return Tuned(base, kept.step, f"from the checkpoint of step {kept.step}")
 
 

@@ -6,7 +6,7 @@ from llm.options.groups import (
     CallOptions,
     FolderOptions,
     LoopOptions,
-    ModelOptions,
+    QuantisedOptions,
     SeedOptions,
     SizeOptions,
     SplitOptions,
@@ -21,6 +21,6 @@ MOST_STEPS = 2**32 - 1
 
 @dataclass(frozen=True)
 class TrainOptions(
-    CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SizeOptions, SplitOptions, ModelOptions
+    CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SizeOptions, SplitOptions, QuantisedOptions
 ):
     """Options of `python -m llm train`; `seconds` in rows are those of the steps, without evaluations."""

@@ -15,6 +15,7 @@ from llm.objective import Encoded, Objective
 from llm.objective.minibatch import Minibatch
 from llm.objective.touched import touched_rows
 from llm.options.train import TrainOptions
+from llm.quantised import Choice, is_quantised
 from llm.run import evaluation_sets
 from llm.run.check import check
 from llm.run.evaluation_sets import EvaluationSet
@@ -105,6 +106,7 @@ class RunContext:
             "task": self.task.name,
             "method": options.method,
             **({"adapter": options.adapter} if options.adapter else {}),
+            **({"quantize": options.quantize, "group": options.group} if options.quantize else {}),
             "estimator": self.method.identity(options),
             "seed": options.seed,
             "lr": options.lr if self.method.takes_steps else None,
@@ -145,7 +147,7 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
     data = Data(minimised.encode(split.train), minimised.encode(split.dev), tested)
     notes += [*split.notes, *(told for one in named_sets for told in one.notes)]
     notes += [*objective.data_notes(minimised, vars(data)), *(told for one in sets for told in one.notes)]
-    if options.adapter or options.trained:
+    if options.adapter or options.trained or is_quantised(language_model.model):
         notes.append(trainable.trained_note(language_model.model))
     context = RunContext(options, method, task, language_model, minimised, data, sets, tuple(filter(None, notes)))
     return _tried(context)
@@ -154,7 +156,8 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
 def _loaded(options: TrainOptions) -> LanguageModel:
     """The model with its adapter, with what is not trained frozen."""
     held = "float32" if options.rounding == "master" else options.dtype
-    base = loading.load(options.model, options.device, held, options.trust_remote_code)
+    chosen = Choice.of(options.quantize, options.group)
+    base = loading.load(options.model, options.device, held, options.trust_remote_code, chosen)
     language_model = adapt(base, options.adapter, options.seed)
     trainable.select(language_model.model, options.trained)
     return language_model

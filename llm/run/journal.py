@@ -15,9 +15,10 @@ from llm.model import loading, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.options.journal import OWN_PARTS
+from llm.quantised import Choice, codes_of, is_quantised, round_
 from llm.run import checkpoint, saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, journal_of
-from llm.run.header import fingerprint
+from llm.run.header import codes_fingerprint, fingerprint
 from llm.run.verify import Journalled, findings
 from llm.steppers.engines import rounded
 from llm.steppers.zeroth_order import ZerothOrderStepper
@@ -178,13 +179,18 @@ def rebuild(
     _require_repeatable(header)
     name, place = model or _text(header, "model"), device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
-    base = _adapted(loading.load(name, place, held, trust_remote_code), header.get("adapter"))
+    base = _adapted(
+        loading.load(name, place, held, trust_remote_code, _quantised(header.get("quantised"))), header.get("adapter")
+    )
     trainable.select(base.model, list(map(str, header.get("trained") or ())))
     begun = fingerprint(base.model), fingerprint(base.model, False)
-    if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
+    codes = codes_fingerprint(base.model) if is_quantised(base.model) else None
+    same = (begun[0], codes) == (header.get("weights"), header.get("codes"))
+    if not same or header.get("frozen") not in (None, begun[1]):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     records = contents.records[:steps]
     _repeat(_stepper(header, base.model, records, method, rule, engine), records)
+    round_(base.model)  # what a run writes of quantised layers
     return base
 
 
@@ -192,6 +198,15 @@ def selected_step(contents: Contents) -> int | None:
     """Return the step whose weights a finished run wrote; None of a run that is not finished."""
     finals = [event.body for event in contents.events if event.body.get("kind") == "final"]
     return finals[-1].get("selected_step") if finals else None
+
+
+def _quantised(about: Any) -> Choice | None:
+    """How the base was quantised, as the header tells it."""
+    if about is None:
+        return None
+    if not isinstance(about, dict) or not isinstance(about.get("name"), str):
+        raise ValueError(f"quantised of the header is {about!r}: wanted its name and group")
+    return Choice.of(about["name"], about.get("group", 32))
 
 
 def _adapted(base: LanguageModel, about: Any) -> LanguageModel:
@@ -297,9 +312,11 @@ def _compare(rebuilt: LanguageModel, folder: Path, device: str) -> int:
     """Say how the rebuilt weights differ from those that the run wrote, if it did."""
     if not folder.is_dir():
         return OK
-    dtype = next(name for name, kind in DTYPES.items() if kind == rebuilt.model.dtype)
+    kinds = {kind: name for name, kind in DTYPES.items()}
+    codes = is_quantised(rebuilt.model)
+    dtype = loading.dtype_of(str(folder)) if codes else kinds[rebuilt.model.dtype]
     written, mine = (
-        checkpoint.weights(model) | checkpoint.weights(model, trained=False)
+        checkpoint.weights(model) | checkpoint.weights(model, trained=False) | codes_of(model)
         for model in (loading.load(str(folder), device, dtype).model, rebuilt.model)
     )
     if mine.keys() != written.keys():
