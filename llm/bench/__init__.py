@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import torch
 
-from llm.bench import adapters, memory, methods, probes, scaling, slopes, steps, sweeps
+from llm.bench import adapters, memory, methods, probes, quantised, scaling, slopes, steps, sweeps
 from llm.bench.setting import setting
 from llm.model.language_model import DTYPES
 from llm.options.bench import PARTS, SIZES, StepBenchOptions
@@ -58,6 +58,7 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
             lambda: methods.measure(setting(size, dtype, batch, tokens), options.methods, count),
             methods.table,
         ),
+        "quantised": (lambda: quantised.measure(dtype, batch, tokens, count), quantised.table),
         "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
     }
 

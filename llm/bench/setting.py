@@ -23,7 +23,9 @@ ENGINES: dict[str, Callable[[Any], ModuleSpace]] = {  # those of training, under
 }
 
 
-class _NoTokenizer:
+class NoTokenizer:
+    """Stands for a tokenizer where prompts are numbers."""
+
     pad_token_id = 1
 
 
@@ -76,7 +78,7 @@ def setting(size: str, dtype: str, batch: int, tokens: int, candidates: int = 2,
     model = random_opt(size, dtype, device, max(POSITIONS, tokens + 1))
     ids = streams.integers(derive("bench", "tokens"), (batch, tokens), model.config.vocab_size - 4) + 4
     labels = streams.integers(derive("bench", "labels"), (batch,), candidates).tolist()
-    language_model = LanguageModel(size, model, _NoTokenizer(), "random")
+    language_model = LanguageModel(size, model, NoTokenizer(), "random")
     objective = Objective(language_model, tuple((10 + c,) for c in range(candidates)), tokens)
     rows = [Encoded(row, label) for row, label in zip(ids.tolist(), labels, strict=True)]
     return BenchSetting(size, dtype, tokens, model, objective, rows)

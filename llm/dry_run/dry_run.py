@@ -16,6 +16,8 @@ from llm.dry_run.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
 from llm.model import loading
 from llm.model.trainable import distinct, tensors
 from llm.options.train import TrainOptions
+from llm.quantised import Choice
+from llm.quantised.model import planned_bytes
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
 from llm.run.context import RunContext, prepare, sized, split_of
@@ -108,7 +110,7 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
         blank = loading.skeleton(options.model, "float32" if master else options.dtype, options.trust_remote_code)
     except Exception:  # the real loader meets the same fault and reports it
         return ["none: the configuration of the model cannot be read alone"]
-    parts = {"weights": held(blank.model)}
+    parts = {"weights": _weights(options, blank.model)}
     if TrainingMethod.parse(options.method).backpropagates and not (options.adapter or options.trained):
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
@@ -127,6 +129,17 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
             f"not loaded: give a narrower --dtype, {lighter}another --device or another --model"
         )
     return lines
+
+
+def _weights(options: TrainOptions, blank: nn.Module) -> int:
+    """The bytes of the weights; of a GGUF file whose codes are kept, those of the file."""
+    chosen = Choice.of(options.quantize, options.group)
+    if chosen is None:
+        return held(blank)
+    if chosen.format is not None:
+        return planned_bytes(blank, chosen.format)
+    file = loading.gguf_of(options.model)
+    return file.stat().st_size if file else held(blank)
 
 
 def _memory(context: RunContext, tryout: "Tryout", free: int | None) -> list[str]:

@@ -109,7 +109,7 @@ class Format:
         if self.bits == 8:
             return packed if self.asymmetric else packed.view(torch.int8)
         mask, places = 2**self.bits - 1, range(self.codes_a_byte)
-        codes = torch.stack([(packed >> (self.bits * place)) & mask for place in places], -2).flatten(-2)
+        codes: Tensor = torch.stack([(packed >> (self.bits * place)) & mask for place in places], -2).flatten(-2)
         return codes.view(torch.int8).sub_(self.shift)
 
     def dequantise(self, packed: Tensor, scales: Tensor, zeros: Tensor | None) -> Tensor:

@@ -156,9 +156,21 @@ def dense_(model: nn.Module, dtype: torch.dtype | None = None) -> None:
                 dense: nn.Module = nn.Embedding(rows, columns, padding_idx=layer.padding_idx)
             else:
                 dense = nn.Linear(columns, rows, bias=False)
-                dense.bias = layer._parameters["bias"]
-        dense.weight = made[key]  # type: ignore[assignment]
+                dense.register_parameter("bias", layer._parameters["bias"])
+        dense.register_parameter("weight", made[key])
         replace_(model, name, dense)
+
+
+def planned_bytes(model: nn.Module, format: Format) -> int:
+    """Return the bytes of the parameters of a model, on the meta device as well, once it is quantised and its scales
+    are trained: codes, scales in float32, zero points in float16.
+    """
+    chosen = {id(module.weight) for module in to_quantise(model).values()}
+    total = 0.0
+    for p in {id(p): p for p in model.parameters()}.values():
+        floats = (4 + 2 * format.asymmetric) / format.group
+        total += p.numel() * (format.bits / 8 + floats if id(p) in chosen else p.element_size())
+    return round(total)
 
 
 def held_bytes(model: nn.Module) -> dict[str, int]:
