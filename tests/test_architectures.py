@@ -58,15 +58,38 @@ def test_packed_rows_need_their_positions_and_their_mask(attention, monkeypatch)
     wanted, right = reference(made.model, PROMPTS, CANDIDATES), packing._inputs
     assert worst(candidate_scores(made, PROMPTS, CANDIDATES), wanted) < 1e-5
 
-    def in_order(model, rows, positions, segments):
-        return right(model, rows, [list(range(len(row))) for row in rows], segments)
+    def in_order(model, texts, starts):
+        along = [
+            text._replace(positions=list(range(start, start + len(text.tokens))))
+            for text, (_, start) in zip(texts, starts, strict=True)
+        ]
+        return right(model, along, starts)
 
-    def seeing_others(model, rows, positions, segments):
-        return right(model, rows, positions, [[min(s, 1) for s in row] for row in segments])
+    def seeing_other_candidates(model, texts, starts):
+        return right(model, [text._replace(branches=[min(k, 1) for k in text.branches]) for text in texts], starts)
 
-    for planted in (in_order, seeing_others):
+    def seeing_other_texts(model, texts, starts):
+        inputs = right(model, [text._replace(branches=[0] * len(text.branches)) for text in texts], starts)
+        mask = inputs["attention_mask"]
+        return inputs | {"attention_mask": torch.full_like(mask, float(mask.min())).triu(1)}
+
+    for planted in (in_order, seeing_other_candidates, seeing_other_texts):
         monkeypatch.setattr(packing, "_inputs", planted)
         assert worst(candidate_scores(made, PROMPTS, CANDIDATES), wanted) > 1e-3
+
+
+@pytest.mark.parametrize(
+    "lengths, shape", [((10, 5, 5, 4, 3, 3), (3, 10)), ((3, 9, 1), (2, 9)), ((7, 7), (2, 7)), ((4,), (1, 4))]
+)
+@pytest.mark.parametrize("kind", ["llama", "bloom"])
+def test_texts_share_rows_no_longer_than_the_longest(kind, lengths, shape):
+    inputs, starts = packing.arranged(language_model(kind), [packing.plain(range(3, 3 + n)) for n in lengths])
+    ids = inputs["input_ids"]
+    assert tuple(ids.shape) == (shape if kind == "llama" else (len(lengths), max(lengths)))
+    assert all(
+        ids[row, at : at + n].tolist() == list(range(3, 3 + n)) for n, (row, at) in zip(lengths, starts, strict=True)
+    )
+    assert int((ids != packing.padding(language_model(kind))).sum()) == sum(lengths)
 
 
 @torch.no_grad()
@@ -241,6 +264,9 @@ def test_opts_published_tokenizer(tmp_path):
     objective = Objective.of(made, (" terrible", " great"), 32)
     assert objective.candidates == ((6587,), (372,)) and objective.encode(examples)[1].tokens == [2, 31414, 232]
     assert Objective.of(made, (" terrible", " great"), 32, bos=0).encode(examples)[1].tokens == [0, 31414, 232]
+    for bos in (-1, 10**9):  # torch reads -1 as an index out of range, deep within the model
+        with pytest.raises(ValueError, match=f"bos is {bos}: give the id of a token, from 0 to"):
+            Objective.of(made, (" terrible", " great"), 32, bos=bos)
 
 
 @pytest.mark.parametrize("kind", ["opt", "gpt2", "llama"])

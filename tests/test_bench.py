@@ -150,3 +150,11 @@ def test_a_cell_that_is_no_minibatch_is_refused(cell, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["bench", "--parts", "probes", "--probe-cells", cell, "--out", str(tmp_path)])
     assert "is no minibatch: give examples x tokens" in capsys.readouterr().err
+
+
+def test_the_padding_table_counts_the_places_of_both_ways(tmp_path, capsys):
+    main(["bench", "--parts", "padding", "--repetitions", "1", "--padding-tasks", "spam", "--out", str(tmp_path)])
+    (row,) = of(_rows(tmp_path), "bench-padding")
+    places = row["places"]
+    assert row["tokens"] <= places["shared"] < 0.8 * places["padded"] and row["of_padded"] > 0
+    assert str(places["shared"]) in capsys.readouterr().out

@@ -11,7 +11,7 @@ from sampled import sampled
 from llm.__main__ import main
 from llm.loop.loop import Loop
 from llm.loop.train import train
-from llm.model import loading
+from llm.model import loading, trainable
 from llm.options.train import TrainOptions
 from llm.run import checkpoint
 from llm.run.check import check
@@ -223,3 +223,15 @@ def test_rounding_is_compared_by_way(tmp_path):
     assert found["nearest"]["moved"] < found["stochastic"]["moved"] < 0.1 < found["float32 master"]["moved"]
     assert found["float32 master"]["cosine"] > 0.999 > found["stochastic"]["cosine"] > 0
     assert found["walk, nearest"]["length"] > 10  # the way to the points and back moves more than the step
+
+
+def test_frozen_weights_of_a_master_copy_are_held_as_they_are_read(tmp_path, monkeypatch):
+    pytest.importorskip("peft")
+    given = {"adapter": "lora", "engine": "in-forward", "lr": 1e-2, **WAYS["master"]}
+    held = Loop.of(options(tmp_path / "other", **given)).context.language_model.model
+    dtypes = {(p.requires_grad, p.dtype) for p in held.parameters()}
+    assert dtypes == {(True, torch.float32), (False, torch.bfloat16)}
+    found = train(options(tmp_path / "held", **given))
+    monkeypatch.setattr(trainable, "hold_frozen", lambda *_: None)
+    converted = train(options(tmp_path / "converted", **given))
+    assert all(found[name] == converted[name] for name in ("dev_loss", "test_loss"))

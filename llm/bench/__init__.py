@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import torch
 
-from llm.bench import adapters, memory, methods, probes, quantised, scaling, slopes, steps, sweeps
+from llm.bench import adapters, memory, methods, padding, probes, quantised, scaling, slopes, steps, sweeps
 from llm.bench.setting import setting
 from llm.model.language_model import DTYPES
 from llm.options.bench import PARTS, SIZES, StepBenchOptions
@@ -59,6 +59,12 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
             methods.table,
         ),
         "quantised": (lambda: quantised.measure(dtype, batch, tokens, count), quantised.table),
+        "padding": (
+            lambda: padding.measure(
+                options.padding_model, dtype, options.padding_tasks, options.padding_data, batch, count
+            ),
+            padding.table,
+        ),
         "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
     }
 

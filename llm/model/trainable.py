@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from llm.quantised import floats_, is_quantised
@@ -75,6 +76,13 @@ def _freeze_others(model: nn.Module, patterns: Sequence[str]) -> None:
     for name, p in model.named_parameters(remove_duplicate=False):
         if name not in kept:
             p.requires_grad_(False)
+
+
+def hold_frozen(model: nn.Module, dtype: torch.dtype) -> None:
+    """Keep frozen tensors in the dtype in which layers read them, instead of converting them in every forward pass."""
+    for parameter in model.parameters():
+        if not parameter.requires_grad and parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def trained_note(model: nn.Module) -> str:

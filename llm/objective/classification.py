@@ -78,8 +78,12 @@ class Objective:
             reward: what the metric "reward" is the mean of.
 
         Raises:
-            ValueError: a candidate tokenises to nothing, two to the same, or the model cannot read `max_tokens`.
+            ValueError: `bos` is no token of the model, a candidate tokenises to nothing, two to the same, or the model
+                cannot read `max_tokens`.
         """
+        known_tokens = vocabulary_size(language_model)
+        if bos is not None and not 0 <= bos < known_tokens:
+            raise ValueError(f"bos is {bos}: give the id of a token, from 0 to {known_tokens - 1}, or leave --bos out")
         objective = cls(language_model, None, max_tokens, bos, metric, writing, reward)
         if not candidates:
             objective._room(0)

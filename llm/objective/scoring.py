@@ -7,7 +7,7 @@ from torch import Tensor
 
 from llm.model.language_model import LanguageModel
 from llm.model.logits import Place, Targets, chosen_logits, log_probs, logits_at, padded
-from llm.objective.packing import Asked, Candidates, Tokens, can_pack, packed
+from llm.objective.packing import Asked, Candidates, Tokens, arranged, can_pack, moved, packed, plain
 from zobench.layout import on_device
 
 
@@ -23,8 +23,9 @@ def candidate_scores(
 
     score_c = mean over the tokens of candidate c of log p(token | prompt, tokens before). Where every candidate is one
     token, logits serve unless `normalised`: they differ from the definition by the normaliser, which is the same for
-    all candidates of a prompt and cancels in every comparison. Otherwise a prompt and its candidates are packed in one
-    row where the architecture and the lengths allow (`pack`), or else each candidate is a row of its own.
+    all candidates of a prompt and cancels in every comparison. Otherwise a prompt and its candidates are one text where
+    the architecture and the lengths allow (`pack`), or else each candidate is a text of its own. Texts share rows where
+    the architecture allows.
 
     Cost: one forward pass.
     """
@@ -50,7 +51,8 @@ def answer_log_probs(language_model: LanguageModel, prompts: Sequence[Tokens], a
 
 def _single(language_model: LanguageModel, prompts: Sequence[Tokens], candidates: Candidates) -> Tensor:
     """Logits of one-token candidates: at the mask, or after the last token."""
-    places, inputs = first_places(language_model, prompts), padded(language_model, prompts)
+    inputs, starts = arranged(language_model, [plain(prompt) for prompt in prompts])
+    places = moved(first_places(language_model, prompts), starts)
     tokens = [[c[0] for c in cs] for cs in candidates]
     if all(row == tokens[0] for row in tokens):
         return logits_at(language_model, inputs, places, tokens[0])
@@ -80,8 +82,8 @@ def _separate(language_model: LanguageModel, prompts: Sequence[Tokens], candidat
     """A row for each candidate, with the tokens of all rows as targets."""
     pairs = [(prompt, c) for prompt, cs in zip(prompts, candidates, strict=True) for c in cs]
     places = [(i, len(prompt) - 1 + t) for i, (prompt, c) in enumerate(pairs) for t in range(len(c))]
-    inputs = padded(language_model, [[*prompt, *c[:-1]] for prompt, c in pairs])
-    targets = Targets(places, list(range(len(places))), [token for _, c in pairs for token in c])
+    inputs, starts = arranged(language_model, [plain([*prompt, *c[:-1]]) for prompt, c in pairs])
+    targets = Targets(moved(places, starts), list(range(len(places))), [token for _, c in pairs for token in c])
     return inputs, targets, [i for i, _ in places]
 
 

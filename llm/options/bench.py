@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from zobench.run.options import option
 
-PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods", "quantised")
+PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods", "quantised", "padding")
 GPU_PARTS = ("tests", "directions", "engines", "replay", "smollm2", "cells", "waits", "sweeps", "probes")
 SIZES = {  # hidden, layers, heads, vocabulary
     "tiny-opt": (128, 4, 4, 2000),
@@ -45,6 +45,9 @@ class StepBenchOptions:
         ("1x16", "4x32", "16x48"), "minibatches of the probes table, examples x tokens"
     )
     probe_directions: int = option(8, "directions of rank 1 of the probes table, with two points each")
+    padding_model: str = option("tiny-opt", "model of the padding table")
+    padding_tasks: tuple[str, ...] = option(("spam", "sentences"), "tasks of the padding table")
+    padding_data: str | None = option(None, "folder of the tasks' files; by default the shipped files")
     out: str = option("runs/llm-bench", "folder of the results; every call appends rows")
 
 

@@ -10,7 +10,7 @@ from llm import objective, tasks
 from llm.baselines import BaselineSetting
 from llm.model import loading, trainable
 from llm.model.adapters import adapt
-from llm.model.language_model import LanguageModel
+from llm.model.language_model import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
 from llm.objective.minibatch import Minibatch
 from llm.objective.touched import touched_rows
@@ -160,6 +160,10 @@ def _loaded(options: TrainOptions) -> LanguageModel:
     base = loading.load(options.model, options.device, held, options.trust_remote_code, chosen)
     language_model = adapt(base, options.adapter, options.seed)
     trainable.select(language_model.model, options.trained)
+    if options.rounding != "nearest" and is_quantised(language_model.model):
+        raise ValueError(f"model {options.model} is quantised: its scales are trained in float32: leave --rounding out")
+    if options.rounding == "master" and options.adapter:  # a run without an adapter saves its frozen tensors, too
+        trainable.hold_frozen(language_model.model, DTYPES[options.dtype])
     return language_model
 
 
