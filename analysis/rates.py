@@ -63,7 +63,7 @@ def synthetic(tune: pd.DataFrame) -> dict[tuple[str, float], list[Grid]]:
 
 
 def training(results: Results) -> dict[str, Grid]:
-    """The grids of studies of language models, by arm: `mezo`, `mezo-lora` with an adapter, `mezo-gguf` with --quantize.
+    """The grids of studies of language models, by arm: `mezo`, `mezo-lora` with an adapter, `mezo-gguf` if quantised.
 
     They come from rows of kind "chosen" and, of studies that kept none, from the runs that tuned: those of negative
     seeds.

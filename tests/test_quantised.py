@@ -7,10 +7,15 @@ import torch
 
 from llm import quantised
 from llm.model import loading
+from llm.model.trainable import select
 from llm.quantised import QuantisedLinear, gguf_file
 from llm.quantised import model as models
+from llm.quantised.codes import Codes
 from llm.quantised.formats import FORMATS, Format
+from llm.steppers.zeroth_order import ZerothOrderStepper
 from tests import gguf_files
+from zobench import methods
+from zobench.rule import SGD
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -118,8 +123,45 @@ def test_a_gguf_keeps_its_codes_and_is_written_back_to_the_bit(kind, embedding, 
 def test_int4_takes_a_third_of_bfloat16():
     for name, most in (("int4", 0.3126), ("int4-asymmetric", 0.35)):
         model = loading.load("tiny-opt", quantize=quantised.Choice(name)).model
-        from llm.model.trainable import select
-
         select(model, ())
         held = models.held_bytes(model)
         assert held["quantised_bytes"] <= most * held["bfloat16_bytes"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_codes_are_read_and_written_where_they_are(name):
+    """The vector of codes against the unpacked matrices."""
+    format = Format(name, *FORMATS[name])
+    model = torch.nn.Sequential(*(QuantisedLinear(format, format.quantise(matrix(seed=seed))) for seed in (0, 1)))
+    codes, high = Codes(model), 127 if name == "int8" else 2**format.bits - 1
+    everything = torch.arange(codes.count)
+
+    def unpacked():
+        return torch.cat([(format.unpack(layer.codes).long() + format.shift).flatten() for layer in model])
+
+    assert codes.count == 2 * 6 * 128 and torch.equal(codes.read(everything), unpacked())
+    places = torch.arange(3, codes.count, 7)
+    wanted = unpacked()
+    wanted[places] = (wanted[places] + 1).clamp(max=high)
+    codes.write_(places, codes.moved(places, torch.ones_like(places)))
+    assert torch.equal(unpacked(), wanted) and torch.equal(codes.read(places), wanted[places])
+
+
+@pytest.mark.parametrize("engine", ["plain", "in-forward"])
+def test_scales_keep_their_signs_whatever_the_step(engine):
+    """Steps far beyond 0: each scale stops at 1e-7 or 2^-20 of itself; what is no scale passes 0."""
+    format = Format("int4", 4, False)
+    weight = matrix()
+    weight[0, :32] = 0
+    layer = QuantisedLinear(format, format.quantise(weight), torch.nn.Parameter(torch.ones(6)))
+    select(layer, ("scales", "bias"))
+    before = layer.scales.detach().clone()
+    x = torch.randn(4, 128)
+    stepper = ZerothOrderStepper(layer, methods.make("mezo"), SGD(1e3), engine)
+    for step in range(3):
+        stepper.step(step, lambda: layer(x).square().mean(-1))
+        stepper.settle()
+        held = layer.scales.detach()
+        assert torch.equal(held.sign(), before.sign())
+        assert bool((held[before != 0].abs() >= 0.99e-7).all())
+    assert bool((layer.scales.detach().abs() < 1e-5).any()) and bool((layer.bias < 0).any())

@@ -160,3 +160,49 @@ def test_what_cannot_be_quantised_is_told_before_weights_are_read(changes, messa
     with pytest.raises(ValueError, match=message):
         Loop.of(options(tmp_path, **changes))
     assert not (tmp_path / "run").exists()
+
+
+def searching(tmp_path, **changes):
+    return options(tmp_path, **{"method": "code-search:size=200000", "clip": None, "select": "last", **changes})
+
+
+@pytest.mark.parametrize("quantize", ["int8", "int4", "int2-asymmetric"])
+def test_a_search_moves_codes_by_one_and_is_replayed_and_exported(quantize, tmp_path, capsys):
+    final = train(searching(tmp_path, quantize=quantize))
+    before, after = (
+        loading.load("tiny-opt", quantize=Choice(quantize)).model,
+        loading.load(str(tmp_path / "run/model")).model,
+    )
+    moved = {name for name, tensor in bits(before).items() if not torch.equal(tensor, bits(after)[name])}
+    assert moved and all(name.endswith(".codes") for name in moved)
+    for name, layer in models.layers(before).items():
+        there, here = (each.format.unpack(each.codes).int() for each in (layer, models.layers(after)[name]))
+        assert int((there - here).abs().max()) <= 4  # one a step
+    records = read(tmp_path / "run/journal.bin").records
+    assert [record.checksum for record in records] == [record.losses.index(min(record.losses)) for record in records]
+    assert main(["journal", "replay", str(tmp_path / "run")]) == 0
+    assert "equal to the bit" in capsys.readouterr().out
+    assert loss_of(tmp_path, "run/model") == final["test_loss"]
+
+
+def test_a_killed_search_ends_as_the_whole_one(tmp_path):
+    train(searching(tmp_path, out=str(tmp_path / "whole"), select="best"))
+    broken = searching(tmp_path, out=str(tmp_path / "broken"), select="best", checkpoint_every=2)
+    gone(Loop.of(broken), stop=3)
+    train(broken)
+    assert same(*(bits(loading.load(str(tmp_path / name / "model")).model) for name in ("whole", "broken")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantize": None}, "changes the codes of a quantised model"),
+        ({"adapter": "lora"}, "leave --adapter out"),
+        ({"clip": 3.0}, "leave --clip out"),
+        ({"method": "code-search:size=0"}, "size is 0"),
+    ],
+)
+def test_a_search_without_codes_is_told_before_weights_are_read(changes, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(loading, "_read", lambda *_: pytest.fail("the weights were read"))
+    with pytest.raises(ValueError, match=message):
+        Loop.of(searching(tmp_path, **changes))

@@ -99,7 +99,7 @@ class Format:
     def pack(self, codes: Tensor) -> Tensor:
         """Return codes uint8 (..., group) as bytes (..., group bits / 8)."""
         parts = codes.unflatten(-1, (self.codes_a_byte, -1)).unbind(-2)
-        packed = parts[0].clone()
+        packed: Tensor = parts[0].clone()
         for place, part in enumerate(parts[1:], 1):
             packed |= part << (self.bits * place)
         return packed

@@ -20,6 +20,8 @@ class Quantised(nn.Module):
     codes: Tensor
     scales: nn.Parameter
     zeros: nn.Parameter | None
+    searched = False
+    """Whether a search changes the codes."""
 
     def _hold(self, format: Format, packed: Packed) -> None:
         self.format = format
@@ -55,7 +57,7 @@ class Quantised(nn.Module):
         return f"{self.shape[1]}, {self.shape[0]}, {self.format.name}, group={self.format.group}"
 
 
-class QuantisedLinear(Quantised, nn.Linear):  # type: ignore[misc]
+class QuantisedLinear(Quantised, nn.Linear):  # type: ignore[override]
     """y = x W^T + b, W dequantised in tiles of at most `TILE` entries (or a row), so that no copy of it exists.
 
     It is a Linear to code that asks for one, as peft does; `weight` is no parameter. Cost: that of a Linear, and once a

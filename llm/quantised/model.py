@@ -90,7 +90,7 @@ def _floats(model: nn.Module) -> dict[int, tuple[str, nn.Parameter]]:
         for leaf in ("scales", "zeros"):
             parameter = layer._parameters.get(leaf)
             if parameter is not None:
-                found.setdefault(id(parameter), (f"{name}.{leaf}", parameter))
+                found.setdefault(id(parameter), (f"{name}.{leaf}".lstrip("."), parameter))
     return found
 
 
@@ -105,7 +105,7 @@ def floats_(model: nn.Module) -> None:
 def scale_names(model: nn.Module) -> tuple[str, ...]:
     """Return the first names of the trained scales."""
     named = _floats(model).values()
-    return tuple(name for name, p in named if p.requires_grad and name.endswith(".scales"))
+    return tuple(name for name, p in named if p.requires_grad and name.rpartition(".")[2] == "scales")
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from llm.objective.minibatch import Minibatch
 from llm.objective.touched import touched_rows
 from llm.options.train import TrainOptions
 from llm.quantised import Choice, is_quantised
+from llm.quantised.codes import Codes, search_
 from llm.run import evaluation_sets
 from llm.run.check import check
 from llm.run.evaluation_sets import EvaluationSet
@@ -147,7 +148,9 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
     data = Data(minimised.encode(split.train), minimised.encode(split.dev), tested)
     notes += [*split.notes, *(told for one in named_sets for told in one.notes)]
     notes += [*objective.data_notes(minimised, vars(data)), *(told for one in sets for told in one.notes)]
-    if options.adapter or options.trained or is_quantised(language_model.model):
+    if method.searches_codes:
+        notes.append(f"searched: {Codes(language_model.model).count:,} codes")
+    elif options.adapter or options.trained or is_quantised(language_model.model):
         notes.append(trainable.trained_note(language_model.model))
     context = RunContext(options, method, task, language_model, minimised, data, sets, tuple(filter(None, notes)))
     return _tried(context)
@@ -159,6 +162,9 @@ def _loaded(options: TrainOptions) -> LanguageModel:
     chosen = Choice.of(options.quantize, options.group)
     base = loading.load(options.model, options.device, held, options.trust_remote_code, chosen)
     language_model = adapt(base, options.adapter, options.seed)
+    if TrainingMethod.parse(options.method).searches_codes:
+        search_(language_model.model)
+        return language_model
     trainable.select(language_model.model, options.trained)
     if options.rounding != "nearest" and is_quantised(language_model.model):
         raise ValueError(f"model {options.model} is quantised: its scales are trained in float32: leave --rounding out")

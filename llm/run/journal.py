@@ -16,11 +16,14 @@ from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.options.journal import OWN_PARTS
 from llm.quantised import Choice, codes_of, is_quantised, round_
+from llm.quantised.codes import search_
 from llm.run import checkpoint, saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, journal_of
 from llm.run.header import codes_fingerprint, fingerprint
 from llm.run.verify import Journalled, findings
+from llm.steppers.code_search import CodeSearch, CodeSearchStepper
 from llm.steppers.engines import rounded
+from llm.steppers.stepper import Stepper
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import Estimator, methods
 from zobench import rule as rules
@@ -182,14 +185,22 @@ def rebuild(
     base = _adapted(
         loading.load(name, place, held, trust_remote_code, _quantised(header.get("quantised"))), header.get("adapter")
     )
-    trainable.select(base.model, list(map(str, header.get("trained") or ())))
+    search = _search(header)
+    if search is None:
+        trainable.select(base.model, list(map(str, header.get("trained") or ())))
+    else:
+        search_(base.model)
     begun = fingerprint(base.model), fingerprint(base.model, False)
     codes = codes_fingerprint(base.model) if is_quantised(base.model) else None
     same = (begun[0], codes) == (header.get("weights"), header.get("codes"))
     if not same or header.get("frozen") not in (None, begun[1]):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     records = contents.records[:steps]
-    _repeat(_stepper(header, base.model, records, method, rule, engine), records)
+    if search is None:
+        stepper: Stepper = _stepper(header, base.model, records, method, rule, engine)
+    else:
+        stepper = CodeSearchStepper(base.model, search)
+    _repeat(stepper, records)
     round_(base.model)  # what a run writes of quantised layers
     return base
 
@@ -225,7 +236,7 @@ def _require_repeatable(header: dict[str, Any]) -> None:
             "the directions of this run live on the rows that its minibatches touched, which the journal does not "
             "hold: continue the run, which replays it with its data"
         )
-    if "layout" not in header:
+    if "layout" not in header and "code_search" not in header:
         raise ValueError(
             f"{header.get('rule')!r} takes gradient steps, which recorded losses cannot rebuild: give the command of "
             "the run again to continue it, or export its latest checkpoint with --source checkpoint"
@@ -238,7 +249,7 @@ def _require_repeatable(header: dict[str, Any]) -> None:
         )
 
 
-def _repeat(stepper: ZerothOrderStepper, records: Sequence[Record]) -> None:
+def _repeat(stepper: Stepper, records: Sequence[Record]) -> None:
     with bar(records, desc="replay", unit="step") as shown:
         for record in shown:
             try:
@@ -246,7 +257,17 @@ def _repeat(stepper: ZerothOrderStepper, records: Sequence[Record]) -> None:
             except Exception as error:  # whatever a record that fits no estimator leads to
                 raise ValueError(f"step {record.step} cannot be repeated: {type(error).__name__}: {error}") from error
             shown.set_postfix_str(f"train loss {taken.loss:.3f}", refresh=False)
-    stepper.space.settle_()
+    stepper.settle()
+
+
+def _search(header: dict[str, Any]) -> CodeSearch | None:
+    """The search of codes that the header tells, None where steps are of another kind."""
+    about = header.get("code_search")
+    if about is None:
+        return None
+    if not isinstance(about, dict) or type(about.get("size")) is not int:
+        raise ValueError(f"code_search of the header is {about!r}: wanted its size")
+    return CodeSearch(about["size"])
 
 
 def _stepper(
