@@ -120,7 +120,7 @@ def test_the_weights_are_the_same_wherever_they_come_from(tmp_path, capsys):
     ]  # fmt: skip
 
 
-def test_an_unfinished_run_is_exported_as_far_as_it_is_and_says_so(tmp_path):
+def test_an_unfinished_run_is_exported_as_far_as_it_is_and_says_so(tmp_path, capsys):
     session = Loop.of(TrainOptions(**QUICK, checkpoint_every=2, out=str(tmp_path / "run")))
     take = session.stepper.step
 
@@ -137,6 +137,10 @@ def test_an_unfinished_run_is_exported_as_far_as_it_is_and_says_so(tmp_path):
     assert equal(weights(folder), here)  # step 5 by the journal, not step 4 by the checkpoint
     card = (folder / "README.md").read_text()
     assert "not finished: these are the weights after step 5 of 6" in card and "were not measured" in card
+    assert "is missing" not in capsys.readouterr().err
+    (tmp_path / "run/journal.bin").unlink()
+    export(ExportOptions(str(tmp_path / "run"), str(tmp_path / "from checkpoint")))
+    assert "journal.bin is missing: nothing shows whether checkpoint 4 is" in capsys.readouterr().err
 
 
 def test_a_first_order_run_is_exported_from_its_checkpoint(tmp_path):

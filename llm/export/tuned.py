@@ -12,6 +12,7 @@ from llm.run.folder import CHECKPOINTS, JOURNAL, MODEL, RunFolder, selected_step
 from llm.steppers.method import TrainingMethod
 from zobench.naming import require_known
 from zobench.run.journal import Contents
+from zobench.run.progress import warn
 
 SOURCES = ("auto", "model", "checkpoint", "journal")
 
@@ -95,6 +96,10 @@ def last_step(run: RunFolder, contents: Contents | None = None) -> int:
 
 
 def _restored(run: RunFolder, kept: checkpoint.Checkpoint, places: BaseSource) -> Tuned:
+    if run.config.get("journal") and not (run.folder / JOURNAL).is_file():
+        warn(
+            f"{run.folder / JOURNAL} is missing: nothing shows whether checkpoint {kept.step} is the run's latest step"
+        )
     name, trust = places.model or str(run.config["model"]), places.trust_remote_code
     chosen = Choice.of(run.config["quantize"], run.config["group"])
     base = loading.load(name, places.device or "cpu", run.held, trust, chosen)
