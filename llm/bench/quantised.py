@@ -1,7 +1,7 @@
 """Quantised models against dense ones: time of a forward, bytes held, and peak memory of a step."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -79,32 +79,33 @@ def made(name: str, dtype: str, quantize: str | None, batch: int, tokens: int) -
     return BenchSetting(name, dtype, tokens, model, objective, rows)
 
 
-def measure(dtype: str, batch: int, tokens: int, repetitions: int) -> list[Row]:
-    """Return the rows of times, bytes and peaks, each model by itself."""
-    rows: list[Row] = []
-    for name in MODELS:
-        rows += _times(name, dtype, batch, tokens, repetitions) if name == MODELS[0] else []
-        rows += [_bytes(name, quantize) for quantize in FORMATS]
-        rows += _peaks(name, batch, tokens)
-    return rows
+def measure(
+    models: Sequence[str], formats: Sequence[str], dtype: str, batch: int, tokens: int, repetitions: int
+) -> Iterator[Row]:
+    """Return the rows of bytes, peaks and times as they are measured, each model by itself."""
+    yield from _native(dtype, batch * tokens, repetitions)
+    for name in models:
+        yield from _peaks(name, batch, tokens)
+        yield from _times(name, formats, dtype, batch, tokens, repetitions)
 
 
-def _times(name: str, dtype: str, batch: int, tokens: int, repetitions: int) -> list[Row]:
+def _times(name: str, formats: Sequence[str], dtype: str, batch: int, tokens: int, repetitions: int) -> Iterator[Row]:
     """Forwards of the loss, dense and quantised in turn."""
     about = {"model": name, "dtype": dtype, "batch": batch, "tokens": tokens, "threads": torch.get_num_threads()}
-    dense, rows = _forward(name, dtype, None, batch, tokens), list[Row]()
-    for kind in FORMATS:
-        seconds = alternating({"dense": dense, "quantised": _forward(name, dtype, kind, batch, tokens)}, repetitions)
+    dense = _forward(made(name, dtype, None, batch, tokens))
+    for kind in formats:
+        here = made(name, dtype, kind, batch, tokens)
+        yield _bytes(name, kind, here.model)
+        seconds = alternating({"dense": dense, "quantised": _forward(here)}, repetitions)
         pairs = zip(seconds["quantised"], seconds["dense"], strict=True)
         ratio = statistics.median(one / other for one, other in pairs)
         row = {"kind": "bench-quantised-time", **about, "format": kind, "seconds": seconds["quantised"]}
-        rows.append({**row, "dense_seconds": seconds["dense"], "of_dense": ratio, "bar": BAR, "held": ratio <= BAR})
-    return [*rows, *_native(dtype, batch * tokens, repetitions)]
+        yield {**row, "dense_seconds": seconds["dense"], "of_dense": ratio, "bar": BAR, "held": ratio <= BAR}
 
 
-def _forward(name: str, dtype: str, quantize: str | None, batch: int, tokens: int) -> Callable[[], object]:
+def _forward(here: BenchSetting) -> Callable[[], object]:
     """A forward of the loss, which ran once."""
-    job = torch.inference_mode()(made(name, dtype, quantize, batch, tokens).loss)
+    job = torch.inference_mode()(here.loss)
     job()
     return job
 
@@ -136,27 +137,22 @@ def _native(dtype: str, rows: int, repetitions: int) -> list[Row]:
     ]
 
 
-def _bytes(name: str, quantize: str) -> Row:
-    """The bytes of the quantised layers while their scales are trained, without any step."""
-    with torch.device("cpu"):
-        model = random_model(name, "float32", quantize)
-    select(model, ())
+def _bytes(name: str, quantize: str, model: Any) -> Row:
+    """The bytes of the quantised layers while their scales are trained."""
     held = held_bytes(model)
     share = held["quantised_bytes"] / held["bfloat16_bytes"]
     row = {"kind": "bench-quantised-bytes", "model": name, "format": quantize, **held, "of_bfloat16": share}
     return {**row, "bar": SHARE, "held": share <= SHARE} if quantize == "int4" else row
 
 
-def _peaks(name: str, batch: int, tokens: int) -> list[Row]:
+def _peaks(name: str, batch: int, tokens: int) -> Iterator[Row]:
     """The highest resident size of two steps of MeZO, each in a process of its own, above one with its imports."""
     jobs = [("float32", None), ("bfloat16", None), ("float32", "int4"), ("bfloat16", "int4")]
-    rows = []
     for dtype, quantize in jobs:
         with ProcessPoolExecutor(1, PROCESSES) as pool:
             found = pool.submit(child, name, dtype, quantize, batch, tokens, torch.get_num_threads()).result()
         about = {"model": name, "dtype": dtype, "format": quantize, "batch": batch, "tokens": tokens}
-        rows.append({"kind": "bench-quantised-peak", **about, **found})
-    return rows
+        yield {"kind": "bench-quantised-peak", **about, **found}
 
 
 def child(name: str, dtype: str, quantize: str | None, batch: int, tokens: int, threads: int) -> Row:

@@ -33,6 +33,12 @@ class StepBenchOptions:
     dtype: str = option("float32", "float32, bfloat16")
     repetitions: int = option(7, "alternating repetitions; the median counts")
     entries: int = option(50_000_000, "entries of the parameter on which the sweeps are timed")
+    quantised_models: tuple[str, ...] = option(
+        ("smollm2-135m", "opt-350m"), "models of the part quantised: smollm2-135m, opt-350m, with random weights"
+    )
+    quantised_formats: tuple[str, ...] = option(
+        ("int8", "int4", "int4-asymmetric", "int2"), "formats of the part quantised"
+    )
     scaling_sizes: tuple[str, ...] = option(SCALED, "sizes of the scaling table")
     scaling_batches: tuple[int, ...] = option(
         (4, 16), "batches of the scaling table; the first is timed with all lengths"
