@@ -53,8 +53,11 @@ def random_model(name: str, dtype: str, quantize: str | None) -> Any:
     model = blank(lambda: AutoModelForCausalLM.from_config(configuration(name), dtype=DTYPES[dtype]))
     numbers = torch.Generator().manual_seed(0)
 
-    def drawn(shape: Sequence[int]) -> torch.Tensor:
-        return torch.randn(*shape, generator=numbers) * 0.02
+    def drawn(shape: Sequence[int], kind: torch.dtype = torch.float32) -> torch.Tensor:
+        made = torch.empty(*shape, dtype=kind)
+        for rows in made.split(1024):  # in parts, so that no float32 copy of an embedding counts as the model's memory
+            rows.copy_(torch.randn(rows.shape, generator=numbers).mul_(0.02))
+        return made
 
     if quantize is not None:
         format = Choice(quantize).format
@@ -65,7 +68,8 @@ def random_model(name: str, dtype: str, quantize: str | None) -> Any:
     for parameter, value in list(model.named_parameters()):
         if value.is_meta:
             norm = value.ndim == 1 and parameter.endswith("weight")
-            put_(model, parameter, (torch.ones(value.shape) if norm else drawn(value.shape)).to(DTYPES[dtype]))
+            kind = DTYPES[dtype]
+            put_(model, parameter, torch.ones(value.shape, dtype=kind) if norm else drawn(value.shape, kind))
     return model.eval()
 
 

@@ -9,7 +9,7 @@ from llm.quantised import Choice, round_
 from llm.quantised.codes import search_
 from llm.run import checkpoint, journal
 from llm.run.folder import CHECKPOINTS, JOURNAL, MODEL, RunFolder, selected_step
-from llm.steppers.method import TrainingMethod
+from llm.steppers.code_search import searches_codes
 from zobench.naming import require_known
 from zobench.run.journal import Contents
 from zobench.run.progress import warn
@@ -73,7 +73,7 @@ def _written(run: RunFolder, places: BaseSource) -> Tuned:
 
 def _select(loaded: LanguageModel, run: RunFolder) -> None:
     """Tell what the run trained of a model from what it did not."""
-    if TrainingMethod.parse(str(run.config["method"])).searches_codes:
+    if searches_codes(str(run.config["method"])):
         search_(loaded.model)
     else:
         trainable.select(loaded.model, run.config["trained"])

@@ -20,6 +20,11 @@ CODE_SEARCH = "code-search"
 FORWARDS = 3
 
 
+def searches_codes(method: str) -> bool:
+    """Return whether a text spells a search of codes; any other text, from a file of others too, spells none."""
+    return method.partition(":")[0] == CODE_SEARCH
+
+
 @dataclass(frozen=True)
 class CodeSearch:
     """q <- the best of q, q + d and q - d by the loss of the minibatch, d = +-1 at `size` random codes and 0 elsewhere.
