@@ -201,8 +201,9 @@ claims: $(READY)
 # By hand: three walks of a newcomer, each from an empty folder by the commands of one page, timed, into results/walks. Each makes an
 # environment of its own (2 GB, removed at its end).
 WALKS ?= own-estimator,own-data,findings
+WALKS_OUT ?= results/walks
 walks:
-	OMP_NUM_THREADS=1 $(QUIET) $(PYTHON) tests/walks.py --walk $(WALKS) --out results/walks
+	OMP_NUM_THREADS=1 $(QUIET) $(PYTHON) tests/walks.py --walk $(WALKS) --out $(WALKS_OUT)
 
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)
@@ -232,7 +233,8 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 # Peers are other people's optimizers, with requirements of their own: tests/test_peers.py takes those that are there.
-EVERY_EXTRA = $(shell $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"].keys() - {"peers"}, sep=",")')
+# Ray is large, and its adapter is not tested.
+EVERY_EXTRA = $(shell $(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"].keys() - {"peers", "ray"}, sep=",")')
 define ENVIRONMENT
 	$(@D)/bin/python -m pip install --quiet --constraint $(@D)/constraints.txt --editable ".[$(EVERY_EXTRA)]"
 	touch $@

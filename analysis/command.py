@@ -108,3 +108,4 @@ def report(arguments: argparse.Namespace) -> None:
     print(
         f"{rows:,} rows of {len(results.runs)} runs -> {out.resolve()}\nfigures (PNG, SVG, PDF) -> {figures.resolve()}"
     )
+    print(f"next: open {out} in a browser; python -m analysis figure --help draws one figure for a paper")

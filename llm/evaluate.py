@@ -51,3 +51,11 @@ def run(options: EvaluateOptions) -> None:
             for text in notes:
                 record.append({"kind": "note", "note": text})
             record.append(row)
+    note(next_command(options))
+
+
+def next_command(options: EvaluateOptions) -> str:
+    """Return what follows an evaluation: predictions."""
+    return (
+        f"next: python -m llm predict --model {options.model} --task {options.task} --input NEW.csv --out answers.csv"
+    )

@@ -24,7 +24,9 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m synthetic") -> int:
     """Run one command of the synthetic suites."""
-    return run_command(prog, "Estimators on functions whose gradient is known.", COMMANDS, argv)
+    return run_command(
+        prog, "Gradient estimators measured on functions whose gradient is known exactly.", COMMANDS, argv
+    )
 
 
 if __name__ == "__main__":

@@ -18,10 +18,12 @@ class BiasOptions:
     problem: tuple[str, ...] = option(("quadratic", "sextic"), f"quadratic, cubic, quartic, sextic, or {OWN}")
     dim: int = option(16, "number of variables")
     condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
-    rotated: bool = option(True, "random eigenvectors instead of the axes")
-    epsilons: tuple[float, ...] = option((0.02, 0.05, 0.1, 0.2, 0.5), "displacements")
-    samples: int = option(1_000_000, "plain estimates a cell")
-    controlled_samples: int = option(100_000, "estimates with the control variate a cell; 0 leaves them out")
+    rotated: bool = option(True, "take random eigenvectors of the Hessian instead of the axes")
+    epsilons: tuple[float, ...] = option((0.02, 0.05, 0.1, 0.2, 0.5), "displacements at which estimators are measured")
+    samples: int = option(1_000_000, "number of plain estimates in each cell")
+    controlled_samples: int = option(
+        100_000, "number of estimates with the control variate in each cell; 0 leaves them out"
+    )
     noise: float = option(0.0, "standard deviation of the noise of one evaluation (plain sampling only)")
     seed: int = option(0, "seed of the problem, the point and the draws")
     out: str = option("runs/bias", "folder of the results; an interrupted run continues there")
@@ -29,7 +31,7 @@ class BiasOptions:
 
 @dataclass(frozen=True)
 class ConvergeOptions:
-    """Minimise a problem with every method at equal loss evaluations, learning rates tuned on other seeds."""
+    """Minimise a problem with every method at equal loss evaluations; other seeds choose the learning rates."""
 
     methods: tuple[str, ...] = option(
         ("mezo", "kerzoo", "forward", "richardson", "coordinate"),
@@ -39,13 +41,13 @@ class ConvergeOptions:
     dim: int = option(16, "number of variables")
     condition: float = option(10.0, "largest over least eigenvalue of the Hessian at the centre")
     epsilon: float = option(1e-3, "displacement")
-    evaluations: int = option(20_000, "budget of loss evaluations of one run")
-    seeds: int = option(5, "runs of each method: starting points and directions")
-    tuning_seeds: int = option(5, "other runs, on which the learning rate is chosen")
+    evaluations: int = option(20_000, "number of loss evaluations in one run")
+    seeds: int = option(5, "number of runs of each method, each with its own starting point and directions")
+    tuning_seeds: int = option(5, "number of further runs, on which the learning rate is chosen")
     rates: tuple[float, ...] = option(
         tuple(2.0**-k for k in range(11)), "learning rates tried, the same number for every method"
     )
-    points: int = option(100, "rows of a run")
+    points: int = option(100, "number of rows that a run writes")
     out: str = option("runs/converge", "folder of the results; an interrupted run continues there")
 
 
@@ -60,13 +62,13 @@ class KernelOptions:
 
 @dataclass(frozen=True)
 class DesignOptions:
-    """Print kernels and stencils with nodes, moments and costs, and the cost of each way to less bias at equal
-    evaluations.
-    """
+    """Print nodes, moments and costs of kernels and stencils, and what each way to less bias costs."""
 
     orders: tuple[int, ...] = option((1, 3, 5, 7), "orders of the kernels")
     ratios: tuple[float, ...] = option((0.01, 0.1, 1.0, 10.0, math.inf), "noise-to-gradient ratios t; inf: only noise")
-    scales: tuple[float, ...] = option((1.0, 0.9, 0.77, 0.7, 0.5, 0.25, 0.1), "intervals under KerZOO's kernel")
+    scales: tuple[float, ...] = option(
+        (1.0, 0.9, 0.77, 0.7, 0.5, 0.25, 0.1), "lengths of the interval of r under KerZOO's kernel"
+    )
     least: float = option(0.05, "floor on |r| of the kernels for t = 0")
     depths: tuple[int, ...] = option((2, 5, 20), "depths of the telescoping stencils")
     points: int = option(201, "points at which a polynomial kernel is listed")
@@ -75,7 +77,7 @@ class DesignOptions:
 
 @dataclass(frozen=True)
 class DescentOptions:
-    """Predict the gain of every SGD step, at each method's own best rate and at one rate for all, and take it."""
+    """Predict how far SGD steps lower the loss, at each method's best rate and at one for all, and measure it."""
 
     methods: tuple[str, ...] = option(
         ("mezo", "kerzoo", "kerzoo:order=5", "optimal", "forward", "richardson", "orthogonal", "coordinate"),
@@ -91,7 +93,7 @@ class DescentOptions:
     n: int = option(1, "directions of a step")
     evaluations: int = option(800, "loss evaluations of a run")
     fraction: float = option(0.02, "the equal rate, in units of MeZO's best rate at the start")
-    seeds: int = option(10, "runs of each method: starting points and directions")
+    seeds: int = option(10, "number of runs of each method, each with its own starting point and directions")
     out: str = option("runs/descent", "folder of the results; an interrupted run continues there")
 
 
@@ -107,12 +109,14 @@ class EpsilonOptions:
         f"names, or {OWN}",
     )
     dim: int = option(20, "number of variables, for problems of any dimension")
-    noises: tuple[float, ...] = option((0.0, 1e-5, 1e-3, 1e-1), "standard deviation of one evaluation over |f(x)|")
+    noises: tuple[float, ...] = option(
+        (0.0, 1e-5, 1e-3, 1e-1), "standard deviations of the noise of one evaluation, as shares of |f(x)|"
+    )
     dtypes: tuple[str, ...] = option(("float32", "bfloat16"), "dtypes to which losses are rounded")
-    lines: int = option(5, "lines of a probe")
+    lines: int = option(5, "number of lines of a probe")
     start: float = option(1e-3, "displacement at which the probe starts")
-    choices: int = option(9, "independent choices in each cell; the cell reports their median ratio")
-    directions: int = option(1000, "lines over which the excess is measured")
+    choices: int = option(9, "number of independent choices in each cell, which reports their median ratio")
+    directions: int = option(1000, "number of lines over which the excess error is averaged")
     fixed: float = option(1e-3, "the fixed epsilon of the comparison")
     seed: int = option(0, "seed of the problems, points and draws")
     out: str = option("runs/epsilon", "folder of the results; an interrupted run continues there")
@@ -120,26 +124,31 @@ class EpsilonOptions:
 
 @dataclass(frozen=True)
 class PhaseOptions:
-    """Map which estimator is best over noise, dimension, bend and evaluations, by error and by expected descent."""
+    """Map which estimator is best at which noise, dimension, curvature and budget, by error and by expected descent."""
 
     methods: tuple[str, ...] = option(
         ("mezo", "kerzoo", "kerzoo:order=5", "optimal", "chebyshev", "forward", "central4", "telescoping"),
         "name[:option=value]...",
     )
     measured: tuple[str, ...] = option(("mezo", "kerzoo"), "methods that are sampled in addition to the winners")
-    noises: tuple[float, ...] = option((1e-6, 1e-4, 1e-2, 1.0), "standard deviations of one evaluation")
-    dims: tuple[int, ...] = option((8, 32, 256), "numbers of variables")
-    bends: tuple[float, ...] = option((0.0, 0.25, 1.0, 4.0), "0 is a quadratic; 1/sqrt(bend) is the length scale")
-    evaluations: tuple[int, ...] = option((4, 64, 1024), "loss evaluations of one step")
-    epsilons: tuple[float, ...] = option((1e-3, 0.1, 0.5), "common displacements")
-    entries: int = option(2_000_000, "numbers drawn for one measurement: samples = entries / (n d), from 20 to 20,000")
+    noises: tuple[float, ...] = option((1e-6, 1e-4, 1e-2, 1.0), "standard deviations of the noise of one evaluation")
+    dims: tuple[int, ...] = option((8, 32, 256), "dimensions (numbers of variables)")
+    bends: tuple[float, ...] = option(
+        (0.0, 0.25, 1.0, 4.0),
+        "departures of the function from a quadratic, which is 0; the length scale of others is 1/sqrt(bend)",
+    )
+    evaluations: tuple[int, ...] = option((4, 64, 1024), "numbers of loss evaluations in one step")
+    epsilons: tuple[float, ...] = option((1e-3, 0.1, 0.5), "displacements that all methods share")
+    entries: int = option(
+        2_000_000, "how many random numbers one measurement draws: samples = entries / (n d), from 20 to 20,000"
+    )
     seed: int = option(0, "seed of the problems, points and draws")
     out: str = option("runs/phase", "folder of the results; an interrupted run continues there")
 
 
 @dataclass(frozen=True)
 class SmokeOptions:
-    """Take steps of every method of the table on a few problems; its table ranks nothing."""
+    """Take steps of every method of the table on a few problems; the printed table is no ranking."""
 
     methods: tuple[str, ...] = option((), "names of the table; by default all")
     problems: tuple[str, ...] = option(
@@ -153,15 +162,15 @@ class SmokeOptions:
 
 @dataclass(frozen=True)
 class MonteCarloBenchOptions:
-    """Time `moments` and print estimates per second and the share of the random-number bound."""
+    """Time `moments`; print estimates per second, and the share of the time that drawing random numbers takes alone."""
 
     methods: tuple[str, ...] = option(("mezo", "kerzoo", "kerzoo:law=rademacher"), "name[:option=value]...")
     problem: str = option("quartic", f"quadratic, cubic, quartic, sextic, or {OWN}")
     dim: int = option(16, "number of variables")
-    samples: int = option(10_000_000, "estimates a repetition")
+    samples: int = option(10_000_000, "number of estimates in a repetition")
     repetitions: int = option(3, "alternating repetitions; their median is printed")
     predict_dim: int = option(1000, "number of variables of the problems that are predicted; 0 leaves predictions out")
-    draws: int = option(20_000_000, "numbers of a stream that are drawn on one thread; 0 leaves streams out")
+    draws: int = option(20_000_000, "how many numbers of a stream are drawn on one thread; 0 leaves streams out")
     out: str = option("runs/bench", "folder of the results; every call appends rows")
 
 
@@ -169,7 +178,9 @@ class MonteCarloBenchOptions:
 class ClaimOptions:
     """Measure the quantities that the claims ledger compares with theory: python -m analysis claims."""
 
-    parts: tuple[str, ...] = option(("cost", "interval", "tensors", "smooth", "large"), "what is measured")
-    samples: int = option(200_000, "estimates of each quantity; parts that cost more take a fixed share of it")
+    parts: tuple[str, ...] = option(("cost", "interval", "tensors", "smooth", "large"), "quantities that are measured")
+    samples: int = option(
+        200_000, "number of estimates of each quantity; expensive quantities take a fixed share of it"
+    )
     seed: int = option(0, "seed of the problems, the points and the draws")
-    out: str = option("runs/claims", "folder of the results; parts that are there are not repeated")
+    out: str = option("runs/claims", "folder of the results; parts whose rows are there are not measured again")

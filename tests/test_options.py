@@ -13,7 +13,6 @@ from llm import __main__ as llm
 from llm.options import groups
 from llm.options.train import TrainOptions
 from llm.studies import study, tune
-from llm.studies.overall import Overall
 from zobench.run.options import add_arguments, before, build, from_groups, option, unnamed
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -106,13 +105,10 @@ def changed(cls):
 
 
 def test_what_a_study_shares_with_train_reaches_its_runs(monkeypatch, tmp_path):
-    seen = []
-    monkeypatch.setattr(study, "train", lambda options: seen.append(options))
     monkeypatch.setattr(study, "_steps", lambda options, method: 30)
     given, values = changed(study.StudyOptions)
     given = dataclasses.replace(given, out=str(tmp_path), evaluations=5)
-    study._train(given, Overall({}), "mezo", 0.5, 7, "seeds")
-    (run,) = seen
+    run = study._seed(given, "mezo", 0.5, 7).options
     decided = {"method": "mezo", "lr": 0.5, "seed": 7, "steps": 30, "eval_every": 6, "save": False, "journal": False}
     decided["out"] = str(tmp_path / "seeds/mezo-lr0.5-seed7")
     assert run == TrainOptions(**{**values, **decided})

@@ -2,12 +2,16 @@
 
 import csv
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import walks
 
+from docs.site import conf
+from llm.evaluate import next_command
+from llm.options.evaluate import EvaluateOptions
 from llm.train import next_commands
 
 PROGRAMS = {
@@ -95,3 +99,15 @@ def test_a_repeated_row_far_from_the_committed_one_is_refused(tmp_path):
     )
     with pytest.raises(AssertionError):
         walks.WALKS["findings"].check(tmp_path)
+
+
+def test_an_evaluation_names_the_command_that_predicts():
+    said = next_command(EvaluateOptions(model="runs/x", task="my.toml"))
+    assert said == "next: python -m llm predict --model runs/x --task my.toml --input NEW.csv --out answers.csv"
+
+
+def test_options_of_commands_on_the_site_are_marked_and_nothing_else():
+    page = "<p>one-point --x</p><pre><span></span>python -m llm train --eval-every 5 --out runs/a-b\n</pre>"
+    marked = conf.whole_options(page)
+    assert re.findall(r'<span class="option">(.*?)</span>', marked) == ["-m", "--eval-every", "--out"]
+    assert re.sub(r'<span class="option">(.*?)</span>', r"\1", marked) == page

@@ -1,5 +1,7 @@
 """Sphinx configuration of the site; read by `python -m docs.site`, which writes the pages first."""
 
+import re
+
 from sphinx.application import Sphinx
 
 from docs.site import formulas
@@ -59,8 +61,26 @@ def _escape(app, what, name, obj, options, lines) -> None:
     lines[:] = as_rst(lines)
 
 
+def whole_options(body: str) -> str:
+    """Return the HTML of a page whose commands mark their options, which `pages.css` keeps on one line each: a browser
+    breaks lines after any hyphen.
+    """
+    return re.sub(
+        r"(<pre>)(.*?)(</pre>)",
+        lambda block: re.sub(r"(?<![\w-])--?[A-Za-z][\w-]*", r'<span class="option">\g<0></span>', block[0]),
+        body,
+        flags=re.DOTALL,
+    )
+
+
+def _mark_options(app, page, template, context, doctree) -> None:
+    if "body" in context:
+        context["body"] = whole_options(context["body"])
+
+
 def setup(app: Sphinx) -> None:
     """Read docstrings as plain text, before napoleon takes their sections."""
     formulas.add(app)
     app.connect("autodoc-process-docstring", _escape, priority=400)
     app.connect("autodoc-skip-member", _leave_out)
+    app.connect("html-page-context", _mark_options)

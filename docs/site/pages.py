@@ -26,6 +26,7 @@ FIRST = (
     "figures",
     "speed",
     "gpu",
+    "scale",
     "smoke",
 )
 """The order of the guide; other pages of docs/ follow by name."""

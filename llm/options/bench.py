@@ -22,7 +22,7 @@ SCALED = tuple(size for size in SIZES if size.startswith("opt-"))
 
 @dataclass(frozen=True)
 class StepBenchOptions:
-    """Time a MeZO step of each engine against the published four-walk loop and two bare forwards, and its memory."""
+    """Measure time and memory of a MeZO step with each engine, beside the published loop and two forward passes."""
 
     parts: tuple[str, ...] = option(PARTS, "parts of the benchmark")
     size: str = option("opt-125m", f"{', '.join(SIZES)}: OPT of this size with random weights")
@@ -59,7 +59,7 @@ class StepBenchOptions:
 
 @dataclass(frozen=True)
 class ProfileOptions:
-    """Print and record how many seconds of a MeZO step the drawing, the applying and each part of the model take."""
+    """Print and record the seconds that drawing, perturbing and each part of the model take in a MeZO step."""
 
     size: str = option("opt-125m", f"{', '.join(SIZES)}: OPT of this size with random weights")
     engines: tuple[str, ...] = option(
@@ -75,7 +75,7 @@ class ProfileOptions:
 
 @dataclass(frozen=True)
 class GpuOptions:
-    """Show that a device draws the directions of a CPU and trains as it does, and measure memory and time there."""
+    """Check that a device draws the same directions as the CPU and trains alike, and measure its memory and time."""
 
     minutes: float = option(8.0, "minutes that the command may take")
     device: str = option("cuda", "cuda, cuda:1, ...; cpu tries every part at a small size")

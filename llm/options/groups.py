@@ -99,7 +99,7 @@ class SizeOptions(DifferenceOptions):
 
 @dataclass(frozen=True)
 class StepOptions:
-    """How steps are taken. The rule "auto" is kept as the rule that it stands for."""
+    """How steps are taken. config.toml names the rule that "auto" stands for."""
 
     method: str = option("mezo", "name:option=value...: mezo, forward-gradient, adamw, icl, ... (llm list)")
     adapter: str | None = option(None, f"adapter to train in place of the weights: {ADAPTER}")
@@ -164,7 +164,7 @@ class SelectionOptions:
 
 @dataclass(frozen=True)
 class LoopOptions(SelectionOptions):
-    """What is evaluated, which weights are tested and saved, and when training stops."""
+    """Evaluations, the choice of the weights that are tested and saved, and the end of training."""
 
     eval_every: int = option(50, "number of steps between evaluations on dev")
     baselines: bool = option(True, "measure the untrained model on all splits first")

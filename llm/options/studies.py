@@ -23,9 +23,28 @@ SAMPLERS = ("tpe", "random")
 WAYS = ("walk, nearest", "nearest", "stochastic", "float32 master")
 
 
+BACKENDS = {"joblib": "joblib", "dask": "distributed", "submitit": "submitit", "ray": "ray"}
+"""Engines that have worker processes, and the packages that they are from."""
+
+
 @dataclass(frozen=True)
-class CompareOptions(ResultOptions):
-    """Run every arm of a plan on every task, rates chosen on dev of one task; resumes from its own runs."""
+class WorkerOptions(ResultOptions):
+    """Who makes the runs. The same command, given again anywhere with the same folder, adds workers."""
+
+    workers: int = option(1, "number of worker processes that this call starts, each with one thread and one run")
+    backend: str | None = option(
+        None, f"engine that has the workers: {', '.join(BACKENDS)}; by default joblib where there are several"
+    )
+    cluster: str | None = option(
+        None,
+        "cluster of the backend: the address of dask's scheduler or of Ray, or for submitit slurm:NAME=VALUE,...; by "
+        "default processes of this machine",
+    )
+
+
+@dataclass(frozen=True)
+class CompareOptions(WorkerOptions):
+    """Run every arm of a plan on every task; the dev set of one task chooses the rates. The same command continues."""
 
     plan: str = option("llm/studies/smollm2.toml", "TOML file of tasks and arms; docs/smollm2.md describes it")
     data: str | None = option(None, "folder that holds the data folders of the plan")
@@ -34,7 +53,6 @@ class CompareOptions(ResultOptions):
         False, "run the Python code that the plan names (own methods, models' own code)", code=True
     )
     arms: tuple[str, ...] = option((), "arms of the plan that this call runs, separated by commas; by default all")
-    workers: int = option(1, "number of processes, each with runs of its own")
     hours: float | None = option(None, "begin no further run after this time; the same command continues")
     dry_run: bool = option(False, "print the runs of the plan and what they cost; run nothing and write nothing")
     pack: bool = option(
@@ -44,7 +62,9 @@ class CompareOptions(ResultOptions):
 
 
 @dataclass(frozen=True)
-class TuneOptions(CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SplitOptions, ModelOptions):
+class TuneOptions(
+    WorkerOptions, CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SplitOptions, ModelOptions
+):
     """Search learning rate, epsilon and batch on dev, never on test; each trial is a run, which can be resumed."""
 
     lr: float | str = option("1e-6:1e-3", f"learning rate: {RANGE}")
@@ -56,12 +76,17 @@ class TuneOptions(CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOpti
         20, "number of trials, each of which is a run; with a larger number a finished search continues"
     )
     sampler: str = option("tpe", f"sampler that proposes values: {', '.join(SAMPLERS)}")
+    together: int = option(
+        1,
+        "with tpe: number of trials that are proposed together, from the trials before them, and that workers can run "
+        "at once; with random all trials can",
+    )
     out: str = "runs/tune"
 
 
 @dataclass(frozen=True)
-class StudyOptions(ResultOptions, SelectionOptions, DifferenceOptions, SplitOptions, ModelOptions):
-    """Tune every method's learning rate on dev of other seeds, then run all seeds; an interrupted study resumes."""
+class StudyOptions(WorkerOptions, SelectionOptions, DifferenceOptions, SplitOptions, ModelOptions):
+    """Choose each method's learning rate on the dev sets of other seeds, then run all seeds; a study can be resumed."""
 
     methods: tuple[str, ...] = option(
         ("mezo", "kerzoo", "forward", "richardson", "sgd", "adamw"),
@@ -98,7 +123,7 @@ class NoiseOptions(LossOptions):
 
 @dataclass(frozen=True)
 class RoundingOptions(SeedOptions, DifferenceOptions, TaskOptions, ModelOptions):
-    """Take MeZO steps in 16 bits and compare each with the intended step."""
+    """Take MeZO steps in 16 bits and compare each step with the step that was intended."""
 
     dtype: str = option("bfloat16", "bfloat16; float16 has no stochastic rounding")
     batch: int = 4
@@ -142,7 +167,7 @@ class ErrorOptions(LossOptions):
 
 @dataclass(frozen=True)
 class SmokeOptions(SeedOptions, SplitOptions, ModelOptions):
-    """Fine-tune by every method of the table for a few steps; its table ranks nothing."""
+    """Fine-tune with every method of the table for a few steps; the printed table is no ranking."""
 
     methods: tuple[str, ...] = option((), "names of the table; by default all, and hybrid")
     rates: tuple[float, ...] = option((), "learning rates tried; by default one, that of the method")

@@ -23,4 +23,7 @@ MOST_STEPS = 2**32 - 1
 class TrainOptions(
     CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SizeOptions, SplitOptions, QuantisedOptions
 ):
-    """Options of `python -m llm train`; `seconds` in rows are those of the steps, without evaluations."""
+    """Fine-tune a causal language model with forward passes only, or with a first-order reference.
+
+    `seconds` in rows are the time of the steps, without evaluations.
+    """

@@ -16,8 +16,9 @@ from llm.studies import archive
 from llm.studies.forecast import forecast
 from llm.studies.overall import Overall
 from llm.studies.plan import StudyPlan, read_plan
+from llm.studies.queue import OutOfTimeError, Queue, require_workers
 from llm.studies.rates import beyond, chosen_rate, mean_dev_loss
-from llm.studies.runs import KIND, SEEDS, TUNE, Named, OutOfTimeError, Runs
+from llm.studies.runs import KIND, SEEDS, TUNE, Named, Runs
 from zobench.naming import require_known
 from zobench.run.progress import note
 from zobench.run.records import Row, Run, within
@@ -25,7 +26,7 @@ from zobench.run.records import Row, Run, within
 TUNING_SEED = -1
 
 
-FREE = ("out", "data", "allow_code", "arms", "workers", "hours", "pack", "dry_run")
+FREE = ("out", "data", "allow_code", "arms", "workers", "backend", "cluster", "hours", "pack", "dry_run")
 """Options that a continued comparison may change."""
 
 
@@ -36,10 +37,11 @@ def run(options: CompareOptions) -> None:
         print("\n".join(forecast(plan)))
         return
     _require_data(plan)
-    record = Run(options.out, {"command": "compare", **asdict(options)}, free=FREE)
-    until = math.inf if options.hours is None else time.monotonic() + 3600 * options.hours
-    archive.unpack(record.folder, unfinished=True)
-    study = Study(plan, record, options.provenance, options.workers, until)
+    record = Run.joined(options.out, {"command": "compare", **asdict(options)}, free=FREE)
+    until = math.inf if options.hours is None else time.time() + 3600 * options.hours
+    with record.shared():
+        archive.unpack(record.folder, unfinished=True)
+        study = Study(plan, record, options.provenance, Queue.of(options, until))
     try:
         print(study.compare(options.arms))
     except OutOfTimeError:
@@ -74,8 +76,7 @@ def _some(plan: StudyPlan, options: CompareOptions) -> StudyPlan:
     """The plan with nothing to run for the arms that are not asked for."""
     for arm in options.arms:
         require_known(arm, plan.arms, f"arm of {options.plan}:")
-    if options.workers < 1:
-        raise ValueError(f"workers is {options.workers}: give 1 or more processes")
+    require_workers(options)
     wanted = options.arms or tuple(plan.arms)
     arms = {name: arm if name in wanted else replace(arm, seeds=0) for name, arm in plan.arms.items()}
     return replace(plan, arms=arms, model=options.model or plan.model)
@@ -89,9 +90,10 @@ def _require_data(plan: StudyPlan) -> None:
 
 def _pack(study: "Study") -> None:
     folder = study.record.folder
-    note(f"{archive.pack(folder, (TUNE, SEEDS))} files in {folder / archive.FILE}")
-    for ended in study.ended():  # a run that goes on keeps its checkpoints
-        shutil.rmtree(ended, ignore_errors=True)
+    with study.record.shared():
+        note(f"{archive.pack(folder, (TUNE, SEEDS))} files in {folder / archive.FILE}")
+        for ended in study.ended():  # a run that goes on keeps its checkpoints
+            shutil.rmtree(ended, ignore_errors=True)
     for group in (TUNE, SEEDS):
         with suppress(OSError):  # not empty, or not there
             (folder / group).rmdir()
@@ -106,12 +108,11 @@ def rounds(plan: StudyPlan) -> Iterator[tuple[int, str, str]]:
 class Study:
     """The runs of a plan, each in a folder of its own; those that are finished are read."""
 
-    def __init__(
-        self, plan: StudyPlan, record: Run, provenance: str, workers: int = 1, until: float = math.inf
-    ) -> None:
+    def __init__(self, plan: StudyPlan, record: Run, provenance: str, queue: Queue | None = None) -> None:
         self.plan, self.record, self.provenance = plan, record, provenance
         self.model = self._base()
-        self.runs = Runs(record, self.options, workers, until, self._whole())
+        queue = Queue(record.folder) if queue is None else queue
+        self.runs = Runs(record, self.options, replace(queue, whole=self._whole()))
 
     def compare(self, arms: Iterable[str] = ()) -> str:
         """Choose the rates of these arms, of all by default, make their runs, and return the table of both.
@@ -176,7 +177,8 @@ class Study:
         return (Named(TUNE, self.plan.tuned_on, arm, seed, lr) for lr in rates for seed in seeds)
 
     def _loss(self, arm: str, lr: float) -> float:
-        return mean_dev_loss(row for run in self._trials(arm, (lr,)) if (row := self.runs.find(run)))
+        finals = (row for run in self._trials(arm, (lr,)) if (row := self.runs.find(run)))
+        return mean_dev_loss(finals, self.plan.tuning_evaluations)
 
     def _further(self, arm: str, rates: list[float]) -> float | None:
         if len(rates) >= len(self.plan.arms[arm].rates) + self.plan.refine:
@@ -184,7 +186,8 @@ class Study:
         return beyond(min(rates, key=lambda lr: self._loss(arm, lr)), rates)
 
     def _chosen(self, arm: str, rates: list[float]) -> float:
-        return chosen_rate(self.record, arm, rates, lambda lr: self._loss(arm, lr))
+        with self.record.shared():
+            return chosen_rate(self.record, arm, rates, lambda lr: self._loss(arm, lr))
 
     def _seed(self, seed: int, task: str, arm: str, rates: dict[str, float | None]) -> Named:
         return Named(SEEDS, task, arm, seed, rates[arm])

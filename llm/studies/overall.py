@@ -23,11 +23,11 @@ class Overall:
     @contextmanager
     def run(self, name: str, folder: Path) -> Iterator[None]:
         """Count a run that is made within in this folder; its bars begin with its number and the time left."""
-        finished, began = _finished(folder), time.monotonic()
+        was, began = finished(folder), time.monotonic()
         with part_of(str(self)):
             yield
         cost = self.left.pop(name, 0.0)
-        if not finished:
+        if not was:
             self.spent, self.seconds = self.spent + cost, self.seconds + time.monotonic() - began
 
     def __str__(self) -> str:
@@ -37,7 +37,8 @@ class Overall:
         return f"{number} ({duration(sum(self.left.values()) * self.seconds / self.spent)} left)"
 
 
-def _finished(folder: Path) -> bool:
-    """Whether the rows of a run tell its end."""
+def finished(folder: Path) -> bool:
+    """Return whether the rows of a run tell its end."""
     file = folder / ROWS
-    return file.is_file() and b'"kind": "final"' in file.read_bytes()
+    data = file.read_bytes() if file.is_file() else b""
+    return b'"kind": "final"' in data[: data.rfind(b"\n") + 1]  # the last line may be one that is being written

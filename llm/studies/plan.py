@@ -16,7 +16,7 @@ from zobench.run.options import checked, read_toml, running_code
 Values = dict[str, Any]
 DECIDED = ("lr", "steps", "seed", "out", "eval_every", "resume")
 """Options of a run that the plan decides in ways of its own."""
-COUNTS = {"tuning_passes": 1, "evaluations": 1, "tuning_seeds": 1, "refine": 0}
+COUNTS = {"tuning_passes": 1, "evaluations": 1, "tuning_seeds": 1, "tuning_evaluations": 1, "refine": 0}
 """Whole numbers of a plan, with the least of each."""
 UNREAD = ("preset", "dry_run")
 """Options of the command line, which a plan would name in vain."""
@@ -52,8 +52,9 @@ class StudyPlan:
     """A comparison: every arm on every task, at equal forward passes, at the rate that `tuned_on`'s dev set chose.
 
     A backward pass counts as two forward ones. `options` are those of all runs, which a task's override, and an arm's
-    these. The rate is chosen on other seeds than those of the runs, `tuning_seeds` of them, at `tuning_passes`. Where
-    the best rate is at an edge, up to `refine` further rates are tried beyond it.
+    these. The rate is chosen on other seeds than those of the runs, `tuning_seeds` of them, at `tuning_passes`, by the
+    mean dev loss of the last `tuning_evaluations`. Where the best rate is at an edge, up to `refine` further rates are
+    tried beyond it.
     """
 
     model: str
@@ -63,6 +64,7 @@ class StudyPlan:
     arms: dict[str, Arm]
     evaluations: int = 4
     tuning_seeds: int = 1
+    tuning_evaluations: int = 1
     refine: int = 0
     options: Values = field(default_factory=dict)
 

@@ -52,10 +52,17 @@ def beyond(lr: float, rates: Sequence[float]) -> float | None:
     return float(f"{lr * lr / neighbour:.2g}")
 
 
-def mean_dev_loss(finals: Iterable[Row]) -> float:
-    """Return the mean dev loss of runs, infinite if one diverged."""
-    losses = [math.inf if row["dev_loss"] is None or row["status"] != "ok" else row["dev_loss"] for row in finals]
+def mean_dev_loss(finals: Iterable[Row], last: int = 1) -> float:
+    """Return the mean dev loss of runs, infinite if one diverged: of each its final one, or the mean of the `last`
+    evaluations of its learning curve. A rate that falls to 0 hides in the final loss how unsteady a run was.
+    """
+    losses = [_dev_loss(row, last) for row in finals]
     return sum(losses) / len(losses)
+
+
+def _dev_loss(row: Row, last: int) -> float:
+    losses = [row["dev_loss"]] if last == 1 else [loss for _, loss, _ in row["curve"][-last:]]
+    return math.inf if None in losses or row["status"] != "ok" else sum(losses) / len(losses)
 
 
 def forward_passes_a_step(method: str, epsilon: float | str, **sizes: int | None) -> int:

@@ -1,18 +1,15 @@
-"""Runs of a study in several processes, until the time is over."""
+"""The runs of a comparison: each is made once, by whichever worker claims it, and kept as a row."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from llm.loop.train import train
 from llm.options.train import TrainOptions
 from llm.run.folder import RunFolder
-from llm.studies.overall import Overall
-from zobench.run.records import Row, Run
+from llm.studies.queue import Queue
+from zobench.run.records import Row, Run, rows_now, rows_with
 
 KIND = "arm-run"
 TUNE, SEEDS = "tune", "seeds"
@@ -39,27 +36,47 @@ class Named(NamedTuple):
         return {"kind": KIND, **self._asdict()}
 
 
-class OutOfTimeError(Exception):
-    """The time that was given is over; the runs that ended are kept."""
+@dataclass(frozen=True)
+class ArmRun:
+    """A run of an arm, kept as a row of the comparison: its final row with its learning curve."""
+
+    run: Named
+    options: TrainOptions
+    study: Path
+
+    @property
+    def name(self) -> str:
+        """The name by which it is claimed."""
+        return self.run.name
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return Path(self.options.out)
+
+    def done(self) -> bool:
+        """Return whether the record has the row of the run."""
+        return bool(rows_with(rows_now(self.study), **self.run.row))
+
+    def make(self) -> None:
+        """Make the run, or let it go on."""
+        row = ended(self.options)
+        Run.reopened(self.study).add({**self.run.row, **row})
 
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """The runs of a study: each is made once, and kept as a row of the record, its final row with its learning curve.
+    """The runs of a study, each of which is made once.
 
     Args:
-        record: keeps the rows.
+        record: has the rows of runs that have ended.
         options: the options of a run.
-        workers: number of processes; with one the runs are made in this one.
-        until: when no further run begins, by `time.monotonic`.
-        whole: all runs by name, of which bars tell the part.
+        queue: makes runs.
     """
 
     record: Run
     options: Callable[[Named], TrainOptions]
-    workers: int = 1
-    until: float = float("inf")
-    whole: Overall = field(default_factory=lambda: Overall({}))
+    queue: Queue
 
     def find(self, run: Named) -> Row | None:
         """Return the row of a run that has ended."""
@@ -67,41 +84,18 @@ class Runs:
         return kept[-1] if kept else None
 
     def finish(self, runs: Iterable[Named], told: Callable[[Named, Row], None]) -> None:
-        """Make the runs that are missing, in their order, and keep each as it ends.
+        """Return when all runs are kept, of which this call makes those that are missing, in their order.
 
         Raises:
             OutOfTimeError: the time is over.
         """
         missing = [run for run in dict.fromkeys(runs) if self.find(run) is None]
-        for run, row in (self._here if self.workers == 1 else self._beside)(missing):
-            self.record.append({**run.row, **row})
-            told(run, row)
 
-    def _here(self, runs: list[Named]) -> Iterator[tuple[Named, Row]]:
-        for run in runs:
-            self._require_time()
-            options = self.options(run)
-            with self.whole.run(run.name, Path(options.out)):
-                row = ended(options)
-            yield run, row
+        def tell(job: ArmRun) -> None:
+            self.record.refresh()
+            told(job.run, self.find(job.run) or {})
 
-    def _beside(self, runs: list[Named]) -> Iterator[tuple[Named, Row]]:
-        """As many at once as there are workers; those that have begun are waited for when the time is over."""
-        waiting, going = iter(runs), dict[Future[Row], Named]()
-        with ProcessPoolExecutor(self.workers, get_context("spawn")) as pool:
-            while True:
-                while len(going) < self.workers and time.monotonic() < self.until and (run := next(waiting, None)):
-                    going[pool.submit(ended, self.options(run))] = run
-                if not going:
-                    break
-                for future in wait(going, return_when=FIRST_COMPLETED).done:
-                    yield going.pop(future), future.result()
-        if next(waiting, None):
-            raise OutOfTimeError
-
-    def _require_time(self) -> None:
-        if time.monotonic() >= self.until:
-            raise OutOfTimeError
+        self.queue.finish([ArmRun(run, self.options(run), self.record.folder) for run in missing], tell)
 
 
 def ended(options: TrainOptions) -> Row:

@@ -60,10 +60,12 @@ def _value(text: str) -> Value:
     return int(number) if number.is_integer() else number
 
 
-def propose(axes: Mapping[str, Axis], tried: Sequence[Tried], sampler: str, seed: int) -> dict[str, Value]:
-    """Return the values of the next trial.
+def propose(
+    axes: Mapping[str, Axis], tried: Sequence[Tried], sampler: str, seed: int, number: int | None = None
+) -> dict[str, Value]:
+    """Return the values of the trial of a number, by default the next one.
 
-    They are a function of the trials before it, of the seed and of nothing else: the sampler is made anew for each
+    They are a function of the trials given, of the seed and of nothing else: the sampler is made anew for each
     trial, its generator seeded by (seed, number of the trial), so that an interrupted search proposes what an
     uninterrupted one does. An infinite loss is the worst there is.
 
@@ -74,7 +76,9 @@ def propose(axes: Mapping[str, Axis], tried: Sequence[Tried], sampler: str, seed
     require_known(sampler, SAMPLERS, "sampler")
     optuna = library()
     made = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[sampler]
-    study = optuna.create_study(sampler=made(seed=derive("search", seed, len(tried)) % 2**32))
+    study = optuna.create_study(
+        sampler=made(seed=derive("search", seed, len(tried) if number is None else number) % 2**32)
+    )
     space = {name: _distribution(one) for name, one in axes.items()}
     for trial in tried:
         study.add_trial(optuna.trial.create_trial(params=dict(trial.values), distributions=space, value=trial.loss))

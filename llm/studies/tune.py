@@ -3,7 +3,8 @@
 import math
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,18 @@ from llm.run.folder import CHECKPOINTS
 from llm.run.record import config_of
 from llm.steppers.method import TrainingMethod
 from llm.studies.overall import Overall
+from llm.studies.queue import Queue, require_workers
 from llm.studies.search import Axis, Tried, Value, axis, library, propose
 from zobench.naming import require_known
 from zobench.run import toml
 from zobench.run.lock import FolderInUseError
 from zobench.run.options import code_arguments, from_groups
 from zobench.run.progress import note
-from zobench.run.records import Row, Run, within, write_atomically
+from zobench.run.records import Row, Run, rows_now, rows_with, within, write_atomically
 from zobench.spelling import spelled
 
 SEARCHED = ("lr", "epsilon", "batch")
-FREE = ("out", "trials", "checkpoint_every", "preset", "report_to")
+FREE = ("out", "trials", "checkpoint_every", "preset", "report_to", "workers", "backend", "cluster")
 BEST = "best.toml"
 
 
@@ -39,7 +41,7 @@ def run(options: TuneOptions) -> None:
         folder = str(Path(options.out) / "trials/0000")
         dry_run.run(_trial_options(options, first, out=folder, dry_run=True), test=False)
         return
-    record = Run(options.out, _config(options), _config(TuneOptions()), FREE)
+    record = Run.joined(options.out, _config(options), _config(TuneOptions()), FREE)
     try:
         _search(options, axes, record)
     finally:  # an interrupted search tells what it found
@@ -55,16 +57,62 @@ def run(options: TuneOptions) -> None:
     print(f"  python -m llm train --config {Path(options.out) / BEST} --out {options.out}-best {code}".rstrip())
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A trial of a search, kept as a row of it."""
+
+    number: int
+    options: TuneOptions
+    axes: dict[str, Axis]
+
+    @property
+    def name(self) -> str:
+        """The name by which it is claimed."""
+        return f"trials/{self.number:04d}"
+
+    @property
+    def study(self) -> Path:
+        """The folder of the search."""
+        return Path(self.options.out)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+        return within(self.study, self.name)
+
+    def done(self) -> bool:
+        """Return whether the search has the row of the trial."""
+        return bool(rows_with(rows_now(self.study), kind="trial", number=self.number))
+
+    def make(self) -> None:
+        """Make the run of the trial, or let it go on."""
+        record = Run.reopened(self.study)
+        row = {"kind": "trial", "number": self.number, **_tried(self, record)}
+        with record.shared():
+            record.append(row)
+            _keep_best(self.options, record)
+
+
 def _search(options: TuneOptions, axes: dict[str, Axis], record: Run) -> None:
-    """Run the trials that have no row yet."""
-    missing = [number for number in range(options.trials) if not record.find(kind="trial", number=number)]
-    whole = Overall(dict.fromkeys(map(str, missing), 1.0))
-    for number in missing:
-        row = {"kind": "trial", "number": number, **_tried(options, axes, record, number, whole)}
-        record.append(row)
+    """Run the trials that have no row yet, those that are proposed together at once."""
+    missing = [n for n in range(options.trials) if not record.find(kind="trial", number=n)]
+    trials = [Trial(number, options, axes) for number in missing]
+    queue = Queue.of(options, whole=Overall({trial.name: 1.0 for trial in trials}))
+
+    def told(trial: Trial) -> None:
+        record.refresh()
+        row = record.find(kind="trial", number=trial.number)[-1]
         loss = "no dev loss" if row["dev_loss"] is None else f"dev loss {row['dev_loss']:.4f}"
-        note(f"trial {number}: {_values(row, axes)}: {loss} ({row['status']})")
-        _keep_best(options, record)
+        note(f"trial {trial.number}: {_values(row, axes)}: {loss} ({row['status']})")
+
+    for _, together in groupby(trials, lambda trial: _first(options, trial.number)):
+        queue.finish(together, told)
+
+
+def _first(options: TuneOptions, number: int) -> int:
+    """The first of the trials that are proposed together with this one: a random proposal depends on no other."""
+    together = options.trials if options.sampler == "random" else options.together
+    return number - number % together
 
 
 def _values(row: Mapping[str, Any], axes: Iterable[str]) -> str:
@@ -75,7 +123,10 @@ def _checked(options: TuneOptions) -> dict[str, Axis]:
     """The axes; refuses, before the first trial, options with which a later trial would fail."""
     if options.trials < 1:
         raise ValueError(f"trials is {options.trials}: give 1 or more")
+    if options.together < 1:
+        raise ValueError(f"together is {options.together}: give 1 or more")
     require_known(options.sampler, SAMPLERS, "sampler")
+    require_workers(options)
     library()
     searched = {name: axis(name, getattr(options, name)) for name in SEARCHED}
     axes = {name: one for name, one in searched.items() if one is not None}
@@ -110,19 +161,18 @@ def _trial_options(options: TuneOptions, values: dict[str, Value], **more: Any) 
     return _train_options(options, values, **{**plain, "also": (), **more})
 
 
-def _tried(options: TuneOptions, axes: dict[str, Axis], record: Run, number: int, whole: Overall) -> Row:
+def _tried(trial: Trial, record: Run) -> Row:
     """The row of a trial, which is run or continued."""
-    before = record.find(kind="trial")
+    options, axes, folder = trial.options, trial.axes, trial.folder
+    before = [row for row in _trials(record) if row["number"] < _first(options, trial.number)]
     tried = [Tried({name: row[name] for name in axes}, _loss(row)) for row in before]
-    values = propose(axes, tried, options.sampler, options.seed)
-    folder = within(record.folder, f"trials/{number:04d}")
+    values = propose(axes, tried, options.sampler, options.seed, trial.number)
     try:
-        with whole.run(str(number), folder):
-            final = train(_trial_options(options, values, out=str(folder)), test=False)
+        final = train(_trial_options(options, values, out=str(folder)), test=False)
     except (OSError, FolderInUseError):
         raise
     except Exception as error:
-        if not any(row["status"] == "ok" for row in before):
+        if not any(row["status"] == "ok" for row in rows_with(rows_now(trial.study), kind="trial")):
             raise  # no trial has succeeded yet: the fault is more likely in the options that all trials share
         return {**values, "dev_loss": None, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
@@ -132,13 +182,17 @@ def _tried(options: TuneOptions, axes: dict[str, Axis], record: Run, number: int
     return row | {name: final[name] for name in ("status", "best_step", *costs)}
 
 
+def _trials(record: Run) -> list[Row]:
+    return sorted(record.find(kind="trial"), key=lambda row: int(row["number"]))
+
+
 def _loss(row: Row) -> float:
     """The loss to minimise: the dev loss, infinite where a trial diverged or failed."""
     return math.inf if row["dev_loss"] is None or row["status"] != "ok" else float(row["dev_loss"])
 
 
 def _best(record: Run) -> Row | None:
-    row = min(record.find(kind="trial"), key=_loss, default=None)
+    row = min(_trials(record), key=_loss, default=None)
     return row if row is not None and math.isfinite(_loss(row)) else None
 
 

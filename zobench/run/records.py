@@ -7,9 +7,10 @@ import platform
 import subprocess
 import sys
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ import torch
 
 from zobench.random import streams
 from zobench.run import toml
+from zobench.run.claims import Claims
 from zobench.run.files import create_synced, truncate_back, write_all
 from zobench.run.lock import FolderLock, lock
 from zobench.run.reading import file_bytes, json_object, toml_table
 from zobench.version import VERSION
 
 Row = dict[str, Any]
+ROWS_CLAIM = "rows"
+"""The claim of the process that writes the record of several at the moment."""
 
 
 def plain_row(row: Mapping[str, Any]) -> Row:
@@ -37,7 +41,9 @@ class Run:
     Opened again with the same configuration it continues: `rows` holds what was measured before. A torn last line, left
     by a crash, is cut off. What writes first locks the folder against other processes. `defaults` are the values of
     options that an older configuration does not name, `free` the names that a continued run may change. With `look`
-    nothing is written: for seeing what the folder holds, and whether it would be continued.
+    nothing is written: for seeing what the folder holds, and whether it would be continued. With `begun` the
+    configuration counts before there are rows: other processes work by it. Without a configuration that of the folder
+    holds, whatever it is.
 
     Raises:
         ValueError: the folder holds a run with another configuration (the message names what differs), its files are
@@ -49,20 +55,22 @@ class Run:
     def __init__(
         self,
         folder: str | Path,
-        config: Mapping[str, Any],
+        config: Mapping[str, Any] | None,
         defaults: Mapping[str, Any] | None = None,
         free: Collection[str] = (),
         look: bool = False,
+        begun: bool = False,
     ) -> None:
-        self.folder, self._look = Path(folder), look
+        self.folder, self._look, self._begun = Path(folder), look, begun
         if not look:
             self.folder.mkdir(parents=True, exist_ok=True)
         require_contained(self.folder)
         self._lock: FolderLock | None = None
         self._rows_file = self.folder / "rows.jsonl"
         self.rows = self._read_rows()
-        self._keep_config(_plain(config), _plain(defaults or {}), frozenset(free))
-        self._keep_environment()
+        if config is not None:
+            self._keep_config(_plain(config), _plain(defaults or {}), frozenset(free))
+            self._keep_environment()
         self._announced = False
 
     def append(self, row: Mapping[str, Any], sync: bool = True) -> None:
@@ -98,14 +106,62 @@ class Run:
             self._lock = lock(self.folder)
         return self._lock
 
+    @classmethod
+    def joined(
+        cls,
+        folder: str | Path,
+        config: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+        free: Collection[str] = (),
+    ) -> "Run":
+        """Open a folder that several processes write at the same time, each within `shared`."""
+        claims = Claims(folder)
+        with claims.exclusive(ROWS_CLAIM):
+            record = cls(folder, config, defaults, free, begun=claims.any_held(but=ROWS_CLAIM))
+            record.own().release()
+        return record
+
+    @classmethod
+    def reopened(cls, folder: str | Path) -> "Run":
+        """Open a folder that `joined` has opened, in another process maybe, to add rows."""
+        with Claims(folder).exclusive(ROWS_CLAIM):
+            record = cls(folder, None)
+            record.own().release()
+        return record
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append one measurement to a folder that several processes write.
+
+        Raises:
+            OSError: no space, or the like; the file is as it was before.
+        """
+        with self.shared():
+            self.append(row)
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Write alone within, after reading the rows of others; outside, others may write."""
+        with Claims(self.folder).exclusive(ROWS_CLAIM):
+            before, self.rows = len(self.rows), self._read_rows()
+            self._announced = self._announced and len(self.rows) == before
+            try:
+                yield
+            finally:
+                self.own().release()
+
+    def refresh(self) -> None:
+        """Read the rows that other processes have written by now."""
+        self.rows = rows_now(self.folder)
+
     def find(self, **wanted: Any) -> list[Row]:
         """Return the rows that have all these values."""
-        plain = {k: _json(v) for k, v in wanted.items()}
-        return [row for row in self.rows if all(row.get(k) == v for k, v in plain.items())]
+        return rows_with(self.rows, **wanted)
 
     def _keep_config(self, config: Row, defaults: Row, free: frozenset[str]) -> None:
         file = self.folder / "config.toml"
-        if not file.exists() or not self.rows:  # without rows nothing depends on an older configuration
+        if not file.exists() or not (
+            self.rows or self._begun
+        ):  # without rows nothing depends on an older configuration
             if not self._look:
                 self.own()
                 self._keep_out_of_git()
@@ -160,6 +216,31 @@ class Run:
             os.truncate(self._rows_file, len(whole))
         lines = enumerate(whole.removesuffix(b"\n").split(b"\n"), 1) if whole else ()
         return [json_object(line, f"{self._rows_file}:{number}") for number, line in lines]
+
+
+def rows_with(rows: Iterable[Row], **wanted: Any) -> list[Row]:
+    """Return the rows that have all these values."""
+    plain = {k: _json(v) for k, v in wanted.items()}
+    return [row for row in rows if all(row.get(k) == v for k, v in plain.items())]
+
+
+def rows_now(folder: Path) -> list[Row]:
+    """Return the rows that a folder holds now, without a last one that is being written; they are read again only when
+    the file has changed.
+    """
+    file = folder / "rows.jsonl"
+    try:
+        with file.open("rb") as stream:  # opened first: on a network file system only that asks the server
+            about = os.fstat(stream.fileno())
+        return list(_parsed(file, about.st_ino, about.st_size, about.st_mtime_ns))
+    except FileNotFoundError:
+        return []
+
+
+@lru_cache(maxsize=2)
+def _parsed(file: Path, *_: int) -> list[Row]:
+    lines = enumerate(file_bytes(file).split(b"\n")[:-1], 1)
+    return [json_object(line, f"{file}:{number}") for number, line in lines]
 
 
 def require_contained(folder: Path) -> None:
