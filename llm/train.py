@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from llm.dry_run import dry_run
-from llm.loop.train import train
+from llm.loop.train import together, train
 from llm.options.train import TrainOptions
+from zobench.distributed import is_first, launched
 from zobench.run import exit_status
 from zobench.run.progress import note
 
@@ -12,10 +13,13 @@ from zobench.run.progress import note
 def run(options: TrainOptions) -> int:
     """Fine-tune a causal language model with forward passes only (or a first-order reference) on a labelled task."""
     if options.dry_run:
-        dry_run.run(options)
-        note("next: the same command without --dry-run trains")
+        if is_first():
+            dry_run.run(options)
+            note("next: the same command without --dry-run trains")
         return exit_status.OK
-    final = train(options)
+    final = together(options) if launched() else train(options)
+    if final is None:  # a process that keeps no run
+        return exit_status.OK
     note(f"rows: {Path(options.out) / 'rows.jsonl'}")
     note(next_commands(Path(options.out), options.task))
     return exit_status.OK if final["status"] == "ok" else exit_status.DIVERGED

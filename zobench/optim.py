@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from zobench.distributed import ALONE, AUTO, DATA, TIMEOUT, Division, Ranks, checksum, several
 from zobench.estimator import Estimator
 from zobench.forward_only import Closure, ForwardOnly
 from zobench.groups import UNIFORM, Groups
@@ -23,13 +24,15 @@ from zobench.random.keys import derive
 from zobench.rule import SGD, UpdateRule
 from zobench.rule import table as rules
 from zobench.rule.schedule import NOT_NEGATIVE
-from zobench.space import ParameterSpace, require_reproducible, require_resolved
+from zobench.space import ParameterSpace, Shared, require_reproducible, require_resolved
 from zobench.space.closure import evaluate
 from zobench.state import plain, restored
 
 SHARED = "zeroth_order"  # under this key of `state` lies what belongs to no parameter
 SKIPS = 10
 RATES = ("lr", "weight_decay")
+COMPARED = 100
+"""Steps between two comparisons of the weights of all processes."""
 
 Signature = list[tuple[Any, ...]]
 Rates = list[tuple[float, float]]
@@ -63,9 +66,17 @@ class ZerothOrder(torch.optim.Optimizer):
     of the parameters and the estimator's state: training goes on to the bit, also from a file read with
     weights_only=True. There are no gradients: zero_grad does nothing useful, GradScaler is not needed.
 
+    Where torchrun has started several processes, each with its own model and optimizer, they take one step together,
+    to the bit: they exchange losses, a few numbers, and no parameter. By default the closure of a process returns the
+    loss of its own part of the minibatch, as with DistributedDataParallel (which is not needed): the loss of the step
+    is the mean of what all return. With ranks="probes" all closures are of the same minibatch, and each process
+    evaluates a part of the estimator's points; "2x3" does both (`zobench.distributed.Division`), "alone" neither.
+    Before the first step and every 100 the parameters are compared by a checksum.
+
     Raises:
-        ValueError: lr or weight_decay is negative, epsilon is below the resolution of the parameters, or as for
-            ParameterSpace, except that a trainable parameter is only missed by the step.
+        ValueError: lr or weight_decay is negative, epsilon is below the resolution of the parameters, ranks does not
+            suit the number of processes, or as for ParameterSpace, except that a trainable parameter is only missed by
+            the step.
         TypeError: the estimator is no Estimator, its state is none that a checkpoint holds, or the rule is none.
     """
 
@@ -78,6 +89,8 @@ class ZerothOrder(torch.optim.Optimizer):
         seed: int = 0,
         rounding: str = "nearest",
         rule: str | MakeRule = "sgd",
+        ranks: str = AUTO,
+        rank_timeout: float = TIMEOUT,
     ) -> None:
         if not isinstance(estimator, Estimator):
             raise TypeError(f"estimator is {estimator!r}: give an estimator, such as zobench.methods.make('mezo')")
@@ -86,6 +99,7 @@ class ZerothOrder(torch.optim.Optimizer):
         made = self._make(lr=1.0, weight_decay=0.0, groups=UNIFORM)
         if not isinstance(made, UpdateRule):
             raise TypeError(f"rule is {rule!r}, which makes {made!r}: give what makes a zobench.UpdateRule")
+        self._together = ranks, rank_timeout
         self._start()
         super().__init__(params, {"lr": _number("lr", lr), "weight_decay": _number("weight_decay", weight_decay)})
         names = {"rounding": rounding, "estimator": repr(estimator), "rule": repr(made), "stream": streams.NAME}
@@ -109,6 +123,7 @@ class ZerothOrder(torch.optim.Optimizer):
             TypeError: the closure is no function, or returns no real number.
             RuntimeError: another thread, or the closure, is in a step of this optimizer.
             FloatingPointError: the tenth step in a row that is not finite.
+            RankError: another process has ended, hangs, or has other parameters.
         """
         if closure is None:
             raise ValueError("a zeroth-order step evaluates the loss: call step(closure), closure() returning the loss")
@@ -133,9 +148,16 @@ class ZerothOrder(torch.optim.Optimizer):
         rule = self._rule(rates)
         f = partial(self._forward_only, closure, [p for group in self.param_groups for p in group["params"]])
         if not any(self._moving()):
-            self.loss = torch.tensor(evaluate(f), dtype=torch.float64, device=CPU)
+            loss = space.shared.mean(f) if space.shared else evaluate(f)
+            self.loss = torch.tensor(loss, dtype=torch.float64, device=CPU)
             self._remember({**shared, "step": shared["step"] + 1, "evaluations": shared["evaluations"] + 1})
             return self.loss
+        if space.shared and (shared["step"] % COMPARED == 0 or not self._compared):
+            self._compared = True
+            parameters = (p for group in self.param_groups for p in group["params"])
+            space.shared.ranks.require_same(
+                f"checksum of the parameters at step {shared['step']}", checksum(parameters)
+            )
         estimate = self._query(space, f, derive(shared["seed"], shared["step"]))
         losses, evaluations = estimate.losses, shared["evaluations"] + estimate.queries
         after = {"step": shared["step"] + 1, "evaluations": evaluations, "memory": plain(estimate.state)}
@@ -277,12 +299,15 @@ class ZerothOrder(torch.optim.Optimizer):
                 own["param_names"] = [name for name, _ in theirs]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "estimator": self.estimator, "_make": self._make}
+        own = {"estimator": self.estimator, "_make": self._make, "_together": self._together}
+        return {**super().__getstate__(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._start()
 
+    _compared = False
+    """Whether the parameters of several processes were compared."""
     loss: Tensor = torch.tensor(math.nan, dtype=torch.float64, device=CPU)
 
     def _start(self) -> None:
@@ -292,6 +317,17 @@ class ZerothOrder(torch.optim.Optimizer):
         self._groups = NO_GROUPS
         self._forward_only, self._watch = ForwardOnly(), Watch()
         self._stepping = threading.Lock()
+        self._shared_with: Shared | None = None
+        self._compared = False
+
+    def _ranks(self) -> Shared | None:
+        """The processes that take the steps together, if there are several."""
+        division, timeout = self._together
+        if self._shared_with is None and division != ALONE and several():
+            ranks = Ranks(timeout)
+            division = DATA if division == AUTO else division
+            self._shared_with = Shared(ranks, Division.parse(division, ranks.world))
+        return self._shared_with
 
     @property
     def _shared(self) -> dict[str, Any]:
@@ -324,6 +360,7 @@ class ZerothOrder(torch.optim.Optimizer):
             groups = [group if moves else [] for group, moves in zip(self._named(), moving, strict=True)]
             self._space, self._seen, self._groups = ParameterSpace(groups, rounding), signature, NO_GROUPS
             self._space.snapshots = self._shared.get("kept", {})
+            self._space.share(self._ranks())
             require_resolved(self._space, self.estimator.perturbed_by)
         return self._space
 

@@ -19,7 +19,7 @@ from synthetic import smoke
 from zobench.methods import listing
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/kerzoo.md", "docs/quantised.md", "docs/smoke.md")
+PAGES = ("README.md", "docs/kerzoo.md", "docs/quantised.md", "docs/scale.md", "docs/smoke.md")
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ def claims() -> list[Claim]:
     return ledger.ledger(rows())
 
 
-def smoke_rows(folder: str) -> list[dict[str, Any]]:
-    """Return the committed rows of a smoke table."""
+def rows_of(folder: str) -> list[dict[str, Any]]:
+    """Return the committed rows of a folder."""
     lines = (ROOT / "results" / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
@@ -65,16 +65,30 @@ def _quantised_sizes() -> str:
 def _smoke_on_a_language_model() -> str:
     from llm.studies import smoke  # with transformers, which the other tables do not need
 
-    return smoke.markdown(smoke_rows("smoke-llm"))
+    return smoke.markdown(rows_of("smoke-llm"))
+
+
+def _processes_measured() -> str:
+    from llm.bench import distributed
+
+    return distributed.markdown(rows_of("speed/distributed"))
+
+
+def _processes_on_paper() -> str:
+    from llm.bench import distributed
+
+    return distributed.on_paper()
 
 
 BLOCKS = (
     Block("methods", listing.markdown),
     Block("claims", lambda: ledger.as_markdown(claims())),
     Block("verdicts", lambda: f"Of {len(claims())} rows {ledger.counted(claims())}."),
-    Block("smoke on problems", lambda: smoke.markdown(smoke_rows("smoke"))),
+    Block("smoke on problems", lambda: smoke.markdown(rows_of("smoke"))),
     Block("smoke on a language model", _smoke_on_a_language_model),
     Block("quantised sizes", _quantised_sizes),
+    Block("processes measured", _processes_measured),
+    Block("processes on paper", _processes_on_paper),
     Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),
 )
 

@@ -25,6 +25,7 @@ FIRST = (
     "audit",
     "figures",
     "speed",
+    "scale",
     "gpu",
     "scale",
     "smoke",

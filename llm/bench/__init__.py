@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import torch
 
-from llm.bench import adapters, memory, methods, padding, probes, quantised, scaling, slopes, steps, sweeps
+from llm.bench import adapters, distributed, memory, methods, padding, probes, quantised, scaling, slopes, steps, sweeps
 from llm.bench.setting import setting
 from llm.model.language_model import DTYPES
 from llm.options.bench import PARTS, SIZES, StepBenchOptions
@@ -69,6 +69,7 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
             ),
             padding.table,
         ),
+        "distributed": (lambda: distributed.measure(size, dtype, batch, tokens, count), distributed.table),
         "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
     }
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from llm import objective, tasks
 from llm.cost.live import free_memory, held, size_of
+from llm.dry_run.several import Several
 from llm.dry_run.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
 from llm.model import loading
 from llm.model.trainable import distinct, tensors
@@ -45,6 +46,7 @@ def run(options: TrainOptions, test: bool = True) -> None:
     check(options)
     tasks.find(options.task)
     objective.choose(options.objective, tasks.find(options.task))
+    several = Several.of(options)
     print("dry run: nothing is written")
     if _finished(options):
         return
@@ -64,6 +66,8 @@ def run(options: TrainOptions, test: bool = True) -> None:
     _tell("memory", _memory(context, tryout, free))
     _tell("passes", _passes(context, tryout))
     _tell("time", _time(context, tryout))
+    if several:
+        _tell("processes", _processes(several, context, tryout))
     _tell("disk", _disk(context, stepper))
 
 
@@ -223,6 +227,22 @@ def _time(context: RunContext, tryout: Tryout) -> list[str]:
         f"{_duration(steps + evaluations)} together",
         f"estimated now, from {TIMED} steps and {min(SAMPLE, len(context.data.dev))} examples of dev",
     ]
+
+
+def _processes(several: Several, context: RunContext, tryout: Tryout) -> list[str]:
+    """What torchrun's processes share of a step; one of them has tried it alone."""
+    share, sent, examples = several.share, several.bytes_a_step(context.options.batch), len(context.data.dev)
+    waited = tryout.seconds_a_token * tokens(context.objective, context.data.dev)
+    lines = [
+        f"{several.world}: {several.division}; each holds the whole model, and evaluates {share:.3g} of a step: about "
+        f"{tryout.seconds * share:.3g} s a step with equal devices of their own, computed from the step of one process",
+        f"{sent} bytes sent by each in a step, in {several.exchanges} exchanges",
+        f"the others wait {_duration(waited)} while rank 0 evaluates {examples} examples of dev; --rank-timeout is "
+        f"{_duration(context.options.rank_timeout)}",
+    ]
+    if waited > context.options.rank_timeout:
+        lines.append("this is too short: raise --rank-timeout")
+    return lines
 
 
 def _disk(context: RunContext, stepper: Stepper) -> list[str]:

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from llm.loop.costs import Costs
+from llm.loop.crew import Crew
 from llm.loop.divergence import Divergence, DivergenceReport
 from llm.loop.evaluation import Evaluations, EvaluationSets, summary
 from llm.loop.listener import Listener
@@ -26,21 +27,22 @@ from zobench.run.records import Row
 
 
 class Loop:
-    """A run with steps: its context, its stepper, its log, and the listeners to its events.
+    """A run with steps: its context, its stepper, its log, and the listeners to its events; of several processes
+    this is rank 0.
 
     Raises:
         ValueError: the context does not suit its stepper, or the folder holds a run that cannot be resumed.
         FolderInUseError: another process writes there.
     """
 
-    def __init__(self, context: RunContext) -> None:
-        self.context, options = context, context.options
-        self.stepper = context.stepper()
+    def __init__(self, context: RunContext, crew: Crew | None = None) -> None:
+        self.context, options, self.crew = context, context.options, crew
+        self.stepper = context.stepper(crew.shared if crew else None)
         self._lock, record = take(options)
         about = header(context, self.stepper) if options.journal or options.select == "best" else {}
         run = identity(about) if about else {}
         self.log = RunLog(record, about if options.journal else None)
-        self.log.tell(context.notes)
+        self.log.tell([*context.notes, *([str(crew)] if crew else [])])
         start = self.log.start_loss(context.start_loss)
         self.divergence = Divergence(start, options.max_skipped, options.diverged_at, options.diverged_window)
         self.costs = Costs(context, self.stepper, self.log)
@@ -75,23 +77,38 @@ class Loop:
         """
         options = self.context.options
         try:
+            if self.crew:
+                self.crew.join(self.context, self.stepper, self.log.file if self.log.journal else None)
             if options.baselines:
                 self.evaluations.baselines()
             first = Resumption(self.log, self.stepper, self.checkpoints, self.selection, self._hear).first_step()
+            if self.crew:
+                self.crew.wait()
             with interruptible() as interrupted, self._bar(first) as shown:
                 for step in shown:
                     if self.divergence.exhausted or self._evaluated(step):
                         break
-                    self._step(step, shown)
-                    if interrupted():  # between steps, where weights, journal and rows agree
+                    if self._all_go(interrupted()):
+                        self._step(step, shown)
+                    if interrupted() or self._ended:  # between steps, where weights, journal and rows agree
                         self.checkpoints.save()
                         raise KeyboardInterrupt
+            if self.crew:
+                self.crew.end(self.stepper, self.context)
             return self._finish()
         finally:
             for listener in self.listeners:
                 listener.on_left()
             self.log.close()
             self._lock.release()
+
+    _ended = False
+    """Whether another process got a signal to end."""
+
+    def _all_go(self, interrupted: bool) -> bool:
+        """Whether all processes, if there are several, take the next step."""
+        self._ended = self.crew is not None and not self.crew.go(self.stepper, self.context, interrupted)
+        return not self._ended
 
     def _bar(self, first: int) -> Any:
         steps, method = self.context.options.steps, self.context.options.method
@@ -121,10 +138,12 @@ class Loop:
     def _step(self, step: int, shown: Any) -> None:
         context, passes = self.context, self.stepper.forward_passes
         try:
-            losses, began = context.losses(step), time.perf_counter()
+            losses, began = context.losses(step, self.crew.shared if self.crew else None), time.perf_counter()
             with self.costs.measured():
                 watched = step % context.options.eval_every == 0
                 taken = self.stepper.step(derive(*context.keys["key"], step), losses, watched)
+            if self.crew:
+                self.crew.stepped()
             seconds = time.perf_counter() - began
             minibatch = derive(*context.keys["minibatch"], step)
             taken = taken._replace(record=taken.record._replace(minibatch=minibatch, seconds=seconds))

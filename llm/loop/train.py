@@ -3,11 +3,14 @@
 from pathlib import Path
 
 from llm.loop.baseline_run import BaselineRun
+from llm.loop.crew import Crew
+from llm.loop.follower import follow
 from llm.loop.loop import Loop
 from llm.loop.reports import SINKS, library
 from llm.loop.saved_model import complete
 from llm.loop.selection import discard
 from llm.options.train import TrainOptions
+from llm.run.check import check
 from llm.run.context import RunContext, prepare, sized, split_of
 from llm.run.folder import JOURNAL, MODEL, ROWS
 from llm.run.record import open_record
@@ -19,13 +22,31 @@ from zobench.run.progress import note
 from zobench.run.records import Row, Run
 
 
-def train(options: TrainOptions, test: bool = True) -> Row:
+def together(options: TrainOptions) -> Row | None:
+    """Do what `train` does with the other processes that torchrun has started, and return the final row on rank 0,
+    which keeps the run; None on the others.
+
+    Raises:
+        ValueError: as for `train` and `Crew`.
+        KeyboardInterrupt: a process got a signal to end.
+        RankError: a process was lost, or its weights differ; the run continues with the same command.
+    """
+    check(options)
+    with Crew(options) as crew:
+        if crew.leads:
+            return train(options, crew=crew)
+        follow(options, crew)
+    return None
+
+
+def train(options: TrainOptions, test: bool = True, crew: Crew | None = None) -> Row:
     """Start or resume a run, end it and return its final row. A finished run is neither loaded nor repeated, but its
     files are checked.
 
     Args:
         options: the options of the run.
         test: whether the selected weights are measured on test.
+        crew: the other processes of the run, if there are some, of which this is rank 0.
 
     Raises:
         ValueError: a library of --report-to is missing, or the folder holds a run that cannot be resumed, any run with
@@ -38,20 +59,22 @@ def train(options: TrainOptions, test: bool = True) -> Row:
     finished = _finished(options)
     if finished is not None:
         return finished
+    if crew:
+        crew.begin()
     context = prepare(options, test)
     Path(options.out).mkdir(parents=True, exist_ok=True)
     held = lock(options.out)
     try:  # once more: another process may have finished the run while this one loaded the model
         finished = _finished(context.options)
-        return opened(context).go() if finished is None else finished
+        return opened(context, crew).go() if finished is None else finished
     finally:
         held.release()
 
 
-def opened(context: RunContext) -> Loop | BaselineRun:
+def opened(context: RunContext, crew: Crew | None = None) -> Loop | BaselineRun:
     """Return the run of a context, with its folder taken."""
     baseline = context.method.baseline
-    return BaselineRun(context, baseline) if baseline else Loop(context)
+    return BaselineRun(context, baseline) if baseline else Loop(context, crew)
 
 
 def _finished(options: TrainOptions) -> Row | None:

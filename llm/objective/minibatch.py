@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from llm.objective import Encoded, Objective
+from zobench.distributed import slice_of
 
 EVALUATED = 64
 """Largest number of examples in one forward pass of an evaluation."""
@@ -34,6 +35,23 @@ class Minibatch:
         """Yield the share of each part's examples and its mean loss: the whole's mean is the sum of the products."""
         for part in self._parts():
             yield len(part) / len(self.examples), self.objective.losses(part).mean()
+
+    def slice(self, count: int, index: int) -> "Minibatch":
+        """Return slice `index` of `count` contiguous ones: whole parts where there are enough of them, else smaller
+        parts, one a slice. All slices together have the losses of the minibatch in these parts, to the bit.
+
+        Raises:
+            ValueError: there are not enough examples.
+        """
+        size = self.size if -(-len(self.examples) // self.size) >= count else -(-len(self.examples) // count)
+        parts = -(-len(self.examples) // size)
+        if parts < count:
+            raise ValueError(
+                f"{len(self.examples)} examples in parts of {size} are {parts} parts, but {count} processes share "
+                f"them: give a --batch that is a multiple of {count}, or other --ranks"
+            )
+        mine = slice_of(parts, count, index)
+        return Minibatch(self.objective, self.examples[mine.start * size : mine.stop * size], size)
 
     def _parts(self) -> Iterator[Sequence[Encoded]]:
         for first in range(0, len(self.examples), self.size):

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 from zobench.run.options import option
 
-PARTS = ("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods", "quantised", "padding")
+PARTS = (
+    *("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods"),
+    *("quantised", "padding", "distributed"),
+)
 GPU_PARTS = ("tests", "directions", "engines", "replay", "smollm2", "cells", "waits", "sweeps", "probes")
 SIZES = {  # hidden, layers, heads, vocabulary
     "tiny-opt": (128, 4, 4, 2000),

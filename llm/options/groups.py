@@ -186,6 +186,24 @@ class LoopOptions(SelectionOptions):
 
 
 @dataclass(frozen=True)
+class RankOptions:
+    """Several processes, which torchrun starts; docs/scale.md says how."""
+
+    ranks: str = option(
+        "auto",
+        "with torchrun: what each process evaluates of a step: probes (a slice of the points), data (a slice of the "
+        "minibatch), PROBESxDATA such as 2x2, or auto (probes where the step has a point for each process)",
+    )
+    rank_timeout: float = option(
+        600.0,
+        "with torchrun: seconds that a process waits for another one before it ends; more than an evaluation takes",
+    )
+    compare_every: int = option(
+        100, "with torchrun: number of steps between comparisons of the weights of all processes; 0: none"
+    )
+
+
+@dataclass(frozen=True)
 class ResultOptions:
     """Where the results go."""
 

@@ -7,6 +7,7 @@ from llm.options.groups import (
     FolderOptions,
     LoopOptions,
     QuantisedOptions,
+    RankOptions,
     SeedOptions,
     SizeOptions,
     SplitOptions,
@@ -21,7 +22,15 @@ MOST_STEPS = 2**32 - 1
 
 @dataclass(frozen=True)
 class TrainOptions(
-    CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SizeOptions, SplitOptions, QuantisedOptions
+    CallOptions,
+    RankOptions,
+    FolderOptions,
+    LoopOptions,
+    SeedOptions,
+    StepOptions,
+    SizeOptions,
+    SplitOptions,
+    QuantisedOptions,
 ):
     """Fine-tune a causal language model with forward passes only, or with a first-order reference.
 

@@ -28,7 +28,7 @@ from zobench import derive
 from zobench.random import streams
 from zobench.run.progress import note
 from zobench.run.records import Row
-from zobench.space import require_reproducible
+from zobench.space import Shared, require_reproducible
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +66,10 @@ class RunContext:
         order = streams.uniform(derive(*self.keys["minibatch"], step), (len(self.data.train),)).argsort()
         return [self.data.train[i] for i in order[: self.options.batch].tolist()]
 
-    def losses(self, step: int) -> Minibatch:
-        """Return the losses of the examples of a step."""
-        return Minibatch(self.objective, self.minibatch(step), self.options.micro_batch)
+    def losses(self, step: int, shared: Shared | None = None) -> Minibatch:
+        """Return the losses of the examples of a step, or of those that are this rank's."""
+        whole = Minibatch(self.objective, self.minibatch(step), self.options.micro_batch)
+        return _own(whole, shared)
 
     def touched(self, step: int) -> dict[str, list[int]]:
         """Return the rows of embeddings that the minibatch of a step reads, by parameter."""
@@ -84,14 +85,19 @@ class RunContext:
         size = min(options.batch, options.micro_batch or options.batch)
         return Whole(Minibatch(self.objective, [train[i] for i in drawn], size), -(-len(drawn) // options.batch))
 
-    def stepper(self) -> Stepper:
-        """Return what takes the steps.
+    def stepper(self, shared: Shared | None = None) -> Stepper:
+        """Return what takes the steps, together with the other ranks if there are some.
 
         Raises:
-            ValueError: as for `TrainingMethod.stepper`.
+            ValueError: as for `TrainingMethod.stepper`, or its steps are not shared out.
         """
-        touched = self.touched if self.options.rows == "touched" else None
-        return self.method.stepper(self.options, self.language_model, touched, self.whole())
+        touched, whole = self.touched if self.options.rows == "touched" else None, self.whole()
+        if shared is not None and isinstance(whole.losses, Minibatch):
+            whole = whole._replace(losses=_own(whole.losses, shared))
+        stepper = self.method.stepper(self.options, self.language_model, touched, whole)
+        if shared is not None:
+            stepper.share(shared)
+        return stepper
 
     def setting(self, tell: Callable[[str], None] = note) -> BaselineSetting:
         """Return what a baseline may use; `tell` gets what is to be told of it."""
@@ -184,6 +190,13 @@ def _tried(context: RunContext) -> RunContext:
     if method.baseline:
         method.baseline.check_setting(context.setting())
     return replace(context, start_loss=start_loss)
+
+
+def _own(whole: Minibatch, shared: Shared | None) -> Minibatch:
+    """The slice of a minibatch that is this rank's."""
+    if shared is None or shared.division.data == 1:
+        return whole
+    return whole.slice(shared.division.data, shared.division.part_of(shared.ranks.rank))
 
 
 def split_of(options: TrainOptions) -> tasks.Split:

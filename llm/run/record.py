@@ -9,7 +9,7 @@ from zobench.run.lock import FolderLock, lock
 from zobench.run.options import before
 from zobench.run.records import Row, Run
 
-FREE = ("out", "checkpoint_every", "preset", "report_to")
+FREE = ("out", "checkpoint_every", "preset", "report_to", "ranks", "rank_timeout", "compare_every")
 NUMBERS = {
     "evaluation": ("step", "dev_loss", "dev_accuracy"),
     "step": ("step", "train_loss", "seconds"),

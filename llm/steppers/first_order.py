@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from llm.objective.minibatch import shares
+from llm.steppers.stepper import ALONE
 from llm.steppers.taken import Taken
 from zobench.groups import UNIFORM, Groups, decays
 from zobench.rule import Schedule
 from zobench.run.journal import Record
+from zobench.space import Shared
 
 FIRST_ORDER: dict[str, Callable[..., torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 
@@ -121,6 +123,10 @@ class FirstOrderStepper:
     def reading(self) -> AbstractContextManager[None]:
         """Return the context of evaluations, which read the weights as they are."""
         return nullcontext()
+
+    def share(self, shared: Shared) -> None:
+        """Raise ValueError: gradients are as large as the model, and ranks exchange numbers alone."""
+        raise ValueError(ALONE.format(self.identity))
 
     def about(self) -> dict[str, Any]:
         """Return the entries of the stepper in the header of a journal."""

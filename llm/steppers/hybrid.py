@@ -9,9 +9,11 @@ from torch import Tensor
 from llm.model.last_blocks import frozen
 from llm.model.trainable import Tied
 from llm.steppers.first_order import FirstOrderStepper
+from llm.steppers.stepper import ALONE
 from llm.steppers.taken import Taken
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench.run.journal import Record
+from zobench.space import Shared
 
 FIRST, ZEROTH = "first.", "zeroth."
 
@@ -104,6 +106,10 @@ class HybridStepper:
         """Resume at a step, from the state that `checkpoint_state` returned there."""
         for prefix, part in ((FIRST, self.first), (ZEROTH, self.zeroth)):
             part.restore(_under(prefix, tensors), _under(prefix, texts), step)
+
+    def share(self, shared: Shared) -> None:
+        """Raise ValueError: gradients are as large as the model, and ranks exchange numbers alone."""
+        raise ValueError(ALONE.format(self.identity))
 
     def about(self) -> dict[str, Any]:
         """Return the entries of the stepper in the header of a journal: no layout, since no replay rebuilds the steps,

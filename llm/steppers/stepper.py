@@ -8,6 +8,12 @@ from torch import Tensor
 
 from llm.steppers.taken import Taken
 from zobench.run.journal import Record
+from zobench.space import Shared
+
+ALONE = (
+    "{} takes steps along gradients, which are as large as the model, while the processes of torchrun exchange losses "
+    "alone: start the command without torchrun, or give a zeroth-order --method"
+)
 
 
 class Stepper(Protocol):
@@ -58,6 +64,13 @@ class Stepper(Protocol):
 
     def restore(self, tensors: Mapping[str, Tensor], texts: Mapping[str, str], step: int) -> None:
         """Resume at a step, from the state that `checkpoint_state` returned there."""
+
+    def share(self, shared: Shared) -> None:
+        """Take steps together with other ranks from now on.
+
+        Raises:
+            ValueError: the steps of this method are not shared out.
+        """
 
     def about(self) -> dict[str, Any]:
         """Return the entries of the stepper in the header of a journal."""

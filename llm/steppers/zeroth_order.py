@@ -21,7 +21,7 @@ from zobench.plan import CURRENT
 from zobench.query import converse
 from zobench.rule import SGD, UpdateRule
 from zobench.run.journal import Record, describe
-from zobench.space import require_resolved
+from zobench.space import Shared, require_resolved
 from zobench.space.motion import Motion
 
 STATE = "state."
@@ -194,6 +194,10 @@ class ZerothOrderStepper:
         self.state, self.memory, self.space.snapshots = state.restored(state.joined(json.loads(texts["state"]), held))
         self.forward_passes, self.backward_passes = map(int, texts["passes"].split())
         self.steps = step
+
+    def share(self, shared: Shared) -> None:
+        """Evaluate the points of every step together with other ranks from now on."""
+        self.space.share(shared)
 
     def about(self) -> dict[str, Any]:
         """Return the entries of the stepper in the header of a journal."""

@@ -36,11 +36,15 @@ class ZerothOrderTrainer(Trainer):  # type: ignore[misc]
     warning where they were given. Logs have `loss_evaluations`, the evaluations of that loss so far, in place of
     `grad_norm`. Weights that are loaded in 16 bits are stepped, rounded and warned of as in ZerothOrder.
 
+    Started by torchrun or `accelerate launch`, all processes take one step together: the loss is the mean of those of
+    their micro-batches, of which they exchange the values alone. There is no DistributedDataParallel, whose buffers are
+    as large as the model.
+
     The step is taken in `training_step` of the last micro-batch; the callback on_pre_optimizer_step comes after it.
 
     Raises:
         ValueError: an optimizer is given, or args ask for fp16 (its loss scaler needs gradients; bf16=True keeps
-            float32 weights), several devices, DeepSpeed or FSDP.
+            float32 weights), several devices in one process, DeepSpeed or FSDP.
         TypeError: the estimator is no Estimator.
     """
 
@@ -54,6 +58,8 @@ class ZerothOrderTrainer(Trainer):  # type: ignore[misc]
         self._microbatches: list[Microbatch] = []
         self.add_callback(_Fresh(self._microbatches))
         _require_supported(self)
+        # As for an evaluation: without DistributedDataParallel, whose buffers are for gradients.
+        self.accelerator.prepare_model = partial(self.accelerator.prepare_model, evaluation_mode=True)
         _tell_ignored(self.args)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -165,10 +171,10 @@ def _require_supported(trainer: ZerothOrderTrainer) -> None:
             "fp16=True scales losses for their gradients: leave it out, or give bf16=True, which computes in 16 bits "
             "and keeps weights in float32 (weights of 16 bits lose small steps by rounding)"
         )
-    if args.world_size > 1 or args.n_gpu > 1:
+    if args.n_gpu > 1:
         raise ValueError(
-            f"{max(args.world_size, args.n_gpu)} devices are visible: each would take its own step; make one visible, "
-            "as by CUDA_VISIBLE_DEVICES=0"
+            f"{args.n_gpu} devices are visible to one process: start one process for each by torchrun "
+            f"--nproc-per-node {args.n_gpu}, or make one visible, as by CUDA_VISIBLE_DEVICES=0"
         )
     if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
         raise ValueError("DeepSpeed and FSDP shard parameters that one process must hold: leave them out")

@@ -11,10 +11,12 @@ from zobench.space.motion import Motion
 from zobench.space.paired import Paired
 from zobench.space.parameters import ParameterSpace
 from zobench.space.restoring import Restoring
+from zobench.space.shared import Shared
 from zobench.space.space import Space, require_resolved
 from zobench.space.stored import Point, Step, Stored
 
 __all__ = [
     "Batched", "Engine", "FlatSpace", "InForward", "InForwardSpace", "InPlace", "ModuleSpace", "Motion", "Paired",
-    "ParameterSpace", "Point", "Restoring", "Space", "Step", "Stored", "require_reproducible", "require_resolved",
+    "ParameterSpace", "Point", "Restoring", "Shared", "Space", "Step", "Stored",
+    "require_reproducible", "require_resolved",
 ]  # fmt: skip

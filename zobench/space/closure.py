@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zobench.layout import CPU
 from zobench.space.slope import value_and_slope
 
 Value = float | Tensor
@@ -29,6 +30,21 @@ def queue(f: Callable[[], Any]) -> Value:
     with torch.no_grad():
         value = _mean(f())
         return value if isinstance(value, Tensor) else float(value)
+
+
+def each_value(f: Callable[[], Any]) -> Tensor:
+    """Return what f() returns, a number or one for each example, as a vector in float32 or better, whose mean is that
+    of `evaluate`.
+    """
+    torch.clear_autocast_cache()
+    with torch.no_grad():
+        return _vector(f())
+
+
+def losses_and_slopes(f: Callable[[], Any]) -> list[Tensor]:
+    """Return the vectors of which `loss_and_slope` are the means; call it under `dual_numbers`."""
+    torch.clear_autocast_cache()
+    return list(value_and_slope(lambda: _vector(f())))
 
 
 def read(values: Sequence[Value]) -> list[float]:
@@ -61,6 +77,20 @@ def require_reproducible(f: Callable[[], Any]) -> float:
 
 def _mean(value: Any) -> Any:
     """A number as it is; the mean of a tensor or an array, in float32 or better."""
+    checked = _wide(value)
+    return checked.mean() if isinstance(checked, Tensor) else checked
+
+
+def _vector(value: Any) -> Tensor:
+    """A number, a tensor or an array as a vector, in float32 or better."""
+    checked = _wide(value)
+    if isinstance(checked, Tensor):
+        return checked.flatten()
+    return torch.tensor([float(checked)], dtype=torch.float64, device=CPU)
+
+
+def _wide(value: Any) -> Any:
+    """A number as it is; a tensor or an array as a tensor in float32 or better."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         value = torch.from_numpy(np.asarray(value, dtype=np.float64))
     if isinstance(value, Tensor):
@@ -69,7 +99,7 @@ def _mean(value: Any) -> Any:
             raise TypeError(f"the loss function returned {what}: return a real number, or one for each example")
         value = value.to_dense() if value.layout != torch.strided else value
         is_narrow = value.is_floating_point() and value.dtype != torch.float64
-        return (value.float() if is_narrow else value.double()).mean()
+        return value.float() if is_narrow else value.double()
     is_complex = isinstance(value, Complex) and not isinstance(value, Real)
     if is_complex or isinstance(value, str) or not hasattr(type(value), "__float__") or isinstance(value, np.ndarray):
         raise TypeError(f"the loss function returned {_described(value)}: {_way_out(value)}")

@@ -16,13 +16,14 @@ from zobench.naming import require_known
 from zobench.numbers import real
 from zobench.plan import CURRENT, SLOPE, Plan
 from zobench.random.keys import derive
-from zobench.space.closure import Value, loss_and_slope, queue, read, require_reproducible
+from zobench.space.closure import loss_and_slope, queue, read, require_reproducible
 from zobench.space.elementwise import Elementwise, update
 from zobench.space.engine import Engine
 from zobench.space.in_forward import InForward
 from zobench.space.in_place import InPlace
 from zobench.space.motion import Motion, motion
 from zobench.space.paired import Paired
+from zobench.space.shared import Shared
 from zobench.space.slope import dual_numbers
 from zobench.space.space import Direction as Rule
 from zobench.space.space import Functions, Space, require_finite
@@ -63,7 +64,14 @@ class ModuleSpace(Space):
         self.engine = _fresh(InPlace() if engine is None else engine)
         _require_rounding(self.engine.rounding, self.stored)
         self.engine.attach(self.stored)
+        self.shared: Shared | None = None
         self._trusted = False
+
+    def share(self, shared: Shared | None) -> None:
+        """Evaluate the points of plans together with other ranks, from now on; None: alone. Every rank must then ask
+        the same plans in the same order.
+        """
+        self.shared = shared
 
     @property
     def sweeps(self) -> int:
@@ -109,7 +117,7 @@ class ModuleSpace(Space):
 
         def evaluated() -> Tensor:
             self._require_trusted(loss)
-            return self._slopes(loss, plan) if plan.asks == SLOPE else self._losses(partial(queue, loss), plan)
+            return self._slopes(loss, plan) if plan.asks == SLOPE else self._losses(loss, plan)
 
         return self._at_base(plan, evaluated)
 
@@ -163,11 +171,10 @@ class ModuleSpace(Space):
         for p, value in zip(self.stored.parameters.values(), values, strict=True):
             p.copy_(value)
 
-    def _losses(self, loss: Callable[[], Value], plan: Plan) -> Tensor:
+    def _losses(self, f: Callable[[], Any], plan: Plan) -> Tensor:
         lines = list(_lines(plan, self.layout.dim))
         base = [[BASE]] if any(map(any, plan.is_base)) else []
-        by_line = self.engine.losses_of_lines(loss, base + [points for _, _, points in lines])
-        numbers = read([value for line in by_line for value in line])
+        numbers = self._numbers(f, base + [points for _, _, points in lines])
         losses = torch.empty(plan.offsets.shape, dtype=torch.float64, device=CPU)
         if base:
             losses[:] = numbers.pop(0)
@@ -175,6 +182,12 @@ class ModuleSpace(Space):
         for place, number in zip(places, numbers, strict=True):
             losses[place] = number
         return losses
+
+    def _numbers(self, f: Callable[[], Any], lines: list[list[Point]]) -> list[float]:
+        if self.shared is not None:
+            return self.shared.losses(self.engine, f, lines)
+        by_line = self.engine.losses_of_lines(partial(queue, f), lines)
+        return read([value for line in by_line for value in line])
 
     def _walk(self, plan: Plan) -> None:
         if any(map(any, plan.is_base)):
@@ -185,13 +198,19 @@ class ModuleSpace(Space):
     def _slopes(self, f: Callable[[], Any], plan: Plan) -> Tensor:
         """Loss and slope of each line; the module stays where it is."""
         self.settle_()
-        slopes = []
-        for i in range(plan.offsets.shape[-2]):
-            ((line, unit),) = plan.line(i, self.layout.dim).items()
-            self.stored.prepare([line])
-            with dual_numbers(), self.engine.tangents(Drawn(self.stored.direction(line), (float(unit),))):
-                slopes.append(loss_and_slope(f))
-        return torch.tensor(slopes, dtype=torch.float64, device=CPU)
+        jobs = [partial(self._slope, f, plan, i) for i in range(plan.offsets.shape[-2])]
+        if self.shared is not None:
+            numbers = self.shared.slopes(jobs)
+        else:
+            numbers = [number for job in jobs for number in job(loss_and_slope)]
+        return torch.tensor(numbers, dtype=torch.float64, device=CPU).view(-1, 2)
+
+    def _slope(self, f: Callable[[], Any], plan: Plan, i: int, ask: Callable[[Callable[[], Any]], list[Any]]) -> Any:
+        """What `ask` returns of f, whose parameters carry the tangent of line i."""
+        ((line, unit),) = plan.line(i, self.layout.dim).items()
+        self.stored.prepare([line])
+        with dual_numbers(), self.engine.tangents(Drawn(self.stored.direction(line), (float(unit),))):
+            return ask(f)
 
     def step_(
         self, combination: Combination, scale: float = 1.0, shrink: float = 0.0, groups: Groups = UNIFORM
