@@ -33,12 +33,14 @@ _INCIDENTAL = frozenset(
 _WATCHING = ("eval", "log", "checkpoint", "save")
 
 # What is trained: compared over all tasks, as one label is to mean the same in all of them.
-_TRAINED = ("objective", "adapter", "trained")
+_TRAINED = ("objective", "quantize", "group", "adapter", "trained")
 
 # Defaults of options that switch something on; None is what a configuration leaves out.
 _DEFAULTS: Mapping[str, object] = {
     "objective": "task",
     "adapter": None,
+    "quantize": None,
+    "group": 32,
     "trained": [],
     "rates": [],
     "rule": "auto",

@@ -63,7 +63,7 @@ def synthetic(tune: pd.DataFrame) -> dict[tuple[str, float], list[Grid]]:
 
 
 def training(results: Results) -> dict[str, Grid]:
-    """The grids of studies of language models, by arm: `mezo`, or `mezo-lora` with an adapter.
+    """The grids of studies of language models, by arm: `mezo`, `mezo-lora` with an adapter, `mezo-gguf` if quantised.
 
     They come from rows of kind "chosen" and, of studies that kept none, from the runs that tuned: those of negative
     seeds.
@@ -77,8 +77,8 @@ def training(results: Results) -> dict[str, Grid]:
 
 def arm(method: str, config: Mapping[str, object]) -> str:
     """The name by which studies know a method with what it trains."""
-    adapter = meaning(config, "adapter")
-    return f"{method}-{adapter}" if adapter else method
+    parts = (method, meaning(config, "quantize"), meaning(config, "adapter"))
+    return "-".join(str(part) for part in parts if part)
 
 
 def at_edge(ends: pd.DataFrame, grids: Mapping[str, Grid]) -> pd.Series:

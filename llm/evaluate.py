@@ -6,6 +6,7 @@ from llm import objective, tasks
 from llm.baselines import untouched
 from llm.model import loading
 from llm.options.evaluate import EvaluateOptions
+from llm.quantised import Choice
 from zobench.run.progress import note
 from zobench.run.records import Run
 
@@ -16,7 +17,8 @@ def run(options: EvaluateOptions) -> None:
     chosen = objective.choose(options.objective, task)
     split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
     options = replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))
-    language_model = loading.load(options.model, options.device, options.dtype, options.trust_remote_code)
+    quantize = Choice.of(options.quantize, options.group)
+    language_model = loading.load(options.model, options.device, options.dtype, options.trust_remote_code, quantize)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
     parts = {name: minimised.encode(getattr(split, name)) for name in ("train", "dev", "test")}
     notes = [*split.notes, *objective.data_notes(minimised, parts)]

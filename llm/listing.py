@@ -5,6 +5,7 @@ from llm.baselines import BASELINES
 from llm.model import loading
 from llm.options import presets
 from llm.options.listing import ListOptions
+from llm.steppers.code_search import CODE_SEARCH
 from llm.steppers.first_order import FIRST_ORDER, HYBRID
 from zobench import methods
 from zobench.methods import listing
@@ -76,7 +77,10 @@ def _methods() -> str:
 def _others() -> list[tuple[str, str]]:
     """First-order references and baselines."""
     first = [(name, "first-order reference") for name in FIRST_ORDER]
-    both = [(HYBRID, "sgd or adamw on the last blocks, mezo or another method on the rest, in one step")]
+    both = [
+        (HYBRID, "sgd or adamw on the last blocks, mezo or another method on the rest, in one step"),
+        (CODE_SEARCH, "with --quantize: the best of the codes, and of size=1024 codes moved by +-1 to either side"),
+    ]
     return [*first, *both, *((name, baseline.about) for name, baseline in BASELINES.items())]
 
 

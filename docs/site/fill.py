@@ -19,7 +19,7 @@ from synthetic import smoke
 from zobench.methods import listing
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/kerzoo.md", "docs/scale.md", "docs/smoke.md")
+PAGES = ("README.md", "docs/kerzoo.md", "docs/quantised.md", "docs/scale.md", "docs/smoke.md")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,12 @@ def rows_of(folder: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def _quantised_sizes() -> str:
+    from llm.quantised import sizes  # with torch
+
+    return sizes.table()
+
+
 def _smoke_on_a_language_model() -> str:
     from llm.studies import smoke  # with transformers, which the other tables do not need
 
@@ -80,6 +86,7 @@ BLOCKS = (
     Block("verdicts", lambda: f"Of {len(claims())} rows {ledger.counted(claims())}."),
     Block("smoke on problems", lambda: smoke.markdown(rows_of("smoke"))),
     Block("smoke on a language model", _smoke_on_a_language_model),
+    Block("quantised sizes", _quantised_sizes),
     Block("processes measured", _processes_measured),
     Block("processes on paper", _processes_on_paper),
     Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),

@@ -13,6 +13,7 @@ FIRST = (
     "tasks",
     "objectives",
     "training",
+    "quantised",
     "baselines",
     "presets",
     "export",

@@ -1,6 +1,6 @@
 """Time and memory of a step, side by side with the published loop, bare forwards and inference."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 
 import torch
@@ -12,6 +12,7 @@ from llm.bench import (
     methods,
     padding,
     probes,
+    quantised,
     scaling,
     slopes,
     steps,
@@ -37,14 +38,15 @@ def run(options: StepBenchOptions) -> None:
     for part in (part for part in PARTS if part in options.parts):
         measured, table = measures[part]
         with part_of(part):
-            rows = measured()
-        for row in rows:
-            record.append(row)
+            rows = []
+            for row in measured():  # one by one: a part that is stopped keeps the rows that it has
+                record.append(row)
+                rows.append(row)
         print(f"\n{table(rows)}", flush=True)
     note(f"rows: {record.folder / 'rows.jsonl'}")
 
 
-Measure = tuple[Callable[[], list[Row]], Callable[[Sequence[Row]], str]]
+Measure = tuple[Callable[[], Iterable[Row]], Callable[[Sequence[Row]], str]]
 
 
 def _measures(options: StepBenchOptions) -> dict[str, Measure]:
@@ -69,6 +71,10 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
         "methods": (
             lambda: methods.measure(setting(size, dtype, batch, tokens), options.methods, count),
             methods.table,
+        ),
+        "quantised": (
+            lambda: quantised.measure(options.quantised_models, options.quantised_formats, dtype, batch, tokens, count),
+            quantised.table,
         ),
         "padding": (
             lambda: padding.measure(
@@ -102,6 +108,8 @@ def _check(options: StepBenchOptions) -> None:
         ((options.size, *options.scaling_sizes), SIZES, "size"),
         ((options.dtype,), DTYPES, "dtype"),
         (options.laws, LAWS, "law"),
+        (options.quantised_models, quantised.MODELS, "model of the part quantised"),
+        (options.quantised_formats, quantised.FORMATS, "format of the part quantised"),
     ):
         for name in names:
             require_known(name, known, what)

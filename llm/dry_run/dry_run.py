@@ -20,6 +20,8 @@ from llm.model.free_memory import free_memory
 from llm.model.mapped import blocks_of
 from llm.model.trainable import distinct, tensors
 from llm.options.train import TrainOptions
+from llm.quantised import Choice
+from llm.quantised.model import planned_bytes
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
 from llm.run.context import RunContext, prepare, sized, split_of
@@ -117,7 +119,7 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     except Exception:  # the real loader meets the same fault and reports it
         return ["none: the configuration of the model cannot be read alone"]
     streamed = options.engine == STREAMED
-    parts = in_memory(blank.model) if streamed else {"weights": held(blank.model)}
+    parts = in_memory(blank.model) if streamed else {"weights": _weights(options, blank.model)}
     if TrainingMethod.parse(options.method).backpropagates and not (options.adapter or options.trained):
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
@@ -139,6 +141,17 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
             f"not loaded: give a narrower --dtype, {lighter}another --device or another --model{streams}"
         )
     return lines
+
+
+def _weights(options: TrainOptions, blank: nn.Module) -> int:
+    """The bytes of the weights; of a GGUF file whose codes are kept, those of the file."""
+    chosen = Choice.of(options.quantize, options.group)
+    if chosen is None:
+        return held(blank)
+    if chosen.format is not None:
+        return planned_bytes(blank, chosen.format)
+    file = loading.gguf_of(options.model)
+    return file.stat().st_size if file else held(blank)
 
 
 def _memory(context: RunContext, tryout: "Tryout", free: int | None) -> list[str]:

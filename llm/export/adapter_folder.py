@@ -13,6 +13,7 @@ from llm.model import adapted
 from llm.model.adapted import CONFIG, WEIGHTS, configuration
 from llm.model.files import require_safe
 from llm.model.language_model import DTYPES, LanguageModel
+from llm.quantised import Choice, dense_
 from llm.run.folder import MODEL
 
 COPIED = (".json", ".jinja", ".model", ".safetensors", ".txt")
@@ -65,8 +66,9 @@ def copy(adapter: Path, goal: Path, base: str | None, dtype: str | None) -> dict
     return tensors
 
 
-def merged(adapter: Path, load_base: Callable[[str], LanguageModel]) -> LanguageModel:
-    """Return the base model with the adapter added to its weights, in their dtype.
+def merged(adapter: Path, load_base: Callable[[str, Choice | None], LanguageModel]) -> LanguageModel:
+    """Return the base model with the adapter added to its weights, in their dtype; those of a quantised base are
+    dequantised before.
 
     Raises:
         ValueError: peft is not installed, or the adapter has no weights in safetensors, does not fit, or is of a kind
@@ -75,6 +77,7 @@ def merged(adapter: Path, load_base: Callable[[str], LanguageModel]) -> Language
     _require_weights(adapter)
     loaded = adapted.load(str(adapter), load_base)
     try:
+        dense_(loaded.model)
         model = loaded.model.merge_and_unload()
     except Exception as error:  # peft raises whatever its adapters raise
         kind = configuration(adapter).get("peft_type")

@@ -14,7 +14,8 @@ from llm.export.tuned import BaseSource, Tuned
 from llm.model import loading
 from llm.model.adapted import is_adapted
 from llm.model.language_model import DTYPES
-from llm.options.export import ExportOptions
+from llm.options.export import FORMATS, GGUF, ExportOptions
+from llm.quantised import Choice, dense_, gguf_file, is_quantised
 from llm.run import saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, RunFolder, run_of
 from llm.run.header import fingerprint
@@ -47,6 +48,9 @@ def export(options: ExportOptions) -> Path:
     require_known(options.source, tuned.SOURCES, "source of weights")
     if options.dtype is not None:
         require_known(options.dtype, DTYPES, "dtype")
+    require_known(options.format, FORMATS, "format of exports")
+    if options.format == GGUF and (options.dtype or options.merge):
+        raise ValueError("a GGUF file has the formats of the file it began with: leave --dtype and --merge out")
     folder = Path(options.run).expanduser()
     record = run_of(folder) if folder.is_dir() else None
     adapter = adapter_folder.find(folder)
@@ -127,16 +131,18 @@ def _model(options: ExportOptions, record: RunFolder | None, aside: Path) -> Wri
     """Write a whole model."""
     places = BaseSource(options.model, options.device, options.trust_remote_code)
     source = tuned.find(record, options.source, places) if record else _untrained(options)
-    weights = fingerprint(source.language_model.model)
+    model = source.language_model.model
+    weights, codes = fingerprint(model), is_quantised(model) and not is_adapted(source.language_model)
     if record is not None and source.step == tuned.last_step(record) and tuned.selected(record) not in (None, weights):
         warn("the weights are not to the bit those that the run measured: they were made on another device or version")
-    return _write(source, options, record, aside), weights
+    return _write(source, options, record, aside), None if codes else weights
 
 
 def _untrained(options: ExportOptions) -> Tuned:
     """A model that is of no run: a GGUF file, say, to be had as a folder."""
     dtype = options.dtype or loading.dtype_of(options.run)
-    loaded = loading.load(options.run, options.device or "cpu", dtype, options.trust_remote_code)
+    kept = Choice(GGUF) if options.format == GGUF else None
+    loaded = loading.load(options.run, options.device or "cpu", dtype, options.trust_remote_code, kept)
     return Tuned(loaded, 0, "as it was")
 
 
@@ -147,7 +153,8 @@ def _adapter(options: ExportOptions, adapter: Path, record: RunFolder | None, as
     if options.merge:
         held = record.held if record else loading.dtype_of(named)
         merged = adapter_folder.merged(
-            adapter, lambda _: loading.load(named, options.device or "cpu", held, options.trust_remote_code)
+            adapter,
+            lambda _, chosen: loading.load(named, options.device or "cpu", held, options.trust_remote_code, chosen),
         )
         return _write(Tuned(merged, step, MERGED), options, record, aside), None
     tensors = adapter_folder.copy(adapter, aside, base.name if base.on_hub else loading.folder_of(named), options.dtype)
@@ -162,14 +169,34 @@ def _write(source: Tuned, options: ExportOptions, record: RunFolder | None, asid
     """Write a model that was loaded; one that peft has adapted is an adapter, unless it is to be merged."""
     language_model, model = source.language_model, source.language_model.model
     if options.merge and is_adapted(language_model):
+        dense_(model)
         model = model.merge_and_unload()
         source = source._replace(language_model=replace(language_model, model=model), origin=MERGED)
+    if options.format == GGUF:
+        return _gguf(source, options, record, aside)
+    if not is_adapted(source.language_model):
+        dense_(model)
     if options.dtype is not None:
         model.to(DTYPES[options.dtype])
     _require_finite(model.named_parameters(), options.dtype)
     loading.save(source.language_model, aside)
     base = base_model(str(options.model or (record.config["model"] if record else options.run)))
     return card.of_model(source.language_model, (source.step, source.origin), base, record)
+
+
+def _gguf(source: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
+    """Write the model as the GGUF file whose codes it has, with the scales of now."""
+    language_model, model = source.language_model, source.language_model.model
+    name = str(options.model or (record.config["model"] if record else options.run))
+    like = loading.gguf_of(name)
+    if like is None or not is_quantised(model) or is_adapted(language_model):
+        raise ValueError(
+            f"{options.run} has no codes of a GGUF file: --format gguf writes back a model that was trained with "
+            "--quantize gguf; leave --format out"
+        )
+    _require_finite(model.named_parameters(), "float16")
+    gguf_file.write(model, like, aside / "model.gguf")
+    return card.of_model(language_model, (source.step, source.origin), base_model(name), record)
 
 
 def _require_finite(weights: Iterable[tuple[str, Tensor]], dtype: str | None) -> None:

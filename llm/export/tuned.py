@@ -5,8 +5,11 @@ from typing import NamedTuple
 from llm.model import loading, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import LanguageModel
+from llm.quantised import Choice, round_
+from llm.quantised.codes import search_
 from llm.run import checkpoint, journal
 from llm.run.folder import CHECKPOINTS, JOURNAL, MODEL, RunFolder, selected_step
+from llm.steppers.code_search import searches_codes
 from zobench.naming import require_known
 from zobench.run.journal import Contents
 from zobench.run.progress import warn
@@ -64,8 +67,16 @@ def _written(run: RunFolder, places: BaseSource) -> Tuned:
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: the run wrote no weights there; --source auto takes a checkpoint or the journal")
     loaded = loading.load(str(folder), places.device or "cpu", loading.dtype_of(str(folder)), places.trust_remote_code)
-    trainable.select(loaded.model, run.config["trained"])
+    _select(loaded, run)
     return Tuned(loaded, last_step(run), "as the run wrote it")
+
+
+def _select(loaded: LanguageModel, run: RunFolder) -> None:
+    """Tell what the run trained of a model from what it did not."""
+    if searches_codes(str(run.config["method"])):
+        search_(loaded.model)
+    else:
+        trainable.select(loaded.model, run.config["trained"])
 
 
 def selected(run: RunFolder) -> str | None:
@@ -90,10 +101,12 @@ def _restored(run: RunFolder, kept: checkpoint.Checkpoint, places: BaseSource) -
             f"{run.folder / JOURNAL} is missing: nothing shows whether checkpoint {kept.step} is the run's latest step"
         )
     name, trust = places.model or str(run.config["model"]), places.trust_remote_code
-    base = loading.load(name, places.device or "cpu", run.held, trust)
+    chosen = Choice.of(run.config["quantize"], run.config["group"])
+    base = loading.load(name, places.device or "cpu", run.held, trust, chosen)
     base = adapt(base, run.config["adapter"], run.config["seed"])
-    trainable.select(base.model, run.config["trained"])
+    _select(base, run)
     checkpoint.restore(base.model, kept)
+    round_(base.model)
     return Tuned(base, kept.step, f"from the checkpoint of step {kept.step}")
 
 

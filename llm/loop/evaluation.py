@@ -9,6 +9,7 @@ from llm.loop.divergence import Divergence
 from llm.loop.listener import Listener
 from llm.objective import Encoded, Measured
 from llm.objective.minibatch import at_once
+from llm.quantised import as_exported
 from llm.run.context import RunContext
 from llm.run.log import RunLog
 from llm.steppers.stepper import Stepper
@@ -77,7 +78,7 @@ class Evaluations(Listener):
         return self.log.keep({**about, **row})
 
     def _measure(self, examples: list[Encoded]) -> Measured:
-        with self.stepper.reading():
+        with self.stepper.reading(), as_exported(self.context.language_model.model):
             return self.context.objective.measure(examples, at_once(self.context.options.micro_batch))
 
 
@@ -95,7 +96,7 @@ class EvaluationSets(Listener):
         for extra in self.context.sets:
             if self.log.measured("also", set=extra.name, step=step, when="evaluation"):
                 continue
-            with self.stepper.reading():
+            with self.stepper.reading(), as_exported(self.context.language_model.model):
                 measured = extra.objective.measure(extra.examples, at_once(self.context.options.micro_batch))
             row = {"loss": measured.loss, "accuracy": measured.accuracy, "metric": measured.metric}
             others = {key.replace("-", "_"): value for key, value in measured.others.items()}

@@ -1,5 +1,6 @@
 """Models with an adapter of peft: folders of adapter_config.json and adapter_model.safetensors beside a named base."""
 
+import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,10 +14,14 @@ from safetensors.torch import load_file
 from llm.model.adapter_patterns import require_quick
 from llm.model.files import require_safe
 from llm.model.language_model import LanguageModel
+from llm.quantised import Choice
 from zobench.naming import require_known
 from zobench.run.reading import file_bytes, json_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+QUANTISED = "quantised_base.json"
+CHOSEN = "zobench_quantised"
+"""Attribute of a model that was quantised on loading: its `Choice`."""
 KINDS = ("LORA", "PREFIX_TUNING", "PROMPT_TUNING")
 PLAIN = (True, False, "gaussian")
 """Initialisations of LoRA that leave the base as it is."""
@@ -55,7 +60,7 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def load(folder: str, load_base: Callable[[str], LanguageModel]) -> LanguageModel:
+def load(folder: str, load_base: Callable[[str, Choice | None], LanguageModel]) -> LanguageModel:
     """Return the base that the folder names, with the folder's adapter trainable on it and all else frozen.
 
     Raises:
@@ -70,7 +75,7 @@ def load(folder: str, load_base: Callable[[str], LanguageModel]) -> LanguageMode
     if not (place / WEIGHTS).is_file():
         raise ValueError(f"{place} has no {WEIGHTS}: an adapter is read from safetensors alone")
     require_safe(place)
-    base = load_base(base_name)
+    base = load_base(base_name, quantised_as(place))
     try:
         with quietly(), torch.random.fork_rng(devices=[]):
             known = peft.PeftConfig.from_pretrained(str(place), local_files_only=True)
@@ -142,6 +147,25 @@ def save(language_model: LanguageModel, folder: Path) -> None:
         config.base_model_name_or_path = base_name(language_model)
     with quietly():
         model.save_pretrained(folder, save_embedding_layers=False)  # its "auto" asks the hub
+    chosen = getattr(model.get_base_model(), CHOSEN, None)
+    if chosen is not None:
+        (folder / QUANTISED).write_text(json.dumps(chosen._asdict()) + "\n", encoding="utf-8")
+
+
+def quantised_as(folder: Path) -> Choice | None:
+    """Return how the base of an adapter was quantised while the adapter was trained, None if it was not.
+
+    Raises:
+        ValueError: the file that says so is damaged.
+    """
+    file = folder / QUANTISED
+    if not file.is_file():
+        return None
+    said = json_object(file_bytes(file), str(file))
+    name, group = said.get("name"), said.get("group")
+    if not isinstance(name, str) or type(group) is not int:
+        raise ValueError(f"{file} says {said!r}: wanted a name and a group")
+    return Choice.of(name, group)
 
 
 def base_name(language_model: LanguageModel) -> str:

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial as bound
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from transformers import (
 from transformers import modeling_gguf_pytorch_utils as gguf_reader
 from transformers.utils import logging
 
-from llm.model import adapted, files, weights
+from llm.model import adapted, files, quantising, weights
 from llm.model.language_model import DTYPES, LanguageModel
+from llm.quantised import Choice, is_quantised
+from llm.quantised import folder as folder_of_codes
 from zobench.naming import nearest, require_known
 from zobench.run.files import sync, sync_all
 from zobench.run.progress import bar, warn
@@ -51,6 +54,7 @@ def load(
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
+    quantize: Choice | None = None,
     read: Reader | None = None,
 ) -> LanguageModel:
     """Return a model by name: "tiny-opt", "smollm2-135m-instruct", a hub id, a folder, or a .gguf file.
@@ -64,6 +68,9 @@ def load(
     No weight is random: a file in which one is missing is refused. What the model has no place for, such as the head of
     a classifier, is left out, told on stderr, and named in `weights`.
 
+    With `quantize` the model has quantised layers: rounded when they are loaded, or with the codes of a GGUF file. A
+    folder that holds a quantised model needs no such choice.
+
     Raises:
         UnknownNameError: the dtype is unknown.
         ValueError: the device is not there, or the model cannot be found or read, lacks weights, or neither continues
@@ -72,17 +79,18 @@ def load(
     require_known(dtype, DTYPES, "dtype")
     place = require_device(device)
     if adapted.is_adapter(name):
-        return adapted.load(name, lambda base: load(base, device, dtype, trust_remote_code))
+        return adapted.load(name, lambda base, chosen: load(base, device, dtype, trust_remote_code, quantize or chosen))
     source, gguf, origin = _locate(name)
     options = _reading(source, gguf, trust_remote_code)
     files.require_safe(Path(source), gguf)
     _refuse_two(Path(source))
+    quantising.require_possible(name, Path(source), gguf, quantize, lambda: skeleton(name, dtype, trust_remote_code))
     reading = "tokenizer.json, tokenizer_config.json"
     try:
         with files.pickles_refused():
             tokenizer = _tokenizer(source, options)
             reading = "config.json, *.safetensors"
-            model, unread = (read or _read)(source, gguf, dtype, options)
+            model, unread = (read or bound(_read, quantize=quantize))(source, gguf, dtype, options)
     except Exception as error:  # each reader of weights has errors of its own
         near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
         near += "" if Path(source).exists() else "; no folder here has that name, so it was taken for a hub id"
@@ -93,6 +101,7 @@ def load(
         raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {said}") from error
     if gguf:
         _forget_quantisation(model)
+    origin = quantising.told(origin, quantize)
     before = getattr(model.config, ORIGIN, None)
     origin = f"{origin}: {before}" if isinstance(before, str) else origin
     if unread:
@@ -101,14 +110,22 @@ def load(
     return LanguageModel(name, model.to(place).eval(), tokenizer, origin)
 
 
-def _read(source: str, gguf: str | None, dtype: str, options: dict[str, Any]) -> tuple[Any, str]:
+def _read(
+    source: str, gguf: str | None, dtype: str, options: dict[str, Any], quantize: Choice | None
+) -> tuple[Any, str]:
     """The model with the weights of its file, and in words which of these it has no place for."""
     config, made = configured(source, gguf, options)
+    if quantising.holds_codes(Path(source), quantize):
+        code = {"trust_remote_code": True} if options["trust_remote_code"] else {}
+        make = bound(made.from_config, config, dtype=DTYPES[dtype], **code)
+        return quantising.filled(make, Path(source), gguf, DTYPES[dtype]), ""
     safe = {} if gguf else {"use_safetensors": True}
     how = {"dtype": DTYPES[dtype], "output_loading_info": True, "ignore_mismatched_sizes": True}
     with weights.unreported():
         model, info = made.from_pretrained(source, **how, **options, **safe)
-    return model, lost(model, info, config)
+    unread = lost(model, info, config)
+    quantising.quantise_(model, quantize)
+    return model, unread
 
 
 def lost(model: Any, info: Mapping[str, Any], config: Any) -> str:
@@ -165,6 +182,15 @@ def folder_of(name: str) -> str | None:
     return str(Path(source).resolve()) if Path(source).is_dir() and not gguf else None
 
 
+def gguf_of(name: str) -> Path | None:
+    """Return the GGUF file that a name stands for, None if it stands for something else."""
+    try:
+        source, gguf, _ = _locate(name)
+    except ValueError:
+        return None
+    return Path(source) / gguf if gguf else None
+
+
 def dtype_of(name: str) -> str:
     """Return the dtype in which the weights of a model are kept, as its configuration says; float32 where it says none.
 
@@ -196,6 +222,9 @@ def save(language_model: LanguageModel, folder: Path) -> None:
     try:
         if adapted.is_adapted(language_model):
             adapted.save(language_model, partial)
+        elif is_quantised(language_model.model):
+            setattr(language_model.model.config, ORIGIN, language_model.weights)
+            folder_of_codes.write(language_model.model, partial)
         else:
             setattr(language_model.model.config, ORIGIN, language_model.weights)
             language_model.model.save_pretrained(partial)

@@ -2,7 +2,8 @@
 
 import inspect
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llm.model.language_model import LanguageModel
+from llm.quantised import QuantisedEmbedding, QuantisedLinear
 from zobench.layout import on_device
 
 Place = tuple[int, int]  # row, position
@@ -59,6 +61,8 @@ def logits_at(
         return wide(_whole_model(language_model.model, inputs, places)[:, chosen])
     row, position = on_device(places, device).T
     states = model.base_model(**inputs).last_hidden_state[row, position]
+    if isinstance(head, QuantisedLinear):
+        return wide(head(states) if isinstance(chosen, slice) else head.at(states, chosen))
     if isinstance(head, torch.nn.Linear):
         return wide(functional.linear(states, head.weight[chosen]))
     logits: Tensor = head(states)
@@ -94,11 +98,11 @@ def log_probs(language_model: LanguageModel, inputs: dict[str, Any], targets: Ta
         logits = logits_at(language_model, inputs, targets.places)
         return logits[where, tokens] - logits.logsumexp(-1)[where]
     row, position = on_device(targets.places, device).T
-    states, weight = model.base_model(**inputs).last_hidden_state[row, position], head.weight[:]
-    size = max(1, CHUNK // len(weight))
+    states, read = model.base_model(**inputs).last_hidden_state[row, position], _reader(head)
+    size = max(1, CHUNK // head.out_features)
     found = []
     for start in range(0, len(states), size):
-        logits = wide(functional.linear(states[start : start + size], weight))
+        logits = wide(read(states[start : start + size]))
         first, last = (bisect_left(targets.where, end) for end in (start, start + size))
         local = where[first:last] - start
         found.append(logits[local, tokens[first:last]] - logits.logsumexp(-1)[local])
@@ -126,7 +130,8 @@ def position_limit(language_model: LanguageModel) -> int | None:
 
 def vocabulary_size(language_model: LanguageModel) -> int:
     """Return the number of tokens that the model has embeddings of; its tokenizer may know more."""
-    return len(inner(language_model).get_input_embeddings().weight)
+    table = inner(language_model).get_input_embeddings()
+    return table.num_embeddings if isinstance(table, QuantisedEmbedding) else len(table.weight)
 
 
 def padding(language_model: LanguageModel) -> int:
@@ -154,6 +159,11 @@ def _head(model: Any) -> Any:
     head = model.get_output_embeddings()
     plain = kind in CAUSAL_HEADS and head.bias is None
     return head if plain and not any(getattr(model.config, scale, None) for scale in SCALED) else None
+
+
+def _reader(head: torch.nn.Linear) -> Callable[[Tensor], Tensor]:
+    """States -> logits of the vocabulary. A dense matrix is read once for all calls; codes are dequantised in tiles."""
+    return head if isinstance(head, QuantisedLinear) else partial(functional.linear, weight=head.weight[:])
 
 
 def _whole_model(model: Any, inputs: dict[str, Any], places: list[Place]) -> Tensor:

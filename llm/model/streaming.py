@@ -17,6 +17,7 @@ from llm.model import adapted, loading
 from llm.model.free_memory import free_memory
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.model.mapped import MappedBlocks, MappedFile, remember
+from llm.quantised import folder as folder_of_codes
 from zobench.run.reading import file_bytes, json_object
 from zobench.space.streamed import layers_of, owners
 
@@ -57,9 +58,8 @@ def load(
         )
     if adapted.is_adapter(name):
         raise ValueError(f"{name} is an adapter, whose base the streamed engine does not read: {HELD}")
-    return loading.load(
-        name, device, dtype, trust_remote_code, partial(_read, beside or Path(tempfile.gettempdir()), evict)
-    )
+    read = partial(_read, beside or Path(tempfile.gettempdir()), evict)
+    return loading.load(name, device, dtype, trust_remote_code, read=read)
 
 
 def load_for(
@@ -81,6 +81,8 @@ def _read(
             f"the streamed engine reads safetensors files of a folder, and this model is {what}: download the model "
             f"into a folder and give that, or {HELD}"
         )
+    if folder_of_codes.is_folder(Path(source)):
+        raise ValueError(f"the streamed engine reads the weights of a dense model, and this one is quantised: {HELD}")
     config, made = loading.configured(source, gguf, options)
     model = _empty(made, config, dtype, options)
     layers_of(model)  # refuses a model without layers before anything is read

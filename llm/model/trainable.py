@@ -10,6 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from llm.quantised import floats_, is_quantised
+
+SCALES = "*.scales"
+"""What is trained of a quantised model by default."""
+
 
 class Tied(NamedTuple):
     """A parameter, or parameters that share one memory: all their names, the first of which stands for them."""
@@ -51,13 +56,21 @@ def tensors(model: nn.Module) -> list[Tied]:
 
 
 def select(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Freeze the tensors that no pattern matches; without patterns all tensors stay trainable.
+    """Freeze the tensors that no pattern matches; without patterns all tensors stay trainable, or of a quantised model
+    its scales alone. Its codes are no tensors that are trained.
 
     Raises:
         ValueError: a pattern fits no trainable tensor; the message names near ones.
     """
-    if not patterns:
-        return
+    if is_quantised(model) and not hasattr(model, "peft_config"):
+        model.requires_grad_(True)
+        patterns = patterns or (SCALES,)
+    if patterns:
+        _freeze_others(model, patterns)
+    floats_(model)
+
+
+def _freeze_others(model: nn.Module, patterns: Sequence[str]) -> None:
     known = tensors(model)
     kept = {name for pattern in patterns for each in _fitting(pattern, known, "--trained") for name in each.names}
     for name, p in model.named_parameters(remove_duplicate=False):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from zobench.run.options import option
 
 PARTS = (
-    "steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods", "padding",
-    "distributed", "streamed",
-)  # fmt: skip
+    *("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods"),
+    *("quantised", "padding", "distributed", "streamed"),
+)
 GPU_PARTS = ("tests", "directions", "engines", "replay", "smollm2", "cells", "waits", "sweeps", "probes")
 SIZES = {  # hidden, layers, heads, vocabulary
     "tiny-opt": (128, 4, 4, 2000),
@@ -36,6 +36,12 @@ class StepBenchOptions:
     dtype: str = option("float32", "float32, bfloat16")
     repetitions: int = option(7, "alternating repetitions; the median counts")
     entries: int = option(50_000_000, "entries of the parameter on which the sweeps are timed")
+    quantised_models: tuple[str, ...] = option(
+        ("smollm2-135m", "opt-350m"), "models of the part quantised: smollm2-135m, opt-350m, with random weights"
+    )
+    quantised_formats: tuple[str, ...] = option(
+        ("int8", "int4", "int4-asymmetric", "int2"), "formats of the part quantised"
+    )
     scaling_sizes: tuple[str, ...] = option(SCALED, "sizes of the scaling table")
     scaling_batches: tuple[int, ...] = option(
         (4, 16), "batches of the scaling table; the first is timed with all lengths"

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from llm.options.groups import MAX_TOKENS, TASK, ModelOptions, SeedOptions, SplitOptions
+from llm.options.groups import MAX_TOKENS, TASK, ModelOptions, QuantisedOptions, SeedOptions, SplitOptions
 from zobench.run.options import option
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(SeedOptions, SplitOptions, ModelOptions):
+class EvaluateOptions(SeedOptions, SplitOptions, QuantisedOptions):
     """Measure loss and accuracy of a model on dev and test, with plain and with calibrated scores.
 
     To evaluate the tuned weights of a run, give its folder as --model.

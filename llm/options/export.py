@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from zobench.run.options import argument, option
 
+FORMATS = ("transformers", "gguf")
+GGUF = "gguf"
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -15,6 +18,9 @@ class ExportOptions:
         "auto", "source of the weights: model, checkpoint, journal, or auto (the first of these that the run has)"
     )
     dtype: str | None = option(None, "float32, bfloat16 or float16; by default the dtype of the weights")
+    format: str = option(
+        "transformers", "transformers (safetensors; quantised layers as dense ones) or gguf (codes and scales)"
+    )
     merge: bool = option(False, "merge an adapter into its base model")
     model: str | None = option(None, "the base model, if it is not the one that the run or the adapter names")
     device: str | None = option(

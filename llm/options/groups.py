@@ -40,6 +40,18 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
+class QuantisedOptions(ModelOptions):
+    """The model, with its weights quantised on loading."""
+
+    quantize: str | None = option(
+        None,
+        "quantise the Linear layers: int8, int4, int2 (each also as int4-asymmetric, with zero points), or gguf (keep "
+        "the codes of a GGUF file); their scales are then trained by default",
+    )
+    group: int = option(32, "with --quantize: number of weights that share a scale")
+
+
+@dataclass(frozen=True)
 class TaskOptions:
     """The task, and how its texts are read."""
 

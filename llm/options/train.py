@@ -6,7 +6,7 @@ from llm.options.groups import (
     CallOptions,
     FolderOptions,
     LoopOptions,
-    ModelOptions,
+    QuantisedOptions,
     RankOptions,
     SeedOptions,
     SizeOptions,
@@ -30,7 +30,7 @@ class TrainOptions(
     StepOptions,
     SizeOptions,
     SplitOptions,
-    ModelOptions,
+    QuantisedOptions,
 ):
     """Fine-tune a causal language model with forward passes only, or with a first-order reference.
 

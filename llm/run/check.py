@@ -5,6 +5,7 @@ import math
 from llm.model import adapters
 from llm.model.trainable import parse_rates
 from llm.options.train import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
+from llm.quantised import Choice
 from llm.steppers import engines
 from llm.steppers.method import TrainingMethod
 from zobench.naming import require_known
@@ -20,6 +21,7 @@ def check(options: TrainOptions) -> None:
     require_known(options.rows, ROWS, "choice of rows")
     require_known(options.rounding, ROUNDING, "rounding")
     _check_loop(options)
+    _check_quantised(options)
     for name in ("train", "dev", "test"):
         size = getattr(options, name)
         if size is not None and size < 1:
@@ -55,6 +57,23 @@ def _check_streamed(options: TrainOptions, method: TrainingMethod) -> None:
             f"--engine streamed trains the weights of the model themselves, and --adapter is {options.adapter}: leave "
             "--adapter out, or give --engine in-forward"
         )
+
+
+def _check_quantised(options: TrainOptions) -> None:
+    if Choice.of(options.quantize, options.group) is None:
+        return
+    if options.engine == engines.STREAMED:
+        raise ValueError(
+            "--engine streamed reads the weights of a dense model, and quantised ones are made in memory: leave "
+            "--engine or --quantize out"
+        )
+    if options.rounding != "nearest":
+        raise ValueError(
+            f"rounding is {options.rounding}, but the scales of quantised layers are trained in float32: leave "
+            "--rounding out"
+        )
+    if options.rows != "all":
+        raise ValueError(f"rows is {options.rows}, but scales are no embedding rows: leave --rows out")
 
 
 def _check_loop(options: TrainOptions) -> None:

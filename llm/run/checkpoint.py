@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from llm.model.trainable import distinct
+from llm.quantised.codes import searched_codes
 from zobench.run.files import sync
 from zobench.run.progress import warn
 
@@ -32,8 +33,11 @@ class Checkpoint(NamedTuple):
 
 
 def weights(model: nn.Module, trained: bool = True) -> dict[str, Tensor]:
-    """Return the parameters that training changes, or those that it does not, tied ones once."""
-    return {each.name: each.parameter.detach() for each in distinct(model) if each.parameter.requires_grad is trained}
+    """Return the parameters that training changes, or those that it does not, tied ones once; codes that a search
+    changes belong to the first.
+    """
+    found = {each.name: each.parameter.detach() for each in distinct(model) if each.parameter.requires_grad is trained}
+    return found | searched_codes(model) if trained else found
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:

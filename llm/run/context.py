@@ -15,6 +15,8 @@ from llm.objective import Encoded, Objective
 from llm.objective.minibatch import Minibatch
 from llm.objective.touched import touched_rows
 from llm.options.train import TrainOptions
+from llm.quantised import Choice, is_quantised
+from llm.quantised.codes import Codes, search_
 from llm.run import evaluation_sets
 from llm.run.check import check
 from llm.run.evaluation_sets import EvaluationSet
@@ -113,6 +115,7 @@ class RunContext:
             "task": self.task.name,
             "method": options.method,
             **({"adapter": options.adapter} if options.adapter else {}),
+            **({"quantize": options.quantize, "group": options.group} if options.quantize else {}),
             "estimator": self.method.identity(options),
             "seed": options.seed,
             "lr": options.lr if self.method.takes_steps else None,
@@ -153,7 +156,9 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
     data = Data(minimised.encode(split.train), minimised.encode(split.dev), tested)
     notes += [*split.notes, *(told for one in named_sets for told in one.notes)]
     notes += [*objective.data_notes(minimised, vars(data)), *(told for one in sets for told in one.notes)]
-    if options.adapter or options.trained:
+    if method.searches_codes:
+        notes.append(f"searched: {Codes(language_model.model).count:,} codes")
+    elif options.adapter or options.trained or is_quantised(language_model.model):
         notes.append(trainable.trained_note(language_model.model))
     context = RunContext(options, method, task, language_model, minimised, data, sets, tuple(filter(None, notes)))
     return _tried(context)
@@ -162,10 +167,17 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
 def _loaded(options: TrainOptions) -> LanguageModel:
     """The model with its adapter, with what is not trained frozen."""
     held = "float32" if options.rounding == "master" else options.dtype
+    chosen = Choice.of(options.quantize, options.group)
     how = (options.model, options.device, held, options.trust_remote_code)
-    base = streaming.load(*how, existing(Path(options.out))) if options.engine == STREAMED else loading.load(*how)
+    streamed = options.engine == STREAMED
+    base = streaming.load(*how, existing(Path(options.out))) if streamed else loading.load(*how, chosen)
     language_model = adapt(base, options.adapter, options.seed)
+    if TrainingMethod.parse(options.method).searches_codes:
+        search_(language_model.model)
+        return language_model
     trainable.select(language_model.model, options.trained)
+    if options.rounding != "nearest" and is_quantised(language_model.model):
+        raise ValueError(f"model {options.model} is quantised: its scales are trained in float32: leave --rounding out")
     if options.rounding == "master" and options.adapter:  # a run without an adapter saves its frozen tensors, too
         trainable.hold_frozen(language_model.model, DTYPES[options.dtype])
     return language_model

@@ -7,9 +7,10 @@ from typing import Any
 from zlib import crc32
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from llm.model.mapped import blocks_of
+from llm.model.mapped import MappedBlocks, blocks_of
+from llm.quantised import codes_of, is_quantised
 from llm.run import checkpoint
 from llm.run.context import RunContext
 from llm.steppers.stepper import Stepper
@@ -50,6 +51,10 @@ def header(context: RunContext, stepper: Stepper) -> dict[str, Any]:
         about["rates"] = list(options.rates)
     if any(not p.requires_grad for p in model.parameters()):
         about["frozen"] = fingerprint(model, trained=False)
+    if options.quantize:
+        about["quantised"] = {"name": options.quantize, "group": options.group}
+    if is_quantised(model):
+        about["codes"] = codes_fingerprint(model)
     about |= {name: value for name in OPTIONAL if (value := getattr(options, name)) is not None}
     return {**stepper.about(), **about}
 
@@ -70,8 +75,18 @@ def fingerprint(model: nn.Module, trained: bool = True) -> str:
     """Return 128 bits of BLAKE2b over names, shapes, dtypes and bytes of what training changes, or of what it does
     not.
     """
-    digest, mapped = blake2b(digest_size=16), blocks_of(model)
-    for name, tensor in checkpoint.weights(model, trained).items():
+    return _digest(checkpoint.weights(model, trained), blocks_of(model))
+
+
+@torch.no_grad()
+def codes_fingerprint(model: nn.Module) -> str:
+    """Return the fingerprint of the codes of a quantised model."""
+    return _digest(codes_of(model))
+
+
+def _digest(tensors: Mapping[str, Tensor], mapped: MappedBlocks | None = None) -> str:
+    digest = blake2b(digest_size=16)
+    for name, tensor in tensors.items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
         digest.update(checkpoint.octets(tensor))
         if mapped is not None:

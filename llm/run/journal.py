@@ -11,16 +11,20 @@ from typing import Any
 
 import torch
 
-from llm.model import streaming, trainable
+from llm.model import loading, streaming, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.model.mapped import blocks_of
 from llm.options.journal import OWN_PARTS
+from llm.quantised import Choice, codes_of, is_quantised, round_
+from llm.quantised.codes import search_
 from llm.run import checkpoint, saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, journal_of
-from llm.run.header import fingerprint
+from llm.run.header import codes_fingerprint, fingerprint
 from llm.run.verify import Journalled, findings
+from llm.steppers.code_search import CodeSearch, CodeSearchStepper
 from llm.steppers.engines import STREAMED, rounded
+from llm.steppers.stepper import Stepper
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import Estimator, methods
 from zobench import rule as rules
@@ -179,14 +183,29 @@ def rebuild(
     _require_repeatable(header)
     name, place = model or _text(header, "model"), device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
-    base = streaming.load_for(str(header.get("engine")), name, place, held, trust_remote_code)
+    quantised = _quantised(header.get("quantised"))
+    if quantised is None:
+        base = streaming.load_for(str(header.get("engine")), name, place, held, trust_remote_code)
+    else:
+        base = loading.load(name, place, held, trust_remote_code, quantised)
     base = _adapted(base, header.get("adapter"))
-    trainable.select(base.model, list(map(str, header.get("trained") or ())))
+    search = _search(header)
+    if search is None:
+        trainable.select(base.model, list(map(str, header.get("trained") or ())))
+    else:
+        search_(base.model)
     begun = fingerprint(base.model), fingerprint(base.model, False)
-    if begun[0] != header.get("weights") or header.get("frozen") not in (None, begun[1]):
+    codes = codes_fingerprint(base.model) if is_quantised(base.model) else None
+    same = (begun[0], codes) == (header.get("weights"), header.get("codes"))
+    if not same or header.get("frozen") not in (None, begun[1]):
         raise ValueError(f"{name} does not have the weights this journal began with: give the base model as --model")
     records = contents.records[:steps]
-    _repeat(_stepper(header, base.model, records, method, rule, engine), records)
+    if search is None:
+        stepper: Stepper = _stepper(header, base.model, records, method, rule, engine)
+    else:
+        stepper = CodeSearchStepper(base.model, search)
+    _repeat(stepper, records)
+    round_(base.model)  # what a run writes of quantised layers
     return base
 
 
@@ -194,6 +213,15 @@ def selected_step(contents: Contents) -> int | None:
     """Return the step whose weights a finished run wrote; None of a run that is not finished."""
     finals = [event.body for event in contents.events if event.body.get("kind") == "final"]
     return finals[-1].get("selected_step") if finals else None
+
+
+def _quantised(about: Any) -> Choice | None:
+    """How the base was quantised, as the header tells it."""
+    if about is None:
+        return None
+    if not isinstance(about, dict) or not isinstance(about.get("name"), str):
+        raise ValueError(f"quantised of the header is {about!r}: wanted its name and group")
+    return Choice.of(about["name"], about.get("group", 32))
 
 
 def _adapted(base: LanguageModel, about: Any) -> LanguageModel:
@@ -212,7 +240,7 @@ def _require_repeatable(header: dict[str, Any]) -> None:
             "the directions of this run live on the rows that its minibatches touched, which the journal does not "
             "hold: continue the run, which replays it with its data"
         )
-    if "layout" not in header:
+    if "layout" not in header and "code_search" not in header:
         raise ValueError(
             f"{header.get('rule')!r} takes gradient steps, which recorded losses cannot rebuild: give the command of "
             "the run again to continue it, or export its latest checkpoint with --source checkpoint"
@@ -225,7 +253,7 @@ def _require_repeatable(header: dict[str, Any]) -> None:
         )
 
 
-def _repeat(stepper: ZerothOrderStepper, records: Sequence[Record]) -> None:
+def _repeat(stepper: Stepper, records: Sequence[Record]) -> None:
     with bar(records, desc="replay", unit="step") as shown:
         for record in shown:
             try:
@@ -233,7 +261,17 @@ def _repeat(stepper: ZerothOrderStepper, records: Sequence[Record]) -> None:
             except Exception as error:  # whatever a record that fits no estimator leads to
                 raise ValueError(f"step {record.step} cannot be repeated: {type(error).__name__}: {error}") from error
             shown.set_postfix_str(f"train loss {taken.loss:.3f}", refresh=False)
-    stepper.space.settle_()
+    stepper.settle()
+
+
+def _search(header: dict[str, Any]) -> CodeSearch | None:
+    """The search of codes that the header tells, None where steps are of another kind."""
+    about = header.get("code_search")
+    if about is None:
+        return None
+    if not isinstance(about, dict) or type(about.get("size")) is not int:
+        raise ValueError(f"code_search of the header is {about!r}: wanted its size")
+    return CodeSearch(about["size"])
 
 
 def _stepper(
@@ -299,10 +337,12 @@ def _compare(rebuilt: LanguageModel, folder: Path, device: str) -> int:
     """Say how the rebuilt weights differ from those that the run wrote, if it did."""
     if not folder.is_dir():
         return OK
-    dtype = next(name for name, kind in DTYPES.items() if kind == rebuilt.model.dtype)
+    codes = is_quantised(rebuilt.model)
+    kinds = {kind: name for name, kind in DTYPES.items()}
+    dtype = loading.dtype_of(str(folder)) if codes else kinds[rebuilt.model.dtype]
     engine = STREAMED if blocks_of(rebuilt.model) else "in-forward"
     written, mine = (
-        checkpoint.weights(model) | checkpoint.weights(model, trained=False)
+        checkpoint.weights(model) | checkpoint.weights(model, trained=False) | codes_of(model)
         for model in (streaming.load_for(engine, str(folder), device, dtype).model, rebuilt.model)
     )
     if mine.keys() != written.keys():

@@ -9,7 +9,18 @@ from llm.steppers.method import TrainingMethod
 READ = frozenset(
     {
         *("model", "task", "data", "objective", "method", "train", "dev", "test", "max_tokens", "bos", "seed"),
-        *("device", "dtype", "trust_remote_code", "provenance", "out", "resume", "preset", "dry_run"),
+        *(
+            "device",
+            "dtype",
+            "trust_remote_code",
+            "quantize",
+            "group",
+            "provenance",
+            "out",
+            "resume",
+            "preset",
+            "dry_run",
+        ),
     }
 )
 """What a baseline reads."""

@@ -3,15 +3,18 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 from llm import baselines
 from llm.baselines import Baseline
-from llm.model import trainable
+from llm.model import loading, trainable
 from llm.model.language_model import LanguageModel
 from llm.model.last_blocks import frozen, last_blocks
 from llm.model.recompute import recompute_layers
 from llm.options.train import TrainOptions
+from llm.quantised import folder
+from llm.steppers.code_search import CODE_SEARCH, FORWARDS, CodeSearch, CodeSearchStepper
 from llm.steppers.engines import require_batched, require_rounding, rounded
 from llm.steppers.first_order import FIRST_ORDER, HYBRID, FirstOrderStepper
 from llm.steppers.hybrid import HybridStepper
@@ -42,6 +45,7 @@ class TrainingMethod(ABC):
     takes_steps: ClassVar[bool] = True
     backpropagates: ClassVar[bool] = False
     replays: ClassVar[bool] = True
+    searches_codes: ClassVar[bool] = False
 
     @staticmethod
     def parse(text: str) -> "TrainingMethod":
@@ -52,7 +56,7 @@ class TrainingMethod(ABC):
             ValueError: a part is not option=value.
         """
         name = text.partition(":")[0]
-        known = [*(row.name for row in methods.table()), *FIRST_ORDER, HYBRID, *baselines.BASELINES]
+        known = [*(row.name for row in methods.table()), *FIRST_ORDER, HYBRID, CODE_SEARCH, *baselines.BASELINES]
         if spelled(text, known).is_own:
             return ZerothOrderMethod(text)
         require_known(name, known, "method")
@@ -60,6 +64,8 @@ class TrainingMethod(ABC):
             return BaselineMethod(text)
         if name == HYBRID:
             return HybridMethod(text)
+        if name == CODE_SEARCH:
+            return CodeSearchMethod(text)
         return FirstOrderMethod(text) if name in FIRST_ORDER else ZerothOrderMethod(text)
 
     @abstractmethod
@@ -338,6 +344,47 @@ class HybridMethod(TrainingMethod):
 
     def forward_passes_a_step(self, options: TrainOptions, backward: int) -> int:
         return 1 + backward + self.hybrid.rest.forward_passes_a_step(options, backward)
+
+
+class CodeSearchMethod(TrainingMethod):
+    """A search over the codes of a quantised model."""
+
+    searches_codes = True
+
+    @property
+    def search(self) -> CodeSearch:
+        """The options in the spelling."""
+        return construct(spelled(self.text, (CODE_SEARCH,)), {CODE_SEARCH: CodeSearch}, "method")
+
+    def check(self, options: TrainOptions) -> None:
+        assert self.search
+        unread = [name for name in ("adapter", "trained", "rates", "clip") if getattr(options, name)]
+        if unread:
+            raise ValueError(f"{CODE_SEARCH} changes codes alone, without a gradient: leave --{unread[0]} out")
+        if options.gradient_checkpointing or options.rounding != "nearest":
+            raise ValueError(f"{CODE_SEARCH} has no backward pass and no rounding: leave both out")
+        if options.quantize is None and not _holds_codes(options.model):
+            raise ValueError(f"{CODE_SEARCH} changes the codes of a quantised model: give --quantize int4")
+
+    def stepper(
+        self,
+        options: TrainOptions,
+        language_model: LanguageModel,
+        touched: Touched | None = None,
+        whole: Whole | None = None,
+    ) -> Stepper:
+        return CodeSearchStepper(language_model.model, self.search)
+
+    def identity(self, options: TrainOptions) -> str:
+        return repr(self.search)
+
+    def forward_passes_a_step(self, options: TrainOptions, backward: int) -> int:
+        return FORWARDS
+
+
+def _holds_codes(model: str) -> bool:
+    found = loading.folder_of(model)
+    return found is not None and folder.is_folder(Path(found))
 
 
 class BaselineMethod(TrainingMethod):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from llm.quantised import KeepSign, scale_names
 from llm.steppers.clipping import clip
 from llm.steppers.engines import chosen_engine, make_space
 from llm.steppers.recorded import Recorded
@@ -97,7 +98,9 @@ class ZerothOrderStepper:
     ) -> None:
         self.engine = chosen_engine(engine, model)
         self.estimator, self.space = estimator, make_space(model, self.engine, rounding, reads, points)
-        self.touched, self.most, self.rule, self.whole = touched, most, rule, whole
+        scales = scale_names(model)
+        self.rule = rule = KeepSign(rule, scales) if scales else rule
+        self.touched, self.most, self.whole = touched, most, whole
         rule.groups.require_known([segment.name for segment in self.space.layout.segments])
         self._fastest = max((1.0, *rule.groups.multipliers.values()))
         require_resolved(self.space, estimator.perturbed_by)
