@@ -49,6 +49,20 @@ def test_torchrun_trains_to_the_weights_of_one_process(alone, tmp_path):
     assert weights(tmp_path / "run") == weights(alone)
 
 
+@pytest.mark.parametrize("changes", [{"engine": "streamed"}, {"engine": "in-forward", "quantize": "int4"}])
+def test_processes_share_what_is_streamed_or_quantised(changes, alone, tmp_path):
+    train(options(tmp_path / "one", **{**changes, "engine": "in-forward"}))
+    shared = lambda _: train_together(options(tmp_path / "run", **changes)) is not None  # noqa: E731
+    assert together(2, shared, tmp_path / "both") == [Ended(True), Ended(False)]
+    found, wanted, dense = map(numbers, (tmp_path / "run", tmp_path / "one", alone))
+    assert found == wanted != dense  # the plain engine's way to a point rounds
+
+
+def numbers(folder):
+    (file,) = (Path(folder) / "model").glob("*.safetensors")
+    return file.read_bytes()
+
+
 def spelt(name, value):
     flag = "--" + name.replace("_", "-")
     return [flag.replace("--", "--no-", 1)] if value is False else [flag, str(value)]
