@@ -27,8 +27,8 @@ def fail_at(loop, step):
     """Let the minibatch of a step raise ZeroDivisionError."""
     losses = loop.context.losses
 
-    def failing(number):
-        return 1 / 0 if number == step else losses(number)
+    def failing(number, *given):
+        return 1 / 0 if number == step else losses(number, *given)
 
     object.__setattr__(loop.context, "losses", failing)  # the dataclass is frozen
 

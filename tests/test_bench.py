@@ -5,6 +5,7 @@ from multiprocessing import get_context
 
 import pytest
 import torch
+from trimmed import trim
 
 from llm.__main__ import main
 from llm.bench import memory, methods, steps
@@ -85,6 +86,7 @@ def test_a_process_starts_anew_and_its_failure_is_told():
 
 
 def test_the_peak_is_that_of_the_block():
+    trim()
     with memory.Peak() as empty:
         pass
     with memory.Peak() as peak:

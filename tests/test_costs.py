@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_models import language_model
 from torch import nn
+from trimmed import trim
 
 from analysis.outcomes import outcomes
 from analysis.rows import read
@@ -42,6 +43,7 @@ def held(mib):
 
 @needs_reset
 def test_the_peak_is_that_of_the_blocks_alone():
+    trim()
     meter, before = PeakMemory(CPU), PeakMemory(CPU)
     with before:
         pass
@@ -82,6 +84,7 @@ def test_a_first_order_step_holds_gradients_and_the_moments_of_adamw():
     """64 MiB of weights: sgd holds as much again, AdamW three times, and some room while it computes."""
     peaks = {}
     for method in FIRST_ORDER:
+        trim()
         model = nn.Linear(4096, 4096, bias=False)
         trainer, inputs = FirstOrderStepper(model, method, lambda step: 1e-3, 0.0), torch.randn(2, 4096)
         with PeakMemory(CPU) as before:

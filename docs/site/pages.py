@@ -27,7 +27,6 @@ FIRST = (
     "speed",
     "scale",
     "gpu",
-    "scale",
     "smoke",
 )
 """The order of the guide; other pages of docs/ follow by name."""

@@ -56,7 +56,7 @@ def random_model(name: str, dtype: str, quantize: str | None) -> Any:
     def drawn(shape: Sequence[int], kind: torch.dtype = torch.float32) -> torch.Tensor:
         made = torch.empty(*shape, dtype=kind)
         for rows in made.split(1024):  # in parts, so that no float32 copy of an embedding counts as the model's memory
-            rows.copy_(torch.randn(rows.shape, generator=numbers).mul_(0.02))
+            rows.copy_(torch.randn(rows.shape, generator=numbers, dtype=torch.float32).mul_(0.02))
         return made
 
     if quantize is not None:
@@ -119,7 +119,7 @@ def _native(dtype: str, rows: int, repetitions: int) -> list[Row]:
     from llm.quantised.formats import Format
 
     format, x = Format("int4", 4, False), torch.randn(rows, 576, dtype=DTYPES[dtype])
-    layer = QuantisedLinear(format, format.quantise(torch.randn(1536, 576) * 0.02))
+    layer = QuantisedLinear(format, format.quantise(torch.randn(1536, 576, dtype=torch.float32) * 0.02))
     dense = layer.weight.detach().to(x.dtype)
     codes = (format.unpack(layer.codes).flatten(1).int() + format.shift).contiguous()
     packed = torch._convert_weight_to_int4pack_for_cpu(codes, 1)

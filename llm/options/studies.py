@@ -9,6 +9,7 @@ from llm.options.groups import (
     FolderOptions,
     LoopOptions,
     ModelOptions,
+    QuantisedOptions,
     ResultOptions,
     SeedOptions,
     SelectionOptions,
@@ -63,7 +64,7 @@ class CompareOptions(WorkerOptions):
 
 @dataclass(frozen=True)
 class TuneOptions(
-    WorkerOptions, CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SplitOptions, ModelOptions
+    WorkerOptions, CallOptions, FolderOptions, LoopOptions, SeedOptions, StepOptions, SplitOptions, QuantisedOptions
 ):
     """Search learning rate, epsilon and batch on dev, never on test; each trial is a run, which can be resumed."""
 
