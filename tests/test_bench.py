@@ -82,7 +82,7 @@ def test_memory_is_that_of_processes_of_their_own(rows):
 def test_a_process_starts_anew_and_its_failure_is_told():
     assert memory.PROCESSES.get_start_method() == "spawn"
     with pytest.raises(RuntimeError, match=r"measures nothing failed: .*'nothing'"):
-        memory.in_a_process("opt-1m", "float32", 2, 8, "nothing")
+        memory.peak_of("opt-1m", "float32", 2, 8, "nothing")
 
 
 def test_the_peak_is_that_of_the_block():

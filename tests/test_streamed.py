@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from llm.bench import random_model
-from llm.bench.streamed import resident
+from llm.bench.memory import ANONYMOUS, memory_now
 from llm.dry_run import dry_run
 from llm.loop.train import train
 from llm.model import loading, streaming
@@ -216,9 +216,9 @@ def test_an_interrupt_while_layers_are_written_loses_nothing(tmp_path, monkeypat
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is told by Linux only")
 def test_the_weights_are_not_in_memory(tmp_path):
     random_model.write(tmp_path / "model", "opt-10m", "float32", 0)
-    before = resident()[0]
+    (before,) = memory_now(ANONYMOUS)
     model = streaming.load(str(tmp_path / "model"), beside=tmp_path).model
-    assert resident()[0] - before < blocks_of(model).size / 4
+    assert memory_now(ANONYMOUS)[0] - before < blocks_of(model).size / 4
     assert os.listdir(tmp_path) == ["model"]
 
 

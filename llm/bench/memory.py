@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,6 +19,7 @@ MIB = 2**20
 SLOPES = "forward-gradient"
 FIRST_ORDER = ("adamw", "adamw, checkpointing")
 SHARE = 1.05  # of inference, and the largest layer on top
+RESIDENT, ANONYMOUS = "VmRSS", "RssAnon"
 PROCESSES = get_context("spawn")  # a process that was forked begins with the memory of its parent
 
 
@@ -28,7 +30,7 @@ def measure(size: str, dtype: str, batch: int, tokens: int) -> list[Row]:
     1.05 times that of inference, and the largest parameter on top.
     """
     jobs = ["inference", "published", *ENGINES, *FIRST_ORDER]
-    peaks = {job: in_a_process(size, dtype, batch, tokens, job) for job in jobs}
+    peaks = {job: peak_of(size, dtype, batch, tokens, job) for job in jobs}
     return rows_of({"size": size, "dtype": dtype, "batch": batch, "tokens": tokens}, peaks)
 
 
@@ -42,17 +44,22 @@ def rows_of(about: Row, peaks: Mapping[str, Row]) -> list[Row]:
     return rows
 
 
-def in_a_process(size: str, dtype: str, batch: int, tokens: int, job: str) -> Row:
-    """Return what `child` finds in a process of its own.
+def peak_of(size: str, dtype: str, batch: int, tokens: int, job: str) -> Row:
+    """Return what `child` finds of a job in a process of its own; errors as `in_a_process`."""
+    return in_a_process(job, child, size, dtype, batch, tokens, job, torch.get_num_threads())
+
+
+def in_a_process(what: str, work: Callable[..., Row], *arguments: Any) -> Row:
+    """Return what work(*arguments) finds in a process of its own; `what` names it in words.
 
     Raises:
         RuntimeError: the process failed.
     """
     with ProcessPoolExecutor(1, PROCESSES) as pool:
         try:
-            return pool.submit(child, size, dtype, batch, tokens, job, torch.get_num_threads()).result()
+            return pool.submit(work, *arguments).result()
         except Exception as error:
-            raise RuntimeError(f"the process that measures {job} failed: {error}") from error
+            raise RuntimeError(f"the process that measures {what} failed: {error}") from error
 
 
 def child(size: str, dtype: str, batch: int, tokens: int, job: str, threads: int) -> Row:
@@ -84,10 +91,15 @@ def adamw_step(here: BenchSetting, recomputed: bool) -> Callable[[], object]:
 
 
 class Peak:
-    """The highest resident size within the block, read every millisecond."""
+    """The highest memory of this process within the block, read every millisecond: of each kind in bytes, and of the
+    first in MiB. Kinds are lines of Linux's /proc/self/status.
+    """
+
+    def __init__(self, *kinds: str) -> None:
+        self.kinds = kinds or (RESIDENT,)
 
     def __enter__(self) -> "Peak":
-        self._highest, self._over = _resident(), threading.Event()
+        self.highest, self._over = memory_now(*self.kinds), threading.Event()
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
         return self
@@ -98,19 +110,24 @@ class Peak:
 
     @property
     def mb(self) -> float:
-        """In MiB."""
-        return self._highest / MIB
+        """The first kind, in MiB."""
+        return self.highest[0] / MIB
 
     def _watch(self) -> None:
         while not self._over.wait(1e-3):
-            self._highest = max(self._highest, _resident())
+            self.highest = tuple(map(max, self.highest, memory_now(*self.kinds)))
 
 
-def _resident() -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no VmRSS: memory is measured on Linux only")
+def memory_now(*kinds: str) -> tuple[int, ...]:
+    """Return the bytes of these kinds that this process has.
+
+    Raises:
+        RuntimeError: the system does not tell; Linux does.
+    """
+    lines = dict(line.partition(":")[::2] for line in Path("/proc/self/status").read_text().splitlines())
+    if unknown := [kind for kind in kinds if kind not in lines]:
+        raise RuntimeError(f"/proc/self/status has no {unknown[0]}: memory is measured on Linux only")
+    return tuple(int(lines[kind].split()[0]) * 1024 for kind in kinds)
 
 
 def table(rows: Sequence[Row]) -> str:

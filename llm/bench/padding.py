@@ -53,10 +53,11 @@ def _places(language_model: LanguageModel, cuts: Sequence[Sequence[Tokens]], sha
     count = 0
     for prompts in cuts:
         places = first_places(language_model, prompts)
-        inputs = padded(language_model, prompts)
         if shared:
             inputs, starts = arranged(language_model, [plain(prompt) for prompt in prompts])
             places = moved(places, starts)
+        else:
+            inputs = padded(language_model, prompts)
         states_at(language_model, inputs, places)
         count += inputs["input_ids"].numel()
     return count

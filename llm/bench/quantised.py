@@ -2,24 +2,21 @@
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
 from torch import nn
 
-from llm.bench.memory import MIB, PROCESSES, Peak
-from llm.bench.setting import BenchSetting, NoTokenizer
-from llm.model.language_model import DTYPES, LanguageModel
+from llm.bench.memory import MIB, Peak, in_a_process
+from llm.bench.setting import BenchSetting, of_model
+from llm.model.language_model import DTYPES
 from llm.model.trainable import select
-from llm.objective import Encoded, Objective
 from llm.options.bench import SIZES
-from llm.quantised import Choice, QuantisedLinear
+from llm.quantised import Choice, Format, QuantisedLinear
 from llm.quantised.blank import blank, put_
 from llm.quantised.model import held_bytes, replace_, to_quantise
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from zobench import derive, methods
-from zobench.random import streams
 from zobench.rule import SGD
 from zobench.run.records import Row
 from zobench.run.timing import alternating
@@ -77,10 +74,7 @@ def made(name: str, dtype: str, quantize: str | None, batch: int, tokens: int) -
     """Return the setting of a model, with what is trained of it."""
     model = random_model(name, dtype, quantize)
     select(model, ())
-    ids = streams.integers(derive("bench", "tokens"), (batch, tokens), model.config.vocab_size - 4) + 4
-    objective = Objective(LanguageModel(name, model, NoTokenizer(), "random"), ((10,), (11,)), tokens)
-    rows = [Encoded(row, i % 2) for i, row in enumerate(ids.tolist())]
-    return BenchSetting(name, dtype, tokens, model, objective, rows)
+    return of_model(model, name, dtype, batch, tokens)
 
 
 def measure(
@@ -116,8 +110,6 @@ def _forward(here: BenchSetting) -> Callable[[], object]:
 
 def _native(dtype: str, rows: int, repetitions: int) -> list[Row]:
     """Torch's own product with packed codes of 4 bits in one layer of SmolLM2's size, beside tiles and dense."""
-    from llm.quantised.formats import Format
-
     format, x = Format("int4", 4, False), torch.randn(rows, 576, dtype=DTYPES[dtype])
     layer = QuantisedLinear(format, format.quantise(torch.randn(1536, 576, dtype=torch.float32) * 0.02))
     dense = layer.weight.detach().to(x.dtype)
@@ -151,10 +143,10 @@ def _bytes(name: str, quantize: str, model: Any) -> Row:
 
 def _peaks(name: str, batch: int, tokens: int) -> Iterator[Row]:
     """The highest resident size of two steps of MeZO, each in a process of its own, above one with its imports."""
+    threads = torch.get_num_threads()
     jobs = [("float32", None), ("bfloat16", None), ("float32", "int4"), ("bfloat16", "int4")]
     for dtype, quantize in jobs:
-        with ProcessPoolExecutor(1, PROCESSES) as pool:
-            found = pool.submit(child, name, dtype, quantize, batch, tokens, torch.get_num_threads()).result()
+        found = in_a_process(f"{name} in {quantize or dtype}", child, name, dtype, quantize, batch, tokens, threads)
         about = {"model": name, "dtype": dtype, "format": quantize, "batch": batch, "tokens": tokens}
         yield {"kind": "bench-quantised-peak", **about, **found}
 

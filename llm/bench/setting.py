@@ -23,9 +23,7 @@ ENGINES: dict[str, Callable[[Any], ModuleSpace]] = {  # those of training, under
 }
 
 
-class NoTokenizer:
-    """Stands for a tokenizer where prompts are numbers."""
-
+class _NoTokenizer:
     pad_token_id = 1
 
 
@@ -82,7 +80,7 @@ def of_model(model: Any, size: str, dtype: str, batch: int, tokens: int, candida
     """Return the setting of a model, with the prompts and labels of `setting`."""
     ids = streams.integers(derive("bench", "tokens"), (batch, tokens), model.config.vocab_size - 4) + 4
     labels = streams.integers(derive("bench", "labels"), (batch,), candidates).tolist()
-    language_model = LanguageModel(size, model, NoTokenizer(), "random")
+    language_model = LanguageModel(size, model, _NoTokenizer(), "random")
     objective = Objective(language_model, tuple((10 + c,) for c in range(candidates)), tokens)
     rows = [Encoded(row, label) for row, label in zip(ids.tolist(), labels, strict=True)]
     return BenchSetting(size, dtype, tokens, model, objective, rows)

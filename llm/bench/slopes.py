@@ -36,7 +36,7 @@ def measure(size: str, dtype: str, batch: int, tokens: int, repetitions: int) ->
     peaks = {f"slope, {engine}": f"{memory.SLOPES}, {engine}" for engine in SLOPE_ENGINES} | {"forward": "inference"}
     rows = []
     for name, times in seconds.items():
-        peak = memory.in_a_process(size, dtype, batch, tokens, peaks[name]) if name in peaks else {"peak_mb": None}
+        peak = memory.peak_of(size, dtype, batch, tokens, peaks[name]) if name in peaks else {"peak_mb": None}
         rows.append({
             "kind": "bench-slope", **here.about, "job": name, "seconds": times,
             "of_forward": middle[name] / middle["forward"], "flops": flops[name],

@@ -2,26 +2,22 @@
 
 import statistics
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from llm.bench import random_model
-from llm.bench.memory import MIB, PROCESSES
+from llm.bench.memory import ANONYMOUS, MIB, RESIDENT, Peak, in_a_process, memory_now
 from llm.bench.setting import BenchSetting, of_model
 from llm.cost.streamed import in_memory
 from llm.model import loading, streaming
 from llm.model.mapped import MappedBlocks, blocks_of
 from llm.steppers.engines import make_space
 from zobench import ModuleSpace, derive, methods, query
-from zobench.run.progress import bar
 from zobench.run.records import Row
+from zobench.run.timing import alternating
 
 CACHED, UNCACHED, MEMORY, DISK = "streamed, cached", "streamed, not cached", "in memory", "read and written once"
 STEPS = 2
@@ -36,8 +32,12 @@ def measure(size: str, dtype: str, batch: int, tokens: int, repetitions: int, mo
     with _folder(size, dtype, model) as folder:
         about = {"size": size, "dtype": dtype, "batch": batch, "tokens": tokens, "threads": torch.get_num_threads()}
         return [
-            {"kind": "bench-streamed-memory", **about, **_in_a_process(_peaks, folder, *about.values())},
-            {"kind": "bench-streamed", **about, **_in_a_process(_seconds, folder, *about.values(), repetitions)},
+            {"kind": "bench-streamed-memory", **about, **in_a_process("peaks", _peaks, folder, *about.values())},
+            {
+                "kind": "bench-streamed",
+                **about,
+                **in_a_process("times", _seconds, folder, *about.values(), repetitions),
+            },
         ]
 
 
@@ -49,11 +49,6 @@ def _folder(size: str, dtype: str, given: str | None) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         random_model.write(Path(folder) / "model", size, dtype, 0)
         yield str(Path(folder) / "model")
-
-
-def _in_a_process(work: Callable[..., Row], *arguments: Any) -> Row:
-    with ProcessPoolExecutor(1, PROCESSES) as pool:
-        return pool.submit(work, *arguments).result()
 
 
 def _stepper(here: BenchSetting, space: ModuleSpace) -> Callable[[], None]:
@@ -79,11 +74,12 @@ def _peaks(folder: str, size: str, dtype: str, batch: int, tokens: int, threads:
     this process can give back, and all resident ones, with pages of files.
     """
     torch.set_num_threads(threads)
-    before = resident()
-    with Peaks() as whole:
+    kinds = (ANONYMOUS, RESIDENT)
+    before = memory_now(*kinds)
+    with Peak(*kinds) as whole:
         step, blocks = _streamed(folder, size, dtype, batch, tokens)
         blocks.evict = True
-        with Peaks() as stepping:
+        with Peak(*kinds) as stepping:
             for _ in range(STEPS):
                 step()
     blank = loading.skeleton(folder, dtype).model
@@ -113,71 +109,18 @@ def _seconds(folder: str, size: str, dtype: str, batch: int, tokens: int, thread
             file.copy_over()
 
     jobs = {
-        MEMORY: (_nothing, in_ram),
-        CACHED: (step, step),  # a step before it brings all into the page cache
-        DISK: (drop, disk_alone),
-        UNCACHED: (drop, from_disk),
+        MEMORY: in_ram,
+        CACHED: step,
+        DISK: disk_alone,
+        UNCACHED: from_disk,
     }
+    before = {CACHED: step, DISK: drop, UNCACHED: drop}  # a step brings all into the page cache
     for job in (in_ram, step):  # the first step has no step before it to write
         job()
-    medians = {name: statistics.median(times) for name, times in _alternating(jobs, repetitions).items()}
+    medians = {name: statistics.median(times) for name, times in alternating(jobs, repetitions, before).items()}
     ratios = {"cached_ratio": medians[CACHED] / medians[MEMORY], "uncached_ratio": medians[UNCACHED] / medians[DISK]}
     slower = max(medians[DISK], medians[MEMORY])
     return {"seconds": medians, **ratios, "uncached_of_slower": medians[UNCACHED] / slower, "repetitions": repetitions}
-
-
-def _nothing() -> None:
-    """Nothing is done before the job."""
-
-
-Prepared = tuple[Callable[[], None], Callable[[], None]]
-
-
-def _alternating(jobs: Mapping[str, Prepared], repetitions: int) -> dict[str, list[float]]:
-    """Seconds of each job in turn, without those of what prepares it."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    with bar(total=repetitions * len(jobs), unit="job", leave=False) as shown:
-        for name, (prepare, job) in [each for _ in range(repetitions) for each in jobs.items()]:
-            prepare()
-            began = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - began)
-            shown.update()
-    return seconds
-
-
-class Peaks:
-    """The highest anonymous and resident bytes of this process within the block, read every five milliseconds."""
-
-    def __enter__(self) -> "Peaks":
-        self.highest, self._over = resident(), threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-        self._watcher.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._watcher.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(5e-3):
-            now = resident()
-            self.highest = max(self.highest[0], now[0]), max(self.highest[1], now[1])
-
-
-def resident() -> tuple[int, int]:
-    """Return the anonymous and all resident bytes of this process.
-
-    Raises:
-        RuntimeError: the system does not tell; Linux does.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        lines = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
-        if "RssAnon" in lines:
-            anonymous, whole = (int(lines[name].split()[0]) * 1024 for name in ("RssAnon", "VmRSS"))
-            return anonymous, whole
-    raise RuntimeError("/proc/self/status has no RssAnon: this memory is measured on Linux only")
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -116,9 +116,7 @@ def _read(
     """The model with the weights of its file, and in words which of these it has no place for."""
     config, made = configured(source, gguf, options)
     if quantising.holds_codes(Path(source), quantize):
-        code = {"trust_remote_code": True} if options["trust_remote_code"] else {}
-        make = bound(made.from_config, config, dtype=DTYPES[dtype], **code)
-        return quantising.filled(make, Path(source), gguf, DTYPES[dtype]), ""
+        return quantising.filled(maker(made, config, dtype, options), Path(source), gguf, DTYPES[dtype]), ""
     safe = {} if gguf else {"use_safetensors": True}
     how = {"dtype": DTYPES[dtype], "output_loading_info": True, "ignore_mismatched_sizes": True}
     with weights.unreported():
@@ -137,6 +135,14 @@ def lost(model: Any, info: Mapping[str, Any], config: Any) -> str:
     return weights.without(left_out, model, saved_as) if left_out else ""
 
 
+def maker(made: Any, config: Any, dtype: str, options: Mapping[str, Any]) -> Callable[[], Any]:
+    """Return what makes the model of a configuration, with weights that no file gives; `made` is its class and
+    `options` those of transformers' readers.
+    """
+    own_code = {"trust_remote_code": True} if options["trust_remote_code"] else {}
+    return bound(made.from_config, config, dtype=DTYPES[dtype], **own_code)
+
+
 def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
     """Return the model that `load` would, from its configuration alone: on the meta device, which holds no numbers.
 
@@ -146,9 +152,8 @@ def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False)
     source, gguf, origin = _locate(name)
     options = _reading(source, gguf, trust_remote_code)
     config, made = configured(source, gguf, options)
-    own_code = {"trust_remote_code": True} if trust_remote_code else {}
     with torch.device("meta"):
-        model = made.from_config(config, dtype=DTYPES[dtype], **own_code)
+        model = maker(made, config, dtype, options)()
     return LanguageModel(name, model.eval(), _tokenizer(source, options), origin)
 
 

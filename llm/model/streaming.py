@@ -2,8 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from llm.model import adapted, loading
 from llm.model.free_memory import free_memory
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.model.mapped import MappedBlocks, MappedFile, remember
+from llm.quantised import Choice
 from llm.quantised import folder as folder_of_codes
+from llm.quantised.blank import blank
 from zobench.run.reading import file_bytes, json_object
 from zobench.space.streamed import layers_of, owners
 
@@ -63,12 +64,18 @@ def load(
 
 
 def load_for(
-    engine: str, name: str, device: str = "cpu", dtype: str = "float32", trust_remote_code: bool = False
+    engine: str,
+    name: str,
+    device: str = "cpu",
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    quantize: Choice | None = None,
+    beside: Path | None = None,
 ) -> LanguageModel:
-    """Return the model as a run with this engine loads it, a working copy among the temporary files; errors as for
-    `load` and `loading.load`.
-    """
-    return (load if engine == "streamed" else loading.load)(name, device, dtype, trust_remote_code)
+    """Return the model as a run with this engine loads it: arguments and errors as of `load` and `loading.load`."""
+    if engine == "streamed":
+        return load(name, device, dtype, trust_remote_code, beside)
+    return loading.load(name, device, dtype, trust_remote_code, quantize)
 
 
 def _read(
@@ -84,7 +91,8 @@ def _read(
     if folder_of_codes.is_folder(Path(source)):
         raise ValueError(f"the streamed engine reads the weights of a dense model, and this one is quantised: {HELD}")
     config, made = loading.configured(source, gguf, options)
-    model = _empty(made, config, dtype, options)
+    model = blank(loading.maker(made, config, dtype, options))
+    model.tie_weights()
     layers_of(model)  # refuses a model without layers before anything is read
     keys = _keys(Path(source))
     places, info = _places(model, keys)
@@ -96,32 +104,6 @@ def _read(
     if (Path(source) / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(source)
     return model, lost
-
-
-def _empty(made: Any, config: Any, dtype: str, options: dict[str, Any]) -> Any:
-    """The model with its parameters on the meta device, and its buffers with their values."""
-    own_code = {"trust_remote_code": True} if options.get("trust_remote_code") else {}
-    with _parameters_on_meta():
-        model = made.from_config(config, dtype=DTYPES[dtype], **own_code)
-        model.tie_weights()
-    return model
-
-
-@contextmanager
-def _parameters_on_meta() -> Iterator[None]:
-    """The context in which modules that are made have their parameters on the meta device."""
-    register = nn.Module.register_parameter
-
-    def on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        register(module, name, parameter)
-        if parameter is not None and not parameter.is_meta:
-            module._parameters[name] = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-
-    setattr(nn.Module, "register_parameter", on_meta)  # noqa: B010 mypy takes no assignment to a method
-    try:
-        yield
-    finally:
-        setattr(nn.Module, "register_parameter", register)  # noqa: B010
 
 
 def _keys(folder: Path) -> dict[str, Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llm import objective, tasks
 from llm.baselines import BaselineSetting
-from llm.model import loading, streaming, trainable
+from llm.model import streaming, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
@@ -22,7 +22,6 @@ from llm.run.check import check
 from llm.run.evaluation_sets import EvaluationSet
 from llm.run.folder import existing
 from llm.run.unread import ignored, without_unread
-from llm.steppers.engines import STREAMED
 from llm.steppers.method import TrainingMethod
 from llm.steppers.stepper import Stepper
 from llm.steppers.zeroth_order import Whole
@@ -167,10 +166,10 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
 def _loaded(options: TrainOptions) -> LanguageModel:
     """The model with its adapter, with what is not trained frozen."""
     held = "float32" if options.rounding == "master" else options.dtype
-    chosen = Choice.of(options.quantize, options.group)
     how = (options.model, options.device, held, options.trust_remote_code)
-    streamed = options.engine == STREAMED
-    base = streaming.load(*how, existing(Path(options.out))) if streamed else loading.load(*how, chosen)
+    base = streaming.load_for(
+        options.engine, *how, Choice.of(options.quantize, options.group), existing(Path(options.out))
+    )
     language_model = adapt(base, options.adapter, options.seed)
     if TrainingMethod.parse(options.method).searches_codes:
         search_(language_model.model)

@@ -183,11 +183,8 @@ def rebuild(
     _require_repeatable(header)
     name, place = model or _text(header, "model"), device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
-    quantised = _quantised(header.get("quantised"))
-    if quantised is None:
-        base = streaming.load_for(str(header.get("engine")), name, place, held, trust_remote_code)
-    else:
-        base = loading.load(name, place, held, trust_remote_code, quantised)
+    engine_of_run, quantised = str(header.get("engine")), _quantised(header.get("quantised"))
+    base = streaming.load_for(engine_of_run, name, place, held, trust_remote_code, quantised)
     base = _adapted(base, header.get("adapter"))
     search = _search(header)
     if search is None:

@@ -159,9 +159,8 @@ class Run:
 
     def _keep_config(self, config: Row, defaults: Row, free: frozenset[str]) -> None:
         file = self.folder / "config.toml"
-        if not file.exists() or not (
-            self.rows or self._begun
-        ):  # without rows nothing depends on an older configuration
+        depended = self.rows or self._begun  # without rows nothing depends on an older configuration
+        if not (file.exists() and depended):
             if not self._look:
                 self.own()
                 self._keep_out_of_git()
