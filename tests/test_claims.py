@@ -280,6 +280,10 @@ def test_what_is_not_run_is_said(tmp_path: Path) -> None:
     assert found["8a"].n == "6 of 10 seeds" and found["8a"].verdict == UNDECIDED
     assert found["8a"].needs == "the other 4 seeds of the plan"
     assert found["10"].n == "0 of 3 runs" and "`mezo-clip`" in found["10"].words
+    plan.write_text("[tasks.sst2]\nseeds = 3\n[arms.mezo]\n[arms.mezo-lora]\n[arms.adamw-lora]\n")
+    other = folder(tmp_path / "sst2", arms("mezo-lora", GOOD), command="compare", plan=str(plan))
+    (none,) = (claim for claim in ledger.ledger(read([other])) if claim.number == "10")
+    assert none.n == "0 runs", "a plan without an arm of KerZOO is no part of the ledger"
 
 
 def test_the_command_writes_markdown_and_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
