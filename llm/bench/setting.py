@@ -13,6 +13,7 @@ from llm.objective.touched import touched_rows
 from llm.options.bench import SIZES
 from llm.steppers import engines
 from zobench import ModuleSpace, derive, methods, query
+from zobench.products import widen_
 from zobench.random import streams
 
 POSITIONS = 2048
@@ -107,9 +108,11 @@ def random_opt(size: str, dtype: str, device: str = "cpu", positions: int = POSI
     try:
         with torch.random.fork_rng(), torch.device(device):
             torch.manual_seed(0)
-            return OPTForCausalLM(config).eval()
+            model = OPTForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(before)
+    widen_(model)
+    return model
 
 
 def stepper(

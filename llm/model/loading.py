@@ -29,6 +29,7 @@ from llm.model.language_model import DTYPES, LanguageModel
 from llm.quantised import Choice, is_quantised
 from llm.quantised import folder as folder_of_codes
 from zobench.naming import nearest, require_known
+from zobench.products import widen_
 from zobench.run.files import sync, sync_all
 from zobench.run.progress import bar, warn
 from zobench.run.reading import file_bytes, json_object
@@ -107,7 +108,9 @@ def load(
     if unread:
         warn(f"model {name!r}: {unread}")
         origin = f"{origin}; {unread}"
-    return LanguageModel(name, model.to(place).eval(), tokenizer, origin)
+    model = model.to(place).eval()
+    widen_(model)
+    return LanguageModel(name, model, tokenizer, origin)
 
 
 def _read(

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from llm.model.language_model import LanguageModel
 from llm.quantised import QuantisedEmbedding, QuantisedLinear
 from zobench.layout import on_device
+from zobench.products import linear
 
 Place = tuple[int, int]  # row, position
 
@@ -64,7 +64,7 @@ def logits_at(
     if isinstance(head, QuantisedLinear):
         return wide(head(states) if isinstance(chosen, slice) else head.at(states, chosen))
     if isinstance(head, torch.nn.Linear):
-        return wide(functional.linear(states, head.weight[chosen]))
+        return wide(linear(states, head.weight[chosen]))
     logits: Tensor = head(states)
     return wide(logits[:, chosen])
 
@@ -163,7 +163,7 @@ def _head(model: Any) -> Any:
 
 def _reader(head: torch.nn.Linear) -> Callable[[Tensor], Tensor]:
     """States -> logits of the vocabulary. A dense matrix is read once for all calls; codes are dequantised in tiles."""
-    return head if isinstance(head, QuantisedLinear) else partial(functional.linear, weight=head.weight[:])
+    return head if isinstance(head, QuantisedLinear) else partial(linear, weight=head.weight[:])
 
 
 def _whole_model(model: Any, inputs: dict[str, Any], places: list[Place]) -> Tensor:

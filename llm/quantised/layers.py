@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from llm.quantised.formats import Format, Packed
+from zobench.products import linear
 
 TILE = 2**20
 """The most entries of a dequantised tile: 4 MiB in float32."""
@@ -74,14 +74,14 @@ class QuantisedLinear(Quantised, nn.Linear):  # type: ignore[override]
         """Return x W^T + b in the dtype of x."""
         size = max(1, TILE // self.in_features)
         if self.out_features <= size:
-            return functional.linear(x, self.weight.to(x.dtype), self.bias)
+            return linear(x, self.weight.to(x.dtype), self.bias)
         tiles = [slice(start, start + size) for start in range(0, self.out_features, size)]
         outputs = torch.cat([self.at(x, tile) for tile in tiles], -1)
         return outputs if self.bias is None else outputs + self.bias
 
     def at(self, x: Tensor, chosen: slice | Tensor) -> Tensor:
         """Return the outputs of these rows of W, (..., rows), without the bias; the rows are dequantised at once."""
-        return functional.linear(x, self.rows(chosen).to(x.dtype))
+        return linear(x, self.rows(chosen).to(x.dtype))
 
 
 class QuantisedEmbedding(Quantised):

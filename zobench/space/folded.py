@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from zobench.products import linear
+
 Dims = Sequence[int | None]
 
 
@@ -51,7 +53,7 @@ class _Product(torch.autograd.Function):
             x, shape = x[None], (points, *shape)
         rows = x.reshape(len(x), -1, x.shape[-1])
         shared = bias if dims[4] is None else None
-        result = functional.linear(rows.flatten(0, 1), weight.t(), shared).view(len(x), -1, weight.shape[1])
+        result = linear(rows.flatten(0, 1), weight.t(), shared).view(len(x), -1, weight.shape[1])
         inner = torch.matmul(first.mT, rows.mT).mT.to(result.dtype)  # x F in the order in which BLAS is the faster
         if bias is not None and dims[4] is not None:  # one more rank is cheaper than one more pass over the output
             inner = torch.cat([inner, torch.ones_like(inner[..., :1])], -1)
