@@ -15,8 +15,8 @@ def in_float32(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x W^T + b in the dtype of x, (..., rows). Where `in_float32` says so, x, W and b are multiplied and summed in
-    float32, and the result is rounded once.
+    """Return x W^T + b in the dtype of x, (..., rows). Where `in_float32` says so, it is computed in float32 and rounded
+    once.
 
     Cost: a product, and where it is computed in float32 a copy of W in float32.
     """
