@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from llm.model.adapted import quietly
+from llm.model.adapters import Lora
 from llm.model.loading import load
 from zobench import products
 from zobench.random import normals
@@ -37,28 +39,34 @@ def test_a_product_is_rounded_once(plain: None, dtype: torch.dtype, biased: bool
 
 def test_other_products_are_torchs(plain: None, monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight = _numbers(1, 3, 64), _numbers(2, 5, 64)
-    for dtype in (torch.float32, torch.float64):
-        assert not products.in_float32(dtype, x.device)
+
+    def is_torchs(dtype: torch.dtype) -> bool:
         one, other = x.to(dtype), weight.to(dtype)
-        assert torch.equal(products.linear(one, other), nn.functional.linear(one, other))
-    assert products.in_float32(torch.bfloat16, torch.device("cpu"))
-    assert not products.in_float32(torch.bfloat16, torch.device("cuda"))
-    for other in ("AVX512", "DEFAULT", "SVE256"):
+        return torch.equal(products.linear(one, other), nn.functional.linear(one, other))
+
+    assert is_torchs(torch.float32) and is_torchs(torch.float64)
+    assert not products.without_instructions(torch.device("cuda"))
+    for other in ("AVX512", "SVE256"):
         monkeypatch.setattr(CAPABILITY, lambda other=other: other)
-        assert not products.in_float32(torch.bfloat16, x.device)
+        assert is_torchs(torch.bfloat16) and is_torchs(torch.float16)
 
 
-def test_a_loaded_model_computes_its_products_so(plain: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    def kinds(dtype: str) -> set[type]:
-        found = [m for m in load("tiny-opt", dtype=dtype).model.modules() if isinstance(m, nn.Linear)]
-        return {type(m) for m in found}
+@pytest.mark.parametrize("held", ["float32", "bfloat16"])
+def test_a_loaded_model_computes_its_products_so(plain: None, monkeypatch: pytest.MonkeyPatch, held: str) -> None:
+    """Weights held in float32 may be read in bfloat16: --rounding master."""
 
-    assert kinds("bfloat16") == {products.Linear} and kinds("float32") == {nn.Linear}
-    ids = torch.arange(5, 25)[None]
-    wide = load("tiny-opt", dtype="bfloat16").model
+    def logits() -> torch.Tensor:
+        with quietly():
+            model = Lora().put(load("tiny-opt", dtype=held), seed=0)
+        kinds.append({type(m) for m in model.modules() if type(m) in (nn.Linear, products.Linear)})
+        with torch.no_grad():
+            found: torch.Tensor = model.to(torch.bfloat16)(torch.arange(5, 25)[None]).logits
+        return found
+
+    kinds: list[set[type]] = []
+    wide = logits()
     monkeypatch.setattr(CAPABILITY, lambda: "AVX512")
-    narrow = load("tiny-opt", dtype="bfloat16").model
-    with torch.no_grad():
-        one, other = wide(ids).logits, narrow(ids).logits
-    assert one.dtype == torch.bfloat16
-    assert (one - other).norm() <= 0.02 * other.norm(), "they differ by the rounding of 16 bits alone"
+    narrow = logits()
+    assert kinds == [{products.Linear}, {nn.Linear}]
+    assert wide.dtype == torch.bfloat16
+    assert (wide - narrow).norm() <= 0.02 * narrow.norm(), "they differ by the rounding of 16 bits alone"

@@ -7,20 +7,18 @@ from torch.nn import functional
 NARROW = (torch.bfloat16, torch.float16)
 
 
-def in_float32(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether products of this dtype are computed in float32: 16 bits on an x86 CPU without AVX-512, where torch's own
-    take seven times as long.
-    """
-    return device.type == "cpu" and dtype in NARROW and torch.backends.cpu.get_cpu_capability() == "AVX2"
+def without_instructions(device: torch.device) -> bool:
+    """Whether it is an x86 CPU without AVX-512, whose products of 16 bits take seven times as long as in float32."""
+    return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x W^T + b in the dtype of x, (..., rows). Where `in_float32` says so, it is computed in float32 and rounded
-    once.
+    """Return x W^T + b in the dtype of x, (..., rows): 16 bits `without_instructions` are widened to float32, and the
+    result is rounded once.
 
     Cost: a product, and where it is computed in float32 a copy of W in float32.
     """
-    if not (isinstance(x, Tensor) and isinstance(weight, Tensor) and in_float32(x.dtype, x.device)):
+    if not (isinstance(weight, Tensor) and x.dtype in NARROW and without_instructions(x.device)):
         return functional.linear(x, weight, bias)
     return functional.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
@@ -34,7 +32,9 @@ class Linear(torch.nn.Linear):
 
 
 def widen_(model: torch.nn.Module) -> None:
-    """Make every torch.nn.Linear of the model a `Linear` where its products are computed in float32."""
+    """Make every torch.nn.Linear on a device `without_instructions` a `Linear`, whatever its dtype: weights held in
+    float32 may be read in 16 bits.
+    """
     for module in model.modules():
-        if type(module) is torch.nn.Linear and in_float32(module.weight.dtype, module.weight.device):
+        if type(module) is torch.nn.Linear and without_instructions(module.weight.device):
             module.__class__ = Linear

@@ -13,6 +13,7 @@ from llm.model.adapted import is_adapted, peft_library, quietly
 from llm.model.language_model import LanguageModel
 from zobench import derive
 from zobench.naming import require_known
+from zobench.products import widen_
 from zobench.random import streams
 from zobench.spelling import construct, spelled
 
@@ -46,7 +47,9 @@ class Lora:
         targets = _targets(model, str(self.targets))
         task = None if language_model.masked else peft.TaskType.CAUSAL_LM
         config = peft.LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules=targets, task_type=task)
-        return peft.get_peft_model(model, config)
+        model = peft.get_peft_model(model, config)
+        widen_(model)
+        return model
 
 
 @dataclass(frozen=True)
