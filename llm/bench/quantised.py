@@ -8,10 +8,9 @@ import torch
 from torch import nn
 
 from llm.bench.memory import MIB, Peak, in_a_process
-from llm.bench.setting import BenchSetting, of_model
+from llm.bench.setting import BenchSetting, of_model, opt_configuration
 from llm.model.language_model import DTYPES
 from llm.model.trainable import select
-from llm.options.bench import SIZES
 from llm.quantised import Choice, Format, QuantisedLinear
 from llm.quantised.blank import blank, put_
 from llm.quantised.model import held_bytes, replace_, to_quantise
@@ -31,15 +30,13 @@ SHARE = 0.35
 
 def configuration(name: str) -> Any:
     """Return the configuration of a model of a published size."""
-    from transformers import LlamaConfig, OPTConfig
+    from transformers import LlamaConfig
 
     if name == "smollm2-135m":
         heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
         sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152}
         return LlamaConfig(**sizes, **heads, max_position_embeddings=2048)
-    hidden, layers, heads_, vocabulary = SIZES[name]
-    about = {"hidden_size": hidden, "word_embed_proj_dim": hidden, "ffn_dim": 4 * hidden, "vocab_size": vocabulary}
-    return OPTConfig(**about, num_hidden_layers=layers, num_attention_heads=heads_, max_position_embeddings=2048)
+    return opt_configuration(name)
 
 
 @torch.no_grad()
