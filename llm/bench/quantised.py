@@ -11,6 +11,7 @@ from llm.bench.memory import MIB, Peak, in_a_process
 from llm.bench.setting import BenchSetting, of_model, opt_configuration
 from llm.model.language_model import DTYPES
 from llm.model.trainable import select
+from llm.options.bench import SIZES
 from llm.quantised import Choice, Format, QuantisedLinear
 from llm.quantised.blank import blank, put_
 from llm.quantised.model import held_bytes, replace_, to_quantise
@@ -20,7 +21,7 @@ from zobench.rule import SGD
 from zobench.run.records import Row
 from zobench.run.timing import alternating
 
-MODELS = ("smollm2-135m", "opt-350m")
+MODELS = ("smollm2-135m", *SIZES)
 FORMATS = ("int8", "int4", "int4-asymmetric", "int2")
 BAR = 1.5
 """The most that a quantised forward may take, in dense ones."""

@@ -37,7 +37,7 @@ class StepBenchOptions:
     repetitions: int = option(7, "alternating repetitions; the median counts")
     entries: int = option(50_000_000, "entries of the parameter on which the sweeps are timed")
     quantised_models: tuple[str, ...] = option(
-        ("smollm2-135m", "opt-350m"), "models of the part quantised: smollm2-135m, opt-350m, with random weights"
+        ("smollm2-135m", "opt-350m"), f"models of the part quantised: smollm2-135m, {', '.join(SIZES)}; random weights"
     )
     quantised_formats: tuple[str, ...] = option(
         ("int8", "int4", "int4-asymmetric", "int2"), "formats of the part quantised"
