@@ -65,8 +65,9 @@ class StepBenchOptions:
 
 @dataclass(frozen=True)
 class RandomModelOptions:
-    """Write a folder of a model with random weights, layer by layer, so that the memory holds one layer: for
-    measurements of time and memory at a published size.
+    """Write a model of a published size with random weights, for measurements of time and memory.
+
+    It is written layer by layer, so that the memory holds one layer at a time.
     """
 
     size: str = option("opt-1.3b", f"{', '.join(SIZES)}: OPT of this size")

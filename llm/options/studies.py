@@ -158,7 +158,7 @@ class ErrorOptions(LossOptions):
     """Measure bias, variance and rounding of the central difference and of the kernel on a model."""
 
     dtype: str = option("float64", "dtype of weights and losses: float64, float32, bfloat16 or float16")
-    adapter: str | None = option(None, f"adapter that is perturbed in place of the weights: {ADAPTER}")
+    adapter: str | None = option(None, f"adapter whose weights are perturbed in place of the model's: {ADAPTER}")
     batch: int = option(8, "examples in the minibatch on which everything is measured")
     lines: int = option(60, "number of lines")
     nodes: int = option(4, "positive nodes of the kernel's quadrature over r; 0 leaves the kernel out")
