@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+
 from llm import objective, tasks
 from llm.baselines import untouched
 from llm.model import loading

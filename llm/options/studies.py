@@ -21,7 +21,7 @@ from zobench.run.options import option
 
 RANGE = "low:high (logarithmic), choices a,b,c, or one value"
 SAMPLERS = ("tpe", "random")
-WAYS = ("walk, nearest", "nearest", "stochastic", "float32 master")
+WAYS = ("in-place", "nearest", "stochastic", "float32 master")
 
 
 BACKENDS = {"joblib": "joblib", "dask": "distributed", "submitit": "submitit", "ray": "ray"}
