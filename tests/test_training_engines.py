@@ -101,7 +101,7 @@ def test_the_function_of_an_engine_receives_its_options_and_how_to_round(tmp_pat
     [
         ("no_such_module:Engine", {}, "the module 'no_such_module' cannot be imported"),
         ("engines:Engine", {}, "the module 'engines' has no function 'Engine'"),
-        ("builtins:dict", {}, "<class 'dict'> has no parameters that Python can tell: name a Python function"),
+        ("builtins:dict", {}, "<class 'dict'> has no signature that Python can read: name a Python function"),
         ("engines:Net", {}, r"(?s)'engines:Net' makes Net\(.*which is no zobench\.space\.Engine"),
         ("engines:Copied:size=3", {}, r"'engines:Copied' does not take the options \['size'\]"),
         ("engines:Copied", {"points": 2}, "points is 2, but engine engines:Copied does not read it"),

@@ -394,7 +394,7 @@ def _file(path: str) -> Path:
         raise ValueError(f"{path}: no such folder: give the folder of a training run, or a journal file")
     if not file.is_file():
         raise ValueError(
-            f"{path} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it "
-            "back from a copy"
+            f"{path} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, restore it "
+            "from a copy"
         )
     return file
