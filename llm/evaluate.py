@@ -1,12 +1,14 @@
 """Zero-shot, calibrated or tuned: accuracy of a model on a task, without training."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from llm import objective, tasks
 from llm.baselines import untouched
 from llm.model import loading
 from llm.options.evaluate import EvaluateOptions
 from llm.quantised import Choice
+from llm.run.folder import run_of
 from zobench.run.progress import note
 from zobench.run.records import Run
 
@@ -24,6 +26,8 @@ def run(options: EvaluateOptions) -> None:
     notes = [*split.notes, *objective.data_notes(minimised, parts)]
     for text in notes:
         note(text)
+    if trained := _trained_on(options):
+        note(f"{options.model} was trained on the task {trained}; it is evaluated on {options.task}")
     measured = untouched(minimised, **parts)
     dev, test, calibrated = measured.dev, measured.test, measured.rows()["calibrated zero-shot"]
     row = {
@@ -52,6 +56,13 @@ def run(options: EvaluateOptions) -> None:
                 record.append({"kind": "note", "note": text})
             record.append(row)
     note(next_command(options))
+
+
+def _trained_on(options: EvaluateOptions) -> str | None:
+    """The task of the run whose model is evaluated, where it is another one."""
+    run = run_of(Path(options.model)) if Path(options.model).is_dir() else None
+    task = run and run.config["task"]
+    return str(task) if task and task != options.task else None
 
 
 def next_command(options: EvaluateOptions) -> str:

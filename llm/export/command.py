@@ -121,7 +121,7 @@ def _require_sound(record: RunFolder, source: str) -> None:
 def _other_source(record: RunFolder, damaged: str) -> str:
     """The undamaged sources of the weights of a run."""
     if not damaged.startswith(MODEL):
-        return "bring it back from a copy, or give --source model"
+        return "restore it from a copy, or give --source model"
     if backpropagates(str(record.config["method"])):
         return "give --source checkpoint, or train again with another --out"
     return "give --source journal, which rebuilds the weights"

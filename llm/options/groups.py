@@ -15,10 +15,7 @@ OBJECTIVE = (
     "package.module:function"
 )
 MAX_TOKENS = "length limit of prompts in tokens; longer prompts lose their beginning; by default the limit of the model"
-ADAPTER = (
-    "lora:r=8:alpha=16:targets=q_proj+v_proj, prefix:tokens=5, prompt:tokens=10; by default "
-    "the weights themselves are trained"
-)
+ADAPTER = "lora:r=8:alpha=16:targets=q_proj+v_proj, prefix:tokens=5, prompt:tokens=10; by default no adapter"
 TRAINED = (
     'patterns of the names of the trainable tensors, such as "*q_proj*,*layer_norm*"; by '
     "default all weights are trained"

@@ -90,7 +90,7 @@ def _what(record: Record) -> str:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Check every file of a run or of an export: a line a file, with what was found; nothing is changed."""
+    """Check every file of a run or of an export: print a line with the result for each file, and change nothing."""
     folder = Path(arguments.run)
     if not folder.is_dir():
         results = [Journalled.of(_file(arguments.run)).finding]
@@ -118,7 +118,7 @@ def _replayed(arguments: argparse.Namespace) -> int:
 
 
 def replay(arguments: argparse.Namespace) -> int:
-    """Rebuild the weights from the base model and the journal alone, and compare them with those the run wrote."""
+    """Rebuild the weights from only the base model and the journal, and compare them with the weights of the run."""
     contents = read_told(_file(arguments.run))
     folder = journal_of(arguments.run).parent
     taken, selected = len(contents.records), selected_step(contents)
@@ -394,7 +394,7 @@ def _file(path: str) -> Path:
         raise ValueError(f"{path}: no such folder: give the folder of a training run, or a journal file")
     if not file.is_file():
         raise ValueError(
-            f"{path} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it "
-            "back from a copy"
+            f"{path} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, restore it "
+            "from a copy"
         )
     return file

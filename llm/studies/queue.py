@@ -204,6 +204,6 @@ def _count(tries: Counter[str], given: Sequence[tuple[Any, int]]) -> None:
     for name, times in tries.items():
         if times > ATTEMPTS:
             raise ChildProcessError(
-                f"workers ended in {name} {ATTEMPTS} times without an error, for want of memory maybe: give fewer "
-                "--workers, or look at the logs of the backend; what was measured is kept"
+                f"workers ended in {name} {ATTEMPTS} times without an error, perhaps because memory was short: give "
+                "fewer --workers, or read the logs of the backend; all measurements are kept"
             )
