@@ -49,7 +49,7 @@ def test_torchrun_trains_to_the_weights_of_one_process(alone, tmp_path):
     assert weights(tmp_path / "run") == weights(alone)
 
 
-@pytest.mark.parametrize("changes", [{"engine": "streamed"}, {"engine": "in-forward", "quantize": "int4"}])
+@pytest.mark.parametrize("changes", [{"engine": "streamed"}, {"engine": "streamed", "quantize": "int4"}])
 def test_processes_share_what_is_streamed_or_quantised(changes, alone, tmp_path):
     train(options(tmp_path / "one", **{**changes, "engine": "in-forward"}))
     shared = lambda _: train_together(options(tmp_path / "run", **changes)) is not None  # noqa: E731

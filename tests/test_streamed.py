@@ -16,7 +16,7 @@ from llm.bench import random_model
 from llm.bench.memory import ANONYMOUS, memory_now
 from llm.dry_run import dry_run
 from llm.loop.train import train
-from llm.model import loading, streaming
+from llm.model import loading, streaming, working_copy
 from llm.model.mapped import blocks_of
 from llm.options.train import TrainOptions
 from llm.run.context import prepare
@@ -241,7 +241,7 @@ def test_what_cannot_be_streamed_is_refused(tmp_path, monkeypatch, changes, said
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     full = shutil.disk_usage(tmp_path)._replace(free=2**20)
-    monkeypatch.setattr(streaming.shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(working_copy.shutil, "disk_usage", lambda path: full)
     with pytest.raises(ValueError, match=r"working copy of the weights takes .* GiB are free below"):
         streaming.load("tiny-opt", beside=tmp_path)
     assert not os.listdir(tmp_path)

@@ -119,7 +119,9 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     except Exception:  # the real loader meets the same fault and reports it
         return ["none: the configuration of the model cannot be read alone"]
     streamed = options.engine == STREAMED
-    parts = in_memory(blank.model) if streamed else {"weights": _weights(options, blank.model)}
+    chosen = Choice.of(options.quantize, options.group)
+    format = chosen.format if chosen else None
+    parts = in_memory(blank.model, format) if streamed else {"weights": _weights(options, blank.model)}
     if TrainingMethod.parse(options.method).backpropagates and not (options.adapter or options.trained):
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
@@ -131,7 +133,10 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
         f"{_bytes(total)} without activations; {_free(free, options.device)}",
     ]
     if streamed:
-        lines.append(f"on disk twice: {_bytes(held(blank.model))} of the model, which is only read, and a working copy")
+        copy = _bytes(planned_bytes(blank.model, format, wide=True))
+        lines.append(
+            f"on disk twice: {_bytes(held(blank.model))} of the model, which is only read, and {copy} of a working copy"
+        )
     if free is not None and total > free:
         _tell("estimate", lines)
         streams = "" if streamed else ", or --engine streamed, which keeps the weights on disk"
@@ -147,7 +152,7 @@ def _weights(options: TrainOptions, blank: nn.Module) -> int:
     """The bytes of the weights; of a GGUF file whose codes are kept, those of the file."""
     chosen = Choice.of(options.quantize, options.group)
     if chosen is None:
-        return held(blank)
+        return planned_bytes(blank)
     if chosen.format is not None:
         return planned_bytes(blank, chosen.format)
     file = loading.gguf_of(options.model)

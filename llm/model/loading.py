@@ -144,7 +144,8 @@ def maker(made: Any, config: Any, dtype: str, options: Mapping[str, Any]) -> Cal
 
 
 def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
-    """Return the model that `load` would, from its configuration alone: on the meta device, which holds no numbers.
+    """Return the model that `load` would, from its configuration alone, or that of its codes: on the meta device, which
+    holds no numbers.
 
     Raises:
         Exception: whatever the readers of configurations and tokenizers raise; `load` tells it in words.
@@ -154,6 +155,8 @@ def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False)
     config, made = configured(source, gguf, options)
     with torch.device("meta"):
         model = maker(made, config, dtype, options)()
+    if folder_of_codes.is_folder(Path(source)) and not gguf:
+        folder_of_codes.fill_(model, Path(source), DTYPES[dtype], shapes_alone=True)
     return LanguageModel(name, model.eval(), _tokenizer(source, options), origin)
 
 

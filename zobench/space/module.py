@@ -240,8 +240,10 @@ class ModuleSpace(Space):
         self.stored.sweeps += 1
         drawn = [[(self.stored.direction(line), amount) for line, amount in each.items()] for each in lines]
         rounding = self._rounding_key(lines[-1] if lines else {})  # a rule may look at x alone
+        change = Elementwise(drawn, direction, scale, shrink, groups, rounding)
         with self.stored.writing():
-            update(self.stored.support, Elementwise(drawn, direction, scale, shrink, groups, rounding))
+            for names in self.engine.parts():
+                update(self.stored.support, names, change)
 
     @torch.no_grad()
     def update_whole_(
