@@ -285,7 +285,7 @@ class ModuleSpace(Space):
         self, combination: Combination, scale: float = 1.0, shrink: float = 0.0, groups: Groups = UNIFORM
     ) -> Motion:
         """Return what step_ with these arguments would do to the entries as they are stored; nothing is written. Cost:
-        one sweep, no loss.
+        one sweep, no loss; of more than 2^28 entries a sample of each tensor, see `Motion.sampled`.
         """
         self.settle_()
         change = self.stored.change(self.step_of(combination, scale, real("shrink", shrink), groups))
