@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import torch
 from safetensors.torch import save_file
@@ -29,6 +29,7 @@ class MappedFile:
         try:
             save_file(dict(tensors), file)
             self._descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+            finalize(self, os.close, self._descriptor)  # the disk has the space back when nobody holds a tensor of it
             self._pages = mmap.mmap(self._descriptor, 0, mmap.MAP_SHARED)
         except Exception as error:  # safetensors has an error of its own for everything
             raise OSError(f"{file}: the working copy of the weights could not be written: {error}") from error

@@ -157,15 +157,19 @@ def codes_of(model: nn.Module) -> dict[str, Tensor]:
     return {f"{name}.codes": layer.codes for name, layer in layers(model).items()}
 
 
+def dense_dtype(model: nn.Module) -> torch.dtype:
+    """Return the dtype of a model's norms, to which `dense_` rounds."""
+    own = {id(p) for _, p in _floats(model).values()}
+    kinds = (p.dtype for p in model.parameters() if id(p) not in own and p.is_floating_point())
+    return next(kinds, torch.float32)
+
+
 @torch.no_grad()
 def dense_(model: nn.Module, dtype: torch.dtype | None = None) -> None:
-    """Replace quantised layers by dense ones with the same weights, tied ones tied, rounded to the dtype or to that of
-    the model's norms.
+    """Replace quantised layers by dense ones with the same weights, tied ones tied, rounded to the dtype or to
+    `dense_dtype`.
     """
-    if dtype is None:
-        own = {id(p) for _, p in _floats(model).values()}
-        kinds = (p.dtype for p in model.parameters() if id(p) not in own and p.is_floating_point())
-        dtype = next(kinds, torch.float32)
+    dtype = dtype or dense_dtype(model)
     made: dict[int, nn.Parameter] = {}
     for name, layer in layers(model).items():
         key = id(layer.codes)
