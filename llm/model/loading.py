@@ -190,6 +190,16 @@ def folder_of(name: str) -> str | None:
     return str(Path(source).resolve()) if Path(source).is_dir() and not gguf else None
 
 
+def hub_id(name: str) -> str | None:
+    """Return the id under which a model is looked for on the hub, None if its name stands for files of this machine.
+
+    Raises:
+        ValueError: the model cannot be found.
+    """
+    source, gguf, _ = _locate(name)
+    return None if gguf or Path(source).is_dir() else source
+
+
 def gguf_of(name: str) -> Path | None:
     """Return the GGUF file that a name stands for, None if it stands for something else."""
     try:

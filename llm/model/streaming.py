@@ -54,14 +54,37 @@ def load(
         ValueError: as for `loading.load`; or the model has no list of layers, an adapter, weights in GGUF or on the
             hub; or another device than a CPU; or the working copy could not be written.
     """
+    require_possible(name, device)
+    read = partial(_read, beside or Path(tempfile.gettempdir()), evict, quantize)
+    return loading.load(name, device, dtype, trust_remote_code, quantize, read)
+
+
+def require_possible(name: str, device: str = "cpu") -> None:
+    """Refuse, before anything is read, a model that cannot be streamed, or a device on which none is.
+
+    Raises:
+        ValueError: another device than a CPU, an adapter, a GGUF file, or a model of the hub; or it cannot be found.
+    """
     if loading.require_device(device).type != "cpu":
         raise ValueError(
             f"device is {device!r}, but the streamed engine computes on a CPU: give --device cpu, or {HELD}"
         )
     if adapted.is_adapter(name):
-        raise ValueError(f"{name} is an adapter, whose base the streamed engine does not read: {HELD}")
-    read = partial(_read, beside or Path(tempfile.gettempdir()), evict, quantize)
-    return loading.load(name, device, dtype, trust_remote_code, quantize, read)
+        raise ValueError(
+            f"{name} is an adapter, whose base the streamed engine does not read: write both as one model by `python "
+            f"-m llm export {name} --merge --to FOLDER` and give that, or {HELD}"
+        )
+    reads = "the streamed engine reads safetensors files of a folder, and this model is"
+    if loading.hub_id(name):
+        raise ValueError(
+            f"{reads} on the hub: download the model into a folder (`hf download {name} --local-dir FOLDER`) and give "
+            f"that, or {HELD}"
+        )
+    if loading.gguf_of(name):
+        raise ValueError(
+            f"{reads} in a GGUF file: write it into a folder (`python -m llm export {name} --to FOLDER`) and give "
+            f"that, or {HELD}"
+        )
 
 
 def load_for(
@@ -89,12 +112,6 @@ def _read(
     options: dict[str, Any],
 ) -> tuple[Any, str]:
     """As `loading`'s own reader, with the weights mapped."""
-    if gguf or not Path(source).is_dir():
-        what = "in a GGUF file, which is quantised" if gguf else "on the hub"
-        raise ValueError(
-            f"the streamed engine reads safetensors files of a folder, and this model is {what}: download the model "
-            f"into a folder and give that, or {HELD}"
-        )
     config, made = loading.configured(source, gguf, options)
     model = blank(loading.maker(made, config, dtype, options))
     model.tie_weights()

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from llm.model.free_memory import give_back
 from llm.model.mapped import MappedBlocks, MappedFile, remember
 from llm.quantised import Quantised, codes_of, widen_
 from zobench.space.streamed import layers_of
@@ -45,6 +46,7 @@ def move_(model: Any, beside: Path, evict: bool, fill: Callable[[nn.Module], Non
                 files[k] = _mapped(folder / f"{k}.safetensors", own)
                 moved |= _replaced(model, own, files[k])
             del own  # the next layer comes where this one was
+            give_back()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     rest = files.pop(-1, None)

@@ -2,7 +2,7 @@
 
 import math
 
-from llm.model import adapters
+from llm.model import adapters, streaming
 from llm.model.trainable import parse_rates
 from llm.options.train import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
 from llm.quantised import Choice
@@ -62,6 +62,7 @@ def _check_streamed(options: TrainOptions, method: TrainingMethod) -> None:
             f"--engine streamed trains the weights of the model themselves, and --adapter is {options.adapter}: leave "
             "--adapter out, or give --engine in-forward"
         )
+    streaming.require_possible(options.model, options.device)
 
 
 def _check_quantised(options: TrainOptions) -> None:
