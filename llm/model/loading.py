@@ -147,7 +147,8 @@ def maker(made: Any, config: Any, dtype: str, options: Mapping[str, Any]) -> Cal
 
 
 def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
-    """Return the model that `load` would, from its configuration alone: on the meta device, which holds no numbers.
+    """Return the model that `load` would, from its configuration alone, or that of its codes: on the meta device, which
+    holds no numbers.
 
     Raises:
         Exception: whatever the readers of configurations and tokenizers raise; `load` tells it in words.
@@ -157,6 +158,8 @@ def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False)
     config, made = configured(source, gguf, options)
     with torch.device("meta"):
         model = maker(made, config, dtype, options)()
+    if folder_of_codes.is_folder(Path(source)) and not gguf:
+        folder_of_codes.fill_(model, Path(source), DTYPES[dtype], shapes_alone=True)
     return LanguageModel(name, model.eval(), _tokenizer(source, options), origin)
 
 
@@ -188,6 +191,16 @@ def folder_of(name: str) -> str | None:
     except ValueError:
         return None
     return str(Path(source).resolve()) if Path(source).is_dir() and not gguf else None
+
+
+def hub_id(name: str) -> str | None:
+    """Return the id under which a model is looked for on the hub, None if its name stands for files of this machine.
+
+    Raises:
+        ValueError: the model cannot be found.
+    """
+    source, gguf, _ = _locate(name)
+    return None if gguf or Path(source).is_dir() else source
 
 
 def gguf_of(name: str) -> Path | None:

@@ -13,6 +13,7 @@ from llm.quantised.model import (
     quantise_,
     round_,
     scale_names,
+    widen_,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "quantise_",
     "round_",
     "scale_names",
+    "widen_",
 ]

@@ -22,6 +22,10 @@ class Quantised(nn.Module):
     zeros: nn.Parameter | None
     searched = False
     """Whether a search changes the codes."""
+    wide = False
+    """Whether scales and zero points are in float32 also where they are not trained: in files that steps write to."""
+    as_exported = False
+    """Whether scales and zero points are read as a file holds them, in float16."""
 
     def _hold(self, format: Format, packed: Packed) -> None:
         self.format = format
@@ -37,8 +41,11 @@ class Quantised(nn.Module):
 
     def rows(self, chosen: Any) -> Tensor:
         """Return these rows of the matrix, a slice or a tensor of numbers, dequantised to float32."""
-        scales, zeros = self.scales, self.zeros
-        return self.format.dequantise(self.codes[chosen], scales[chosen], None if zeros is None else zeros[chosen])
+        scales, all_zeros = self.scales[chosen], self.zeros
+        zeros = None if all_zeros is None else all_zeros[chosen]
+        if self.as_exported:
+            scales, zeros = scales.half(), None if zeros is None else zeros.half()
+        return self.format.dequantise(self.codes[chosen], scales, zeros)
 
     @property
     def weight(self) -> Tensor:

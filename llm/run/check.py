@@ -2,7 +2,7 @@
 
 import math
 
-from llm.model import adapters
+from llm.model import adapters, streaming
 from llm.model.trainable import parse_rates
 from llm.options.train import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
 from llm.quantised import Choice
@@ -47,6 +47,11 @@ def check(options: TrainOptions) -> None:
 def _check_streamed(options: TrainOptions, method: TrainingMethod) -> None:
     if options.engine != engines.STREAMED or not method.takes_steps:
         return
+    if method.searches_codes:
+        raise ValueError(
+            f"--engine streamed perturbs weights, and {options.method} searches the codes of a model in memory: leave "
+            "--engine out"
+        )
     if not method.replays:  # a first-order part
         raise ValueError(
             f"--engine streamed keeps the weights on disk, and {options.method} needs gradients of them in memory: "
@@ -57,16 +62,12 @@ def _check_streamed(options: TrainOptions, method: TrainingMethod) -> None:
             f"--engine streamed trains the weights of the model themselves, and --adapter is {options.adapter}: leave "
             "--adapter out, or give --engine in-forward"
         )
+    streaming.require_possible(options.model, options.device)
 
 
 def _check_quantised(options: TrainOptions) -> None:
     if Choice.of(options.quantize, options.group) is None:
         return
-    if options.engine == engines.STREAMED:
-        raise ValueError(
-            "--engine streamed reads the weights of a dense model, and quantised ones are made in memory: leave "
-            "--engine or --quantize out"
-        )
     if options.rounding != "nearest":
         raise ValueError(
             f"rounding is {options.rounding}, but the scales of quantised layers are trained in float32: leave "

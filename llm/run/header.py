@@ -81,7 +81,7 @@ def fingerprint(model: nn.Module, trained: bool = True) -> str:
 @torch.no_grad()
 def codes_fingerprint(model: nn.Module) -> str:
     """Return the fingerprint of the codes of a quantised model."""
-    return _digest(codes_of(model))
+    return _digest(codes_of(model), blocks_of(model))
 
 
 def _digest(tensors: Mapping[str, Tensor], mapped: MappedBlocks | None = None) -> str:
@@ -90,7 +90,7 @@ def _digest(tensors: Mapping[str, Tensor], mapped: MappedBlocks | None = None) -
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
         digest.update(checkpoint.octets(tensor))
         if mapped is not None:
-            mapped.let_go(name)
+            mapped.let_go(tensor)
     return digest.hexdigest()
 
 

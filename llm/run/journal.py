@@ -19,7 +19,7 @@ from llm.options.journal import OWN_PARTS
 from llm.quantised import Choice, codes_of, is_quantised, round_
 from llm.quantised.codes import search_
 from llm.run import checkpoint, saved
-from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, journal_of
+from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, existing, journal_of
 from llm.run.header import codes_fingerprint, fingerprint
 from llm.run.verify import Journalled, findings
 from llm.steppers.code_search import CodeSearch, CodeSearchStepper
@@ -108,8 +108,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def _replayed(arguments: argparse.Namespace) -> int:
     """Compare what a run or an export wrote with what its journal rebuilds."""
-    folder = Path(arguments.run)
-    record = folder / RECORD
+    folder, record = Path(arguments.run), Path(arguments.run) / RECORD
     exported = not (folder / CONFIG).exists() and record.is_dir()
     contents = read(_file(str(record) if exported else arguments.run))
     base = rebuild(contents, selected_step(contents), **_given(arguments))
@@ -119,11 +118,11 @@ def _replayed(arguments: argparse.Namespace) -> int:
 
 def replay(arguments: argparse.Namespace) -> int:
     """Rebuild the weights from only the base model and the journal, and compare them with the weights of the run."""
-    contents = read_told(_file(arguments.run))
-    folder = journal_of(arguments.run).parent
+    contents, folder = read_told(_file(arguments.run)), journal_of(arguments.run).parent
     taken, selected = len(contents.records), selected_step(contents)
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
-    base = rebuild(contents, steps, **_given(arguments))
+    beside = existing(Path(arguments.out)) if arguments.out else None
+    base = rebuild(contents, steps, **_given(arguments), beside=beside)
     weights = fingerprint(base.model)
     print(f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {weights}")
     if arguments.out:
@@ -161,6 +160,7 @@ def rebuild(
     method: str | None = None,
     rule: str | None = None,
     engine: str | None = None,
+    beside: Path | None = None,
 ) -> LanguageModel:
     """Return the base model with the steps of a journal repeated, without a forward pass.
 
@@ -173,6 +173,7 @@ def rebuild(
         method: the spelling of the estimator, where it is not one of zobench's own parts.
         rule: the spelling of the update rule, likewise: a journal imports no module.
         engine: the spelling of the engine, likewise.
+        beside: the folder on whose disk a run of the streamed engine has its working copy.
 
     Raises:
         ValueError: the base model is another one, or the steps cannot be repeated.
@@ -184,7 +185,7 @@ def rebuild(
     name, place = model or _text(header, "model"), device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
     engine_of_run, quantised = str(header.get("engine")), _quantised(header.get("quantised"))
-    base = streaming.load_for(engine_of_run, name, place, held, trust_remote_code, quantised)
+    base = streaming.load_for(engine_of_run, name, place, held, trust_remote_code, quantised, beside)
     base = _adapted(base, header.get("adapter"))
     search = _search(header)
     if search is None:
@@ -334,9 +335,8 @@ def _compare(rebuilt: LanguageModel, folder: Path, device: str) -> int:
     """Say how the rebuilt weights differ from those that the run wrote, if it did."""
     if not folder.is_dir():
         return OK
-    codes = is_quantised(rebuilt.model)
     kinds = {kind: name for name, kind in DTYPES.items()}
-    dtype = loading.dtype_of(str(folder)) if codes else kinds[rebuilt.model.dtype]
+    dtype = loading.dtype_of(str(folder)) if is_quantised(rebuilt.model) else kinds[rebuilt.model.dtype]
     engine = STREAMED if blocks_of(rebuilt.model) else "in-forward"
     written, mine = (
         checkpoint.weights(model) | checkpoint.weights(model, trained=False) | codes_of(model)

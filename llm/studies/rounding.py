@@ -84,4 +84,4 @@ def compare(space: ModuleSpace, estimator: Estimator, loss: Callable[[], Tensor]
     space.settle_()
     compared = StepComparison(walked=True)
     compared.add(space.dense(estimate.gradient) * -rate, space.vector() - before)
-    return {"loss": float(estimate.losses.mean()), **compared.motion._asdict()}
+    return {"loss": float(estimate.losses.mean()), **compared.motion.row}

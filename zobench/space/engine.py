@@ -64,6 +64,10 @@ class Engine(ABC):
     def flush_(self) -> None:
         """Bring the stored parameters back to x, pending steps included; without either, do nothing."""
 
+    def parts(self) -> Iterator[Sequence[str]]:
+        """Give the names of all parameters, in the groups in which a sweep that is not the engine's own writes them."""
+        yield list(self.stored.parameters)
+
     def reading(self) -> AbstractContextManager[None]:
         """Return the context in which a forward of this thread reads x as losses do; x is flushed before."""
         return nullcontext()
