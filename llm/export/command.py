@@ -14,8 +14,9 @@ from llm.export.tuned import BaseSource, Tuned
 from llm.model import loading
 from llm.model.adapted import is_adapted
 from llm.model.language_model import DTYPES
-from llm.options.export import FORMATS, GGUF, ExportOptions
+from llm.options.export import CODES, FORMATS, GGUF, ExportOptions
 from llm.quantised import Choice, dense_, gguf_file, is_quantised
+from llm.quantised.model import layers
 from llm.run import saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, RunFolder, run_of
 from llm.run.header import fingerprint
@@ -51,6 +52,8 @@ def export(options: ExportOptions) -> Path:
     require_known(options.format, FORMATS, "format of exports")
     if options.format == GGUF and (options.dtype or options.merge):
         raise ValueError("a GGUF file has the formats of the file it began with: leave --dtype and --merge out")
+    if options.format == CODES and (options.dtype or options.merge):
+        raise ValueError("codes and scales are written as they are: leave --dtype and --merge out")
     folder = Path(options.run).expanduser()
     record = run_of(folder) if folder.is_dir() else None
     adapter = adapter_folder.find(folder)
@@ -174,7 +177,11 @@ def _write(source: Tuned, options: ExportOptions, record: RunFolder | None, asid
         source = source._replace(language_model=replace(language_model, model=model), origin=MERGED)
     if options.format == GGUF:
         return _gguf(source, options, record, aside)
-    if not is_adapted(source.language_model):
+    if options.format == CODES:
+        _require_codes(source, options)
+    elif not is_adapted(source.language_model):
+        if any(getattr(layer, "activations", None) for layer in layers(model).values()):
+            note("the activations of these dense layers are not rounded; --format codes keeps how they are")
         dense_(model)
     if options.dtype is not None:
         model.to(DTYPES[options.dtype])
@@ -182,6 +189,14 @@ def _write(source: Tuned, options: ExportOptions, record: RunFolder | None, asid
     loading.save(source.language_model, aside)
     base = base_model(str(options.model or (record.config["model"] if record else options.run)))
     return card.of_model(source.language_model, (source.step, source.origin), base, record)
+
+
+def _require_codes(source: Tuned, options: ExportOptions) -> None:
+    if not is_quantised(source.language_model.model) or is_adapted(source.language_model):
+        raise ValueError(
+            f"{options.run} has no codes: --format codes writes a model that was trained with --quantize or "
+            "--fake-quantize; leave --format out"
+        )
 
 
 def _gguf(source: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:

@@ -16,7 +16,7 @@ from llm.model import adapted, loading
 from llm.model.free_memory import free_memory
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.model.mapped import MappedBlocks, MappedFile, remember
-from llm.quantised import Choice
+from llm.quantised import Quantisation
 from llm.quantised import folder as folder_of_codes
 from llm.quantised.blank import blank
 from zobench.run.reading import file_bytes, json_object
@@ -69,7 +69,7 @@ def load_for(
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
-    quantize: Choice | None = None,
+    quantize: Quantisation | None = None,
     beside: Path | None = None,
 ) -> LanguageModel:
     """Return the model as a run with this engine loads it: arguments and errors as of `load` and `loading.load`."""

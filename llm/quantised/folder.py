@@ -34,7 +34,9 @@ def write(model: Any, folder: Path) -> None:
     about: dict[str, Any] = {}
     for name, layer in layers(model).items():
         same = first.setdefault(id(layer.codes), name)
-        format = {"format": layer.format.name, "group": layer.format.group}
+        format: dict[str, Any] = {"format": layer.format.name, "group": layer.format.group}
+        if isinstance(layer, QuantisedLinear) and layer.activations is not None:
+            format["activations"] = layer.activations
         about[name] = format if same == name else {"same": same}
     tensors = {}
     for name, tensor in (dict(model.named_parameters()) | codes_of(model)).items():
@@ -62,7 +64,7 @@ def fill_(model: Any, folder: Path, dtype: torch.dtype) -> None:
             names = set(opened.keys())
             for name, about in said.items():
                 if "same" not in about:
-                    _put_layer_(model, name, _format(about, folder), opened, names, dtype)
+                    _put_layer_(model, name, about, folder, opened, names, dtype)
             for name, about in said.items():
                 if "same" in about:
                     _share_(model, name, about["same"])
@@ -74,6 +76,13 @@ def fill_(model: Any, folder: Path, dtype: torch.dtype) -> None:
     require_filled(model, str(folder / WEIGHTS))
 
 
+def _activations(about: dict[str, Any], folder: Path) -> int | None:
+    bits = about.get("activations")
+    if bits is not None and (type(bits) is not int or not 1 <= bits <= 16):
+        raise ValueError(f"{folder / LAYERS}: activations of {bits!r} bits")
+    return bits
+
+
 def _format(about: dict[str, Any], folder: Path) -> Format:
     name, group = about.get("format"), about.get("group")
     if name not in FORMATS or type(group) is not int or group < 4 or group % 4:
@@ -81,15 +90,21 @@ def _format(about: dict[str, Any], folder: Path) -> Format:
     return Format(name, *FORMATS[name], group)
 
 
-def _put_layer_(model: Any, name: str, format: Format, opened: Any, names: set[str], dtype: torch.dtype) -> None:
-    before = model.get_submodule(name)
-    zeros = opened.get_tensor(f"{name}.zeros") if f"{name}.zeros" in names else None
+def _put_layer_(
+    model: Any, name: str, about: dict[str, Any], folder: Path, opened: Any, names: set[str], dtype: torch.dtype
+) -> None:
+    before, format = model.get_submodule(name), _format(about, folder)
+    zeros, smoothing = (
+        opened.get_tensor(f"{name}.{leaf}") if f"{name}.{leaf}" in names else None for leaf in ("zeros", "smoothing")
+    )
     packed = Packed(opened.get_tensor(f"{name}.codes"), opened.get_tensor(f"{name}.scales"), zeros)
     _require_fitting(name, before, format, packed)
     if isinstance(before, nn.Embedding):
         replace_(model, name, QuantisedEmbedding(format, packed, dtype, before.padding_idx))
     else:
-        replace_(model, name, QuantisedLinear(format, packed, before.bias))
+        if smoothing is not None and (smoothing.shape, smoothing.dtype) != (before.weight.shape[1:], torch.float32):
+            raise ValueError(f"layer {name} reads {before.weight.shape[1]} channels, which its smoothing does not fit")
+        replace_(model, name, QuantisedLinear(format, packed, before.bias, smoothing, _activations(about, folder)))
 
 
 def _require_fitting(name: str, before: nn.Module, format: Format, packed: Packed) -> None:
