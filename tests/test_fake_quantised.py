@@ -141,5 +141,5 @@ def test_what_is_trained_and_what_a_model_becomes():
 def test_layers_that_cannot_be_rounded_by_channels_are_told():
     with pytest.raises(ValueError, match="rows of 6 weights"):
         check_fake(torch.nn.Sequential(torch.nn.Linear(6, 4)))
-    with pytest.raises(ValueError, match="Conv1d, which cannot be quantised.*leave --fake-quantize out"):
+    with pytest.raises(ValueError, match=r"Conv1d, which cannot be quantised.*leave --fake-quantize out"):
         check_fake(torch.nn.Sequential(torch.nn.Conv1d(4, 4, 1)))

@@ -8,7 +8,7 @@ def per_token(x: Tensor, bits: int) -> Tensor:
     """Return s round((x - m) / s) + m for each token x of (..., in), m = min x and s = (max x - min x) / (2^bits - 1):
     the 2^bits levels between its extremes, found anew at each call. A token of equal entries stays as it is.
 
-    Source: the activations of ZeroQAT (Gong et al. 2025, https://arxiv.org/abs/2509.00031), asymmetric and per token.
+    Source: the activations of ZeroQAT (2025, https://arxiv.org/abs/2509.00031), asymmetric and per token.
     """
     low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
     scale = (high - low) / (2**bits - 1)

@@ -1,6 +1,6 @@
 """Fake-quantised layers: they hold weights in full precision and compute with rounded ones.
 
-Source: ZeroQAT (Gong et al. 2025, https://arxiv.org/abs/2509.00031); smoothing factors are SmoothQuant's
+Source: ZeroQAT (2025, https://arxiv.org/abs/2509.00031); smoothing factors are SmoothQuant's
 (https://arxiv.org/abs/2211.10438), clipping by channel is OmniQuant's (https://arxiv.org/abs/2308.13137).
 """
 
@@ -29,15 +29,18 @@ class FakeQuantisedLinear(nn.Linear):
     layer that `rounded` returns, to the bit. Cost: that of a Linear, and once a call the rounding of W.
     """
 
+    log_smoothing: nn.Parameter
+    log_clipping: nn.Parameter
+
     def __init__(self, scheme: Scheme, linear: nn.Linear) -> None:
         nn.Module.__init__(self)
         self.scheme, self.format = scheme, scheme.format(linear.in_features)
         self.out_features, self.in_features = linear.out_features, linear.in_features
         self.weight = linear.weight
         self.register_parameter("bias", linear.bias)
-        sizes = {"dtype": torch.float32, "device": linear.weight.device}
-        self.log_smoothing = nn.Parameter(torch.zeros(self.in_features, **sizes), requires_grad=False)
-        self.log_clipping = nn.Parameter(torch.zeros(self.out_features, **sizes), requires_grad=False)
+        for name, size in zip(OWN, (self.in_features, self.out_features), strict=True):
+            zeros = torch.zeros(size, dtype=torch.float32, device=linear.weight.device)
+            self.register_parameter(name, nn.Parameter(zeros, requires_grad=False))
         self.largest: Tensor | None = None
         """While the layer is watched: the largest |x| of each input channel so far."""
 
