@@ -89,6 +89,7 @@ BLOCKS = (
     Block("smoke on a language model", _smoke_on_a_language_model),
     Block("quantised sizes", _quantised_sizes),
     Block("training for quantisation", lambda: zeroqat.table(ROOT / "results" / "zeroqat")),
+    Block("trials for quantisation", lambda: zeroqat.trials(ROOT / "results" / "zeroqat")),
     Block("processes measured", _processes_measured),
     Block("processes on paper", _processes_on_paper),
     Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),
