@@ -20,7 +20,7 @@ from llm.model.free_memory import free_memory
 from llm.model.mapped import blocks_of
 from llm.model.trainable import distinct, tensors
 from llm.options.train import TrainOptions
-from llm.quantised import Choice
+from llm.quantised import Choice, quantisation
 from llm.quantised.model import planned_bytes
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
@@ -151,8 +151,8 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
 
 def _weights(options: TrainOptions, blank: nn.Module) -> int:
     """The bytes of the weights; of a GGUF file whose codes are kept, those of the file."""
-    chosen = Choice.of(options.quantize, options.group)
-    if chosen is None:
+    chosen = quantisation(options.quantize, options.group, options.fake_quantize)
+    if not isinstance(chosen, Choice):
         return planned_bytes(blank)
     if chosen.format is not None:
         return planned_bytes(blank, chosen.format)

@@ -17,9 +17,9 @@ from llm.model.adapted import is_adapted
 from llm.model.language_model import DTYPES
 from llm.model.mapped import blocks_of
 from llm.model.working_copy import move_
-from llm.options.export import FORMATS, GGUF, ExportOptions
+from llm.options.export import CODES, FORMATS, GGUF, ExportOptions
 from llm.quantised import Choice, dense_, gguf_file, is_quantised
-from llm.quantised.model import dense_dtype
+from llm.quantised.model import dense_dtype, layers
 from llm.run import saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, RunFolder, run_of
 from llm.run.header import fingerprint
@@ -57,6 +57,8 @@ def export(options: ExportOptions) -> Path:
     require_known(options.format, FORMATS, "format of exports")
     if options.format == GGUF and (options.dtype or options.merge):
         raise ValueError("a GGUF file has the formats of the file it began with: leave --dtype and --merge out")
+    if options.format == CODES and (options.dtype or options.merge):
+        raise ValueError("codes and scales are written as they are: leave --dtype and --merge out")
     folder = Path(options.run).expanduser()
     record = run_of(folder) if folder.is_dir() else None
     adapter = adapter_folder.find(folder)
@@ -180,7 +182,12 @@ def _write(source: Tuned, options: ExportOptions, record: RunFolder | None, asid
         source = source._replace(language_model=replace(language_model, model=model), origin=MERGED)
     if options.format == GGUF:
         return _gguf(source, options, record, aside)
-    _converted(model, is_quantised(model) and not is_adapted(source.language_model), options.dtype, aside.parent)
+    if options.format == CODES:
+        _require_codes(source, options)
+    densely = options.format != CODES and is_quantised(model) and not is_adapted(source.language_model)
+    if densely and any(getattr(layer, "activations", None) for layer in layers(model).values()):
+        note("the activations of these dense layers are not rounded; --format codes keeps how they are")
+    _converted(model, densely, options.dtype, aside.parent)
     _require_finite(model.named_parameters(), options.dtype)
     loading.save(source.language_model, aside)
     base = base_model(str(options.model or (record.config["model"] if record else options.run)))
@@ -201,6 +208,14 @@ def _converted(model: Any, densely: bool, dtype: str | None, beside: Path) -> No
         convert(model)
     elif densely or dtype is not None:
         move_(model, beside, blocks.evict, convert)
+
+
+def _require_codes(source: Tuned, options: ExportOptions) -> None:
+    if not is_quantised(source.language_model.model) or is_adapted(source.language_model):
+        raise ValueError(
+            f"{options.run} has no codes: --format codes writes a model that was trained with --quantize or "
+            "--fake-quantize; leave --format out"
+        )
 
 
 def _gguf(source: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 from llm.model import loading, streaming, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import LanguageModel
-from llm.quantised import Choice, round_
+from llm.quantised import Quantisation, all_trained_, as_written_, is_quantised, quantisation
 from llm.quantised.codes import search_
-from llm.run import checkpoint, journal
+from llm.run import calibrated, checkpoint, journal
 from llm.run.folder import CHECKPOINTS, JOURNAL, MODEL, RunFolder, selected_step
 from llm.steppers.code_search import searches_codes
 from zobench.naming import require_known
@@ -36,7 +36,7 @@ class BaseSource(NamedTuple):
     trust_remote_code: bool = False
     beside: Path | None = None
 
-    def load(self, run: RunFolder, name: str, dtype: str, chosen: Choice | None = None) -> LanguageModel:
+    def load(self, run: RunFolder, name: str, dtype: str, chosen: Quantisation | None = None) -> LanguageModel:
         """Return a model as the engine of a run loads it; errors as there."""
         how = (self.device or "cpu", dtype, self.trust_remote_code, chosen, self.beside)
         return streaming.load_for(str(run.config["engine"]), name, *how)
@@ -84,7 +84,9 @@ def _written(run: RunFolder, places: BaseSource) -> Tuned:
 
 def _select(loaded: LanguageModel, run: RunFolder) -> None:
     """Tell what the run trained of a model from what it did not."""
-    if searches_codes(str(run.config["method"])):
+    if run.config["fake_quantize"] and is_quantised(loaded.model):
+        all_trained_(loaded.model)
+    elif searches_codes(str(run.config["method"])):
         search_(loaded.model)
     else:
         trainable.select(loaded.model, run.config["trained"])
@@ -111,13 +113,23 @@ def _restored(run: RunFolder, kept: checkpoint.Checkpoint, places: BaseSource) -
         warn(
             f"{run.folder / JOURNAL} is missing: nothing shows whether checkpoint {kept.step} is the run's latest step"
         )
-    chosen = Choice.of(run.config["quantize"], run.config["group"])
+    chosen = quantisation(run.config["quantize"], run.config["group"], run.config["fake_quantize"])
     base = places.load(run, places.model or str(run.config["model"]), run.held, chosen)
     base = adapt(base, run.config["adapter"], run.config["seed"])
+    _smooth(base, run)
     _select(base, run)
     checkpoint.restore(base.model, kept)
-    round_(base.model)
+    as_written_(base.model)
     return Tuned(base, kept.step, f"from the checkpoint of step {kept.step}")
+
+
+def _smooth(base: LanguageModel, run: RunFolder) -> None:
+    """Give the layers the smoothing factors of the run, which a checkpoint holds only if they are trained."""
+    if not run.config["fake_quantize"] or not run.config["smoothing"]:
+        return
+    contents = _journal(run)
+    if contents is None or not calibrated.smooth_as_(base.model, contents.header):
+        raise ValueError(f"{run.folder} has no {JOURNAL}, which holds the smoothing factors: give --source model")
 
 
 def _journal(run: RunFolder) -> Contents | None:

@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from llm.model import adapted, files, quantising, weights
 from llm.model.language_model import DTYPES, LanguageModel
-from llm.quantised import Choice, is_quantised
+from llm.quantised import Quantisation, Scheme, is_quantised
 from llm.quantised import folder as folder_of_codes
 from zobench.naming import nearest, require_known
 from zobench.products import widen_
@@ -55,7 +55,7 @@ def load(
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
-    quantize: Choice | None = None,
+    quantize: Quantisation | None = None,
     read: Reader | None = None,
 ) -> LanguageModel:
     """Return a model by name: "tiny-opt", "smollm2-135m-instruct", a hub id, a folder, or a .gguf file.
@@ -69,8 +69,8 @@ def load(
     No weight is random: a file in which one is missing is refused. What the model has no place for, such as the head of
     a classifier, is left out, told on stderr, and named in `weights`.
 
-    With `quantize` the model has quantised layers: rounded when they are loaded, or with the codes of a GGUF file. A
-    folder that holds a quantised model needs no such choice.
+    With `quantize` the model has quantised layers: rounded when they are loaded, or with the codes of a GGUF file; or,
+    with a `Scheme`, fake-quantised ones. A folder that holds a quantised model needs no such choice.
 
     Raises:
         UnknownNameError: the dtype is unknown.
@@ -80,6 +80,11 @@ def load(
     require_known(dtype, DTYPES, "dtype")
     place = require_device(device)
     if adapted.is_adapter(name):
+        if isinstance(quantize, Scheme):
+            raise ValueError(
+                f"model {name!r} is an adapter, whose base would be rounded without it: merge it (python -m llm export "
+                f"{name} --merge --to FOLDER) and give the folder, or leave --fake-quantize out"
+            )
         return adapted.load(name, lambda base, chosen: load(base, device, dtype, trust_remote_code, quantize or chosen))
     source, gguf, origin = _locate(name)
     options = _reading(source, gguf, trust_remote_code)
@@ -114,7 +119,7 @@ def load(
 
 
 def _read(
-    source: str, gguf: str | None, dtype: str, options: dict[str, Any], quantize: Choice | None
+    source: str, gguf: str | None, dtype: str, options: dict[str, Any], quantize: Quantisation | None
 ) -> tuple[Any, str]:
     """The model with the weights of its file, and in words which of these it has no place for."""
     config, made = configured(source, gguf, options)

@@ -15,7 +15,7 @@ from llm.model import adapted, loading
 from llm.model.free_memory import free_memory
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.model.working_copy import HELD, move_, require_room
-from llm.quantised import Choice, Format
+from llm.quantised import Choice, Format, Quantisation, Scheme
 from llm.quantised import folder as folder_of_codes
 from llm.quantised.blank import blank
 from llm.quantised.model import planned_bytes, quantise_layers_, to_quantise
@@ -93,11 +93,13 @@ def load_for(
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
-    quantize: Choice | None = None,
+    quantize: Quantisation | None = None,
     beside: Path | None = None,
 ) -> LanguageModel:
     """Return the model as a run with this engine loads it: arguments and errors as of `load` and `loading.load`."""
     if engine == "streamed":
+        if isinstance(quantize, Scheme):
+            raise ValueError(f"--engine streamed takes no fake-quantised layers ({quantize}): {HELD}")
         return load(name, device, dtype, trust_remote_code, beside, quantize=quantize)
     return loading.load(name, device, dtype, trust_remote_code, quantize)
 

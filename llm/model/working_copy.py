@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from llm.model.free_memory import give_back
 from llm.model.mapped import MappedBlocks, MappedFile, remember
-from llm.quantised import Quantised, codes_of, widen_
+from llm.quantised import codes_of, widen_
 from zobench.space.streamed import layers_of
 
 HELD = "give --engine in-forward, which holds the model in memory"
@@ -64,9 +64,6 @@ def _replaced(model: nn.Module, old: Mapping[int, Tensor], file: MappedFile) -> 
     new: dict[int, Any] = {key: file.tensors[str(key)] for key in old}
     new |= {key: nn.Parameter(new[key], p.requires_grad) for key, p in old.items() if isinstance(p, nn.Parameter)}
     for module in model.modules():
-        for name, p in module._parameters.items():
-            if id(p) in new:
-                module._parameters[name] = new[id(p)]
-        if isinstance(module, Quantised) and id(module.codes) in new:
-            module.codes = new[id(module.codes)]
+        for held in (module._parameters, module._buffers):
+            held.update({name: new[id(tensor)] for name, tensor in held.items() if id(tensor) in new})
     return {id(tensor): tensor for tensor in new.values()}

@@ -41,7 +41,9 @@ def write(model: Any, folder: Path) -> None:
     about: dict[str, Any] = {}
     for name, layer in layers(model).items():
         same = first.setdefault(id(layer.codes), name)
-        format = {"format": layer.format.name, "group": layer.format.group}
+        format: dict[str, Any] = {"format": layer.format.name, "group": layer.format.group}
+        if isinstance(layer, QuantisedLinear) and layer.activations is not None:
+            format["activations"] = layer.activations
         about[name] = format if same == name else {"same": same}
     tensors = {}
     for name, tensor in (dict(model.named_parameters()) | codes_of(model)).items():
@@ -70,7 +72,7 @@ def fill_(model: Any, folder: Path, dtype: torch.dtype, shapes_alone: bool = Fal
             names, get = set(opened.keys()), partial(_shape, opened) if shapes_alone else opened.get_tensor
             for name, about in said.items():
                 if "same" not in about:
-                    _put_layer_(model, name, _format(about, folder), get, names, dtype)
+                    _put_layer_(model, name, about, folder, get, names, dtype)
             for name, about in said.items():
                 if "same" in about:
                     _share_(model, name, about["same"])
@@ -89,6 +91,13 @@ def _shape(opened: Any, name: str) -> Tensor:
     return torch.empty(about.get_shape(), dtype=KINDS[about.get_dtype()], device="meta")
 
 
+def _activations(about: dict[str, Any], folder: Path) -> int | None:
+    bits = about.get("activations")
+    if bits is not None and (type(bits) is not int or not 1 <= bits <= 16):
+        raise ValueError(f"{folder / LAYERS}: activations of {bits!r} bits")
+    return bits
+
+
 def _format(about: dict[str, Any], folder: Path) -> Format:
     name, group = about.get("format"), about.get("group")
     if name not in FORMATS or type(group) is not int or group < 4 or group % 4:
@@ -97,16 +106,24 @@ def _format(about: dict[str, Any], folder: Path) -> Format:
 
 
 def _put_layer_(
-    model: Any, name: str, format: Format, get: Callable[[str], Tensor], names: set[str], dtype: torch.dtype
+    model: Any,
+    name: str,
+    about: dict[str, Any],
+    folder: Path,
+    get: Callable[[str], Tensor],
+    names: set[str],
+    dtype: torch.dtype,
 ) -> None:
-    before = model.get_submodule(name)
-    zeros = get(f"{name}.zeros") if f"{name}.zeros" in names else None
+    before, format = model.get_submodule(name), _format(about, folder)
+    zeros, smoothing = (get(f"{name}.{leaf}") if f"{name}.{leaf}" in names else None for leaf in ("zeros", "smoothing"))
     packed = Packed(get(f"{name}.codes"), get(f"{name}.scales"), zeros)
     _require_fitting(name, before, format, packed)
     if isinstance(before, nn.Embedding):
         replace_(model, name, QuantisedEmbedding(format, packed, dtype, before.padding_idx))
     else:
-        replace_(model, name, QuantisedLinear(format, packed, before.bias))
+        if smoothing is not None and (smoothing.shape, smoothing.dtype) != (before.weight.shape[1:], torch.float32):
+            raise ValueError(f"layer {name} reads {before.weight.shape[1]} channels, which its smoothing does not fit")
+        replace_(model, name, QuantisedLinear(format, packed, before.bias, smoothing, _activations(about, folder)))
 
 
 def _require_fitting(name: str, before: nn.Module, format: Format, packed: Packed) -> None:

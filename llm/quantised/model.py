@@ -32,24 +32,31 @@ def to_quantise(model: nn.Module) -> dict[str, nn.Linear]:
     return {name: module for name, module in found.items() if module is not head}
 
 
-def check_model(model: nn.Module, format: Format) -> None:
-    """Refuse a model that the format does not fit; it may be on the meta device.
+def check_layers(model: nn.Module, option: str) -> None:
+    """Refuse a model with weights that no option quantises; it may be on the meta device.
 
     Raises:
-        ValueError: a group does not divide a row, a layer with a matrix is neither Linear nor Embedding, or there is no
-            Linear.
+        ValueError: a layer with a matrix is neither Linear nor Embedding, or there is no Linear.
     """
     for name, module in model.named_modules():
         weight = module._parameters.get("weight")
         if weight is not None and weight.ndim > 1 and not isinstance(module, nn.Linear | nn.Embedding):
             raise ValueError(
                 f"layer {name} is a {type(module).__name__}, which cannot be quantised: only Linear layers can; leave "
-                "--quantize out, or give another model"
+                f"{option} out, or give another model"
             )
-    chosen = to_quantise(model)
-    if not chosen:
-        raise ValueError(f"{type(model).__name__} has no Linear layer beside its head: leave --quantize out")
-    for name, module in chosen.items():
+    if not to_quantise(model):
+        raise ValueError(f"{type(model).__name__} has no Linear layer beside its head: leave {option} out")
+
+
+def check_model(model: nn.Module, format: Format) -> None:
+    """Refuse a model that the format does not fit; it may be on the meta device.
+
+    Raises:
+        ValueError: as `check_layers`, or a group does not divide a row.
+    """
+    check_layers(model, "--quantize")
+    for name, module in to_quantise(model).items():
         if module.in_features % format.group:
             fitting = [group for group in (128, 64, 32, 16, 8, 4) if module.in_features % group == 0]
             way = f"give --group {fitting[0]}" if fitting else "leave --quantize out"
@@ -153,8 +160,12 @@ def as_exported(model: nn.Module) -> Iterator[None]:
 
 
 def codes_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the codes by layer, shared ones under each name."""
-    return {f"{name}.codes": layer.codes for name, layer in layers(model).items()}
+    """Return what no parameter holds of quantised layers: codes, and smoothing factors where there are some, shared
+    ones under each name.
+    """
+    found = {f"{name}.codes": layer.codes for name, layer in layers(model).items()}
+    smoothing = {f"{name}.smoothing": getattr(layer, "smoothing", None) for name, layer in layers(model).items()}
+    return found | {name: factors for name, factors in smoothing.items() if factors is not None}
 
 
 def dense_dtype(model: nn.Module) -> torch.dtype:
@@ -167,14 +178,15 @@ def dense_dtype(model: nn.Module) -> torch.dtype:
 @torch.no_grad()
 def dense_(model: nn.Module, dtype: torch.dtype | None = None) -> None:
     """Replace quantised layers by dense ones with the same weights, tied ones tied, rounded to the dtype or to
-    `dense_dtype`.
+    `dense_dtype`. Smoothing factors are folded into the weights; activations are no longer rounded.
     """
     dtype = dtype or dense_dtype(model)
     made: dict[int, nn.Parameter] = {}
     for name, layer in layers(model).items():
         key = id(layer.codes)
         if key not in made:
-            made[key] = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
+            weight = layer.dense if isinstance(layer, QuantisedLinear) else layer.weight
+            made[key] = nn.Parameter(weight.to(dtype), requires_grad=False)
         rows, columns = layer.shape
         with torch.device("meta"):
             if isinstance(layer, QuantisedEmbedding):

@@ -5,7 +5,8 @@ import math
 from llm.model import adapters, streaming
 from llm.model.trainable import parse_rates
 from llm.options.train import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
-from llm.quantised import Choice
+from llm.quantised import Choice, quantisation
+from llm.quantised.schemes import SMOOTHING, check_smoothing
 from llm.steppers import engines
 from llm.steppers.method import TrainingMethod
 from zobench.naming import require_known
@@ -22,6 +23,7 @@ def check(options: TrainOptions) -> None:
     require_known(options.rounding, ROUNDING, "rounding")
     _check_loop(options)
     _check_quantised(options)
+    _check_fake(options, method)
     for name in ("train", "dev", "test"):
         size = getattr(options, name)
         if size is not None and size < 1:
@@ -75,6 +77,38 @@ def _check_quantised(options: TrainOptions) -> None:
         )
     if options.rows != "all":
         raise ValueError(f"rows is {options.rows}, but scales are no embedding rows: leave --rows out")
+
+
+def _check_fake(options: TrainOptions, method: TrainingMethod) -> None:
+    quantisation(options.quantize, options.group, options.fake_quantize)
+    check_smoothing(options.smoothing)
+    if options.fake_quantize is None:
+        if options.smoothing != SMOOTHING:
+            raise ValueError(
+                f"smoothing is {options.smoothing}, but no activation is rounded: give --fake-quantize w4a4, or leave "
+                "it out"
+            )
+        return
+    asked = f"--fake-quantize {options.fake_quantize}"
+    if options.adapter:
+        raise ValueError(
+            f"{asked} trains the weights that are rounded, and --adapter is {options.adapter}: leave --adapter out, or "
+            "give --quantize int4"
+        )
+    if method.takes_steps and (method.needs_gradient or method.searches_codes or not method.replays):
+        raise ValueError(
+            f"{asked} rounds weights in every forward, which has no gradient and no codes to search, and --method is "
+            f"{options.method}: give a zeroth-order method, such as mezo"
+        )
+    if options.engine in (engines.STREAMED, "batched"):
+        raise ValueError(
+            f"{asked} rounds whole perturbed matrices in memory, which --engine {options.engine} does not hold: leave "
+            "--engine out"
+        )
+    if options.rounding != "nearest":
+        raise ValueError(f"{asked} trains weights in --dtype: leave --rounding out")
+    if options.rows != "all":
+        raise ValueError(f"{asked} rounds weights that no token selects: leave --rows out")
 
 
 def _check_loop(options: TrainOptions) -> None:

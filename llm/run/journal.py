@@ -16,9 +16,9 @@ from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.model.mapped import blocks_of
 from llm.options.journal import OWN_PARTS
-from llm.quantised import Choice, codes_of, is_quantised, round_
+from llm.quantised import Choice, Quantisation, as_written_, codes_of, is_quantised
 from llm.quantised.codes import search_
-from llm.run import checkpoint, saved
+from llm.run import calibrated, checkpoint, saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, existing, journal_of
 from llm.run.header import codes_fingerprint, fingerprint
 from llm.run.verify import Journalled, findings
@@ -62,8 +62,15 @@ def show(arguments: argparse.Namespace) -> int:
 def _show_header(header: dict[str, Any]) -> None:
     for name, value in header.items():
         known = name == "layout" and isinstance(value, list)
-        text = f"{len(value)} tensors, {_entries(value)} weights" if known else json.dumps(value)
+        text = f"{len(value)} tensors, {_entries(value)} weights" if known else _shortened(value)
         print(f"{name:14}{text}")
+
+
+def _shortened(value: Any) -> str:
+    """The value as JSON, long texts in it cut."""
+    if isinstance(value, dict):
+        value = {k: f"{v[:24]}... ({len(v)} characters)" if len(str(v)) > 200 else v for k, v in value.items()}
+    return json.dumps(value)
 
 
 def _show_version1(file: Path, last: int) -> int:
@@ -184,9 +191,10 @@ def rebuild(
     _require_repeatable(header)
     name, place = model or _text(header, "model"), device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
-    engine_of_run, quantised = str(header.get("engine")), _quantised(header.get("quantised"))
+    engine_of_run, quantised = str(header.get("engine")), _quantised(header)
     base = streaming.load_for(engine_of_run, name, place, held, trust_remote_code, quantised, beside)
     base = _adapted(base, header.get("adapter"))
+    calibrated.smooth_as_(base.model, header)
     search = _search(header)
     if search is None:
         trainable.select(base.model, list(map(str, header.get("trained") or ())))
@@ -203,7 +211,7 @@ def rebuild(
     else:
         stepper = CodeSearchStepper(base.model, search)
     _repeat(stepper, records)
-    round_(base.model)  # what a run writes of quantised layers
+    as_written_(base.model)
     return base
 
 
@@ -213,10 +221,11 @@ def selected_step(contents: Contents) -> int | None:
     return finals[-1].get("selected_step") if finals else None
 
 
-def _quantised(about: Any) -> Choice | None:
+def _quantised(header: dict[str, Any]) -> Quantisation | None:
     """How the base was quantised, as the header tells it."""
+    about = header.get("quantised")
     if about is None:
-        return None
+        return calibrated.scheme_of(header)
     if not isinstance(about, dict) or not isinstance(about.get("name"), str):
         raise ValueError(f"quantised of the header is {about!r}: wanted its name and group")
     return Choice.of(about["name"], about.get("group", 32))
