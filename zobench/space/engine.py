@@ -52,7 +52,7 @@ class Engine(ABC):
         """
         return [self.losses(loss, points) for points in lines]
 
-    def walk_(self, points: Sequence[Point]) -> None:
+    def replay_(self, points: Sequence[Point]) -> None:
         """Leave the stored parameters as `losses` does, to the bit, after the next flush_ at the latest."""
         self.flush_()
 

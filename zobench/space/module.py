@@ -121,7 +121,7 @@ class ModuleSpace(Space):
 
         return self._at_base(plan, evaluated)
 
-    def walk_(self, plan: Plan) -> None:
+    def replay_(self, plan: Plan) -> None:
         """Leave the parameters as `losses` does, so that they round as they did then."""
         self._at_base(plan, self.settle_ if plan.asks == SLOPE else partial(self._walk, plan))
 
@@ -191,9 +191,9 @@ class ModuleSpace(Space):
 
     def _walk(self, plan: Plan) -> None:
         if any(map(any, plan.is_base)):
-            self.engine.walk_([{}])
+            self.engine.replay_([{}])
         for _, _, points in _lines(plan, self.layout.dim):
-            self.engine.walk_(points)
+            self.engine.replay_(points)
 
     def _slopes(self, f: Callable[[], Any], plan: Plan) -> Tensor:
         """Loss and slope of each line; the module stays where it is."""
