@@ -208,7 +208,8 @@ walks:
 # The figures of the README and of docs/findings.md, from the committed rows.
 figures: $(READY)
 	$(RUN) -m analysis report results/bias results/kernels results/converge results/design results/descent results/phase \
-	    results/epsilon results/noise results/speed results/rounding results/spam --out build/report.html
+	    results/epsilon results/noise $(addprefix results/speed/,opt-10m-bfloat16 opt-125m profile scaling) results/rounding \
+	    results/spam --out build/report.html
 	$(RUN) -m analysis report results/kerzoo-claims --out build/claims-report.html
 	cp $(addprefix build/report_figures/,$(addsuffix .png,$(filter-out claims-%,$(SHOWN)))) docs/
 	cp build/claims-report_figures/claims-*.png docs/

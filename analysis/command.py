@@ -106,6 +106,7 @@ def report(arguments: argparse.Namespace) -> None:
     figures = write(results, out, arguments.title)
     rows = sum(len(run.rows) for run in results.runs)
     print(
-        f"{rows:,} rows of {len(results.runs)} runs -> {out.resolve()}\nfigures (PNG, SVG, PDF) -> {figures.resolve()}"
+        f"{rows:,} rows, {len(results.runs)} run folders -> {out.resolve()}\n"
+        f"figures (PNG, SVG, PDF) -> {figures.resolve()}"
     )
     print(f"next: open {out} in a browser; python -m analysis figure --help draws one figure for a paper")

@@ -33,7 +33,7 @@ _INCIDENTAL = frozenset(
 _WATCHING = ("eval", "log", "checkpoint", "save")
 
 # What is trained: compared over all tasks, as one label is to mean the same in all of them.
-_TRAINED = ("objective", "quantize", "group", "adapter", "trained")
+_TRAINED = ("objective", "quantize", "group", "fake_quantize", "smoothing", "adapter", "trained")
 
 # Defaults of options that switch something on; None is what a configuration leaves out.
 _DEFAULTS: Mapping[str, object] = {
@@ -41,6 +41,8 @@ _DEFAULTS: Mapping[str, object] = {
     "adapter": None,
     "quantize": None,
     "group": 32,
+    "fake_quantize": None,
+    "smoothing": 0.75,
     "trained": [],
     "rates": [],
     "rule": "auto",

@@ -154,7 +154,7 @@ def _cell(value: str | Any) -> Any:
 
 def _read_optional(file: Path, parse: Callable[[bytes, str], Row], warnings: list[str]) -> Row:
     if not file.exists():
-        warnings.append(f"{file} is missing: the report cannot say what it would have said")
+        warnings.append(f"{file} is missing: the report leaves out its contents")
         return {}
     try:
         return parse(file_bytes(file), str(file))

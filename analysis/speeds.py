@@ -124,6 +124,7 @@ def motion(results: Results) -> pd.DataFrame:
     `rate` is the learning rate, or "schedule" where it changes from step to step.
     """
     frame = placed("motion", results)
+    frame["rounding"] = frame["rounding"].replace("walk, nearest", "in-place")  # its name in older rows
     keys = ["model", "dtype", "engine", "rounding"]
     frame["rate"] = ""
     for _, same in frame.groupby(["run", *keys], sort=False):

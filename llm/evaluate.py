@@ -1,12 +1,16 @@
 """Zero-shot, calibrated or tuned: accuracy of a model on a task, without training."""
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from llm import objective, tasks
 from llm.baselines import untouched
 from llm.model import loading
+from llm.objective.calibration import calibrate_
 from llm.options.evaluate import EvaluateOptions
-from llm.quantised import Choice
+from llm.quantised import is_fake_quantised, quantisation
+from llm.quantised.schemes import check_smoothing
+from llm.run.folder import run_of
 from zobench.run.progress import note
 from zobench.run.records import Run
 
@@ -17,13 +21,18 @@ def run(options: EvaluateOptions) -> None:
     chosen = objective.choose(options.objective, task)
     split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
     options = replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))
-    quantize = Choice.of(options.quantize, options.group)
+    quantize = quantisation(options.quantize, options.group, options.fake_quantize)
+    check_smoothing(options.smoothing)
     language_model = loading.load(options.model, options.device, options.dtype, options.trust_remote_code, quantize)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
     parts = {name: minimised.encode(getattr(split, name)) for name in ("train", "dev", "test")}
+    if is_fake_quantised(language_model.model):
+        calibrate_(language_model.model, minimised, parts["train"], options.smoothing, options.seed)
     notes = [*split.notes, *objective.data_notes(minimised, parts)]
     for text in notes:
         note(text)
+    if trained := _trained_on(options):
+        note(f"{options.model} was trained on the task {trained}; it is evaluated on {options.task}")
     measured = untouched(minimised, **parts)
     dev, test, calibrated = measured.dev, measured.test, measured.rows()["calibrated zero-shot"]
     row = {
@@ -52,6 +61,13 @@ def run(options: EvaluateOptions) -> None:
                 record.append({"kind": "note", "note": text})
             record.append(row)
     note(next_command(options))
+
+
+def _trained_on(options: EvaluateOptions) -> str | None:
+    """The task of the run whose model is evaluated, where it is another one."""
+    run = run_of(Path(options.model)) if Path(options.model).is_dir() else None
+    task = run and run.config["task"]
+    return str(task) if task and task != options.task else None
 
 
 def next_command(options: EvaluateOptions) -> str:

@@ -17,7 +17,7 @@ MODELS = {
     loading.SMOLLM2: "135 M weights, a 4-bit rounding that comes with a package",
     "a hub id": "facebook/opt-1.3b, ...",
     "a folder": "of transformers (safetensors), or an adapter of peft",
-    "a .gguf file": "its weights become floats",
+    "a .gguf file": "its weights become floats, or keep their codes with --quantize gguf",
 }
 CAUSAL = ("opt", "gpt2", "llama", "qwen2", "qwen3", "smollm3", "mistral", "gemma2", "gpt_neo", "gpt_neox", "bloom")
 MASKED = ("roberta", "bert")

@@ -36,7 +36,9 @@ def run(options: DescentOptions) -> None:
             "more, and a positive fraction"
         )
     if BASELINE not in options.methods:
-        raise ValueError(f"methods are {options.methods}: {BASELINE} is what the others are compared with, add it")
+        raise ValueError(
+            f"methods are {options.methods}: {BASELINE} is missing, with which the others are compared: add it"
+        )
     estimators = {name: predictable.parse(name, epsilon=options.epsilon, n=options.n) for name in options.methods}
     for name, estimator in estimators.items():
         if evaluations_a_step(estimator) > options.evaluations:

@@ -135,7 +135,7 @@ class PhaseOptions:
     dims: tuple[int, ...] = option((8, 32, 256), "dimensions (numbers of variables)")
     bends: tuple[float, ...] = option(
         (0.0, 0.25, 1.0, 4.0),
-        "departures of the function from a quadratic, which is 0; the length scale of others is 1/sqrt(bend)",
+        "departures of the function from a quadratic, which has 0; the others have the length scale 1/sqrt(bend)",
     )
     evaluations: tuple[int, ...] = option((4, 64, 1024), "numbers of loss evaluations in one step")
     epsilons: tuple[float, ...] = option((1e-3, 0.1, 0.5), "displacements that all methods share")

@@ -70,7 +70,9 @@ def run(options: PhaseOptions) -> None:
 def _check(options: PhaseOptions, estimators: dict[str, LineEstimator]) -> None:
     """Refuse before the first cell what would only fail in the last."""
     if BASELINE not in estimators:
-        raise ValueError(f"methods are {options.methods}: {BASELINE} is what the others are compared with, add it")
+        raise ValueError(
+            f"methods are {options.methods}: {BASELINE} is missing, with which the others are compared: add it"
+        )
     if not min(options.noises) > 0 or not min(options.bends) >= 0 or min(options.dims) < 1:
         raise ValueError(
             f"noises {options.noises}, bends {options.bends}, dims {options.dims}: give positive noises, bends of 0 or "

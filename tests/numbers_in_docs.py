@@ -74,7 +74,7 @@ EXCEPTIONS = {
     ("docs/kerzoo-plan.md", "The numbers and the tests"): "bounds of a plan",
     ("docs/kerzoo-plan.md", "Cost"): "an estimate of a plan",
     ("docs/objectives.md", "Generation"): "a default",
-    ("docs/objectives.md", "Cost: what is not computed"): "says that no command repeats it",
+    ("docs/objectives.md", "Cost: computations that are saved"): "says that no command repeats it",
     ("docs/property-tests.md", "A plain function"): "a bound of the code",
     ("docs/scale.md", "How a run is claimed"): "constants of the code",
     (

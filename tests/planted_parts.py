@@ -261,7 +261,7 @@ class Late(Copied):
 class Unwalked(InPlace):
     """Rounds on the way to points, and not where a replay walks."""
 
-    def walk_(self, points):
+    def replay_(self, points):
         return
 
 

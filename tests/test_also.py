@@ -68,7 +68,7 @@ def test_every_set_is_measured_at_every_evaluation_and_at_the_end(moods, tmp_pat
 def test_a_set_smaller_than_asked_for_is_told_and_a_larger_one_is_cut(moods, tmp_path, capsys):
     Loop.of(options(tmp_path, also=(moods, "sentences"), also_examples=30))
     notes = [row["note"] for row in rows(tmp_path / "run", "note")]
-    shrunk = [note for note in notes if note.endswith("test rows, all there are, not 30")]
+    shrunk = [note for note in notes if note.endswith("test rows, fewer than 30: all are used")]
     assert len(shrunk) == 1 and shrunk[0].startswith("moods: ") and shrunk[0] in capsys.readouterr().out
     task = tasks.find("sentences")
     few, told = for_evaluation(task, None, 7)

@@ -307,8 +307,8 @@ def test_parts_are_in_order_and_add_up(tmp_path: Path) -> None:
     )
     (bars,) = section.illustrations[0].figure.axes
     widths = [bar.get_width() for bar in bars.patches]
-    assert sum(widths[:5]) == pytest.approx(2.0)
-    assert [bar.get_x() for bar in bars.patches[:3]] == pytest.approx([0.0, 0.8, 1.0])
+    assert sum(widths[:5]) == pytest.approx(100.0)
+    assert [bar.get_x() for bar in bars.patches[:3]] == pytest.approx([0.0, 40.0, 50.0])
 
 
 def test_a_profile_slower_than_the_bench_is_told_and_marked(tmp_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_a_profile_slower_than_the_bench_is_told_and_marked(tmp_path: Path) -> N
     section = profile.section(read([folder(tmp_path / "both", profile_rows() + bench)]))
     assert "in-forward, gaussian, touched rows (3.0 times). Compare their shares" in section.sentences[-1]
     notes = [text.get_text() for text in section.illustrations[0].figure.axes[0].texts]
-    assert [note for note in notes if "bench" in note] == [" 3.0 times the bench"]
+    assert [note for note in notes if "bench" in note] == [" 1.5 s a step, 3.0 times the bench"]
 
 
 # rounding

@@ -11,9 +11,12 @@ from llm.__main__ import main
 from llm.bench import memory, methods, steps
 from llm.bench.published import Published
 from llm.bench.setting import ENGINES, setting
+from llm.options.bench import PARTS
 
 SMALL = ["--size", "opt-1m", "--batch", "2", "--tokens", "8", "--repetitions", "1", "--entries", "100000"]
 PROBES = ["--probe-cells", "1x4,2x8", "--probe-directions", "2"]
+PROCESSES = ("quantised", "distributed", "streamed")
+"""Parts whose processes import torch and transformers anew."""
 METHODS = ["--methods", "mezo,lozo,sparse-mezo,es,zo-adam,mezo-svrg,conmezo"]
 SCALING = ["--scaling-sizes", "opt-1m,opt-10m", "--scaling-batches", "1,2", "--scaling-lengths", "4,8"]
 
@@ -22,12 +25,15 @@ SCALING = ["--scaling-sizes", "opt-1m,opt-10m", "--scaling-batches", "1,2", "--s
 def rows(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("bench")
+    parts = ["--parts", ",".join(part for part in PARTS if part not in (*PROCESSES, "padding"))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "PROCESSES", imported())
         assert (
-            main(["bench", *SMALL, *SCALING, *PROBES, *METHODS, "--scaling-repetitions", "1", "--out", str(folder)])
+            main([
+                "bench", *SMALL, *SCALING, *PROBES, *METHODS, *parts, "--scaling-repetitions", "1", "--out", str(folder)
+            ])
             == 0
-        )
+        )  # fmt: skip
     return _rows(folder)
 
 
@@ -160,3 +166,15 @@ def test_the_padding_table_counts_the_places_of_both_ways(tmp_path, capsys):
     places = row["places"]
     assert row["tokens"] <= places["shared"] < 0.8 * places["padded"] and row["of_padded"] > 0
     assert str(places["shared"]) in capsys.readouterr().out
+
+
+@pytest.mark.exhaustive
+def test_quantised_distributed_and_streamed_steps_are_measured(tmp_path):
+    quantised = ["--quantised-models", "opt-1m", "--quantised-formats", "int8,int4"]
+    assert main(["bench", *SMALL, *quantised, "--parts", ",".join(PROCESSES), "--out", str(tmp_path)]) == 0
+    found = _rows(tmp_path)
+    shares = {row["format"]: row["of_bfloat16"] for row in of(found, "bench-quantised-bytes")}
+    assert shares == {"int8": pytest.approx(0.5625), "int4": pytest.approx(0.3125)}
+    assert all(row["of_dense"] > 0 for row in of(found, "bench-quantised-time"))
+    assert all(row["peak_mb"] > row["empty_mb"] > 0 for row in of(found, "bench-quantised-peak"))
+    assert {row["kind"] for row in found} >= {"bench-distributed", "bench-streamed-memory", "bench-streamed"}

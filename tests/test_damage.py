@@ -76,9 +76,9 @@ def test_damaged_run_folders_end_in_words_or_in_the_same_result():
         ("train", "journal.bin", Ended(0, "fine", "weights"), "identical"),
         ("train", "journal.bin", Ended(0, "fine", "other weights"), "silent"),
         ("train", "journal.bin", Ended(0, "journal.bin: 3 bytes were cut off", "other weights"), "told"),
-        ("train", "journal.bin", Ended(2, "journal.bin: damaged: bring it back", None), "error"),
+        ("train", "journal.bin", Ended(2, "journal.bin: damaged: restore it", None), "error"),
         ("train", "journal.bin", Ended(2, "journal.bin: damaged", None), "unclear error"),
-        ("train", "journal.bin", Ended(2, "damaged: bring it back", None), "unclear error"),
+        ("train", "journal.bin", Ended(2, "damaged: restore it", None), "unclear error"),
         ("train", "journal.bin", Ended(None, "KeyError: 'x'", None), "traceback"),
         ("verify", "journal.bin", Ended(0, "sound", "weights"), "silent"),
         ("verify", "config.toml", Ended(0, "sound", "weights"), "identical"),
@@ -101,7 +101,7 @@ def test_a_model_that_cannot_be_read_is_told_with_the_file_that_is_damaged(tmp_p
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         whole = (tmp_path / "model" / name).read_bytes()
         (tmp_path / "model" / name).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(ValueError, match=rf"model/{name}: not JSON .*bring the file back"):
+        with pytest.raises(ValueError, match=rf"model/{name}: not JSON .*restore the file"):
             loading.load(str(tmp_path / "model"))
         (tmp_path / "model" / name).write_bytes(whole)
 
@@ -133,5 +133,5 @@ def test_what_a_torn_tail_leaves_out_is_told(tmp_path, capsys):
 def test_a_run_without_its_configuration_is_no_model(tmp_path):
     assert run_of(tmp_path) is None
     (tmp_path / "journal.bin").touch()
-    with pytest.raises(ValueError, match=r"config.toml.*bring the file back"):
+    with pytest.raises(ValueError, match=r"config.toml.*restore the file"):
         run_of(tmp_path)

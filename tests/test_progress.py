@@ -209,7 +209,7 @@ def test_ctrl_c_ends_a_process_after_its_step_with_its_status(tmp_path):
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=120)
     assert process.returncode == exit_status.INTERRUPTED
-    assert told.decode() == "python -m llm train: interrupted; what was measured is kept\n"
+    assert told.decode() == "python -m llm train: interrupted; all measurements are kept\n"
     kept = read(journal)
     assert kept.torn == 0 and list((tmp_path / "run/checkpoints").glob(f"step-{len(kept.records):08d}.safetensors"))
 

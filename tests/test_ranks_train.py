@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from ranks import Ended, together
 
+from llm.__main__ import main
 from llm.loop.train import together as train_together
 from llm.loop.train import train
 from llm.options.train import TrainOptions
+from llm.studies.queue import Queue
+from zobench.run import exit_status
 from zobench.run.journal import read
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,7 +52,7 @@ def test_torchrun_trains_to_the_weights_of_one_process(alone, tmp_path):
     assert weights(tmp_path / "run") == weights(alone)
 
 
-@pytest.mark.parametrize("changes", [{"engine": "streamed"}, {"engine": "in-forward", "quantize": "int4"}])
+@pytest.mark.parametrize("changes", [{"engine": "streamed"}, {"engine": "streamed", "quantize": "int4"}])
 def test_processes_share_what_is_streamed_or_quantised(changes, alone, tmp_path):
     train(options(tmp_path / "one", **{**changes, "engine": "in-forward"}))
     shared = lambda _: train_together(options(tmp_path / "run", **changes)) is not None  # noqa: E731
@@ -174,6 +177,20 @@ def test_other_data_is_refused_before_the_first_step(tmp_path):
     for ended in together(2, work, tmp_path / "ranks"):
         assert "rank 1 of 2 ranks has another base model, data or options" in ended.error
     assert not read(tmp_path / "run/journal.bin").records
+
+
+@pytest.mark.parametrize("command", ["compare", "study", "tune"])
+def test_studies_have_workers_of_their_own_and_refuse_torchruns(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setattr(Queue, "finish", lambda *_: pytest.fail("a run was made"))
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--out", str(tmp_path / "out")])
+    assert ended.value.code == exit_status.BAD_INPUT and not (tmp_path / "out").exists()
+    said = capsys.readouterr().err
+    assert (
+        "4 processes, which share the steps of `train` alone" in said and "--workers 4" in said and "--backend" in said
+    )
 
 
 def refused(folder, changes, rank):

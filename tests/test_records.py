@@ -154,7 +154,7 @@ def test_json_of_a_file_is_an_object_or_an_error_that_names_file_and_line(text):
     for data in (text, text.encode("latin-1")):
         with pytest.raises(ValueError, match=r"^a\.jsonl:3: .*: correct or remove the line$"):
             json_object(data, "a.jsonl:3")
-        with pytest.raises(ValueError, match=r"^a\.json: .*: bring the file back"):
+        with pytest.raises(ValueError, match=r"^a\.json: .*: restore the file"):
             json_object(data, "a.json")
     assert json_object('{"a": [1, null]}', "a.json") == {"a": [1, None]}
 

@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zobench import Combination, Gaussian, InForwardSpace, ModuleSpace, Rademacher, Term, layout, methods, query
-from zobench.groups import UNIFORM
+from zobench.groups import UNIFORM, Groups
+from zobench.law import LowRank
 from zobench.naming import UnknownNameError
 from zobench.random.keys import derive
+from zobench.space import motion as motions
 from zobench.space.sweep import Drawn, Sweep, Update
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -180,6 +182,46 @@ def test_to_the_nearest_small_steps_are_lost_and_motion_says_so():
     spaces = [InForwardSpace(Weights(), rounding=way) for way in ("nearest", "stochastic")]
     swallowed, noisy = (space.motion(along(5), 1e-5).length for space in spaces)
     assert swallowed < 1 < noisy
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_sample_of_a_large_model_stands_for_all_of_it(dtype, rounding, monkeypatch):
+    """Of spans that make up the whole tensor it is the exact motion, of fewer it is near; small tensors are whole."""
+    module = nn.Sequential(nn.Linear(640, 320), nn.Linear(320, 3)).to(dtype)
+    space = InForwardSpace(module, rounding=rounding)
+    step, groups = along(5) + along(6, 0.5), Groups({"0.weight": 3.0})
+    exact = space.motion(step, 3e-4, 1e-3, groups)
+    assert exact.sampled == 0 and set(exact.row) == {"moved", "cosine", "length"}
+    monkeypatch.setattr(motions, "EXACT", 1000)
+    monkeypatch.setattr(motions, "SPAN", 640 * 320 // 16)
+    assert space.motion(step, 3e-4, 1e-3, groups).sampled == space.layout.dim
+    monkeypatch.setattr(motions, "SPANS", 4)
+    monkeypatch.setattr(motions, "SPAN", 5000)
+    found = space.motion(step, 3e-4, 1e-3, groups)
+    assert found == space.motion(step, 3e-4, 1e-3, groups) and found.row["sampled"] == 4 * 5000 + 320 + 3 * 320 + 3
+    for name, value in exact.row.items():
+        assert found.row[name] == pytest.approx(value, abs=0.02)
+    wrong = space.motion(step, 3e-5, 1e-3, groups)
+    assert dtype == torch.float32 or wrong.moved < found.moved - 0.1
+
+
+def test_the_spans_of_a_sample_lie_apart_and_are_those_of_the_tensor():
+    """Equal to the bit to those entries of the exact sweep, for laws that draw by rows too."""
+    module = nn.Linear(700, 500).to(torch.bfloat16)
+    space = InForwardSpace(module, rounding="stochastic")
+    for law in (Gaussian(), LowRank(2), Rademacher()):
+        change = space.stored.change(
+            space.step_of(Combination((Term(law, 7, torch.ones(1, dtype=torch.float64)),)), 1e-3, 0.1, UNIFORM)
+        )
+        blocks = space.layout.blocks_of["weight"]
+        spans = motions._spans(blocks)
+        assert len({block.start for block in spans}) == motions.SPANS and spans[-1].stop <= 350000
+        before = module.weight.detach().flatten()
+        update = change.of(blocks[0].segment)
+        whole = torch.cat([new for _, _, new in motions._written(blocks, before, update)])
+        for block, old, new in motions._written(spans, before, update):
+            assert torch.equal(new, whole[block.start : block.stop]) and not torch.equal(new, old)
 
 
 def test_a_thousand_small_steps_arrive_only_at_random_rounding():

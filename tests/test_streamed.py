@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from llm import tasks
 from llm.bench import random_model
 from llm.bench.memory import ANONYMOUS, memory_now
 from llm.dry_run import dry_run
 from llm.loop.train import train
-from llm.model import loading, streaming
+from llm.model import loading, streaming, working_copy
 from llm.model.mapped import blocks_of
 from llm.options.train import TrainOptions
 from llm.run.context import prepare
@@ -229,11 +230,17 @@ def test_the_weights_are_not_in_memory(tmp_path):
         ({"method": "adamw"}, "adamw needs gradients of them in memory"),
         ({"method": "hybrid"}, "hybrid needs gradients of them in memory"),
         ({"model": "smollm2-135m-instruct.gguf"}, "no such file"),
-        ({"model": "somebody/model"}, r"this model is on the hub: download the model into a folder"),
+        ({"model": "somebody/model"}, r"on the hub: .* \(`hf download somebody/model --local-dir FOLDER`\)"),
+        ({"model": "tiny.gguf"}, r"in a GGUF file: .* \(`python -m llm export tiny.gguf --to FOLDER`\)"),
+        ({"model": "adapter"}, r"adapter is an adapter, .* `python -m llm export adapter --merge --to FOLDER`"),
     ],
 )
-def test_what_cannot_be_streamed_is_refused(tmp_path, monkeypatch, changes, said):
-    monkeypatch.setattr(loading, "_tokenizer", lambda source, options: None)
+def test_what_cannot_be_streamed_is_refused_before_anything_is_read(tmp_path, monkeypatch, changes, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.gguf").touch()
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text("{}")
+    monkeypatch.setattr(tasks, "find", lambda name: pytest.fail("data was read"))
     with pytest.raises(ValueError, match=said):
         prepare(replace(options("tiny-opt", tmp_path / "out"), **changes))
     assert not (tmp_path / "out").exists()
@@ -241,7 +248,7 @@ def test_what_cannot_be_streamed_is_refused(tmp_path, monkeypatch, changes, said
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     full = shutil.disk_usage(tmp_path)._replace(free=2**20)
-    monkeypatch.setattr(streaming.shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr(working_copy.shutil, "disk_usage", lambda path: full)
     with pytest.raises(ValueError, match=r"working copy of the weights takes .* GiB are free below"):
         streaming.load("tiny-opt", beside=tmp_path)
     assert not os.listdir(tmp_path)

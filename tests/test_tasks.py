@@ -97,7 +97,7 @@ def test_sizes_that_are_not_asked_for_give_way_and_say_so(rows, sizes, asked, wa
     split = tasks.split(made(rows, 2000, sizes=sizes), None, *asked, 0)
     assert (len(split.train), len(split.dev), len(split.test)) == (*wanted, 1000)
     usual = asked[0] or sizes.train, asked[1] or sizes.dev
-    told = f"mine: {rows} rows: {wanted[0]} for training and {wanted[1]} for dev, not {usual[0]} and {usual[1]}"
+    told = f"mine: {rows} rows give {wanted[0]} for training and {wanted[1]} for dev, not {usual[0]} and {usual[1]}"
     assert split.notes == (() if wanted == usual else (told,))
 
 
@@ -141,7 +141,7 @@ def test_a_run_keeps_what_was_told_and_its_sizes(tmp_path, capsys):
     file.write_text(files + 'prompt = "{text} It was"\n[labels]\n0 = " bad"\n1 = " good"\n')
     options = TrainOptions(task=str(file), steps=1, batch=4, max_tokens=24, save=False, out=str(tmp_path / "run"))
     assert train(options)["test_examples"] == 60
-    assert "few: 60 rows: 40 for training and 20 for dev, not 1000 and 500" in capsys.readouterr().out
+    assert "few: 60 rows give 40 for training and 20 for dev, not 1000 and 500" in capsys.readouterr().out
     rows = (tmp_path / "run/rows.jsonl").read_text()
     assert rows.count('"kind": "note"') == 2 and '"task": "few"' in rows
     config = (tmp_path / "run/config.toml").read_text()

@@ -101,7 +101,7 @@ def test_the_function_of_an_engine_receives_its_options_and_how_to_round(tmp_pat
     [
         ("no_such_module:Engine", {}, "the module 'no_such_module' cannot be imported"),
         ("engines:Engine", {}, "the module 'engines' has no function 'Engine'"),
-        ("builtins:dict", {}, "<class 'dict'> has no parameters that Python can tell: name a Python function"),
+        ("builtins:dict", {}, "<class 'dict'> has no signature that Python can read: name a Python function"),
         ("engines:Net", {}, r"(?s)'engines:Net' makes Net\(.*which is no zobench\.space\.Engine"),
         ("engines:Copied:size=3", {}, r"'engines:Copied' does not take the options \['size'\]"),
         ("engines:Copied", {"points": 2}, "points is 2, but engine engines:Copied does not read it"),
@@ -222,7 +222,7 @@ def test_rounding_is_compared_by_way(tmp_path):
     found = {row["rounding"]: row for row in rows if row["kind"] == "motion"}
     assert found["nearest"]["moved"] < found["stochastic"]["moved"] < 0.1 < found["float32 master"]["moved"]
     assert found["float32 master"]["cosine"] > 0.999 > found["stochastic"]["cosine"] > 0
-    assert found["walk, nearest"]["length"] > 10  # the way to the points and back moves more than the step
+    assert found["in-place"]["length"] > 10  # the way to the points and back moves more than the step
 
 
 def test_frozen_weights_of_a_master_copy_are_held_as_they_are_read(tmp_path, monkeypatch):

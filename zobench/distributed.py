@@ -163,7 +163,7 @@ class Ranks:
         failed = [rank for rank, row in enumerate(rows) if row[0] == FAILED]
         if failed:
             raise RankLostError(
-                f"{_named(failed)} met an error, which it tells itself: the other ranks end too. Nothing that was "
+                f"{_named(failed)} met an error, which it reports: the other ranks end too. Nothing that was "
                 "computed is lost; the same command continues"
             )
         return [int(row[0]) for row in rows]

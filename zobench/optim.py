@@ -422,7 +422,7 @@ def _compare_streams(told: Any) -> None:
     if told is None:
         warnings.warn(
             "the state is of an earlier version of zobench, which drew directions from another stream of random "
-            f"numbers than {streams.NAME!r}: training goes on, but not as that version would have gone on",
+            f"numbers than {streams.NAME!r}: training continues, with other directions than in that version",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -172,7 +172,7 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function)
     except ValueError:
-        raise ValueError(f"{function!r} has no parameters that Python can tell: name a Python function") from None
+        raise ValueError(f"{function!r} has no signature that Python can read: name a Python function") from None
 
 
 def _literal(value: str) -> bool | int | float | str:

@@ -1,4 +1,4 @@
-"""The time of a step by its parts: a stacked bar for each configuration."""
+"""The shares of a step that its parts take: a stacked bar for each configuration."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from analysis.machines import where
 from zobench.figures import style
 
 _COLOURS = ("#0072B2", "#56B4E9", "#E69F00", "#F5C710", "#009E73", "#b8b8b8", "#CC79A7", "#D55E00")
-_NAMED = 0.07  # share of the widest bar from which a part has room for its share
+_NAMED = 0.04  # share of a bar from which a part has room for its number
 
 
 @style.styled
@@ -33,23 +33,24 @@ def profile_figure(parts: pd.DataFrame) -> Figure:
 
 def _panel(axes: Axes, rows: pd.DataFrame, colours: dict[str, str]) -> None:
     bars = [bar for _, bar in rows.groupby("step", sort=False)]
-    widest = max(bar["seconds"].sum() for bar in bars)
     for height, bar in enumerate(bars):
         left = 0.0
         for _, row in bar.iterrows():
             look: dict[str, Any] = {"color": colours[row["part"]], "edgecolor": "white", "linewidth": 0.8}
-            axes.barh([height], [row["seconds"]], left=left, height=0.68, zorder=2, **look)
-            if row["seconds"] >= _NAMED * widest:
+            axes.barh([height], [100 * row["share"]], left=left, height=0.68, zorder=2, **look)
+            if row["share"] >= _NAMED:
                 centred: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": style.SMALL, "zorder": 3}
-                share, ink = f"{100 * row['share']:.0f} %", _ink(colours[row["part"]])
-                axes.text(left + row["seconds"] / 2, height, share, color=ink, **centred)
-            left += row["seconds"]
+                share, ink = f"{100 * row['share']:.0f}", _ink(colours[row["part"]])
+                axes.text(left + 50 * row["share"], height, share, color=ink, **centred)
+            left += 100 * row["share"]
+        note = f" {text.number(bar['seconds'].sum(), 2)} s a step"
         if (of_bench := bar["of_bench"].iloc[0]) > speeds.SLOWED:
-            note = f" {text.fixed(of_bench, 1)} times the bench"
-            axes.text(left, height, note, va="center", fontsize=style.SMALL, color=style.GREY)
+            note += f", {text.fixed(of_bench, 1)} times the bench"
+        axes.text(left, height, note, va="center", fontsize=style.SMALL, color=style.GREY)
     axes.set_yticks(range(len(bars)), [style.wrapped(bar["name"].iloc[0], 36) for bar in bars], fontsize=style.SMALL)
-    axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel="seconds a step", ylabel="engine, law, rows")
-    axes.set_xlim(0, 1.3 * widest)  # room for a note after the longest bar
+    axes.set(ylim=(len(bars) - 0.4, -0.6), xlabel="share of the step, %", ylabel="engine, law, rows")
+    axes.set_xlim(0, 165)  # room for the note after a bar
+    axes.set_xticks(range(0, 101, 20))
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
 

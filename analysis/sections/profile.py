@@ -10,13 +10,13 @@ from analysis.tables.profile import profile_table
 
 TITLE = "Where the time of a step goes"
 CAPTION = (
-    "Each bar shows the seconds of the parts of one step, for one engine, law of directions and choice of rows; "
-    "the numbers are the shares of the step in percent. The parts of the model (attention, MLP, embeddings and "
-    "logits) do not include the time to draw and apply directions inside them. A number after a bar is the time of "
-    "this step divided by its time in the bench: compare the shares of such a bar, not its seconds."
+    "Each bar shows the shares of the parts of one step in percent, for one engine, law of directions and choice of "
+    "rows. The parts of the model (attention, MLP, embeddings and logits) do not include the time to draw and apply "
+    "directions inside them. The note after a bar has the seconds of the step and, where the step took longer than "
+    "in the bench, the time of this step divided by its time in the bench: compare the shares of such a bar only."
 )
 ALT = (
-    "Seconds of a step by part: a stacked bar for each engine, law of directions and choice of rows, with the "
+    "Shares of a step by part: a stacked bar for each engine, law of directions and choice of rows, with the "
     "largest shares in percent."
 )
 

@@ -13,7 +13,7 @@ CAPTION = (
     "Each line is a way of rounding updates to the stored weights. The first panel shows the share of weights that "
     "a step changes. The second panel shows the cosine between the intended step and the step that the stored "
     "weights made; the value 1 means that rounding loses nothing. Pale points are single steps, and a full point "
-    "is their median. “walk, nearest” perturbs the stored weights in place; the other ways perturb the weights "
+    "is their median. “in-place” perturbs the stored weights themselves; the other ways perturb the weights "
     "while a layer reads them."
 )
 ALT = (

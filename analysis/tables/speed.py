@@ -21,7 +21,7 @@ def steps_table(steps: pd.DataFrame) -> Table:
         for _, row in steps.iterrows()
     ]
     note = (
-        "Published: the four-walk loop with new normals for each walk. Limit: two bare forwards of the same loss, "
+        "Published: the loop of four sweeps with new normals in each. Limit: two bare forwards of the same loss, "
         "nothing perturbed. Medians over alternating repetitions, with quartiles, of all calls with the same machine "
         "and configuration; ratios compare medians of one call, and are medians over calls."
     )

@@ -15,6 +15,7 @@ from analysis.command import default_folders
 from analysis.rows import Results, read
 from analysis.tables.parts import parts_table
 from analysis.tables.table import markdown
+from docs.site import zeroqat
 from synthetic import smoke
 from zobench.methods import listing
 
@@ -87,6 +88,8 @@ BLOCKS = (
     Block("smoke on problems", lambda: smoke.markdown(rows_of("smoke"))),
     Block("smoke on a language model", _smoke_on_a_language_model),
     Block("quantised sizes", _quantised_sizes),
+    Block("training for quantisation", lambda: zeroqat.table(ROOT / "results" / "zeroqat")),
+    Block("trials for quantisation", lambda: zeroqat.trials(ROOT / "results" / "zeroqat")),
     Block("processes measured", _processes_measured),
     Block("processes on paper", _processes_on_paper),
     Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),

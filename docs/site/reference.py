@@ -29,7 +29,7 @@ PAGES = {
     "testing": ("Property tests", "testing testing.strategies problems audit.adapters audit.command audit.target"),
     "figures": ("Figures", "figures"),
     "methods": ("Methods", "methods"),
-    "optimizers": ("Where people work", "optim distributed integrations.transformers integrations.scipy"),
+    "optimizers": ("Integrations", "optim distributed integrations.transformers integrations.scipy"),
     "records": (
         "Records, journals, options",
         "run.records run.journal state spelling identity run.lock run.options run.command naming run.progress "

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from llm.bench.memory import MIB, Peak, in_a_process
-from llm.bench.setting import BenchSetting, of_model
+from llm.bench.setting import BenchSetting, of_model, opt_configuration
 from llm.model.language_model import DTYPES
 from llm.model.trainable import select
 from llm.options.bench import SIZES
@@ -21,7 +21,7 @@ from zobench.rule import SGD
 from zobench.run.records import Row
 from zobench.run.timing import alternating
 
-MODELS = ("smollm2-135m", "opt-350m")
+MODELS = ("smollm2-135m", *SIZES)
 FORMATS = ("int8", "int4", "int4-asymmetric", "int2")
 BAR = 1.5
 """The most that a quantised forward may take, in dense ones."""
@@ -31,15 +31,13 @@ SHARE = 0.35
 
 def configuration(name: str) -> Any:
     """Return the configuration of a model of a published size."""
-    from transformers import LlamaConfig, OPTConfig
+    from transformers import LlamaConfig
 
     if name == "smollm2-135m":
         heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
         sizes = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152}
         return LlamaConfig(**sizes, **heads, max_position_embeddings=2048)
-    hidden, layers, heads_, vocabulary = SIZES[name]
-    about = {"hidden_size": hidden, "word_embed_proj_dim": hidden, "ffn_dim": 4 * hidden, "vocab_size": vocabulary}
-    return OPTConfig(**about, num_hidden_layers=layers, num_attention_heads=heads_, max_position_embeddings=2048)
+    return opt_configuration(name)
 
 
 @torch.no_grad()

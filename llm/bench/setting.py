@@ -78,7 +78,8 @@ def setting(size: str, dtype: str, batch: int, tokens: int, candidates: int = 2,
 
 
 def of_model(model: Any, size: str, dtype: str, batch: int, tokens: int, candidates: int = 2) -> BenchSetting:
-    """Return the setting of a model, with the prompts and labels of `setting`."""
+    """Return the setting of a model, with the prompts and labels of `setting` and the products of a loaded model."""
+    widen_(model)
     ids = streams.integers(derive("bench", "tokens"), (batch, tokens), model.config.vocab_size - 4) + 4
     labels = streams.integers(derive("bench", "labels"), (batch,), candidates).tolist()
     language_model = LanguageModel(size, model, _NoTokenizer(), "random")
@@ -87,14 +88,12 @@ def of_model(model: Any, size: str, dtype: str, batch: int, tokens: int, candida
     return BenchSetting(size, dtype, tokens, model, objective, rows)
 
 
-def random_opt(size: str, dtype: str, device: str = "cpu", positions: int = POSITIONS) -> Any:
-    """Return an OPT of a named size with random weights, made on its device, in evaluation mode; of a device "meta"
-    without weights.
-    """
-    from transformers import OPTConfig, OPTForCausalLM
+def opt_configuration(size: str, positions: int = POSITIONS) -> Any:
+    """Return the configuration of an OPT of a named size."""
+    from transformers import OPTConfig
 
     hidden, layers, heads, vocabulary = SIZES[size]
-    config = OPTConfig(
+    return OPTConfig(
         vocab_size=vocabulary,
         hidden_size=hidden,
         word_embed_proj_dim=hidden,
@@ -103,16 +102,23 @@ def random_opt(size: str, dtype: str, device: str = "cpu", positions: int = POSI
         ffn_dim=4 * hidden,
         max_position_embeddings=positions,
     )
+
+
+def random_opt(size: str, dtype: str, device: str = "cpu", positions: int = POSITIONS) -> Any:
+    """Return an OPT of a named size with random weights, made on its device, in evaluation mode; of a device "meta"
+    without weights.
+    """
+    from transformers import OPTForCausalLM
+
+    config = opt_configuration(size, positions)
     before = torch.get_default_dtype()
     torch.set_default_dtype(DTYPES[dtype])  # never held in two dtypes at once
     try:
         with torch.random.fork_rng(), torch.device(device):
             torch.manual_seed(0)
-            model = OPTForCausalLM(config).eval()
+            return OPTForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(before)
-    widen_(model)
-    return model
 
 
 def stepper(

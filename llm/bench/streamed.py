@@ -25,7 +25,8 @@ STEPS = 2
 
 def measure(size: str, dtype: str, batch: int, tokens: int, repetitions: int, model: str | None = None) -> list[Row]:
     """Return a row with the seconds of a MeZO step streamed and in memory (the paired engine), and those of the disk
-    alone, alternating; and a row with the peak memory of a process that takes streamed steps.
+    alone, alternating, with the medians of their ratios call by call; and a row with the peak memory of a process that
+    takes streamed steps.
 
     Not cached, nothing of the model is in the page cache before a step, and its end is when all weights are on disk.
     """
@@ -117,10 +118,20 @@ def _seconds(folder: str, size: str, dtype: str, batch: int, tokens: int, thread
     before = {CACHED: step, DISK: drop, UNCACHED: drop}  # a step brings all into the page cache
     for job in (in_ram, step):  # the first step has no step before it to write
         job()
-    medians = {name: statistics.median(times) for name, times in alternating(jobs, repetitions, before).items()}
-    ratios = {"cached_ratio": medians[CACHED] / medians[MEMORY], "uncached_ratio": medians[UNCACHED] / medians[DISK]}
-    slower = max(medians[DISK], medians[MEMORY])
-    return {"seconds": medians, **ratios, "uncached_of_slower": medians[UNCACHED] / slower, "repetitions": repetitions}
+    times = alternating(jobs, repetitions, before)
+    slower = [max(pair) for pair in zip(times[DISK], times[MEMORY], strict=True)]
+    return {
+        "seconds": {name: statistics.median(each) for name, each in times.items()},
+        "cached_ratio": _ratio(times[CACHED], times[MEMORY]),
+        "uncached_ratio": _ratio(times[UNCACHED], times[DISK]),
+        "uncached_of_slower": _ratio(times[UNCACHED], slower),
+        "repetitions": repetitions,
+    }
+
+
+def _ratio(times: Sequence[float], others: Sequence[float]) -> float:
+    """The median of the ratios of neighbouring calls, which other programs slow alike."""
+    return statistics.median(a / b for a, b in zip(times, others, strict=True))
 
 
 def table(rows: Sequence[Row]) -> str:

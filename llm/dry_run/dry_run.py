@@ -20,7 +20,7 @@ from llm.model.free_memory import free_memory
 from llm.model.mapped import blocks_of
 from llm.model.trainable import distinct, tensors
 from llm.options.train import TrainOptions
-from llm.quantised import Choice
+from llm.quantised import Choice, quantisation
 from llm.quantised.model import planned_bytes
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
@@ -67,11 +67,12 @@ def run(options: TrainOptions, test: bool = True) -> None:
     _require_continuable(context, stepper)
     _tell("trained", _trained(context.language_model.model))
     tryout = Tryout.of(context, stepper)
-    _tell("memory", _memory(context, tryout, free))
+    memory = _needed(context, tryout)
+    _tell("memory", [*_memory(context, tryout, memory, free), *_while_loading(context)])
     _tell("passes", _passes(context, tryout))
     _tell("time", _time(context, tryout))
     if several:
-        _tell("processes", _processes(several, context, tryout))
+        _tell("processes", [*_processes(several, context, tryout), *_on_this_machine(several, context, memory, free)])
     _tell("disk", _disk(context, stepper))
 
 
@@ -119,7 +120,9 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     except Exception:  # the real loader meets the same fault and reports it
         return ["none: the configuration of the model cannot be read alone"]
     streamed = options.engine == STREAMED
-    parts = in_memory(blank.model) if streamed else {"weights": _weights(options, blank.model)}
+    chosen = Choice.of(options.quantize, options.group)
+    format = chosen.format if chosen else None
+    parts = in_memory(blank.model, format) if streamed else {"weights": _weights(options, blank.model)}
     if TrainingMethod.parse(options.method).backpropagates and not (options.adapter or options.trained):
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
@@ -131,7 +134,10 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
         f"{_bytes(total)} without activations; {_free(free, options.device)}",
     ]
     if streamed:
-        lines.append(f"on disk twice: {_bytes(held(blank.model))} of the model, which is only read, and a working copy")
+        copy = _bytes(planned_bytes(blank.model, format, wide=True))
+        lines.append(
+            f"on disk twice: {_bytes(held(blank.model))} of the model, which is only read, and {copy} of a working copy"
+        )
     if free is not None and total > free:
         _tell("estimate", lines)
         streams = "" if streamed else ", or --engine streamed, which keeps the weights on disk"
@@ -145,20 +151,37 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
 
 def _weights(options: TrainOptions, blank: nn.Module) -> int:
     """The bytes of the weights; of a GGUF file whose codes are kept, those of the file."""
-    chosen = Choice.of(options.quantize, options.group)
-    if chosen is None:
-        return held(blank)
+    chosen = quantisation(options.quantize, options.group, options.fake_quantize)
+    if not isinstance(chosen, Choice):
+        return planned_bytes(blank)
     if chosen.format is not None:
         return planned_bytes(blank, chosen.format)
     file = loading.gguf_of(options.model)
     return file.stat().st_size if file else held(blank)
 
 
-def _memory(context: RunContext, tryout: "Tryout", free: int | None) -> list[str]:
-    mapped = blocks_of(context.language_model.model)
-    weights = sum(in_memory(context.language_model.model).values()) if mapped else held(context.language_model.model)
+def _weights_held(model: nn.Module) -> int:
+    """The bytes of the weights that are in memory at once."""
+    return sum(in_memory(model).values()) if blocks_of(model) else held(model)
+
+
+def _needed(context: RunContext, tryout: Tryout) -> int:
+    """The bytes of memory that the run needs, on the device of its weights."""
     kept = tryout.gradients + tryout.optimiser
-    total = weights + max(tryout.step_peak, tryout.evaluation_peak + kept)
+    return _weights_held(context.language_model.model) + max(tryout.step_peak, tryout.evaluation_peak + kept)
+
+
+def _while_loading(context: RunContext) -> list[str]:
+    """The memory of the host, through which the weights come to another device."""
+    if context.language_model.device.type == "cpu":
+        return []
+    size = _bytes(held(context.language_model.model))
+    return [f"{size} of host memory while the weights are loaded; {_free(free_memory('cpu'), 'cpu')}"]
+
+
+def _memory(context: RunContext, tryout: Tryout, total: int, free: int | None) -> list[str]:
+    mapped = blocks_of(context.language_model.model)
+    weights, kept = _weights_held(context.language_model.model), tryout.gradients + tryout.optimiser
     of = f" of {_bytes(mapped.size)}, at most three blocks at a time" if mapped else ""
     parts = [f"weights {_bytes(weights)}{of}"]
     if kept:
@@ -232,9 +255,19 @@ def _time(context: RunContext, tryout: Tryout) -> list[str]:
     steps = tryout.seconds * (context.options.steps + probe)
     measured = [part for parts in evaluated(context).values() for part in parts]
     evaluations = tryout.seconds_a_token * sum(tokens(made, rows) for made, rows in measured)
+    mapped = blocks_of(context.language_model.model)
+    streamed = (
+        [
+            f"{_bytes(mapped.size)} read from disk in a step, as far as the page cache does not have them, and "
+            f"{_bytes(size_of(weights(context.language_model.model).values()))} written"
+        ]
+        if mapped
+        else []
+    )
     return [
         f"{tryout.seconds:.3g} s a step, {_duration(steps)} for all; {_duration(evaluations)} for evaluations; "
         f"{_duration(steps + evaluations)} together",
+        *streamed,
         f"estimated now, from {TIMED} steps and {min(SAMPLE, len(context.data.dev))} examples of dev",
     ]
 
@@ -252,6 +285,24 @@ def _processes(several: Several, context: RunContext, tryout: Tryout) -> list[st
     ]
     if waited > context.options.rank_timeout:
         lines.append("this is too short: raise --rank-timeout")
+    return lines
+
+
+def _on_this_machine(several: Several, context: RunContext, memory: int, free: int | None) -> list[str]:
+    """What the processes of one machine take of its memory and its disk together; GPUs are of one process each."""
+    count, mapped = several.local, blocks_of(context.language_model.model)
+    if count < 2 or context.language_model.device.type != "cpu":
+        return []
+    lines = [f"{count} of them on this machine need {_bytes(count * memory)} of memory; {_free(free, 'cpu')}"]
+    if mapped:
+        folder = existing(Path(context.options.out))
+        room = shutil.disk_usage(folder).free
+        lines.append(
+            f"and {_bytes(count * mapped.size)} of disk for {count} working copies; {_bytes(room)} are free below "
+            f"{folder}"
+        )
+    if (free is not None and count * memory > free) or (mapped and count * mapped.size > room):
+        lines.append("this does not fit: start fewer processes on a machine")
     return lines
 
 

@@ -22,6 +22,8 @@ class Several:
     division: Division
     points: int
     answers: int = 1
+    local: int = 1
+    """Processes on this machine."""
 
     @classmethod
     def of(cls, options: TrainOptions) -> "Several | None":
@@ -34,7 +36,8 @@ class Several:
             return None
         world, points = int(os.environ["WORLD_SIZE"]), points_of(options)
         answers = 2 if TrainingMethod.parse(options.method).needs_gradient else 1  # a slope comes with its loss
-        return cls(world, Division.parse(options.ranks, world, points), points, answers)
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
+        return cls(world, Division.parse(options.ranks, world, points), points, answers, local)
 
     @property
     def most(self) -> int:

@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from llm.export import adapter_folder, card, tuned
 from llm.export.base_model import base_model
@@ -14,8 +15,11 @@ from llm.export.tuned import BaseSource, Tuned
 from llm.model import loading
 from llm.model.adapted import is_adapted
 from llm.model.language_model import DTYPES
-from llm.options.export import FORMATS, GGUF, ExportOptions
+from llm.model.mapped import blocks_of
+from llm.model.working_copy import move_
+from llm.options.export import CODES, FORMATS, GGUF, ExportOptions
 from llm.quantised import Choice, dense_, gguf_file, is_quantised
+from llm.quantised.model import dense_dtype, layers
 from llm.run import saved
 from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, RunFolder, run_of
 from llm.run.header import fingerprint
@@ -27,6 +31,8 @@ from zobench.run.files import sync, sync_all
 from zobench.run.progress import note, warn
 
 MERGED = "with its adapter merged in"
+PART = 1 << 20
+"""Entries that are looked at at a time: what a test makes of them is in memory."""
 
 
 def run(options: ExportOptions) -> None:
@@ -51,6 +57,8 @@ def export(options: ExportOptions) -> Path:
     require_known(options.format, FORMATS, "format of exports")
     if options.format == GGUF and (options.dtype or options.merge):
         raise ValueError("a GGUF file has the formats of the file it began with: leave --dtype and --merge out")
+    if options.format == CODES and (options.dtype or options.merge):
+        raise ValueError("codes and scales are written as they are: leave --dtype and --merge out")
     folder = Path(options.run).expanduser()
     record = run_of(folder) if folder.is_dir() else None
     adapter = adapter_folder.find(folder)
@@ -121,7 +129,7 @@ def _require_sound(record: RunFolder, source: str) -> None:
 def _other_source(record: RunFolder, damaged: str) -> str:
     """The undamaged sources of the weights of a run."""
     if not damaged.startswith(MODEL):
-        return "bring it back from a copy, or give --source model"
+        return "restore it from a copy, or give --source model"
     if backpropagates(str(record.config["method"])):
         return "give --source checkpoint, or train again with another --out"
     return "give --source journal, which rebuilds the weights"
@@ -129,7 +137,7 @@ def _other_source(record: RunFolder, damaged: str) -> str:
 
 def _model(options: ExportOptions, record: RunFolder | None, aside: Path) -> Written:
     """Write a whole model."""
-    places = BaseSource(options.model, options.device, options.trust_remote_code)
+    places = BaseSource(options.model, options.device, options.trust_remote_code, aside.parent)
     source = tuned.find(record, options.source, places) if record else _untrained(options)
     model = source.language_model.model
     weights, codes = fingerprint(model), is_quantised(model) and not is_adapted(source.language_model)
@@ -174,14 +182,40 @@ def _write(source: Tuned, options: ExportOptions, record: RunFolder | None, asid
         source = source._replace(language_model=replace(language_model, model=model), origin=MERGED)
     if options.format == GGUF:
         return _gguf(source, options, record, aside)
-    if not is_adapted(source.language_model):
-        dense_(model)
-    if options.dtype is not None:
-        model.to(DTYPES[options.dtype])
+    if options.format == CODES:
+        _require_codes(source, options)
+    densely = options.format != CODES and is_quantised(model) and not is_adapted(source.language_model)
+    if densely and any(getattr(layer, "activations", None) for layer in layers(model).values()):
+        note("the activations of these dense layers are not rounded; --format codes keeps how they are")
+    _converted(model, densely, options.dtype, aside.parent)
     _require_finite(model.named_parameters(), options.dtype)
     loading.save(source.language_model, aside)
     base = base_model(str(options.model or (record.config["model"] if record else options.run)))
     return card.of_model(source.language_model, (source.step, source.origin), base, record)
+
+
+def _converted(model: Any, densely: bool, dtype: str | None, beside: Path) -> None:
+    """Make quantised layers dense, and bring all weights into a dtype; in mapped files layer by layer, into others."""
+    dense, blocks = dense_dtype(model), blocks_of(model)
+
+    def convert(part: nn.Module) -> None:
+        if densely:
+            dense_(part, dense)
+        if dtype is not None:
+            part.to(DTYPES[dtype])
+
+    if blocks is None:
+        convert(model)
+    elif densely or dtype is not None:
+        move_(model, beside, blocks.evict, convert)
+
+
+def _require_codes(source: Tuned, options: ExportOptions) -> None:
+    if not is_quantised(source.language_model.model) or is_adapted(source.language_model):
+        raise ValueError(
+            f"{options.run} has no codes: --format codes writes a model that was trained with --quantize or "
+            "--fake-quantize; leave --format out"
+        )
 
 
 def _gguf(source: Tuned, options: ExportOptions, record: RunFolder | None, aside: Path) -> card.Exported:
@@ -202,7 +236,7 @@ def _gguf(source: Tuned, options: ExportOptions, record: RunFolder | None, aside
 def _require_finite(weights: Iterable[tuple[str, Tensor]], dtype: str | None) -> None:
     """Refuse weights that are no finite numbers, such as those above what float16 holds."""
     for name, weight in weights:
-        if not bool(weight.isfinite().all()):
+        if not all(bool(part.isfinite().all()) for part in weight.detach().flatten().split(PART)):
             way = (
                 "float16 holds up to 65,504; give --dtype bfloat16" if dtype == "float16" else "the run destroyed them"
             )

@@ -1,13 +1,14 @@
 """The tuned weights of a run: those it wrote, those of its latest checkpoint, or those its journal rebuilds."""
 
+from pathlib import Path
 from typing import NamedTuple
 
-from llm.model import loading, trainable
+from llm.model import loading, streaming, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import LanguageModel
-from llm.quantised import Choice, round_
+from llm.quantised import Quantisation, all_trained_, as_written_, is_quantised, quantisation
 from llm.quantised.codes import search_
-from llm.run import checkpoint, journal
+from llm.run import calibrated, checkpoint, journal
 from llm.run.folder import CHECKPOINTS, JOURNAL, MODEL, RunFolder, selected_step
 from llm.steppers.code_search import searches_codes
 from zobench.naming import require_known
@@ -26,11 +27,19 @@ class Tuned(NamedTuple):
 
 
 class BaseSource(NamedTuple):
-    """Options that load the base model, where they differ from those of the run."""
+    """Options that load the base model, where they differ from those of the run; `beside` is the folder on whose disk
+    a run of the streamed engine has its working copy.
+    """
 
     model: str | None = None
     device: str | None = None
     trust_remote_code: bool = False
+    beside: Path | None = None
+
+    def load(self, run: RunFolder, name: str, dtype: str, chosen: Quantisation | None = None) -> LanguageModel:
+        """Return a model as the engine of a run loads it; errors as there."""
+        how = (self.device or "cpu", dtype, self.trust_remote_code, chosen, self.beside)
+        return streaming.load_for(str(run.config["engine"]), name, *how)
 
 
 def find(run: RunFolder, source: str = "auto", places: BaseSource = BaseSource()) -> Tuned:
@@ -58,7 +67,9 @@ def find(run: RunFolder, source: str = "auto", places: BaseSource = BaseSource()
             f"{run.folder} has no weights of step {step} or before (model, checkpoints, {JOURNAL}): baselines tune "
             "none; give the command of a run again without --no-save"
         )
-    rebuilt = journal.rebuild(contents, step, places.model, places.device, places.trust_remote_code)
+    rebuilt = journal.rebuild(
+        contents, step, places.model, places.device, places.trust_remote_code, beside=places.beside
+    )
     return Tuned(rebuilt, step, "rebuilt from it and the journal of its steps")
 
 
@@ -66,14 +77,16 @@ def _written(run: RunFolder, places: BaseSource) -> Tuned:
     folder = run.folder / MODEL
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: the run wrote no weights there; --source auto takes a checkpoint or the journal")
-    loaded = loading.load(str(folder), places.device or "cpu", loading.dtype_of(str(folder)), places.trust_remote_code)
+    loaded = places.load(run, str(folder), loading.dtype_of(str(folder)))
     _select(loaded, run)
     return Tuned(loaded, last_step(run), "as the run wrote it")
 
 
 def _select(loaded: LanguageModel, run: RunFolder) -> None:
     """Tell what the run trained of a model from what it did not."""
-    if searches_codes(str(run.config["method"])):
+    if run.config["fake_quantize"] and is_quantised(loaded.model):
+        all_trained_(loaded.model)
+    elif searches_codes(str(run.config["method"])):
         search_(loaded.model)
     else:
         trainable.select(loaded.model, run.config["trained"])
@@ -100,14 +113,23 @@ def _restored(run: RunFolder, kept: checkpoint.Checkpoint, places: BaseSource) -
         warn(
             f"{run.folder / JOURNAL} is missing: nothing shows whether checkpoint {kept.step} is the run's latest step"
         )
-    name, trust = places.model or str(run.config["model"]), places.trust_remote_code
-    chosen = Choice.of(run.config["quantize"], run.config["group"])
-    base = loading.load(name, places.device or "cpu", run.held, trust, chosen)
+    chosen = quantisation(run.config["quantize"], run.config["group"], run.config["fake_quantize"])
+    base = places.load(run, places.model or str(run.config["model"]), run.held, chosen)
     base = adapt(base, run.config["adapter"], run.config["seed"])
+    _smooth(base, run)
     _select(base, run)
     checkpoint.restore(base.model, kept)
-    round_(base.model)
+    as_written_(base.model)
     return Tuned(base, kept.step, f"from the checkpoint of step {kept.step}")
+
+
+def _smooth(base: LanguageModel, run: RunFolder) -> None:
+    """Give the layers the smoothing factors of the run, which a checkpoint holds only if they are trained."""
+    if not run.config["fake_quantize"] or not run.config["smoothing"]:
+        return
+    contents = _journal(run)
+    if contents is None or not calibrated.smooth_as_(base.model, contents.header):
+        raise ValueError(f"{run.folder} has no {JOURNAL}, which holds the smoothing factors: give --source model")
 
 
 def _journal(run: RunFolder) -> Contents | None:

@@ -182,7 +182,7 @@ class Crew:
         if not goes_on or (word == LEAVE and status == INTERRUPTED):
             raise KeyboardInterrupt
         if word == LEAVE and status:
-            raise RankError("rank 0 ended with an error, which it tells itself: the other ranks end too")
+            raise RankError("rank 0 ended with an error, which it reports: the other ranks end too")
         return word
 
     def _meet(self, word: int, interrupted: bool, status: int = 0) -> tuple[tuple[int, int], bool]:

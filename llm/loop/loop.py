@@ -15,7 +15,7 @@ from llm.loop.selection import Selection
 from llm.loop.signals import interruptible
 from llm.loop.step_rows import StepRows
 from llm.options.train import TrainOptions
-from llm.quantised import round_
+from llm.quantised import as_written_
 from llm.run.context import RunContext, prepare
 from llm.run.header import fingerprint, header, identity
 from llm.run.log import RunLog
@@ -169,7 +169,7 @@ class Loop:
         self._evaluate(self.stepper.steps)
         selected, best = self.selection.restore(), self.selection.best()
         assert best is not None  # the last step was evaluated
-        round_(self.context.language_model.model)  # as the file of quantised layers holds their scales
+        as_written_(self.context.language_model.model)
         weights = fingerprint(self.context.language_model.model)
         ended = self.log.measured("final")
         if ended:

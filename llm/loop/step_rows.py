@@ -27,12 +27,12 @@ class StepRows(Listener):
             row = {"kind": "skipped", **row, **self.names, "reason": record.skipped}
             self.log.append_row(row, sync=True)
         elif self.log.journal:
-            self.log.append_row({"kind": "step", **row} | (motion._asdict() if motion else {}))
+            self.log.append_row({"kind": "step", **row} | (motion.row if motion else {}))
 
     def _tell(self, taken: Taken, motion: Motion) -> None:
         if self.log.measured("rounding"):
             return
-        self.log.keep({"kind": "rounding", "step": taken.record.step, **self.names, **motion._asdict()})
+        self.log.keep({"kind": "rounding", "step": taken.record.step, **self.names, **motion.row})
         # A run that diverges is told to lower its rate, and no run is told both.
         raised = "" if self.divergence.diverging(taken) else "raise --lr, or "
         warn(

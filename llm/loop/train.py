@@ -113,7 +113,7 @@ def _require_whole(record: Run, options: TrainOptions) -> None:
 
 def _way_out(folder: Path, file: str, replays: bool) -> str:
     if file == JOURNAL:
-        return "bring it back from a copy, or give another --out"
+        return "restore it from a copy, or give another --out"
     if file == ROWS:
         return (
             "remove it and give the same command again, which writes it again from the journal, or give another --out"

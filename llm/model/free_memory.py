@@ -1,5 +1,7 @@
 """The memory that is free on a device."""
 
+import ctypes
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,15 @@ def free_memory(device: str) -> int | None:
     except (OSError, StopIteration):
         return None
     return min([free, *_left()])
+
+
+def give_back() -> None:
+    """Let the C library give memory that was freed back to the system. glibc keeps what lies between other blocks, and
+    does not fit aligned tensors into it again, so that a loop over layers would come to hold them all.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
 
 
 def _left() -> Iterator[int]:

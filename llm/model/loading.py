@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from llm.model import adapted, files, quantising, weights
 from llm.model.language_model import DTYPES, LanguageModel
-from llm.quantised import Choice, is_quantised
+from llm.quantised import Quantisation, Scheme, is_quantised
 from llm.quantised import folder as folder_of_codes
 from zobench.naming import nearest, require_known
 from zobench.products import widen_
@@ -55,7 +55,7 @@ def load(
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
-    quantize: Choice | None = None,
+    quantize: Quantisation | None = None,
     read: Reader | None = None,
 ) -> LanguageModel:
     """Return a model by name: "tiny-opt", "smollm2-135m-instruct", a hub id, a folder, or a .gguf file.
@@ -69,8 +69,8 @@ def load(
     No weight is random: a file in which one is missing is refused. What the model has no place for, such as the head of
     a classifier, is left out, told on stderr, and named in `weights`.
 
-    With `quantize` the model has quantised layers: rounded when they are loaded, or with the codes of a GGUF file. A
-    folder that holds a quantised model needs no such choice.
+    With `quantize` the model has quantised layers: rounded when they are loaded, or with the codes of a GGUF file; or,
+    with a `Scheme`, fake-quantised ones. A folder that holds a quantised model needs no such choice.
 
     Raises:
         UnknownNameError: the dtype is unknown.
@@ -80,6 +80,11 @@ def load(
     require_known(dtype, DTYPES, "dtype")
     place = require_device(device)
     if adapted.is_adapter(name):
+        if isinstance(quantize, Scheme):
+            raise ValueError(
+                f"model {name!r} is an adapter, whose base would be rounded without it: merge it (python -m llm export "
+                f"{name} --merge --to FOLDER) and give the folder, or leave --fake-quantize out"
+            )
         return adapted.load(name, lambda base, chosen: load(base, device, dtype, trust_remote_code, quantize or chosen))
     source, gguf, origin = _locate(name)
     options = _reading(source, gguf, trust_remote_code)
@@ -114,7 +119,7 @@ def load(
 
 
 def _read(
-    source: str, gguf: str | None, dtype: str, options: dict[str, Any], quantize: Choice | None
+    source: str, gguf: str | None, dtype: str, options: dict[str, Any], quantize: Quantisation | None
 ) -> tuple[Any, str]:
     """The model with the weights of its file, and in words which of these it has no place for."""
     config, made = configured(source, gguf, options)
@@ -147,7 +152,8 @@ def maker(made: Any, config: Any, dtype: str, options: Mapping[str, Any]) -> Cal
 
 
 def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
-    """Return the model that `load` would, from its configuration alone: on the meta device, which holds no numbers.
+    """Return the model that `load` would, from its configuration alone, or that of its codes: on the meta device, which
+    holds no numbers.
 
     Raises:
         Exception: whatever the readers of configurations and tokenizers raise; `load` tells it in words.
@@ -157,6 +163,8 @@ def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False)
     config, made = configured(source, gguf, options)
     with torch.device("meta"):
         model = maker(made, config, dtype, options)()
+    if folder_of_codes.is_folder(Path(source)) and not gguf:
+        folder_of_codes.fill_(model, Path(source), DTYPES[dtype], shapes_alone=True)
     return LanguageModel(name, model.eval(), _tokenizer(source, options), origin)
 
 
@@ -188,6 +196,16 @@ def folder_of(name: str) -> str | None:
     except ValueError:
         return None
     return str(Path(source).resolve()) if Path(source).is_dir() and not gguf else None
+
+
+def hub_id(name: str) -> str | None:
+    """Return the id under which a model is looked for on the hub, None if its name stands for files of this machine.
+
+    Raises:
+        ValueError: the model cannot be found.
+    """
+    source, gguf, _ = _locate(name)
+    return None if gguf or Path(source).is_dir() else source
 
 
 def gguf_of(name: str) -> Path | None:

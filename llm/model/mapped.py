@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+from llm.quantised.folder import KINDS
 
 
 class MappedFile:
@@ -29,6 +29,7 @@ class MappedFile:
         try:
             save_file(dict(tensors), file)
             self._descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+            finalize(self, os.close, self._descriptor)  # the disk has the space back when nobody holds a tensor of it
             self._pages = mmap.mmap(self._descriptor, 0, mmap.MAP_SHARED)
         except Exception as error:  # safetensors has an error of its own for everything
             raise OSError(f"{file}: the working copy of the weights could not be written: {error}") from error
@@ -46,7 +47,7 @@ class MappedFile:
     def _tensor(self, dtype: str, shape: list[int], offset: int) -> Tensor:
         # Each has a storage of its own size, as readers of checkpoints copy what is part of a larger one.
         count = torch.Size(shape).numel()
-        return torch.frombuffer(self._pages, dtype=DTYPES[dtype], count=count, offset=offset).view(shape)
+        return torch.frombuffer(self._pages, dtype=KINDS[dtype], count=count, offset=offset).view(shape)
 
     @property
     def size(self) -> int:
@@ -92,6 +93,7 @@ class MappedBlocks:
 
     def __init__(self, files: Mapping[int, MappedFile], rest: MappedFile | None, evict: bool) -> None:
         self.files, self.rest, self.evict = files, rest, evict
+        self._owners = {t.data_ptr(): file for file in self.all for t in file.tensors.values()}
 
     @property
     def all(self) -> list[MappedFile]:
@@ -103,11 +105,11 @@ class MappedBlocks:
         """Bytes of all files."""
         return sum(file.size for file in self.all)
 
-    def let_go(self, name: str) -> None:
+    def let_go(self, tensor: Tensor) -> None:
         """Release the file of a tensor, as after a pass over all tensors that asks for no layer."""
-        for file in self.all:
-            if name in file.tensors:
-                file.release(self.evict)
+        file = self._owners.get(tensor.data_ptr())
+        if file is not None:
+            file.release(self.evict)
 
     def fetch(self, block: int) -> None:
         """Begin to read a block."""

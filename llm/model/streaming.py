@@ -1,8 +1,7 @@
 """Models that stay on disk: blocks in memory-mapped files of a working copy, which steps write to."""
 
-import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,15 @@ from transformers import GenerationConfig
 from llm.model import adapted, loading
 from llm.model.free_memory import free_memory
 from llm.model.language_model import DTYPES, LanguageModel
-from llm.model.mapped import MappedBlocks, MappedFile, remember
-from llm.quantised import Choice
+from llm.model.working_copy import HELD, move_, require_room
+from llm.quantised import Choice, Format, Quantisation, Scheme
 from llm.quantised import folder as folder_of_codes
 from llm.quantised.blank import blank
+from llm.quantised.model import planned_bytes, quantise_layers_, to_quantise
 from zobench.run.reading import file_bytes, json_object
-from zobench.space.streamed import layers_of, owners
+from zobench.space.streamed import layers_of
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-HELD = "give --engine in-forward, which holds the model in memory"
 Places = dict[str, tuple[Path, str]]
 """Name of a parameter -> the file that has it, and its name there."""
 
@@ -35,9 +34,10 @@ def load(
     trust_remote_code: bool = False,
     beside: Path | None = None,
     evict: bool | None = None,
+    quantize: Choice | None = None,
 ) -> LanguageModel:
-    """Return the model that `loading.load` would, with its weights in memory-mapped files of a working copy, which
-    never are in memory as a whole; the folder of the model is only read.
+    """Return the model that `loading.load` would, with its weights and codes in memory-mapped files of a working copy,
+    which never are in memory as a whole; the folder of the model is only read.
 
     Args:
         name: the name, or the folder, of a model whose weights are in safetensors files on this machine.
@@ -48,19 +48,43 @@ def load(
             that of temporary files.
         evict: whether blocks leave the page cache after their use; by default, if the model is larger than half of the
             memory that is free.
+        quantize: how its layers are quantised, each as its weights are read.
 
     Raises:
         ValueError: as for `loading.load`; or the model has no list of layers, an adapter, weights in GGUF or on the
             hub; or another device than a CPU; or the working copy could not be written.
+    """
+    require_possible(name, device)
+    read = partial(_read, beside or Path(tempfile.gettempdir()), evict, quantize)
+    return loading.load(name, device, dtype, trust_remote_code, quantize, read)
+
+
+def require_possible(name: str, device: str = "cpu") -> None:
+    """Refuse, before anything is read, a model that cannot be streamed, or a device on which none is.
+
+    Raises:
+        ValueError: another device than a CPU, an adapter, a GGUF file, or a model of the hub; or it cannot be found.
     """
     if loading.require_device(device).type != "cpu":
         raise ValueError(
             f"device is {device!r}, but the streamed engine computes on a CPU: give --device cpu, or {HELD}"
         )
     if adapted.is_adapter(name):
-        raise ValueError(f"{name} is an adapter, whose base the streamed engine does not read: {HELD}")
-    read = partial(_read, beside or Path(tempfile.gettempdir()), evict)
-    return loading.load(name, device, dtype, trust_remote_code, read=read)
+        raise ValueError(
+            f"{name} is an adapter, whose base the streamed engine does not read: write both as one model by `python "
+            f"-m llm export {name} --merge --to FOLDER` and give that, or {HELD}"
+        )
+    reads = "the streamed engine reads safetensors files of a folder, and this model is"
+    if loading.hub_id(name):
+        raise ValueError(
+            f"{reads} on the hub: download the model into a folder (`hf download {name} --local-dir FOLDER`) and give "
+            f"that, or {HELD}"
+        )
+    if loading.gguf_of(name):
+        raise ValueError(
+            f"{reads} in a GGUF file: write it into a folder (`python -m llm export {name} --to FOLDER`) and give "
+            f"that, or {HELD}"
+        )
 
 
 def load_for(
@@ -69,38 +93,44 @@ def load_for(
     device: str = "cpu",
     dtype: str = "float32",
     trust_remote_code: bool = False,
-    quantize: Choice | None = None,
+    quantize: Quantisation | None = None,
     beside: Path | None = None,
 ) -> LanguageModel:
     """Return the model as a run with this engine loads it: arguments and errors as of `load` and `loading.load`."""
     if engine == "streamed":
-        return load(name, device, dtype, trust_remote_code, beside)
+        if isinstance(quantize, Scheme):
+            raise ValueError(f"--engine streamed takes no fake-quantised layers ({quantize}): {HELD}")
+        return load(name, device, dtype, trust_remote_code, beside, quantize=quantize)
     return loading.load(name, device, dtype, trust_remote_code, quantize)
 
 
 def _read(
-    beside: Path, evict: bool | None, source: str, gguf: str | None, dtype: str, options: dict[str, Any]
+    beside: Path,
+    evict: bool | None,
+    quantize: Choice | None,
+    source: str,
+    gguf: str | None,
+    dtype: str,
+    options: dict[str, Any],
 ) -> tuple[Any, str]:
     """As `loading`'s own reader, with the weights mapped."""
-    if gguf or not Path(source).is_dir():
-        what = "in a GGUF file, which is quantised" if gguf else "on the hub"
-        raise ValueError(
-            f"the streamed engine reads safetensors files of a folder, and this model is {what}: download the model "
-            f"into a folder and give that, or {HELD}"
-        )
-    if folder_of_codes.is_folder(Path(source)):
-        raise ValueError(f"the streamed engine reads the weights of a dense model, and this one is quantised: {HELD}")
     config, made = loading.configured(source, gguf, options)
     model = blank(loading.maker(made, config, dtype, options))
     model.tie_weights()
     layers_of(model)  # refuses a model without layers before anything is read
-    keys = _keys(Path(source))
-    places, info = _places(model, keys)
-    lost = loading.lost(model, info, config)
-    tied = {id(p): name for name, p in model.named_parameters()}
-    size, free = sum(p.numel() for p in model.parameters()) * DTYPES[dtype].itemsize, free_memory("cpu")
-    _require_room(beside, size)
-    _put(model, places, DTYPES[dtype], beside, 2 * size > (free or 0) if evict is None else evict, tied)
+    lost, format = "", quantize.format if quantize else None
+    fill: Callable[[nn.Module], None] = lambda part: None  # noqa: E731
+    if folder_of_codes.is_folder(Path(source)):
+        folder_of_codes.fill_(model, Path(source), DTYPES[dtype])  # with views of its files, which nobody has read
+    else:
+        places, info = _places(model, _keys(Path(source)))
+        lost = loading.lost(model, info, config)
+        fill = _Filling(model, places, DTYPES[dtype], format)
+    size, free = planned_bytes(model, format, wide=True), free_memory("cpu")
+    require_room(beside, size)
+    move_(model, beside, 2 * size > (free or 0) if evict is None else evict, fill)
+    if format:
+        setattr(model, adapted.CHOSEN, quantize)
     if (Path(source) / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(source)
     return model, lost
@@ -140,51 +170,40 @@ def _places(model: Any, keys: Mapping[str, Path]) -> tuple[Places, dict[str, Any
     return found, {"missing_keys": missing, "unexpected_keys": unexpected, "mismatched_keys": mismatched}
 
 
-def _put(model: Any, places: Places, dtype: torch.dtype, beside: Path, evict: bool, tied: dict[int, str]) -> None:
-    """Give the model mapped parameters, block by block, and its buffers their values from the files."""
-    of_layer = owners(layers_of(model))
-    state, first = model.state_dict(keep_vars=True), {}
-    for name in places:  # of tied weights that under the first name, as from_pretrained reads them
-        tensor = state[name]
-        if id(tensor) not in first or tied.get(id(tensor)) == name:
-            first[id(tensor)] = name
-    groups: dict[int, dict[str, nn.Parameter]] = {}
-    for p in model.parameters():
-        groups.setdefault(of_layer.get(p, -1), {})[first[id(p)]] = p
-    folder = Path(tempfile.mkdtemp(prefix=".streamed-", dir=beside))
-    try:
-        files = {k: _mapped(folder / f"{k}.safetensors", group, places, dtype) for k, group in sorted(groups.items())}
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    for name in set(places) - {n for group in groups.values() for n in group}:
-        if not isinstance(state[name], nn.Parameter):
-            state[name].copy_(_tensor(places[name]))
-    new = {id(p): nn.Parameter(files[k].tensors[n], p.requires_grad) for k, g in groups.items() for n, p in g.items()}
-    for module in model.modules():
-        for name, p in module._parameters.items():
-            if p is not None:
-                module._parameters[name] = new[id(p)]
-    rest = files.pop(-1, None)
-    remember(model, MappedBlocks(files, rest, evict))
+class _Filling:
+    """Brings the numbers of files into a part of a blank model, rounded to codes where there is a format; buffers get
+    theirs at once.
+    """
 
+    def __init__(self, model: Any, places: Places, dtype: torch.dtype, format: Format | None) -> None:
+        self.model, self.places, self.dtype, self.format = model, places, dtype, format
+        self._state = model.state_dict(keep_vars=True)
+        tied = {id(p): name for name, p in model.named_parameters()}
+        self._first: dict[int, str] = {}
+        for name in places:  # of tied weights that under the first name, as from_pretrained reads them
+            tensor = self._state[name]
+            if id(tensor) not in self._first or tied.get(id(tensor)) == name:
+                self._first[id(tensor)] = name
+            if not isinstance(tensor, nn.Parameter):
+                tensor.copy_(_tensor(places[name]))
+        self._chosen = to_quantise(model) if format else {}
 
-def _mapped(file: Path, group: Mapping[str, nn.Parameter], places: Places, dtype: torch.dtype) -> MappedFile:
-    tensors = {name: _tensor(places[name]).to(dtype).contiguous() for name in group}
-    mapped = MappedFile(file, tensors)
-    mapped.release(evict=True)
-    return mapped
+    def __call__(self, part: nn.Module) -> None:
+        values = {id(p): nn.Parameter(self._value(p), p.requires_grad) for p in part.parameters() if p.is_meta}
+        for module in self.model.modules():
+            for name, p in module._parameters.items():
+                if id(p) in values:
+                    module._parameters[name] = values[id(p)]
+        if self.format:
+            inside = set(part.modules())
+            chosen = {name: module for name, module in self._chosen.items() if module in inside}
+            quantise_layers_(self.model, chosen, self.format)
+
+    def _value(self, p: nn.Parameter) -> Tensor:
+        return _tensor(self.places[self._first[id(p)]]).to(self.dtype).contiguous()
 
 
 def _tensor(place: tuple[Path, str]) -> Tensor:
     with safe_open(place[0], framework="pt") as opened:
         tensor: Tensor = opened.get_tensor(place[1])
     return tensor
-
-
-def _require_room(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise ValueError(
-            f"the working copy of the weights takes {size / 2**30:.3g} GiB, but {free / 2**30:.3g} GiB are free below "
-            f"{folder}: give another --out, or {HELD}"
-        )

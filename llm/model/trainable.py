@@ -10,7 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from llm.quantised import floats_, is_quantised
+from llm.quantised import fake_layers, floats_, is_quantised
+from llm.quantised.fake import OWN
 
 SCALES = "*.scales"
 """What is trained of a quantised model by default."""
@@ -57,7 +58,7 @@ def tensors(model: nn.Module) -> list[Tied]:
 
 def select(model: nn.Module, patterns: Sequence[str]) -> None:
     """Freeze the tensors that no pattern matches; without patterns all tensors stay trainable, or of a quantised model
-    its scales alone. Its codes are no tensors that are trained.
+    its scales alone, or of a fake-quantised one all but smoothing and clipping. Codes are no tensors that are trained.
 
     Raises:
         ValueError: a pattern fits no trainable tensor; the message names near ones.
@@ -65,6 +66,9 @@ def select(model: nn.Module, patterns: Sequence[str]) -> None:
     if is_quantised(model) and not hasattr(model, "peft_config"):
         model.requires_grad_(True)
         patterns = patterns or (SCALES,)
+    for layer in fake_layers(model).values():
+        for name in OWN:
+            layer.get_parameter(name).requires_grad_(bool(patterns))
     if patterns:
         _freeze_others(model, patterns)
     floats_(model)

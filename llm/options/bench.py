@@ -37,7 +37,7 @@ class StepBenchOptions:
     repetitions: int = option(7, "alternating repetitions; the median counts")
     entries: int = option(50_000_000, "entries of the parameter on which the sweeps are timed")
     quantised_models: tuple[str, ...] = option(
-        ("smollm2-135m", "opt-350m"), "models of the part quantised: smollm2-135m, opt-350m, with random weights"
+        ("smollm2-135m", "opt-350m"), f"models of the part quantised: smollm2-135m, {', '.join(SIZES)}; random weights"
     )
     quantised_formats: tuple[str, ...] = option(
         ("int8", "int4", "int4-asymmetric", "int2"), "formats of the part quantised"
@@ -65,8 +65,9 @@ class StepBenchOptions:
 
 @dataclass(frozen=True)
 class RandomModelOptions:
-    """Write a folder of a model with random weights, layer by layer, so that the memory holds one layer: for
-    measurements of time and memory at a published size.
+    """Write a model of a published size with random weights, for measurements of time and memory.
+
+    It is written layer by layer, so that the memory holds one layer at a time.
     """
 
     size: str = option("opt-1.3b", f"{', '.join(SIZES)}: OPT of this size")
@@ -98,6 +99,8 @@ class GpuOptions:
     minutes: float = option(8.0, "minutes that the command may take")
     device: str = option("cuda", "cuda, cuda:1, ...; cpu tries every part at a small size")
     parts: tuple[str, ...] = option(GPU_PARTS, "parts of the command")
-    beside: str = option("build/gpu", "folder of the files of SmolLM2 and SST-2, which docs/gpu.md says how to make")
-    prepare: str | None = option(None, "only make the folder --beside, of SST-2 in this folder's sst2")
+    beside: str = option("build/gpu", "folder of the files of SmolLM2 and SST-2; docs/gpu.md says how to make it")
+    prepare: str | None = option(
+        None, "only make the folder --beside, with SST-2 from the subfolder sst2 of this folder"
+    )
     out: str = option("runs/gpu", "folder of the results; every call appends rows")

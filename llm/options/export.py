@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from zobench.run.options import argument, option
 
-FORMATS = ("transformers", "gguf")
-GGUF = "gguf"
+FORMATS = ("transformers", "gguf", "codes")
+GGUF, CODES = "gguf", "codes"
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class ExportOptions:
     )
     dtype: str | None = option(None, "float32, bfloat16 or float16; by default the dtype of the weights")
     format: str = option(
-        "transformers", "transformers (safetensors; quantised layers as dense ones) or gguf (codes and scales)"
+        "transformers",
+        "transformers (safetensors; quantised layers as dense ones), gguf (codes and scales), or codes (a quantised "
+        "model as train --model reads it: codes, scales, smoothing factors, and the bits of activations)",
     )
     merge: bool = option(False, "merge an adapter into its base model")
     model: str | None = option(None, "the base model, if it is not the one that the run or the adapter names")

@@ -15,10 +15,7 @@ OBJECTIVE = (
     "package.module:function"
 )
 MAX_TOKENS = "length limit of prompts in tokens; longer prompts lose their beginning; by default the limit of the model"
-ADAPTER = (
-    "lora:r=8:alpha=16:targets=q_proj+v_proj, prefix:tokens=5, prompt:tokens=10; by default "
-    "the weights themselves are trained"
-)
+ADAPTER = "lora:r=8:alpha=16:targets=q_proj+v_proj, prefix:tokens=5, prompt:tokens=10; by default no adapter"
 TRAINED = (
     'patterns of the names of the trainable tensors, such as "*q_proj*,*layer_norm*"; by '
     "default all weights are trained"
@@ -49,6 +46,14 @@ class QuantisedOptions(ModelOptions):
         "the codes of a GGUF file); their scales are then trained by default",
     )
     group: int = option(32, "with --quantize: number of weights that share a scale")
+    fake_quantize: str | None = option(
+        None,
+        "round weights (by output channel) and activations (by token) in every forward, while the weights stay in full "
+        "precision: w8a8, w4a8, w4a4, w2a16, ... (bits of weights and of activations, 16: not rounded)",
+    )
+    smoothing: float = option(
+        0.75, "with --fake-quantize: SmoothQuant's exponent of the calibration before the first step; 0: no smoothing"
+    )
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ COMMANDS = {
     "show": (("run",), "Print the header, the last steps and what was measured between them."),
     "verify": (
         ("run",),
-        "Check every file of a run or of an export: a line a file, with what was found; nothing is changed.",
+        "Check every file of a run or of an export: print a line with the result for each file, and change nothing.",
     ),
     "replay": (
         ("run",),
-        "Rebuild the weights from the base model and the journal alone, and compare them with those the run wrote.",
+        "Rebuild the weights from only the base model and the journal, and compare them with the weights of the run.",
     ),
     "diff": (("run", "other"), "Say what differs between two journals: keys of the headers, and the first step."),
 }
@@ -59,7 +59,7 @@ def _add_own(command: argparse.ArgumentParser, name: str) -> None:
         add("--out", help="folder for the weights; by default nothing is written")
         add("--steps", type=int, metavar="N", help="number of steps to repeat; by default up to the selected step")
     if name in ("verify", "replay"):
-        add("--model", help="the base model, where it is not what the journal names")
+        add("--model", help="the base model, if it is not the one that the journal names")
         for part, what in OWN_PARTS.items():
             add(f"--{part}", help=f"package.module:function that makes {what} of your own")
         add("--device", help="where to repeat the steps; by default on the device of the journal")

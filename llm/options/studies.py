@@ -21,7 +21,7 @@ from zobench.run.options import option
 
 RANGE = "low:high (logarithmic), choices a,b,c, or one value"
 SAMPLERS = ("tpe", "random")
-WAYS = ("walk, nearest", "nearest", "stochastic", "float32 master")
+WAYS = ("in-place", "nearest", "stochastic", "float32 master")
 
 
 BACKENDS = {"joblib": "joblib", "dask": "distributed", "submitit": "submitit", "ray": "ray"}
@@ -136,7 +136,7 @@ class RoundingOptions(SeedOptions, DifferenceOptions, TaskOptions, ModelOptions)
 
 @dataclass(frozen=True)
 class PowerOptions:
-    """Print which differences a comparison can show, with how many seeds, and what the test set leaves open."""
+    """Print the differences that a comparison can show, the seeds they need, and the noise of the test set."""
 
     spread: float | None = option(
         None, "standard deviation of the paired difference between seeds, in points; by default that of --questions"
@@ -145,11 +145,11 @@ class PowerOptions:
     differences: tuple[float, ...] = option((1.0, 2.0, 3.0, 5.0, 10.0), "differences of the means, in points")
     tests: int = option(1, "number of tests in the family: the first of Holm's steps has the level / tests")
     level: float = option(0.05, "level of the family, two-sided")
-    power: float = option(0.8, "power that is wanted")
+    power: float = option(0.8, "wanted power")
     questions: int | None = option(None, "questions of the test set")
     accuracy: float = option(0.63, "accuracy of both methods, as a share")
     disagreement: float | None = option(
-        None, "share of questions on which two runs differ in being right; by default that of independent answers"
+        None, "share of questions that only one of two runs answers right; by default that of independent answers"
     )
 
 
@@ -158,7 +158,7 @@ class ErrorOptions(LossOptions):
     """Measure bias, variance and rounding of the central difference and of the kernel on a model."""
 
     dtype: str = option("float64", "dtype of weights and losses: float64, float32, bfloat16 or float16")
-    adapter: str | None = option(None, f"adapter that is perturbed in place of the weights: {ADAPTER}")
+    adapter: str | None = option(None, f"adapter whose weights are perturbed in place of the model's: {ADAPTER}")
     batch: int = option(8, "examples in the minibatch on which everything is measured")
     lines: int = option(60, "number of lines")
     nodes: int = option(4, "positive nodes of the kernel's quadrature over r; 0 leaves the kernel out")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from llm.quantised.layers import Quantised
-from llm.quantised.model import floats_, layers
+from llm.quantised.model import codes_of, floats_, layers
 
 
 def search_(model: nn.Module) -> None:
@@ -25,11 +25,11 @@ def search_(model: nn.Module) -> None:
 
 
 def searched_codes(model: nn.Module) -> dict[str, Tensor]:
-    """Return the codes that a search changes, shared ones once, by layer."""
+    """Return the codes that training changes, and smoothing factors with them, shared ones once, by layer."""
     found: dict[int, tuple[str, Tensor]] = {}
-    for name, layer in layers(model).items():
-        if layer.searched:
-            found.setdefault(id(layer.codes), (f"{name}.codes", layer.codes))
+    for name, tensor in codes_of(model).items():
+        if model.get_submodule(name.rpartition(".")[0]).searched:
+            found.setdefault(id(tensor), (name, tensor))
     return dict(found.values())
 
 

@@ -5,13 +5,15 @@ model.safetensors and begin with random ones. `python -m llm export` writes dens
 """
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from llm.quantised.blank import put_, require_filled
 from llm.quantised.formats import FORMATS, Format, Packed
@@ -19,6 +21,11 @@ from llm.quantised.layers import Quantised, QuantisedEmbedding, QuantisedLinear
 from llm.quantised.model import HALF, codes_of, layers, replace_
 from zobench.run.reading import file_bytes, json_object
 
+KINDS = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    "U8": torch.uint8,
+}
+"""Dtypes by their names in safetensors files."""
 WEIGHTS, LAYERS = "quantised.safetensors", "quantised.json"
 
 
@@ -34,7 +41,9 @@ def write(model: Any, folder: Path) -> None:
     about: dict[str, Any] = {}
     for name, layer in layers(model).items():
         same = first.setdefault(id(layer.codes), name)
-        format = {"format": layer.format.name, "group": layer.format.group}
+        format: dict[str, Any] = {"format": layer.format.name, "group": layer.format.group}
+        if isinstance(layer, QuantisedLinear) and layer.activations is not None:
+            format["activations"] = layer.activations
         about[name] = format if same == name else {"same": same}
     tensors = {}
     for name, tensor in (dict(model.named_parameters()) | codes_of(model)).items():
@@ -48,8 +57,9 @@ def write(model: Any, folder: Path) -> None:
     model.config.save_pretrained(folder)
 
 
-def fill_(model: Any, folder: Path, dtype: torch.dtype) -> None:
-    """Put the weights of a folder into a blank model: codes as they are, dense weights in the dtype.
+def fill_(model: Any, folder: Path, dtype: torch.dtype, shapes_alone: bool = False) -> None:
+    """Put the weights of a folder into a blank model: codes as they are, dense weights in the dtype; or tensors of
+    their shapes, without numbers, on the meta device.
 
     Raises:
         ValueError: the files do not fit the model or each other, or are damaged.
@@ -59,19 +69,33 @@ def fill_(model: Any, folder: Path, dtype: torch.dtype) -> None:
         raise ValueError(f'{folder / LAYERS}: wanted a JSON object with a table "layers"')
     try:
         with safe_open(folder / WEIGHTS, framework="pt") as opened:
-            names = set(opened.keys())
+            names, get = set(opened.keys()), partial(_shape, opened) if shapes_alone else opened.get_tensor
             for name, about in said.items():
                 if "same" not in about:
-                    _put_layer_(model, name, _format(about, folder), opened, names, dtype)
+                    _put_layer_(model, name, about, folder, get, names, dtype)
             for name, about in said.items():
                 if "same" in about:
                     _share_(model, name, about["same"])
             dense = [n for n in names if n.rpartition(".")[0] not in said or n.endswith(".bias")]
             for name in dense:
-                put_(model, name, opened.get_tensor(name).to(dtype))
+                put_(model, name, get(name).to(dtype))
     except (OSError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f"{folder / WEIGHTS} and {folder / LAYERS} do not fit the model: {error!r}") from error
-    require_filled(model, str(folder / WEIGHTS))
+    if not shapes_alone:
+        require_filled(model, str(folder / WEIGHTS))
+
+
+def _shape(opened: Any, name: str) -> Tensor:
+    """A tensor of a file without its numbers."""
+    about = opened.get_slice(name)
+    return torch.empty(about.get_shape(), dtype=KINDS[about.get_dtype()], device="meta")
+
+
+def _activations(about: dict[str, Any], folder: Path) -> int | None:
+    bits = about.get("activations")
+    if bits is not None and (type(bits) is not int or not 1 <= bits <= 16):
+        raise ValueError(f"{folder / LAYERS}: activations of {bits!r} bits")
+    return bits
 
 
 def _format(about: dict[str, Any], folder: Path) -> Format:
@@ -81,15 +105,25 @@ def _format(about: dict[str, Any], folder: Path) -> Format:
     return Format(name, *FORMATS[name], group)
 
 
-def _put_layer_(model: Any, name: str, format: Format, opened: Any, names: set[str], dtype: torch.dtype) -> None:
-    before = model.get_submodule(name)
-    zeros = opened.get_tensor(f"{name}.zeros") if f"{name}.zeros" in names else None
-    packed = Packed(opened.get_tensor(f"{name}.codes"), opened.get_tensor(f"{name}.scales"), zeros)
+def _put_layer_(
+    model: Any,
+    name: str,
+    about: dict[str, Any],
+    folder: Path,
+    get: Callable[[str], Tensor],
+    names: set[str],
+    dtype: torch.dtype,
+) -> None:
+    before, format = model.get_submodule(name), _format(about, folder)
+    zeros, smoothing = (get(f"{name}.{leaf}") if f"{name}.{leaf}" in names else None for leaf in ("zeros", "smoothing"))
+    packed = Packed(get(f"{name}.codes"), get(f"{name}.scales"), zeros)
     _require_fitting(name, before, format, packed)
     if isinstance(before, nn.Embedding):
         replace_(model, name, QuantisedEmbedding(format, packed, dtype, before.padding_idx))
     else:
-        replace_(model, name, QuantisedLinear(format, packed, before.bias))
+        if smoothing is not None and (smoothing.shape, smoothing.dtype) != (before.weight.shape[1:], torch.float32):
+            raise ValueError(f"layer {name} reads {before.weight.shape[1]} channels, which its smoothing does not fit")
+        replace_(model, name, QuantisedLinear(format, packed, before.bias, smoothing, _activations(about, folder)))
 
 
 def _require_fitting(name: str, before: nn.Module, format: Format, packed: Packed) -> None:

@@ -61,24 +61,40 @@ class Format:
         names = {"int8": "Q8_0", "int4": "Q4_0", "int4-asymmetric": "Q4_1"}
         return names.get(self.name) if self.group == 32 else None
 
-    def quantise(self, weight: Tensor) -> Packed:
+    def quantise(self, weight: Tensor, clipping: Tensor | None = None) -> Packed:
         """Return the matrix (out, in) rounded to the nearest codes, scales rounded to float16 before.
 
         Symmetric: s = w / -2^(bits - 1) for the entry w of the largest size in the group, as Q4_0, so that all codes
-        are used; s = |w| / 127 with 8 bits, as Q8_0. Asymmetric: s = (max - min) / (2^bits - 1), z = min.
+        are used; s = |w| / 127 with 8 bits, as Q8_0. Asymmetric: s = (max - min) / (2^bits - 1), z = min. A clipping
+        factor for each row, (out,), multiplies w, min and max: weights beyond them get the nearest code.
 
         Raises:
             ValueError: the group does not divide `in`, or a scale or zero point is beyond float16.
         """
-        groups = self._grouped(weight)
-        scales, zeros = self._ranges(groups)
-        s, z = scales.float(), None if zeros is None else zeros.float()
-        if not bool(s.isfinite().all()) or (z is not None and not bool(z.isfinite().all())):
+        codes, scales, zeros = self._nearest(weight, clipping)
+        if not bool(scales.isfinite().all()) or (zeros is not None and not bool(zeros.isfinite().all())):
             raise ValueError("a weight is not finite, or beyond what a scale in float16 reaches (65,504)")
-        steps = (groups if z is None else groups - z.unsqueeze(-1)) / torch.where(s == 0, 1.0, s).unsqueeze(-1)
+        unsigned = codes.add_(self.shift).to(torch.int16).bitwise_and_(255).to(torch.uint8)
+        return Packed(self.pack(unsigned), scales, zeros)
+
+    def fake_quantise(self, weight: Tensor, clipping: Tensor | None = None) -> Tensor:
+        """Return what `dequantise` gives of `quantise`, to the bit and without codes: float32 (out, in). Weights beyond
+        float16 give numbers that are not finite.
+        """
+        codes, scales, zeros = self._nearest(weight, clipping)
+        codes.mul_(scales.unsqueeze(-1))
+        return (codes if zeros is None else codes.add_(zeros.unsqueeze(-1))).flatten(-2)
+
+    def _nearest(self, weight: Tensor, clipping: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The nearest q - c in float32 (out, groups, group), scales and zero points."""
+        groups = self._grouped(weight)
+        scales, zeros = self._ranges(groups, 1.0 if clipping is None else clipping.float().unsqueeze(-1))
+        s = scales.float()
+        steps = (groups if zeros is None else groups - zeros.float().unsqueeze(-1)) / torch.where(
+            s == 0, 1.0, s
+        ).unsqueeze(-1)
         low, high = (-128, 127) if self.bits == 8 and not self.asymmetric else (0, 2**self.bits - 1)
-        codes = steps.round_().add_(self.shift).clamp_(low, high).to(torch.int16).bitwise_and_(255).to(torch.uint8)
-        return Packed(self.pack(codes), scales, zeros)
+        return steps.round_().clamp_(low - self.shift, high - self.shift), scales, zeros
 
     def _grouped(self, weight: Tensor) -> Tensor:
         rows, columns = weight.shape
@@ -86,15 +102,15 @@ class Format:
             raise ValueError(f"a row of {columns} weights is not made of whole groups of {self.group}")
         return weight.detach().float().reshape(rows, columns // self.group, self.group)
 
-    def _ranges(self, groups: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _ranges(self, groups: Tensor, clipping: Tensor | float) -> tuple[Tensor, Tensor | None]:
         """Scales and zero points, float16 (out, groups)."""
         if self.asymmetric:
-            low, high = groups.amin(-1), groups.amax(-1)
+            low, high = groups.amin(-1) * clipping, groups.amax(-1) * clipping
             return ((high - low) / (2**self.bits - 1)).half(), low.half()
         if self.bits == 8:
-            return (groups.abs().amax(-1) / 127).half(), None
+            return (groups.abs().amax(-1) * clipping / 127).half(), None
         extreme = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))[..., 0]
-        return (extreme / -(2 ** (self.bits - 1))).half(), None
+        return (extreme * clipping / -(2 ** (self.bits - 1))).half(), None
 
     def pack(self, codes: Tensor) -> Tensor:
         """Return codes uint8 (..., group) as bytes (..., group bits / 8)."""

@@ -98,8 +98,8 @@ class _Signed(Space):
     def losses(self, f: Any, plan: Any) -> Tensor:
         return self.space.losses(f, plan)
 
-    def walk_(self, plan: Any) -> None:
-        self.space.walk_(plan)
+    def replay_(self, plan: Any) -> None:
+        self.space.replay_(plan)
 
     def _copied(self) -> list[Tensor]:
         return self.space._copied()

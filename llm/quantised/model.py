@@ -1,6 +1,6 @@
 """What is done with all quantised layers of a model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -32,24 +32,31 @@ def to_quantise(model: nn.Module) -> dict[str, nn.Linear]:
     return {name: module for name, module in found.items() if module is not head}
 
 
-def check_model(model: nn.Module, format: Format) -> None:
-    """Refuse a model that the format does not fit; it may be on the meta device.
+def check_layers(model: nn.Module, option: str) -> None:
+    """Refuse a model with weights that no option quantises; it may be on the meta device.
 
     Raises:
-        ValueError: a group does not divide a row, a layer with a matrix is neither Linear nor Embedding, or there is no
-            Linear.
+        ValueError: a layer with a matrix is neither Linear nor Embedding, or there is no Linear.
     """
     for name, module in model.named_modules():
         weight = module._parameters.get("weight")
         if weight is not None and weight.ndim > 1 and not isinstance(module, nn.Linear | nn.Embedding):
             raise ValueError(
                 f"layer {name} is a {type(module).__name__}, which cannot be quantised: only Linear layers can; leave "
-                "--quantize out, or give another model"
+                f"{option} out, or give another model"
             )
-    chosen = to_quantise(model)
-    if not chosen:
-        raise ValueError(f"{type(model).__name__} has no Linear layer beside its head: leave --quantize out")
-    for name, module in chosen.items():
+    if not to_quantise(model):
+        raise ValueError(f"{type(model).__name__} has no Linear layer beside its head: leave {option} out")
+
+
+def check_model(model: nn.Module, format: Format) -> None:
+    """Refuse a model that the format does not fit; it may be on the meta device.
+
+    Raises:
+        ValueError: as `check_layers`, or a group does not divide a row.
+    """
+    check_layers(model, "--quantize")
+    for name, module in to_quantise(model).items():
         if module.in_features % format.group:
             fitting = [group for group in (128, 64, 32, 16, 8, 4) if module.in_features % group == 0]
             way = f"give --group {fitting[0]}" if fitting else "leave --quantize out"
@@ -59,16 +66,25 @@ def check_model(model: nn.Module, format: Format) -> None:
             )
 
 
-@torch.no_grad()
 def quantise_(model: nn.Module, format: Format) -> None:
     """Replace the Linear layers of the model by quantised ones, one by one, so that each dense matrix goes as its codes
     come.
 
     Raises:
-        ValueError: as `check_model`, or a weight cannot be rounded; the message names its layer.
+        ValueError: as `check_model`, or as `quantise_layers_`.
     """
     check_model(model, format)
-    for name, module in list(to_quantise(model).items()):
+    quantise_layers_(model, to_quantise(model), format)
+
+
+@torch.no_grad()
+def quantise_layers_(model: nn.Module, chosen: Mapping[str, nn.Linear], format: Format) -> None:
+    """Replace these layers of the model by quantised ones.
+
+    Raises:
+        ValueError: a weight cannot be rounded; the message names its layer.
+    """
+    for name, module in list(chosen.items()):
         try:
             packed = format.quantise(module.weight)
         except ValueError as error:
@@ -96,10 +112,23 @@ def _floats(model: nn.Module) -> dict[int, tuple[str, nn.Parameter]]:
 
 def floats_(model: nn.Module) -> None:
     """Hold trained scales and zero points in float32, and the others in float16, which holds them exactly before they
-    are trained.
+    are trained; all in float32 where they are `wide`.
     """
+    wide = any(layer.wide for layer in layers(model).values())
     for _, parameter in _floats(model).values():
-        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad else HALF)
+        parameter.data = parameter.data.to(torch.float32 if parameter.requires_grad or wide else HALF)
+
+
+def widen_(model: nn.Module) -> None:
+    """Hold all scales and zero points in float32, now and whatever is trained."""
+    for layer in layers(model).values():
+        layer.wide = True
+    floats_(model)
+
+
+def scales_of(model: nn.Module) -> list[nn.Parameter]:
+    """Return the scales, shared ones once."""
+    return [p for name, p in _floats(model).values() if name.rpartition(".")[2] == "scales"]
 
 
 def scale_names(model: nn.Module) -> tuple[str, ...]:
@@ -116,40 +145,48 @@ def round_(model: nn.Module) -> None:
 
 
 @contextmanager
-@torch.no_grad()
 def as_exported(model: nn.Module) -> Iterator[None]:
-    """The context in which the model is the one that its file would hold: what is measured in it is what the file is
-    measured to have. The trained numbers come back to the bit.
+    """The context in which the model reads scales and zero points as its file would hold them: what is measured in it
+    is what the file is measured to have.
     """
-    kept = [(p, p.detach().clone()) for _, p in _floats(model).values() if p.dtype != HALF]
-    round_(model)
+    known = layers(model).values()
+    for layer in known:
+        layer.as_exported = True
     try:
         yield
     finally:
-        with torch.no_grad():
-            for parameter, value in kept:
-                parameter.copy_(value)
+        for layer in known:
+            layer.as_exported = False
 
 
 def codes_of(model: nn.Module) -> dict[str, Tensor]:
-    """Return the codes by layer, shared ones under each name."""
-    return {f"{name}.codes": layer.codes for name, layer in layers(model).items()}
+    """Return what no parameter holds of quantised layers: codes, and smoothing factors where there are some, shared
+    ones under each name.
+    """
+    found = {f"{name}.codes": layer.codes for name, layer in layers(model).items()}
+    smoothing = {f"{name}.smoothing": getattr(layer, "smoothing", None) for name, layer in layers(model).items()}
+    return found | {name: factors for name, factors in smoothing.items() if factors is not None}
+
+
+def dense_dtype(model: nn.Module) -> torch.dtype:
+    """Return the dtype of a model's norms, to which `dense_` rounds."""
+    own = {id(p) for _, p in _floats(model).values()}
+    kinds = (p.dtype for p in model.parameters() if id(p) not in own and p.is_floating_point())
+    return next(kinds, torch.float32)
 
 
 @torch.no_grad()
 def dense_(model: nn.Module, dtype: torch.dtype | None = None) -> None:
-    """Replace quantised layers by dense ones with the same weights, tied ones tied, rounded to the dtype or to that of
-    the model's norms.
+    """Replace quantised layers by dense ones with the same weights, tied ones tied, rounded to the dtype or to
+    `dense_dtype`. Smoothing factors are folded into the weights; activations are no longer rounded.
     """
-    if dtype is None:
-        own = {id(p) for _, p in _floats(model).values()}
-        kinds = (p.dtype for p in model.parameters() if id(p) not in own and p.is_floating_point())
-        dtype = next(kinds, torch.float32)
+    dtype = dtype or dense_dtype(model)
     made: dict[int, nn.Parameter] = {}
     for name, layer in layers(model).items():
         key = id(layer.codes)
         if key not in made:
-            made[key] = nn.Parameter(layer.weight.to(dtype), requires_grad=False)
+            weight = layer.dense if isinstance(layer, QuantisedLinear) else layer.weight
+            made[key] = nn.Parameter(weight.to(dtype), requires_grad=False)
         rows, columns = layer.shape
         with torch.device("meta"):
             if isinstance(layer, QuantisedEmbedding):
@@ -161,15 +198,19 @@ def dense_(model: nn.Module, dtype: torch.dtype | None = None) -> None:
         replace_(model, name, dense)
 
 
-def planned_bytes(model: nn.Module, format: Format) -> int:
-    """Return the bytes of the parameters of a model, on the meta device as well, once it is quantised and its scales
-    are trained: codes, scales in float32, zero points in float16.
+def planned_bytes(model: nn.Module, format: Format | None = None, wide: bool = False) -> int:
+    """Return the bytes of the parameters and codes of a model, on the meta device as well, once it is quantised, if a
+    format is given, and its scales are trained: codes, scales in float32, zero points in float16, or `wide` in float32.
     """
-    chosen = {id(module.weight) for module in to_quantise(model).values()}
-    total = 0.0
+    chosen = {id(module.weight) for module in to_quantise(model).values()} if format else set()
+    zeros = 4 if wide else 2
+    floats = {id(p): 4 if name.endswith(".scales") else zeros for name, p in _floats(model).values()}
+    total = float(sum(codes.nbytes for codes in {id(codes): codes for codes in codes_of(model).values()}.values()))
     for p in {id(p): p for p in model.parameters()}.values():
-        floats = (4 + 2 * format.asymmetric) / format.group
-        total += p.numel() * (format.bits / 8 + floats if id(p) in chosen else p.element_size())
+        each: float = floats.get(id(p), p.element_size())
+        if format and id(p) in chosen:
+            each = format.bits / 8 + (4 + zeros * format.asymmetric) / format.group
+        total += p.numel() * each
     return round(total)
 
 

@@ -2,10 +2,11 @@
 
 import math
 
-from llm.model import adapters
+from llm.model import adapters, streaming
 from llm.model.trainable import parse_rates
 from llm.options.train import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
-from llm.quantised import Choice
+from llm.quantised import Choice, quantisation
+from llm.quantised.schemes import SMOOTHING, check_smoothing
 from llm.steppers import engines
 from llm.steppers.method import TrainingMethod
 from zobench.naming import require_known
@@ -22,6 +23,7 @@ def check(options: TrainOptions) -> None:
     require_known(options.rounding, ROUNDING, "rounding")
     _check_loop(options)
     _check_quantised(options)
+    _check_fake(options, method)
     for name in ("train", "dev", "test"):
         size = getattr(options, name)
         if size is not None and size < 1:
@@ -47,6 +49,11 @@ def check(options: TrainOptions) -> None:
 def _check_streamed(options: TrainOptions, method: TrainingMethod) -> None:
     if options.engine != engines.STREAMED or not method.takes_steps:
         return
+    if method.searches_codes:
+        raise ValueError(
+            f"--engine streamed perturbs weights, and {options.method} searches the codes of a model in memory: leave "
+            "--engine out"
+        )
     if not method.replays:  # a first-order part
         raise ValueError(
             f"--engine streamed keeps the weights on disk, and {options.method} needs gradients of them in memory: "
@@ -57,16 +64,12 @@ def _check_streamed(options: TrainOptions, method: TrainingMethod) -> None:
             f"--engine streamed trains the weights of the model themselves, and --adapter is {options.adapter}: leave "
             "--adapter out, or give --engine in-forward"
         )
+    streaming.require_possible(options.model, options.device)
 
 
 def _check_quantised(options: TrainOptions) -> None:
     if Choice.of(options.quantize, options.group) is None:
         return
-    if options.engine == engines.STREAMED:
-        raise ValueError(
-            "--engine streamed reads the weights of a dense model, and quantised ones are made in memory: leave "
-            "--engine or --quantize out"
-        )
     if options.rounding != "nearest":
         raise ValueError(
             f"rounding is {options.rounding}, but the scales of quantised layers are trained in float32: leave "
@@ -74,6 +77,38 @@ def _check_quantised(options: TrainOptions) -> None:
         )
     if options.rows != "all":
         raise ValueError(f"rows is {options.rows}, but scales are no embedding rows: leave --rows out")
+
+
+def _check_fake(options: TrainOptions, method: TrainingMethod) -> None:
+    quantisation(options.quantize, options.group, options.fake_quantize)
+    check_smoothing(options.smoothing)
+    if options.fake_quantize is None:
+        if options.smoothing != SMOOTHING:
+            raise ValueError(
+                f"smoothing is {options.smoothing}, but no activation is rounded: give --fake-quantize w4a4, or leave "
+                "it out"
+            )
+        return
+    asked = f"--fake-quantize {options.fake_quantize}"
+    if options.adapter:
+        raise ValueError(
+            f"{asked} trains the weights that are rounded, and --adapter is {options.adapter}: leave --adapter out, or "
+            "give --quantize int4"
+        )
+    if method.takes_steps and (method.needs_gradient or method.searches_codes or not method.replays):
+        raise ValueError(
+            f"{asked} rounds weights in every forward, which has no gradient and no codes to search, and --method is "
+            f"{options.method}: give a zeroth-order method, such as mezo"
+        )
+    if options.engine in (engines.STREAMED, "batched"):
+        raise ValueError(
+            f"{asked} rounds whole perturbed matrices in memory, which --engine {options.engine} does not hold: leave "
+            "--engine out"
+        )
+    if options.rounding != "nearest":
+        raise ValueError(f"{asked} trains weights in --dtype: leave --rounding out")
+    if options.rows != "all":
+        raise ValueError(f"{asked} rounds weights that no token selects: leave --rows out")
 
 
 def _check_loop(options: TrainOptions) -> None:

@@ -12,12 +12,13 @@ from llm.model import streaming, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
+from llm.objective.calibration import calibrate_
 from llm.objective.minibatch import Minibatch
 from llm.objective.touched import touched_rows
 from llm.options.train import TrainOptions
-from llm.quantised import Choice, is_quantised
+from llm.quantised import is_fake_quantised, is_quantised, quantisation
 from llm.quantised.codes import Codes, search_
-from llm.run import evaluation_sets
+from llm.run import calibrated, evaluation_sets
 from llm.run.check import check
 from llm.run.evaluation_sets import EvaluationSet
 from llm.run.folder import existing
@@ -115,11 +116,21 @@ class RunContext:
             "method": options.method,
             **({"adapter": options.adapter} if options.adapter else {}),
             **({"quantize": options.quantize, "group": options.group} if options.quantize else {}),
+            **self._fake,
             "estimator": self.method.identity(options),
             "seed": options.seed,
             "lr": options.lr if self.method.takes_steps else None,
             "provenance": options.provenance,
         }
+
+    @property
+    def _fake(self) -> Row:
+        """What rows say of fake quantisation."""
+        options = self.options
+        if options.fake_quantize is None:
+            return {}
+        trained = {"trained": list(options.trained)} if options.trained else {}
+        return {"fake_quantize": options.fake_quantize, "smoothing": options.smoothing, **trained}
 
 
 def prepare(options: TrainOptions, test: bool = True) -> RunContext:
@@ -155,9 +166,10 @@ def prepare(options: TrainOptions, test: bool = True) -> RunContext:
     data = Data(minimised.encode(split.train), minimised.encode(split.dev), tested)
     notes += [*split.notes, *(told for one in named_sets for told in one.notes)]
     notes += [*objective.data_notes(minimised, vars(data)), *(told for one in sets for told in one.notes)]
+    notes.append(_calibrated(options, language_model, minimised, data.train))
     if method.searches_codes:
         notes.append(f"searched: {Codes(language_model.model).count:,} codes")
-    elif options.adapter or options.trained or is_quantised(language_model.model):
+    elif options.adapter or options.trained or is_quantised(language_model.model) or options.fake_quantize:
         notes.append(trainable.trained_note(language_model.model))
     context = RunContext(options, method, task, language_model, minimised, data, sets, tuple(filter(None, notes)))
     return _tried(context)
@@ -168,7 +180,10 @@ def _loaded(options: TrainOptions) -> LanguageModel:
     held = "float32" if options.rounding == "master" else options.dtype
     how = (options.model, options.device, held, options.trust_remote_code)
     base = streaming.load_for(
-        options.engine, *how, Choice.of(options.quantize, options.group), existing(Path(options.out))
+        options.engine,
+        *how,
+        quantisation(options.quantize, options.group, options.fake_quantize),
+        existing(Path(options.out)),
     )
     language_model = adapt(base, options.adapter, options.seed)
     if TrainingMethod.parse(options.method).searches_codes:
@@ -180,6 +195,15 @@ def _loaded(options: TrainOptions) -> LanguageModel:
     if options.rounding == "master" and options.adapter:  # a run without an adapter saves its frozen tensors, too
         trainable.hold_frozen(language_model.model, DTYPES[options.dtype])
     return language_model
+
+
+def _calibrated(options: TrainOptions, loaded: LanguageModel, objective: Objective, train: list[Encoded]) -> str:
+    """Find the smoothing factors, or take those of the journal that the run continues, and say so in words."""
+    model = loaded.model
+    if not is_fake_quantised(model) or calibrated.continue_(model, options):
+        return ""
+    count = calibrate_(model, objective, train, options.smoothing, options.seed)
+    return f"smoothing factors from {count} training examples, exponent {options.smoothing:g}" if count else ""
 
 
 def _tried(context: RunContext) -> RunContext:

@@ -39,9 +39,7 @@ class RunFolder:
         try:
             config = toml_table(file_bytes(file), str(file))
         except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{error}: bring the file back from a copy, or give the folder of a training run"
-            ) from None
+            raise ValueError(f"{error}: restore the file from a copy, or give the folder of a training run") from None
         if config.get("command") != "train":
             raise ValueError(f"{file} is of the command {config.get('command')!r}: give the folder of a training run")
         names = [field.name for field in fields(TrainOptions)]

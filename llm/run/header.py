@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from llm.model.mapped import MappedBlocks, blocks_of
 from llm.quantised import codes_of, is_quantised
-from llm.run import checkpoint
+from llm.run import calibrated, checkpoint
 from llm.run.context import RunContext
 from llm.steppers.stepper import Stepper
 from zobench.random import streams
@@ -53,6 +53,7 @@ def header(context: RunContext, stepper: Stepper) -> dict[str, Any]:
         about["frozen"] = fingerprint(model, trained=False)
     if options.quantize:
         about["quantised"] = {"name": options.quantize, "group": options.group}
+    about |= calibrated.about(model, options)
     if is_quantised(model):
         about["codes"] = codes_fingerprint(model)
     about |= {name: value for name in OPTIONAL if (value := getattr(options, name)) is not None}
@@ -81,7 +82,7 @@ def fingerprint(model: nn.Module, trained: bool = True) -> str:
 @torch.no_grad()
 def codes_fingerprint(model: nn.Module) -> str:
     """Return the fingerprint of the codes of a quantised model."""
-    return _digest(codes_of(model))
+    return _digest(codes_of(model), blocks_of(model))
 
 
 def _digest(tensors: Mapping[str, Tensor], mapped: MappedBlocks | None = None) -> str:
@@ -90,7 +91,7 @@ def _digest(tensors: Mapping[str, Tensor], mapped: MappedBlocks | None = None) -
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype};".encode())
         digest.update(checkpoint.octets(tensor))
         if mapped is not None:
-            mapped.let_go(name)
+            mapped.let_go(tensor)
     return digest.hexdigest()
 
 

@@ -16,10 +16,10 @@ from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.model.mapped import blocks_of
 from llm.options.journal import OWN_PARTS
-from llm.quantised import Choice, codes_of, is_quantised, round_
+from llm.quantised import Choice, Quantisation, as_written_, codes_of, is_quantised
 from llm.quantised.codes import search_
-from llm.run import checkpoint, saved
-from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, journal_of
+from llm.run import calibrated, checkpoint, saved
+from llm.run.folder import CONFIG, JOURNAL, MODEL, RECORD, ROWS, existing, journal_of
 from llm.run.header import codes_fingerprint, fingerprint
 from llm.run.verify import Journalled, findings
 from llm.steppers.code_search import CodeSearch, CodeSearchStepper
@@ -62,8 +62,15 @@ def show(arguments: argparse.Namespace) -> int:
 def _show_header(header: dict[str, Any]) -> None:
     for name, value in header.items():
         known = name == "layout" and isinstance(value, list)
-        text = f"{len(value)} tensors, {_entries(value)} weights" if known else json.dumps(value)
+        text = f"{len(value)} tensors, {_entries(value)} weights" if known else _shortened(value)
         print(f"{name:14}{text}")
+
+
+def _shortened(value: Any) -> str:
+    """The value as JSON, long texts in it cut."""
+    if isinstance(value, dict):
+        value = {k: f"{v[:24]}... ({len(v)} characters)" if len(str(v)) > 200 else v for k, v in value.items()}
+    return json.dumps(value)
 
 
 def _show_version1(file: Path, last: int) -> int:
@@ -90,7 +97,7 @@ def _what(record: Record) -> str:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    """Check every file of a run or of an export: a line a file, with what was found; nothing is changed."""
+    """Check every file of a run or of an export: print a line with the result for each file, and change nothing."""
     folder = Path(arguments.run)
     if not folder.is_dir():
         results = [Journalled.of(_file(arguments.run)).finding]
@@ -108,8 +115,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 def _replayed(arguments: argparse.Namespace) -> int:
     """Compare what a run or an export wrote with what its journal rebuilds."""
-    folder = Path(arguments.run)
-    record = folder / RECORD
+    folder, record = Path(arguments.run), Path(arguments.run) / RECORD
     exported = not (folder / CONFIG).exists() and record.is_dir()
     contents = read(_file(str(record) if exported else arguments.run))
     base = rebuild(contents, selected_step(contents), **_given(arguments))
@@ -118,12 +124,12 @@ def _replayed(arguments: argparse.Namespace) -> int:
 
 
 def replay(arguments: argparse.Namespace) -> int:
-    """Rebuild the weights from the base model and the journal alone, and compare them with those the run wrote."""
-    contents = read_told(_file(arguments.run))
-    folder = journal_of(arguments.run).parent
+    """Rebuild the weights from only the base model and the journal, and compare them with the weights of the run."""
+    contents, folder = read_told(_file(arguments.run)), journal_of(arguments.run).parent
     taken, selected = len(contents.records), selected_step(contents)
     steps = min(taken, taken if selected is None else selected) if arguments.steps is None else arguments.steps
-    base = rebuild(contents, steps, **_given(arguments))
+    beside = existing(Path(arguments.out)) if arguments.out else None
+    base = rebuild(contents, steps, **_given(arguments), beside=beside)
     weights = fingerprint(base.model)
     print(f"{steps} steps repeated" + (f" of {taken}" if steps < taken else "") + f"; weights {weights}")
     if arguments.out:
@@ -161,6 +167,7 @@ def rebuild(
     method: str | None = None,
     rule: str | None = None,
     engine: str | None = None,
+    beside: Path | None = None,
 ) -> LanguageModel:
     """Return the base model with the steps of a journal repeated, without a forward pass.
 
@@ -173,6 +180,7 @@ def rebuild(
         method: the spelling of the estimator, where it is not one of zobench's own parts.
         rule: the spelling of the update rule, likewise: a journal imports no module.
         engine: the spelling of the engine, likewise.
+        beside: the folder on whose disk a run of the streamed engine has its working copy.
 
     Raises:
         ValueError: the base model is another one, or the steps cannot be repeated.
@@ -183,9 +191,10 @@ def rebuild(
     _require_repeatable(header)
     name, place = model or _text(header, "model"), device or _text(header, "device")
     held = "float32" if header.get("rounding") == "master" else _text(header, "dtype")
-    engine_of_run, quantised = str(header.get("engine")), _quantised(header.get("quantised"))
-    base = streaming.load_for(engine_of_run, name, place, held, trust_remote_code, quantised)
+    engine_of_run, quantised = str(header.get("engine")), _quantised(header)
+    base = streaming.load_for(engine_of_run, name, place, held, trust_remote_code, quantised, beside)
     base = _adapted(base, header.get("adapter"))
+    calibrated.smooth_as_(base.model, header)
     search = _search(header)
     if search is None:
         trainable.select(base.model, list(map(str, header.get("trained") or ())))
@@ -202,7 +211,7 @@ def rebuild(
     else:
         stepper = CodeSearchStepper(base.model, search)
     _repeat(stepper, records)
-    round_(base.model)  # what a run writes of quantised layers
+    as_written_(base.model)
     return base
 
 
@@ -212,10 +221,11 @@ def selected_step(contents: Contents) -> int | None:
     return finals[-1].get("selected_step") if finals else None
 
 
-def _quantised(about: Any) -> Choice | None:
+def _quantised(header: dict[str, Any]) -> Quantisation | None:
     """How the base was quantised, as the header tells it."""
+    about = header.get("quantised")
     if about is None:
-        return None
+        return calibrated.scheme_of(header)
     if not isinstance(about, dict) or not isinstance(about.get("name"), str):
         raise ValueError(f"quantised of the header is {about!r}: wanted its name and group")
     return Choice.of(about["name"], about.get("group", 32))
@@ -334,9 +344,8 @@ def _compare(rebuilt: LanguageModel, folder: Path, device: str) -> int:
     """Say how the rebuilt weights differ from those that the run wrote, if it did."""
     if not folder.is_dir():
         return OK
-    codes = is_quantised(rebuilt.model)
     kinds = {kind: name for name, kind in DTYPES.items()}
-    dtype = loading.dtype_of(str(folder)) if codes else kinds[rebuilt.model.dtype]
+    dtype = loading.dtype_of(str(folder)) if is_quantised(rebuilt.model) else kinds[rebuilt.model.dtype]
     engine = STREAMED if blocks_of(rebuilt.model) else "in-forward"
     written, mine = (
         checkpoint.weights(model) | checkpoint.weights(model, trained=False) | codes_of(model)
@@ -394,7 +403,7 @@ def _file(path: str) -> Path:
         raise ValueError(f"{path}: no such folder: give the folder of a training run, or a journal file")
     if not file.is_file():
         raise ValueError(
-            f"{path} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, bring it "
-            "back from a copy"
+            f"{path} has no journal ({file.name}): baselines and --no-journal keep none; if it was removed, restore it "
+            "from a copy"
         )
     return file

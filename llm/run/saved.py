@@ -49,7 +49,7 @@ def checksums(folder: Path) -> dict[str, Any]:
     said = json_object(file_bytes(file), str(file))
     files = said.get("files")
     if not isinstance(files, dict) or "fingerprint" not in said:
-        raise ValueError(f"{file}: it lacks files or fingerprint: bring the file back from a copy")
+        raise ValueError(f"{file}: it lacks files or fingerprint: restore the file from a copy")
     return said
 
 

@@ -15,6 +15,8 @@ READ = frozenset(
             "trust_remote_code",
             "quantize",
             "group",
+            "fake_quantize",
+            "smoothing",
             "provenance",
             "out",
             "resume",

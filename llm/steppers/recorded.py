@@ -26,7 +26,7 @@ class Recorded:
                 "the journal is of another estimator"
             )
         if self.space is not None:
-            self.space.walk_(plan)
+            self.space.replay_(plan)
         answers, self._left = self._left[: plan.distinct_count], self._left[plan.distinct_count :]
         return plan.answers(answers)
 

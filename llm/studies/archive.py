@@ -64,7 +64,7 @@ def contents(folder: Path) -> dict[str, bytes]:
             entries = {entry.name: archive.extractfile(entry) for entry in archive.getmembers() if entry.isfile()}
             found = {name: data.read() for name, data in entries.items() if data is not None}
     except (lzma.LZMAError, tarfile.TarError) as error:
-        raise ValueError(f"{file} is damaged ({error}): bring it back from a copy") from None
+        raise ValueError(f"{file} is damaged ({error}): restore it from a copy") from None
     for name in found:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{file} holds {name!r}, which leads out of {folder}: it is not of this command")

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from llm.options.studies import BACKENDS, WorkerOptions
 from llm.studies.overall import Overall
+from zobench.distributed import launched
 from zobench.naming import require_known
 from zobench.run.claims import Claims
 from zobench.run.progress import bar, note, quietly
@@ -154,7 +155,13 @@ class Queue:
 
 
 def require_workers(options: WorkerOptions) -> None:
-    """Raise ValueError, before the first run, if there are no such workers."""
+    """Raise ValueError, before anything is loaded, if there are no such workers, or torchrun has started others."""
+    if launched():
+        raise ValueError(
+            f"torchrun has started {os.environ['WORLD_SIZE']} processes, which share the steps of `train` alone: give "
+            f"this command without torchrun, with --workers {os.environ['WORLD_SIZE']} for as many runs at once, and "
+            "--backend for those of other machines"
+        )
     if options.workers < 1:
         raise ValueError(f"workers is {options.workers}: give 1 or more processes")
     if options.cluster is not None and options.backend in (None, "joblib"):
@@ -204,6 +211,6 @@ def _count(tries: Counter[str], given: Sequence[tuple[Any, int]]) -> None:
     for name, times in tries.items():
         if times > ATTEMPTS:
             raise ChildProcessError(
-                f"workers ended in {name} {ATTEMPTS} times without an error, for want of memory maybe: give fewer "
-                "--workers, or look at the logs of the backend; what was measured is kept"
+                f"workers ended in {name} {ATTEMPTS} times without an error, perhaps because memory was short: give "
+                "fewer --workers, or read the logs of the backend; all measurements are kept"
             )

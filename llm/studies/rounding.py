@@ -1,7 +1,7 @@
 """The share of a step in 16 bits that remains after rounding, for each kind of rounding."""
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 
 import torch
@@ -24,11 +24,13 @@ from zobench.space import ModuleSpace
 from zobench.space.motion import StepComparison
 
 WAYS = {  # engine, rounding, dtype held
-    "walk, nearest": ("plain", "nearest", None),
+    "in-place": ("plain", "nearest", None),
     "nearest": ("in-forward", "nearest", None),
     "stochastic": ("in-forward", "stochastic", None),
     "float32 master": ("in-forward", "nearest", torch.float32),
 }
+OLD_NAMES = {"walk, nearest": "in-place"}
+"""Names of ways in configurations of earlier versions."""
 
 
 def run(options: RoundingOptions) -> None:
@@ -37,6 +39,7 @@ def run(options: RoundingOptions) -> None:
         raise ValueError(f"{options}: give steps and batch of 1 or more, a rate and a way")
     require_rates("--rates", options.rates)
     require_known(options.dtype, DTYPES, "dtype")
+    options = replace(options, ways=tuple(OLD_NAMES.get(way, way) for way in options.ways))
     for way in options.ways:
         require_known(way, WAYS, "way of rounding")
     record = Run(options.out, {"command": "rounding", **asdict(options)}, unnamed(RoundingOptions))
@@ -73,7 +76,7 @@ def _steps(options: RoundingOptions, way: str, rate: float) -> list[Row]:
 
 def compare(space: ModuleSpace, estimator: Estimator, loss: Callable[[], Tensor], key: int, rate: float) -> Row:
     """Take one step, and return the share of entries it moved, and the cosine and the ratio of lengths of the realised
-    and the intended step, walk to the points included.
+    and the intended step, perturbing and restoring included.
     """
     before = space.vector()
     estimate = query(space, estimator, loss, key, estimator.init())
@@ -81,4 +84,4 @@ def compare(space: ModuleSpace, estimator: Estimator, loss: Callable[[], Tensor]
     space.settle_()
     compared = StepComparison(walked=True)
     compared.add(space.dense(estimate.gradient) * -rate, space.vector() - before)
-    return {"loss": float(estimate.losses.mean()), **compared.motion._asdict()}
+    return {"loss": float(estimate.losses.mean()), **compared.motion.row}

@@ -1,4 +1,4 @@
-"""Countdown: numbers and a target, made here; the answer is an expression that a reward checks.
+"""Countdown: generated numbers and a target; the answer is an expression that a reward checks.
 
 After the task of Gandhi et al. 2024 (arXiv 2404.03683) and the reward of TinyZero, which gives a part of it for the
 form alone.
@@ -106,7 +106,7 @@ def posed(numbers: str, target: int | str, solution: str = "") -> Example:
 @cache
 def _pools(folder: str | None) -> Pools:
     if folder is not None:
-        raise ValueError("task countdown is made here and reads no files: leave --data out")
+        raise ValueError("task countdown is generated and reads no files: leave --data out")
     made = {example.prompt: Item(example.prompt, example) for example in map(question, range(2400))}
     items = list(made.values())
     return Pools(items[400:], items[:400])
@@ -122,7 +122,7 @@ COUNTDOWN = Task(
     objective=REWARD,
     metric=REWARD,
     sizes=Sizes(500, 100, 200),
-    source="made here",
+    source="generated",
     sample=posed("3, 5, 8", 19, "(3 * 8) - 5"),
     template=TEMPLATE,
     ask=_ask,

@@ -25,7 +25,7 @@ def answered(record: DataRecord, column: str) -> Example:
     """
     *before, (role, answer) = _turns(record, column)
     if role != "assistant" or not before or not answer.strip():
-        raise ValueError(f"{record.where}: {column} ends with {role}: end it with what the assistant answers")
+        raise ValueError(f"{record.where}: {column} ends with {role}: end it with a turn of the assistant")
     return _example(tuple(before))._replace(candidates=(answer.strip(),), answers=(answer.strip(),))
 
 
@@ -34,7 +34,7 @@ def question(record: DataRecord, column: str) -> Example:
     turns = _turns(record, column)
     asked = turns[:-1] if turns[-1][0] == "assistant" else turns
     if not asked:
-        raise ValueError(f"{record.where}: {column} asks nothing: give what a user says")
+        raise ValueError(f"{record.where}: {column} has no question: give a turn of the user")
     return _example(asked)._replace(candidates=("?",))
 
 

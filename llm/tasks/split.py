@@ -52,7 +52,7 @@ def for_evaluation(task: Task, data: str | None, most: int) -> tuple[list[Exampl
     rows = _usable(task, pools.test)
     if not rows:
         raise ValueError(f"task {task.name} has no test rows: give it a test file, or more rows")
-    fewer = () if rows >= most else (f"{task.name}: {rows} test rows, all there are, not {most}",)
+    fewer = () if rows >= most else (f"{task.name}: there are {rows} test rows, fewer than {most}: all are used",)
     examples = _draw(task, pools.test, min(rows, most), derive("test", task.name), "test")
     return examples, (*pools.notes, *fewer, *checks.notes(task, pools._replace(training=[]), {"test": examples}))
 
@@ -120,7 +120,7 @@ def _training_sizes(task: Task, rows: int, asked: _Asked) -> tuple[int, int, lis
             f"task {task.name} has {rows} {POOL} rows: {usual[0]} for training and {usual[1]} for dev leave nothing "
             "for one of them: give --train and --dev"
         )
-    note = f"{task.name}: {rows} rows: {train} for training and {dev} for dev, not {usual[0]} and {usual[1]}"
+    note = f"{task.name}: {rows} rows give {train} for training and {dev} for dev, not {usual[0]} and {usual[1]}"
     return train, dev, [note]
 
 
@@ -129,7 +129,7 @@ def _test_size(task: Task, rows: int, asked: int | None) -> tuple[int, list[str]
         raise ValueError(f"task {task.name} has no test rows: give it a test file, or more rows")
     if asked is not None or rows >= task.sizes.test:
         return asked or task.sizes.test, []
-    return rows, [f"{task.name}: {rows} test rows, all there are, not {task.sizes.test}"]
+    return rows, [f"{task.name}: there are {rows} test rows, fewer than {task.sizes.test}: all are used"]
 
 
 def _draw(task: Task, items: Sequence[Item], count: int, key: int, what: str) -> list[Example]:

@@ -30,7 +30,7 @@ class _Looking(Estimator):
     def __post_init__(self) -> None:
         store(self, lr=real("lr", self.lr, RATE, lambda lr: lr > 0))
         if not isinstance(self.line, LineEstimator):
-            raise ValueError(f"line is {self.line!r}: give the LineEstimator whose step is looked at")
+            raise ValueError(f"line is {self.line!r}: give the LineEstimator whose step is compared")
 
     @property
     @abstractmethod

@@ -1,1 +1,1 @@
-"""Where people work already: each module imports the library it serves, and nothing imports these modules."""
+"""Integrations: each module imports the library it serves, and nothing imports these modules."""

@@ -115,6 +115,6 @@ def ended(prog: str) -> Iterator[None]:
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
             sys.exit(status)
-        message = "interrupted; what was measured is kept" if status == exit_status.INTERRUPTED else error
+        message = "interrupted; all measurements are kept" if status == exit_status.INTERRUPTED else error
         sys.stderr.write(f"{prog}: {message}\n")
         sys.exit(status)

@@ -283,7 +283,7 @@ def walk(
                 break
             raise JournalError(
                 f"{file}: record {number} at byte {at} is damaged: {reason}; the {number} records before it are sound"
-                f"{told()}. Bring the file back from a copy, or give another --out"
+                f"{told()}. Restore the file from a copy, or give another --out"
             ) from None
         chain, number = CHECK.unpack_from(data, at - CHECK.size)[0], number + 1
     return at, chain
@@ -296,13 +296,13 @@ def header_of(data: bytes, file: str | Path, version: int) -> tuple[dict[str, An
         JournalError: it is no journal, of another version, or its header is damaged.
     """
     if len(data) < HEAD.size or data[: len(MAGIC)] != MAGIC:
-        raise JournalError(f"{file}: not a journal: it does not start with {MAGIC!r}; bring it back from a copy")
+        raise JournalError(f"{file}: not a journal: it does not start with {MAGIC!r}; restore it from a copy")
     _, written, length = HEAD.unpack_from(data)
     end = HEAD.size + length
     if written != version:
         raise JournalError(f"{file}: version {written} of the journal, and this program writes {VERSION}. {OLD}")
     if end + CHECK.size > len(data) or CHECK.unpack_from(data, end) != (crc32(data[:end]),):
-        raise JournalError(f"{file}: the header is damaged: bring the file back from a copy, or give another --out")
+        raise JournalError(f"{file}: the header is damaged: restore the file from a copy, or give another --out")
     try:
         header = json.loads(data[HEAD.size : end])
     except (ValueError, RecursionError):

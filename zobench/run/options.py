@@ -83,7 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser, cls: type[Any]) -> None:
             continue
         add = groups.get(field.name, parser).add_argument
         flag = "--" + field.name.replace("_", "-")
-        text = f"{about.get('help', '')} (default: {_shown(field.default)})".strip().replace("%", "%%")
+        default = "" if field.default in (None, "", ()) else f" (default: {_shown(field.default)})"
+        text = (about.get("help", "") + default).strip().replace("%", "%%")
         if types_of[field.name] is bool:
             add(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
         else:

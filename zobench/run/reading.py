@@ -15,7 +15,7 @@ def file_bytes(file: str | Path) -> bytes:
     """
     path = Path(file)
     if path.exists() and not path.is_file():
-        raise ValueError(f"{file}: not a regular file: remove it, or bring the file back from a copy")
+        raise ValueError(f"{file}: not a regular file: remove it, or restore the file from a copy")
     return path.read_bytes()
 
 
@@ -65,4 +65,4 @@ def _no_number(name: str) -> NoReturn:
 
 def _way_out(where: str) -> str:
     line = where.rpartition(":")[2].isdigit()
-    return "correct or remove the line" if line else "bring the file back from a copy, or remove it"
+    return "correct or remove the line" if line else "restore the file from a copy, or remove it"

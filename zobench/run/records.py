@@ -213,8 +213,7 @@ class Run:
         if len(whole) < len(data) and not self._look:
             self.own()  # before the cut: the "torn" line may be one that another process is writing
             os.truncate(self._rows_file, len(whole))
-        lines = enumerate(whole.removesuffix(b"\n").split(b"\n"), 1) if whole else ()
-        return [json_object(line, f"{self._rows_file}:{number}") for number, line in lines]
+        return _rows_of(whole, self._rows_file)
 
 
 def rows_with(rows: Iterable[Row], **wanted: Any) -> list[Row]:
@@ -238,8 +237,12 @@ def rows_now(folder: Path) -> list[Row]:
 
 @lru_cache(maxsize=2)
 def _parsed(file: Path, *_: int) -> list[Row]:
-    lines = enumerate(file_bytes(file).split(b"\n")[:-1], 1)
-    return [json_object(line, f"{file}:{number}") for number, line in lines]
+    return _rows_of(file_bytes(file), file)
+
+
+def _rows_of(data: bytes, file: Path) -> list[Row]:
+    """The rows of a file's whole lines."""
+    return [json_object(line, f"{file}:{number}") for number, line in enumerate(data.split(b"\n")[:-1], 1)]
 
 
 def require_contained(folder: Path) -> None:

@@ -50,19 +50,20 @@ def _dense(block: Block, gradient: Sequence[tuple[Direction, float]]) -> Tensor:
     return total
 
 
-def update(support: Support, change: Elementwise) -> None:
-    """Apply the rule to every block, on as many threads as torch uses."""
-    layout = support.layout
-    views = {name: support.entries(name, p.detach()) for name, p in support.parameters.items()}
-    waiting = iter(layout.blocks)  # of a tuple: each block goes to one thread
+def update(support: Support, names: Sequence[str], change: Elementwise) -> None:
+    """Apply the rule to every block of these parameters, on as many threads as torch uses."""
+    views = {name: support.entries(name, support.parameters[name].detach()) for name in names}
+    blocks = [block for name in names for block in support.layout.blocks_of[name]]
+    waiting = iter(blocks)  # of a list: each block goes to one thread
 
     @torch.no_grad()
     def take() -> None:
         for block in waiting:
             change.apply_(block, views[block.segment.name][block.start : block.stop])
 
-    in_parallel(take, len(layout.blocks), layout.segments[0].device)
+    if blocks:
+        in_parallel(take, len(blocks), blocks[0].segment.device)
     with torch.no_grad():
-        for name, parameter in support.parameters.items():
+        for name in names:
             if support.copies(name):
-                parameter.copy_(views[name].view(parameter.shape))
+                support.parameters[name].copy_(views[name].view(support.parameters[name].shape))

@@ -52,7 +52,7 @@ class Engine(ABC):
         """
         return [self.losses(loss, points) for points in lines]
 
-    def walk_(self, points: Sequence[Point]) -> None:
+    def replay_(self, points: Sequence[Point]) -> None:
         """Leave the stored parameters as `losses` does, to the bit, after the next flush_ at the latest."""
         self.flush_()
 
@@ -63,6 +63,10 @@ class Engine(ABC):
     @abstractmethod
     def flush_(self) -> None:
         """Bring the stored parameters back to x, pending steps included; without either, do nothing."""
+
+    def parts(self) -> Iterator[Sequence[str]]:
+        """Give the names of all parameters, in the groups in which a sweep that is not the engine's own writes them."""
+        yield list(self.stored.parameters)
 
     def reading(self) -> AbstractContextManager[None]:
         """Return the context in which a forward of this thread reads x as losses do; x is flushed before."""

@@ -56,7 +56,7 @@ class FlatSpace(Space):
         f, x = plan.function(f), self.x if plan.base == CURRENT else self._snapshot(plan.base)
         return self._slopes(f, x, plan) if plan.asks == SLOPE else self._visit(f, x, plan)
 
-    def walk_(self, plan: Plan) -> None:
+    def replay_(self, plan: Plan) -> None:
         """Take the snapshot that the plan keeps, if it keeps one; let its law learn."""
         self._keep(plan)
         self._bound(plan.law)

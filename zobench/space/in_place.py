@@ -27,7 +27,7 @@ class InPlace(Engine):
             losses.append(loss())
         return losses
 
-    def walk_(self, points: Sequence[Point]) -> None:
+    def replay_(self, points: Sequence[Point]) -> None:
         """Move as `losses` does, so that the parameters round as they did then."""
         for point in points:
             self.move_(point)

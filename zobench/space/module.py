@@ -121,7 +121,7 @@ class ModuleSpace(Space):
 
         return self._at_base(plan, evaluated)
 
-    def walk_(self, plan: Plan) -> None:
+    def replay_(self, plan: Plan) -> None:
         """Leave the parameters as `losses` does, so that they round as they did then."""
         self._at_base(plan, self.settle_ if plan.asks == SLOPE else partial(self._walk, plan))
 
@@ -191,9 +191,9 @@ class ModuleSpace(Space):
 
     def _walk(self, plan: Plan) -> None:
         if any(map(any, plan.is_base)):
-            self.engine.walk_([{}])
+            self.engine.replay_([{}])
         for _, _, points in _lines(plan, self.layout.dim):
-            self.engine.walk_(points)
+            self.engine.replay_(points)
 
     def _slopes(self, f: Callable[[], Any], plan: Plan) -> Tensor:
         """Loss and slope of each line; the module stays where it is."""
@@ -240,8 +240,10 @@ class ModuleSpace(Space):
         self.stored.sweeps += 1
         drawn = [[(self.stored.direction(line), amount) for line, amount in each.items()] for each in lines]
         rounding = self._rounding_key(lines[-1] if lines else {})  # a rule may look at x alone
+        change = Elementwise(drawn, direction, scale, shrink, groups, rounding)
         with self.stored.writing():
-            update(self.stored.support, Elementwise(drawn, direction, scale, shrink, groups, rounding))
+            for names in self.engine.parts():
+                update(self.stored.support, names, change)
 
     @torch.no_grad()
     def update_whole_(
@@ -283,7 +285,7 @@ class ModuleSpace(Space):
         self, combination: Combination, scale: float = 1.0, shrink: float = 0.0, groups: Groups = UNIFORM
     ) -> Motion:
         """Return what step_ with these arguments would do to the entries as they are stored; nothing is written. Cost:
-        one sweep, no loss.
+        one sweep, no loss; of more than 2^28 entries a sample of each tensor, see `Motion.sampled`.
         """
         self.settle_()
         change = self.stored.change(self.step_of(combination, scale, real("shrink", shrink), groups))

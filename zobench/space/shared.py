@@ -111,9 +111,9 @@ def _own(engine: Engine, loss: Callable[[], Value], lines: Sequence[Sequence[Poi
     values: list[Any] = []
     for before, mine, after in parts:
         if before:
-            engine.walk_(before)
+            engine.replay_(before)
         if mine:
             values += engine.losses(loss, mine)
         if after:
-            engine.walk_(after)
+            engine.replay_(after)
     return values

@@ -43,7 +43,7 @@ class Space(ABC):
         """
 
     @abstractmethod
-    def walk_(self, plan: Plan) -> None:
+    def replay_(self, plan: Plan) -> None:
         """Leave the parameters as `losses` does, to the bit, and evaluate nothing: what a replay does in its place."""
 
     @abstractmethod

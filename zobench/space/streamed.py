@@ -1,7 +1,7 @@
 """The streamed engine: paired, with the blocks of a model fetched into memory ahead of their use."""
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -65,14 +65,25 @@ class Streamed(Paired):
 
     def write_pending(self, names: Iterable[str]) -> None:
         """Write what is pending for these parameters, layer by layer."""
-        parts: dict[int, list[str]] = {}
-        for name in names:
-            if name in self.pending:
-                parts.setdefault(self._block.get(name, -1), []).append(name)
-        for k, part in sorted(parts.items()):
+        for k, part in self._by_layer(name for name in names if name in self.pending):
             if self._stream is not None and k >= 0:
                 self._stream.enter(k)
             super().write_pending(part)
+
+    def parts(self) -> Iterator[Sequence[str]]:
+        """Give the names of all parameters layer by layer, and release each layer after its own. None is fetched: where
+        a few of its tensors are written, such as scales, the system reads no more than these.
+        """
+        for k, part in self._by_layer(self.stored.parameters):
+            yield part
+            if self._stream is not None and k >= 0:
+                self._stream.let_go(k)
+
+    def _by_layer(self, names: Iterable[str]) -> list[tuple[int, list[str]]]:
+        parts: dict[int, list[str]] = {}
+        for name in names:
+            parts.setdefault(self._block.get(name, -1), []).append(name)
+        return sorted(parts.items())
 
 
 class _Stream:
@@ -89,6 +100,13 @@ class _Stream:
             self._latest = k
         # In a thread: the disk may let advice wait until there is room for more requests.
         pool(1, "zobench-fetch", None).submit(self._move_to, k)
+
+    def let_go(self, k: int) -> None:
+        """Release a layer of which no forward is under way; the first one is fetched again after the last."""
+        if self._count > KEPT:
+            pool(1, "zobench-fetch", None).submit(self._residence.release, k)
+            if k == self._count - 1:
+                pool(1, "zobench-fetch", None).submit(self._residence.fetch, 0)
 
     def _move_to(self, k: int) -> None:
         if self._count > KEPT:  # the second point is one parameter behind the first at most: in the layer before

@@ -105,7 +105,7 @@ class Sweep:
 
     def _sweep(self, block: Block) -> None:
         span = slice(block.start, block.stop)
-        _pay(block, self.stored[span], self.update, self._rounding)
+        pay(block, self.stored[span], self.update, self._rounding)
         drawn = [(u, amounts) for draw, amounts in self.lines if (u := draw(block)) is not None]
         for index, target in enumerate(self.targets):
             x = self.stored[span]
@@ -115,7 +115,8 @@ class Sweep:
                 target[span].copy_(x)
 
 
-def _pay(block: Block, stored: Tensor, update: Update, rounding: int | None) -> None:
+def pay(block: Block, stored: Tensor, update: Update, rounding: int | None) -> None:
+    """Update the stored values of a block, which may be any entries of a segment, with the segment's `rounding_key`."""
     if update.keep == 1.0 and not update.lines:
         return
     total = stored if rounding is None else stored.float()

@@ -187,7 +187,7 @@ def refused(of: Spaces, level: Level) -> Finding:
 
 
 def replayed(of: Spaces, level: Level) -> Finding:
-    """Steps with losses, and steps with `walk_` in their place, in float32 where the way to a point rounds."""
+    """Steps with losses, and steps with `replay_` in their place, in float32 where the way to a point rounds."""
     shape = ModuleShape(tied=True, dtype=torch.float32)
     ends = []
     for walks in (False, True):
@@ -196,7 +196,7 @@ def replayed(of: Spaces, level: Level) -> Finding:
         for key in range(4):
             plan = _plan(of.laws[0], key)
             if walks:
-                space.walk_(plan)
+                space.replay_(plan)
             else:
                 space.losses(module.loss, plan)
             space.step_(
@@ -227,7 +227,7 @@ CHECKS: tuple[Check, ...] = (
     Check("steps", "x <- x + scale sum_i c_i u_i", steps),
     Check("pending", "losses and forwards after a step see it", pending),
     Check("refused", "a step along NaN or infinity is refused, and x as it was", refused),
-    Check("replayed", "walk_ leaves the bits that losses leave", replayed),
+    Check("replayed", "replay_ leaves the bits that losses leave", replayed),
     Check("tied", "tied parameters stay one, and in their strides", tied),
 )
 """The checks of spaces and engines."""

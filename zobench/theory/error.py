@@ -110,8 +110,8 @@ def series(estimator: LineEstimator, problem: Problem, x: Tensor, lines: Lines |
     """
     if isinstance(estimator, LineEstimator) and not estimator.map.linear:
         raise TypeError(
-            f"theory of bias and variance covers weights times losses, and {estimator.map!r} makes something else of "
-            "them: ask theory.linear_step, or sample them with zobench.moments"
+            f"theory of bias and variance covers weights times losses, but {estimator.map!r} transforms "
+            "these: use theory.linear_step, or sample with zobench.moments"
         )
     line = getattr(estimator, "line", None)
     if isinstance(line, LineEstimator) and estimator.linear:

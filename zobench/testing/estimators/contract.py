@@ -71,14 +71,14 @@ def asked_is_told(subject: Subject, level: Level) -> Finding:
             asked |= _lines(plan, example.f.dim)
         for (law, line_key, index), _ in estimate.gradient.lines:
             if (law, line_key, index) not in asked:
-                told_line = f"direction {index} of {law!r} under key {line_key}, along which no plan looked"
+                told_line = f"direction {index} of {law!r} under key {line_key}, along which no plan evaluates f"
                 return Finding(f"a step along {told_line}", False, str(example), f"key = {key}")
         state = estimate.state
-    return Finding(f"{STEPS} steps of {estimator.__class__.__name__} are along directions that were looked along", True)
+    return Finding(f"{STEPS} steps of {estimator.__class__.__name__} are along directions of evaluated points", True)
 
 
 def _lines(plan: Plan, dim: int) -> set[Line]:
-    """The directions that a plan looks along, and those that their coefficients may be credited to."""
+    """The directions along which a plan evaluates f, and the directions that may get their coefficients."""
     lines = {line for i in range(plan.offsets.shape[-2]) for line in plan.line(i, dim)}
     return lines | {(law.credit, key, index) for law, key, index in lines}
 
@@ -95,9 +95,9 @@ def _spanned(subject: Subject, level: Level) -> Finding:
         kept = basis.Vh[large] if bool(moved.any()) else basis.Vh[:0]
         rest = float((g - kept.T @ (kept @ g)).norm()) / max(float(g.norm()), 1e-300)
         if rest > 1e-4:
-            sentence = f"{rest:.0%} of the estimate is across the {len(kept)} displacements that were looked along"
+            sentence = f"{rest:.0%} of the estimate is orthogonal to the {len(kept)} displacements of evaluated points"
             return Finding(sentence, False, str(example), f"key = {key}")
-    return Finding("the estimate is a combination of the displacements that were looked along", True)
+    return Finding("the estimate is a combination of the displacements of evaluated points", True)
 
 
 def unchanged(subject: Subject, level: Level) -> Finding:
@@ -184,7 +184,7 @@ def restorable(subject: Subject, level: Level) -> Finding:
     copied = type(subject)(lambda: made, promises=subject.promises)  # type: ignore[call-arg]
     if not torch.equal(one, copied.estimate(example.f, example.x, 5)):
         return Finding(f"what {estimator!r} makes has other estimates", False, str(example), "key = 5")
-    return Finding("its repr makes it again", True)
+    return Finding("its repr makes an equal estimator", True)
 
 
 def again(estimator: Estimator) -> Any:

@@ -26,7 +26,7 @@ def determinism(subject: Subject, level: Level) -> Finding:
             if not torch.equal(one, other):
                 sentence = f"{one.tolist()} and {other.tolist()} under one key"
                 return Finding(sentence, False, str(example), f"key = {key}")
-    return Finding("equal to the bit, under keys by turns", True)
+    return Finding("equal to the bit under one key, also after other keys", True)
 
 
 def other_keys(subject: Subject, level: Level) -> Finding:
@@ -35,11 +35,11 @@ def other_keys(subject: Subject, level: Level) -> Finding:
     keys = [derive("zobench.testing", "keys", i) for i in range(KEYS)]
     distinct = len({_places(subject, example, key) for key in keys})
     if distinct > DISTINCT * len(keys):
-        return Finding(f"{len(keys)} keys look at {distinct} sets of points", True)
+        return Finding(f"{len(keys)} keys give {distinct} different sets of points", True)
     size = float(example.gradient.norm())
     if float((subject.estimate(example.f, example.x, keys[0]) - example.gradient).norm()) < SHARE * size:
-        return Finding("every key looks at the same points, and each estimate is the gradient", True)
-    sentence = f"{len(keys)} keys look at {distinct} sets of points: the key is not used, or not all of it"
+        return Finding("every key gives the same points, and each estimate is the gradient", True)
+    sentence = f"{len(keys)} keys give {distinct} different sets of points: the key is not used, or not all of it"
     return Finding(sentence, False, str(examples.linear(max(2, subject.least_dim))), f"key = {keys[1]}")
 
 
