@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from engines import ENGINES, Net, loss_of, space_of, swept_by
+from sampled import diagonal
 from torch import Tensor, nn
 
 from zobench import (
@@ -52,8 +53,7 @@ def flat_twin(module: nn.Module):
 
 @pytest.mark.parametrize("way", ["native", "eager"])
 @pytest.mark.parametrize("name", ["mezo", "forward", "kerzoo"])
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "law"), diagonal(ENGINES, LAWS))
 def test_every_engine_and_the_flat_space_serve_every_law(engine, law, name, way):
     module = Net()
     flat, loss = flat_twin(module)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sampled import diagonal
 from torch import nn
 from torch.nn import functional
 
@@ -59,8 +60,7 @@ def small_blocks(monkeypatch):
 
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("name", ["mezo", "forward", "kerzoo", "richardson"])
+@pytest.mark.parametrize(("name", "law"), diagonal(["mezo", "forward", "kerzoo", "richardson"], LAWS))
 def test_losses_and_steps_are_those_of_the_plain_engine(name, law, tied, paired, small_blocks):
     plain, other = Tiny(tied), Tiny(tied)
     spaces = ModuleSpace(plain), InForwardSpace(other, paired)

@@ -6,6 +6,7 @@ import itertools
 import pytest
 import torch
 from engines import ENGINES, IN_FORWARD, Net, Padded, bits, space_of, swept_by
+from sampled import diagonal
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -44,8 +45,7 @@ def padded(law: Law, space: ModuleSpace) -> Padded:
 
 
 @pytest.mark.parametrize(("dtype", "way"), [*zip(DTYPES, ("eager", "native", "eager"), strict=True)])
-@pytest.mark.parametrize("law", ["gaussian", "rademacher", "sphere", "coordinate"])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "law"), diagonal(ENGINES, ["gaussian", "rademacher", "sphere", "coordinate"]))
 def test_losses_and_rows_are_those_of_padded_directions_to_the_bit(engine, law, dtype, way):
     module, space = restricted(engine, dtype=dtype)
     twin = Net(dtype=dtype)

@@ -227,8 +227,7 @@ def my_module(tmp_path, monkeypatch):
     sys.modules.pop("my_module", None)
 
 
-@pytest.mark.parametrize("every", [3, 0], ids=["checkpoint", "journal alone"])
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(("every", "part"), diagonal([3, 0], PARTS))
 def test_a_part_of_ones_own_is_trained_continued_and_replayed(part, every, my_module, tmp_path, capsys):
     changes = {"select": "last", "checkpoint_every": every, "lr": 1e-5, **PARTS[part]}
     run(tmp_path, **changes, out=str(tmp_path / "whole"))

@@ -73,12 +73,12 @@ def test_descent_takes_the_gains_it_predicts(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["phase", "--methods", "kerzoo"], "mezo is what the others are compared with"),
+        (["phase", "--methods", "kerzoo"], "mezo is missing, with which the others are compared"),
         (["phase", "--methods", "mezo,kerzoo-code"], "kerzoo-code changes from step to step"),
         (["phase", "--noises", "0"], "give positive noises"),
         (["phase", "--evaluations", "2"], "costs 4"),
         (["phase", "--epsilons", "-1"], "epsilon is -1"),
-        (["descent", "--methods", "kerzoo"], "mezo is what the others are compared with"),
+        (["descent", "--methods", "kerzoo"], "mezo is missing, with which the others are compared"),
         (["descent", "--problem", "cubic"], "no known minimum"),
         (["descent", "--seeds", "0"], "seeds 0"),
         (["descent", "--methods", "mezo,kerzoo-code"], "kerzoo-code changes from step to step"),

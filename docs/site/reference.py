@@ -51,6 +51,7 @@ INTERNAL = (
     "audit.weights",
     "forward_only",
     "numbers",
+    "products",
     "optim_watch",
     "public",
     "random",

@@ -100,7 +100,7 @@ def _check_fake(options: TrainOptions, method: TrainingMethod) -> None:
             f"{asked} rounds weights in every forward, which has no gradient and no codes to search, and --method is "
             f"{options.method}: give a zeroth-order method, such as mezo"
         )
-    if options.engine in (engines.STREAMED, "batched"):
+    if options.engine in engines.ENGINES.keys() - set(engines.WHOLE):
         raise ValueError(
             f"{asked} rounds whole perturbed matrices in memory, which --engine {options.engine} does not hold: leave "
             "--engine out"

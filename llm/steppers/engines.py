@@ -37,6 +37,8 @@ ENGINES: dict[str, Callable[..., ModuleSpace]] = {
     "batched": batched_space,
     STREAMED: streamed_space,
 }
+WHOLE = ("plain", "in-forward", "paired")
+"""Engines in which a layer may read its perturbed matrix as a whole."""
 
 
 def is_own(name: str) -> bool:
