@@ -58,7 +58,7 @@ def test_a_loaded_model_computes_its_products_so(plain: None, monkeypatch: pytes
     def logits() -> torch.Tensor:
         with quietly():
             model = Lora().put(load("tiny-opt", dtype=held), seed=0)
-        kinds.append({type(m) for m in model.modules() if type(m) in (nn.Linear, products.Linear)})
+        kinds.append({type(m) for m in model.modules() if type(m) in (nn.Linear, products.WideLinear)})
         with torch.no_grad():
             found: torch.Tensor = model.to(torch.bfloat16)(torch.arange(5, 25)[None]).logits
         return found
@@ -67,6 +67,6 @@ def test_a_loaded_model_computes_its_products_so(plain: None, monkeypatch: pytes
     wide = logits()
     monkeypatch.setattr(CAPABILITY, lambda: "AVX512")
     narrow = logits()
-    assert kinds == [{products.Linear}, {nn.Linear}]
+    assert kinds == [{products.WideLinear}, {nn.Linear}]
     assert wide.dtype == torch.bfloat16
     assert (wide - narrow).norm() <= 0.02 * narrow.norm(), "they differ by the rounding of 16 bits alone"

@@ -23,7 +23,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
 
-class Linear(torch.nn.Linear):
+class WideLinear(torch.nn.Linear):
     """A Linear whose product is `linear`'s."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -31,10 +31,10 @@ class Linear(torch.nn.Linear):
         return linear(input, self.weight, self.bias)
 
 
-def widen_(model: torch.nn.Module) -> None:
-    """Make every torch.nn.Linear on a device `without_instructions` a `Linear`, whatever its dtype: weights held in
+def widen_products_(model: torch.nn.Module) -> None:
+    """Make every torch.nn.Linear on a device `without_instructions` a `WideLinear`, whatever its dtype: weights held in
     float32 may be read in 16 bits.
     """
     for module in model.modules():
         if type(module) is torch.nn.Linear and without_instructions(module.weight.device):
-            module.__class__ = Linear
+            module.__class__ = WideLinear

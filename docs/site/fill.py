@@ -1,6 +1,5 @@
 """Writes the tables that are made from code and from rows into the pages that show them: python -m docs.site.fill"""
 
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from analysis.tables.table import markdown
 from docs.site import zeroqat
 from synthetic import smoke
 from zobench.methods import listing
+from zobench.run.records import rows_now
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/kerzoo.md", "docs/quantised.md", "docs/scale.md", "docs/smoke.md")
@@ -53,8 +53,7 @@ def claims() -> list[Claim]:
 
 def rows_of(folder: str) -> list[dict[str, Any]]:
     """Return the committed rows of a folder."""
-    lines = (ROOT / "results" / folder / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return rows_now(ROOT / "results" / folder)
 
 
 def _quantised_sizes() -> str:

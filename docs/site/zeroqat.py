@@ -1,12 +1,11 @@
 """The table of the study of training for quantisation: docs/quantised.md shows it."""
 
-import json
 import math
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from analysis.statistics import Interval, paired, t_interval
+from zobench.run.records import rows_now
 
 ARMS = {
     "mezo": ("MeZO", "not rounded"),
@@ -27,14 +26,12 @@ Scores = dict[int, tuple[float, float]]
 def scores(folder: Path) -> dict[str, Scores]:
     """Return the scores of the study in a folder, by arm and seed."""
     found: dict[str, Scores] = {}
-    for line in (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in rows_now(folder):
         if row["kind"] == "arm-run" and row["group"] == "seeds":
             found.setdefault(row["arm"], {})[row["seed"]] = (row["test_loss"], row["test_accuracy"])
     for file in sorted(folder.glob("rounded/*/rows.jsonl")):
         config = tomllib.loads((file.parent / "config.toml").read_text(encoding="utf-8"))
-        rows: list[dict[str, Any]] = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        (row,) = (row for row in rows if row["kind"] == "measurement")
+        (row,) = (row for row in rows_now(file.parent) if row["kind"] == "measurement")
         name = f"{config['fake_quantize']} {config['smoothing']:g}"
         found.setdefault(name, {})[config["seed"]] = (row["test_loss"], row["test_accuracy"])
     return found
@@ -65,8 +62,7 @@ def table(folder: Path) -> str:
 
 def trials(folder: Path) -> str:
     """Return the dev losses of the trials of learning rates in Markdown: at the start, the least, and at the end."""
-    rows = map(json.loads, (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines())
-    tried = [row for row in rows if row["kind"] == "arm-run" and row["group"] == "tune"]
+    tried = [row for row in rows_now(folder) if row["kind"] == "arm-run" and row["group"] == "tune"]
     passes = "/".join(str(n) for n in sorted({row["forward_passes"] for row in tried}))
     lines = [
         f"| trial of {passes} forward passes | learning rate | dev loss: start | least | end |",

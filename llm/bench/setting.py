@@ -13,7 +13,7 @@ from llm.objective.touched import touched_rows
 from llm.options.bench import SIZES
 from llm.steppers import engines
 from zobench import ModuleSpace, derive, methods, query
-from zobench.products import widen_
+from zobench.products import widen_products_
 from zobench.random import streams
 
 POSITIONS = 2048
@@ -79,7 +79,7 @@ def setting(size: str, dtype: str, batch: int, tokens: int, candidates: int = 2,
 
 def of_model(model: Any, size: str, dtype: str, batch: int, tokens: int, candidates: int = 2) -> BenchSetting:
     """Return the setting of a model, with the prompts and labels of `setting` and the products of a loaded model."""
-    widen_(model)
+    widen_products_(model)
     ids = streams.integers(derive("bench", "tokens"), (batch, tokens), model.config.vocab_size - 4) + 4
     labels = streams.integers(derive("bench", "labels"), (batch,), candidates).tolist()
     language_model = LanguageModel(size, model, _NoTokenizer(), "random")

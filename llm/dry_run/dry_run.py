@@ -20,7 +20,7 @@ from llm.model.free_memory import free_memory
 from llm.model.mapped import blocks_of
 from llm.model.trainable import distinct, tensors
 from llm.options.train import TrainOptions
-from llm.quantised import Choice, quantisation
+from llm.quantised import Choice, Quantisation, quantisation
 from llm.quantised.model import planned_bytes
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
@@ -120,9 +120,9 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     except Exception:  # the real loader meets the same fault and reports it
         return ["none: the configuration of the model cannot be read alone"]
     streamed = options.engine == STREAMED
-    chosen = Choice.of(options.quantize, options.group)
-    format = chosen.format if chosen else None
-    parts = in_memory(blank.model, format) if streamed else {"weights": _weights(options, blank.model)}
+    chosen = quantisation(options.quantize, options.group, options.fake_quantize)
+    format = chosen.format if isinstance(chosen, Choice) else None
+    parts = in_memory(blank.model, format) if streamed else {"weights": _weights(options.model, chosen, blank.model)}
     if TrainingMethod.parse(options.method).backpropagates and not (options.adapter or options.trained):
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
@@ -149,14 +149,13 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     return lines
 
 
-def _weights(options: TrainOptions, blank: nn.Module) -> int:
+def _weights(name: str, chosen: Quantisation | None, blank: nn.Module) -> int:
     """The bytes of the weights; of a GGUF file whose codes are kept, those of the file."""
-    chosen = quantisation(options.quantize, options.group, options.fake_quantize)
     if not isinstance(chosen, Choice):
         return planned_bytes(blank)
     if chosen.format is not None:
         return planned_bytes(blank, chosen.format)
-    file = loading.gguf_of(options.model)
+    file = loading.gguf_of(name)
     return file.stat().st_size if file else held(blank)
 
 

@@ -16,7 +16,7 @@ from llm.model.files import require_safe
 from llm.model.language_model import LanguageModel
 from llm.quantised import Choice
 from zobench.naming import require_known
-from zobench.products import widen_
+from zobench.products import widen_products_
 from zobench.run.reading import file_bytes, json_object
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -84,7 +84,7 @@ def load(folder: str, load_base: Callable[[str, Choice | None], LanguageModel]) 
             if config["peft_type"] == "PROMPT_TUNING":
                 known.prompt_tuning_init = peft.PromptTuningInit.RANDOM  # another would look for a tokenizer
             model = peft.get_peft_model(base.model, known)
-            widen_(model)
+            widen_products_(model)
             _fill(model, load_file(place / WEIGHTS, device=str(base.device)))
     except Exception as error:  # peft and safetensors have errors of their own
         raise ValueError(f"{place}: the adapter does not fit {base_name!r}: {' '.join(str(error).split())}") from error

@@ -13,7 +13,7 @@ from llm.model.adapted import is_adapted, peft_library, quietly
 from llm.model.language_model import LanguageModel
 from zobench import derive
 from zobench.naming import require_known
-from zobench.products import widen_
+from zobench.products import widen_products_
 from zobench.random import streams
 from zobench.spelling import construct, spelled
 
@@ -48,7 +48,7 @@ class Lora:
         task = None if language_model.masked else peft.TaskType.CAUSAL_LM
         config = peft.LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules=targets, task_type=task)
         model = peft.get_peft_model(model, config)
-        widen_(model)
+        widen_products_(model)
         return model
 
 

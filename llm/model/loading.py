@@ -29,7 +29,7 @@ from llm.model.language_model import DTYPES, LanguageModel
 from llm.quantised import Quantisation, Scheme, is_quantised
 from llm.quantised import folder as folder_of_codes
 from zobench.naming import nearest, require_known
-from zobench.products import widen_
+from zobench.products import widen_products_
 from zobench.run.files import sync, sync_all
 from zobench.run.progress import bar, warn
 from zobench.run.reading import file_bytes, json_object
@@ -98,13 +98,7 @@ def load(
             reading = "config.json, *.safetensors"
             model, unread = (read or bound(_read, quantize=quantize))(source, gguf, dtype, options)
     except Exception as error:  # each reader of weights has errors of its own
-        near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
-        near += "" if Path(source).exists() else "; no folder here has that name, so it was taken for a hub id"
-        code = _needs_code(error, trust_remote_code)
-        code += DAMAGED if "deserializing header" in str(error) else ""
-        said = files.damage(Path(source)) or " ".join(str(error).split())
-        near += f" ({reading}: bring a damaged or missing file back)" if Path(source).is_dir() else ""
-        raise ValueError(f"model {name!r} could not be loaded from {source}{near}{code}: {said}") from error
+        raise ValueError(_not_loaded(name, source, reading, error, trust_remote_code)) from error
     if gguf:
         _forget_quantisation(model)
     origin = quantising.told(origin, quantize)
@@ -114,7 +108,7 @@ def load(
         warn(f"model {name!r}: {unread}")
         origin = f"{origin}; {unread}"
     model = model.to(place).eval()
-    widen_(model)
+    widen_products_(model)
     return LanguageModel(name, model, tokenizer, origin)
 
 
@@ -181,6 +175,16 @@ def _refuse_two(folder: Path) -> None:
         raise ValueError(
             f"{folder} has a model (config.json) and an adapter ({adapted.CONFIG}): give each a folder of its own"
         )
+
+
+def _not_loaded(name: str, source: str, reading: str, error: Exception, trusted: bool) -> str:
+    near = f"; known names: {', '.join(NAMED)}" if "/" not in name else ""
+    near += "" if Path(source).exists() else "; no folder here has that name, so it was taken for a hub id"
+    code = _needs_code(error, trusted)
+    code += DAMAGED if "deserializing header" in str(error) else ""
+    said = files.damage(Path(source)) or " ".join(str(error).split())
+    near += f" ({reading}: bring a damaged or missing file back)" if Path(source).is_dir() else ""
+    return f"model {name!r} could not be loaded from {source}{near}{code}: {said}"
 
 
 def _needs_code(error: Exception, trusted: bool) -> str:

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 from llm.model import adapted, loading
 from llm.model.free_memory import free_memory
 from llm.model.language_model import DTYPES, LanguageModel
-from llm.model.working_copy import HELD, move_, require_room
+from llm.model.working_copy import HELD, move_, replace_tensors_, require_room
 from llm.quantised import Choice, Format, Quantisation, Scheme
 from llm.quantised import folder as folder_of_codes
 from llm.quantised.blank import blank
@@ -190,10 +190,7 @@ class _Filling:
 
     def __call__(self, part: nn.Module) -> None:
         values = {id(p): nn.Parameter(self._value(p), p.requires_grad) for p in part.parameters() if p.is_meta}
-        for module in self.model.modules():
-            for name, p in module._parameters.items():
-                if id(p) in values:
-                    module._parameters[name] = values[id(p)]
+        replace_tensors_(self.model, values)
         if self.format:
             inside = set(part.modules())
             chosen = {name: module for name, module in self._chosen.items() if module in inside}

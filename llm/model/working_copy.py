@@ -63,7 +63,12 @@ def _replaced(model: nn.Module, old: Mapping[int, Tensor], file: MappedFile) -> 
     """The tensors of the file by identity, now those of the model wherever it had the old ones."""
     new: dict[int, Any] = {key: file.tensors[str(key)] for key in old}
     new |= {key: nn.Parameter(new[key], p.requires_grad) for key, p in old.items() if isinstance(p, nn.Parameter)}
+    replace_tensors_(model, new)
+    return {id(tensor): tensor for tensor in new.values()}
+
+
+def replace_tensors_(model: nn.Module, new: Mapping[int, Any]) -> None:
+    """Put tensors in the place of those of these identities, wherever the model holds them."""
     for module in model.modules():
         for held in (module._parameters, module._buffers):
             held.update({name: new[id(tensor)] for name, tensor in held.items() if id(tensor) in new})
-    return {id(tensor): tensor for tensor in new.values()}
