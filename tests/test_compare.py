@@ -86,7 +86,8 @@ def test_finished_runs_are_read_from_the_rows_of_the_study(plan, tmp_path, monke
     ended = rows(tmp_path / "out", "arm-run")
     assert {(row["group"], row["arm"]) for row in ended} == {("tune", "mezo"), ("seeds", "mezo")}
     assert all(row["curve"][-1][1:] == [row["dev_loss"], row["dev_accuracy"]] for row in ended)
-    monkeypatch.setattr(runs, "train", lambda _: pytest.fail("a finished run is made again"))
+    assert {row["group"] for row in ended if "test_accuracy" in row} == {"seeds"}
+    monkeypatch.setattr(runs, "train", lambda *_: pytest.fail("a finished run is made again"))
     assert main(argv) == 0
     assert rows(tmp_path / "out", "arm-run") == ended
     before = (tmp_path / "out" / archive.FILE).read_bytes()
@@ -120,7 +121,7 @@ def study_of(plan, tmp_path, losses):
     """A study whose runs have these dev losses by arm and rate, and the list of its trials."""
     study, made = Study(read_plan(str(plan), None), Run(tmp_path / "out", {}), ""), []
 
-    def ended(options):
+    def ended(options, test=True):
         made.append((options.method, options.lr, options.seed))
         return {"dev_loss": losses[options.lr], "status": "ok", "test_accuracy": 0.5}
 
@@ -152,7 +153,7 @@ def test_a_trial_is_judged_by_its_last_evaluations(last, chosen, plan, tmp_path,
     plan.write_text(f"tuning_evaluations = {last}\nrefine = 1\n" + PLAN)
     study, _, ended = study_of(plan, tmp_path, {lr: curve[-1] for lr, curve in curves.items()})
 
-    def with_curve(options):
+    def with_curve(options, test):
         return ended(options) | {"curve": [[0, loss, 0.5] for loss in curves[options.lr]]}
 
     monkeypatch.setattr(runs, "ended", with_curve)

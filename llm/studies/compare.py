@@ -159,6 +159,7 @@ class Study:
         folder = within(self.record.folder, f"{run.group}/{name}")
         changes = {"model": self.model, "seed": run.seed, "out": str(folder), "provenance": self.provenance}
         changes |= {"save": False} | ({} if run.lr is None else {"lr": run.lr})
+        changes |= {"baselines": False} if tuning else {}
         return self.plan.run_options(run.task, run.arm, passes, **changes)
 
     def ended(self) -> Iterator[Path]:

@@ -59,8 +59,8 @@ class ArmRun:
         return bool(rows_with(rows_now(self.study), **self.run.row))
 
     def make(self) -> None:
-        """Make the run, or let it go on."""
-        row = ended(self.options)
+        """Make the run, or let it go on. One that chooses a rate leaves the test examples alone."""
+        row = ended(self.options, test=self.run.group == SEEDS)
         Run.reopened(self.study).add({**self.run.row, **row})
 
 
@@ -98,11 +98,11 @@ class Runs:
         self.queue.finish([ArmRun(run, self.options(run), self.record.folder) for run in missing], tell)
 
 
-def ended(options: TrainOptions) -> Row:
+def ended(options: TrainOptions, test: bool = True) -> Row:
     """Make a run, or read it if it has ended, and return its final row with its learning curve: forward passes, dev
-    loss and dev accuracy at each evaluation.
+    loss and dev accuracy at each evaluation. Without `test` the weights are not measured on test.
     """
-    final = train(options)
+    final = train(options, test)
     rows = RunFolder.read(Path(options.out)).rows_of("evaluation")
     curve: list[list[Any]] = [[row.get("forward_passes"), row["dev_loss"], row["dev_accuracy"]] for row in rows]
     left = ("kind", "task", "seed", "lr", "weights")
