@@ -53,7 +53,7 @@ def test_it_is_small(model: OPTForCausalLM, record: dict[str, object]) -> None:
 def test_it_was_made_by_the_default_recipe(record: dict[str, object]) -> None:
     config = record["config"]
     assert isinstance(config, dict)
-    default = asdict(PretrainConfig())
+    default = asdict(PretrainConfig(out=Path("llm/tiny_opt")))
     assert {key: str(default[key]) for key in config} == {key: str(value) for key, value in config.items()}
     assert record["command"] == "python -m llm pretrain --out llm/tiny_opt"
 

@@ -10,10 +10,10 @@ from zobench.run.options import option
 class PretrainConfig:
     """Pretrain a tiny OPT on the shipped texts and write weights, tokenizer and record into a new folder.
 
-    The defaults are the recipe of the committed `llm/tiny_opt`.
+    The defaults are the recipe of the committed `llm/tiny_opt`, in another folder.
     """
 
-    out: Path = option(Path("llm/tiny_opt"), "folder to write: a new one")  # noqa: RUF009 a field
+    out: Path = option(Path("runs/tiny-opt"), "folder to write: a new one")  # noqa: RUF009 a field
     data: Path = option(Path(__file__).parents[1] / "data", "folder of the texts")  # noqa: RUF009 a field
     steps: int = option(5000, "number of optimisation steps")
     batch: int = option(16, "texts in the minibatch of a step")
