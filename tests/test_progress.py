@@ -22,7 +22,7 @@ from tqdm import tqdm
 from llm.__main__ import main
 from llm.studies.overall import Overall
 from zobench.run import exit_status, progress
-from zobench.run.command import run_command
+from zobench.run.command import ended, run_command
 from zobench.run.journal import read
 from zobench.run.options import option
 
@@ -197,6 +197,14 @@ def test_a_full_disk_is_a_fault(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(command(tmp_path))
     assert stopped.value.code == exit_status.FAULT and "No space left" in capsys.readouterr().err
+
+
+def test_sigterm_ends_any_command_as_ctrl_c_does(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped, ended("python -m llm compare"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stopped.value.code == exit_status.INTERRUPTED and signal.getsignal(signal.SIGTERM) is before
+    assert capsys.readouterr().err == "python -m llm compare: interrupted; all measurements are kept\n"
 
 
 def test_ctrl_c_ends_a_process_after_its_step_with_its_status(tmp_path):

@@ -16,9 +16,9 @@ import queued
 from queued import Meeting, Toy
 
 from llm.__main__ import main
-from llm.studies import queue
+from llm.studies import archive, queue
 from llm.studies.queue import OutOfTimeError, Queue
-from zobench.run import claims
+from zobench.run import claims, exit_status
 from zobench.run.claims import Claims
 from zobench.run.records import Run, rows_now
 
@@ -294,6 +294,31 @@ def test_three_workers_of_a_command_that_are_killed_give_the_rows_of_one(command
     lines = counted(tmp_path / "three", "*/*/rows.jsonl")
     assert killed([start() for _ in range(3)], start, 6, lines, random.Random(0), 20) > 1
     assert results(tmp_path / "three") == results(tmp_path / "one")
+
+
+@pytest.mark.exhaustive
+def test_sigterm_to_a_command_ends_its_workers_and_packs(tmp_path):
+    """A worker that outlives its command goes on computing, unseen."""
+    (tmp_path / "plan.toml").write_text(PLAN.replace("passes = 20", "passes = 200000"))
+    words = ["--plan", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out"), "--workers", "2", "--pack"]
+    command = subprocess.Popen([sys.executable, "-m", "llm", "compare", "--quiet", *words], cwd=TESTS.parent)
+    lines, deadline = counted(tmp_path / "out", "tune/*/rows.jsonl"), time.monotonic() + 300
+    while len(list((tmp_path / "out").glob("tune/*/rows.jsonl"))) < 2 or lines() < 20:
+        assert command.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    workers = children(command.pid)
+    assert len(workers) >= 2
+    command.terminate()
+    assert command.wait(300) == exit_status.INTERRUPTED
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert (tmp_path / "out" / archive.FILE).exists()
+
+
+def children(pid):
+    """The processes that a process has started, by /proc."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 def test_a_worker_waits_for_the_runs_of_others_and_takes_those_that_they_give_up(tmp_path, monkeypatch, capsys):

@@ -3,7 +3,9 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -98,14 +100,15 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 
 @contextmanager
 def ended(prog: str) -> Iterator[None]:
-    """Tell an error that the user can correct in one line, and exit with its status.
+    """Tell an error that the user can correct in one line, and exit with its status; SIGTERM ends as Ctrl-C does.
 
     Raises:
         SystemExit: in place of such an error.
     """
     begin()
     try:
-        yield
+        with _terminable():
+            yield
         sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         status = exit_status.status(error)
@@ -118,3 +121,17 @@ def ended(prog: str) -> Iterator[None]:
         message = "interrupted; all measurements are kept" if status == exit_status.INTERRUPTED else error
         sys.stderr.write(f"{prog}: {message}\n")
         sys.exit(status)
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM raise KeyboardInterrupt, so that files are left whole and workers do not outlive the command."""
+    alone = threading.current_thread() is threading.main_thread()
+    if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # somebody else's business
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
