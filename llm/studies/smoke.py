@@ -32,6 +32,8 @@ RATES = {
     **dict.fromkeys(("one-point", "one-point-residual", "coordinate"), 1e-7),
     "adamezo": 1e-5,
     "spall": 3e-3,
+    **dict.fromkeys(("lozo-m", "dizo"), 1e-4),
+    **dict.fromkeys(("zo-muon", "zo-muon-normalised", "zo-mopi"), 0.1),
 }
 """Rates of methods whose steps are larger or smaller at one rate, by their second moments or units of their own."""
 
