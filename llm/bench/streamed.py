@@ -18,6 +18,7 @@ from llm.steppers.engines import make_space
 from zobench import ModuleSpace, derive, methods, query
 from zobench.run.records import Row
 from zobench.run.timing import alternating
+from zobench.space.threads import pool
 
 CACHED, UNCACHED, MEMORY, DISK = "streamed, cached", "streamed, not cached", "in memory", "read and written once"
 STEPS = 2
@@ -101,8 +102,12 @@ def _seconds(folder: str, size: str, dtype: str, batch: int, tokens: int, thread
 
     def from_disk() -> None:
         blocks.evict = True
+        pool(1, "zobench-fetch", None).submit(blocks.fetch, 0)  # as the step before it would at its end
         step()
-        drop()  # its end is when what was written is on disk
+        for file in blocks.all:
+            file.leave()
+        for file in blocks.all:  # its end is when what was written is on disk
+            file.sync()
         blocks.evict = False
 
     def disk_alone() -> None:
