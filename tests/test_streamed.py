@@ -196,7 +196,7 @@ def test_a_run_ends_as_in_forward_and_leaves_the_folder_of_the_model_as_it_was(t
 @pytest.mark.parametrize("entries", [31, 46])
 def test_an_interrupt_while_layers_are_written_loses_nothing(tmp_path, monkeypatch, entries):
     whole = train(options("tiny-opt", tmp_path / "whole", save=False))
-    count, enter = [0], streamed._Stream.enter
+    count, enter = [0], streamed.Stream.enter
 
     def stopped(self, k, *others):
         count[0] += 1
@@ -206,7 +206,7 @@ def test_an_interrupt_while_layers_are_written_loses_nothing(tmp_path, monkeypat
 
     cut = options("tiny-opt", tmp_path / "cut", save=False)
     with monkeypatch.context() as patched:
-        patched.setattr(streamed._Stream, "enter", stopped)
+        patched.setattr(streamed.Stream, "enter", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(cut)
     assert 0 < len(read(tmp_path / "cut" / "journal.bin").records) < 12

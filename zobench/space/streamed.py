@@ -60,10 +60,7 @@ class Streamed(Paired):
         super().attach(stored)
         layers = layers_of(stored.module)
         self._block = {self._segments[id(p)]: k for p, k in owners(layers).items() if id(p) in self._segments}
-        self._stream = _Stream(len(layers), self.residence) if self.residence is not None else None
-        if self._stream is not None:
-            for k, layer in enumerate(layers):
-                layer.register_forward_pre_hook(partial(self._stream.enter, k))
+        self._stream = follow(layers, self.residence) if self.residence is not None else None
 
     def write_pending(self, names: Iterable[str]) -> None:
         """Write what is pending for these parameters, layer by layer."""
@@ -88,7 +85,15 @@ class Streamed(Paired):
         return sorted(parts.items())
 
 
-class _Stream:
+def follow(layers: Sequence[nn.Module], residence: Residence) -> "Stream":
+    """Let every forward fetch and release the layers that it enters, and return what does so."""
+    stream = Stream(len(layers), residence)
+    for k, layer in enumerate(layers):
+        layer.register_forward_pre_hook(partial(stream.enter, k))
+    return stream
+
+
+class Stream:
     """Fetches the layer after the one that was entered, and releases the one that nobody reads any more."""
 
     def __init__(self, count: int, residence: Residence) -> None:
