@@ -159,6 +159,33 @@ def test_each_layer_is_fetched_once_a_step_and_three_are_inside():
     assert recorder.events[18:] == [1, 2, 3, 4, 5, 0]  # what was pending, layer by layer
 
 
+def is_cached(file):
+    """Whether the last byte of a file is in the page cache."""
+    try:
+        return os.preadv(file._descriptor, [bytearray(1)], file.size - 1, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="Linux tells what is in the page cache")
+def test_a_layer_is_read_when_fetched_and_gone_with_what_was_written_when_the_next_is(folder, tmp_path):
+    blocks = blocks_of(streaming.load(str(folder("opt")), beside=tmp_path, evict=True).model)
+    first, tensor = blocks.files[0], next(iter(blocks.files[0].tensors.values()))
+    if is_cached(first):
+        pytest.skip("this file system is in memory")
+    blocks.fetch(0)
+    assert is_cached(first) and is_cached(blocks.rest)
+    tensor.fill_(2.5)
+    blocks.release(0)
+    blocks.fetch(1)
+    assert not is_cached(first) and is_cached(blocks.files[1])
+    assert bool((tensor == 2.5).all())
+    blocks.evict = False
+    blocks.release(1)
+    blocks.fetch(2)
+    assert is_cached(blocks.files[1])
+
+
 def test_a_module_without_layers_is_refused():
     with pytest.raises(ValueError, match=r"Linear has no list of layers .* give --engine in-forward"):
         ModuleSpace(nn.Linear(2, 2), Streamed())

@@ -84,5 +84,6 @@ def test_predictions_are_those_of_the_model_in_memory(runs, seen, tmp_path):
 def test_what_cannot_be_read_so_is_refused(given, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.gguf").touch()
-    assert main(["evaluate", "--task", "spam", "--train", "2", "--dev", "2", "--test", "2", *given]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "--task", "spam", "--train", "2", "--dev", "2", "--test", "2", *given])
     assert said in capsys.readouterr().err

@@ -80,6 +80,18 @@ def _processes_on_paper() -> str:
     return distributed.on_paper()
 
 
+def _streamed_run() -> str:
+    from llm.bench import limited
+
+    return limited.markdown([row for row in rows_of("speed/streamed") if row["kind"] == "bench-streamed-limited"])
+
+
+def _streamed_steps() -> str:
+    from llm.bench import streamed
+
+    return streamed.markdown(rows_of("speed/streamed"))
+
+
 BLOCKS = (
     Block("methods", listing.markdown),
     Block("claims", lambda: ledger.as_markdown(claims())),
@@ -91,6 +103,8 @@ BLOCKS = (
     Block("trials for quantisation", lambda: zeroqat.trials(ROOT / "results" / "zeroqat")),
     Block("processes measured", _processes_measured),
     Block("processes on paper", _processes_on_paper),
+    Block("streamed run measured", _streamed_run),
+    Block("streamed steps measured", _streamed_steps),
     Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),
 )
 
