@@ -83,13 +83,13 @@ def _processes_on_paper() -> str:
 def _streamed_run() -> str:
     from llm.bench import limited
 
-    return limited.markdown([row for row in rows_of("speed/streamed") if row["kind"] == "bench-streamed-limited"])
+    return limited.markdown(rows_of("speed/streamed"))
 
 
 def _streamed_steps() -> str:
     from llm.bench import streamed
 
-    return streamed.markdown(rows_of("speed/streamed"))
+    return streamed.markdown([*rows_of("speed/streamed-steps"), *rows_of("speed/streamed-steps-4x32")])
 
 
 BLOCKS = (

@@ -113,7 +113,7 @@ def markdown(rows: Sequence[Row]) -> str:
     """Return the rows as a table of a page."""
     lines = [
         "| model | weights | limit of the group | most in the group, with the page cache | an empty process, anonymous "
-        "| anonymous, above it | three layers and the rest, by the shapes | seconds | ended with |",
+        "| anonymous, above it | held of the model, by the shapes | seconds | ended with |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
