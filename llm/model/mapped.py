@@ -119,8 +119,7 @@ class MappedBlocks:
 
     def fetch(self, block: int) -> None:
         """Read a block, and with the first what is in none, when those that were released are gone."""
-        while self._leaving:
-            self._leaving.pop().drop()
+        self._drop_released()
         if block == 0 and self.rest is not None:
             self.rest.fetch()
         if block in self.files:  # a layer whose parameters all belong to an earlier one has none
@@ -130,11 +129,16 @@ class MappedBlocks:
         """Begin to write a block, and with the first what is in none, which was written before it."""
         if not self.evict:
             return
+        self._drop_released()
         if block in self.files:
             self.files[block].leave()
             self._leaving.append(self.files[block])
         if block == 0 and self.rest is not None:
             self.rest.write()
+
+    def _drop_released(self) -> None:
+        while self._leaving:
+            self._leaving.pop().drop()
 
 
 _mapped: "WeakKeyDictionary[nn.Module, MappedBlocks]" = WeakKeyDictionary()
