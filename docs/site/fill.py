@@ -80,6 +80,18 @@ def _processes_on_paper() -> str:
     return distributed.on_paper()
 
 
+def _streamed_run() -> str:
+    from llm.bench import limited
+
+    return limited.markdown(rows_of("speed/streamed"))
+
+
+def _streamed_steps() -> str:
+    from llm.bench import streamed
+
+    return streamed.markdown([*rows_of("speed/streamed-steps"), *rows_of("speed/streamed-steps-4x32")])
+
+
 BLOCKS = (
     Block("methods", listing.markdown),
     Block("claims", lambda: ledger.as_markdown(claims())),
@@ -91,6 +103,8 @@ BLOCKS = (
     Block("trials for quantisation", lambda: zeroqat.trials(ROOT / "results" / "zeroqat")),
     Block("processes measured", _processes_measured),
     Block("processes on paper", _processes_on_paper),
+    Block("streamed run measured", _streamed_run),
+    Block("streamed steps measured", _streamed_steps),
     Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),
 )
 
