@@ -14,7 +14,10 @@ ARMS = {
     "w4a4 0.75": ("MeZO", "w4a4, smoothed"),
     "w2a16 0": ("MeZO", "w2a16, to the nearest"),
     "w2a16 0.75": ("MeZO", "w2a16, smoothed"),
+    "w4a4": ("ZeroQAT, latent weights", "w4a4, smoothed"),
     "w4a4-wide": ("ZeroQAT, latent weights, epsilon 1e-2", "w4a4, smoothed"),
+    "w4a4-factors": ("ZeroQAT, factors alone", "w4a4, smoothed"),
+    "w2a16": ("ZeroQAT, latent weights", "w2a16, smoothed"),
 }
 """Training and rounding of each arm in the order of the table; those rounded afterwards by scheme and exponent."""
 TRIED = ("mezo", "w4a4", "w4a4-wide", "w4a4-factors", "w2a16")
