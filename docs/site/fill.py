@@ -62,6 +62,12 @@ def _quantised_sizes() -> str:
     return sizes.table()
 
 
+def _quantised_peaks() -> str:
+    from llm.bench import quantised
+
+    return quantised.markdown(rows_of("speed/quantised-2"))
+
+
 def _smoke_on_a_language_model() -> str:
     from llm.studies import smoke  # with transformers, which the other tables do not need
 
@@ -99,8 +105,11 @@ BLOCKS = (
     Block("smoke on problems", lambda: smoke.markdown(rows_of("smoke"))),
     Block("smoke on a language model", _smoke_on_a_language_model),
     Block("quantised sizes", _quantised_sizes),
+    Block("quantised peaks", _quantised_peaks),
     Block("training for quantisation", lambda: zeroqat.table(ROOT / "results" / "zeroqat")),
     Block("trials for quantisation", lambda: zeroqat.trials(ROOT / "results" / "zeroqat")),
+    Block("continuations for quantisation", lambda: zeroqat.continued(ROOT / "results" / "zeroqat")),
+    Block("trials of continuations", lambda: zeroqat.continued_trials(ROOT / "results" / "zeroqat")),
     Block("processes measured", _processes_measured),
     Block("processes on paper", _processes_on_paper),
     Block("streamed run measured", _streamed_run),
