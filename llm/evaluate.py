@@ -5,11 +5,11 @@ from pathlib import Path
 
 from llm import objective, tasks
 from llm.baselines import untouched
-from llm.model import loading
 from llm.objective.calibration import calibrate_
 from llm.options.evaluate import EvaluateOptions
-from llm.quantised import is_fake_quantised, quantisation
+from llm.quantised import is_fake_quantised
 from llm.quantised.schemes import check_smoothing
+from llm.run import reading
 from llm.run.folder import run_of
 from zobench.run.progress import note
 from zobench.run.records import Run
@@ -21,9 +21,9 @@ def run(options: EvaluateOptions) -> None:
     chosen = objective.choose(options.objective, task)
     split = tasks.split(task, options.data, options.train, options.dev, options.test, options.seed)
     options = replace(options, train=len(split.train), dev=len(split.dev), test=len(split.test))
-    quantize = quantisation(options.quantize, options.group, options.fake_quantize)
     check_smoothing(options.smoothing)
-    language_model = loading.load(options.model, options.device, options.dtype, options.trust_remote_code, quantize)
+    how = (options.model, options.device, options.dtype, options.trust_remote_code, options.quantisation())
+    language_model = reading.load(options.engine, *how, options.out)
     minimised = chosen(language_model, max_tokens=options.max_tokens, bos=options.bos)
     parts = {name: minimised.encode(getattr(split, name)) for name in ("train", "dev", "test")}
     if is_fake_quantised(language_model.model):

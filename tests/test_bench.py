@@ -15,7 +15,7 @@ from llm.options.bench import PARTS
 
 SMALL = ["--size", "opt-1m", "--batch", "2", "--tokens", "8", "--repetitions", "1", "--entries", "100000"]
 PROBES = ["--probe-cells", "1x4,2x8", "--probe-directions", "2"]
-PROCESSES = ("quantised", "distributed", "streamed")
+PROCESSES = ("quantised", "distributed", "streamed", "limited")
 """Parts whose processes import torch and transformers anew."""
 METHODS = ["--methods", "mezo,lozo,sparse-mezo,es,zo-adam,mezo-svrg,conmezo"]
 SCALING = ["--scaling-sizes", "opt-1m,opt-10m", "--scaling-batches", "1,2", "--scaling-lengths", "4,8"]
@@ -178,3 +178,5 @@ def test_quantised_distributed_and_streamed_steps_are_measured(tmp_path):
     assert all(row["of_dense"] > 0 for row in of(found, "bench-quantised-time"))
     assert all(row["peak_mb"] > row["empty_mb"] > 0 for row in of(found, "bench-quantised-peak"))
     assert {row["kind"] for row in found} >= {"bench-distributed", "bench-streamed-memory", "bench-streamed"}
+    (limited,) = of(found, "bench-streamed-limited")
+    assert limited["status"] == 0 and limited["anonymous_mb"] > 0

@@ -1,11 +1,15 @@
 """Formats, layers and files of quantised models."""
 
+import sys
+
 import gguf
 import numpy as np
 import pytest
 import torch
 
 from llm import quantised
+from llm.bench import random_model
+from llm.bench.memory import ANONYMOUS, memory_now
 from llm.model import loading
 from llm.model.trainable import select
 from llm.quantised import QuantisedLinear, gguf_file
@@ -14,6 +18,7 @@ from llm.quantised.codes import Codes
 from llm.quantised.formats import FORMATS, Format
 from llm.steppers.zeroth_order import ZerothOrderStepper
 from tests import gguf_files
+from tests.trimmed import trim
 from zobench import methods
 from zobench.rule import SGD
 
@@ -126,6 +131,17 @@ def test_int4_takes_a_third_of_bfloat16():
         select(model, ())
         held = models.held_bytes(model)
         assert held["quantised_bytes"] <= most * held["bfloat16_bytes"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_rounding_took_is_given_back(tmp_path):
+    random_model.write(tmp_path / "dense", "opt-10m", "float32", 0)
+    trim()
+    loaded = loading.load(str(tmp_path / "dense"), quantize=quantised.Choice("int4"))
+    (held,) = memory_now(ANONYMOUS)
+    trim()
+    kept = held - memory_now(ANONYMOUS)[0]
+    assert kept < 0.1 * models.held_bytes(loaded.model)["model_bytes"]
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -61,6 +61,24 @@ def test_processes_share_what_is_streamed_or_quantised(changes, alone, tmp_path)
     assert found == wanted != dense  # the plain engine's way to a point rounds
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fake_quantize": "w4a4"},
+        {"fake_quantize": "w2a16", "trained": ("*smoothing", "*clipping"), "engine": "in-forward"},
+    ],
+)
+def test_processes_share_the_points_of_training_for_quantisation(changes, tmp_path):
+    """Rank 1 calibrates on its own; what is trained is compared too, since a step may leave every code as it was."""
+    one = train(options(tmp_path / "one", **changes))
+    shared = lambda _: train_together(options(tmp_path / "run", ranks="probes", **changes))  # noqa: E731
+    first, second = (each.value for each in together(2, shared, tmp_path / "both"))
+    assert first["fingerprint"] == one["fingerprint"] and second is None
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "one")
+    still = train(options(tmp_path / "still", **{**changes, "lr": 1e-12}))
+    assert still["fingerprint"] != one["fingerprint"] and numbers(tmp_path / "still") != numbers(tmp_path / "one")
+
+
 def numbers(folder):
     (file,) = (Path(folder) / "model").glob("*.safetensors")
     return file.read_bytes()

@@ -159,6 +159,38 @@ def test_each_layer_is_fetched_once_a_step_and_three_are_inside():
     assert recorder.events[18:] == [1, 2, 3, 4, 5, 0]  # what was pending, layer by layer
 
 
+def is_cached(file):
+    """Whether the last byte of a file is in the page cache."""
+    try:
+        return os.preadv(file._descriptor, [bytearray(1)], file.size - 1, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="Linux tells what is in the page cache")
+def test_a_layer_is_read_when_fetched_and_gone_with_what_was_written_when_the_next_is(folder, tmp_path):
+    model = streaming.load(str(folder("opt", num_hidden_layers=5)), beside=tmp_path, evict=True).model
+    blocks = blocks_of(model)
+    first, tensor = blocks.files[0], next(iter(blocks.files[0].tensors.values()))
+    if is_cached(first):
+        pytest.skip("this file system is in memory")
+    blocks.fetch(0)
+    assert is_cached(first) and is_cached(blocks.rest)
+    tensor.fill_(2.5)
+    blocks.release(0)
+    blocks.fetch(1)
+    assert not is_cached(first) and is_cached(blocks.files[1])
+    assert bool((tensor == 2.5).all())
+    blocks.release(0)
+    blocks.release(1)
+    assert not is_cached(first)  # also in a pass that fetches nothing
+    blocks.evict = False
+    blocks.fetch(2)
+    blocks.release(2)
+    blocks.fetch(3)
+    assert is_cached(blocks.files[2])
+
+
 def test_a_module_without_layers_is_refused():
     with pytest.raises(ValueError, match=r"Linear has no list of layers .* give --engine in-forward"):
         ModuleSpace(nn.Linear(2, 2), Streamed())
@@ -196,7 +228,7 @@ def test_a_run_ends_as_in_forward_and_leaves_the_folder_of_the_model_as_it_was(t
 @pytest.mark.parametrize("entries", [31, 46])
 def test_an_interrupt_while_layers_are_written_loses_nothing(tmp_path, monkeypatch, entries):
     whole = train(options("tiny-opt", tmp_path / "whole", save=False))
-    count, enter = [0], streamed._Stream.enter
+    count, enter = [0], streamed.Stream.enter
 
     def stopped(self, k, *others):
         count[0] += 1
@@ -206,7 +238,7 @@ def test_an_interrupt_while_layers_are_written_loses_nothing(tmp_path, monkeypat
 
     cut = options("tiny-opt", tmp_path / "cut", save=False)
     with monkeypatch.context() as patched:
-        patched.setattr(streamed._Stream, "enter", stopped)
+        patched.setattr(streamed.Stream, "enter", stopped)
         with pytest.raises(KeyboardInterrupt):
             train(cut)
     assert 0 < len(read(tmp_path / "cut" / "journal.bin").records) < 12

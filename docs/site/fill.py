@@ -62,6 +62,12 @@ def _quantised_sizes() -> str:
     return sizes.table()
 
 
+def _quantised_peaks() -> str:
+    from llm.bench import quantised
+
+    return quantised.markdown(rows_of("speed/quantised-2"))
+
+
 def _smoke_on_a_language_model() -> str:
     from llm.studies import smoke  # with transformers, which the other tables do not need
 
@@ -80,6 +86,18 @@ def _processes_on_paper() -> str:
     return distributed.on_paper()
 
 
+def _streamed_run() -> str:
+    from llm.bench import limited
+
+    return limited.markdown(rows_of("speed/streamed"))
+
+
+def _streamed_steps() -> str:
+    from llm.bench import streamed
+
+    return streamed.markdown([*rows_of("speed/streamed-steps"), *rows_of("speed/streamed-steps-4x32")])
+
+
 BLOCKS = (
     Block("methods", listing.markdown),
     Block("claims", lambda: ledger.as_markdown(claims())),
@@ -87,10 +105,15 @@ BLOCKS = (
     Block("smoke on problems", lambda: smoke.markdown(rows_of("smoke"))),
     Block("smoke on a language model", _smoke_on_a_language_model),
     Block("quantised sizes", _quantised_sizes),
+    Block("quantised peaks", _quantised_peaks),
     Block("training for quantisation", lambda: zeroqat.table(ROOT / "results" / "zeroqat")),
     Block("trials for quantisation", lambda: zeroqat.trials(ROOT / "results" / "zeroqat")),
+    Block("continuations for quantisation", lambda: zeroqat.continued(ROOT / "results" / "zeroqat")),
+    Block("trials of continuations", lambda: zeroqat.continued_trials(ROOT / "results" / "zeroqat")),
     Block("processes measured", _processes_measured),
     Block("processes on paper", _processes_on_paper),
+    Block("streamed run measured", _streamed_run),
+    Block("streamed steps measured", _streamed_steps),
     Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),
 )
 

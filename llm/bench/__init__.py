@@ -8,6 +8,7 @@ import torch
 from llm.bench import (
     adapters,
     distributed,
+    limited,
     memory,
     methods,
     padding,
@@ -88,6 +89,7 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
             lambda: streamed.measure(size, dtype, batch, tokens, count, options.streamed_model),
             streamed.table,
         ),
+        "limited": (lambda: limited.measure(size, dtype, batch, tokens, options.streamed_model), limited.table),
     }
 
 

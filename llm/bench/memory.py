@@ -118,15 +118,17 @@ class Peak:
             self.highest = tuple(map(max, self.highest, memory_now(*self.kinds)))
 
 
-def memory_now(*kinds: str) -> tuple[int, ...]:
-    """Return the bytes of these kinds that this process has.
+def memory_now(*kinds: str, process: int | None = None) -> tuple[int, ...]:
+    """Return the bytes of these kinds that a process has, by default this one.
 
     Raises:
+        OSError: there is no such process.
         RuntimeError: the system does not tell; Linux does.
     """
-    lines = dict(line.partition(":")[::2] for line in Path("/proc/self/status").read_text().splitlines())
+    status = Path("/proc") / str(process or "self") / "status"
+    lines = dict(line.partition(":")[::2] for line in status.read_text().splitlines())
     if unknown := [kind for kind in kinds if kind not in lines]:
-        raise RuntimeError(f"/proc/self/status has no {unknown[0]}: memory is measured on Linux only")
+        raise RuntimeError(f"{status} has no {unknown[0]}: memory is measured on Linux only")
     return tuple(int(lines[kind].split()[0]) * 1024 for kind in kinds)
 
 

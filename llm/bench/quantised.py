@@ -9,6 +9,7 @@ from torch import nn
 
 from llm.bench.memory import MIB, Peak, in_a_process
 from llm.bench.setting import BenchSetting, of_model, opt_configuration
+from llm.model.free_memory import give_back
 from llm.model.language_model import DTYPES
 from llm.model.trainable import select
 from llm.options.bench import SIZES
@@ -25,6 +26,7 @@ MODELS = ("smollm2-135m", *SIZES)
 FORMATS = ("int8", "int4", "int4-asymmetric", "int2")
 BAR = 1.5
 """The most that a quantised forward may take, in dense ones."""
+PEAK = "bench-quantised-peak"
 SHARE = 0.35
 """The most bytes of int4 layers, in those of bfloat16."""
 
@@ -60,6 +62,7 @@ def random_model(name: str, dtype: str, quantize: str | None) -> Any:
         for layer, module in to_quantise(model).items():
             bias = None if module.bias is None else nn.Parameter(torch.zeros(module.out_features, dtype=DTYPES[dtype]))
             replace_(model, layer, QuantisedLinear(format, format.quantise(drawn(module.weight.shape)), bias))
+            give_back()
     for parameter, value in list(model.named_parameters()):
         if value.is_meta:
             norm = value.ndim == 1 and parameter.endswith("weight")
@@ -146,7 +149,7 @@ def _peaks(name: str, batch: int, tokens: int) -> Iterator[Row]:
     for dtype, quantize in jobs:
         found = in_a_process(f"{name} in {quantize or dtype}", child, name, dtype, quantize, batch, tokens, threads)
         about = {"model": name, "dtype": dtype, "format": quantize, "batch": batch, "tokens": tokens}
-        yield {"kind": "bench-quantised-peak", **about, **found}
+        yield {"kind": PEAK, **about, **found}
 
 
 def child(name: str, dtype: str, quantize: str | None, batch: int, tokens: int, threads: int) -> Row:
@@ -181,4 +184,17 @@ def table(rows: Sequence[Row]) -> str:
     for row in (row for row in rows if "above_mb" in row):
         what = f"{row['model']}, {row['dtype']}, {row['format'] or 'dense'}"
         lines.append(f"{what:52}{row['above_mb']:10.0f}{row['model_mb']:11.0f}")
+    return "\n".join(lines)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the peaks as a table of a page, a line a model and job."""
+    lines = [
+        "| model, random weights | step | bytes of the model, MiB | peak above an empty process, MiB |",
+        "|---|---|---|---|",
+    ]
+    for row in (row for row in rows if row["kind"] == PEAK):
+        step = f"QZO, {row['format']}, the rest in" if row["format"] else "MeZO,"
+        setting = f"{row['model']}, {row['batch']} x {row['tokens']} tokens"
+        lines.append(f"| {setting} | {step} {row['dtype']} | {row['model_mb']:,.0f} | {row['above_mb']:,.0f} |")
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from llm.steppers.engines import make_space
 from zobench import ModuleSpace, derive, methods, query
 from zobench.run.records import Row
 from zobench.run.timing import alternating
+from zobench.space.threads import pool
 
 CACHED, UNCACHED, MEMORY, DISK = "streamed, cached", "streamed, not cached", "in memory", "read and written once"
 STEPS = 2
@@ -30,7 +32,7 @@ def measure(size: str, dtype: str, batch: int, tokens: int, repetitions: int, mo
 
     Not cached, nothing of the model is in the page cache before a step, and its end is when all weights are on disk.
     """
-    with _folder(size, dtype, model) as folder:
+    with folder_of(size, dtype, model) as folder:
         about = {"size": size, "dtype": dtype, "batch": batch, "tokens": tokens, "threads": torch.get_num_threads()}
         return [
             {"kind": "bench-streamed-memory", **about, **in_a_process("peaks", _peaks, folder, *about.values())},
@@ -43,7 +45,8 @@ def measure(size: str, dtype: str, batch: int, tokens: int, repetitions: int, mo
 
 
 @contextmanager
-def _folder(size: str, dtype: str, given: str | None) -> Iterator[str]:
+def folder_of(size: str, dtype: str, given: str | None) -> Iterator[str]:
+    """The folder of a model that is given, or of a random one, which is removed at the end."""
     if given is not None:
         yield given
         return
@@ -101,8 +104,12 @@ def _seconds(folder: str, size: str, dtype: str, batch: int, tokens: int, thread
 
     def from_disk() -> None:
         blocks.evict = True
+        pool(1, "zobench-fetch", None).submit(blocks.fetch, 0)  # as the step before it would at its end
         step()
-        drop()  # its end is when what was written is on disk
+        for file in blocks.all:
+            file.leave()
+        for file in blocks.all:  # its end is when what was written is on disk
+            file.sync()
         blocks.evict = False
 
     def disk_alone() -> None:
@@ -118,15 +125,30 @@ def _seconds(folder: str, size: str, dtype: str, batch: int, tokens: int, thread
     before = {CACHED: step, DISK: drop, UNCACHED: drop}  # a step brings all into the page cache
     for job in (in_ram, step):  # the first step has no step before it to write
         job()
-    times = alternating(jobs, repetitions, before)
+    spent: dict[str, list[float]] = {name: [] for name in jobs}
+    times = alternating({name: _counted(job, spent[name]) for name, job in jobs.items()}, repetitions, before)
     slower = [max(pair) for pair in zip(times[DISK], times[MEMORY], strict=True)]
     return {
         "seconds": {name: statistics.median(each) for name, each in times.items()},
+        "fastest": {name: min(each) for name, each in times.items()},
+        "processor_seconds": {name: statistics.median(each) for name, each in spent.items()},
         "cached_ratio": _ratio(times[CACHED], times[MEMORY]),
+        "uncached_memory_ratio": _ratio(times[UNCACHED], times[MEMORY]),
         "uncached_ratio": _ratio(times[UNCACHED], times[DISK]),
         "uncached_of_slower": _ratio(times[UNCACHED], slower),
         "repetitions": repetitions,
     }
+
+
+def _counted(job: Callable[[], None], spent: list[float]) -> Callable[[], None]:
+    """The job, which notes the processor seconds of all threads, in the kernel too, that a call takes."""
+
+    def call() -> None:
+        began = time.process_time()
+        job()
+        spent.append(time.process_time() - began)
+
+    return call
 
 
 def _ratio(times: Sequence[float], others: Sequence[float]) -> float:
@@ -139,8 +161,11 @@ def table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         if row["kind"] == "bench-streamed":
-            lines.append(f"{'a step':42}{'seconds':>9}")
-            lines += [f"{name:42}{seconds:9.2f}" for name, seconds in row["seconds"].items()]
+            lines.append(f"{'a step':42}{'seconds':>9}{'fastest':>9}{'processor':>11}")
+            lines += [
+                f"{name:42}{seconds:9.2f}{row['fastest'][name]:9.2f}{row['processor_seconds'][name]:11.2f}"
+                for name, seconds in row["seconds"].items()
+            ]
             lines.append(f"{'cached, of the step in memory':42}{row['cached_ratio']:9.2f}")
             lines.append(f"{'not cached, of the disk alone':42}{row['uncached_ratio']:9.2f}")
             lines.append(f"{'not cached, of the slower of both':42}{row['uncached_of_slower']:9.2f}")
@@ -150,4 +175,22 @@ def table(rows: Sequence[Row]) -> str:
             lines.append(f"{'anonymous, loading and steps':42}{row['anonymous_mb']:9.0f}")
             lines.append(f"{'resident in steps, with pages of files':42}{row['step_mb']:9.0f}")
             lines.append(f"{'three blocks, the rest, two tensors':42}{row['bound_mb']:9.0f}")
+    return "\n".join(lines)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the rows of times as a table of a page, with the medians of ratios of neighbouring calls."""
+    lines = [
+        "| model | a step | seconds | fastest | processor seconds | of the step in memory | of the disk alone | of the "
+        "slower of both |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in (row for row in rows if row["kind"] == "bench-streamed"):
+        of = [row[name] for name in ("cached_ratio", "uncached_memory_ratio", "uncached_ratio", "uncached_of_slower")]
+        ratios = {CACHED: f"{of[0]:.2f} |  | ", UNCACHED: " | ".join(f"{ratio:.2f}" for ratio in of[1:])}
+        for name, seconds in row["seconds"].items():
+            lines.append(
+                f"| {row['size']}, {row['dtype']}, {row['batch']} x {row['tokens']} | {name} | {seconds:.2f} | "
+                f"{row['fastest'][name]:.2f} | {row['processor_seconds'][name]:.2f} | {ratios.get(name, ' |  | ')} |"
+            )
     return "\n".join(lines)

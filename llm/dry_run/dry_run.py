@@ -20,7 +20,7 @@ from llm.model.free_memory import free_memory
 from llm.model.mapped import blocks_of
 from llm.model.trainable import distinct, tensors
 from llm.options.train import TrainOptions
-from llm.quantised import Choice, Quantisation, quantisation
+from llm.quantised import Choice, Quantisation
 from llm.quantised.model import planned_bytes
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
@@ -120,7 +120,7 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     except Exception:  # the real loader meets the same fault and reports it
         return ["none: the configuration of the model cannot be read alone"]
     streamed = options.engine == STREAMED
-    chosen = quantisation(options.quantize, options.group, options.fake_quantize)
+    chosen = options.quantisation()
     format = chosen.format if isinstance(chosen, Choice) else None
     parts = in_memory(blank.model, format) if streamed else {"weights": _weights(options.model, chosen, blank.model)}
     if TrainingMethod.parse(options.method).backpropagates and not (options.adapter or options.trained):

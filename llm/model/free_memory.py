@@ -38,7 +38,7 @@ def give_back() -> None:
 
 def _left() -> Iterator[int]:
     """The bytes that each control group leaves; what the page cache holds in one is free."""
-    for group, names in _groups():
+    for group, names in groups():
         try:
             limit, used = (int((group / name).read_text()) for name in names)
             stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
@@ -47,7 +47,8 @@ def _left() -> Iterator[int]:
             continue
 
 
-def _groups() -> Iterator[tuple[Path, tuple[str, str]]]:
+def groups() -> Iterator[tuple[Path, tuple[str, str]]]:
+    """Give the control groups of this process, each with the names of its files for the limit and for what it uses."""
     second, first = ("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")
     yield GROUPS, second  # in a container the root is its own group
     try:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from llm.model import pages
 from llm.quantised.folder import KINDS
 
 
@@ -35,6 +36,8 @@ class MappedFile:
             raise OSError(f"{file}: the working copy of the weights could not be written: {error}") from error
         finally:
             file.unlink(missing_ok=True)
+        pages.in_large_pages(self._pages)
+        self._whole = torch.frombuffer(self._pages, dtype=torch.uint8)
         self.tensors = {name: self._tensor(*about) for name, about in self._index().items()}
 
     def _index(self) -> dict[str, tuple[str, list[int], int]]:
@@ -55,26 +58,28 @@ class MappedFile:
         return len(self._pages)
 
     def fetch(self) -> None:
-        """Begin to read the file into the page cache."""
-        if hasattr(os, "posix_fadvise"):  # not on macOS
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+        """Read the file, and return when it is in memory."""
+        pages.read_in(self._whole, self._descriptor)
 
-    def release(self, evict: bool) -> None:
-        """With `evict` take the pages out of this process, begin to write what changed to disk, and drop from the page
-        cache what is there. Without, the system does so when it needs the memory: to map them again takes time.
-        """
-        if not evict:
-            return
-        if hasattr(mmap, "MADV_DONTNEED"):  # of a shared mapping of a file nothing is lost by it
-            self._pages.madvise(mmap.MADV_DONTNEED)
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    def leave(self) -> None:
+        """Take the pages out of this process, and begin to write what changed to disk."""
+        pages.unmap(self._whole)
+        self.write()
+
+    def write(self) -> None:
+        """Begin to write what changed to disk."""
+        pages.begin_to_write(self._descriptor)
+
+    def sync(self) -> None:
+        """Write what changed to disk, and wait until the disk says that it is there."""
+        os.fsync(self._descriptor)
 
     def drop(self) -> None:
-        """Write what changed to disk, wait for it, and leave nothing in memory: the next read is one of the disk."""
-        self._pages.flush()
-        os.fsync(self._descriptor)
-        self.release(evict=True)
+        """Take the pages out of this process, write what changed, wait for it, and leave nothing in the page cache: the
+        next read is one of the disk.
+        """
+        pages.unmap(self._whole)
+        pages.drop(self._descriptor)
 
     def copy_over(self, size: int = 1 << 23) -> None:
         """Read all bytes and write them again where they were, and wait until they are on disk."""
@@ -82,18 +87,19 @@ class MappedFile:
         for start in range(0, self.size, size):
             count = os.preadv(self._descriptor, [buffer[: min(size, self.size - start)]], start)
             os.pwrite(self._descriptor, buffer[:count], start)
-        os.fsync(self._descriptor)
+        self.sync()
 
 
 class MappedBlocks:
     """The files of the blocks of a model, by their numbers, as a streamed engine fetches and releases them; `rest` is
     the file of what is in no block. With `evict` the page cache keeps no block: the files are larger than the memory
-    that is free.
+    that is free. Without, the system drops pages when it needs the memory: to map them again takes time.
     """
 
     def __init__(self, files: Mapping[int, MappedFile], rest: MappedFile | None, evict: bool) -> None:
         self.files, self.rest, self.evict = files, rest, evict
         self._owners = {t.data_ptr(): file for file in self.all for t in file.tensors.values()}
+        self._leaving: list[MappedFile] = []
 
     @property
     def all(self) -> list[MappedFile]:
@@ -106,21 +112,33 @@ class MappedBlocks:
         return sum(file.size for file in self.all)
 
     def let_go(self, tensor: Tensor) -> None:
-        """Release the file of a tensor, as after a pass over all tensors that asks for no layer."""
+        """Drop the file of a tensor, as after a pass over all tensors that asks for no layer."""
         file = self._owners.get(tensor.data_ptr())
-        if file is not None:
-            file.release(self.evict)
+        if self.evict and file is not None:
+            file.drop()
 
     def fetch(self, block: int) -> None:
-        """Begin to read a block."""
-        file = self.rest if block < 0 else self.files.get(block)
-        if file is not None:  # a layer whose parameters all belong to an earlier one has none
-            file.fetch()
+        """Read a block, and with the first what is in none, when those that were released are gone."""
+        self._drop_released()
+        if block == 0 and self.rest is not None:
+            self.rest.fetch()
+        if block in self.files:  # a layer whose parameters all belong to an earlier one has none
+            self.files[block].fetch()
 
     def release(self, block: int) -> None:
-        """Let a block go."""
+        """Begin to write a block, and with the first what is in none, which was written before it."""
+        if not self.evict:
+            return
+        self._drop_released()
         if block in self.files:
-            self.files[block].release(self.evict)
+            self.files[block].leave()
+            self._leaving.append(self.files[block])
+        if block == 0 and self.rest is not None:
+            self.rest.write()
+
+    def _drop_released(self) -> None:
+        while self._leaving:
+            self._leaving.pop().drop()
 
 
 _mapped: "WeakKeyDictionary[nn.Module, MappedBlocks]" = WeakKeyDictionary()

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from llm.model.adapted import CHOSEN
+from llm.model.free_memory import give_back
 from llm.model.language_model import LanguageModel
 from llm.quantised import Choice, Quantisation, Scheme, blank, check_model, folder, gguf_file
 from llm.quantised import quantise_ as round_layers_
@@ -57,15 +58,19 @@ def filled(make: Callable[[], Any], source: Path, gguf: str | None, dtype: torch
         setattr(model, CHOSEN, Choice("gguf"))
     else:
         folder.fill_(model, source, dtype)
+    give_back()
     return model
 
 
 def quantise_(model: Any, chosen: Quantisation | None) -> None:
-    """Quantise a dense model that was loaded, or let it be so in every forward."""
+    """Quantise a dense model that was loaded, or let it be so in every forward. The C library gives back what rounding
+    took, which otherwise stays with the process and is more than the codes.
+    """
     if isinstance(chosen, Scheme):
         fake_quantise_(model, chosen)
     elif chosen is not None and chosen.format is not None:
         round_layers_(model, chosen.format)
+        give_back()
         setattr(model, CHOSEN, chosen)
 
 

@@ -55,7 +55,7 @@ def move_(model: Any, beside: Path, evict: bool, fill: Callable[[nn.Module], Non
 
 def _mapped(name: Path, tensors: Mapping[int, Tensor]) -> MappedFile:
     file = MappedFile(name, {str(key): t.detach().contiguous() for key, t in tensors.items()})
-    file.release(evict=True)
+    file.drop()
     return file
 
 

@@ -6,7 +6,7 @@ from zobench.run.options import option
 
 PARTS = (
     *("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods"),
-    *("quantised", "padding", "distributed", "streamed"),
+    *("quantised", "padding", "distributed", "streamed", "limited"),
 )
 GPU_PARTS = ("tests", "directions", "engines", "replay", "smollm2", "cells", "waits", "sweeps", "probes")
 SIZES = {  # hidden, layers, heads, vocabulary
@@ -58,7 +58,9 @@ class StepBenchOptions:
     padding_tasks: tuple[str, ...] = option(("spam", "sentences"), "tasks of the padding table")
     padding_data: str | None = option(None, "folder of the tasks' files; by default the shipped files")
     streamed_model: str | None = option(
-        None, "folder of a model by `random-model` for the streamed table; by default one of --size is made and removed"
+        None,
+        "folder of a model by `random-model` for the parts streamed and limited; by default one of --size is made and "
+        "removed",
     )
     out: str = option("runs/llm-bench", "folder of the results; every call appends rows")
 

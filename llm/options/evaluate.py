@@ -5,9 +5,23 @@ from dataclasses import dataclass
 from llm.options.groups import MAX_TOKENS, TASK, ModelOptions, QuantisedOptions, SeedOptions, SplitOptions
 from zobench.run.options import option
 
+AUTO, IN_FORWARD, STREAMED = "auto", "in-forward", "streamed"
+ENGINES = (AUTO, IN_FORWARD, STREAMED)
+
 
 @dataclass(frozen=True)
-class EvaluateOptions(SeedOptions, SplitOptions, QuantisedOptions):
+class ReadOptions:
+    """Where the weights are while forwards read them."""
+
+    engine: str = option(
+        AUTO,
+        "in-forward (the model is in memory), streamed (its weights are in a working copy on the disk of --out, by "
+        "default of temporary files, for models larger than the memory), or auto (as the run that wrote the model)",
+    )
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(ReadOptions, SeedOptions, SplitOptions, QuantisedOptions):
     """Measure loss and accuracy of a model on dev and test, with plain and with calibrated scores.
 
     To evaluate the tuned weights of a run, give its folder as --model.
@@ -17,7 +31,7 @@ class EvaluateOptions(SeedOptions, SplitOptions, QuantisedOptions):
 
 
 @dataclass(frozen=True)
-class PredictOptions(ModelOptions):
+class PredictOptions(ReadOptions, ModelOptions):
     """Answer the rows of a file, labelled or not, and write each row with its answer and the scores.
 
     A batch is written as soon as it is answered. With the folder of a run as --model, its task and the length of its

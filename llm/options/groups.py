@@ -5,9 +5,13 @@ default and the same help. Fields are in order from the last base to the first.
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from llm.options import presets
 from zobench.run.options import option
+
+if TYPE_CHECKING:
+    from llm.quantised import Quantisation
 
 TASK = "a name (python -m llm list), a task file (my.toml), or package.module:function"
 OBJECTIVE = (
@@ -54,6 +58,17 @@ class QuantisedOptions(ModelOptions):
     smoothing: float = option(
         0.75, "with --fake-quantize: SmoothQuant's exponent of the calibration before the first step; 0: no smoothing"
     )
+
+    def quantisation(self) -> "Quantisation | None":
+        """Return how the model is quantised, None where it is not.
+
+        Raises:
+            UnknownNameError: no such format or scheme.
+            ValueError: both are given, or the group is none.
+        """
+        from llm.quantised import quantisation  # parsing does without torch
+
+        return quantisation(self.quantize, self.group, self.fake_quantize)
 
 
 @dataclass(frozen=True)

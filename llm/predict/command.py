@@ -25,7 +25,7 @@ def run(options: PredictOptions) -> None:
     suffix = _suffix(options.out)
     predictor = Predictor.load(
         options.model, options.task, options.device, options.dtype, options.batch, options.max_tokens, options.bos,
-        options.trust_remote_code,
+        options.trust_remote_code, options.engine, options.out,
     )  # fmt: skip
     records = predictor.task.read(Path(options.input))
     _require_free(records, [ANSWER, PROBABILITY, *map(_share, predictor.labels)])

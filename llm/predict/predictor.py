@@ -14,6 +14,8 @@ from llm.model import loading
 from llm.objective import Objective
 from llm.objective.answers import written
 from llm.objective.measured import choices
+from llm.options.evaluate import AUTO
+from llm.run import reading
 from llm.run.folder import run_of
 from llm.tasks import Example, Task
 from llm.tasks.record import DataRecord
@@ -64,6 +66,8 @@ class Predictor:
         max_tokens: int | None = None,
         bos: int | None = None,
         trust_remote_code: bool = False,
+        engine: str = AUTO,
+        beside: str | None = None,
     ) -> "Predictor":
         """Return the predictor of a model.
 
@@ -76,6 +80,10 @@ class Predictor:
             max_tokens: length limit of prompts; by default that of the run.
             bos: id of the first token; by default that of the run.
             trust_remote_code: allow the model to run Python code of its own.
+            engine: "in-forward" for a model in memory, "streamed" for one whose weights stay on disk, "auto" as the run
+                that wrote it.
+            beside: a file or folder on whose disk the working copy of a streamed model lies; by default that of
+                temporary files.
 
         Raises:
             ValueError: the model or the task cannot be used, or the task cannot ask without labels.
@@ -93,7 +101,7 @@ class Predictor:
         found = tasks.find(str(name))
         if found.ask is None:
             raise ValueError(f"task {name} does not say how rows without labels are asked: give Task(ask=...)")
-        language_model = loading.load(model, device, dtype, trust_remote_code)
+        language_model = reading.load(engine, model, device, dtype, trust_remote_code, None, beside)
         make = objective.choose("language-model" if found.objective == "reward" else found.objective, found)
         most, first = max_tokens or config.get("max_tokens"), config.get("bos") if bos is None else bos
         return cls(found, make(language_model, max_tokens=most, bos=first), batch)

@@ -5,7 +5,7 @@ import math
 from llm.model import adapters, streaming
 from llm.model.trainable import parse_rates
 from llm.options.train import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
-from llm.quantised import Choice, quantisation
+from llm.quantised import Choice
 from llm.quantised.schemes import SMOOTHING, check_smoothing
 from llm.steppers import engines
 from llm.steppers.method import TrainingMethod
@@ -80,7 +80,7 @@ def _check_quantised(options: TrainOptions) -> None:
 
 
 def _check_fake(options: TrainOptions, method: TrainingMethod) -> None:
-    quantisation(options.quantize, options.group, options.fake_quantize)
+    options.quantisation()
     check_smoothing(options.smoothing)
     if options.fake_quantize is None:
         if options.smoothing != SMOOTHING:

@@ -16,7 +16,7 @@ from llm.objective.calibration import calibrate_
 from llm.objective.minibatch import Minibatch
 from llm.objective.touched import touched_rows
 from llm.options.train import TrainOptions
-from llm.quantised import is_fake_quantised, is_quantised, quantisation
+from llm.quantised import is_fake_quantised, is_quantised
 from llm.quantised.codes import Codes, search_
 from llm.run import calibrated, evaluation_sets
 from llm.run.check import check
@@ -182,7 +182,7 @@ def _loaded(options: TrainOptions) -> LanguageModel:
     base = streaming.load_for(
         options.engine,
         *how,
-        quantisation(options.quantize, options.group, options.fake_quantize),
+        options.quantisation(),
         existing(Path(options.out)),
     )
     language_model = adapt(base, options.adapter, options.seed)

@@ -17,10 +17,12 @@ KEPT = 3
 
 
 class Residence(Protocol):
-    """How the blocks of a model come into memory and leave it. Both calls are advice: no value depends on them."""
+    """How the blocks of a model come into memory and leave it. Both calls are advice: no value depends on them. One
+    thread makes them, which computes nothing, so that they may wait.
+    """
 
     def fetch(self, block: int) -> None:
-        """Begin to bring a block into memory."""
+        """Bring a block into memory."""
 
     def release(self, block: int) -> None:
         """Let a block, with what was written to it, go back to where it is kept."""
@@ -58,10 +60,7 @@ class Streamed(Paired):
         super().attach(stored)
         layers = layers_of(stored.module)
         self._block = {self._segments[id(p)]: k for p, k in owners(layers).items() if id(p) in self._segments}
-        self._stream = _Stream(len(layers), self.residence) if self.residence is not None else None
-        if self._stream is not None:
-            for k, layer in enumerate(layers):
-                layer.register_forward_pre_hook(partial(self._stream.enter, k))
+        self._stream = follow(layers, self.residence) if self.residence is not None else None
 
     def write_pending(self, names: Iterable[str]) -> None:
         """Write what is pending for these parameters, layer by layer."""
@@ -86,20 +85,26 @@ class Streamed(Paired):
         return sorted(parts.items())
 
 
-class _Stream:
+def follow(layers: Sequence[nn.Module], residence: Residence) -> "Stream":
+    """Let every forward fetch and release the layers that it enters, and return what does so."""
+    stream = Stream(len(layers), residence)
+    for k, layer in enumerate(layers):
+        layer.register_forward_pre_hook(partial(stream.enter, k))
+    return stream
+
+
+class Stream:
     """Fetches the layer after the one that was entered, and releases the one that nobody reads any more."""
 
     def __init__(self, count: int, residence: Residence) -> None:
         self._count, self._residence = count, residence
-        self._lock, self._latest = threading.Lock(), -1
+        self._lock, self._latest, self._released = threading.Lock(), -1, -1
 
     def enter(self, k: int, *_: Any) -> None:
-        with self._lock:  # two threads enter each layer, one for each point
-            if k == self._latest:
-                return
-            self._latest = k
-        # In a thread: the disk may let advice wait until there is room for more requests.
-        pool(1, "zobench-fetch", None).submit(self._move_to, k)
+        with self._lock:
+            again, self._latest = k == self._latest, k
+        # In a thread: both may wait for the disk.
+        pool(1, "zobench-fetch", None).submit(self._both_in if again else self._move_to, k)
 
     def let_go(self, k: int) -> None:
         """Release a layer of which no forward is under way; the first one is fetched again after the last."""
@@ -109,9 +114,21 @@ class _Stream:
                 pool(1, "zobench-fetch", None).submit(self._residence.fetch, 0)
 
     def _move_to(self, k: int) -> None:
-        if self._count > KEPT:  # the second point is one parameter behind the first at most: in the layer before
-            self._residence.release((k - 2) % self._count)
+        """After the first point, or the only one, has entered a layer; the second may be in the layer before."""
+        if self._count > KEPT and self._released != (k - 2) % self._count:
+            self._release(k - 2)
         self._residence.fetch((k + 1) % self._count)
+
+    def _both_in(self, k: int) -> None:
+        """After the second point has entered the layer, too: it has a layer's time to be written until the next but one
+        is fetched.
+        """
+        if self._count > KEPT:
+            self._release(k - 1)
+
+    def _release(self, k: int) -> None:
+        self._released = k % self._count
+        self._residence.release(self._released)
 
 
 def layers_of(module: nn.Module) -> Sequence[nn.Module]:
