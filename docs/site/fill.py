@@ -20,7 +20,7 @@ from zobench.methods import listing
 from zobench.run.records import rows_now
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/kerzoo.md", "docs/quantised.md", "docs/scale.md", "docs/smoke.md")
+PAGES = ("README.md", "docs/kerzoo.md", "docs/quantised.md", "docs/scale.md", "docs/smoke.md", "docs/speed.md")
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,18 @@ def _streamed_steps() -> str:
     return streamed.markdown([*rows_of("speed/streamed-steps"), *rows_of("speed/streamed-steps-4x32")])
 
 
+def _points_in_one_forward() -> str:
+    from llm.bench import probes
+
+    return probes.markdown(rows_of("speed/probes-3"))
+
+
+def _steps_of_methods() -> str:
+    from llm.bench import methods
+
+    return methods.markdown(rows_of("speed/methods"))
+
+
 BLOCKS = (
     Block("methods", listing.markdown),
     Block("claims", lambda: ledger.as_markdown(claims())),
@@ -114,6 +126,8 @@ BLOCKS = (
     Block("processes on paper", _processes_on_paper),
     Block("streamed run measured", _streamed_run),
     Block("streamed steps measured", _streamed_steps),
+    Block("points in one forward", _points_in_one_forward),
+    Block("steps of methods", _steps_of_methods),
     Block("parts", lambda: markdown(parts_table(rows().of("error-parts")))),
 )
 

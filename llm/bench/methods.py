@@ -91,3 +91,19 @@ def _line(row: Row) -> str:
         return f"{row['method']:22}failed: {row['reason']}"
     numbers = f"{row['evaluations']:12.3g}{statistics.median(row['seconds']):9.3f}{row['of_limit']:12.2f}"
     return f"{row['method']:22}{numbers}{row['of_mezo']:9.2f}{row['bar'] or '':>6}  {row['held']}"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table of a page."""
+    lines = [
+        "| method | evaluations | seconds | of as many bare forwards | of mezo's step | goal | held |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if row["status"] == "failed":
+            lines.append(f"| `{row['method']}` | {row['reason']} | | | | | |")
+            continue
+        goal = f"{row['bar']}: {'met' if row['of_mezo'] <= row['bar'] else 'missed'}" if row["bar"] else ""
+        times = f"{statistics.median(row['seconds']):.3f} | {row['of_limit']:.2f} | {row['of_mezo']:.2f}"
+        lines.append(f"| `{row['method']}` | {row['evaluations']:.3g} | {times} | {goal} | {row['held']} |")
+    return "\n".join(lines)

@@ -93,3 +93,24 @@ def table(rows: Sequence[Row]) -> str:
             f"{row['fastest_of_bare']:9.3f}{bar:>6}"
         )
     return "\n".join(lines)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return the rows as a table of a page: median seconds and their share of as many bare forwards as there are
+    points, in brackets the share of the fastest.
+    """
+    lines = [
+        "| examples x tokens | a bare forward | repeated | points | step | goal of points |",
+        "|---|---|---|---|---|---|",
+    ]
+    for cell in dict.fromkeys((row["batch"], row["tokens"]) for row in rows):
+        of_cell = {row["job"]: row for row in rows if (row["batch"], row["tokens"]) == cell}
+        bar, bare = of_cell["points"]["bar"], statistics.median(of_cell["bare"]["seconds"])
+        shares = " | ".join(_share(of_cell[job]) for job in ("repeated", "points", "step"))
+        reached = "reached" if bar and of_cell["points"]["of_bare"] <= bar else "missed"
+        lines.append(f"| {cell[0]} x {cell[1]} | {bare:.3f} s | {shares} | {f'{bar}: {reached}' if bar else 'none'} |")
+    return "\n".join(lines)
+
+
+def _share(row: Row) -> str:
+    return f"{statistics.median(row['seconds']):.2f} s, {row['of_bare']:.2f} ({row['fastest_of_bare']:.2f})"
