@@ -16,6 +16,7 @@ import queued
 from queued import Meeting, Toy
 
 from llm.__main__ import main
+from llm.options.studies import BACKENDS
 from llm.studies import archive, queue
 from llm.studies.queue import OutOfTimeError, Queue
 from zobench.run import claims, exit_status
@@ -368,9 +369,11 @@ def test_a_backend_that_is_not_installed_names_its_package(monkeypatch):
         queue.engine("ray")
 
 
-@pytest.mark.parametrize("backend", ["dask", pytest.param("submitit", marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize(
+    "backend", ["dask", *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("submitit", "ray"))]
+)
 def test_a_backend_makes_the_runs(backend, tmp_path, monkeypatch):
-    pytest.importorskip({"dask": "distributed", "submitit": "submitit"}[backend], reason=f"{backend} is not installed")
+    pytest.importorskip(BACKENDS[backend], reason=f"{backend} is not installed")
     code = f"""
 from pathlib import Path
 from queued import Toy
