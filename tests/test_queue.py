@@ -303,7 +303,7 @@ def test_sigterm_to_a_command_ends_its_workers_and_packs(tmp_path):
     (tmp_path / "plan.toml").write_text(PLAN.replace("passes = 20", "passes = 200000"))
     words = ["--plan", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out"), "--workers", "2", "--pack"]
     command = subprocess.Popen([sys.executable, "-m", "llm", "compare", "--quiet", *words], cwd=TESTS.parent)
-    lines, deadline = counted(tmp_path / "out", "tune/*/rows.jsonl"), time.monotonic() + 300
+    lines, deadline = counted(tmp_path / "out", "tune/*/rows.jsonl"), time.monotonic() + 900
     while len(list((tmp_path / "out").glob("tune/*/rows.jsonl"))) < 2 or lines() < 20:
         assert command.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
