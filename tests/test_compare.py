@@ -104,7 +104,8 @@ def test_two_processes_make_the_rows_of_one(plan, tmp_path):
         out = tmp_path / workers
         assert main(["compare", "--plan", str(plan), "--out", str(out), "--workers", workers]) == 0
         found[workers] = {
-            (row["group"], row["task"], row["arm"]): (row.get("test_loss"), row["curve"]) for row in rows(out, "arm-run")
+            (row["group"], row["task"], row["arm"]): (row.get("test_loss"), row["curve"])
+            for row in rows(out, "arm-run")
         }
     assert found["1"] == found["2"] and len(found["1"]) == 6
 
