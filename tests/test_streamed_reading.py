@@ -28,7 +28,7 @@ def runs(tmp_path_factory):
 def seen(monkeypatch):
     """The models that were loaded, and the blocks that were fetched."""
     models, fetched = [], []
-    load, fetch = reading.streaming.load_to_read, MappedBlocks.fetch
+    load, fetch = reading.streaming.load_for, MappedBlocks.fetch
 
     def keep(*given):
         language_model = load(*given)
@@ -37,7 +37,7 @@ def seen(monkeypatch):
             mapped.evict = True  # as for a model that is larger than the memory
         return language_model
 
-    monkeypatch.setattr(reading.streaming, "load_to_read", keep)
+    monkeypatch.setattr(reading.streaming, "load_for", keep)
     monkeypatch.setattr(MappedBlocks, "fetch", lambda self, k: (fetched.append(k), fetch(self, k)))
     return models, fetched
 

@@ -14,14 +14,13 @@ from transformers import GenerationConfig
 from llm.model import adapted, loading
 from llm.model.free_memory import free_memory
 from llm.model.language_model import DTYPES, LanguageModel
-from llm.model.mapped import blocks_of
 from llm.model.working_copy import HELD, move_, replace_tensors_, require_room
 from llm.quantised import Choice, Format, Quantisation, Scheme
 from llm.quantised import folder as folder_of_codes
 from llm.quantised.blank import blank
 from llm.quantised.model import planned_bytes, quantise_layers_, to_quantise
 from zobench.run.reading import file_bytes, json_object
-from zobench.space.streamed import follow, layers_of
+from zobench.space.streamed import layers_of
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 Places = dict[str, tuple[Path, str]]
@@ -103,23 +102,6 @@ def load_for(
             raise ValueError(f"--engine streamed takes no fake-quantised layers ({quantize}): {HELD}")
         return load(name, device, dtype, trust_remote_code, beside, quantize=quantize)
     return loading.load(name, device, dtype, trust_remote_code, quantize)
-
-
-def load_to_read(
-    engine: str,
-    name: str,
-    device: str = "cpu",
-    dtype: str = "float32",
-    trust_remote_code: bool = False,
-    quantize: Quantisation | None = None,
-    beside: Path | None = None,
-) -> LanguageModel:
-    """As `load_for`, for forwards alone: those of a streamed model fetch the layers that they enter."""
-    loaded = load_for(engine, name, device, dtype, trust_remote_code, quantize, beside)
-    blocks = blocks_of(loaded.model)
-    if blocks is not None:
-        follow(layers_of(loaded.model), blocks)
-    return loaded
 
 
 def _read(

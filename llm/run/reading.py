@@ -4,10 +4,12 @@ from pathlib import Path
 
 from llm.model import loading, streaming
 from llm.model.language_model import LanguageModel
+from llm.model.mapped import blocks_of
 from llm.options.evaluate import AUTO, ENGINES, IN_FORWARD, STREAMED
 from llm.quantised import Quantisation
 from llm.run.folder import existing, run_of
 from zobench.naming import require_known
+from zobench.space.streamed import follow, layers_of
 
 
 def load(
@@ -39,7 +41,11 @@ def load(
     if engine == AUTO:
         engine = STREAMED if loading.require_device(device).type == "cpu" and _was_streamed(name) else IN_FORWARD
     place = existing(Path(beside)) if beside else None
-    return streaming.load_to_read(engine, name, device, dtype, trust_remote_code, quantize, place)
+    loaded = streaming.load_for(engine, name, device, dtype, trust_remote_code, quantize, place)
+    blocks = blocks_of(loaded.model)
+    if blocks is not None:  # no engine of steps fetches the layers that a forward enters
+        follow(layers_of(loaded.model), blocks)
+    return loaded
 
 
 def _was_streamed(name: str) -> bool:
