@@ -11,6 +11,7 @@ from llm.studies import archive, runs
 from llm.studies.compare import Study, rounds
 from llm.studies.plan import read_plan
 from llm.studies.rates import beyond, forward_passes_a_step
+from tests import gguf_files
 from zobench import methods
 from zobench.run.records import Run
 
@@ -58,6 +59,15 @@ def plan(tmp_path):
 def rows(folder, kind):
     lines = (folder / "rows.jsonl").read_text().splitlines()
     return [row for row in map(json.loads, lines) if row["kind"] == kind]
+
+
+def test_an_arm_that_keeps_codes_loads_the_gguf_file_and_others_its_dequantised_copy(tmp_path):
+    gguf_files.write(tmp_path / "tiny.gguf")
+    kept = '[arms.kept]\nmethod = "mezo"\nquantize = "gguf"\nrates = [1e-3]\n'
+    (tmp_path / "plan.toml").write_text(PLAN.replace("tiny-opt", str(tmp_path / "tiny.gguf")) + kept)
+    assert main(["compare", "--plan", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out")]) == 0
+    ended = [row for row in rows(tmp_path / "out", "arm-run") if row["group"] == "seeds"]
+    assert {(row["arm"], row["model"]) for row in ended} == {("mezo", "tiny"), ("adamw", "tiny"), ("kept", "tiny.gguf")}
 
 
 def test_every_arm_runs_for_the_same_forward_passes_at_the_rate_that_dev_chose(plan, tmp_path, capsys):

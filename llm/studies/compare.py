@@ -11,6 +11,7 @@ from pathlib import Path
 from llm.model import loading
 from llm.options.studies import CompareOptions
 from llm.options.train import TrainOptions
+from llm.quantised import GGUF
 from llm.run.context import split_of
 from llm.studies import archive
 from llm.studies.forecast import forecast
@@ -157,10 +158,11 @@ class Study:
         seed = "" if run.seed == TUNING_SEED else f"-seed{run.seed}"
         name = f"{run.task}-{run.arm}-lr{run.lr:g}{seed}" if tuning else f"{run.task}-{run.arm}-seed{run.seed}"
         folder = within(self.record.folder, f"{run.group}/{name}")
-        changes = {"model": self.model, "seed": run.seed, "out": str(folder), "provenance": self.provenance}
+        changes = {"seed": run.seed, "out": str(folder), "provenance": self.provenance}
         changes |= {"save": False} | ({} if run.lr is None else {"lr": run.lr})
         changes |= {"baselines": False} if tuning else {}
-        return self.plan.run_options(run.task, run.arm, passes, **changes)
+        options = self.plan.run_options(run.task, run.arm, passes, **changes)
+        return options if options.quantize == GGUF else replace(options, model=self.model)
 
     def ended(self) -> Iterator[Path]:
         """Yield the folder of each run of the plan whose row the record has."""
@@ -194,7 +196,9 @@ class Study:
         return Named(SEEDS, task, arm, seed, rates[arm])
 
     def _base(self) -> str:
-        """The model, or a copy of a slowly read one that every run can load: GGUF files are dequantised once."""
+        """The model, or a copy of a slowly read one that every run which keeps no codes can load: GGUF files are
+        dequantised once.
+        """
         if self.plan.model != loading.SMOLLM2 and not self.plan.model.endswith(".gguf"):
             return self.plan.model
         folder = self.record.folder / "base" / Path(self.plan.model).stem

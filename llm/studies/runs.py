@@ -61,7 +61,8 @@ class ArmRun:
     def make(self) -> None:
         """Make the run, or let it go on. One that chooses a rate leaves the test examples alone."""
         row = ended(self.options, test=self.run.group == SEEDS)
-        Run.reopened(self.study).add({**self.run.row, **row})
+        # A quantised run has a group of its own, that of its scales: the row is found by the study's.
+        Run.reopened(self.study).add({**self.run.row, **row, **self.run.row})
 
 
 @dataclass(frozen=True, eq=False)
