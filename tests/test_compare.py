@@ -64,10 +64,14 @@ def rows(folder, kind):
 def test_an_arm_that_keeps_codes_loads_the_gguf_file_and_others_its_dequantised_copy(tmp_path):
     gguf_files.write(tmp_path / "tiny.gguf")
     kept = '[arms.kept]\nmethod = "mezo"\nquantize = "gguf"\nrates = [1e-3]\n'
-    (tmp_path / "plan.toml").write_text(PLAN.replace("tiny-opt", str(tmp_path / "tiny.gguf")) + kept)
+    adapted = kept.replace("arms.kept", "arms.adapted") + 'adapter = "lora:r=2"\n'
+    (tmp_path / "plan.toml").write_text(PLAN.replace("tiny-opt", str(tmp_path / "tiny.gguf")) + kept + adapted)
     assert main(["compare", "--plan", str(tmp_path / "plan.toml"), "--out", str(tmp_path / "out")]) == 0
     ended = [row for row in rows(tmp_path / "out", "arm-run") if row["group"] == "seeds"]
-    assert {(row["arm"], row["model"]) for row in ended} == {("mezo", "tiny"), ("adamw", "tiny"), ("kept", "tiny.gguf")}
+    assert {(row["arm"], row["model"]) for row in ended} == {
+        *(("mezo", "tiny"), ("adamw", "tiny")),
+        *(("kept", "tiny.gguf"), ("adapted", "tiny.gguf")),
+    }
 
 
 def test_every_arm_runs_for_the_same_forward_passes_at_the_rate_that_dev_chose(plan, tmp_path, capsys):

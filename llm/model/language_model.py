@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from llm.quantised.layers import QuantisedEmbedding
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -24,9 +26,16 @@ class LanguageModel:
         return device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of hidden states: that in which token embeddings are read."""
+        embeddings = self.model.get_input_embeddings()
+        found: torch.dtype = embeddings.reads if isinstance(embeddings, QuantisedEmbedding) else embeddings.weight.dtype
+        return found
+
+    @property
     def wide(self) -> torch.dtype:
         """The dtype of logits and losses: float32, or float64 of a float64 model."""
-        return torch.promote_types(self.model.dtype, torch.float32)
+        return torch.promote_types(self.dtype, torch.float32)
 
     @property
     def masked(self) -> bool:

@@ -120,7 +120,7 @@ def _inputs(language_model: LanguageModel, texts: Sequence[Text], starts: Sequen
     earlier = torch.ones(shape[1], shape[1], dtype=torch.bool, device=device).tril()
     along = (branch == 0)[:, None, :] | (branch[:, None, :] == branch[:, :, None])
     seen = earlier & along & (owner[:, None, :] == owner[:, :, None])
-    dtype = language_model.model.dtype
+    dtype = language_model.dtype  # `model.dtype` would be that of the first parameter: of scales, where it is quantised
     mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill(~seen, torch.finfo(dtype).min)
     inputs = {"input_ids": on_device(ids, device), "position_ids": on_device(positions, device)}
     return {**inputs, "attention_mask": mask[:, None], "use_cache": False}
