@@ -1,4 +1,4 @@
-/* Random calls of every entry point of sweep.c, every buffer of its exact size: built with sanitizers by sanitize.py.
+/* Random calls of every entry point of sweep.c and masks.c, every buffer of its exact size: built with sanitizers by sanitize.py.
  *
  * A call is made by one thread and by several, which must leave the same bits; and with one length that is wrong, which
  * must be refused and leave every buffer as it was.
@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "sweep.c"
+#include "masks.c"
 
 #if defined(__has_feature)
 #if __has_feature(memory_sanitizer)
@@ -195,10 +196,37 @@ static void one_draw(void) {
     free(whole), free(left), free(right);
 }
 
+/* Masks of weights and of a stream, bit by bit. */
+static void one_mask(void) {
+    int type = (int)below(3);
+    int64_t count = below(3 * CHUNK), octets = (count + 7) / 8, each = type == FLOAT32 ? 4 : type == BFLOAT16 ? 2 : 8;
+    uint64_t k = key(), start = 4 * (uint64_t)below(CHUNK), limit = draw32(), bound = key() >> (65 - 8 * each);
+    char *weights = malloc(count ? each * count : 1);
+    uint8_t *small = malloc(octets ? octets : 1), *chosen = malloc(octets ? octets : 1);
+    for (int64_t i = 0; i < each * count; i++) weights[i] = (char)draw32();
+    forget(small, octets), forget(chosen, octets);
+    check(keep_small(type, weights, each * count, bound, count, small, octets) == DONE, "weights are compared");
+    check(keep_at_random(k, start, limit, count, chosen, octets) == DONE, "words are compared");
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t bits = 0, word;
+        memcpy(&bits, weights + each * i, each);
+        check((small[i / 8] >> i % 8 & 1) == ((bits & (~0ull >> (65 - 8 * each))) <= bound), "a bit is that of its weight");
+        check(draw(WORDS, INT64, k, (start + i) / 4, 0, (start + i) % 4, &word, 1, 8) == DONE, "a word is drawn");
+        check((chosen[i / 8] >> i % 8 & 1) == (word < limit), "a bit is that of its word");
+    }
+    if (count % 8) check(!(small[octets - 1] >> count % 8) && !(chosen[octets - 1] >> count % 8), "bits behind the last are 0");
+    check(keep_small(type, weights, each * count + 1, bound, count, small, octets) == REFUSED, "another size is refused");
+    check(keep_small(INT64, weights, each * count, bound, count, small, octets) == REFUSED, "another type is refused");
+    check(keep_small(type, weights, each * count, bound, count, small, octets + 1) == REFUSED, "other octets are refused");
+    check(keep_at_random(k, start + 1, limit, count, chosen, octets) == REFUSED, "a part of a counter is refused");
+    check(keep_at_random(k, start, limit, count, chosen, octets + 1) == REFUSED, "other octets are refused");
+    free(weights), free(small), free(chosen);
+}
+
 int main(int arguments, char **texts) {
     long calls = arguments > 1 ? atol(texts[1]) : 1000;
     state = arguments > 2 ? strtoull(texts[2], NULL, 10) | 1 : 1;
-    for (long i = 0; i < calls; i++) one_sweep(), one_draw();
-    printf("%ld random sweeps (8 of wrong lengths each) and %ld draws: no error\n", calls, calls);
+    for (long i = 0; i < calls; i++) one_sweep(), one_draw(), one_mask();
+    printf("%ld random sweeps (8 of wrong lengths each), %ld draws and masks: no error\n", calls, calls);
     return 0;
 }

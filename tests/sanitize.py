@@ -37,7 +37,7 @@ def compiler(names: str = SANITIZERS[0]) -> str | None:
 
 
 def run(source: Path, calls: int, seed: int, names: str = SANITIZERS[0]) -> subprocess.CompletedProcess[str]:
-    """Build the driver with the sweep.c of this folder, and make so many random calls."""
+    """Build the driver with the C files of this folder, the others from the package, and make so many random calls."""
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "sanitize"
         options = [*FLAGS, *sanitizing(names), f"-I{source}", f"-I{SOURCE}"]

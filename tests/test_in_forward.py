@@ -17,7 +17,7 @@ from zobench.layout import CPU, Block, Layout, Segment
 from zobench.space import lazy_rows
 from zobench.space.lazy_rows import RowSweep, overlaps, runs
 from zobench.space.sweep import NOTHING, Drawn
-from zobench.space.threads import in_parallel
+from zobench.threads import in_parallel
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

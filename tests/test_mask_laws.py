@@ -25,8 +25,11 @@ from zobench import (
     methods,
     query,
 )
-from zobench.layout import Layout
-from zobench.random import streams
+from zobench.law import masks
+from zobench.law.masks import Masks
+from zobench.law.memo import memo
+from zobench.layout import Layout, Segment
+from zobench.random import native, streams
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,6 +37,27 @@ F64 = torch.float64
 SLOPE = torch.linspace(-1, 2, 17, dtype=F64)
 ZERO = torch.zeros(17, dtype=F64)
 MANY = Layout.of([200_003])
+
+
+@pytest.mark.skipif(not native.available(), reason=f"the native masks are not in use: {native.status()}")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, F64])
+@pytest.mark.parametrize("size", [1, 7, 8, 2047, 2049, masks.PART - 1, 2 * masks.PART + 3])
+def test_masks_in_c_are_those_of_torch(dtype, size):
+    cut = Layout((Segment("first", 5, F64), Segment("w", size, F64)))
+    stored = streams.normals(2, 0, 5 + size, F64).to(dtype)
+    kept = [SmallWeights(share=0.3), SmallWeights(share=1.0)]
+
+    def found() -> list[Masks]:
+        bound = [law.bind(cut, lambda b: stored[b.offset : b.offset + b.size]).masks or {} for law in kept]
+        memo.cache_clear()  # random masks are held
+        return [*bound, *(RandomMask(density=share).direction(4, 0, cut, ()).masks for share in (0.3, 1.0))]
+
+    with native.turned_off():
+        wanted = found()
+    for ours, theirs in zip(found(), wanted, strict=True):
+        for name in ("first", "w"):
+            assert torch.equal(ours[name], theirs[name])
+    assert int(wanted[1]["first"]) == 0b11111
 
 
 def linear(x: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import zobench
+from zobench.random import native
 
 pytestmark = pytest.mark.environment
 
@@ -44,7 +45,7 @@ def test_the_wheel_holds_zobench_only(wheel):
     tops = {name.split("/")[0] for name in names}
     assert tops == {"zobench", f"zobench-{zobench.__version__}.dist-info"}
     sources = {str(path.relative_to(ROOT)) for path in (ROOT / "zobench").rglob("*.py")}
-    assert sources | {"zobench/py.typed", *(f"zobench/random/native/{name}" for name in ("sweep.c", "draw.h"))} == {
+    assert sources | {"zobench/py.typed", *(str(file.relative_to(ROOT)) for file in native.SOURCES)} == {
         name for name in names if name.startswith("zobench/")
     }
 

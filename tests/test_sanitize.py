@@ -18,6 +18,10 @@ PLANTED = {
     "factors": ("line->left_count / line->rank != count / line->columns", "0"),
     "a part": ("memcpy((char *)to + each * (done + begin)", "memcpy((char *)to + each * done"),
     "a counter": ("at = later(at, CHUNK / of_counter)", "at.low += CHUNK / of_counter"),
+    "bits behind the last": ("memset(kept + n, 0, (size_t)(CHUNK - n));\n        if", "if"),
+    "eight": ("kept + 8 * k, sizeof eight", "kept + 7 * k, sizeof eight"),
+    "a bound": ("<= (type)bound", "< (type)bound - 1"),
+    "a limit": ("words[i] < limit", "words[i] <= limit / 2"),
     "threads": (
         "for (int64_t start; (start = __atomic_fetch_add(taken, PIECE, __ATOMIC_RELAXED)) < s->count;)",
         "for (int64_t start = *taken; start < s->count; start += PIECE)",
@@ -28,9 +32,10 @@ UNWRITTEN = ("store(s->targets[p], at, y, n, s->target_type)", "store(s->targets
 
 
 def planted(folder, right, wrong):
-    text = (SOURCE / "sweep.c").read_text()
+    texts = {name: text for name in ("sweep.c", "masks.c") if right in (text := (SOURCE / name).read_text())}
+    ((name, text),) = texts.items()
     assert text.count(right) == 1
-    (folder / "sweep.c").write_text(text.replace(right, wrong))
+    (folder / name).write_text(text.replace(right, wrong))
     return folder
 
 

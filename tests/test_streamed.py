@@ -28,7 +28,7 @@ from zobench.groups import Groups
 from zobench.rule import SGD
 from zobench.run.journal import read
 from zobench.space import InForward, Streamed, streamed
-from zobench.space.threads import pool
+from zobench.threads import pool
 
 IDS = torch.arange(24).view(2, 12) * 11 % tiny_models.VOCABULARY
 

@@ -31,7 +31,7 @@ from zobench import ModuleSpace, derive, methods
 from zobench.rule import SGD
 from zobench.run.journal import read
 from zobench.space import Streamed
-from zobench.space.threads import pool
+from zobench.threads import pool
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -106,7 +106,7 @@ class Layout:
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
         """The blocks of all segments, in order."""
-        return tuple(self._cut())
+        return tuple(self.cut(BLOCK_SIZE))
 
     @cached_property
     def blocks_of(self) -> dict[str, tuple[Block, ...]]:
@@ -116,12 +116,12 @@ class Layout:
             by_name[block.segment.name].append(block)
         return {name: tuple(blocks) for name, blocks in by_name.items()}
 
-    def _cut(self) -> Iterator[Block]:
+    def cut(self, size: int) -> Iterator[Block]:
+        """Yield blocks of `size` entries of each segment, in order; its last one may be smaller."""
         offset = 0
         for segment in self.segments:
-            for index, start in enumerate(range(0, segment.size, BLOCK_SIZE)):
-                stop = min(start + BLOCK_SIZE, segment.size)
-                yield Block(segment, index, start, stop, offset + start)
+            for index, start in enumerate(range(0, segment.size, size)):
+                yield Block(segment, index, start, min(start + size, segment.size), offset + start)
             offset += segment.size
 
 

@@ -19,7 +19,7 @@ from llm.steppers.engines import make_space
 from zobench import ModuleSpace, derive, methods, query
 from zobench.run.records import Row
 from zobench.run.timing import alternating
-from zobench.space.threads import pool
+from zobench.threads import pool
 
 CACHED, UNCACHED, MEMORY, DISK = "streamed, cached", "streamed, not cached", "in memory", "read and written once"
 STEPS = 2

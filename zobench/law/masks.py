@@ -1,18 +1,20 @@
 """Masks of one bit a weight, and directions that are zero outside them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from zobench.law.independent import Derived
-from zobench.layout import Block, Segment
+from zobench.layout import Block, Layout, Segment
 from zobench.random.native import NativeStream
+from zobench.threads import in_parallel
 
+PART = 1 << 18
+"""A multiple of the entries of an octet, and of the words of a counter."""
 Masks = Mapping[str, Tensor]
 
 
@@ -38,23 +40,32 @@ class Masked(Derived):
         return {"mask": self.masks[segment.name], "scale": self.scale}
 
 
-def packed(parts: Iterable[Tensor]) -> Tensor:
-    """Booleans (*batch, size), part by part, as octets (*batch, (size + 7) // 8), bit j % 8 of octet j // 8, the lowest
-    first.
-    """
-    octets: list[npt.NDArray[np.uint8]] = []
-    flags: npt.NDArray[np.bool_] = np.empty(0, bool)
-    for part in parts:
-        device, seen = part.device, part.cpu().numpy()
-        flags = np.concatenate((flags, seen), -1) if flags.size else seen
-        whole = flags.shape[-1] // 8 * 8
-        octets.append(np.packbits(flags[..., :whole], axis=-1, bitorder="little"))
-        flags = flags[..., whole:]
-    octets.append(np.packbits(flags, axis=-1, bitorder="little"))
-    return torch.from_numpy(np.concatenate(octets, -1)).to(device)
+def masks(layout: Layout, octets: Callable[[Block], Tensor]) -> dict[str, Tensor]:
+    """Return the mask of each segment: the octets of its blocks of PART entries, which threads share."""
+    found: dict[str, dict[int, Tensor]] = {segment.name: {} for segment in layout.segments}
+    blocks = list(layout.cut(PART))
+    waiting = iter(blocks)  # a list's iterator gives each block to one thread
+
+    def take() -> None:
+        for block in waiting:
+            found[block.segment.name][block.index] = octets(block)
+
+    in_parallel(take, len(blocks), layout.segments[0].device)
+    return {name: torch.cat([each[index] for index in sorted(each)], -1) for name, each in found.items()}
+
+
+def packed(kept: Tensor) -> Tensor:
+    """Booleans (*batch, size) as octets (*batch, (size + 7) // 8), bit j % 8 of octet j // 8, the lowest first."""
+    flags = functional.pad(kept.view(torch.uint8), (0, -kept.shape[-1] % 8))
+    eights = flags.view(*flags.shape[:-1], -1, 8)
+    return (eights << _places(kept.device)).sum(-1, dtype=torch.uint8)
 
 
 def _unpacked(octets: Tensor, block: Block) -> Tensor:
-    met = octets[..., block.start // 8 : -(-block.stop // 8)].cpu().numpy()
-    flags = np.unpackbits(met, axis=-1, bitorder="little")[..., block.start % 8 :][..., : block.size]
-    return torch.from_numpy(flags).view(torch.bool).to(octets.device)
+    met = octets[..., block.start // 8 : -(-block.stop // 8)]
+    flags = (met.unsqueeze(-1) >> _places(octets.device)).bitwise_and_(1).flatten(-2)
+    return flags[..., block.start % 8 :][..., : block.size].bool()
+
+
+def _places(device: torch.device) -> Tensor:
+    return torch.arange(8, dtype=torch.uint8, device=device)

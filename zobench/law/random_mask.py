@@ -8,11 +8,11 @@ from torch import Tensor
 
 from zobench.law.independent import Gaussian, Rademacher
 from zobench.law.law import Direction, Isotropic
-from zobench.law.masks import Masked, packed
+from zobench.law.masks import Masked, masks, packed
 from zobench.law.memo import memo
-from zobench.layout import Layout, Segment
+from zobench.layout import Block, Layout, Segment
 from zobench.numbers import real, store
-from zobench.random import streams
+from zobench.random import native, streams
 from zobench.random.keys import derive
 from zobench.random.streams import Shape
 
@@ -59,22 +59,32 @@ class RandomMask(Isotropic):
         return Masked(self.law.direction(key, index, layout, batch), masks, self.density**-0.5)
 
     def _masks(self, key: int, layout: Layout, batch: Shape) -> Mapping[str, Tensor]:
+        limit = round(self.density * WORDS)
         if batch:
-            return {s.name: self._mask(key, s, batch) for s in layout.segments}
+            return {s.name: _batch(_stream(key, s), s, batch, limit) for s in layout.segments}
         kept = memo(key, ("mask", self.density))
-        for s in layout.segments:
-            if s not in kept:
-                kept.setdefault(s, self._mask(key, s, ()))
+        missing = Layout(tuple(s for s in layout.segments if s not in kept))
+        if missing.segments:
+            found = masks(missing, lambda b: _octets(_stream(key, b.segment), b, limit))
+            for s in missing.segments:
+                kept.setdefault(s, found[s.name])
         return {s.name: kept[s] for s in layout.segments}
-
-    def _mask(self, key: int, segment: Segment, batch: Shape) -> Tensor:
-        limit, stream = round(self.density * WORDS), derive(key, segment.name, "mask")
-        if batch:
-            words = streams.words(stream, 0, segment.size * torch.Size(batch).numel(), segment.device)
-            return packed([words.view(*batch, segment.size) < limit])
-        cuts = Layout((segment,)).blocks
-        return packed(streams.words(stream, b.start, b.stop, segment.device) < limit for b in cuts)
 
     def fourth_moment(self, dim: int) -> float:
         """Return d - 1 + E[v_1^4] / density."""
         return dim - 1 + self.law.fourth_moment(1) / self.density
+
+
+def _stream(key: int, segment: Segment) -> int:
+    return derive(key, segment.name, "mask")
+
+
+def _octets(stream: int, block: Block, limit: int) -> Tensor:
+    if block.segment.device.type == "cpu" and native.available():
+        return native.at_random(stream, block.start, block.stop, limit)
+    return packed(streams.words(stream, block.start, block.stop, block.segment.device) < limit)
+
+
+def _batch(stream: int, segment: Segment, batch: Shape, limit: int) -> Tensor:
+    words = streams.words(stream, 0, segment.size * torch.Size(batch).numel(), segment.device)
+    return packed(words.view(*batch, segment.size) < limit)

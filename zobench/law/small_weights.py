@@ -11,15 +11,14 @@ from torch import Tensor
 
 from zobench.law.independent import Gaussian, Rademacher
 from zobench.law.law import Direction, Kept, Law
-from zobench.law.masks import Masked, Masks, packed
+from zobench.law.masks import Masked, Masks, masks, packed
 from zobench.layout import Block, Layout, Segment
 from zobench.numbers import flag, real, store
-from zobench.random import streams
+from zobench.random import native, streams
 from zobench.random.keys import derive
 from zobench.random.streams import Shape
 
 SAMPLE = 1 << 16
-INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 Weights = Callable[[Block], Tensor]
 GAUSSIAN = Gaussian()
 
@@ -88,14 +87,17 @@ class SmallWeights(Law):
         return self._bound(layout, weights, kept) if self.fixed else self.bind(layout, weights)
 
     def _bound(self, layout: Layout, weights: Weights, kept: Kept) -> "SmallWeights":
-        masks: dict[str, Tensor] = {}
-        for segment in layout.segments:
-            blocks, name = layout.blocks_of[segment.name], f"{self!r} {segment.name}"
-            (threshold,) = kept.get(name) or [self._threshold(_sample(segment, blocks, weights).abs())]
-            if self.fixed:
-                kept[name] = [threshold]
-            masks[segment.name] = packed(_within(weights(b), threshold) for b in blocks)
-        return replace(self, masks=masks)
+        thresholds = {s.name: self._known(s, layout, weights, kept) for s in layout.segments}
+        return replace(self, masks=masks(layout, lambda b: _small(weights(b), thresholds[b.segment.name])))
+
+    def _known(self, segment: Segment, layout: Layout, weights: Weights, kept: Kept) -> Tensor:
+        name = f"{self!r} {segment.name}"
+        if name in kept:
+            return kept[name][0]
+        threshold = self._threshold(_sample(segment, layout.blocks_of[segment.name], weights).abs())
+        if self.fixed:
+            kept[name] = [threshold]
+        return threshold
 
     def _threshold(self, sizes: Tensor) -> Tensor:
         """The least of these magnitudes (*batch, m) that `share` of them do not exceed, (*batch, 1)."""
@@ -124,10 +126,8 @@ def _sample(segment: Segment, blocks: Sequence[Block], weights: Weights) -> Tens
     return torch.cat([weights(b)[..., (places[i:j] - b.start).to(segment.device)] for b, (i, j) in parts], -1)
 
 
-def _within(weights: Tensor, threshold: Tensor) -> Tensor:
-    """Whether |w| <= threshold, (*batch, size) booleans."""
-    if weights.device.type != "cpu":
-        return weights.abs() <= threshold
-    # magnitudes are ordered as their bits; torch would wait for its other threads at every block
-    bits, bound = (each.contiguous().view(INTEGERS[each.itemsize]).numpy() for each in (weights, threshold))
-    return torch.from_numpy((bits & np.iinfo(bits.dtype).max) <= bound)
+def _small(weights: Tensor, threshold: Tensor) -> Tensor:
+    """Octets of whether |w| <= threshold (*batch, 1), for the weights (*batch, size) of a block."""
+    if native.reads(weights):
+        return native.small(weights, threshold)
+    return packed(weights.abs() <= threshold)

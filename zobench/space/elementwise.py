@@ -12,7 +12,7 @@ from zobench.layout import Block
 from zobench.space import space
 from zobench.space.support import Support
 from zobench.space.sweep import rounding_key, store_at_random
-from zobench.space.threads import in_parallel
+from zobench.threads import in_parallel
 
 
 class Elementwise(NamedTuple):

@@ -21,8 +21,8 @@ from zobench.space.stored import Point, Step, Stored
 from zobench.space.support import Support
 from zobench.space.sweep import NOTHING, Change, Drawn, Sweep, Update, native_lines
 from zobench.space.tangents import Tangents
-from zobench.space.threads import in_parallel
 from zobench.space.trainable import require_alike
+from zobench.threads import in_parallel
 
 Result = TypeVar("Result")
 

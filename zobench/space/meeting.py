@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from zobench.space.threads import pool, wait
+from zobench.threads import pool, wait
 
 Result = TypeVar("Result")
 

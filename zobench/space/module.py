@@ -30,8 +30,8 @@ from zobench.space.space import Functions, Space, require_finite
 from zobench.space.stored import Point, Step, Stored
 from zobench.space.support import Rows
 from zobench.space.sweep import Change, Drawn, Moved
-from zobench.space.threads import survive_forks
 from zobench.space.whole import WholeRule, step_of
+from zobench.threads import survive_forks
 
 ROUNDING = ("nearest", "stochastic")
 SAMPLE = 4096

@@ -10,7 +10,7 @@ from torch import nn
 
 from zobench.space.paired import Paired
 from zobench.space.stored import Stored
-from zobench.space.threads import pool
+from zobench.threads import pool
 
 KEPT = 3
 """Blocks in memory: the one that is read, the one before it, which the second point may still read, and the next."""

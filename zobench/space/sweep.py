@@ -13,7 +13,7 @@ from zobench.layout import Block, Segment
 from zobench.random import fused, native, streams
 from zobench.random.keys import derive
 from zobench.random.native import NativeStream
-from zobench.space.threads import in_parallel
+from zobench.threads import in_parallel
 
 Amounts = Sequence[float]
 

@@ -23,13 +23,15 @@ from torch import Tensor
 
 from zobench.random import eager
 
-SOURCES = tuple(Path(__file__).parent / name for name in ("sweep.c", "draw.h"))
+SOURCES = tuple(Path(__file__).parent / name for name in ("sweep.c", "masks.c", "draw.h"))
 FLAGS = (
     "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing",
     "-shared", "-fPIC", *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()),
 )  # fmt: skip
 _turned_off = False
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
+WEIGHT_TYPES = {**TYPES, torch.float64: 2}
+BITS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float64: torch.int64}
 DRAWN_TYPES = {torch.float32: 0, torch.float64: 2, torch.int64: 3}
 NORMALS, SIGNS, LOW_RANK, WORDS = range(4)
 NO_MEMORY = 1
@@ -223,6 +225,36 @@ def normals(key: int, start: int, stop: int, dtype: torch.dtype, device: torch.d
     return _drawn(_library(), NORMALS, key, start, stop, dtype)
 
 
+def reads(weights: Tensor) -> bool:
+    """Whether `small` takes these weights."""
+    plain = weights.device.type == "cpu" and weights.ndim == 1 and weights.is_contiguous()
+    return plain and weights.dtype in WEIGHT_TYPES and available()
+
+
+def small(weights: Tensor, bound: Tensor) -> Tensor:
+    """Return octets, uint8 ((n + 7) // 8): bit j % 8 of octet j // 8, the lowest first, is whether the magnitude of
+    weight j is at most the bound, a number of their dtype.
+
+    Args:
+        weights: (n,), float32, bfloat16 or float64 without gaps on the CPU.
+        bound: the greatest magnitude, not negative, of one element.
+    """
+    octets = torch.empty((weights.numel() + 7) // 8, dtype=torch.uint8, device="cpu")
+    bits = bound.view(BITS[weights.dtype]).item()
+    place = (WEIGHT_TYPES[weights.dtype], weights.data_ptr(), weights.nbytes)
+    _require_done(_library().keep_small(*place, bits, weights.numel(), octets.data_ptr(), octets.numel()))
+    return octets
+
+
+def at_random(key: int, start: int, stop: int, limit: int) -> Tensor:
+    """Return octets as `small`: whether words start to stop - 1 of a stream are below a limit; `start` is a multiple of
+    4.
+    """
+    octets = torch.empty((stop - start + 7) // 8, dtype=torch.uint8, device="cpu")
+    _require_done(_library().keep_at_random(key, start, limit, stop - start, octets.data_ptr(), octets.numel()))
+    return octets
+
+
 def _drawn(library: Any, kind: int, key: int, start: int, stop: int, dtype: torch.dtype) -> Tensor:
     out = torch.empty(stop - start, dtype=dtype, device="cpu")
     counter, skip = divmod(start, 128 if kind == SIGNS else 4)
@@ -258,7 +290,10 @@ def _declared(library: Any) -> Any:
     u64, i64 = ctypes.c_uint64, ctypes.c_int64
     library.draw.argtypes = (ctypes.c_int, ctypes.c_int, u64, u64, u64, i64, ctypes.c_void_p, i64, i64)
     library.sweep.argtypes = (ctypes.POINTER(_Sweep), ctypes.POINTER(i64))
-    library.draw.restype = library.sweep.restype = ctypes.c_int
+    library.keep_small.argtypes = (ctypes.c_int, ctypes.c_void_p, i64, u64, i64, ctypes.c_void_p, i64)
+    library.keep_at_random.argtypes = (u64, u64, u64, i64, ctypes.c_void_p, i64)
+    for function in (library.draw, library.sweep, library.keep_small, library.keep_at_random):
+        function.restype = ctypes.c_int
     return library
 
 
@@ -270,9 +305,9 @@ def _built(compiler: str) -> Path:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=file.parent) as aside:
-            out = Path(aside) / file.name
+            out, code = Path(aside) / file.name, [str(source) for source in SOURCES if source.suffix == ".c"]
             subprocess.run(
-                [compiler, *FLAGS, str(SOURCES[0]), "-o", str(out), "-lm"], check=True, capture_output=True, timeout=120
+                [compiler, *FLAGS, *code, "-o", str(out), "-lm"], check=True, capture_output=True, timeout=120
             )
             out.replace(file)  # whole or not at all, also where two processes build it
     return file

@@ -4,6 +4,9 @@
  * vector; then the four outputs lie apart, outputs[k][i] that of counter i, which is how the arithmetic wants them. Sums
  * and products are rounded one by one: nothing here may be compiled with contraction.
  */
+#ifndef DRAW_H
+#define DRAW_H
+
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -30,6 +33,10 @@
 
 typedef uint64_t Lanes __attribute__((vector_size(8 * LANES)));
 typedef uint32_t Words __attribute__((vector_size(8 * LANES)));
+
+enum { FLOAT32 = 0, BFLOAT16 = 1, FLOAT64 = 2, INT64 = 3 };
+
+enum { DONE = 0, NO_MEMORY = 1, REFUSED = 2 };
 
 typedef struct {
     uint64_t low, high; /* of a counter */
@@ -256,3 +263,5 @@ static void draw_signs(uint64_t key, Counter at, float *restrict to, long count)
     for (long k = 0; k < n; k++)
         for (int j = 0; j < 32; j++) to[32 * k + j] = as_float((~words[k] >> j) << 31 | 0x3f800000u);
 }
+
+#endif

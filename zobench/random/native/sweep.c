@@ -11,11 +11,7 @@
 
 #define PIECE (32 * CHUNK) /* what a caller takes at once */
 
-enum { FLOAT32 = 0, BFLOAT16 = 1, FLOAT64 = 2, INT64 = 3 };
-
 enum { NORMALS = 0, SIGNS = 1, LOW_RANK = 2, WORDS = 3 };
-
-enum { DONE = 0, NO_MEMORY = 1, REFUSED = 2 };
 
 typedef struct {
     uint64_t key;              /* of the stream; of LOW_RANK it is not read */
@@ -85,9 +81,16 @@ static void multiply(const Line *line, float *restrict u, int64_t at, long count
     }
 }
 
+typedef uint32_t Eight __attribute__((vector_size(32)));
+
 static void mask(float *restrict u, const uint8_t *octets, long count) {
-    for (long k = 0; k < count / 8; k++)
-        for (int j = 0; j < 8; j++) u[8 * k + j] = as_float(as_bits(u[8 * k + j]) & (0u - ((octets[k] >> j) & 1u)));
+    const Eight bit = {1, 2, 4, 8, 16, 32, 64, 128};
+    for (long k = 0; k < count / 8; k++) {
+        Eight eight, kept = (Eight)(((uint32_t)octets[k] - (Eight){0}) & bit) != 0; /* a comparison that holds is -1 */
+        memcpy(&eight, u + 8 * k, sizeof eight);
+        eight &= kept;
+        memcpy(u + 8 * k, &eight, sizeof eight);
+    }
     for (long i = count - count % 8; i < count; i++)
         if (!((octets[i / 8] >> (i % 8)) & 1)) u[i] = 0.0f;
 }
