@@ -367,5 +367,7 @@ def test_a_study_tunes_on_other_seeds_and_does_not_repeat(tmp_path, capsys):
     assert main(command) == 0
     tuned, final = (sorted(p.name for p in (tmp_path / part).iterdir()) for part in ("tune", "seeds"))
     assert len(tuned) == 4 and all(name.endswith("seed-1") for name in tuned) and len(final) == 4
+    assert not any("test_accuracy" in row for name in tuned for row in rows(tmp_path / "tune" / name, "final"))
+    assert all("test_accuracy" in row for name in final for row in rows(tmp_path / "seeds" / name, "final"))
     assert main(command) == 0
     assert len(rows(tmp_path / "seeds" / final[0], "final")) == 1

@@ -29,11 +29,11 @@ class Evaluations(Listener):
         self._losses: list[float] = []
 
     def baselines(self) -> None:
-        """Measure chance, zero-shot and calibrated zero-shot before the first step."""
-        missing = [name for name in NAMES if not self.log.measured("baseline", name=name)]
-        if not missing:
-            return
+        """Measure chance, zero-shot and calibrated zero-shot before the first step, if there are test examples."""
         data, names = self.context.data, self.context.names
+        missing = [name for name in NAMES if not self.log.measured("baseline", name=name)]
+        if not missing or not data.test:
+            return
         measured = untouched(self.context.objective, data.train, data.dev, data.test).rows()
         for name in missing:
             row = {"name": name, **names, **measured[name], "test_examples": len(data.test)}

@@ -11,6 +11,7 @@ from llm.steppers.method import TrainingMethod
 from llm.studies.overall import Overall, finished
 from llm.studies.queue import Queue, require_workers
 from llm.studies.rates import chosen_rate, forward_passes_a_step, mean_dev_loss
+from llm.studies.runs import SEEDS, TUNE
 from zobench.naming import require_known
 from zobench.numbers import require_rates
 from zobench.run.options import from_groups, unnamed
@@ -21,11 +22,14 @@ FREE = ("workers", "backend", "cluster")
 
 @dataclass(frozen=True)
 class StudyRun:
-    """A run of a study, which its own folder keeps."""
+    """A run of a study, which its own folder keeps. One that chooses a rate (not `tested`) leaves the test examples
+    alone.
+    """
 
     name: str
     options: TrainOptions
     study: Path
+    tested: bool
 
     @property
     def folder(self) -> Path:
@@ -38,7 +42,11 @@ class StudyRun:
 
     def make(self) -> None:
         """Make the run, or let it go on."""
-        train(self.options)
+        self.ended()
+
+    def ended(self) -> Row:
+        """Return the final row of the run, which is made if it has not ended."""
+        return train(self.options, self.tested)
 
 
 def run(options: StudyOptions) -> None:
@@ -56,7 +64,7 @@ def run(options: StudyOptions) -> None:
         method = job.options.method
         left[method].discard(job.name)
         if not left[method]:
-            _tell(method, rates[method], [train(one.options) for one in runs[method]])
+            _tell(method, rates[method], [one.ended() for one in runs[method]])
 
     queue.finish((job for jobs in runs.values() for job in jobs), told)
 
@@ -113,18 +121,18 @@ def _trials(options: StudyOptions) -> Iterator[tuple[str, float, int]]:
 def _chosen(record: Run, options: StudyOptions, method: str) -> float:
     def loss_at(lr: float) -> float:
         trials = (_trial(options, *each) for each in _trials(options) if each[:2] == (method, lr))
-        return mean_dev_loss(train(job.options) for job in trials)
+        return mean_dev_loss(job.ended() for job in trials)
 
     with record.shared():
         return chosen_rate(record, method, _rates(options, method), loss_at)
 
 
 def _trial(options: StudyOptions, method: str, lr: float, seed: int) -> StudyRun:
-    return _run(options, method, lr, seed, "tune", _name(method, lr, seed))
+    return _run(options, method, lr, seed, TUNE, _name(method, lr, seed))
 
 
 def _seed(options: StudyOptions, method: str, lr: float, seed: int) -> StudyRun:
-    return _run(options, method, lr, seed, "seeds", _name(method, None, seed))
+    return _run(options, method, lr, seed, SEEDS, _name(method, None, seed))
 
 
 def _run(options: StudyOptions, method: str, lr: float, seed: int, group: str, name: str) -> StudyRun:
@@ -133,7 +141,7 @@ def _run(options: StudyOptions, method: str, lr: float, seed: int, group: str, n
     own = {"method": method, "lr": lr, "seed": seed, "steps": steps, "out": str(folder), "save": False}
     every = max(1, steps // options.evaluations)
     given = from_groups(TrainOptions, options, **own, journal=False, eval_every=every)
-    return StudyRun(name, given, Path(options.out))
+    return StudyRun(name, given, Path(options.out), group == SEEDS)
 
 
 def _steps(options: StudyOptions, method: str) -> int:
