@@ -14,7 +14,7 @@ from analysis.command import default_folders
 from analysis.rows import Results, read
 from analysis.tables.parts import parts_table
 from analysis.tables.table import markdown
-from docs.site import zeroqat
+from docs.site import qzo, seeds, zeroqat
 from synthetic import smoke
 from zobench.methods import listing
 from zobench.run.records import rows_now
@@ -119,9 +119,11 @@ BLOCKS = (
     Block("quantised sizes", _quantised_sizes),
     Block("quantised peaks", _quantised_peaks),
     Block("training for quantisation", lambda: zeroqat.table(ROOT / "results" / "zeroqat")),
-    Block("trials for quantisation", lambda: zeroqat.trials(ROOT / "results" / "zeroqat")),
+    Block("trials for quantisation", lambda: seeds.trials(ROOT / "results" / "zeroqat", zeroqat.TRIED)),
     Block("continuations for quantisation", lambda: zeroqat.continued(ROOT / "results" / "zeroqat")),
     Block("trials of continuations", lambda: zeroqat.continued_trials(ROOT / "results" / "zeroqat")),
+    Block("scales against weights", lambda: qzo.table(ROOT / "results" / "qzo")),
+    Block("trials of scales", lambda: seeds.trials(ROOT / "results" / "qzo", tuple(qzo.ARMS))),
     Block("processes measured", _processes_measured),
     Block("processes on paper", _processes_on_paper),
     Block("streamed run measured", _streamed_run),

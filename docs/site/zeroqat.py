@@ -1,11 +1,10 @@
 """The tables of the studies of training for quantisation: docs/quantised.md shows them."""
 
-import math
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 
-from analysis.statistics import Interval, paired, t_interval
+from analysis.statistics import paired, t_interval
+from docs.site.seeds import cell, difference, mean
 from zobench.run.records import Row, rows_now
 
 ARMS = {
@@ -63,28 +62,10 @@ def table(folder: Path) -> str:
         difference = "-"
         if arm != BASE and both:
             first, second = ([100 * found[name][seed][1] for seed in both] for name in (arm, BASE))
-            difference = _cell(paired(first, second).difference, 1, "+")
-        accuracy = _cell(t_interval([100 * value for value in accuracies]), 1)
-        loss = _cell(t_interval(losses), 3)
+            difference = cell(paired(first, second).difference, 1, "+")
+        accuracy = cell(t_interval([100 * value for value in accuracies]), 1)
+        loss = cell(t_interval(losses), 3)
         lines.append(f"| {training} | {rounding} | {len(mine)} | {accuracy} | {loss} | {difference} |")
-    return "\n".join(lines)
-
-
-def trials(folder: Path) -> str:
-    """Return the dev losses of the trials of learning rates in Markdown: at the start, the least, and at the end."""
-    tried = [row for row in rows_now(folder) if row["kind"] == "arm-run" and row["group"] == "tune"]
-    passes = "/".join(str(n) for n in sorted({row["forward_passes"] for row in tried}))
-    lines = [
-        f"| trial of {passes} forward passes | learning rate | dev loss: start | least | end |",
-        "|---|---|---|---|---|",
-    ]
-    for arm in TRIED:
-        for row in sorted((row for row in tried if row["arm"] == arm), key=lambda row: float(row["lr"])):
-            losses = [loss for _, loss, _ in row["curve"]]
-            ended = " | ".join(
-                "not finite" if x is None else f"{x:.2f}" for x in (losses[0], row["best_dev_loss"], losses[-1])
-            )
-            lines.append(f"| {arm} | {row['lr']:g} | {ended} |")
     return "\n".join(lines)
 
 
@@ -104,13 +85,13 @@ def continued(folder: Path) -> str:
     for arm, name in CONTINUED.items():
         rows = found[arm]
         cells = [
-            _mean(rows, "test_accuracy"),
-            _difference(rows, found["start"], "test_accuracy"),
-            _difference(rows, found["mezo"], "test_accuracy") if arm == "zeroqat" else "-",
-            _mean(rows, "test_loss"),
-            _difference(rows, found["mezo"], "test_loss") if arm == "zeroqat" else "-",
-            _mean(rows, "calibrated_test_accuracy"),
-            _difference(rows, found["start"], "calibrated_test_accuracy"),
+            mean(rows, "test_accuracy"),
+            difference(rows, found["start"], "test_accuracy"),
+            difference(rows, found["mezo"], "test_accuracy") if arm == "zeroqat" else "-",
+            mean(rows, "test_loss"),
+            difference(rows, found["mezo"], "test_loss") if arm == "zeroqat" else "-",
+            mean(rows, "calibrated_test_accuracy"),
+            difference(rows, found["start"], "calibrated_test_accuracy"),
         ]
         lines.append(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -131,27 +112,3 @@ def continued_trials(folder: Path) -> str:
 def _measurement(folder: Path) -> Row:
     (row,) = (row for row in rows_now(folder) if row["kind"] == "measurement")
     return row
-
-
-def _values(rows: Mapping[int, Row], name: str) -> list[float]:
-    """The values of a metric in the order of the seeds, accuracies in percent."""
-    return [(100 if name.endswith("accuracy") else 1) * rows[seed][name] for seed in sorted(rows)]
-
-
-def _mean(rows: Mapping[int, Row], name: str) -> str:
-    return _cell(t_interval(_values(rows, name)), _digits(name))
-
-
-def _difference(rows: Mapping[int, Row], base: Mapping[int, Row], name: str) -> str:
-    if rows is base:
-        return "-"
-    return _cell(paired(_values(rows, name), _values(base, name)).difference, _digits(name), "+")
-
-
-def _digits(name: str) -> int:
-    return 1 if name.endswith("accuracy") else 3
-
-
-def _cell(value: Interval, digits: int, sign: str = "") -> str:
-    estimate, low, high = (f"{number:{sign}.{digits}f}" for number in value)
-    return estimate if math.isnan(value.low) else f"{estimate} ({low} to {high})"
