@@ -18,9 +18,10 @@ from llm.dry_run.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
 from llm.model import loading
 from llm.model.free_memory import free_memory
 from llm.model.mapped import blocks_of
+from llm.model.quantising import keeps_codes
 from llm.model.trainable import distinct, tensors
 from llm.options.train import TrainOptions
-from llm.quantised import Choice, Quantisation
+from llm.quantised import Choice
 from llm.quantised.model import planned_bytes
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
@@ -114,15 +115,14 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     """The estimate from the configuration of the model; the weights are not read. If the configuration cannot be read,
     loading the model reports the reason.
     """
-    master = options.rounding == "master"
+    chosen, held_as = options.quantisation(), "float32" if options.rounding == "master" else options.dtype
     try:
-        blank = loading.skeleton(options.model, "float32" if master else options.dtype, options.trust_remote_code)
+        blank = loading.skeleton(options.model, held_as, options.trust_remote_code, keeps_codes(chosen))
     except Exception:  # the real loader meets the same fault and reports it
         return ["none: the configuration of the model cannot be read alone"]
     streamed = options.engine == STREAMED
-    chosen = options.quantisation()
     format = chosen.format if isinstance(chosen, Choice) else None
-    parts = in_memory(blank.model, format) if streamed else {"weights": _weights(options.model, chosen, blank.model)}
+    parts = in_memory(blank.model, format) if streamed else {"weights": planned_bytes(blank.model, format)}
     if TrainingMethod.parse(options.method).backpropagates and not (options.adapter or options.trained):
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
@@ -136,7 +136,8 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     if streamed:
         copy = _bytes(planned_bytes(blank.model, format, wide=True))
         lines.append(
-            f"on disk twice: {_bytes(held(blank.model))} of the model, which is only read, and {copy} of a working copy"
+            f"on disk twice: {_bytes(_on_disk(options.model, blank.model))} of the model, which is only read, and "
+            f"{copy} of a working copy"
         )
     if free is not None and total > free:
         _tell("estimate", lines)
@@ -149,12 +150,8 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     return lines
 
 
-def _weights(name: str, chosen: Quantisation | None, blank: nn.Module) -> int:
-    """The bytes of the weights; of a GGUF file whose codes are kept, those of the file."""
-    if not isinstance(chosen, Choice):
-        return planned_bytes(blank)
-    if chosen.format is not None:
-        return planned_bytes(blank, chosen.format)
+def _on_disk(name: str, blank: nn.Module) -> int:
+    """The bytes of the files of a model."""
     file = loading.gguf_of(name)
     return file.stat().st_size if file else held(blank)
 
