@@ -14,15 +14,19 @@ from transformers import GenerationConfig
 from llm.model import adapted, loading, quantising
 from llm.model.free_memory import free_memory
 from llm.model.language_model import DTYPES, LanguageModel
+from llm.model.mapped import MappedBlocks, blocks_of, remember
 from llm.model.working_copy import HELD, move_, require_room
 from llm.quantised import Choice, Format, Quantisation, Scheme, gguf_file
 from llm.quantised import folder as folder_of_codes
 from llm.quantised.blank import blank, replace_tensors_
 from llm.quantised.model import planned_bytes, quantise_layers_, to_quantise
 from zobench.run.reading import file_bytes, json_object
+from zobench.space.slots import Slots
 from zobench.space.streamed import layers_of
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DEVICES = ("cpu", "cuda")
+"""Types of devices on which streamed models are computed."""
 Places = dict[str, tuple[Path, str]]
 """Name of a parameter -> the file that has it, and its name there."""
 Fill = Callable[[nn.Module], None]
@@ -37,6 +41,7 @@ def load(
     beside: Path | None = None,
     evict: bool | None = None,
     quantize: Choice | None = None,
+    slots: bool | None = None,
 ) -> LanguageModel:
     """Return the model that `loading.load` would, with its weights and codes in memory-mapped files of a working copy,
     which never are in memory as a whole; the folder of the model is only read.
@@ -44,7 +49,7 @@ def load(
     Args:
         name: the name, or the folder, of a model whose weights are in safetensors files on this machine, or in a GGUF
             file.
-        device: "cpu".
+        device: "cpu", or "cuda": there layers are copied from the working copy into slots of the device, and back.
         dtype: the dtype of the weights.
         trust_remote_code: run the code that comes with the model.
         beside: the folder on whose disk the working copy lies, without a name and so gone with the process; by default
@@ -52,25 +57,43 @@ def load(
         evict: whether blocks leave the page cache after their use; by default, if the model is larger than half of the
             memory that is free.
         quantize: how its layers are quantised, each as its weights are read; a GGUF file without it is dequantised.
+        slots: whether layers are computed in slots of the device; by default, if it has memory of its own.
 
     Raises:
         ValueError: as for `loading.load`; or the model has no list of layers, an adapter, or weights on the hub; or
-            another device than a CPU; or the working copy could not be written.
+            another device; or the working copy could not be written.
     """
     require_possible(name, device)
     read = partial(_read, beside or Path(tempfile.gettempdir()), evict, quantize)
-    return loading.load(name, device, dtype, trust_remote_code, quantize, read)
+    loaded = loading.load(name, "cpu", dtype, trust_remote_code, quantize, read)
+    place = loading.require_device(device)
+    if in_slots(place) if slots is None else slots:
+        _put_in_slots(loaded.model, place)
+    return loaded
+
+
+def in_slots(device: torch.device) -> bool:
+    """Return whether layers are copied to a device, which has memory of its own."""
+    return device.type != "cpu"
+
+
+def _put_in_slots(model: Any, device: torch.device) -> None:
+    before = blocks_of(model)
+    assert before is not None  # since `_read`
+    blocks = MappedBlocks(before.files, None, before.evict)
+    blocks.slots = Slots(model, layers_of(model), device, blocks)
+    remember(model, blocks)
 
 
 def require_possible(name: str, device: str = "cpu") -> None:
     """Refuse, before anything is read, a model that cannot be streamed, or a device on which none is.
 
     Raises:
-        ValueError: another device than a CPU, an adapter, or a model of the hub; or it cannot be found.
+        ValueError: another device than a CPU or CUDA, an adapter, or a model of the hub; or it cannot be found.
     """
-    if loading.require_device(device).type != "cpu":
+    if loading.require_device(device).type not in DEVICES:
         raise ValueError(
-            f"device is {device!r}, but the streamed engine computes on a CPU: give --device cpu, or {HELD}"
+            f"device is {device!r}, but the streamed engine computes on a CPU or CUDA: give --device cpu, or {HELD}"
         )
     if adapted.is_adapter(name):
         raise ValueError(
