@@ -29,7 +29,7 @@ from zobench.law import LAWS
 from zobench.random import fused
 from zobench.rule import SGD
 from zobench.space import Streamed, slots
-from zobench.space.copies import Copies
+from zobench.space.copies import Copies, CudaCopies
 from zobench.space.slots import KEPT, Slots
 from zobench.space.streamed import layers_of
 
@@ -333,3 +333,48 @@ def test_a_kernel_that_two_threads_share_is_launched_once(monkeypatch):
     sweep.take()
     sweep.take()
     assert launched == [(1,)]
+
+
+class Told:
+    """A stream, or a tensor, that notes what it is told and on which stream."""
+
+    log = None  # of the test that is running
+    current = "compute"
+
+    def __init__(self, name):
+        self.name = name
+
+    def wait_event(self, event):
+        self.log.append((self.name, "waits for", event))
+
+    def record_event(self):
+        self.log.append((self.name, "records", len(self.log)))
+        return len(self.log) - 1
+
+    def copy_(self, source, non_blocking):
+        self.log.append((Told.current, "copies", non_blocking))
+
+    def __enter__(self):
+        Told.current = self.name
+
+    def __exit__(self, *_):
+        Told.current = "compute"
+
+
+def test_copies_on_cuda_wait_on_a_stream_of_their_own_and_not_on_the_host(monkeypatch):
+    streams = {"compute": Told("compute"), "copies": Told("copies")}
+    monkeypatch.setattr(Told, "log", [])
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: streams["copies"])
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: streams[Told.current])
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: stream)
+    copies = CudaCopies(torch.device("cuda", 0))
+    left = copies.mark()
+    copied = copies.begin([(Told("there"), Told("staging"))], [left])
+    copies.hold(copied)
+    assert Told.log == [
+        ("compute", "records", left),
+        ("copies", "waits for", left),
+        ("copies", "copies", True),
+        ("copies", "records", copied),
+        ("compute", "waits for", copied),
+    ]
