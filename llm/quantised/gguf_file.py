@@ -4,6 +4,7 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; the order of 
 those of transformers' reader.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from llm.quantised.blank import blank, replace_tensors_, require_filled, require_shape
 from llm.quantised.formats import Format, Packed
-from llm.quantised.layers import Quantised, QuantisedEmbedding, QuantisedLinear
+from llm.quantised.layers import TILE, Quantised, QuantisedEmbedding, QuantisedLinear
 from llm.quantised.model import codes_of, layers, replace_
 
 TYPES = {
@@ -160,16 +161,25 @@ class Filling:
         replace_tensors_(self.model, values)
 
     def _numbers(self, place: _Place) -> Iterator[Tensor]:
-        import gguf
-
         rows = self._names.order(place.tensor.name, int(place.tensor.shape[-1]))
         if place.format is not None:
-            read = [part for part in unpack_blocks(place.tensor.data, place.format) if part is not None]
+            packed = unpack_blocks(place.tensor.data[rows.numpy()], place.format)
+            read = [part for part in packed if part is not None]
         else:
-            read = [torch.from_numpy(np.array(gguf.dequantize(place.tensor.data, place.tensor.tensor_type)))]
-        for before, numbers in zip(place.held, read, strict=True):
-            after = numbers[rows] if place.format is not None else numbers[rows].to(self.dtype)
+            read = [_dequantised(place.tensor, rows, self.dtype)]
+        for before, after in zip(place.held, read, strict=True):
             yield nn.Parameter(after, before.requires_grad) if isinstance(before, nn.Parameter) else after
+
+
+def _dequantised(tensor: Any, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """The rows of a tensor in this order and dtype; no more than `TILE` entries, or a row, are held in float32."""
+    import gguf
+
+    shape = [int(size) for size in reversed(tensor.shape)]
+    numbers, count = torch.empty(shape, dtype=dtype), max(1, TILE * shape[0] // math.prod(shape))
+    for into, chosen in zip(numbers.split(count), rows.split(count), strict=True):
+        into.copy_(torch.from_numpy(np.array(gguf.dequantize(tensor.data[chosen.numpy()], tensor.tensor_type))))
+    return numbers
 
 
 def fill_(model: Any, file: Path, dtype: torch.dtype) -> None:
