@@ -23,6 +23,7 @@ UNREPORTED = frozenset(
             "gpu-claim",
             "gpu-job",
             "gpu-smollm2",
+            "gpu-streamed",
             "gpu-waits",
             "claim-part",
         ),

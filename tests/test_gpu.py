@@ -3,8 +3,10 @@
 import pytest
 
 import llm.gpu
+from llm.gpu import streamed
 from llm.gpu.job import Here, Job, SkippedError
 from llm.gpu.worker import FailedError, LateError
+from zobench.space.slots import Slots
 
 
 class Scripted:
@@ -34,3 +36,14 @@ def test_every_end_of_a_job_is_a_row_and_its_rows_are_kept(rows, error, status, 
     ended = llm.gpu._do(Scripted(tmp_path, rows, error), Job("directions", "all", {}), kept, 480.0, float("inf"))
     assert (ended["status"], ended["reason"]) == (status, reason)
     assert kept == rows
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_streamed_steps_are_compared_with_those_in_memory(tmp_path, monkeypatch, holds):
+    if not holds:  # a layer is not written back
+        monkeypatch.setattr(Slots, "_copy_back", lambda *_: None)
+    rows = list(streamed.stepped(Here("cpu", tmp_path / "out", tmp_path), "opt-1m", "float32", 1, 8))
+    assert [row.get("engine") for row in rows] == ["in-forward", "streamed", None, None]
+    assert rows[2]["held"] == rows[2]["losses_equal"] == rows[2]["weights_equal"] == holds
+    assert rows[3]["claim"].startswith("memory of a streamed step") and rows[3]["measured"] > 0
+    assert not list((tmp_path / "out").iterdir())

@@ -43,7 +43,7 @@ VARIABLES = "|".join(
     ]
 )
 PARTS = (
-    r"space\.(in_forward|meeting|scratch|streamed|support|sweep|whole)"
+    r"space\.(copies|in_forward|meeting|scratch|slots|streamed|support|sweep|whole)"
     r"|rule\.(adam|averaging|factor_momentum|interpolated|iterate_average|momentum|muon|power_muon|tensor_clip|window)"
     r"|estimators\.\w+|law\.(adaptive|by_tensor|factors)|maps\.(entrywise|standardised)|testing\.modules"
 )

@@ -4,19 +4,23 @@ from torch import nn
 
 from llm.quantised import Format, is_quantised
 from llm.quantised.model import planned_bytes, scales_of, to_quantise
-from zobench.space.streamed import KEPT, layers_of
+from zobench.space.slots import KEPT
+from zobench.space.streamed import layers_of
 
 
-def in_memory(model: nn.Module, format: Format | None = None) -> dict[str, int]:
-    """Return the most bytes that a streamed step holds of a model, which a format may be about to quantise: blocks,
-    what is in no block, and the largest tensor that is perturbed, twice, at both points.
+def in_memory(model: nn.Module, format: Format | None = None, slots: bool = False) -> dict[str, int]:
+    """Return the most bytes that a streamed step holds of a model where it computes; a format may be about to quantise
+    the model: blocks, or with `slots` so many times the largest, what is in no block, and the largest tensor that is
+    perturbed, twice, at both points.
 
     Raises:
         ValueError: the model has no list of layers.
     """
     blocks = sorted((planned_bytes(layer, format, wide=True) for layer in layers_of(model)), reverse=True)
     return {
-        f"{min(KEPT, len(blocks))} of {len(blocks)} blocks": sum(blocks[:KEPT]),
+        f"{min(KEPT, len(blocks))} of {len(blocks)} blocks": len(blocks[:KEPT]) * blocks[0]
+        if slots
+        else sum(blocks[:KEPT]),
         "what is in no block": planned_bytes(model, format, wide=True) - sum(blocks),
         "two perturbed tensors": 2 * _largest(model, format),
     }

@@ -18,9 +18,11 @@ from llm.dry_run.tryout import SAMPLE, TIMED, Tryout, evaluated, tokens
 from llm.model import loading
 from llm.model.free_memory import free_memory
 from llm.model.mapped import blocks_of
+from llm.model.quantising import keeps_codes
+from llm.model.streaming import in_slots
 from llm.model.trainable import distinct, tensors
 from llm.options.train import TrainOptions
-from llm.quantised import Choice, Quantisation
+from llm.quantised import Choice
 from llm.quantised.model import planned_bytes
 from llm.run.check import check
 from llm.run.checkpoint import KEPT, weights
@@ -114,15 +116,16 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     """The estimate from the configuration of the model; the weights are not read. If the configuration cannot be read,
     loading the model reports the reason.
     """
-    master = options.rounding == "master"
+    chosen, held_as = options.quantisation(), "float32" if options.rounding == "master" else options.dtype
     try:
-        blank = loading.skeleton(options.model, "float32" if master else options.dtype, options.trust_remote_code)
+        blank = loading.skeleton(options.model, held_as, options.trust_remote_code, keeps_codes(chosen))
     except Exception:  # the real loader meets the same fault and reports it
         return ["none: the configuration of the model cannot be read alone"]
     streamed = options.engine == STREAMED
-    chosen = options.quantisation()
     format = chosen.format if isinstance(chosen, Choice) else None
-    parts = in_memory(blank.model, format) if streamed else {"weights": _weights(options.model, chosen, blank.model)}
+    parts = {"weights": planned_bytes(blank.model, format)}
+    if streamed:
+        parts = in_memory(blank.model, format, in_slots(loading.require_device(options.device)))
     if TrainingMethod.parse(options.method).backpropagates and not (options.adapter or options.trained):
         parts["gradients"] = parts["weights"]
         parts["optimiser"] = MOMENTS.get(options.method, 0) * parts["weights"]
@@ -136,7 +139,8 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     if streamed:
         copy = _bytes(planned_bytes(blank.model, format, wide=True))
         lines.append(
-            f"on disk twice: {_bytes(held(blank.model))} of the model, which is only read, and {copy} of a working copy"
+            f"on disk twice: {_bytes(_on_disk(options.model, blank.model))} of the model, which is only read, and "
+            f"{copy} of a working copy"
         )
     if free is not None and total > free:
         _tell("estimate", lines)
@@ -149,19 +153,16 @@ def _estimated(options: TrainOptions, free: int | None) -> list[str]:
     return lines
 
 
-def _weights(name: str, chosen: Quantisation | None, blank: nn.Module) -> int:
-    """The bytes of the weights; of a GGUF file whose codes are kept, those of the file."""
-    if not isinstance(chosen, Choice):
-        return planned_bytes(blank)
-    if chosen.format is not None:
-        return planned_bytes(blank, chosen.format)
+def _on_disk(name: str, blank: nn.Module) -> int:
+    """The bytes of the files of a model."""
     file = loading.gguf_of(name)
     return file.stat().st_size if file else held(blank)
 
 
 def _weights_held(model: nn.Module) -> int:
-    """The bytes of the weights that are in memory at once."""
-    return sum(in_memory(model).values()) if blocks_of(model) else held(model)
+    """The bytes of the weights that are in memory at once, on the device that computes."""
+    blocks = blocks_of(model)
+    return sum(in_memory(model, slots=blocks.slots is not None).values()) if blocks else held(model)
 
 
 def _needed(context: RunContext, tryout: Tryout) -> int:
@@ -172,6 +173,13 @@ def _needed(context: RunContext, tryout: Tryout) -> int:
 
 def _while_loading(context: RunContext) -> list[str]:
     """The memory of the host, through which the weights come to another device."""
+    blocks = blocks_of(context.language_model.model)
+    if blocks and blocks.slots:
+        pinned, whole = _bytes(blocks.slots.size), _bytes(blocks.size)
+        return [
+            f"{pinned} of pinned host memory, through which blocks come and go, and {whole} of all blocks in the page "
+            f"cache of the host as far as it has room; {_free(free_memory('cpu'), 'cpu')}"
+        ]
     if context.language_model.device.type == "cpu":
         return []
     size = _bytes(held(context.language_model.model))
@@ -254,21 +262,26 @@ def _time(context: RunContext, tryout: Tryout) -> list[str]:
     steps = tryout.seconds * (context.options.steps + probe)
     measured = [part for parts in evaluated(context).values() for part in parts]
     evaluations = tryout.seconds_a_token * sum(tokens(made, rows) for made, rows in measured)
-    mapped = blocks_of(context.language_model.model)
-    streamed = (
-        [
-            f"{_bytes(mapped.size)} read from disk in a step, as far as the page cache does not have them, and "
-            f"{_bytes(size_of(weights(context.language_model.model).values()))} written"
-        ]
-        if mapped
-        else []
-    )
     return [
         f"{tryout.seconds:.3g} s a step, {_duration(steps)} for all; {_duration(evaluations)} for evaluations; "
         f"{_duration(steps + evaluations)} together",
-        *streamed,
+        *_moved(context.language_model.model),
         f"estimated now, from {TIMED} steps and {min(SAMPLE, len(context.data.dev))} examples of dev",
     ]
+
+
+def _moved(model: nn.Module) -> list[str]:
+    """What a step moves of a streamed model."""
+    mapped = blocks_of(model)
+    if mapped is None:
+        return []
+    lines = [
+        f"{_bytes(mapped.size)} read from disk in a step, as far as the page cache does not have them, and "
+        f"{_bytes(size_of(weights(model).values()))} written"
+    ]
+    if mapped.slots:
+        lines.append("each block is copied to the device once for both points, and what is trained of it back")
+    return lines
 
 
 def _processes(several: Several, context: RunContext, tryout: Tryout) -> list[str]:

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from llm.gpu import beside, cells, checks
+from llm.gpu import beside, cells, checks, streamed
 from llm.gpu.job import Job, Rows
 
+STREAMED = (("opt-1.3b", "bfloat16", 16, 128), ("opt-1.3b", "bfloat16", 1, 2048))
 ONE: Mapping[str, dict[str, Any]] = MappingProxyType({"": {}})
 
 
@@ -31,6 +32,7 @@ PARTS = {
     "directions": Part(checks.directions, 0.1),
     "engines": Part(checks.engines, 0.1),
     "replay": Part(checks.replayed, 0.15, {name: {"engine": name} for name in ("plain", "in-forward")}),
+    "streamed": Part(streamed.stepped, 0.15, _cells(STREAMED), _cells(cells.SMALL[:2])),
     "smollm2": Part(beside.trained, 0.3),
     "cells": Part(cells.measured, 0.12, _cells(cells.CELLS), _cells(cells.SMALL)),
     "waits": Part(cells.reads, 0.05),

@@ -26,7 +26,7 @@ from transformers.utils import logging
 
 from llm.model import adapted, files, quantising, weights
 from llm.model.language_model import DTYPES, LanguageModel
-from llm.quantised import Quantisation, Scheme, is_quantised
+from llm.quantised import Quantisation, Scheme, gguf_file, is_quantised
 from llm.quantised import folder as folder_of_codes
 from zobench.naming import nearest, require_known
 from zobench.products import widen_products_
@@ -145,9 +145,11 @@ def maker(made: Any, config: Any, dtype: str, options: Mapping[str, Any]) -> Cal
     return bound(made.from_config, config, dtype=DTYPES[dtype], **own_code)
 
 
-def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False) -> LanguageModel:
+def skeleton(
+    name: str, dtype: str = "float32", trust_remote_code: bool = False, gguf_codes: bool = False
+) -> LanguageModel:
     """Return the model that `load` would, from its configuration alone, or that of its codes: on the meta device, which
-    holds no numbers.
+    holds no numbers. With `gguf_codes` a GGUF file gives the layers of its codes.
 
     Raises:
         Exception: whatever the readers of configurations and tokenizers raise; `load` tells it in words.
@@ -159,6 +161,8 @@ def skeleton(name: str, dtype: str = "float32", trust_remote_code: bool = False)
         model = maker(made, config, dtype, options)()
     if folder_of_codes.is_folder(Path(source)) and not gguf:
         folder_of_codes.fill_(model, Path(source), DTYPES[dtype], shapes_alone=True)
+    if gguf and gguf_codes:
+        gguf_file.Filling(model, Path(source) / gguf, DTYPES[dtype])
     return LanguageModel(name, model.eval(), _tokenizer(source, options), origin)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from llm.model import pages
 from llm.quantised.folder import KINDS
+from zobench.space.slots import Slots
 
 
 class MappedFile:
@@ -94,10 +95,12 @@ class MappedBlocks:
     """The files of the blocks of a model, by their numbers, as a streamed engine fetches and releases them; `rest` is
     the file of what is in no block. With `evict` the page cache keeps no block: the files are larger than the memory
     that is free. Without, the system drops pages when it needs the memory: to map them again takes time.
+    `slots` are those of another device, on which the blocks are computed; what is in no block is then there alone.
     """
 
     def __init__(self, files: Mapping[int, MappedFile], rest: MappedFile | None, evict: bool) -> None:
         self.files, self.rest, self.evict = files, rest, evict
+        self.slots: Slots | None = None
         self._owners = {t.data_ptr(): file for file in self.all for t in file.tensors.values()}
         self._leaving: list[MappedFile] = []
 

@@ -14,9 +14,14 @@ from llm.quantised import quantise_ as round_layers_
 from llm.quantised.fake import check_fake, fake_quantise_
 
 
+def keeps_codes(chosen: Quantisation | None) -> bool:
+    """Return whether the codes of a GGUF file are kept as they are."""
+    return isinstance(chosen, Choice) and chosen.format is None
+
+
 def holds_codes(source: Path, chosen: Quantisation | None) -> bool:
     """Return whether codes are read from a file: of a GGUF file that is kept as it is, or a folder of codes."""
-    return folder.is_folder(source) or (isinstance(chosen, Choice) and chosen.format is None)
+    return folder.is_folder(source) or keeps_codes(chosen)
 
 
 def require_possible(
@@ -33,7 +38,7 @@ def require_possible(
     if folder.is_folder(source) and not gguf:
         option = "--fake-quantize" if isinstance(chosen, Scheme) else "--quantize"
         raise ValueError(f"model {name!r} is quantised already: leave {option} out")
-    if isinstance(chosen, Choice) and chosen.format is None:
+    if keeps_codes(chosen):
         if gguf is None:
             raise ValueError(
                 f"--quantize gguf keeps the codes of a GGUF file, but model {name!r} is none: give --quantize int4"

@@ -11,20 +11,26 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import GenerationConfig
 
-from llm.model import adapted, loading
+from llm.model import adapted, loading, quantising
 from llm.model.free_memory import free_memory
 from llm.model.language_model import DTYPES, LanguageModel
-from llm.model.working_copy import HELD, move_, replace_tensors_, require_room
-from llm.quantised import Choice, Format, Quantisation, Scheme
+from llm.model.mapped import MappedBlocks, blocks_of, remember
+from llm.model.working_copy import HELD, move_, require_room
+from llm.quantised import Choice, Format, Quantisation, Scheme, gguf_file
 from llm.quantised import folder as folder_of_codes
-from llm.quantised.blank import blank
+from llm.quantised.blank import blank, replace_tensors_
 from llm.quantised.model import planned_bytes, quantise_layers_, to_quantise
 from zobench.run.reading import file_bytes, json_object
+from zobench.space.slots import Slots
 from zobench.space.streamed import layers_of
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DEVICES = ("cpu", "cuda")
+"""Types of devices on which streamed models are computed."""
 Places = dict[str, tuple[Path, str]]
 """Name of a parameter -> the file that has it, and its name there."""
+Fill = Callable[[nn.Module], None]
+"""Brings numbers into a part of a model."""
 
 
 def load(
@@ -35,55 +41,69 @@ def load(
     beside: Path | None = None,
     evict: bool | None = None,
     quantize: Choice | None = None,
+    slots: bool | None = None,
 ) -> LanguageModel:
     """Return the model that `loading.load` would, with its weights and codes in memory-mapped files of a working copy,
     which never are in memory as a whole; the folder of the model is only read.
 
     Args:
-        name: the name, or the folder, of a model whose weights are in safetensors files on this machine.
-        device: "cpu".
+        name: the name, or the folder, of a model whose weights are in safetensors files on this machine, or in a GGUF
+            file.
+        device: "cpu", or "cuda": there layers are copied from the working copy into slots of the device, and back.
         dtype: the dtype of the weights.
         trust_remote_code: run the code that comes with the model.
         beside: the folder on whose disk the working copy lies, without a name and so gone with the process; by default
             that of temporary files.
         evict: whether blocks leave the page cache after their use; by default, if the model is larger than half of the
             memory that is free.
-        quantize: how its layers are quantised, each as its weights are read.
+        quantize: how its layers are quantised, each as its weights are read; a GGUF file without it is dequantised.
+        slots: whether layers are computed in slots of the device; by default, if it has memory of its own.
 
     Raises:
-        ValueError: as for `loading.load`; or the model has no list of layers, an adapter, weights in GGUF or on the
-            hub; or another device than a CPU; or the working copy could not be written.
+        ValueError: as for `loading.load`; or the model has no list of layers, an adapter, or weights on the hub; or
+            another device; or the working copy could not be written.
     """
     require_possible(name, device)
     read = partial(_read, beside or Path(tempfile.gettempdir()), evict, quantize)
-    return loading.load(name, device, dtype, trust_remote_code, quantize, read)
+    loaded = loading.load(name, "cpu", dtype, trust_remote_code, quantize, read)
+    place = loading.require_device(device)
+    if in_slots(place) if slots is None else slots:
+        _put_in_slots(loaded.model, place)
+    return loaded
+
+
+def in_slots(device: torch.device) -> bool:
+    """Return whether layers are copied to a device, which has memory of its own."""
+    return device.type != "cpu"
+
+
+def _put_in_slots(model: Any, device: torch.device) -> None:
+    before = blocks_of(model)
+    assert before is not None  # since `_read`
+    blocks = MappedBlocks(before.files, None, before.evict)
+    blocks.slots = Slots(model, layers_of(model), device, blocks)
+    remember(model, blocks)
 
 
 def require_possible(name: str, device: str = "cpu") -> None:
     """Refuse, before anything is read, a model that cannot be streamed, or a device on which none is.
 
     Raises:
-        ValueError: another device than a CPU, an adapter, a GGUF file, or a model of the hub; or it cannot be found.
+        ValueError: another device than a CPU or CUDA, an adapter, or a model of the hub; or it cannot be found.
     """
-    if loading.require_device(device).type != "cpu":
+    if loading.require_device(device).type not in DEVICES:
         raise ValueError(
-            f"device is {device!r}, but the streamed engine computes on a CPU: give --device cpu, or {HELD}"
+            f"device is {device!r}, but the streamed engine computes on a CPU or CUDA: give --device cpu, or {HELD}"
         )
     if adapted.is_adapter(name):
         raise ValueError(
             f"{name} is an adapter, whose base the streamed engine does not read: write both as one model by `python "
             f"-m llm export {name} --merge --to FOLDER` and give that, or {HELD}"
         )
-    reads = "the streamed engine reads safetensors files of a folder, and this model is"
     if loading.hub_id(name):
         raise ValueError(
-            f"{reads} on the hub: download the model into a folder (`hf download {name} --local-dir FOLDER`) and give "
-            f"that, or {HELD}"
-        )
-    if loading.gguf_of(name):
-        raise ValueError(
-            f"{reads} in a GGUF file: write it into a folder (`python -m llm export {name} --to FOLDER`) and give "
-            f"that, or {HELD}"
+            "the streamed engine reads files of this machine, and this model is on the hub: download it into a folder "
+            f"(`hf download {name} --local-dir FOLDER`) and give that, or {HELD}"
         )
 
 
@@ -119,21 +139,37 @@ def _read(
     model.tie_weights()
     layers_of(model)  # refuses a model without layers before anything is read
     lost, format = "", quantize.format if quantize else None
-    fill: Callable[[nn.Module], None] = lambda part: None  # noqa: E731
-    if folder_of_codes.is_folder(Path(source)):
+    fill: Fill = lambda part: None  # noqa: E731
+    if gguf:
+        fill = gguf_file.Filling(model, Path(source) / gguf, DTYPES[dtype], quantising.keeps_codes(quantize))
+    elif folder_of_codes.is_folder(Path(source)):
         folder_of_codes.fill_(model, Path(source), DTYPES[dtype])  # with views of its files, which nobody has read
     else:
         places, info = _places(model, _keys(Path(source)))
         lost = loading.lost(model, info, config)
-        fill = _Filling(model, places, DTYPES[dtype], format)
+        fill = _Filling(model, places, DTYPES[dtype])
     size, free = planned_bytes(model, format, wide=True), free_memory("cpu")
     require_room(beside, size)
-    move_(model, beside, 2 * size > (free or 0) if evict is None else evict, fill)
-    if format:
+    rounded = _rounding(model, format, fill) if format else fill
+    move_(model, beside, 2 * size > (free or 0) if evict is None else evict, rounded)
+    if quantize:
         setattr(model, adapted.CHOSEN, quantize)
     if (Path(source) / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(source)
     return model, lost
+
+
+def _rounding(model: Any, format: Format, fill: Fill) -> Fill:
+    """What fills a part, and then rounds its layers to codes."""
+    chosen = to_quantise(model)
+
+    def filled(part: nn.Module) -> None:
+        fill(part)
+        inside = set(part.modules())
+        mine = {name: module for name, module in chosen.items() if module in inside}
+        quantise_layers_(model, mine, format)
+
+    return filled
 
 
 def _keys(folder: Path) -> dict[str, Path]:
@@ -171,12 +207,10 @@ def _places(model: Any, keys: Mapping[str, Path]) -> tuple[Places, dict[str, Any
 
 
 class _Filling:
-    """Brings the numbers of files into a part of a blank model, rounded to codes where there is a format; buffers get
-    theirs at once.
-    """
+    """Brings the numbers of files into a part of a blank model; buffers get theirs at once."""
 
-    def __init__(self, model: Any, places: Places, dtype: torch.dtype, format: Format | None) -> None:
-        self.model, self.places, self.dtype, self.format = model, places, dtype, format
+    def __init__(self, model: Any, places: Places, dtype: torch.dtype) -> None:
+        self.model, self.places, self.dtype = model, places, dtype
         self._state = model.state_dict(keep_vars=True)
         tied = {id(p): name for name, p in model.named_parameters()}
         self._first: dict[int, str] = {}
@@ -186,15 +220,10 @@ class _Filling:
                 self._first[id(tensor)] = name
             if not isinstance(tensor, nn.Parameter):
                 tensor.copy_(_tensor(places[name]))
-        self._chosen = to_quantise(model) if format else {}
 
     def __call__(self, part: nn.Module) -> None:
         values = {id(p): nn.Parameter(self._value(p), p.requires_grad) for p in part.parameters() if p.is_meta}
         replace_tensors_(self.model, values)
-        if self.format:
-            inside = set(part.modules())
-            chosen = {name: module for name, module in self._chosen.items() if module in inside}
-            quantise_layers_(self.model, chosen, self.format)
 
     def _value(self, p: nn.Parameter) -> Tensor:
         return _tensor(self.places[self._first[id(p)]]).to(self.dtype).contiguous()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from llm.model.free_memory import give_back
 from llm.model.mapped import MappedBlocks, MappedFile, remember
 from llm.quantised import codes_of, widen_
+from llm.quantised.blank import replace_tensors_
 from zobench.space.streamed import layers_of
 
 HELD = "give --engine in-forward, which holds the model in memory"
@@ -65,10 +66,3 @@ def _replaced(model: nn.Module, old: Mapping[int, Tensor], file: MappedFile) -> 
     new |= {key: nn.Parameter(new[key], p.requires_grad) for key, p in old.items() if isinstance(p, nn.Parameter)}
     replace_tensors_(model, new)
     return {id(tensor): tensor for tensor in new.values()}
-
-
-def replace_tensors_(model: nn.Module, new: Mapping[int, Any]) -> None:
-    """Put tensors in the place of those of these identities, wherever the model holds them."""
-    for module in model.modules():
-        for held in (module._parameters, module._buffers):
-            held.update({name: new[id(tensor)] for name, tensor in held.items() if id(tensor) in new})

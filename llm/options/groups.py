@@ -153,8 +153,8 @@ class StepOptions:
     engine: str = option(
         "auto",
         "engine that perturbs the weights: plain, in-forward, paired (in-forward, both points at once), batched (all "
-        "points of low-rank directions in one forward), streamed (weights on disk, for models larger than the memory), "
-        "auto (by size), or package.module:function",
+        "points of low-rank directions in one forward), streamed (weights on disk, for models larger than the memory "
+        "of the host or of a GPU), auto (by size), or package.module:function",
     )
     points: int | None = option(
         None,

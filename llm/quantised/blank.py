@@ -1,11 +1,11 @@
 """Models without weights, into which layers are put one by one, so that no dense model is ever held."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -34,26 +34,35 @@ def blank(make: Callable[[], Any]) -> Any:
         return make().eval()
 
 
-def require_filled(model: nn.Module, source: str) -> None:
-    """Raise ValueError if a parameter is still without numbers."""
-    missing = [name for name, p in model.named_parameters() if p.is_meta]
+def require_filled(model: nn.Module, source: str, coming: Container[int] = ()) -> None:
+    """Raise ValueError if a parameter is still without numbers, but for those of the identities in `coming`."""
+    missing = [name for name, p in model.named_parameters() if p.is_meta and id(p) not in coming]
     if missing:
         raise ValueError(f"{source} lacks {len(missing)} tensors of the model, the first is {missing[0]}")
 
 
-def put_(model: nn.Module, name: str, value: torch.Tensor) -> None:
+def put_(model: nn.Module, name: str, value: Tensor) -> None:
     """Give a parameter its numbers, under every name it has."""
+    before = require_shape(model, name, value.shape)
+    replace_tensors_(model, {id(before): nn.Parameter(value)})
+
+
+def require_shape(model: nn.Module, name: str, shape: Sequence[int]) -> nn.Parameter:
+    """Return the parameter of a name.
+
+    Raises:
+        ValueError: it has not this shape, which a file gives it, or there is none.
+    """
     owner, _, leaf = name.rpartition(".")
-    module = model.get_submodule(owner)
-    before = module._parameters[leaf]
-    if before is None or before.shape != value.shape:
-        raise ValueError(f"{name} is {tuple(value.shape)} in the file, but {_shape(before)} by the configuration")
-    made = nn.Parameter(value)
-    for other in model.modules():
-        for key, parameter in other._parameters.items():
-            if parameter is before:
-                other._parameters[key] = made
+    found = model.get_submodule(owner)._parameters.get(leaf)
+    if found is None or tuple(found.shape) != tuple(shape):
+        known = "nothing" if found is None else str(tuple(found.shape))
+        raise ValueError(f"{name} is {tuple(shape)} in the file, but {known} by the configuration")
+    return found
 
 
-def _shape(parameter: torch.Tensor | None) -> str:
-    return "nothing" if parameter is None else str(tuple(parameter.shape))
+def replace_tensors_(model: nn.Module, new: Mapping[int, Any]) -> None:
+    """Put tensors in the place of those of these identities, wherever the model holds them."""
+    for module in model.modules():
+        for held in (module._parameters, module._buffers):
+            held.update({name: new[id(tensor)] for name, tensor in held.items() if id(tensor) in new})

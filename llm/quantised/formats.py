@@ -112,6 +112,14 @@ class Format:
         extreme = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))[..., 0]
         return (extreme * clipping / -(2 ** (self.bits - 1))).half(), None
 
+    def blank(self, rows: int, columns: int) -> Packed:
+        """Return the parts of a matrix without numbers, on the meta device."""
+        groups = columns // self.group
+        with torch.device("meta"):
+            codes = torch.empty(rows, groups, self.group * self.bits // 8, dtype=torch.uint8)
+            scales = torch.empty(rows, groups, dtype=torch.float16)
+            return Packed(codes, scales, torch.empty_like(scales) if self.asymmetric else None)
+
     def pack(self, codes: Tensor) -> Tensor:
         """Return codes uint8 (..., group) as bytes (..., group bits / 8)."""
         parts = codes.unflatten(-1, (self.codes_a_byte, -1)).unbind(-2)

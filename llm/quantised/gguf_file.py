@@ -4,17 +4,19 @@ Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; the order of 
 those of transformers' reader.
 """
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llm.quantised.blank import blank, put_, require_filled
+from llm.quantised.blank import blank, replace_tensors_, require_filled, require_shape
 from llm.quantised.formats import Format, Packed
-from llm.quantised.layers import Quantised, QuantisedEmbedding, QuantisedLinear
-from llm.quantised.model import layers, replace_
+from llm.quantised.layers import TILE, Quantised, QuantisedEmbedding, QuantisedLinear
+from llm.quantised.model import codes_of, layers, replace_
 
 TYPES = {
     "Q8_0": Format("int8", 8, False),
@@ -22,29 +24,41 @@ TYPES = {
     "Q4_1": Format("int4-asymmetric", 4, True),
 }
 """The formats of GGUF's types."""
+DEQUANTISE = "leave --quantize out, which dequantises the file"
+IN_MEMORY = "give --engine in-forward, or write the model into a folder (python -m llm export FILE --to FOLDER)"
+"""Ways out."""
 PLAIN = ("F32", "F16", "BF16")
 ROWS_ALONE = ("TensorProcessor", "LlamaTensorProcessor")
 """Readers of transformers that do nothing to a matrix, or change the order of its rows."""
 
 
-def reader(file: Path) -> Any:
+def open_(file: Path) -> Any:
     """Return the reader of a file, which maps it into memory.
 
     Raises:
-        ValueError: it is no GGUF file, or a tensor of it is of another type.
+        ValueError: it is no GGUF file.
     """
     import gguf
 
     try:
-        opened = gguf.GGUFReader(file)
+        return gguf.GGUFReader(file)
     except Exception as error:  # it has errors of its own for everything
         raise ValueError(f"{file} cannot be read as GGUF: {' '.join(str(error).split())}") from error
+
+
+def reader(file: Path) -> Any:
+    """Return the reader of a file whose codes are kept.
+
+    Raises:
+        ValueError: as `open_`, or a tensor of it is of another type than these.
+    """
+    opened = open_(file)
     for tensor in opened.tensors:
         kind = tensor.tensor_type.name
         if kind not in (*TYPES, *PLAIN):
             raise ValueError(
-                f"{file}: tensor {tensor.name} is of the type {kind}; --quantize gguf takes {', '.join(TYPES)}: leave "
-                "--quantize out, which dequantises the file"
+                f"{file}: tensor {tensor.name} is of the type {kind}; --quantize gguf takes {', '.join(TYPES)}: "
+                f"{DEQUANTISE}"
             )
     return opened
 
@@ -71,14 +85,14 @@ def pack_blocks(layer: Quantised, order: Tensor | None = None) -> np.ndarray[Any
 class Names:
     """The layers of a model as a GGUF file names them, and the order of their rows there."""
 
-    def __init__(self, model: Any, config: dict[str, Any], architecture: str) -> None:
+    def __init__(self, model: Any, config: dict[str, Any], architecture: str, way: str = DEQUANTISE) -> None:
         from transformers import modeling_gguf_pytorch_utils as made
 
         maker = made.TENSOR_PROCESSORS.get(architecture, made.TensorProcessor)
         if maker.__name__ not in ROWS_ALONE:
             raise ValueError(
-                f"the architecture {architecture} changes its matrices in GGUF files, so that their codes cannot be "
-                "taken as they are: leave --quantize out, which dequantises the file"
+                f"the architecture {architecture} changes its matrices in GGUF files, so that their tensors cannot be "
+                f"taken as they are: {way}"
             )
         self._processor = maker(config=config)
         self.of: dict[str, str] = made.get_gguf_hf_weights_map(model, self._processor)
@@ -89,9 +103,9 @@ class Names:
         return torch.from_numpy(np.array(self._processor.process(weights=numbers, name=name).weights[:, 0]))
 
 
-def _names(model: Any, opened: Any) -> Names:
+def _names(model: Any, opened: Any, way: str = DEQUANTISE) -> Names:
     """The names of a model's layers in an opened file."""
-    return Names(model, model.config.to_dict(), architecture(opened))
+    return Names(model, model.config.to_dict(), architecture(opened), way)
 
 
 def architecture(opened: Any) -> str:
@@ -100,48 +114,96 @@ def architecture(opened: Any) -> str:
     return bytes(field.parts[field.data[0]]).decode()
 
 
-def fill_(model: Any, file: Path, dtype: torch.dtype) -> None:
-    """Put the tensors of a file into a blank model: codes as they are, floats in the dtype.
+class _Place(NamedTuple):
+    """A tensor of a file, its format if its codes are kept, and what has its numbers in the model: codes, scales and
+    zero points of a layer, or a parameter.
+    """
+
+    tensor: Any
+    format: Format | None
+    held: tuple[Tensor, ...]
+
+
+class Filling:
+    """Brings the tensors of a file into a blank model, a part of it at a time: a tensor is unpacked when its part is
+    called for. With `codes` the model has the layers of the file from the beginning, without numbers; else tensors are
+    dequantised to the dtype, to the bits of transformers' reader.
 
     Raises:
-        ValueError: as `reader` and `Names`, or a tensor of the model is missing.
+        ValueError: as `reader` or `open_`, and `Names`; or a tensor of the model is missing or of another shape.
     """
-    opened = reader(file)
-    names, tied = _names(model, opened), _tied(model)
-    for tensor in opened.tensors:
-        name = names.of.get(tensor.name)
-        if name is None and tensor.tensor_type.name in TYPES:
-            raise ValueError(f"{file}: tensor {tensor.name} has no place in {type(model).__name__}")
-        if name is None:
-            continue
-        format = TYPES.get(tensor.tensor_type.name)
-        rows = names.order(tensor.name, int(tensor.shape[-1]))
-        if format is None:
-            put_(model, name, _floats(tensor, rows if tensor.data.ndim > 1 else None).to(dtype))
+
+    def __init__(self, model: Any, file: Path, dtype: torch.dtype, codes: bool = True) -> None:
+        opened = reader(file) if codes else open_(file)
+        self.model, self.dtype = model, dtype
+        self._names = _names(model, opened, DEQUANTISE if codes else IN_MEMORY)
+        tied, held = _tied(model), {}
+        for tensor in opened.tensors:
+            name, format = self._names.of.get(tensor.name), TYPES.get(tensor.tensor_type.name) if codes else None
+            if name is None and format:
+                raise ValueError(f"{file}: tensor {tensor.name} has no place in {type(model).__name__}")
+            if name is not None:
+                parameter = require_shape(model, name, [int(size) for size in reversed(tensor.shape)])
+                layer = _replace_(model, name.removesuffix(".weight"), format, dtype) if format else None
+                held[name] = _Place(tensor, format, _parts(layer) if layer is not None else (parameter,))
+        if tied and codes:
+            _tie_(model)
+        self._places = list(held.values())
+        require_filled(model, str(file), {id(tensor) for place in self._places for tensor in place.held})
+
+    def __call__(self, part: nn.Module) -> None:
+        """Fill what has no numbers yet of a part of the model."""
+        blank = {id(tensor) for tensor in (*part.parameters(), *codes_of(part).values()) if tensor.is_meta}
+        values: dict[int, Tensor] = {}
+        for place in self._places:
+            if id(place.held[0]) in blank:
+                values |= zip(map(id, place.held), self._numbers(place), strict=True)
+        replace_tensors_(self.model, values)
+
+    def _numbers(self, place: _Place) -> Iterator[Tensor]:
+        rows = self._names.order(place.tensor.name, int(place.tensor.shape[-1]))
+        if place.format is not None:
+            packed = unpack_blocks(place.tensor.data[rows.numpy()], place.format)
+            read = [part for part in packed if part is not None]
         else:
-            packed = unpack_blocks(tensor.data, format)
-            moved = Packed(*(None if part is None else part[rows] for part in packed))  # type: ignore[arg-type]
-            _replace_(model, name.removesuffix(".weight"), format, moved, dtype)
-    if tied:
-        _tie_(model)
-    require_filled(model, str(file))
+            read = [_dequantised(place.tensor, rows, self.dtype)]
+        for before, after in zip(place.held, read, strict=True):
+            yield nn.Parameter(after, before.requires_grad) if isinstance(before, nn.Parameter) else after
 
 
-def _floats(tensor: Any, rows: Tensor | None) -> Tensor:
+def _dequantised(tensor: Any, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """The rows of a tensor in this order and dtype; no more than `TILE` entries, or a row, are held in float32."""
     import gguf
 
-    values = torch.from_numpy(np.array(gguf.dequantize(tensor.data, tensor.tensor_type)))
-    return values if rows is None else values[rows]
+    shape = [int(size) for size in reversed(tensor.shape)]
+    numbers, count = torch.empty(shape, dtype=dtype), max(1, TILE * shape[0] // math.prod(shape))
+    for into, chosen in zip(numbers.split(count), rows.split(count), strict=True):
+        into.copy_(torch.from_numpy(np.array(gguf.dequantize(tensor.data[chosen.numpy()], tensor.tensor_type))))
+    return numbers
 
 
-def _replace_(model: nn.Module, name: str, format: Format, packed: Packed, dtype: torch.dtype) -> None:
+def fill_(model: Any, file: Path, dtype: torch.dtype) -> None:
+    """Put the tensors of a file into a blank model: codes as they are, floats in the dtype; errors as `Filling`."""
+    Filling(model, file, dtype)(model)
+
+
+def _replace_(model: nn.Module, name: str, format: Format, dtype: torch.dtype) -> Quantised:
+    """Put a quantised layer without numbers in the place of a dense one, and return it."""
     before = model.get_submodule(name)
-    if isinstance(before, nn.Embedding):
-        replace_(model, name, QuantisedEmbedding(format, packed, dtype, before.padding_idx))
-    elif isinstance(before, nn.Linear):
-        replace_(model, name, QuantisedLinear(format, packed, before.bias))
-    else:
+    if not isinstance(before, nn.Embedding | nn.Linear):
         raise ValueError(f"layer {name} is a {type(before).__name__}, which cannot be quantised")
+    packed = format.blank(*before.weight.shape)
+    layer: Quantised
+    if isinstance(before, nn.Embedding):
+        layer = QuantisedEmbedding(format, packed, dtype, before.padding_idx)
+    else:
+        layer = QuantisedLinear(format, packed, before.bias)
+    replace_(model, name, layer)
+    return layer
+
+
+def _parts(layer: Quantised) -> tuple[Tensor, ...]:
+    return tuple(part for part in (layer.codes, layer.scales, layer.zeros) if part is not None)
 
 
 def _tied(model: Any) -> bool:
@@ -180,8 +242,7 @@ def write(model: Any, like: Path, file: Path) -> None:
             data = pack_blocks(layer, back)
         elif name is not None:
             back = torch.argsort(names.order(tensor.name, int(tensor.shape[-1])))
-            value = parameters[name].detach().float().cpu()
-            data = (value[back] if value.ndim > 1 else value).contiguous().numpy()
+            data = parameters[name].detach().float().cpu()[back].contiguous().numpy()
             data = data if tensor.tensor_type.name == "F32" else data.astype(np.float16)
         writer.add_tensor(tensor.name, data, raw_dtype=tensor.tensor_type)
     _close(writer)

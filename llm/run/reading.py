@@ -39,11 +39,12 @@ def load(
     """
     require_known(engine, ENGINES, "engine")
     if engine == AUTO:
-        engine = STREAMED if loading.require_device(device).type == "cpu" and _was_streamed(name) else IN_FORWARD
+        possible = loading.require_device(device).type in streaming.DEVICES
+        engine = STREAMED if possible and _was_streamed(name) else IN_FORWARD
     place = existing(Path(beside)) if beside else None
     loaded = streaming.load_for(engine, name, device, dtype, trust_remote_code, quantize, place)
     blocks = blocks_of(loaded.model)
-    if blocks is not None:  # no engine of steps fetches the layers that a forward enters
+    if blocks is not None and blocks.slots is None:  # no engine of steps fetches the layers that a forward enters
         follow(layers_of(loaded.model), blocks)
     return loaded
 

@@ -27,7 +27,8 @@ def batched_space(
 
 def streamed_space(model: nn.Module, rounding: str = "nearest", reads: torch.dtype | None = None) -> ModuleSpace:
     """Return the space of the streamed engine, which fetches the layers of a model that `streaming.load` mapped."""
-    return ModuleSpace(model, Streamed(rounding, reads, blocks_of(model)))
+    blocks = blocks_of(model)
+    return ModuleSpace(model, Streamed(rounding, reads, blocks.slots or blocks if blocks else None))
 
 
 ENGINES: dict[str, Callable[..., ModuleSpace]] = {

@@ -63,9 +63,12 @@ class FusedSweep:
         self._kind = _kind([*pending, *lines])
         self._counts = len(pending), len(lines) if targets else 0
         self._table = table([*pending, *(lines if targets else ())], stored.device)
+        self._waiting = iter((True,))  # whoever gets it launches: a second launch would write the pending step twice
 
     def take(self) -> None:
-        """Launch the kernel, once."""
+        """Launch the kernel, once, whoever calls."""
+        if not next(self._waiting, False):
+            return
         stored, (pending, lines), count = self._stored, self._counts, self._stored.numel()
         if not count or not (pending or self._targets or self._keep != 1.0):
             return

@@ -28,6 +28,8 @@ class Engine(ABC):
     directions live on other rows; otherwise a pending step is written with the `support` it was asked for."""
     reads: torch.dtype | None = None
     """The dtype in which f reads parameters; None is their own."""
+    device: torch.device | None = None
+    """Where parameters are when they are read and written, and directions are drawn; None: where they are stored."""
     rounding: str = "nearest"
     """How steps of bfloat16 parameters are rounded: "nearest", or "stochastic" by the key of a `Step`."""
     stored: Stored

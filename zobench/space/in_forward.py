@@ -129,9 +129,9 @@ class InForward(Engine):
         return large and whole and len(pending) == 1 and name not in pending[0].support.rows
 
     @contextmanager
-    def looking(self, point: Point) -> Iterator[None]:
-        """The context in which owners hand out what a thread's view makes of a parameter, along the lines of a point.
-        What cannot be written meanwhile is written before.
+    def looking(self, point: Point, readers: int = 1) -> Iterator[None]:
+        """The context in which owners hand out what the view of each of so many threads makes of a parameter, along the
+        lines of a point. What cannot be written meanwhile is written before.
         """
         self.stored.prepare(point)
         self.write_pending([name for name in self.pending if not (point and self._is_written_as_read(name))])

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -166,15 +167,21 @@ def in_two_threads(work: Callable[[int], Result], release: Callable[[], None]) -
 
 def _like_here(threads: int, work: Callable[[int], Result]) -> Callable[[int], Result]:
     """The work, in the modes of torch that hold for the calling thread alone."""
-    inference, enabled, dtype = (
-        torch.is_inference_mode_enabled(),
-        torch.is_autocast_enabled("cpu"),
-        torch.get_autocast_dtype("cpu"),
-    )
+    on_gpu = torch.cuda.is_initialized()
+    kinds = ("cpu", "cuda") if on_gpu else ("cpu",)
+    casts = [(kind, torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)) for kind in kinds]
+    inference = torch.is_inference_mode_enabled()
+    # Both threads fill targets that either reads: on one stream the device does the work in the order of the host.
+    stream = torch.cuda.current_stream() if on_gpu else None
 
     def there(index: int) -> Result:
         torch.set_num_threads(threads)
-        with torch.inference_mode(inference), torch.autocast("cpu", dtype, enabled):
+        with ExitStack() as modes:
+            modes.enter_context(torch.inference_mode(inference))
+            for cast in casts:
+                modes.enter_context(torch.autocast(*cast))
+            if stream is not None:
+                modes.enter_context(torch.cuda.stream(stream))
             return work(index)
 
     return there

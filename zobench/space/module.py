@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar
 
 import torch
@@ -59,9 +60,9 @@ class ModuleSpace(Space):
     def __init__(self, module: nn.Module, engine: Engine | None = None) -> None:
         super().__init__()
         survive_forks()
-        self.module, self.stored = module, Stored(module)
-        self.layout = self.stored.layout
         self.engine = _fresh(InPlace() if engine is None else engine)
+        self.module, self.stored = module, Stored(module, self.engine.device)
+        self.layout = self.stored.layout
         _require_rounding(self.engine.rounding, self.stored)
         self.engine.attach(self.stored)
         self.shared: Shared | None = None
@@ -267,11 +268,11 @@ class ModuleSpace(Space):
         support, rounding = self.stored.support, self._rounding_key(amounts)
         drawn = [(self.stored.direction(line), amount) for line, amount in amounts.items()]
         with self.stored.writing():
-            for segment in self.layout.segments:
-                x = support.entries(segment.name, self.stored.parameters[segment.name].detach())
-                step = step_of(segment, self.layout.blocks_of[segment.name], x, drawn, rule)
+            for name in chain.from_iterable(self.engine.parts()):
+                x, blocks = support.entries(name, self.stored.parameters[name].detach()), self.layout.blocks_of[name]
+                step = step_of(blocks[0].segment, blocks, x, drawn, rule)
                 change = Change(shrink, [Moved(step, 0.0, 0.0, scale)], rounding, groups)
-                self.stored.write_(change, [segment.name])
+                self.stored.write_(change, [name])
 
     def _require_all_rows(self, who: str) -> None:
         rows = self.stored.support.rows

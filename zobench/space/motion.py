@@ -87,7 +87,7 @@ def motion(support: Support, changes: Mapping[str, Change]) -> Motion:
     for name, change in changes.items():
         segment = cut[name][0].segment
         blocks = _spans(cut[name]) if sampled and segment.size > SPANS * SPAN else cut[name]
-        before = support.entries(name, support.parameters[name].detach())
+        before = support.entries(name, support.parameters[name].detach()).to(segment.device)
         update, count = change.of(segment), sum(block.size for block in blocks)
         for block, old, new in _written(blocks, before, update):
             intended = old * (update.keep - 1.0)

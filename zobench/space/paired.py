@@ -30,12 +30,12 @@ class Paired(InForward):
             raise ValueError(
                 "paired is True, but torch's recurrent layers keep the weights that they read: give paired=False"
             )
-        self._on_cpu = all(segment.device.type == "cpu" for segment in stored.layout.segments)
+        # On a GPU two forwards queue on one stream: a second thread would add memory and gain no time.
+        self.pairs = all(segment.device.type == "cpu" for segment in stored.layout.segments)
 
     def losses(self, loss: Callable[[], Value], points: Sequence[Point]) -> list[Value]:
         """Evaluate at two points at a time; at an odd one, and on other devices, as InForward."""
-        # On a GPU two forwards queue on one stream: a second thread would add memory and gain no time.
-        together = len(points) // 2 * 2 if self._on_cpu else 0
+        together = len(points) // 2 * 2 if self.pairs else 0
         pairs = [self._together(loss, points[k : k + 2]) for k in range(0, together, 2)]
         return [found for pair in pairs for found in pair] + super().losses(loss, points[together:])
 
@@ -48,7 +48,7 @@ class Paired(InForward):
             finally:
                 meeting.leave(index)  # also after an error: the other thread must not wait for this one
 
-        with self.looking(pair[0]):
+        with self.looking(pair[0], len(pair)):
             return in_two_threads(look, partial(meeting.leave, 0))
 
 

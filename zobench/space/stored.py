@@ -40,6 +40,8 @@ class Stored:
     """The trainable parameters of a module as they are stored, x + sum of amount * u where an engine works in place;
     `parameters` by name. Directions live on the entries of `support`.
 
+    Directions are drawn on `device`, or where each parameter is stored.
+
     `sweeps` counts passes over all parameters. `torn` says that some are written and others are not: every later call
     of the space is then refused.
 
@@ -47,9 +49,9 @@ class Stored:
         ValueError: as `trainable`.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, device: torch.device | None = None) -> None:
         self.module, self.parameters = module, trainable(module)
-        self._whole = self.support = Support.whole(self.parameters)
+        self._whole = self.support = Support.whole(self.parameters, device)
         self.torn, self.sweeps = False, 0
         self._directions: dict[Line, Direction] = {}
         self._bound: dict[tuple[Law, int], Law] = {}

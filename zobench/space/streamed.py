@@ -1,39 +1,26 @@
 """The streamed engine: paired, with the blocks of a model fetched into memory ahead of their use."""
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
 from zobench.space.paired import Paired
-from zobench.space.stored import Stored
+from zobench.space.slots import KEPT, Residence, Slots
+from zobench.space.stored import Point, Stored
 from zobench.threads import pool
-
-KEPT = 3
-"""Blocks in memory: the one that is read, the one before it, which the second point may still read, and the next."""
-
-
-class Residence(Protocol):
-    """How the blocks of a model come into memory and leave it. Both calls are advice: no value depends on them. One
-    thread makes them, which computes nothing, so that they may wait.
-    """
-
-    def fetch(self, block: int) -> None:
-        """Bring a block into memory."""
-
-    def release(self, block: int) -> None:
-        """Let a block, with what was written to it, go back to where it is kept."""
 
 
 class Streamed(Paired):
     """Two points x + a u and x + b u of a model whose layers lie outside of memory, such as in memory-mapped files: a
     thread fetches the next layer while one is read. The layer that is read is written with the pending step in the same
     pass, is perturbed to both points of a line, and goes back: a step of two points fetches each layer once (ZO2, arXiv
-    2503.12668, with the deferred update at the rate of its own step). Other devices than a CPU take the points one
-    after the other.
+    2503.12668, with the deferred update at the rate of its own step). With `Slots` layers lie in host memory and are
+    computed on another device.
 
     Losses and parameters are those of InForward to the bit. Holds three layers, two perturbed parameters, and the
     activations of two forwards.
@@ -41,7 +28,8 @@ class Streamed(Paired):
     Args:
         rounding: "nearest" or "stochastic", as InForward.
         reads: the dtype in which layers read the parameters; None for the parameters' own dtype.
-        residence: what fetches and releases layers; None where the model is in memory anyway.
+        residence: what fetches and releases layers, or the slots in which they are computed; None where the model is
+            in memory anyway.
 
     Raises:
         ValueError: when attached, as Paired; or the module has no list of layers.
@@ -50,33 +38,54 @@ class Streamed(Paired):
     least_blocks = 1  # what is pending for a small parameter, too, is written when its layer is in memory anyway
 
     def __init__(
-        self, rounding: str = "nearest", reads: torch.dtype | None = None, residence: Residence | None = None
+        self, rounding: str = "nearest", reads: torch.dtype | None = None, residence: Residence | Slots | None = None
     ) -> None:
         super().__init__(True, rounding, reads)
         self.residence = residence
+        self.device = residence.device if isinstance(residence, Slots) else None
 
     def attach(self, stored: Stored) -> None:
         """Find the layers, and see when each is entered."""
         super().attach(stored)
         layers = layers_of(stored.module)
         self._block = {self._segments[id(p)]: k for p, k in owners(layers).items() if id(p) in self._segments}
-        self._stream = follow(layers, self.residence) if self.residence is not None else None
+        self._names: dict[int, list[str]] = dict(self._by_layer(self.stored.parameters))
+        self._stream: Stream | Slots | None = None
+        if isinstance(self.residence, Slots):
+            self._stream = self.residence
+            self.pairs = True  # each layer is copied once for both points
+        elif self.residence is not None:
+            self._stream = follow(layers, self.residence)
+
+    @contextmanager
+    def looking(self, point: Point, readers: int = 1) -> Iterator[None]:
+        """As InForward, with layers on the device while they are read."""
+        with self._look(readers), super().looking(point, readers):
+            yield
+
+    def flush_(self) -> None:
+        """Write what is pending, layer by layer."""
+        with self._look() if self.pending else nullcontext():
+            super().flush_()
 
     def write_pending(self, names: Iterable[str]) -> None:
         """Write what is pending for these parameters, layer by layer."""
         for k, part in self._by_layer(name for name in names if name in self.pending):
-            if self._stream is not None and k >= 0:
-                self._stream.enter(k)
-            super().write_pending(part)
+            with self._stream.inside(k) if self._stream is not None and k >= 0 else nullcontext():
+                super().write_pending(part)
 
     def parts(self) -> Iterator[Sequence[str]]:
-        """Give the names of all parameters layer by layer, and release each layer after its own. None is fetched: where
-        a few of its tensors are written, such as scales, the system reads no more than these.
-        """
-        for k, part in self._by_layer(self.stored.parameters):
-            yield part
-            if self._stream is not None and k >= 0:
-                self._stream.let_go(k)
+        """Give the names of all parameters layer by layer, and release each layer after its own."""
+        with self._look():
+            for k, part in self._by_layer(self.stored.parameters):
+                with self._stream.swept(k) if self._stream is not None and k >= 0 else nullcontext():
+                    yield part
+
+    def _look(self, readers: int = 1) -> AbstractContextManager[None]:
+        return nullcontext() if self._stream is None else self._stream.look(readers, self._has_pending)
+
+    def _has_pending(self, k: int) -> bool:
+        return any(name in self.pending for name in self._names.get(k, ()))
 
     def _by_layer(self, names: Iterable[str]) -> list[tuple[int, list[str]]]:
         parts: dict[int, list[str]] = {}
@@ -99,6 +108,24 @@ class Stream:
     def __init__(self, count: int, residence: Residence) -> None:
         self._count, self._residence = count, residence
         self._lock, self._latest, self._released = threading.Lock(), -1, -1
+
+    def look(self, readers: int = 1, writes: Callable[[int], bool] = lambda k: False) -> AbstractContextManager[None]:
+        """The context of a forward: it needs nothing."""
+        return nullcontext()
+
+    @contextmanager
+    def inside(self, k: int) -> Iterator[None]:
+        """The context in which a layer is written."""
+        self.enter(k)
+        yield
+
+    @contextmanager
+    def swept(self, k: int) -> Iterator[None]:
+        """The context in which a sweep writes some tensors of a layer, such as scales: the system reads no more than
+        these, so that none is fetched.
+        """
+        yield
+        self.let_go(k)
 
     def enter(self, k: int, *_: Any) -> None:
         with self._lock:

@@ -24,9 +24,9 @@ class Support:
     rows: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def whole(cls, parameters: Mapping[str, nn.Parameter]) -> "Support":
-        """Return the support of all entries."""
-        return cls(parameters, Layout(tuple(_segment(name, p) for name, p in parameters.items())))
+    def whole(cls, parameters: Mapping[str, nn.Parameter], device: torch.device | None = None) -> "Support":
+        """Return the support of all entries, with directions on a device, or where each parameter is stored."""
+        return cls(parameters, Layout(tuple(_segment(name, p, device or p.device) for name, p in parameters.items())))
 
     def restricted(self, rows: Mapping[str, Rows]) -> "Support":
         """Return the support with these rows of these matrices, each row once.
@@ -84,8 +84,11 @@ class Support:
         return whole
 
     def stored(self, block: Block) -> Tensor:
-        """Return the stored values of a block: a view of them, or a copy where rows are chosen."""
-        return self.entries(block.segment.name, self.parameters[block.segment.name].detach())[block.start : block.stop]
+        """Return the stored values of a block: a view of them, or a copy where rows are chosen, or on the device of the
+        directions where the parameter is stored elsewhere.
+        """
+        entries = self.entries(block.segment.name, self.parameters[block.segment.name].detach())
+        return entries[block.start : block.stop].to(block.segment.device)
 
 
 def _row_numbers(name: str, chosen: Rows, parameter: nn.Parameter | None) -> Tensor:
@@ -100,6 +103,6 @@ def _row_numbers(name: str, chosen: Rows, parameter: nn.Parameter | None) -> Ten
     return numbers
 
 
-def _segment(name: str, parameter: Tensor) -> Segment:
+def _segment(name: str, parameter: Tensor, device: torch.device) -> Segment:
     draw_dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    return Segment(name, parameter.numel(), draw_dtype, parameter.device, tuple(parameter.shape))
+    return Segment(name, parameter.numel(), draw_dtype, device, tuple(parameter.shape))
