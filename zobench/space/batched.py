@@ -1,6 +1,6 @@
 """The batched engine: the points of all lines of a plan in one forward, which reads each weight once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.combination import Line
-from zobench.law.law import Direction
+from zobench.law.factors import factors_together, vectors_together
 from zobench.layout import CPU, Segment
 from zobench.numbers import count
 from zobench.space.closure import Value
@@ -79,7 +79,10 @@ class Batched(InForward):
         self.stored.prepare(lines)
         at = _Points.of(list(lines), points)
         directions = [self.stored.direction(line) for line in lines]
-        stacks = {s.name: self._stack(s, directions, at) for s in self.stored.layout.segments}
+        stacks: dict[str, Stack] = {}
+        for segments in self._alike():
+            stacks |= self._matrices([s for s in segments if len(s.shape) == 2], directions, at)
+            stacks |= self._vectors([s for s in segments if len(s.shape) != 2], directions, at)
 
         def at_point(stacks: Mapping[str, Stack]) -> Tensor:
             return _tensor(self.seen_by(_PointView(self, stacks), loss))
@@ -88,25 +91,53 @@ class Batched(InForward):
             values = torch.vmap(at_point, randomness="same")(stacks)
         return list(values.double())
 
-    @torch.no_grad()
-    def _stack(self, segment: Segment, directions: Sequence[Any], points: "_Points") -> Stack:
-        """What a parameter is at the points."""
-        stored = self.stored.parameters[segment.name].detach()
-        dtype, (device, drawn) = self.reads or stored.dtype, (segment.device, segment.dtype)
-        if len(segment.shape) == 2:
-            factors = [direction.factors(segment) for direction in directions]  # of laws that are `factored`
-            lefts, rights = (points.chosen(side) for side in zip(*factors, strict=True))
-            left = lefts.transpose(1, 2).flatten(2)  # the terms of a point make one factor of a higher rank
-            right = rights.mul_(points.amounts.to(device, drawn)[:, :, None, None]).flatten(1, 2)
-            return left.to(dtype), right.to(dtype)
-        entries = torch.stack([self._entries(segment, direction) for direction in directions])
-        moved = stored.flatten() + points.along_lines.to(device, drawn) @ entries
-        return (moved.to(dtype).view(-1, *stored.shape),)
+    def _alike(self) -> Iterable[Sequence[Segment]]:
+        """The segments of one device and dtype, drawn and stored."""
+        alike: dict[object, list[Segment]] = {}
+        for s in self.stored.layout.segments:
+            alike.setdefault((s.device, s.dtype, self.stored.parameters[s.name].dtype), []).append(s)
+        return alike.values()
 
-    def _entries(self, segment: Segment, draw: Direction) -> Tensor:
-        drawn = [(block, draw(block)) for block in self.stored.layout.blocks_of[segment.name]]
-        zeros = partial(torch.zeros, dtype=segment.dtype, device=segment.device)
-        return torch.cat([zeros(block.size) if u is None else u for block, u in drawn])
+    @torch.no_grad()
+    def _matrices(
+        self, segments: Sequence[Segment], directions: Sequence[Any], points: "_Points"
+    ) -> Mapping[str, Stack]:
+        """The factors of matrices at the points. Those of all matrices lie side by side, so that they take few calls."""
+        if not segments:
+            return {}
+        factors = factors_together(directions, segments)
+        names, shapes = [s.name for s in segments], [(left.shape, right.shape) for left, right in factors[0]]
+        dtype = self.reads or self.stored.parameters[names[0]].dtype
+        lefts, rights = (
+            torch.stack([torch.cat([pair[side].flatten() for pair in row]) for row in factors])[points.places]
+            for side in (0, 1)
+        )
+        rights.mul_(points.amounts.flatten()[:, None].to(rights))
+        sides = [
+            rows.to(dtype).view(*points.amounts.shape, -1).split([shape[side].numel() for shape in shapes], -1)
+            for side, rows in enumerate((lefts, rights))
+        ]
+        return {
+            name: (  # the terms of a point make one factor of a higher rank
+                left.unflatten(-1, shape[0]).transpose(1, 2).flatten(2),
+                right.unflatten(-1, shape[1]).flatten(1, 2),
+            )
+            for name, shape, left, right in zip(names, shapes, *sides, strict=True)
+        }
+
+    @torch.no_grad()
+    def _vectors(
+        self, segments: Sequence[Segment], directions: Sequence[Any], points: "_Points"
+    ) -> Mapping[str, Stack]:
+        """What vectors are at the points."""
+        if not segments:
+            return {}
+        entries = vectors_together(directions, segments)
+        parameters = [self.stored.parameters[s.name].detach() for s in segments]
+        stored = torch.cat([parameter.flatten() for parameter in parameters])
+        moved = (stored + points.along_lines.to(entries) @ entries).to(self.reads or stored.dtype)
+        parts = moved.split([s.size for s in segments], 1)
+        return {s.name: (part.view(-1, *p.shape),) for s, p, part in zip(segments, parameters, parts, strict=True)}
 
     def _read(self, parameter: Any) -> Any:
         view, name = getattr(self._views, "latest", None), self._segments.get(id(parameter))
@@ -116,7 +147,7 @@ class Batched(InForward):
 
 
 class _Points(NamedTuple):
-    """Points as terms, the places of lines and `amounts` (points, terms) along them, where a term of amount 0 stands
+    """Points as terms, `places` of lines and `amounts` (points, terms) along them, where a term of amount 0 stands
     for none; and as amounts `along_lines` (points, lines).
     """
 
@@ -135,11 +166,6 @@ class _Points(NamedTuple):
             table([[amount for _, amount in row] for row in terms]),
             table([[point.get(line, 0.0) for line in lines] for point in points]),
         )
-
-    def chosen(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the tensors of the terms, one a line, as (points, terms, ...)."""
-        stacked: Tensor = torch.stack([tensors[place] for place in self.places])
-        return stacked.view(*self.amounts.shape, *stacked.shape[1:])
 
 
 class _PointView:

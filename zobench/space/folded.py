@@ -11,13 +11,15 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from zobench.products import linear
+from zobench.products import add_linear_, linear
 
 Dims = Sequence[int | None]
 
 
+@torch.library.custom_op("zobench::product", mutates_args=())
 def product(x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x (W + F S) + bias as x W + (x F) S + bias, without W + F S.
+    """Return x (W + F S) + bias as x W + (x F) S + bias, without W + F S. A custom operation, whose rule torch reaches
+    in half the time that it takes to that of an autograd.Function.
 
     Args:
         x: (..., inputs), of points or not.
@@ -26,41 +28,35 @@ def product(x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tens
         second: S (rank, outputs), of points.
         bias: (outputs,), of points or not.
     """
-    result: Tensor = _Product.apply(x, weight, first, second, bias)  # type: ignore[no-untyped-call]
-    return result
+    result = x @ weight + x @ first @ second
+    return result if bias is None else result + bias
 
 
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
-        result = x @ weight + x @ first @ second
-        return result if bias is None else result + bias
+def _product_of_points(
+    info: Any, dims: Dims, x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, int]:
+    points = info.batch_size
+    if dims[2] is None:  # a vmap of the loss's own, within a point
+        return product(_leading(x, dims[0], points), weight, first, second, bias), 0
+    x = x[None] if dims[0] is None else x.movedim(dims[0], 0)
+    rows = x.reshape(len(x), -1, x.shape[-1])
+    inner = torch.matmul(first.mT, rows.mT).mT  # x F in the order in which BLAS is the faster
+    dtype = inner.dtype  # of products: autocast may have chosen it
+    second = second.to(dtype)
+    if bias is None:
+        total = torch.bmm(inner, second)
+    else:
+        bias = (bias if dims[4] is None else bias.movedim(dims[4], 0)[:, None]).to(dtype)
+        # Of rank 1 in one pass over the output; baddbmm makes two.
+        total = torch.addcmul(bias, inner, second) if second.shape[1] == 1 else torch.baddbmm(bias, inner, second)
+    if dims[0] is None:
+        total += linear(rows[0], weight.t()).to(dtype)
+    else:
+        add_linear_(total.view(-1, weight.shape[1]), rows.flatten(0, 1).to(dtype), weight.t().to(dtype))
+    return total.view(points, *x.shape[1:-1], weight.shape[1]), 0
 
-    @staticmethod
-    def setup_context(*_: Any) -> None:
-        """Nothing is kept: losses have no backward pass."""
 
-    @staticmethod
-    def vmap(
-        info: Any, dims: Dims, x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None
-    ) -> tuple[Tensor, int]:
-        points = info.batch_size
-        if dims[2] is None:  # a vmap of the loss's own, within a point
-            return product(_leading(x, dims[0], points), weight, first, second, bias), 0
-        x = x if dims[0] is None else x.movedim(dims[0], 0)
-        shape = (*x.shape[:-1], weight.shape[1])
-        if dims[0] is None:
-            x, shape = x[None], (points, *shape)
-        rows = x.reshape(len(x), -1, x.shape[-1])
-        shared = bias if dims[4] is None else None
-        result = linear(rows.flatten(0, 1), weight.t(), shared).view(len(x), -1, weight.shape[1])
-        inner = torch.matmul(first.mT, rows.mT).mT.to(result.dtype)  # x F in the order in which BLAS is the faster
-        if bias is not None and dims[4] is not None:  # one more rank is cheaper than one more pass over the output
-            inner = torch.cat([inner, torch.ones_like(inner[..., :1])], -1)
-            second = torch.cat([second, bias.movedim(dims[4], 0)[:, None]], 1)
-        second = second.to(result.dtype)
-        result = torch.baddbmm(result, inner, second) if dims[0] is None else result.baddbmm_(inner, second)
-        return result.view(shape), 0
+product.register_vmap(_product_of_points)
 
 
 class _Attention(torch.autograd.Function):
