@@ -1,6 +1,6 @@
 """The batched engine: the points of all lines of a plan in one forward, which reads each weight once."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.combination import Line
-from zobench.law.factors import factors_together, vectors_together
+from zobench.law.factors import Factors, factors_together, vectors_together
 from zobench.layout import CPU, Segment
 from zobench.numbers import count
 from zobench.space.closure import Value
@@ -44,6 +44,7 @@ class Batched(InForward):
 
     def __init__(self, points: int | None = None, rounding: str = "nearest", reads: torch.dtype | None = None) -> None:
         super().__init__(False, rounding, reads)
+        self._kept: dict[Hashable, Tensor] = {}
         self.points = None if points is None else count("points", points, "give a number of points a forward, from 1")
 
     def attach(self, stored: Stored) -> None:
@@ -89,7 +90,7 @@ class Batched(InForward):
 
         with torch.no_grad(), self.looking({}), Folding(), _vmap_told():
             values = torch.vmap(at_point, randomness="same")(stacks)
-        return list(values.double())
+        return list(values.to(torch.float64, copy=True))  # a loss may be a parameter, whose memory is used again
 
     def _alike(self) -> Iterable[Sequence[Segment]]:
         """The segments of one device and dtype, drawn and stored."""
@@ -102,28 +103,34 @@ class Batched(InForward):
     def _matrices(
         self, segments: Sequence[Segment], directions: Sequence[Any], points: "_Points"
     ) -> Mapping[str, Stack]:
-        """The factors of matrices at the points. Those of all matrices lie side by side, so that they take few calls."""
+        """The factors of matrices at the points. Those of all lie side by side, so that they take few calls."""
         if not segments:
             return {}
-        factors = factors_together(directions, segments)
-        names, shapes = [s.name for s in segments], [(left.shape, right.shape) for left, right in factors[0]]
-        dtype = self.reads or self.stored.parameters[names[0]].dtype
-        lefts, rights = (
-            torch.stack([torch.cat([pair[side].flatten() for pair in row]) for row in factors])[points.places]
-            for side in (0, 1)
-        )
-        rights.mul_(points.amounts.flatten()[:, None].to(rights))
+        factors, dtype = factors_together(directions, segments), self.reads or self._dtype(segments)
+        shapes = [(left.shape, right.shape) for left, right in factors[0]]
+        lefts, rights = (self._side_by_side(segments, factors, side, points) for side in (0, 1))
+        rights.mul_(points.amounts.to(rights)[..., None])
         sides = [
-            rows.to(dtype).view(*points.amounts.shape, -1).split([shape[side].numel() for shape in shapes], -1)
+            rows.to(dtype).split([shape[side].numel() for shape in shapes], -1)
             for side, rows in enumerate((lefts, rights))
         ]
         return {
-            name: (  # the terms of a point make one factor of a higher rank
+            segment.name: (  # the terms of a point make one factor of a higher rank
                 left.unflatten(-1, shape[0]).transpose(1, 2).flatten(2),
                 right.unflatten(-1, shape[1]).flatten(1, 2),
             )
-            for name, shape, left, right in zip(names, shapes, *sides, strict=True)
+            for segment, shape, left, right in zip(segments, shapes, *sides, strict=True)
         }
+
+    def _side_by_side(
+        self, segments: Sequence[Segment], factors: Sequence[Sequence[Factors]], side: int, points: "_Points"
+    ) -> Tensor:
+        """The left or the right factors of all matrices, (points, terms, entries)."""
+        flat = [[pair[side].flatten() for pair in of_direction] for of_direction in factors]
+        parts = [part for place in points.places for part in flat[place]]
+        shape = (*points.amounts.shape, sum(map(len, flat[0])))
+        out = self._memory((segments[0].name, side), shape, parts[0])
+        return torch.cat(parts, out=out.view(-1)).view(shape)
 
     @torch.no_grad()
     def _vectors(
@@ -134,10 +141,21 @@ class Batched(InForward):
             return {}
         entries = vectors_together(directions, segments)
         parameters = [self.stored.parameters[s.name].detach() for s in segments]
-        stored = torch.cat([parameter.flatten() for parameter in parameters])
-        moved = (stored + points.along_lines.to(entries) @ entries).to(self.reads or stored.dtype)
-        parts = moved.split([s.size for s in segments], 1)
+        stored = torch.cat([parameter.flatten() for parameter in parameters]).to(entries.dtype)
+        out = self._memory(segments[0].name, (len(points.along_lines), len(stored)), entries)
+        moved = torch.addmm(stored, points.along_lines.to(entries), entries, out=out)
+        parts = moved.to(self.reads or self._dtype(segments)).split([s.size for s in segments], 1)
         return {s.name: (part.view(-1, *p.shape),) for s, p, part in zip(segments, parameters, parts, strict=True)}
+
+    def _dtype(self, segments: Sequence[Segment]) -> torch.dtype:
+        return self.stored.parameters[segments[0].name].dtype
+
+    def _memory(self, use: Hashable, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A tensor of the latest call, if it fits: fresh memory costs as much as what is written there."""
+        kept = self._kept.get(use)
+        if kept is None or kept.shape != torch.Size(shape) or kept.dtype != like.dtype or kept.device != like.device:
+            self._kept[use] = kept = like.new_empty(shape)
+        return kept
 
     def _read(self, parameter: Any) -> Any:
         view, name = getattr(self._views, "latest", None), self._segments.get(id(parameter))
