@@ -1,6 +1,6 @@
 """The batched engine: the points of all lines of a plan in one forward, which reads each weight once."""
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.combination import Line
-from zobench.law.factors import Factors, factors_together, vectors_together
+from zobench.law.factors import factors_together, vectors_together
 from zobench.layout import CPU, Segment
 from zobench.numbers import count
 from zobench.space.closure import Value
@@ -44,7 +44,6 @@ class Batched(InForward):
 
     def __init__(self, points: int | None = None, rounding: str = "nearest", reads: torch.dtype | None = None) -> None:
         super().__init__(False, rounding, reads)
-        self._kept: dict[Hashable, Tensor] = {}
         self.points = None if points is None else count("points", points, "give a number of points a forward, from 1")
 
     def attach(self, stored: Stored) -> None:
@@ -90,7 +89,7 @@ class Batched(InForward):
 
         with torch.no_grad(), self.looking({}), Folding(), _vmap_told():
             values = torch.vmap(at_point, randomness="same")(stacks)
-        return list(values.to(torch.float64, copy=True))  # a loss may be a parameter, whose memory is used again
+        return list(values.double())
 
     def _alike(self) -> Iterable[Sequence[Segment]]:
         """The segments of one device and dtype, drawn and stored."""
@@ -107,30 +106,14 @@ class Batched(InForward):
         if not segments:
             return {}
         factors, dtype = factors_together(directions, segments), self.reads or self._dtype(segments)
-        shapes = [(left.shape, right.shape) for left, right in factors[0]]
-        lefts, rights = (self._side_by_side(segments, factors, side, points) for side in (0, 1))
+        lefts, rights = (points.chosen([[pair[side] for pair in row] for row in factors]) for side in (0, 1))
         rights.mul_(points.amounts.to(rights)[..., None])
-        sides = [
-            rows.to(dtype).split([shape[side].numel() for shape in shapes], -1)
-            for side, rows in enumerate((lefts, rights))
-        ]
-        return {
-            segment.name: (  # the terms of a point make one factor of a higher rank
-                left.unflatten(-1, shape[0]).transpose(1, 2).flatten(2),
-                right.unflatten(-1, shape[1]).flatten(1, 2),
-            )
-            for segment, shape, left, right in zip(segments, shapes, *sides, strict=True)
+        left_of = _cut(lefts.to(dtype), [left.shape for left, _ in factors[0]])
+        right_of = _cut(rights.to(dtype), [right.shape for _, right in factors[0]])
+        return {  # the terms of a point make one factor of a higher rank
+            segment.name: (left.transpose(1, 2).flatten(2), right.flatten(1, 2))
+            for segment, left, right in zip(segments, left_of, right_of, strict=True)
         }
-
-    def _side_by_side(
-        self, segments: Sequence[Segment], factors: Sequence[Sequence[Factors]], side: int, points: "_Points"
-    ) -> Tensor:
-        """The left or the right factors of all matrices, (points, terms, entries)."""
-        flat = [[pair[side].flatten() for pair in of_direction] for of_direction in factors]
-        parts = [part for place in points.places for part in flat[place]]
-        shape = (*points.amounts.shape, sum(map(len, flat[0])))
-        out = self._memory((segments[0].name, side), shape, parts[0])
-        return torch.cat(parts, out=out.view(-1)).view(shape)
 
     @torch.no_grad()
     def _vectors(
@@ -142,20 +125,12 @@ class Batched(InForward):
         entries = vectors_together(directions, segments)
         parameters = [self.stored.parameters[s.name].detach() for s in segments]
         stored = torch.cat([parameter.flatten() for parameter in parameters]).to(entries.dtype)
-        out = self._memory(segments[0].name, (len(points.along_lines), len(stored)), entries)
-        moved = torch.addmm(stored, points.along_lines.to(entries), entries, out=out)
-        parts = moved.to(self.reads or self._dtype(segments)).split([s.size for s in segments], 1)
-        return {s.name: (part.view(-1, *p.shape),) for s, p, part in zip(segments, parameters, parts, strict=True)}
+        moved = torch.addmm(stored, points.along_lines.to(entries), entries)
+        parts = _cut(moved.to(self.reads or self._dtype(segments)), [p.shape for p in parameters])
+        return {segment.name: (part,) for segment, part in zip(segments, parts, strict=True)}
 
     def _dtype(self, segments: Sequence[Segment]) -> torch.dtype:
         return self.stored.parameters[segments[0].name].dtype
-
-    def _memory(self, use: Hashable, shape: Sequence[int], like: Tensor) -> Tensor:
-        """A tensor of the latest call, if it fits: fresh memory costs as much as what is written there."""
-        kept = self._kept.get(use)
-        if kept is None or kept.shape != torch.Size(shape) or kept.dtype != like.dtype or kept.device != like.device:
-            self._kept[use] = kept = like.new_empty(shape)
-        return kept
 
     def _read(self, parameter: Any) -> Any:
         view, name = getattr(self._views, "latest", None), self._segments.get(id(parameter))
@@ -184,6 +159,17 @@ class _Points(NamedTuple):
             table([[amount for _, amount in row] for row in terms]),
             table([[point.get(line, 0.0) for line in lines] for point in points]),
         )
+
+    def chosen(self, factors: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Return the factors of the lines, side by side, as those of the terms: (points, terms, entries)."""
+        flat = [[factor.flatten() for factor in of_line] for of_line in factors]
+        return torch.cat([factor for place in self.places for factor in flat[place]]).view(*self.amounts.shape, -1)
+
+
+def _cut(rows: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """Tensors that lie side by side, (..., entries), as (..., *shape) each."""
+    parts = rows.split([shape.numel() for shape in shapes], -1)
+    return [part.view(*part.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class _PointView:

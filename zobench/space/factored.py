@@ -87,7 +87,8 @@ class Factored:
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return x (W + L R)^T + bias."""
         self.require_whole()
-        return product(x, self.weight, self.left, self.right, bias)
+        result: Tensor = product(x, self.weight, self.left, self.right, bias)
+        return result
 
     def times(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return x (W + L R) + bias."""
