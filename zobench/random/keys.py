@@ -28,7 +28,7 @@ def derive(*names: int | str) -> int:
 
 
 def derive_each(firsts: Iterable[Names], seconds: Iterable[Names]) -> list[list[int]]:
-    """Return the keys `derive(*first, *second)`, a row for each first; no path is empty.
+    """Return keys[i][k] = derive(*firsts[i], *seconds[k]); no path is empty.
 
     >>> derive_each([("run", 3)], [("left",), ("right",)]) == [[derive("run", 3, "left"), derive("run", 3, "right")]]
     True

@@ -80,8 +80,9 @@ def uniforms(key: int, start: int, stop: int, dtype: torch.dtype = torch.float32
 def rows(
     stream: Stream, keys: Sequence[Sequence[int]], counts: Sequence[int], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Return the first counts[k] entries of the stream of each keys[i][k], side by side in row i: (len(keys),
-    sum(counts)). For `normals` and `signs` on a CPU it is one native call. The keys are those of `derive`.
+    """Return the beginnings of streams side by side, (len(keys), sum(counts)): entry j of part k of row i = entry j of
+    the stream of keys[i][k], 0 <= j < counts[k]. For `normals` and `signs` on a CPU it is one native call. The keys are
+    those of `derive`.
     """
     if stream in (normals, signs) and _backend(device) is native:
         wide = torch.float64 if dtype == torch.float64 else torch.float32
