@@ -60,7 +60,7 @@ WITHOUT = {
         "zobench.law.Kept",
     ),
     "names, sizes and ranges": ("zobench.layout.Segment", "zobench.layout.Block", "zobench.layout.Layout"),
-    "the streams, in C": tuple(f"zobench.random.native.{name}" for name in ("words", "signs", "normals")),
+    "the streams, in C": tuple(f"zobench.random.native.{name}" for name in ("words", "signs", "normals", "rows")),
     "two factors, and a yes or no": ("zobench.groups.Factors", "zobench.groups.decays"),
     "a switch or a word": (
         "zobench.random.native.status",

@@ -138,6 +138,16 @@ def test_backends_agree_to_the_bit(key, start, count, dtype):
     assert torch.equal(native.words(key, start, stop, CPU), eager.words(key, start, stop, CPU))
 
 
+@pytest.mark.parametrize("stream", [streams.normals, streams.signs, streams.uniforms])
+@pytest.mark.parametrize("dtype", [*DTYPES, torch.bfloat16])
+def test_rows_are_the_beginnings_of_their_streams(stream, dtype):
+    named, counts = [[5, 1 << 62, 7], [7, 5, 6]], [2049, 0, 33]
+    wanted = [torch.cat([stream(key, 0, n, dtype, CPU) for key, n in zip(row, counts, strict=True)]) for row in named]
+    assert torch.equal(streams.rows(stream, named, counts, dtype, CPU), torch.stack(wanted))
+    with native.turned_off():
+        assert torch.equal(streams.rows(stream, named, counts, dtype, CPU), torch.stack(wanted))
+
+
 def test_pieces_of_the_eager_path_are_one_stream(monkeypatch):
     whole = [draw(3, 7, 5000, torch.float32, CPU) for draw in (eager.signs, eager.normals)]
     monkeypatch.setattr(eager, "PIECE", 64)

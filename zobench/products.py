@@ -23,6 +23,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
 
 
+def add_linear_(total: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Add x W^T, as `linear` computes it, to total (n, rows) in place; x (n, columns). All have one dtype."""
+    if x.dtype in NARROW and without_instructions(x.device):
+        return total.add_(linear(x, weight))
+    return total.addmm_(x, weight.t())
+
+
 class WideLinear(torch.nn.Linear):
     """A Linear whose product is `linear`'s."""
 

@@ -1,16 +1,16 @@
 """Matrices as products of factors: those of a direction of low rank, and what rules on whole parameters make."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from zobench.law.independent import Independent
-from zobench.law.law import Law
+from zobench.law.independent import Independent, entries_together
+from zobench.law.law import Direction, Law
 from zobench.layout import HOW_TO_GIVE, Block, Segment
 from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
@@ -144,6 +144,42 @@ class FactoredDirection(ABC):
             made = self._made(segment)
             self._factors.setdefault(segment.name, made)  # two threads may draw: equal numbers, one is kept
         return self._factors[segment.name]
+
+    @staticmethod
+    def _made_together(directions: Sequence[Any], segments: Sequence[Segment]) -> Iterator[Sequence[Factors]]:
+        """Give what `_made` does for these matrices in one after the other of these directions of one law."""
+        for direction in directions:
+            yield [direction._made(segment) for segment in segments]
+
+
+def factors_together(directions: Sequence[Any], segments: Sequence[Segment]) -> list[list[Factors]]:
+    """Return the factors of these matrices, of one dtype and device, in each direction of a law that is `factored`.
+    Those of one law are drawn together, and held as `FactoredDirection.factors` does.
+    """
+    by_law: dict[Law, list[FactoredDirection]] = {}
+    for direction in directions:
+        if isinstance(direction, FactoredDirection) and any(s.name not in direction._factors for s in segments):
+            by_law.setdefault(direction.law, []).append(direction)
+    for alike in by_law.values():
+        for direction, made in zip(alike, alike[0]._made_together(alike, segments), strict=True):
+            for segment, factors in zip(segments, made, strict=True):
+                direction._factors.setdefault(segment.name, factors)
+    return [[direction.factors(segment) for segment in segments] for direction in directions]
+
+
+def vectors_together(directions: Sequence[Direction], segments: Sequence[Segment]) -> Tensor:
+    """Return the entries of all these segments, which are no matrices, of one dtype and device, side by side: a row for
+    each direction of a law that is `factored`.
+    """
+    plain = [direction.plain for direction in directions if isinstance(direction, FactoredDirection)]
+    if len(plain) == len(directions):
+        return entries_together(plain, segments)
+    return torch.stack([torch.cat([_entries(direction, segment) for segment in segments]) for direction in directions])
+
+
+def _entries(direction: Direction, segment: Segment) -> Tensor:
+    u = direction(Block(segment, 0, 0, segment.size, 0))
+    return torch.zeros(segment.size, dtype=segment.dtype, device=segment.device) if u is None else u
 
 
 def fourth_moments(shapes: Sequence[Shape], within: Sequence[float], squares: Sequence[float]) -> tuple[float, ...]:

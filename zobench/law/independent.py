@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from zobench.law.law import Isotropic
 from zobench.layout import Block, Layout, Segment
 from zobench.random import streams
-from zobench.random.keys import derive
+from zobench.random.keys import derive, derive_each
 from zobench.random.native import NativeStream
 from zobench.random.streams import Shape
 
@@ -50,6 +50,15 @@ class Independent:
         if self.batch or self.stream not in STREAMS:
             return None
         return NativeStream(self.stream_key(segment), STREAMS[self.stream])
+
+
+def entries_together(draws: Sequence[Independent], segments: Sequence[Segment]) -> Tensor:
+    """Return the entries of all these segments, of one dtype and device, side by side: a row for each direction; the
+    directions are of one stream and without a batch.
+    """
+    keys = derive_each([(draw.key, draw.index) for draw in draws], [(segment.name,) for segment in segments])
+    sizes, (dtype, device) = [segment.size for segment in segments], (segments[0].dtype, segments[0].device)
+    return streams.rows(draws[0].stream, keys, sizes, dtype, device)
 
 
 @dataclass(frozen=True, eq=False)

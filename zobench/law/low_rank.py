@@ -1,6 +1,6 @@
 """Directions of low rank in every matrix."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -13,7 +13,7 @@ from zobench.law.law import Direction
 from zobench.layout import Layout, Segment
 from zobench.numbers import count, flag, store
 from zobench.random import streams
-from zobench.random.keys import derive
+from zobench.random.keys import Names, derive_each
 from zobench.random.streams import Shape
 
 
@@ -89,14 +89,32 @@ class LowRankDirection(FactoredDirection):
         return Coordinates(left * segment.shape[1] ** 0.5, right=right * segment.shape[1] ** -0.5)
 
     def _made(self, segment: Segment) -> Factors:
-        rows, columns = segment.shape
-        left = self._draw(segment, "left", (rows, self.law.rank))
-        if self.law.scaled:
-            left.mul_(self.law.rank**-0.5)
-        return left, self._draw(segment, "right", (self.law.rank, columns))
+        ((factors,),) = self._made_together([self], [segment])
+        return factors
 
-    def _draw(self, segment: Segment, side: str, shape: Shape) -> Tensor:
-        fresh = side == "left" or self.law.refresh is None
-        named = (self.plain.key, self.plain.index) if fresh else (self.law.refresh,)
-        key = derive(*named, segment.name, side)
-        return streams.normal(key, (*self.plain.batch, *shape), segment.dtype, segment.device)
+    @staticmethod
+    def _made_together(
+        directions: Sequence["LowRankDirection"], segments: Sequence[Segment]
+    ) -> Iterator[Sequence[Factors]]:
+        """Give the factors in one after the other of these directions of one law; those of all are drawn at once."""
+        law, batch = directions[0].law, directions[0].plain.batch
+        lefts = _drawn(directions, segments, "left", [(*batch, s.shape[0], law.rank) for s in segments])
+        rights = _drawn(directions, segments, "right", [(*batch, law.rank, s.shape[1]) for s in segments])
+        for left, right in zip(lefts, rights, strict=True):
+            yield list(zip(left, right, strict=True))
+
+
+def _drawn(
+    directions: Sequence[LowRankDirection], segments: Sequence[Segment], side: str, shapes: Sequence[Shape]
+) -> Iterator[list[Tensor]]:
+    """The factors on one side, in one direction after the other; the rows of one tensor."""
+    law = directions[0].law
+    refresh = None if side == "left" else law.refresh
+    named: list[Names] = [(d.plain.key, d.plain.index) if refresh is None else (refresh,) for d in directions]
+    keys = derive_each(named, [(segment.name, side) for segment in segments])
+    sizes, (dtype, device) = list(map(prod, shapes)), (segments[0].dtype, segments[0].device)
+    rows = streams.rows(streams.normals, keys, sizes, dtype, device)
+    if side == "left" and law.scaled:
+        rows.mul_(law.rank**-0.5)
+    for row in rows:
+        yield [part.view(shape) for part, shape in zip(row.split(sizes), shapes, strict=True)]

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
+Names = tuple[int | str, ...]
+
 KEY_BITS = 63
 
 
@@ -22,10 +24,27 @@ def derive(*names: int | str) -> int:
     >>> derive("run", 3) == derive("run", 3), derive("run", 3) == derive("run", "3")
     (True, False)
     """
+    return _hashed(_joined(names))
+
+
+def derive_each(firsts: Iterable[Names], seconds: Iterable[Names]) -> list[list[int]]:
+    """Return keys[i][k] = derive(*firsts[i], *seconds[k]); no path is empty.
+
+    >>> derive_each([("run", 3)], [("left",), ("right",)]) == [[derive("run", 3, "left"), derive("run", 3, "right")]]
+    True
+    """
+    ends = [f"\x1f{_joined(second)}" for second in seconds]
+    return [[_hashed(begin + end) for end in ends] for begin in map(_joined, firsts)]
+
+
+def _joined(names: Names) -> str:
     try:
-        text = "\x1f".join(repr(name if isinstance(name, str) else index(name)) for name in names)
+        return "\x1f".join([repr(name if isinstance(name, str) else index(name)) for name in names])
     except TypeError:
         raise TypeError(f"a key is derived from whole numbers and texts, got {names!r:.200}") from None
+
+
+def _hashed(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") >> (64 - KEY_BITS)
 
 

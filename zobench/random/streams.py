@@ -5,7 +5,7 @@ on the CPU, and differ by rounding between devices.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import index
 from typing import Protocol
 
@@ -75,6 +75,20 @@ def uniforms(key: int, start: int, stop: int, dtype: torch.dtype = torch.float32
     """
     drawn = words(key, start, stop, device).double()
     return drawn.add_(0.5).mul_(2.0**-31).sub_(1.0).mul_(math.sqrt(3.0)).to(dtype)
+
+
+def rows(
+    stream: Stream, keys: Sequence[Sequence[int]], counts: Sequence[int], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return the beginnings of streams side by side, (len(keys), sum(counts)): entry j of part k of row i = entry j of
+    the stream of keys[i][k], 0 <= j < counts[k]. For `normals` and `signs` on a CPU it is one native call. The keys are
+    those of `derive`.
+    """
+    if stream in (normals, signs) and _backend(device) is native:
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        return native.rows(keys, counts, stream is signs, wide).to(dtype)
+    parts = [[stream(key, 0, count, dtype, device) for key, count in zip(row, counts, strict=True)] for row in keys]
+    return torch.stack([torch.cat(row) for row in parts])
 
 
 class _Backend(Protocol):

@@ -1,6 +1,6 @@
 """The batched engine: the points of all lines of a plan in one forward, which reads each weight once."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from zobench.combination import Line
-from zobench.law.law import Direction
+from zobench.law.factors import factors_together, vectors_together
 from zobench.layout import CPU, Segment
 from zobench.numbers import count
 from zobench.space.closure import Value
@@ -79,7 +79,10 @@ class Batched(InForward):
         self.stored.prepare(lines)
         at = _Points.of(list(lines), points)
         directions = [self.stored.direction(line) for line in lines]
-        stacks = {s.name: self._stack(s, directions, at) for s in self.stored.layout.segments}
+        stacks: dict[str, Stack] = {}
+        for segments in self._alike():
+            stacks |= self._matrices([s for s in segments if len(s.shape) == 2], directions, at)
+            stacks |= self._vectors([s for s in segments if len(s.shape) != 2], directions, at)
 
         def at_point(stacks: Mapping[str, Stack]) -> Tensor:
             return _tensor(self.seen_by(_PointView(self, stacks), loss))
@@ -88,25 +91,46 @@ class Batched(InForward):
             values = torch.vmap(at_point, randomness="same")(stacks)
         return list(values.double())
 
-    @torch.no_grad()
-    def _stack(self, segment: Segment, directions: Sequence[Any], points: "_Points") -> Stack:
-        """What a parameter is at the points."""
-        stored = self.stored.parameters[segment.name].detach()
-        dtype, (device, drawn) = self.reads or stored.dtype, (segment.device, segment.dtype)
-        if len(segment.shape) == 2:
-            factors = [direction.factors(segment) for direction in directions]  # of laws that are `factored`
-            lefts, rights = (points.chosen(side) for side in zip(*factors, strict=True))
-            left = lefts.transpose(1, 2).flatten(2)  # the terms of a point make one factor of a higher rank
-            right = rights.mul_(points.amounts.to(device, drawn)[:, :, None, None]).flatten(1, 2)
-            return left.to(dtype), right.to(dtype)
-        entries = torch.stack([self._entries(segment, direction) for direction in directions])
-        moved = stored.flatten() + points.along_lines.to(device, drawn) @ entries
-        return (moved.to(dtype).view(-1, *stored.shape),)
+    def _alike(self) -> Iterable[Sequence[Segment]]:
+        """The segments of one device and dtype, drawn and stored."""
+        alike: dict[object, list[Segment]] = {}
+        for s in self.stored.layout.segments:
+            alike.setdefault((s.device, s.dtype, self.stored.parameters[s.name].dtype), []).append(s)
+        return alike.values()
 
-    def _entries(self, segment: Segment, draw: Direction) -> Tensor:
-        drawn = [(block, draw(block)) for block in self.stored.layout.blocks_of[segment.name]]
-        zeros = partial(torch.zeros, dtype=segment.dtype, device=segment.device)
-        return torch.cat([zeros(block.size) if u is None else u for block, u in drawn])
+    @torch.no_grad()
+    def _matrices(
+        self, segments: Sequence[Segment], directions: Sequence[Any], points: "_Points"
+    ) -> Mapping[str, Stack]:
+        """The factors of matrices at the points. Those of all lie side by side, so that they take few calls."""
+        if not segments:
+            return {}
+        factors, dtype = factors_together(directions, segments), self.reads or self._dtype(segments)
+        lefts, rights = (points.chosen([[pair[side] for pair in row] for row in factors]) for side in (0, 1))
+        rights.mul_(points.amounts.to(rights)[..., None])
+        left_of = _cut(lefts.to(dtype), [left.shape for left, _ in factors[0]])
+        right_of = _cut(rights.to(dtype), [right.shape for _, right in factors[0]])
+        return {  # the terms of a point make one factor of a higher rank
+            segment.name: (left.transpose(1, 2).flatten(2), right.flatten(1, 2))
+            for segment, left, right in zip(segments, left_of, right_of, strict=True)
+        }
+
+    @torch.no_grad()
+    def _vectors(
+        self, segments: Sequence[Segment], directions: Sequence[Any], points: "_Points"
+    ) -> Mapping[str, Stack]:
+        """What vectors are at the points."""
+        if not segments:
+            return {}
+        entries = vectors_together(directions, segments)
+        parameters = [self.stored.parameters[s.name].detach() for s in segments]
+        stored = torch.cat([parameter.flatten() for parameter in parameters]).to(entries.dtype)
+        moved = torch.addmm(stored, points.along_lines.to(entries), entries)
+        parts = _cut(moved.to(self.reads or self._dtype(segments)), [p.shape for p in parameters])
+        return {segment.name: (part,) for segment, part in zip(segments, parts, strict=True)}
+
+    def _dtype(self, segments: Sequence[Segment]) -> torch.dtype:
+        return self.stored.parameters[segments[0].name].dtype
 
     def _read(self, parameter: Any) -> Any:
         view, name = getattr(self._views, "latest", None), self._segments.get(id(parameter))
@@ -116,7 +140,7 @@ class Batched(InForward):
 
 
 class _Points(NamedTuple):
-    """Points as terms, the places of lines and `amounts` (points, terms) along them, where a term of amount 0 stands
+    """Points as terms, `places` of lines and `amounts` (points, terms) along them, where a term of amount 0 stands
     for none; and as amounts `along_lines` (points, lines).
     """
 
@@ -136,10 +160,16 @@ class _Points(NamedTuple):
             table([[point.get(line, 0.0) for line in lines] for point in points]),
         )
 
-    def chosen(self, tensors: Sequence[Tensor]) -> Tensor:
-        """Return the tensors of the terms, one a line, as (points, terms, ...)."""
-        stacked: Tensor = torch.stack([tensors[place] for place in self.places])
-        return stacked.view(*self.amounts.shape, *stacked.shape[1:])
+    def chosen(self, factors: Sequence[Sequence[Tensor]]) -> Tensor:
+        """Return the factors of the lines, side by side, as those of the terms: (points, terms, entries)."""
+        flat = [[factor.flatten() for factor in of_line] for of_line in factors]
+        return torch.cat([factor for place in self.places for factor in flat[place]]).view(*self.amounts.shape, -1)
+
+
+def _cut(rows: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """Tensors that lie side by side, (..., entries), as (..., *shape) each."""
+    parts = rows.split([shape.numel() for shape in shapes], -1)
+    return [part.view(*part.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 class _PointView:

@@ -34,8 +34,11 @@ class Factored:
     ) -> None:
         self.name, self.weight, self.left, self.right = name, weight, left, right
         self.places, self.require_whole = places, require_whole
-        self.shape, self.dtype, self.device, self.ndim = weight.shape, weight.dtype, weight.device, 2
-        self.requires_grad = False
+
+    ndim, requires_grad = 2, False
+    shape = property(lambda self: self.weight.shape)
+    dtype = property(lambda self: self.weight.dtype)
+    device = property(lambda self: self.weight.device)
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -81,10 +84,15 @@ class Factored:
         ids = ids.long()
         return functional.embedding(ids, self.weight) + (self.left[self._places(ids)] @ self.right)
 
+    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return x (W + L R)^T + bias."""
+        self.require_whole()
+        result: Tensor = product(x, self.weight, self.left, self.right, bias)
+        return result
+
     def times(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return x (W + L R) + bias."""
-        self.require_whole()
-        return product(x, self.weight, self.left, self.right, bias)
+        return self.t().linear(x, bias)
 
     __rmatmul__ = times
 
@@ -126,7 +134,7 @@ for _name in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv"
 
 
 def _linear(input: Any, weight: Any, bias: Any = None) -> Any:
-    return weight.t().times(input, bias) if _alone(weight, input, bias) else NotImplemented
+    return weight.linear(input, bias) if _alone(weight, input, bias) else NotImplemented
 
 
 def _matmul(input: Any, other: Any) -> Any:

@@ -11,83 +11,81 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from zobench.products import linear
+from zobench.products import add_linear_, linear
 
 Dims = Sequence[int | None]
 
 
-def product(x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return x (W + F S) + bias as x W + (x F) S + bias, without W + F S.
+@torch.library.custom_op("zobench::product", mutates_args=())
+def product(x: Tensor, weight: Tensor, left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x (W + L R)^T + bias as x W^T + (x R^T) L^T + bias, without W + L R. It is a custom operation, whose rule
+    torch reaches sooner than that of an autograd.Function.
 
     Args:
-        x: (..., inputs), of points or not.
-        weight: W (inputs, outputs), the same at all points.
-        first: F (inputs, rank), of points.
-        second: S (rank, outputs), of points.
-        bias: (outputs,), of points or not.
+        x: (..., columns), of points or not.
+        weight: W (rows, columns), the same at all points.
+        left: L (rows, rank), of points.
+        right: R (rank, columns), of points.
+        bias: (rows,), of points or not.
     """
-    result: Tensor = _Product.apply(x, weight, first, second, bias)  # type: ignore[no-untyped-call]
-    return result
+    result = x @ weight.t() + x @ right.t() @ left.t()
+    return result if bias is None else result + bias
 
 
-class _Product(torch.autograd.Function):
-    @staticmethod
-    def forward(x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None) -> Tensor:
-        result = x @ weight + x @ first @ second
-        return result if bias is None else result + bias
-
-    @staticmethod
-    def setup_context(*_: Any) -> None:
-        """Nothing is kept: losses have no backward pass."""
-
-    @staticmethod
-    def vmap(
-        info: Any, dims: Dims, x: Tensor, weight: Tensor, first: Tensor, second: Tensor, bias: Tensor | None
-    ) -> tuple[Tensor, int]:
-        points = info.batch_size
-        if dims[2] is None:  # a vmap of the loss's own, within a point
-            return product(_leading(x, dims[0], points), weight, first, second, bias), 0
-        x = x if dims[0] is None else x.movedim(dims[0], 0)
-        shape = (*x.shape[:-1], weight.shape[1])
-        if dims[0] is None:
-            x, shape = x[None], (points, *shape)
-        rows = x.reshape(len(x), -1, x.shape[-1])
-        shared = bias if dims[4] is None else None
-        result = linear(rows.flatten(0, 1), weight.t(), shared).view(len(x), -1, weight.shape[1])
-        inner = torch.matmul(first.mT, rows.mT).mT.to(result.dtype)  # x F in the order in which BLAS is the faster
-        if bias is not None and dims[4] is not None:  # one more rank is cheaper than one more pass over the output
-            inner = torch.cat([inner, torch.ones_like(inner[..., :1])], -1)
-            second = torch.cat([second, bias.movedim(dims[4], 0)[:, None]], 1)
-        second = second.to(result.dtype)
-        result = torch.baddbmm(result, inner, second) if dims[0] is None else result.baddbmm_(inner, second)
-        return result.view(shape), 0
+def _product_of_points(
+    info: Any, dims: Dims, x: Tensor, weight: Tensor, left: Tensor, right: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, int]:
+    points, (outputs, inputs) = info.batch_size, weight.shape
+    if dims[2] is None:  # a vmap of the loss's own, within a point
+        return product(_leading(x, dims[0], points), weight, left, right, bias), 0
+    x = x[None] if dims[0] is None else x.movedim(dims[0], 0)
+    each = x.reshape(len(x), -1, inputs)
+    inner = torch.matmul(right, each.mT).mT  # x R^T in the order in which BLAS is the faster
+    dtype = inner.dtype  # of products: autocast may have chosen it
+    # The product is added to its correction and not the other way round: that is one pass less over the output.
+    second = left.mT.to(dtype)
+    if bias is None:
+        total = torch.bmm(inner, second)
+    else:
+        bias = (bias if dims[4] is None else bias.movedim(dims[4], 0)[:, None]).to(dtype)
+        # addcmul makes one pass, of rank 1; baddbmm copies the bias first.
+        total = torch.addcmul(bias, inner, second) if second.shape[1] == 1 else torch.baddbmm(bias, inner, second)
+    if dims[0] is None:
+        total += linear(each[0], weight).to(dtype)
+    else:
+        add_linear_(total.view(-1, outputs), each.flatten(0, 1).to(dtype), weight.to(dtype))
+    return total.view(points, *x.shape[1:-1], outputs), 0
 
 
-class _Attention(torch.autograd.Function):
-    """torch's attention, of which one implementation has no rule for vmap."""
+product.register_vmap(_product_of_points)
 
-    @staticmethod
-    def forward(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict[str, Any]) -> Tensor:
-        return functional.scaled_dot_product_attention(query, key, value, mask, **options)
 
-    @staticmethod
-    def setup_context(*_: Any) -> None:
-        """Nothing is kept: losses have no backward pass."""
+@torch.library.custom_op("zobench::attention", mutates_args=())
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout_p: float, is_causal: bool,
+    scale: float | None, enable_gqa: bool,
+) -> Tensor:  # fmt: skip
+    """Return torch's scaled_dot_product_attention, of which one implementation has no rule for vmap."""
+    return functional.scaled_dot_product_attention(
+        query, key, value, mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+    )
 
-    @staticmethod
-    def vmap(
-        info: Any, dims: Dims, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: dict[str, Any]
-    ) -> tuple[Tensor, int]:
-        points = info.batch_size
-        heads = [_leading(x, dim, points) for x, dim in zip((query, key, value), dims, strict=False)]
-        most = heads[0].ndim
-        if mask is not None and (dims[3] is not None or (mask.ndim == most - 1 and mask.shape[0] != 1)):
-            mask = _leading(mask, dims[3], points)
-            mask = mask.view(points, *[1] * (most - mask.ndim), *mask.shape[1:])
-            mask = mask.expand(points, heads[0].shape[1], *mask.shape[2:]).flatten(0, 1)
-        folded = [x.flatten(0, 1) for x in heads]
-        found: Tensor = _Attention.apply(*folded, mask, options)  # type: ignore[no-untyped-call]
-        return found.unflatten(0, (points, -1)), 0
+
+def _attention_of_points(
+    info: Any, dims: Dims, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *options: Any
+) -> tuple[Tensor, int]:
+    points = info.batch_size
+    heads = [_leading(x, dim, points) for x, dim in zip((query, key, value), dims, strict=False)]
+    most = heads[0].ndim
+    if mask is not None and (dims[3] is not None or (mask.ndim == most - 1 and mask.shape[0] != 1)):
+        mask = _leading(mask, dims[3], points)
+        mask = mask.view(points, *[1] * (most - mask.ndim), *mask.shape[1:])
+        mask = mask.expand(points, heads[0].shape[1], *mask.shape[2:]).flatten(0, 1)
+    found: Tensor = attention(*[x.flatten(0, 1) for x in heads], mask, *options)
+    return found.unflatten(0, (points, -1)), 0
+
+
+attention.register_vmap(_attention_of_points)
 
 
 def _leading(x: Tensor, dim: int | None, points: int) -> Tensor:
@@ -113,12 +111,13 @@ class Folding(TorchFunctionMode):
 
 def _attention(
     query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, **options: Any,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
 ) -> Any:  # fmt: skip
-    options |= {"dropout_p": dropout_p, "is_causal": is_causal}
     if query.ndim < 3:
-        return functional.scaled_dot_product_attention(query, key, value, attn_mask, **options)
-    return _Attention.apply(query, key, value, attn_mask, options)  # type: ignore[no-untyped-call]
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+        )
+    return attention(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
 
 
 def _layer_norm(

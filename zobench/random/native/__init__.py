@@ -225,6 +225,20 @@ def normals(key: int, start: int, stop: int, dtype: torch.dtype, device: torch.d
     return _drawn(_library(), NORMALS, key, start, stop, dtype)
 
 
+def rows(keys: Sequence[Sequence[int]], counts: Sequence[int], signs: bool, dtype: torch.dtype) -> Tensor:
+    """Return the first counts[k] signs or normals of the stream of each keys[i][k], side by side in row i, float32 or
+    float64, in one call.
+    """
+    out = torch.empty(len(keys), sum(counts), dtype=dtype, device="cpu")
+    named = [key for row in keys for key in row]
+    code = _library().draw_rows(
+        SIGNS if signs else NORMALS, DRAWN_TYPES[dtype], (ctypes.c_uint64 * len(named))(*named), len(keys),
+        (ctypes.c_int64 * len(counts))(*counts), len(counts), out.data_ptr(), out.nbytes,
+    )  # fmt: skip
+    _require_done(code)
+    return out
+
+
 def reads(weights: Tensor) -> bool:
     """Whether `small` takes these weights."""
     plain = weights.device.type == "cpu" and weights.ndim == 1 and weights.is_contiguous()
@@ -289,10 +303,13 @@ def _declared(library: Any) -> Any:
     """The library with the types of its arguments, so that ctypes refuses others."""
     u64, i64 = ctypes.c_uint64, ctypes.c_int64
     library.draw.argtypes = (ctypes.c_int, ctypes.c_int, u64, u64, u64, i64, ctypes.c_void_p, i64, i64)
+    library.draw_rows.argtypes = (
+        ctypes.c_int, ctypes.c_int, ctypes.POINTER(u64), i64, ctypes.POINTER(i64), i64, ctypes.c_void_p, i64,
+    )  # fmt: skip
     library.sweep.argtypes = (ctypes.POINTER(_Sweep), ctypes.POINTER(i64))
     library.keep_small.argtypes = (ctypes.c_int, ctypes.c_void_p, i64, u64, i64, ctypes.c_void_p, i64)
     library.keep_at_random.argtypes = (u64, u64, u64, i64, ctypes.c_void_p, i64)
-    for function in (library.draw, library.sweep, library.keep_small, library.keep_at_random):
+    for function in (library.draw, library.draw_rows, library.sweep, library.keep_small, library.keep_at_random):
         function.restype = ctypes.c_int
     return library
 
