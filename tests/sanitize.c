@@ -196,6 +196,28 @@ static void one_draw(void) {
     free(whole), free(left), free(right);
 }
 
+/* Streams side by side, and each of them alone. */
+static void many_draws(void) {
+    int kind = (int)below(2), type = below(2) ? FLOAT32 : FLOAT64, each = type == FLOAT32 ? 4 : 8;
+    int64_t rows = below(4), parts = 1 + below(4), width = 0, *counts = malloc(parts * sizeof *counts);
+    for (int64_t k = 0; k < parts; k++) width += counts[k] = below(300);
+    uint64_t *keys = malloc(rows ? rows * parts * sizeof *keys : 1);
+    for (int64_t i = 0; i < rows * parts; i++) keys[i] = key();
+    char *all = malloc(rows * width > 0 ? rows * width * each : 1), *at = all, *alone = malloc(300 * each);
+    forget(all, rows * width * each);
+    check(draw_rows(kind, type, keys, rows * parts, counts, parts, all, rows * width * each) == DONE, "rows are drawn");
+    for (int64_t i = 0; i < rows * parts; at += each * counts[i++ % parts]) {
+        int64_t count = counts[i % parts];
+        check(draw(kind, type, keys[i], 0, 0, 0, alone, count, each * count) == DONE, "a stream is drawn");
+        check(!memcmp(at, alone, each * count), "each lies where its row has it");
+    }
+    check(draw_rows(kind, type, keys, rows * parts, counts, parts, all, rows * width * each + 1) == REFUSED, "another size is refused");
+    check(draw_rows(kind, type, keys, rows * parts, counts, 0, all, 0) == REFUSED, "rows of nothing are refused");
+    counts[0] = -1;
+    check(draw_rows(kind, type, keys, rows * parts, counts, parts, all, 0) == REFUSED, "a negative count is refused");
+    free(counts), free(keys), free(all), free(alone);
+}
+
 /* Masks of weights and of a stream, bit by bit. */
 static void one_mask(void) {
     int type = (int)below(3);
@@ -226,7 +248,7 @@ static void one_mask(void) {
 int main(int arguments, char **texts) {
     long calls = arguments > 1 ? atol(texts[1]) : 1000;
     state = arguments > 2 ? strtoull(texts[2], NULL, 10) | 1 : 1;
-    for (long i = 0; i < calls; i++) one_sweep(), one_draw(), one_mask();
+    for (long i = 0; i < calls; i++) one_sweep(), one_draw(), many_draws(), one_mask();
     printf("%ld random sweeps (8 of wrong lengths each), %ld draws and masks: no error\n", calls, calls);
     return 0;
 }

@@ -232,7 +232,7 @@ def rows(keys: Sequence[Sequence[int]], counts: Sequence[int], signs: bool, dtyp
     out = torch.empty(len(keys), sum(counts), dtype=dtype, device="cpu")
     named = [key for row in keys for key in row]
     code = _library().draw_rows(
-        SIGNS if signs else NORMALS, DRAWN_TYPES[dtype], (ctypes.c_uint64 * len(named))(*named), len(keys),
+        SIGNS if signs else NORMALS, DRAWN_TYPES[dtype], (ctypes.c_uint64 * len(named))(*named), len(named),
         (ctypes.c_int64 * len(counts))(*counts), len(counts), out.data_ptr(), out.nbytes,
     )  # fmt: skip
     _require_done(code)

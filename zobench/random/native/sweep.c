@@ -133,15 +133,16 @@ int draw(int kind, int type, uint64_t key, uint64_t low, uint64_t high, int64_t 
 }
 
 /* Side by side in each row the first counts[k] numbers of a stream of its own, whose key is keys[row * parts + k]. */
-int draw_rows(int kind, int type, const uint64_t *keys, int64_t rows, const int64_t *counts, int64_t parts, void *to, int64_t bytes) {
+int draw_rows(int kind, int type, const uint64_t *keys, int64_t streams, const int64_t *counts, int64_t parts, void *to, int64_t bytes) {
     int64_t each = type == FLOAT32 ? 4 : 8, width = 0;
+    if (streams < 0 || parts < 1 || streams % parts) return REFUSED;
     for (int64_t k = 0; k < parts; k++) {
         if (counts[k] < 0) return REFUSED;
         width += counts[k];
     }
-    if (rows < 0 || parts < 0 || bytes != rows * width * each) return REFUSED;
+    if (bytes != streams / parts * width * each) return REFUSED;
     char *at = to;
-    for (int64_t stream = 0; stream < rows * parts; stream++) {
+    for (int64_t stream = 0; stream < streams; stream++) {
         int64_t count = counts[stream % parts];
         int code = draw(kind, type, keys[stream], 0, 0, 0, at, count, count * each);
         if (code != DONE) return code;
