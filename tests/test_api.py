@@ -65,6 +65,7 @@ WITHOUT = {
     "a switch or a word": (
         "zobench.random.native.status",
         "zobench.random.native.available",
+        "zobench.random.native.reads",
         "zobench.random.native.turned_off",
         "zobench.random.native.is_turned_off",
     ),

@@ -65,6 +65,7 @@ INTERNAL = (
     "run.reading",
     "run.timing",
     "run.toml",
+    "threads",
     "version",
 )
 """Modules that the others are made of."""

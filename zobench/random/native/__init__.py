@@ -261,8 +261,8 @@ def small(weights: Tensor, bound: Tensor) -> Tensor:
 
 
 def at_random(key: int, start: int, stop: int, limit: int) -> Tensor:
-    """Return octets as `small`: whether words start to stop - 1 of a stream are below a limit; `start` is a multiple of
-    4.
+    """Return octets, uint8 ((stop - start + 7) // 8): bit j % 8 of octet j // 8, the lowest first, is whether word
+    start + j of a stream is below a limit; `start` is a multiple of 4.
     """
     octets = torch.empty((stop - start + 7) // 8, dtype=torch.uint8, device="cpu")
     _require_done(_library().keep_at_random(key, start, limit, stop - start, octets.data_ptr(), octets.numel()))
