@@ -101,7 +101,7 @@ def _streamed_steps() -> str:
 def _points_in_one_forward() -> str:
     from llm.bench import probes
 
-    return probes.markdown(rows_of("speed/probes-3"))
+    return probes.markdown(rows_of("speed/probes-4"))
 
 
 def _steps_of_methods() -> str:
