@@ -28,7 +28,7 @@ class LanguageModel:
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of hidden states: that in which token embeddings are read."""
-        embeddings = self.model.get_input_embeddings()
+        embeddings = self._unwrapped.get_input_embeddings()
         found: torch.dtype = embeddings.reads if isinstance(embeddings, QuantisedEmbedding) else embeddings.weight.dtype
         return found
 
@@ -40,5 +40,9 @@ class LanguageModel:
     @property
     def masked(self) -> bool:
         """Whether it fills masks (RoBERTa, BERT) instead of continuing texts."""
-        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        return type(model).__name__.endswith("ForMaskedLM")
+        return type(self._unwrapped).__name__.endswith("ForMaskedLM")
+
+    @property
+    def _unwrapped(self) -> Any:
+        """The model without peft's wrapper, if it has one."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
