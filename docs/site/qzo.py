@@ -35,11 +35,10 @@ def table(folder: Path) -> str:
 def _line(arm: str, rows: Seeds, base: Seeds) -> str:
     name, numbers = ARMS[arm]
     rate = rows[0]["lr"]
-    both = rows.keys() & base.keys()
-    more = difference({s: rows[s] for s in both}, {s: base[s] for s in both}, "test_accuracy")
+    more = difference(rows, base, "test_accuracy") if rows.keys() == base.keys() else "-"  # zero-shot has one seed
     cells = [
         *(name, numbers, "-" if rate is None else f"{rate:g}", str(len(rows)), mean(rows, "test_accuracy")),
-        *("-" if arm == BASE or len(both) < 2 else more, mean(rows, "test_loss")),
+        *(more, mean(rows, "test_loss")),
         f"{max(row['peak_mb'] for row in rows.values()):,.0f}",
     ]
     return f"| {' | '.join(cells)} |"
