@@ -1,6 +1,7 @@
 """What low-rank and small-weight directions say of their moments, and what they read and hold."""
 
 import math
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -146,13 +147,18 @@ def test_masks_of_several_points_are_no_native_stream():
 
 def test_factors_are_drawn_once_a_matrix(monkeypatch):
     monkeypatch.setattr(layout, "BLOCK_SIZE", 50)
-    drawn, draw = [], LowRankDirection._draw
-    monkeypatch.setattr(LowRankDirection, "_draw", lambda *each: (drawn.append(each[1:3]), draw(*each))[1])
+    drawn, draw = [], LowRankDirection._made_together
+
+    def counted(directions, segments):
+        drawn.extend(segment.name for segment in segments for _ in directions)
+        return draw(directions, segments)
+
+    monkeypatch.setattr(LowRankDirection, "_made_together", staticmethod(counted))
     space = ModuleSpace(Net(dtype=torch.float32))
     query(space, methods.make("mezo", law="low-rank"), lambda: 0.0, 1, ())
     matrices = [s for s in space.layout.segments if len(s.shape) == 2]
     assert max(len(space.layout.blocks_of[s.name]) for s in matrices) > 2
-    assert len(drawn) % (2 * len(matrices)) == 0 and len(drawn) <= 3 * 2 * len(matrices)  # three sweeps
+    assert set(Counter(drawn)) == {s.name for s in matrices} and max(Counter(drawn).values()) <= 3  # three sweeps
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ PARTS = (
     *("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods"),
     *("quantised", "padding", "distributed", "streamed", "limited"),
 )
-GPU_PARTS = ("tests", "directions", "engines", "replay", "smollm2", "cells", "waits", "sweeps", "probes")
+GPU_PARTS = (
+    *("tests", "directions", "engines", "replay", "smollm2", "cells", "streamed", "waits", "sweeps", "probes"),
+)
 SIZES = {  # hidden, layers, heads, vocabulary
     "tiny-opt": (128, 4, 4, 2000),
     "opt-1m": (64, 4, 4, 8192),
