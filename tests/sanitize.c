@@ -108,6 +108,7 @@ static void *take(void *shared) {
 
 static void run(const Sweep *s, int threads) {
     for (int p = 0; p < s->points; p++) forget(s->targets[p], s->target_bytes);
+    if (s->small) forget(s->small, s->small_bytes);
     Shared shared = {s, 0};
     pthread_t ids[4];
     for (int i = 0; i < threads; i++) check(!pthread_create(ids + i, NULL, take, &shared), "a thread starts");
@@ -124,6 +125,10 @@ static int refused(Sweep wrong) {
     int64_t by = below(2) ? 1 : -1;
     Line line = wrong.line_count ? wrong.lines[0] : (Line){0};
     int way = (int)below(11);
+    if (wrong.small && !below(4)) {
+        wrong.small_bytes += by;
+        return sweep(&wrong, &none) == REFUSED && none == 0;
+    }
     if (way == 1 && !wrong.points) way = 0;
     if (way > 4 && !wrong.line_count) way = 3;
     if (way == 4 && wrong.type == BFLOAT16) way = 3;
@@ -142,6 +147,20 @@ static int refused(Sweep wrong) {
     return sweep(&wrong, &none) == REFUSED && none == 0;
 }
 
+/* Whether the mask is that of the stored values, and its bits behind the last are 0. */
+static int is_small(const Sweep *s) {
+    for (int64_t i = 0; i < 8 * s->small_bytes; i++) {
+        int kept = 0;
+        if (i < s->count) {
+            float x;
+            load(&x, s->stored, i, 1, s->type);
+            kept = fabsf(x) <= s->bound;
+        }
+        if ((s->small[i / 8] >> i % 8 & 1) != kept) return 0;
+    }
+    return 1;
+}
+
 static void one_sweep(void) {
     int64_t count = below(4) ? below(3 * CHUNK) : PIECE - 2 + below(2 * PIECE);
     Sweep s = {.count = count, .type = (int32_t)below(2), .target_type = (int32_t)below(2), .rounding = key()};
@@ -158,9 +177,11 @@ static void one_sweep(void) {
     }
     s.stored = stored.at, s.stored_bytes = stored.bytes, s.targets = targets;
     s.target_bytes = s.points ? target[0].bytes : 0;
+    if (below(2)) s.small_bytes = (count + 7) / 8, s.small = malloc(count ? s.small_bytes : 1), s.bound = below(2) ? 0.5f : 0.0f;
     for (int i = 0; i < 8; i++) check(refused(s), "a call whose length is wrong is refused");
     check(!memcmp(before.memory, stored.at, stored.bytes), "a refused call writes nothing");
     run(&s, 1);
+    if (s.small) check(is_small(&s), "a bit is that of its stored value");
     char *after = malloc(stored.bytes + 1);
     memcpy(after, stored.at, stored.bytes), memcpy(stored.at, before.memory, stored.bytes);
     for (int p = 0; p < s.points; p++) memcpy(first[p].memory, target[p].at, target[p].bytes);
@@ -170,7 +191,8 @@ static void one_sweep(void) {
         check(!memcmp(first[p].memory, target[p].at, target[p].bytes), "threads change no bit of a target");
         free(first[p].memory), free(target[p].memory);
     }
-    free(after), free(before.memory), free(stored.memory);
+    if (s.small) check(is_small(&s), "threads change no bit of the mask");
+    free(after), free(before.memory), free(stored.memory), free(s.small);
     free_lines(s.pending, s.pending_count), free_lines(s.lines, s.line_count);
 }
 

@@ -13,6 +13,7 @@ from zobench import (
     CentralStencil,
     Combination,
     FlatSpace,
+    InForwardSpace,
     LineEstimator,
     ModuleSpace,
     Rademacher,
@@ -30,6 +31,7 @@ from zobench.law.masks import Masks
 from zobench.law.memo import memo
 from zobench.layout import Layout, Segment
 from zobench.random import native, streams
+from zobench.space.stored import Stored
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -165,6 +167,30 @@ def test_a_space_keeps_the_thresholds_of_sparse_mezo():
     space.step_(Combination((Term(Rademacher(), 5, torch.ones(1, dtype=F64)),)), 1.0)
     query(space, estimator, lambda: 0.0, 2, ())
     assert all(torch.equal(space.snapshots[name][0], value) for name, value in before.items())
+
+
+@pytest.mark.skipif(not native.available(), reason=f"the native masks are not in use: {native.status()}")
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masks_made_where_a_step_is_paid_are_those_of_the_weights_after_it(dtype, rounding, monkeypatch):
+    """From the second plan on, with two steps pending; of all tensors but one of another memory format."""
+    net = Net(dtype=dtype)
+    net.wide.weight.data = net.wide.weight.data.T.contiguous().T
+    space = InForwardSpace(net, deferred=True, rounding=rounding)
+    estimator, ids, made, masks_of = methods.make("sparse-mezo", epsilon=0.05), torch.arange(6), [], Stored.masks
+    monkeypatch.setattr(Stored, "masks", lambda *each: made.append(masks_of(*each)) or made[-1])
+    for key in range(1, 4):
+        combination = query(space, estimator, lambda: float(net(ids).float().square().mean()), key, ()).gradient
+        ((law, _),) = space.stored._bound.items()
+        found = space.stored._bound[law].masks
+        for segment in space.layout.segments:
+            weights = space.stored.parameters[segment.name].detach().reshape(-1)  # x: only steps write
+            wanted = masks.packed(weights.abs() <= space.snapshots[f"{law[0]!r} {segment.name}"][0])
+            assert torch.equal(found[segment.name], wanted)
+        space.step_(combination, 0.5, shrink=0.1)
+        space.step_(combination, -0.25)
+    others = {s.name for s in space.layout.segments} - {"wide.weight"}
+    assert [set(each) for each in made] == [set(), others, others]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,9 @@ PLANTED = {
     "a counter": ("at = later(at, CHUNK / of_counter)", "at.low += CHUNK / of_counter"),
     "bits behind the last": ("memset(kept + n, 0, (size_t)(CHUNK - n));\n        if", "if"),
     "eight": ("kept + 8 * k, sizeof eight", "kept + 7 * k, sizeof eight"),
+    "octets of a sweep": ("s->small + at / 8", "s->small + at / 7"),
+    "another size": ("s->small_bytes != (s->count + 7) / 8", "s->small_bytes < 0"),
+    "what is left": ("fabsf(x[i]) <= bound", "fabsf(x[i]) < bound + 1"),
     "a bound": ("<= (type)bound", "< (type)bound - 1"),
     "a limit": ("words[i] < limit", "words[i] <= limit / 2"),
     "threads": (
@@ -32,10 +35,10 @@ UNWRITTEN = ("store(s->targets[p], at, y, n, s->target_type)", "store(s->targets
 
 
 def planted(folder, right, wrong):
-    texts = {name: text for name in ("sweep.c", "masks.c") if right in (text := (SOURCE / name).read_text())}
-    ((name, text),) = texts.items()
-    assert text.count(right) == 1
-    (folder / name).write_text(text.replace(right, wrong))
+    texts = {name: (SOURCE / name).read_text() for name in ("sweep.c", "masks.c", "octets.h", "draw.h")}
+    assert sum(text.count(right) for text in texts.values()) == 1
+    for name, text in texts.items():  # all: a file is looked for beside the one that includes it
+        (folder / name).write_text(text.replace(right, wrong))
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -40,10 +41,12 @@ class Masked(Derived):
         return {"mask": self.masks[segment.name], "scale": self.scale}
 
 
-def masks(layout: Layout, octets: Callable[[Block], Tensor]) -> dict[str, Tensor]:
-    """Return the mask of each segment: the octets of its blocks of PART entries, which threads share."""
-    found: dict[str, dict[int, Tensor]] = {segment.name: {} for segment in layout.segments}
-    blocks = list(layout.cut(PART))
+def masks(layout: Layout, octets: Callable[[Block], Tensor], made: Masks = MappingProxyType({})) -> Masks:
+    """Return the mask of each segment: the one that is made, or the octets of its blocks of PART entries, which threads
+    share.
+    """
+    found: dict[str, dict[int, Tensor]] = {s.name: {} for s in layout.segments if s.name not in made}
+    blocks = [block for block in layout.cut(PART) if block.segment.name in found]
     waiting = iter(blocks)  # a list's iterator gives each block to one thread
 
     def take() -> None:
@@ -51,7 +54,8 @@ def masks(layout: Layout, octets: Callable[[Block], Tensor]) -> dict[str, Tensor
             found[block.segment.name][block.index] = octets(block)
 
     in_parallel(take, len(blocks), layout.segments[0].device)
-    return {name: torch.cat([each[index] for index in sorted(each)], -1) for name, each in found.items()}
+    here = {name: torch.cat([each[index] for index in sorted(each)], -1) for name, each in found.items()}
+    return {**made, **here}
 
 
 def packed(kept: Tensor) -> Tensor:

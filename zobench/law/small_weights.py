@@ -1,7 +1,7 @@
 """Directions in the smaller weights of each tensor."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -88,7 +88,10 @@ class SmallWeights(Law):
 
     def _bound(self, layout: Layout, weights: Weights, kept: Kept) -> "SmallWeights":
         thresholds = {s.name: self._known(s, layout, weights, kept) for s in layout.segments}
-        return replace(self, masks=masks(layout, lambda b: _small(weights(b), thresholds[b.segment.name])))
+        ask: Callable[[Mapping[str, float]], Masks] | None = getattr(weights, "masks", None)
+        flat = {name: float(threshold) for name, threshold in thresholds.items() if threshold.numel() == 1}
+        made = ask(flat) if ask else {}
+        return replace(self, masks=masks(layout, lambda b: _small(weights(b), thresholds[b.segment.name]), made))
 
     def _known(self, segment: Segment, layout: Layout, weights: Weights, kept: Kept) -> Tensor:
         name = f"{self!r} {segment.name}"

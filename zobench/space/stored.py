@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zobench.combination import Line
 from zobench.groups import UNIFORM, Groups
 from zobench.law import Direction, Kept, Law
-from zobench.layout import Layout
+from zobench.layout import Block, Layout
+from zobench.random.native import NativeMask
 from zobench.space.support import Rows, Support
 from zobench.space.sweep import Change, Moved, Sweep, Update, run
 from zobench.space.trainable import trainable
@@ -36,6 +37,30 @@ class Step:
 STAY = Step()
 
 
+class Weights:
+    """The weights as laws read them: block -> entries of x, neither of a perturbed point nor before a pending step."""
+
+    def __init__(self, stored: "Stored", flush: Callable[[], None]) -> None:
+        self._stored, self._flush, self._settled = stored, flush, False
+
+    def __call__(self, block: Block) -> Tensor:
+        """Return the entries of a block; the first call, which is of one thread, pays what is pending."""
+        self.settle()
+        return self._stored.support.stored(block)
+
+    def settle(self) -> None:
+        """Pay what is pending."""
+        if not self._settled:
+            self._flush()
+            self._settled = True
+
+    def masks(self, bounds: Mapping[str, float]) -> Mapping[str, Tensor]:
+        """Return octets of whether magnitudes are at most the bound of their tensor, for the tensors whose octets the
+        sweep that pays what is pending can make on its way: none where nothing is pending.
+        """
+        return self._stored.masks(bounds, self.settle)
+
+
 class Stored:
     """The trainable parameters of a module as they are stored, x + sum of amount * u where an engine works in place;
     `parameters` by name. Directions live on the entries of `support`.
@@ -55,6 +80,8 @@ class Stored:
         self.torn, self.sweeps = False, 0
         self._directions: dict[Line, Direction] = {}
         self._bound: dict[tuple[Law, int], Law] = {}
+        self._bounds: Mapping[str, float] = {}
+        self._masks: dict[str, Tensor] = {}
 
     @property
     def layout(self) -> Layout:
@@ -98,9 +125,20 @@ class Stored:
         """
         reading = [each for each in laws if each[0].reads_weights]
         if any(each not in self._bound for each in reading):
-            flush()  # a law that reads the weights must see x, neither a perturbed point nor a pending step
-            known, stored = self._bound, self.support.stored
-            self._bound = {each: known.get(each) or each[0].recall(self.layout, stored, kept) for each in reading}
+            known, weights = self._bound, Weights(self, flush)
+            self._bound = {each: known.get(each) or each[0].recall(self.layout, weights, kept) for each in reading}
+            weights.settle()
+
+    def masks(self, bounds: Mapping[str, float], flush: Callable[[], None]) -> dict[str, Tensor]:
+        """Return masks of the weights of these tensors whose magnitude is at most the tensor's bound, after `flush`: of
+        those whose mask the sweeps of `flush` could make on their way.
+        """
+        self._bounds = bounds
+        try:
+            flush()
+            return self._masks
+        finally:
+            self._bounds, self._masks = {}, {}
 
     def unbind(self) -> None:
         """Let laws that read the weights read them anew."""
@@ -125,8 +163,15 @@ class Stored:
         support = support or self.support
         cut = support.layout.blocks_of
         updates = {name: change.of(cut[name][0].segment) for name in (self.parameters if names is None else names)}
-        in_place = [name for name in updates if not support.copies(name)]
-        run([Sweep(cut[name], self.parameters[name].detach().view(-1), updates[name]) for name in in_place])
+        jobs = {}
+        for name in updates:
+            if not support.copies(name):
+                bound = self._bounds.get(name) if support is self.support else None
+                small = None if bound is None else NativeMask.empty(bound, cut[name][0].segment.size)
+                jobs[name] = Sweep(cut[name], self.parameters[name].detach().view(-1), updates[name], small=small)
+        run(list(jobs.values()))
+        made = {name: job.mask for name, job in jobs.items() if job.mask is not None}
+        self._masks = {name: self._masks[name] for name in self._masks.keys() - updates.keys()} | made
         for name in updates:  # one by one, so that one copy at a time is held
             if support.copies(name):
                 self._write_copy(name, support, updates[name])

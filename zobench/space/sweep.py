@@ -12,7 +12,7 @@ from zobench.law import Direction
 from zobench.layout import Block, Segment
 from zobench.random import fused, native, streams
 from zobench.random.keys import derive
-from zobench.random.native import NativeStream
+from zobench.random.native import NativeMask, NativeStream
 from zobench.threads import in_parallel
 
 Amounts = Sequence[float]
@@ -79,6 +79,8 @@ class Sweep:
 
     `stored` and the targets are vectors of the segment that `blocks` cut. The number drawn for an entry depends on keys
     and its place alone, so that blocks, their order and the number of threads do not change the result.
+
+    `mask` has the octets of `small`, made of the updated values; None where the sweep is not the native one.
     """
 
     def __init__(
@@ -88,11 +90,13 @@ class Sweep:
         update: Update,
         lines: Sequence[Drawn] = (),
         targets: Sequence[Tensor] = (),
+        small: NativeMask | None = None,
     ) -> None:
         self.blocks, self.stored, self.update, self.lines, self.targets = blocks, stored, update, lines, targets
         self._waiting = iter(blocks)  # a list's iterator gives each block to one thread
         self._rounding = rounding_key(update.rounding, blocks[0].segment, stored.dtype) if blocks else None
-        self._native = _native(self)
+        self._native = _native(self, small)
+        self.mask = small.octets if small is not None and isinstance(self._native, native.NativeSweep) else None
 
     @torch.no_grad()
     def take(self) -> None:
@@ -146,7 +150,7 @@ def _add(total: Tensor, u: Tensor | None, amount: float) -> None:
         total.add_(u, alpha=amount)
 
 
-def _native(job: Sweep) -> native.NativeSweep | fused.FusedSweep | None:
+def _native(job: Sweep, small: NativeMask | None) -> native.NativeSweep | fused.FusedSweep | None:
     """The sweep in C, or on CUDA in Triton, if it can do this one."""
     segment = job.blocks[0].segment if job.blocks else None
     if segment is None or segment.dtype != torch.float32:
@@ -157,9 +161,9 @@ def _native(job: Sweep) -> native.NativeSweep | fused.FusedSweep | None:
     pending, lines = native_lines(segment, job.update.lines), native_lines(segment, job.lines)
     if pending is None or lines is None:
         return None
+    what = (job.stored, job.update.keep, pending, lines, job.targets, job._rounding)
     try:
-        sweep = fused.FusedSweep if on_device else native.NativeSweep
-        return sweep(job.stored, job.update.keep, pending, lines, job.targets, job._rounding)
+        return fused.FusedSweep(*what) if on_device else native.NativeSweep(*what, small)
     except native.UnreadableError:
         return None
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from zobench.random import eager
 
-SOURCES = tuple(Path(__file__).parent / name for name in ("sweep.c", "masks.c", "draw.h"))
+SOURCES = tuple(Path(__file__).parent / name for name in ("sweep.c", "masks.c", "octets.h", "draw.h"))
 FLAGS = (
     "-O3", "-march=native", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing",
     "-shared", "-fPIC", *(("-mprefer-vector-width=512",) if platform.machine() in ("x86_64", "AMD64") else ()),
@@ -50,6 +50,20 @@ class NativeStream(NamedTuple):
     factors: tuple[Tensor, Tensor] | None = None
     mask: Tensor | None = None
     scale: float = 1.0
+
+
+class NativeMask(NamedTuple):
+    """A mask to be made: bit j of `octets`, uint8 ((size + 7) // 8), is whether the magnitude of entry j is at most
+    `bound`.
+    """
+
+    bound: float
+    octets: Tensor
+
+    @classmethod
+    def empty(cls, bound: float, size: int) -> "NativeMask":
+        """Return a mask that no sweep has made yet."""
+        return cls(bound, torch.empty((size + 7) // 8, dtype=torch.uint8, device="cpu"))
 
 
 NativeLine = tuple[NativeStream, Sequence[float]]
@@ -84,6 +98,8 @@ class _Sweep(ctypes.Structure):
         ("count", ctypes.c_int64),
         ("stored_bytes", ctypes.c_int64),
         ("target_bytes", ctypes.c_int64),
+        ("small", ctypes.c_void_p),
+        ("small_bytes", ctypes.c_int64),
         ("pending_count", ctypes.c_int32),
         ("line_count", ctypes.c_int32),
         ("points", ctypes.c_int32),
@@ -91,6 +107,7 @@ class _Sweep(ctypes.Structure):
         ("target_type", ctypes.c_int32),
         ("round_at_random", ctypes.c_int32),
         ("keep", ctypes.c_float),
+        ("bound", ctypes.c_float),
     )
 
 
@@ -103,7 +120,8 @@ class NativeSweep:
     `lines`.
 
     All are vectors of one length, float32 or bfloat16 without gaps on the CPU; the targets have one dtype. With a
-    `rounding` key (bfloat16) the stored values are rounded once and at random.
+    `rounding` key (bfloat16) the stored values are rounded once and at random. The mask `small` is of the stored values
+    after that.
 
     Raises:
         UnreadableError: a tensor is not such a vector, or a mask or factor is of another type.
@@ -118,15 +136,18 @@ class NativeSweep:
         lines: Sequence[NativeLine],
         targets: Sequence[Tensor],
         rounding: int | None,
+        small: NativeMask | None = None,
     ) -> None:
-        self._held = (stored, targets, pending, lines)  # and with them the memory that the pointers name
+        self._held = (stored, targets, pending, lines, small)  # and with them the memory that the pointers name
         self._taken = ctypes.c_int64(0)
         count, target = stored.numel(), targets[0].dtype if targets else torch.float32
         places = [_address(each, count, target) for each in targets]
         self._sweep = _Sweep(
             _address(stored, count, stored.dtype), (ctypes.c_void_p * len(places))(*places), _lines(pending),
-            _lines(lines), rounding or 0, count, stored.nbytes, targets[0].nbytes if targets else 0, len(pending),
+            _lines(lines), rounding or 0, count, stored.nbytes, targets[0].nbytes if targets else 0,
+            None if small is None else _octets(small.octets), 0 if small is None else small.octets.nbytes, len(pending),
             len(lines), len(targets), TYPES[stored.dtype], TYPES[target], rounding is not None, keep,
+            0.0 if small is None else small.bound,
         )  # fmt: skip
 
     def take(self) -> None:

@@ -1,17 +1,6 @@
-/* Masks: bit j % 8 of octet j / 8, the lowest first, says whether a direction moves entry j. */
+/* Masks that are made of weights, or of the words of a stream. */
 #include "draw.h"
-
-/* Eight bytes of 0 or 1 to an octet; the bytes behind the last one are 0. */
-static void pack(const uint8_t *restrict kept, uint8_t *restrict octets, long count) {
-    for (long k = 0; k < (count + 7) / 8; k++) {
-        uint64_t eight;
-        memcpy(&eight, kept + 8 * k, sizeof eight);
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-        eight = __builtin_bswap64(eight);
-#endif
-        octets[k] = (uint8_t)(eight * 0x0102040810204080u >> 56); /* brings byte j to bit j of the highest byte */
-    }
-}
+#include "octets.h"
 
 /* Magnitudes are ordered as their bits without that of the sign. */
 #define COMPARE(type) \

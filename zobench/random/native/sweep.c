@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "draw.h"
+#include "octets.h"
 
 #define PIECE (32 * CHUNK) /* what a caller takes at once */
 
@@ -81,28 +82,14 @@ static void multiply(const Line *line, float *restrict u, int64_t at, long count
     }
 }
 
-typedef uint32_t Eight __attribute__((vector_size(32)));
-
-static void mask(float *restrict u, const uint8_t *octets, long count) {
-    const Eight bit = {1, 2, 4, 8, 16, 32, 64, 128};
-    for (long k = 0; k < count / 8; k++) {
-        Eight eight, kept = (Eight)(((uint32_t)octets[k] - (Eight){0}) & bit) != 0; /* a comparison that holds is -1 */
-        memcpy(&eight, u + 8 * k, sizeof eight);
-        eight &= kept;
-        memcpy(u + 8 * k, &eight, sizeof eight);
-    }
-    for (long i = count - count % 8; i < count; i++)
-        if (!((octets[i / 8] >> (i % 8)) & 1)) u[i] = 0.0f;
-}
-
 /* Entries `at` to `at + count` of a line; `at` is a multiple of CHUNK, and so begins an octet of the mask and a counter. */
 static void draw_line(const Line *line, float *restrict u, int64_t at, long count) {
     if (line->kind == LOW_RANK) multiply(line, u, at, count);
     else if (line->kind == SIGNS) draw_signs(line->key, (Counter){(uint64_t)at / 128, 0}, u, count);
     else draw_normals(line->key, (Counter){(uint64_t)at / 4, 0}, u, count);
-    if (line->scale != 1.0f)
+    if (line->mask) scale_kept(u, line->scale, line->mask + at / 8, count);
+    else if (line->scale != 1.0f)
         for (long i = 0; i < count; i++) u[i] = line->scale * u[i];
-    if (line->mask) mask(u, line->mask + at / 8, count);
 }
 
 /* Numbers `skip` to `skip + count` of what begins at a counter; those of another type than float32 fill `to` from room. */
@@ -158,8 +145,10 @@ typedef struct {
     uint64_t rounding; /* key of random rounding */
     int64_t count;     /* entries of the parameter */
     int64_t stored_bytes, target_bytes; /* sizes of the buffers: of each target */
+    uint8_t *small; /* none, or octets: which magnitudes are at most `bound` when what is pending is paid */
+    int64_t small_bytes;
     int32_t pending_count, line_count, points, type, target_type, round_at_random;
-    float keep;
+    float keep, bound;
 } Sweep;
 
 static int line_fits(const Line *line, int64_t count, int amounts) {
@@ -186,6 +175,7 @@ static int fits(const Sweep *s) {
     if (!holds(s->stored_bytes, s->count, s->type)) return 0;
     if (s->points && !holds(s->target_bytes, s->count, s->target_type)) return 0;
     if (s->round_at_random && s->type != BFLOAT16) return 0;
+    if (s->small && s->small_bytes != (s->count + 7) / 8) return 0;
     return lines_fit(s->pending, s->pending_count, s->count, 1) && lines_fit(s->lines, s->line_count, s->count, s->points);
 }
 
@@ -252,6 +242,7 @@ int sweep(const Sweep *s, int64_t *taken) {
             load(x, s->stored, at, n, s->type);
             fetch(s, at + CHUNK, stop);
             if (s->pending_count || s->keep != 1.0f) pay(s, x, u, at, n);
+            if (s->small) keep_at_most(x, s->bound, s->small + at / 8, n);
             perturb(s, x, u, out, at, n);
         }
     }
