@@ -88,9 +88,8 @@ class SmallWeights(Law):
 
     def _bound(self, layout: Layout, weights: Weights, kept: Kept) -> "SmallWeights":
         thresholds = {s.name: self._known(s, layout, weights, kept) for s in layout.segments}
-        ask: Callable[[Mapping[str, float]], Masks] | None = getattr(weights, "masks", None)
-        flat = {name: float(threshold) for name, threshold in thresholds.items() if threshold.numel() == 1}
-        made = ask(flat) if ask else {}
+        ask: Callable[[Mapping[str, Tensor]], Masks] | None = getattr(weights, "masks", None)
+        made = ask(thresholds) if ask else {}  # those that come with the payment of a pending step
         return replace(self, masks=masks(layout, lambda b: _small(weights(b), thresholds[b.segment.name]), made))
 
     def _known(self, segment: Segment, layout: Layout, weights: Weights, kept: Kept) -> Tensor:

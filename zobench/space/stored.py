@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zobench.combination import Line
 from zobench.groups import UNIFORM, Groups
 from zobench.law import Direction, Kept, Law
-from zobench.layout import Block, Layout
+from zobench.layout import Block, Layout, Segment
 from zobench.random.native import NativeMask
 from zobench.space.support import Rows, Support
 from zobench.space.sweep import Change, Moved, Sweep, Update, run
@@ -54,9 +54,9 @@ class Weights:
             self._flush()
             self._settled = True
 
-    def masks(self, bounds: Mapping[str, float]) -> Mapping[str, Tensor]:
-        """Return octets of whether magnitudes are at most the bound of their tensor, for the tensors whose octets the
-        sweep that pays what is pending can make on its way: none where nothing is pending.
+    def masks(self, bounds: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return octets of whether magnitudes are at most the bound of their tensor, one number: of the tensors whose
+        octets the sweep that pays what is pending can make on its way, of none where nothing is pending.
         """
         return self._stored.masks(bounds, self.settle)
 
@@ -80,7 +80,7 @@ class Stored:
         self.torn, self.sweeps = False, 0
         self._directions: dict[Line, Direction] = {}
         self._bound: dict[tuple[Law, int], Law] = {}
-        self._bounds: Mapping[str, float] = {}
+        self._bounds: Mapping[str, Tensor] = {}
         self._masks: dict[str, Tensor] = {}
 
     @property
@@ -129,10 +129,8 @@ class Stored:
             self._bound = {each: known.get(each) or each[0].recall(self.layout, weights, kept) for each in reading}
             weights.settle()
 
-    def masks(self, bounds: Mapping[str, float], flush: Callable[[], None]) -> dict[str, Tensor]:
-        """Return masks of the weights of these tensors whose magnitude is at most the tensor's bound, after `flush`: of
-        those whose mask the sweeps of `flush` could make on their way.
-        """
+    def masks(self, bounds: Mapping[str, Tensor], flush: Callable[[], None]) -> dict[str, Tensor]:
+        """As `Weights.masks`; `flush` pays what is pending."""
         self._bounds = bounds
         try:
             flush()
@@ -166,8 +164,7 @@ class Stored:
         jobs = {}
         for name in updates:
             if not support.copies(name):
-                bound = self._bounds.get(name) if support is self.support else None
-                small = None if bound is None else NativeMask.empty(bound, cut[name][0].segment.size)
+                small = self._mask_to_make(cut[name][0].segment) if support is self.support else None
                 jobs[name] = Sweep(cut[name], self.parameters[name].detach().view(-1), updates[name], small=small)
         run(list(jobs.values()))
         made = {name: job.mask for name, job in jobs.items() if job.mask is not None}
@@ -175,6 +172,12 @@ class Stored:
         for name in updates:  # one by one, so that one copy at a time is held
             if support.copies(name):
                 self._write_copy(name, support, updates[name])
+
+    def _mask_to_make(self, segment: Segment) -> NativeMask | None:
+        bound = self._bounds.get(segment.name)
+        if bound is None or bound.device.type != "cpu":  # reading it would wait for the device
+            return None
+        return NativeMask.empty(float(bound), segment.size)
 
     def _write_copy(self, name: str, support: Support, update: Update) -> None:
         """Change a parameter through a copy of its entries."""
