@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import stats
 
 from zobench import derive
 from zobench.random import streams, words
@@ -113,8 +114,23 @@ def main() -> int:
         with file.open("a") as out:
             out.writelines(json.dumps(row) + "\n" for row in rows)
         failed += [row for row in rows if not 1e-6 < row["p"] < 1 - 1e-6 and source != "planted"]
+    print(summary([json.loads(line) for line in file.read_text().splitlines()]))
     print(f"{len(failed)} p-values below 1e-6 or above 1 - 1e-6")
     return 1 if failed else 0
+
+
+def summary(rows: list[dict[str, object]]) -> str:
+    """Return what docs/random.md says of all rows that are no planted ones."""
+    rows = [row for row in rows if row["source"] != "planted"]
+    if not rows:
+        return "no p-values"
+    p, weak = [row["p"] for row in rows], sum(row["assessment"] == "WEAK" for row in rows)
+    far = stats.kstest(p, "uniform").statistic
+    return (
+        f"{len(p)} p-values of {len({row['test'] for row in rows})} of {len(TESTS)} tests, from {min(p):.2g} to "
+        f"{max(p):.5f}, {weak} weak; {far:.3f} from the uniform law (Kolmogorov and Smirnov), where 5 % of uniform "
+        f"samples are farther than {stats.kstwo.ppf(0.95, len(p)):.3f}"
+    )
 
 
 if __name__ == "__main__":

@@ -37,8 +37,8 @@ class Subspace(PartlyHeld):
     Second moment, f locally linear: sum_m c_m |g_m|^2 over tensors, see `fourth_moments`. The law is not Isotropic.
 
     Cost: r^2 normals a matrix and step, the product U Z, and a sweep that multiplies rank columns; at a refresh r (rows
-    + columns) normals and two QR decompositions. The frames of the latest two refreshes are held, r (rows + columns)
-    numbers a matrix each; they are functions of a key, and no checkpoint has them. Source: SubZero, Yu et al. 2024,
+    + columns) normals and two QR decompositions. The frames of the latest two refreshes are held in float64, r (rows +
+    columns) numbers a matrix each, without V once more in the dtype of directions; they are functions of a key, and no checkpoint has them. Source: SubZero, Yu et al. 2024,
     arXiv 2410.08989; its code fails where the rank exceeds a side, and folds long matrices to nearly square ones.
 
     Raises:
@@ -109,10 +109,20 @@ class SubspaceDirection(FactoredDirection):
         rank, _ = core = self.law.core(segment.shape)
         scale, left = self._scale(segment), self._frame(segment, "left", (segment.shape[0], rank))
         if not self.law.right:
-            return left.to(segment.dtype), self._middle(segment, core, segment.dtype).mul_(scale)
+            return self._rounded(segment, left), self._middle(segment, core, segment.dtype).mul_(scale)
         right = self._frame(segment, "right", (segment.shape[1], rank))
         product = (left @ self._middle(segment, core, torch.float64)).mul_(scale)
         return product.to(segment.dtype), right.mT.to(segment.dtype).contiguous()
+
+    def _rounded(self, segment: Segment, left: Tensor) -> Tensor:
+        """A left frame in the dtype of the segment, row by row as C reads it; one for all directions that share it."""
+        if self.law.refresh is None or self.plain.batch:
+            return left.to(segment.dtype).contiguous()
+        kept = memo(self.law.refresh, self.law)
+        if (segment, "rounded") not in kept:
+            kept.setdefault((segment, "rounded"), left.to(segment.dtype).contiguous())
+        frame: Tensor = kept[segment, "rounded"]
+        return frame
 
     def _scale(self, segment: Segment) -> float:
         return math.sqrt(segment.size / math.prod(self.law.core(segment.shape))) if self.law.scaled else 1.0
