@@ -29,7 +29,7 @@ from zobench.groups import Groups
 from zobench.rule import SGD
 from zobench.run.journal import read
 from zobench.space import InForward, Streamed, streamed
-from zobench.threads import pool
+from zobench.space.slots import fetcher
 
 IDS = torch.arange(24).view(2, 12) * 11 % tiny_models.VOCABULARY
 
@@ -153,10 +153,10 @@ def test_each_layer_is_fetched_once_a_step_and_three_are_inside():
         plan = mezo.ask(derive("fetch", step), ())
         told = mezo.tell(plan, space.losses(lambda: module(ids).square().mean(), plan), ())
         space.step_(told.gradient, -1e-3)
-    pool(1, "zobench-fetch", None).submit(int).result()  # after all advice before
+    fetcher().submit(int).result()  # after all advice before
     assert recorder.events == [1, 2, 3, 4, 5, 0] * 3 and recorder.most <= streamed.KEPT
     space.settle_()
-    pool(1, "zobench-fetch", None).submit(int).result()
+    fetcher().submit(int).result()
     assert recorder.events[18:] == [1, 2, 3, 4, 5, 0]  # what was pending, layer by layer
 
 

@@ -31,7 +31,7 @@ from zobench import ModuleSpace, derive, methods
 from zobench.rule import SGD
 from zobench.run.journal import read
 from zobench.space import Streamed
-from zobench.threads import pool
+from zobench.space.slots import fetcher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -184,7 +184,7 @@ def test_a_rule_that_writes_in_a_sweep_of_its_own_lets_every_layer_go():
     plan = gradient.ask(derive("sweep", 0), ())
     told = gradient.tell(plan, space.losses(lambda: module(torch.arange(6)).square().mean(), plan), ())
     space.update_((told.gradient,), lambda block, x, drawn: drawn[0], -1e-3)
-    pool(1, "zobench-fetch", None).submit(int).result()
+    fetcher().submit(int).result()
     assert recorder.inside == {0}  # which the next forward reads first
 
 

@@ -38,8 +38,9 @@ class Subspace(PartlyHeld):
 
     Cost: r^2 normals a matrix and step, the product U Z, and a sweep that multiplies rank columns; at a refresh r (rows
     + columns) normals and two QR decompositions. The frames of the latest two refreshes are held in float64, r (rows +
-    columns) numbers a matrix each, without V once more in the dtype of directions; they are functions of a key, and no checkpoint has them. Source: SubZero, Yu et al. 2024,
-    arXiv 2410.08989; its code fails where the rank exceeds a side, and folds long matrices to nearly square ones.
+    columns) numbers a matrix each, without V once more in the dtype of directions; they are functions of a key, and no
+    checkpoint has them. Source: SubZero, Yu et al. 2024, arXiv 2410.08989; its code fails where the rank exceeds a
+    side, and folds long matrices to nearly square ones.
 
     Raises:
         ValueError: rank is no whole number from 1, or right or scaled no bool.

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,6 +18,11 @@ KEPT = 3
 """Layers in memory: the one that is read, the one before it, which the second point may still read, and the next."""
 ALIGNED = 256
 """Bytes at a multiple of which a tensor begins, as torch's own allocations on a GPU do."""
+
+
+def fetcher() -> ThreadPoolExecutor:
+    """Return the thread that fetches and releases layers, one after the other; it computes nothing."""
+    return pool(1, "zobench-fetch", None)
 
 
 class Residence(Protocol):
@@ -192,7 +197,7 @@ class Slots:
 
     def _submit(self, do: Callable[..., Any], *arguments: Any) -> Future[Any]:
         self._jobs = [job for job in self._jobs if not job.done() or job.exception() is not None]
-        self._jobs.append(pool(1, "zobench-fetch", None).submit(do, *arguments))
+        self._jobs.append(fetcher().submit(do, *arguments))
         return self._jobs[-1]
 
     def _copy_in(self, k: int, slot: "_Slot", after: Sequence[Mark]) -> Mark:

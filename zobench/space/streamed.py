@@ -10,9 +10,8 @@ import torch
 from torch import nn
 
 from zobench.space.paired import Paired
-from zobench.space.slots import KEPT, Residence, Slots
+from zobench.space.slots import KEPT, Residence, Slots, fetcher
 from zobench.space.stored import Point, Stored
-from zobench.threads import pool
 
 
 class Streamed(Paired):
@@ -131,14 +130,14 @@ class Stream:
         with self._lock:
             again, self._latest = k == self._latest, k
         # In a thread: both may wait for the disk.
-        pool(1, "zobench-fetch", None).submit(self._both_in if again else self._move_to, k)
+        fetcher().submit(self._both_in if again else self._move_to, k)
 
     def let_go(self, k: int) -> None:
         """Release a layer of which no forward is under way; the first one is fetched again after the last."""
         if self._count > KEPT:
-            pool(1, "zobench-fetch", None).submit(self._residence.release, k)
+            fetcher().submit(self._residence.release, k)
             if k == self._count - 1:
-                pool(1, "zobench-fetch", None).submit(self._residence.fetch, 0)
+                fetcher().submit(self._residence.fetch, 0)
 
     def _move_to(self, k: int) -> None:
         """After the first point, or the only one, has entered a layer; the second may be in the layer before."""
