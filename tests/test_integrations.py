@@ -44,6 +44,7 @@ def test_a_loop_of_your_own(run):
     assert names["saved"]["optimizer"]["state"]["zeroth_order"]["step"] == 100
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 6), reason="transformers resumes with torch 2.6 or later")
 def test_transformers(run):
     trainer = run("transformers")["trainer"]
     assert trainer.state.global_step == 8

@@ -128,6 +128,7 @@ def test_the_last_step_of_an_epoch_has_fewer_microbatches(tmp_path):
 RESUMED = [methods.make("mezo"), KERZOO, AutoEpsilon(every=3, lines=2)]
 
 
+@pytest.mark.skipif(torch.__version__ < (2, 6), reason="transformers resumes with torch 2.6 or later")
 @pytest.mark.parametrize(("estimator", "accumulation"), diagonal(RESUMED, [1, 2]))
 def test_a_resumed_run_ends_with_the_same_weights_to_the_bit(tmp_path, estimator, accumulation):
     options = {"estimator": estimator, "max_steps": 6, "gradient_accumulation_steps": accumulation, "weight_decay": 0.1}
