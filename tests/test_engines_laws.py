@@ -24,7 +24,7 @@ from zobench.space.closure import evaluate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-LAWS = {"low-rank": LowRank(), "small-weights": SmallWeights()}
+LAWS = {"low-rank": LowRank(), "small-weights": SmallWeights(), "fixed": SmallWeights(fixed=True)}
 
 
 @pytest.fixture(autouse=True)

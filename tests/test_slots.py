@@ -122,7 +122,9 @@ def test_bfloat16_is_that_of_in_forward_to_the_bit(folder, rounding):
     require_equal(stepped(held, "in-forward", 3, rounding=rounding), stepped(mapped, "streamed", 3, rounding=rounding))
 
 
-@pytest.mark.parametrize("method", ["forward:n=3", "mezo:n=2", "mezo:law=small-weights", "forward-gradient"])
+@pytest.mark.parametrize(
+    "method", ["forward:n=3", "mezo:n=2", "mezo:law=small-weights", "sparse-mezo", "forward-gradient"]
+)
 def test_other_plans_and_laws(folder, method):
     place, found = folder("opt"), []
     for load, engine in ((loading.load, "in-forward"), (streaming.load, "streamed")):
