@@ -19,9 +19,9 @@ TOLERANCE = {"float32": 1e-4}
 
 
 def measure(here: BenchSetting, ways: Sequence[str], repetitions: int) -> Iterator[Row]:
-    """Yield a row for each way of compilation, the first of which is none: seconds of a step of MeZO with Gaussian
-    directions, of two bare forwards, and of the first step, which compiles. Jobs take turns. A way that is impossible
-    here is a row with its reason.
+    """Yield a row for each way of compilation, "off" among them: seconds of a step of MeZO with Gaussian directions, of
+    two bare forwards, and of the first three losses, which compile. Jobs take turns. A way that is impossible here is a
+    row with its reason.
 
     Raises:
         RuntimeError: a compiled forward does not compute the loss.
@@ -59,7 +59,7 @@ def compiled(here: BenchSetting, way: str) -> BenchSetting:
 
 @torch.no_grad()
 def _first(each: BenchSetting, here: BenchSetting) -> float:
-    """The seconds of the first two losses, whose second one compiles nothing."""
+    """The seconds of the first three losses: CUDA graphs run once, are recorded, and are replayed."""
     began = time.perf_counter()
     _two(each)()
     loss = each.loss()

@@ -31,10 +31,7 @@ PROBED = (
     ("opt-1.3b", "bfloat16", 1, 16), ("opt-1.3b", "bfloat16", 4, 32), ("opt-1.3b", "bfloat16", 16, 48),
     ("opt-13b", "bfloat16", 1, 16), ("opt-13b", "bfloat16", 4, 32), ("opt-1.3b", "float32", 4, 32),
 )  # fmt: skip
-COMPILED = (
-    ("opt-125m", "float32", 4, 32), ("opt-1.3b", "float32", 4, 32), ("opt-1.3b", "float32", 16, 128),
-    ("opt-125m", "bfloat16", 4, 32), ("opt-1.3b", "bfloat16", 16, 128),
-)  # fmt: skip
+COMPILED = (("opt-125m", "float32", 4, 32), ("opt-1.3b", "float32", 16, 128), ("opt-1.3b", "bfloat16", 4, 32))
 PROBES = 8
 """Directions of rank 1, with two points each."""
 

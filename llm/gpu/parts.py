@@ -34,11 +34,11 @@ PARTS = {
     "replay": Part(checks.replayed, 0.15, {name: {"engine": name} for name in ("plain", "in-forward")}),
     "smollm2": Part(beside.trained, 0.3),
     "cells": Part(cells.measured, 0.12, _cells(cells.CELLS), _cells(cells.SMALL)),
-    "compiled": Part(cells.compiled_steps, 0.15, _cells(cells.COMPILED), _cells(cells.SMALL[:1])),
     "streamed": Part(streamed.stepped, 0.15, _cells(STREAMED), _cells(cells.SMALL[:2])),
     "waits": Part(cells.reads, 0.05),
     "sweeps": Part(cells.swept, 0.1, {dtype: {"dtype": dtype} for dtype in ("float32", "bfloat16")}),
     "probes": Part(cells.probed, 0.08, _cells(cells.PROBED), _cells(cells.SMALL[:2])),
+    "compiled": Part(cells.compiled_steps, 0.25, _cells(cells.COMPILED), _cells(cells.SMALL[:1])),
 }
 
 

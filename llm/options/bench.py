@@ -9,19 +9,8 @@ PARTS = (
     *("quantised", "padding", "distributed", "streamed", "limited"),
 )
 GPU_PARTS = (
-    *(
-        "tests",
-        "directions",
-        "engines",
-        "replay",
-        "smollm2",
-        "cells",
-        "compiled",
-        "streamed",
-        "waits",
-        "sweeps",
-        "probes",
-    ),
+    *("tests", "directions", "engines", "replay", "smollm2", "cells", "streamed", "waits", "sweeps", "probes"),
+    "compiled",
 )
 SIZES = {  # hidden, layers, heads, vocabulary
     "tiny-opt": (128, 4, 4, 2000),
