@@ -154,6 +154,7 @@ REFUSED = {
     "recomputed": ({"method": "adamw", "gradient_checkpointing": True}, "leave --gradient-checkpointing out"),
     "prefix": ({"adapter": "prefix"}, "--adapter prefix gives each layer keys of its own"),
     "device": ({"compile": "cuda-graphs"}, "--device is cpu: give --compile layers, or --device cuda"),
+    "gradients": ({"method": "sgd", "compile": "cuda-graphs"}, "--method is sgd: give --compile layers"),
     "name": ({"compile": "layer"}, "Did you mean 'layers'"),
 }
 

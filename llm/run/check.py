@@ -139,7 +139,10 @@ def _check_compiled(options: TrainOptions, method: TrainingMethod) -> None:
             f"{options.method}: give --method mezo, or leave --compile out"
         )
     if method.backpropagates and options.compile != compiled.LAYERS:
-        raise ValueError(f"{asked} compiles forwards without gradients, and --method is {options.method}: give layers")
+        raise ValueError(
+            f"{asked} records forwards without gradients, and --method is {options.method}: give --compile "
+            f"{compiled.LAYERS}"
+        )
     if options.gradient_checkpointing:
         raise ValueError(f"{asked} compiles a layer with what it keeps: leave --gradient-checkpointing out")
     if options.adapter and isinstance(adapters.parse(options.adapter), adapters.Prefix):
