@@ -15,6 +15,7 @@ UNREPORTED = frozenset(
             "smoke-llm",
             "bench-first-order",
             "bench-method",
+            "bench-compiled",
             "bench-quantised-time",
             "bench-quantised-product",
             "bench-quantised-bytes",

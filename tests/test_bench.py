@@ -17,6 +17,8 @@ SMALL = ["--size", "opt-1m", "--batch", "2", "--tokens", "8", "--repetitions", "
 PROBES = ["--probe-cells", "1x4,2x8", "--probe-directions", "2"]
 PROCESSES = ("quantised", "distributed", "streamed", "limited")
 """Parts whose processes import torch and transformers anew."""
+COMPILED = "compiled"
+"""The part whose code a C++ compiler builds: tests/test_compiled.py."""
 METHODS = ["--methods", "mezo,lozo,sparse-mezo,es,zo-adam,mezo-svrg,conmezo"]
 SCALING = ["--scaling-sizes", "opt-1m,opt-10m", "--scaling-batches", "1,2", "--scaling-lengths", "4,8"]
 
@@ -25,7 +27,7 @@ SCALING = ["--scaling-sizes", "opt-1m,opt-10m", "--scaling-batches", "1,2", "--s
 def rows(tmp_path_factory):
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("bench")
-    parts = ["--parts", ",".join(part for part in PARTS if part not in (*PROCESSES, "padding"))]
+    parts = ["--parts", ",".join(part for part in PARTS if part not in (*PROCESSES, COMPILED, "padding"))]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(memory, "PROCESSES", imported())
         assert (

@@ -7,6 +7,7 @@ import torch
 
 from llm.bench import (
     adapters,
+    compiled,
     distributed,
     limited,
     memory,
@@ -21,6 +22,7 @@ from llm.bench import (
     sweeps,
 )  # fmt: skip
 from llm.bench.setting import setting
+from llm.model.compiled import HOW
 from llm.model.language_model import DTYPES
 from llm.options.bench import PARTS, SIZES, StepBenchOptions
 from zobench.law import LAWS
@@ -83,6 +85,10 @@ def _measures(options: StepBenchOptions) -> dict[str, Measure]:
             ),
             padding.table,
         ),
+        "compiled": (
+            lambda: compiled.measure(setting(size, dtype, batch, tokens), options.compile, count),
+            compiled.table,
+        ),
         "distributed": (lambda: distributed.measure(size, dtype, batch, tokens, count), distributed.table),
         "slopes": (lambda: slopes.measure(size, dtype, batch, tokens, count), slopes.table),
         "streamed": (
@@ -111,6 +117,7 @@ def _check(options: StepBenchOptions) -> None:
         ((options.dtype,), DTYPES, "dtype"),
         (options.laws, LAWS, "law"),
         (options.quantised_models, quantised.MODELS, "model of the part quantised"),
+        (options.compile, HOW, "compilation"),
         (options.quantised_formats, quantised.FORMATS, "format of the part quantised"),
     ):
         for name in names:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 
 from llm.cost.live import LiveMemory, size_of
+from llm.model.compiled import OFF, eager
 from llm.objective import Encoded, Objective
 from llm.objective.measured import parts
 from llm.objective.minibatch import Minibatch, at_once
@@ -63,18 +64,21 @@ class Tryout:
             if record.skipped:
                 reasons.append(record.skipped)
 
-        with LiveMemory() as memory:
+        with eager(context.language_model.model), LiveMemory() as memory:
             step(batch)
             step(batch)  # with the optimiser's memory in place
+        if context.options.compile != OFF:
+            step(context.minibatch(stepper.steps))  # compiles, which is not timed
+        untimed = len(seconds)
         gradients = size_of([p.grad for p in context.language_model.model.parameters() if p.grad is not None])
         optimiser = size_of(list(stepper.checkpoint_state()[0].values()))
         ended = time.perf_counter() + SECONDS
-        while len(seconds) < 2 + TIMED and (len(seconds) == 2 or time.perf_counter() < ended):
+        while len(seconds) < untimed + TIMED and (len(seconds) == untimed or time.perf_counter() < ended):
             step(context.minibatch(stepper.steps))
         stepper.settle()
         peak, a_token = _evaluated(context)
         (first, *each), (backward, *_) = zip(*counts, strict=True)
-        took = median(seconds[2:])
+        took = median(seconds[untimed:])
         return cls(memory.peak, peak, gradients, optimiser, first, tuple(each), backward, took, a_token, tuple(reasons))
 
 
@@ -88,10 +92,12 @@ def _restricted_to(rows: Sequence[Encoded], context: RunContext, stepper: Steppe
 def _evaluated(context: RunContext) -> tuple[int, float]:
     """Peak bytes of an evaluation's longest batch, and seconds a token of a batch of middle length."""
     made, rows, most = context.objective, context.data.dev, at_once(context.options.micro_batch)
-    with LiveMemory() as memory:
+    with eager(context.language_model.model), LiveMemory() as memory:
         made.measure(longest(made, [*rows, *context.data.test], SAMPLE), most)
     first = max(0, (len(rows) - SAMPLE) // 2)
     sample = longest(made, rows, len(rows))[first : first + SAMPLE]
+    if context.options.compile != OFF:
+        made.measure(sample, most)  # compiles
     began = time.perf_counter()
     made.measure(sample, most)
     return memory.peak, (time.perf_counter() - began) / tokens(made, sample)

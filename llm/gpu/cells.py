@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
-from llm.bench import cell, probes
+from llm.bench import cell, compiled, probes
 from llm.bench.setting import BenchSetting, random_opt, setting
 from llm.cost.live import size_of
 from llm.gpu.job import Here, SkippedError
+from llm.model.compiled import HOW
 from llm.model.free_memory import free_memory
 from zobench.run.records import Row
 
@@ -30,6 +31,7 @@ PROBED = (
     ("opt-1.3b", "bfloat16", 1, 16), ("opt-1.3b", "bfloat16", 4, 32), ("opt-1.3b", "bfloat16", 16, 48),
     ("opt-13b", "bfloat16", 1, 16), ("opt-13b", "bfloat16", 4, 32), ("opt-1.3b", "float32", 4, 32),
 )  # fmt: skip
+COMPILED = (("opt-125m", "float32", 4, 32), ("opt-1.3b", "float32", 16, 128), ("opt-1.3b", "bfloat16", 4, 32))
 PROBES = 8
 """Directions of rank 1, with two points each."""
 
@@ -66,6 +68,19 @@ def probed(here: Here, size: str, dtype: str, batch: int, tokens: int) -> Iterat
     rows = probes.rows_of(_fitting(here, size, dtype, batch, tokens), PROBES, 3 if here.small else 5)
     yield from rows
     print(f"{size}, {dtype}, {batch} x {tokens} tokens\n{probes.table(rows)}", flush=True)
+
+
+def compiled_steps(here: Here, size: str, dtype: str, batch: int, tokens: int) -> Iterator[Row]:
+    """Yield the rows of a step with the forward uncompiled, compiled by layers, and as CUDA graphs.
+
+    Raises:
+        SkippedError: the device has too little free memory.
+    """
+    rows = []
+    for row in compiled.measure(_fitting(here, size, dtype, batch, tokens), tuple(HOW), 3 if here.small else 7):
+        rows.append(row)
+        yield row
+    print(f"{size}, {dtype}, {batch} x {tokens} tokens\n{compiled.table(rows)}", flush=True)
 
 
 def claims(rows: list[Row]) -> Iterator[Row]:

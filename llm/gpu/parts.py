@@ -38,6 +38,7 @@ PARTS = {
     "waits": Part(cells.reads, 0.05),
     "sweeps": Part(cells.swept, 0.1, {dtype: {"dtype": dtype} for dtype in ("float32", "bfloat16")}),
     "probes": Part(cells.probed, 0.08, _cells(cells.PROBED), _cells(cells.SMALL[:2])),
+    "compiled": Part(cells.compiled_steps, 0.25, _cells(cells.COMPILED), _cells(cells.SMALL[:1])),
 }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llm.model.compiled import eager
 from llm.model.language_model import LanguageModel
 from llm.model.logits import inner, learns_a_prompt, logits_at, padded, padding, takes, wide
 
@@ -37,18 +38,19 @@ def greedy(
     ends = _Ends(language_model, one_line)
     running, going = list(range(len(prompts))), list(range(len(prompts)))
     latest = torch.empty(0, dtype=torch.long, device=language_model.device)
-    for _ in range(max_new_tokens):
-        logits = advance(latest, going)
-        latest = logits.argmax(-1)
-        finite = logits.amax(-1).isfinite().tolist()
-        broken |= {i for i, ok in zip(running, finite, strict=True) if not ok}
-        for i, token in zip(running, latest.tolist(), strict=True):
-            answers[i].append(token)
-        going = [k for k, i in enumerate(running) if i not in broken and not ends(answers[i][-1])]
-        running = [running[k] for k in going]
-        if not running:
-            break
-        latest = latest[going]
+    with eager(language_model.model):
+        for _ in range(max_new_tokens):
+            logits = advance(latest, going)
+            latest = logits.argmax(-1)
+            finite = logits.amax(-1).isfinite().tolist()
+            broken |= {i for i, ok in zip(running, finite, strict=True) if not ok}
+            for i, token in zip(running, latest.tolist(), strict=True):
+                answers[i].append(token)
+            going = [k for k, i in enumerate(running) if i not in broken and not ends(answers[i][-1])]
+            running = [running[k] for k in going]
+            if not running:
+                break
+            latest = latest[going]
     texts = language_model.tokenizer.batch_decode(answers, skip_special_tokens=True)
     texts = [text.split("\n")[0] for text in texts] if one_line else texts
     return [None if i in broken else text.strip() for i, text in enumerate(texts)]

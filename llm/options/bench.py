@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from zobench.run.options import option
 
 PARTS = (
-    *("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods"),
+    *("steps", "memory", "sweeps", "adapters", "scaling", "slopes", "probes", "methods", "compiled"),
     *("quantised", "padding", "distributed", "streamed", "limited"),
 )
 GPU_PARTS = (
     *("tests", "directions", "engines", "replay", "smollm2", "cells", "streamed", "waits", "sweeps", "probes"),
+    "compiled",
 )
 SIZES = {  # hidden, layers, heads, vocabulary
     "tiny-opt": (128, 4, 4, 2000),
@@ -56,6 +57,7 @@ class StepBenchOptions:
         ("1x16", "4x32", "16x48"), "minibatches of the probes table, examples x tokens"
     )
     probe_directions: int = option(8, "directions of rank 1 of the probes table, with two points each")
+    compile: tuple[str, ...] = option(("layers",), "compilations of the part compiled: layers, cuda-graphs")
     padding_model: str = option("tiny-opt", "model of the padding table")
     padding_tasks: tuple[str, ...] = option(("spam", "sentences"), "tasks of the padding table")
     padding_data: str | None = option(None, "folder of the tasks' files; by default the shipped files")

@@ -160,6 +160,11 @@ class StepOptions:
         None,
         "with --engine batched: largest number of points in one forward, which bounds memory; by default all of a step",
     )
+    compile: str = option(
+        "off",
+        "torch.compile of the forward, with the plain engine: layers (each layer by itself), cuda-graphs (the whole "
+        "model, on a CUDA device), or off; docs/speed.md says where it pays",
+    )
     rows: str = option("all", "embedding rows that are perturbed: all, or touched (the rows that the minibatch reads)")
     rounding: str = option(
         "nearest", "rounding of steps in 16 bits: nearest, stochastic, or master (weights are kept in float32)"

@@ -2,9 +2,9 @@
 
 import math
 
-from llm.model import adapters, streaming
+from llm.model import adapters, compiled, streaming
 from llm.model.trainable import parse_rates
-from llm.options.train import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
+from llm.options.train import COMPILE, MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
 from llm.quantised import Choice
 from llm.quantised.schemes import SMOOTHING, check_smoothing
 from llm.steppers import engines
@@ -24,6 +24,7 @@ def check(options: TrainOptions) -> None:
     _check_loop(options)
     _check_quantised(options)
     _check_fake(options, method)
+    _check_compiled(options, method)
     for name in ("train", "dev", "test"):
         size = getattr(options, name)
         if size is not None and size < 1:
@@ -109,6 +110,47 @@ def _check_fake(options: TrainOptions, method: TrainingMethod) -> None:
         raise ValueError(f"{asked} trains weights in --dtype: leave --rounding out")
     if options.rows != "all":
         raise ValueError(f"{asked} rounds weights that no token selects: leave --rows out")
+
+
+def _check_compiled(options: TrainOptions, method: TrainingMethod) -> None:
+    require_known(options.compile, COMPILE, "compilation")
+    if options.compile == compiled.OFF or not method.takes_steps:
+        return
+    asked = f"--compile {options.compile}"
+    if options.engine not in (engines.AUTO, "plain"):
+        raise ValueError(
+            f"{asked} reads weights where they are stored, and only the plain engine perturbs them there, but --engine "
+            f"is {options.engine}: leave --engine out, or --compile"
+        )
+    if options.rounding != "nearest":
+        raise ValueError(
+            f"{asked} takes the plain engine, which rounds to the nearest, and --rounding is {options.rounding}: leave "
+            "--rounding out, or --compile"
+        )
+    for name in ("quantize", "fake_quantize"):
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"{asked} compiles layers of weights, and --{name.replace('_', '-')} is {getattr(options, name)}: "
+                "leave one of them out"
+            )
+    if method.searches_codes or (method.needs_gradient and not method.backpropagates):
+        raise ValueError(
+            f"{asked} compiles the losses of a zeroth-order method, or the layers of sgd and adamw, and --method is "
+            f"{options.method}: give --method mezo, or leave --compile out"
+        )
+    if method.backpropagates and options.compile != compiled.LAYERS:
+        raise ValueError(
+            f"{asked} records forwards without gradients, and --method is {options.method}: give --compile "
+            f"{compiled.LAYERS}"
+        )
+    if options.gradient_checkpointing:
+        raise ValueError(f"{asked} compiles a layer with what it keeps: leave --gradient-checkpointing out")
+    if options.adapter and isinstance(adapters.parse(options.adapter), adapters.Prefix):
+        raise ValueError(
+            f"{asked} shares the code of one layer, and --adapter {options.adapter} gives each layer keys of its own: "
+            "give lora or prompt, or leave --compile out"
+        )
+    compiled.require_possible(options.compile, options.device)
 
 
 def _check_loop(options: TrainOptions) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llm import objective, tasks
 from llm.baselines import BaselineSetting
-from llm.model import streaming, trainable
+from llm.model import compiled, streaming, trainable
 from llm.model.adapters import adapt
 from llm.model.language_model import DTYPES, LanguageModel
 from llm.objective import Encoded, Objective
@@ -186,6 +186,8 @@ def _loaded(options: TrainOptions) -> LanguageModel:
         existing(Path(options.out)),
     )
     language_model = adapt(base, options.adapter, options.seed)
+    if options.compile != compiled.OFF:
+        _compile_(language_model, options)
     if TrainingMethod.parse(options.method).searches_codes:
         search_(language_model.model)
         return language_model
@@ -195,6 +197,13 @@ def _loaded(options: TrainOptions) -> LanguageModel:
     if options.rounding == "master" and options.adapter:  # a run without an adapter saves its frozen tensors, too
         trainable.hold_frozen(language_model.model, DTYPES[options.dtype])
     return language_model
+
+
+def _compile_(language_model: LanguageModel, options: TrainOptions) -> None:
+    if is_quantised(language_model.model):
+        raise ValueError(f"model {options.model} is quantised: --compile compiles layers of weights: leave it out")
+    compiled.compile_(language_model, options.compile)
+    note(f"--compile {options.compile}: torch compiles during the first losses and evaluations")
 
 
 def _calibrated(options: TrainOptions, loaded: LanguageModel, objective: Objective, train: list[Encoded]) -> str:
@@ -211,7 +220,8 @@ def _tried(context: RunContext) -> RunContext:
     options, method = context.options, context.method
     if options.rows == "touched" and method.takes_steps and not method.backpropagates:
         context.touched(0)  # whether the objective allows it
-    start_loss = require_reproducible(context.losses(0))
+    with compiled.compiling(options.compile):
+        start_loss = require_reproducible(context.losses(0))
     if not math.isfinite(start_loss):
         raise ValueError(f"the loss is {start_loss} before the first step: check --dtype (now {options.dtype})")
     if method.baseline:

@@ -9,6 +9,7 @@ from zlib import crc32
 import torch
 from torch import Tensor, nn
 
+from llm.model.compiled import OFF
 from llm.model.mapped import MappedBlocks, blocks_of
 from llm.quantised import codes_of, is_quantised
 from llm.run import calibrated, checkpoint
@@ -43,6 +44,8 @@ def header(context: RunContext, stepper: Stepper) -> dict[str, Any]:
         "keys": {name: list(names) for name, names in context.keys.items()},
         "environment": {name: machine[name] for name in ENVIRONMENT},
     }
+    if options.compile != OFF:
+        about["compile"] = options.compile
     if options.adapter:
         about["adapter"] = {"name": options.adapter, "seed": options.seed}
     if options.trained:

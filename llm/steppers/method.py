@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from llm import baselines
 from llm.baselines import Baseline
 from llm.model import loading, trainable
+from llm.model.compiled import OFF
 from llm.model.language_model import LanguageModel
 from llm.model.last_blocks import frozen, last_blocks
 from llm.model.recompute import recompute_layers
@@ -168,6 +169,8 @@ class ZerothOrderMethod(TrainingMethod):
     ) -> ZerothOrderStepper:
         # The plain engine can only round to nearest: auto must not choose it for a small model.
         engine = "in-forward" if options.engine == "auto" and options.rounding != "nearest" else options.engine
+        if engine == "auto" and options.compile != OFF:  # what is compiled reads parameters where they are stored
+            engine = "plain"
         rate, groups = _rates(options, language_model)
         rule = rules.parse(self.rule(options), lr=rate, weight_decay=options.weight_decay, groups=groups)
         how = (*rounded(options.rounding, options.dtype), touched, options.clip, options.points, whole)
