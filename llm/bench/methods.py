@@ -15,6 +15,8 @@ MEZO, LIMIT = "mezo", "limit"
 MOST = 4
 """Directions of a step, at most: so many suffice every method, and a paper's 160 would time forwards alone."""
 RATE = 1e-9
+STEPS = 4
+"""Steps in a row, as in a run, where a step may leave work to the pass of the next one; the last is settled."""
 BARRED = frozenset({"lozo", "sparse-mezo", "blockwise", "adalezo"})
 BAR = 1.15
 """At most this multiple of mezo's step for methods whose law is of low rank, a mask or a block."""
@@ -33,11 +35,11 @@ def chosen(names: Sequence[str]) -> list[Method]:
 
 
 def measure(here: BenchSetting, names: Sequence[str], repetitions: int) -> list[Row]:
-    """Return a row a method: its step takes turns with one of mezo and with two bare forwards. A method whose first
-    step fails is a row with its reason.
+    """Return a row a method: STEPS of its steps take turns with as many of mezo and with two bare forwards. A method
+    whose first step fails is a row with its reason.
 
-    `evaluations` are those of a step, on average over the steps that were timed; `of_limit` is the median time of a
-    step in those of as many bare forwards, `of_mezo` in those of mezo's step.
+    `seconds` and `evaluations` are those of a step, on average; `of_limit` is the median time of a step in those of as
+    many bare forwards, `of_mezo` in those of mezo's step.
     """
     return [_row(here, method, repetitions) for method in chosen(names)]
 
@@ -47,18 +49,19 @@ def _row(here: BenchSetting, method: Method, repetitions: int) -> Row:
     told |= {"held": method.memory, "bar": BAR if method.name in BARRED else None}
     try:
         stepper, mezo = _stepper(here, method), _stepper(here, chosen([MEZO])[0])
-        jobs = {LIMIT: here.limit, MEZO: _step(here, mezo), "own": _step(here, stepper)}
+        jobs = {LIMIT: here.limit, MEZO: _steps(here, mezo), "own": _steps(here, stepper)}
         for job in jobs.values():  # what the first step does once, as drawing a frame, is not counted
             job()
         before = stepper.forward_passes
         seconds = alternating({name: waited(here.device, job) for name, job in jobs.items()}, repetitions)
     except Exception as error:
         return {**told, "status": "failed", "reason": f"{type(error).__name__}: {error}"}
-    evaluations = (stepper.forward_passes - before) / repetitions
+    evaluations = (stepper.forward_passes - before) / repetitions / STEPS
+    seconds["own"] = [time / STEPS for time in seconds["own"]]
     middle = {name: statistics.median(times) for name, times in seconds.items()}
     forwards = middle[LIMIT] / 2 * evaluations
-    ratios = {"of_limit": middle["own"] / forwards, "of_mezo": middle["own"] / middle[MEZO]}
-    return {**told, "status": "ok", "seconds": seconds["own"], "evaluations": evaluations, **ratios}
+    ratios = {"of_limit": middle["own"] / forwards, "of_mezo": middle["own"] / (middle[MEZO] / STEPS)}
+    return {**told, "status": "ok", "steps": STEPS, "seconds": seconds["own"], "evaluations": evaluations, **ratios}
 
 
 def _stepper(here: BenchSetting, method: Method) -> ZerothOrderStepper:
@@ -70,14 +73,13 @@ def _stepper(here: BenchSetting, method: Method) -> ZerothOrderStepper:
     return ZerothOrderStepper(here.model, estimator, method.update_rule(RATE), "auto", whole=whole)
 
 
-def _step(here: BenchSetting, stepper: ZerothOrderStepper) -> Callable[[], object]:
-    """One step, and the restore that it leaves to the next one."""
-
-    def step() -> None:
-        stepper.step(derive("bench", "methods", stepper.steps), here.loss)
+def _steps(here: BenchSetting, stepper: ZerothOrderStepper) -> Callable[[], object]:
+    def steps() -> None:
+        for _ in range(STEPS):
+            stepper.step(derive("bench", "methods", stepper.steps), here.loss)
         stepper.settle()
 
-    return step
+    return steps
 
 
 def table(rows: Sequence[Row]) -> str:
