@@ -27,7 +27,7 @@ _INCIDENTAL = frozenset(
         *("seed", "seeds", "out", "name", "run", "runs", "folder", "provenance", "device", "threads"),
         *("workers", "resume", "journal", "preset", "baselines", "overwrite", "quiet", "verbose", "progress"),
         *("also", "also_examples", "max_skipped", "diverged_at", "diverged_window", "trust_remote_code", "dry_run"),
-        *("micro_batch", "points", "ranks", "rank_timeout", "compare_every", "report_to"),
+        *("micro_batch", "points", "compile", "ranks", "rank_timeout", "compare_every", "report_to"),
     }
 )
 _WATCHING = ("eval", "log", "checkpoint", "save")
