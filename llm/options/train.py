@@ -17,7 +17,6 @@ from llm.options.groups import (
 ROWS = ("all", "touched")
 SELECT = ("best", "last")
 ROUNDING = ("nearest", "stochastic", "master")
-COMPILE = ("off", "layers", "cuda-graphs")
 MOST_STEPS = 2**32 - 1
 
 

@@ -4,7 +4,7 @@ import math
 
 from llm.model import adapters, compiled, streaming
 from llm.model.trainable import parse_rates
-from llm.options.train import COMPILE, MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
+from llm.options.train import MOST_STEPS, ROUNDING, ROWS, SELECT, TrainOptions
 from llm.quantised import Choice
 from llm.quantised.schemes import SMOOTHING, check_smoothing
 from llm.steppers import engines
@@ -113,7 +113,7 @@ def _check_fake(options: TrainOptions, method: TrainingMethod) -> None:
 
 
 def _check_compiled(options: TrainOptions, method: TrainingMethod) -> None:
-    require_known(options.compile, COMPILE, "compilation")
+    require_known(options.compile, (compiled.OFF, *compiled.HOW), "compilation")
     if options.compile == compiled.OFF or not method.takes_steps:
         return
     asked = f"--compile {options.compile}"

@@ -1,7 +1,7 @@
 """Directions in an orthonormal subspace of every matrix."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -116,14 +116,8 @@ class SubspaceDirection(FactoredDirection):
         return product.to(segment.dtype), right.mT.to(segment.dtype).contiguous()
 
     def _rounded(self, segment: Segment, left: Tensor) -> Tensor:
-        """A left frame in the dtype of the segment, row by row as C reads it; one for all directions that share it."""
-        if self.law.refresh is None or self.plain.batch:
-            return left.to(segment.dtype).contiguous()
-        kept = memo(self.law.refresh, self.law)
-        if (segment, "rounded") not in kept:
-            kept.setdefault((segment, "rounded"), left.to(segment.dtype).contiguous())
-        frame: Tensor = kept[segment, "rounded"]
-        return frame
+        """A left frame in the dtype of the segment, row by row as C reads it."""
+        return self._held((segment, "rounded"), lambda: left.to(segment.dtype).contiguous())
 
     def _scale(self, segment: Segment) -> float:
         return math.sqrt(segment.size / math.prod(self.law.core(segment.shape))) if self.law.scaled else 1.0
@@ -134,16 +128,19 @@ class SubspaceDirection(FactoredDirection):
 
     def _frame(self, segment: Segment, side: str, shape: Shape) -> Tensor:
         refresh, plain = self.law.refresh, self.plain
-        if refresh is None:
-            return _orthonormal(derive(plain.key, plain.index, segment.name, side), (*plain.batch, *shape), segment)
-        key = derive(refresh, segment.name, side)
-        if plain.batch:
-            return _orthonormal(key, (*plain.batch, *shape), segment)
-        kept = memo(refresh, self.law)
-        if (segment, side) not in kept:
-            kept.setdefault((segment, side), _orthonormal(key, shape, segment))
-        frame: Tensor = kept[segment, side]
-        return frame
+        names = (plain.key, plain.index) if refresh is None else (refresh,)
+        key = derive(*names, segment.name, side)
+        return self._held((segment, side), lambda: _orthonormal(key, (*plain.batch, *shape), segment))
+
+    def _held(self, name: tuple[Segment, str], make: Callable[[], Tensor]) -> Tensor:
+        """What `make` returns: one for all directions between two refreshes, where points have no batch."""
+        if self.law.refresh is None or self.plain.batch:
+            return make()
+        kept = memo(self.law.refresh, self.law)
+        if name not in kept:
+            kept.setdefault(name, make())
+        held: Tensor = kept[name]
+        return held
 
 
 def _orthonormal(key: int, shape: Shape, segment: Segment) -> Tensor:

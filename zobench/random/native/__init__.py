@@ -63,7 +63,7 @@ class NativeMask(NamedTuple):
     @classmethod
     def empty(cls, bound: float, size: int) -> "NativeMask":
         """Return a mask that no sweep has made yet."""
-        return cls(bound, torch.empty((size + 7) // 8, dtype=torch.uint8, device="cpu"))
+        return cls(bound, _empty_octets(size))
 
 
 NativeLine = tuple[NativeStream, Sequence[float]]
@@ -198,6 +198,10 @@ def _line(stream: NativeStream, amounts: Sequence[float]) -> _Line:
     return line
 
 
+def _empty_octets(entries: int) -> Tensor:
+    return torch.empty((entries + 7) // 8, dtype=torch.uint8, device="cpu")
+
+
 def _octets(mask: Tensor) -> int:
     """Where the octets of a mask lie."""
     if mask.device.type != "cpu" or mask.dtype != torch.uint8 or not mask.is_contiguous():
@@ -274,7 +278,7 @@ def small(weights: Tensor, bound: Tensor) -> Tensor:
         weights: (n,), float32, bfloat16 or float64 without gaps on the CPU.
         bound: the greatest magnitude, not negative, of one element.
     """
-    octets = torch.empty((weights.numel() + 7) // 8, dtype=torch.uint8, device="cpu")
+    octets = _empty_octets(weights.numel())
     bits = bound.view(BITS[weights.dtype]).item()
     place = (WEIGHT_TYPES[weights.dtype], weights.data_ptr(), weights.nbytes)
     _require_done(_library().keep_small(*place, bits, weights.numel(), octets.data_ptr(), octets.numel()))
@@ -285,7 +289,7 @@ def at_random(key: int, start: int, stop: int, limit: int) -> Tensor:
     """Return octets, uint8 ((stop - start + 7) // 8): bit j % 8 of octet j // 8, the lowest first, is whether word
     start + j of a stream is below a limit; `start` is a multiple of 4.
     """
-    octets = torch.empty((stop - start + 7) // 8, dtype=torch.uint8, device="cpu")
+    octets = _empty_octets(stop - start)
     _require_done(_library().keep_at_random(key, start, limit, stop - start, octets.data_ptr(), octets.numel()))
     return octets
 
